@@ -1,0 +1,114 @@
+//! What a turn costs beside its system calls, and what a member costs in memory: rooms of up to a
+//! million members whose streams are sinks. Run with `cargo bench --bench fan_out`.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use chatloop::relay::{ConnId, Limits, Ready, Relay};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+/// A stream the size of a socket. The first read is its name, each later one a message of 64 bytes;
+/// a write takes everything.
+struct Sink {
+    reads: u32,
+}
+
+const NAME: &[u8] = b"10        user000000";
+const MESSAGE: &[u8] =
+    b"64        0123456789012345678901234567890123456789012345678901234567890123";
+
+impl Read for Sink {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let says = if self.reads == 0 { NAME } else { MESSAGE };
+        self.reads += 1;
+        buf[..says.len()].copy_from_slice(says);
+        Ok(says.len())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        Ok(slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn turn(relay: &mut Relay<Sink>, scratch: &mut [u8]) {
+    relay.serve_ready(scratch);
+    relay.fan_out();
+    relay.close_marked(scratch);
+}
+
+fn room_of(members: usize, scratch: &mut [u8]) -> (Relay<Sink>, Vec<ConnId>) {
+    let mut relay = Relay::new(Limits::default());
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4000));
+    let mut ids = Vec::with_capacity(members);
+    for _ in 0..members {
+        let id = relay.insert(Sink { reads: 0 }, peer);
+        relay.note(id, Ready::READABLE);
+        turn(&mut relay, scratch);
+        ids.push(id);
+    }
+    assert_eq!(relay.members(), members);
+    (relay, ids)
+}
+
+/// The resident memory of this process, in bytes, where the system tells it.
+fn resident() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn fan_out(criterion: &mut Criterion) {
+    let mut scratch = vec![0; Limits::default().read_budget];
+    // All rooms are built, and none is given back, before anything else takes memory.
+    let rooms: Vec<_> = [100, 10_000, 1_000_000]
+        .into_iter()
+        .map(|members| {
+            let before = resident();
+            let (relay, ids) = room_of(members, &mut scratch);
+            if let (Some(before), Some(after)) = (before, resident()) {
+                let own = size_of_val(&*ids);
+                let each = after.saturating_sub(before + own) / members;
+                println!("a room of {members}: {each} bytes of resident memory a member");
+            }
+            (relay, ids)
+        })
+        .collect();
+    for (mut relay, ids) in rooms {
+        let members = ids.len();
+        let mut group = criterion.benchmark_group(format!("a room of {members}"));
+        group.sample_size(20);
+        group.throughput(Throughput::Elements(members as u64));
+        group.bench_function("one speaks", |bencher| {
+            bencher.iter(|| {
+                relay.note(ids[members / 2], Ready::READABLE);
+                turn(&mut relay, &mut scratch);
+            });
+        });
+        group.bench_function("a hundred speak", |bencher| {
+            bencher.iter(|| {
+                for &id in &ids[..100] {
+                    relay.note(id, Ready::READABLE);
+                }
+                turn(&mut relay, &mut scratch);
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, fan_out);
+criterion_main!(benches);

@@ -1,0 +1,288 @@
+//! The command line: what each flag is called, takes and means.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use chatloop::server::Endpoint;
+use chatloop::wire::Dialect;
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+/// A chat relay in one event loop: no threads, no buffers for who is idle.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a relay
+    #[command(
+        after_help = "Stop it with Ctrl-C or SIGTERM. Try `--help` for units, examples and exit codes.",
+        after_long_help = SERVE_EPILOGUE
+    )]
+    Serve(ServeArgs),
+}
+
+const SERVE_EPILOGUE: &str = "\
+Every flag is an environment variable as well: --max-clients is CHATLOOP_MAX_CLIENTS.
+A flag on the command line wins over its environment variable.
+Sizes are bytes or have a unit: 512, 64KiB, 1.5MiB (powers of 1024), 64KB, 1MB (powers of 1000).
+Times have a unit: 500ms, 10s, 2min, 1h 30min.
+
+Examples:
+  chatloop serve                              for this machine only, port 1234
+  chatloop serve -l 0.0.0.0:1234              for everybody who can reach this machine over IPv4
+  chatloop serve -l '[::]:1234'               the same over IPv4 and IPv6
+  chatloop serve -l 127.0.0.1:0               on a free port, which the first log line names
+  CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
+
+Signals:
+  SIGTERM, SIGINT   accept nobody, deliver what is queued, stop; a second one stops at once
+  SIGHUP            nothing
+
+Exit codes:
+  0  stopped by a signal
+  1  anything not listed here
+  2  usage: a flag that does not exist, or a value that cannot work
+  3  cannot listen on an address that was asked for";
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; may be given more than once
+    ///
+    /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
+    /// the first address is taken, IPv4 before IPv6. `0.0.0.0` means every IPv4 address of this
+    /// machine, `[::]` every address, unless IPv4 is asked for on the same port as well. Port 0
+    /// lets the system choose one. The dialect is the protocol that clients speak there; `chat10`
+    /// is the only one. In the environment, commas separate several.
+    #[arg(
+        short,
+        long,
+        env = "CHATLOOP_LISTEN",
+        value_name = "[DIALECT://]ADDR:PORT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:1234",
+        value_parser = parse_endpoint,
+        hide_env = true
+    )]
+    pub(crate) listen: Vec<Endpoint>,
+
+    /// How many connections at once [default: what the descriptor limit has room for]
+    ///
+    /// The next one is refused by closing it. The limit of descriptors is raised as far as the
+    /// system lets us (`ulimit -Hn`), and the relay needs a few for itself; the first log line says
+    /// how many clients that leaves.
+    #[arg(long, env = "CHATLOOP_MAX_CLIENTS", value_name = "N", hide_env = true)]
+    pub(crate) max_clients: Option<usize>,
+
+    /// The longest username
+    ///
+    /// A longer one is refused by closing the connection when its header has come.
+    #[arg(
+        long,
+        env = "CHATLOOP_MAX_NAME",
+        value_name = "BYTES",
+        default_value = "256B",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) max_name: usize,
+
+    /// The longest message
+    ///
+    /// A longer one is refused by closing the connection when its header has come.
+    #[arg(
+        long,
+        env = "CHATLOOP_MAX_MESSAGE",
+        value_name = "BYTES",
+        default_value = "1MiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) max_message: usize,
+
+    /// How long a newcomer may take to give its name
+    ///
+    /// For the whole first frame, however it trickles. Then the connection is closed.
+    #[arg(
+        long,
+        env = "CHATLOOP_HANDSHAKE_TIMEOUT",
+        value_name = "DUR",
+        default_value = "10s",
+        value_parser = parse_positive_duration,
+        hide_env = true
+    )]
+    pub(crate) handshake_timeout: Duration,
+
+    /// How far a member may fall behind before it is closed
+    ///
+    /// In bytes of what was said and it has not taken, beyond what the system's socket buffers
+    /// hold. What is behind is kept once for all who are behind. It must hold one largest message.
+    #[arg(
+        long,
+        env = "CHATLOOP_QUEUE_LIMIT",
+        value_name = "BYTES",
+        default_value = "8MiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) queue_limit: usize,
+
+    /// After how long a silence to probe whether a peer is alive; `off` for never
+    ///
+    /// TCP keepalive: a peer that answers none of four probes, sent in as long a time again, is
+    /// closed.
+    #[arg(
+        long,
+        env = "CHATLOOP_KEEPALIVE",
+        value_name = "DUR",
+        default_value = "60s",
+        value_parser = parse_keepalive,
+        hide_env = true
+    )]
+    pub(crate) keepalive: Keepalive,
+
+    /// How long to go on delivering what is queued when asked to stop
+    #[arg(
+        long,
+        env = "CHATLOOP_DRAIN",
+        value_name = "DUR",
+        default_value = "5s",
+        value_parser = humantime::parse_duration,
+        hide_env = true
+    )]
+    pub(crate) drain: Duration,
+
+    /// What to log: off, error, warn, info, debug or trace [default: info]
+    ///
+    /// Without this flag, and without its environment variable, `RUST_LOG` decides, which can also
+    /// set a level for each module. The log goes to the standard error stream.
+    #[arg(
+        long,
+        env = "CHATLOOP_LOG_LEVEL",
+        value_name = "LEVEL",
+        hide_env = true
+    )]
+    pub(crate) log_level: Option<LevelFilter>,
+}
+
+/// After how long a silence to probe a peer, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive(pub(crate) Option<Duration>);
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    let (dialect, addr) = match text.split_once("://") {
+        Some((name, addr)) => {
+            let dialect = name.parse::<Dialect>().map_err(|error| error.to_string())?;
+            (dialect, addr)
+        }
+        None => (Dialect::Chat10, text),
+    };
+    if !addr.contains(':') {
+        return Err("there is no port; write ADDR:PORT, as in 127.0.0.1:1234".to_owned());
+    }
+    let resolved: Vec<SocketAddr> = addr
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; write ADDR:PORT, as in 127.0.0.1:1234 or [::]:1234"))?
+        .collect();
+    resolved
+        .iter()
+        .find(|addr| addr.is_ipv4())
+        .or_else(|| resolved.first())
+        .map(|&addr| Endpoint { dialect, addr })
+        .ok_or_else(|| "the name has no address".to_owned())
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    text.parse::<ByteSize>()
+        .ok()
+        .and_then(|size| usize::try_from(size.as_u64()).ok())
+        .ok_or_else(|| "not a size; write bytes or a unit, as in 512, 64KiB or 1MiB".to_owned())
+}
+
+fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("must be longer than nothing".to_owned());
+    }
+    Ok(duration)
+}
+
+fn parse_keepalive(text: &str) -> Result<Keepalive, String> {
+    if text == "off" {
+        return Ok(Keepalive(None));
+    }
+    parse_positive_duration(text)
+        .map(|duration| Keepalive(Some(duration)))
+        .map_err(|error| format!("{error}; write `off` for no keepalive"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_have_an_optional_dialect() {
+        for (text, addr) in [
+            ("127.0.0.1:1234", "127.0.0.1:1234"),
+            ("chat10://0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:99", "[::1]:99"),
+            ("localhost:1234", "127.0.0.1:1234"),
+        ] {
+            let endpoint = parse_endpoint(text).unwrap();
+            assert_eq!(endpoint.dialect, Dialect::Chat10);
+            assert_eq!(endpoint.addr, addr.parse().unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_says_what_to_write() {
+        for text in [
+            "1234",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "127.0.0.1:99999",
+            "chat10://",
+            "::1:x",
+        ] {
+            let error = parse_endpoint(text).unwrap_err();
+            assert!(error.contains("127.0.0.1:1234"), "{text}: {error}");
+        }
+        let error = parse_endpoint("irc://127.0.0.1:6667").unwrap_err();
+        assert_eq!(error, "unknown dialect; the known ones: chat10");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("512", 512),
+            ("64KiB", 65_536),
+            ("64KB", 64_000),
+            ("1.5 MiB", 1_572_864),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "-1", "many", "12 parsecs"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn keepalive_can_be_off() {
+        assert_eq!(parse_keepalive("off"), Ok(Keepalive(None)));
+        let minute = Duration::from_secs(60);
+        assert_eq!(parse_keepalive("1min"), Ok(Keepalive(Some(minute))));
+        assert!(parse_keepalive("0s").unwrap_err().contains("off"));
+        assert!(parse_keepalive("60").is_err(), "no unit");
+    }
+}

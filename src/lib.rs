@@ -1,0 +1,59 @@
+//! A chat relay in one event loop, and a guided tour of non-blocking I/O.
+//!
+//! `chatloop` is the Python `select()` chat server of the well-known socket tutorials, done the way
+//! a server for thousands has to be done: one thread, one [`mio`] poll, no async runtime. The
+//! program is for running; this library is the same code laid out for reading.
+//!
+//! # Follow the bytes
+//!
+//! A message's way through the relay, and the place that each step is explained:
+//!
+//! | step | where |
+//! |---|---|
+//! | A newcomer is accepted, whatever the shortage | `server/listener.rs`, [`server`] |
+//! | Its socket is registered once, for reading and writing | [`server`]: *why edge-triggered* |
+//! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note) |
+//! | It is read into the loop's one scratch buffer, its share and no more | `relay/connection.rs` |
+//! | Frames are taken out of the scratch buffer where they lie | [`wire::Decoder`] |
+//! | The first frame is its name, each later one is appended to the turn's broadcast | `relay/broadcast.rs` |
+//! | At the end of the turn each member is written to, once | [`relay`]: *why one write a turn* |
+//! | What a socket does not take stays, in one copy for all | `relay/backlog.rs`, `relay/send_queue.rs` |
+//! | An event says that it is writable: its queue goes first | [`relay`]: *why nobody waits for anybody* |
+//! | Who has to go is closed after that | [`relay`]: *why close late* |
+//! | And then newcomers are accepted again | [`server`]: *why accept last* |
+//!
+//! # The layers, in reading order
+//!
+//! - [`wire`]: bytes and frames. No I/O.
+//! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock.
+//! - [`server`]: the event loop around it: listeners, timers, signals.
+//! - [`text`]: how strangers' text is shown.
+//!
+//! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
+//! knows both.
+//!
+//! # A relay of your own
+//!
+//! ```
+//! use chatloop::server::{Config, Endpoint, Server, Turn};
+//! use chatloop::wire::Dialect;
+//!
+//! let endpoint = Endpoint { dialect: Dialect::Chat10, addr: "127.0.0.1:0".parse()? };
+//! let mut server = Server::bind(&Config::new(vec![endpoint]))?;
+//! println!("listening on {}", server.local_addrs()?[0]);
+//!
+//! server.stop("the example"); // or leave it to a signal: see Server::handle_signals
+//! while server.turn(None)? == Turn::Running {}
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#[cfg(not(unix))]
+compile_error!("chatloop needs Unix: descriptor limits, signals and edge-triggered polling");
+
+pub mod wire;
+
+pub mod relay;
+
+pub mod server;
+
+pub mod text;

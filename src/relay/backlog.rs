@@ -1,0 +1,216 @@
+//! What was said and not everybody has yet: one copy, however many are behind.
+
+use std::collections::VecDeque;
+
+/// The bytes of a chunk. It is also about the most that one slice of a gathered write carries.
+const CHUNK: usize = 64 * 1024;
+
+/// The room's stream from the place of the member that is furthest behind to its end.
+///
+/// Every byte ever said has a position in the room's stream, counted from the relay's start. A
+/// member that could not take all of a turn is a *reader* here: a position, nothing more. A hundred
+/// members that stopped reading are a hundred positions in one copy of what was said, and to say
+/// something more costs the same one append.
+///
+/// ```text
+///            base                                                     end
+///             │        ┌─ reader          reader ─┐                    │
+///             ▼        ▼                          ▼                    ▼
+///   said and ░▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓
+///   gone          chunk           chunk          chunk        last chunk
+///               1 reader        0 readers       1 reader
+/// ```
+///
+/// Each chunk counts the readers that stand in it. When the first chunk has none left it goes; when
+/// nobody is behind at all, everything goes. In a room that keeps up nothing is ever stored here.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// All of them full but the last.
+    chunks: VecDeque<Chunk>,
+    /// The position of the first chunk's first byte.
+    base: u64,
+    /// The position after the last byte said.
+    end: u64,
+    readers: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Vec<u8>,
+    readers: usize,
+}
+
+impl Backlog {
+    /// The position after the last byte stored.
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How many bytes are held, in all, for all who are behind.
+    pub(super) const fn len(&self) -> u64 {
+        self.end - self.base
+    }
+
+    /// Whether anyone is behind.
+    pub(super) const fn has_readers(&self) -> bool {
+        self.readers > 0
+    }
+
+    /// Appends what was said. The caller attaches a reader before anything else happens, or has one
+    /// already: bytes that nobody waits for have no business here.
+    pub(super) fn append(&mut self, mut bytes: &[u8]) {
+        self.end += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let room = match self.chunks.back() {
+                Some(last) => CHUNK - last.bytes.len(),
+                None => 0,
+            };
+            if room == 0 {
+                self.chunks.push_back(Chunk {
+                    bytes: Vec::with_capacity(CHUNK),
+                    readers: 0,
+                });
+                continue;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            if let Some(last) = self.chunks.back_mut() {
+                last.bytes.extend_from_slice(now);
+            }
+            bytes = later;
+        }
+    }
+
+    /// The bytes at `position`, to the end of the chunk it is in; nothing at the stream's end.
+    pub(super) fn bytes_at(&self, position: u64) -> &[u8] {
+        let (index, offset) = self.locate(position);
+        self.chunks
+            .get(index)
+            .map_or(&[], |chunk| &chunk.bytes[offset..])
+    }
+
+    /// Takes on a reader that stands at `position`, before the end.
+    pub(super) fn attach(&mut self, position: u64) {
+        let (index, _) = self.locate(position);
+        self.chunks[index].readers += 1;
+        self.readers += 1;
+    }
+
+    /// Moves a reader on. At the end of the stream it is a reader no more.
+    pub(super) fn advance(&mut self, from: u64, to: u64) {
+        if to == self.end {
+            return self.detach(from);
+        }
+        let ((old, _), (new, _)) = (self.locate(from), self.locate(to));
+        if old != new {
+            self.chunks[old].readers -= 1;
+            self.chunks[new].readers += 1;
+            self.let_go();
+        }
+    }
+
+    /// Lets go of the reader at `position`.
+    pub(super) fn detach(&mut self, position: u64) {
+        let (index, _) = self.locate(position);
+        self.chunks[index].readers -= 1;
+        self.readers -= 1;
+        self.let_go();
+    }
+
+    /// Frees the chunks that every reader has passed.
+    fn let_go(&mut self) {
+        if self.readers == 0 {
+            self.chunks = VecDeque::new();
+            self.base = self.end;
+            return;
+        }
+        while self.chunks.front().is_some_and(|chunk| chunk.readers == 0) {
+            self.chunks.pop_front();
+            self.base += CHUNK as u64;
+        }
+    }
+
+    fn locate(&self, position: u64) -> (usize, usize) {
+        debug_assert!(self.base <= position && position <= self.end);
+        let offset = (position - self.base) as usize;
+        (offset / CHUNK, offset % CHUNK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i % 251) as u8).collect()
+    }
+
+    /// Reads everything from `position` on, chunk by chunk.
+    fn read_to_end(backlog: &Backlog, mut position: u64) -> Vec<u8> {
+        let mut read = Vec::new();
+        while position < backlog.end() {
+            let bytes = backlog.bytes_at(position);
+            read.extend_from_slice(bytes);
+            position += bytes.len() as u64;
+        }
+        read
+    }
+
+    #[test]
+    fn a_reader_finds_every_byte_across_chunks() {
+        let said = pattern(3 * CHUNK + 17);
+        let mut backlog = Backlog::default();
+        backlog.append(&said[..100]);
+        backlog.attach(40);
+        for piece in said[100..].chunks(999) {
+            backlog.append(piece);
+        }
+        assert_eq!(backlog.end(), said.len() as u64);
+        for position in [40, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, said.len()] {
+            assert_eq!(read_to_end(&backlog, position as u64), said[position..]);
+        }
+    }
+
+    #[test]
+    fn chunks_go_when_the_last_reader_has_passed_them() {
+        let mut backlog = Backlog::default();
+        backlog.append(&pattern(4 * CHUNK));
+        backlog.attach(10);
+        backlog.attach(CHUNK as u64 + 5);
+        assert_eq!(backlog.len(), 4 * CHUNK as u64);
+        backlog.advance(CHUNK as u64 + 5, 3 * CHUNK as u64);
+        assert_eq!(backlog.len(), 4 * CHUNK as u64, "one is still at 10");
+        backlog.advance(10, 2 * CHUNK as u64 + 1);
+        assert_eq!(backlog.len(), 2 * CHUNK as u64);
+        backlog.detach(2 * CHUNK as u64 + 1);
+        assert_eq!(backlog.len(), CHUNK as u64);
+        backlog.advance(3 * CHUNK as u64, backlog.end());
+        assert_eq!(backlog.len(), 0);
+        assert!(backlog.chunks.is_empty() && !backlog.has_readers());
+    }
+
+    #[test]
+    fn a_backlog_that_was_empty_begins_again_at_the_same_position() {
+        let mut backlog = Backlog::default();
+        backlog.append(&pattern(CHUNK + 100));
+        backlog.attach(0);
+        backlog.advance(0, backlog.end());
+        let start = backlog.end();
+        backlog.append(b"more");
+        backlog.attach(start + 1);
+        assert_eq!(read_to_end(&backlog, start + 1), b"ore");
+    }
+
+    #[test]
+    fn what_ends_on_a_chunk_boundary_is_whole() {
+        let said = pattern(CHUNK);
+        let mut backlog = Backlog::default();
+        backlog.append(&said);
+        backlog.attach(0);
+        assert_eq!(backlog.bytes_at(backlog.end()), b"");
+        assert_eq!(read_to_end(&backlog, 0), said);
+        backlog.append(b"x");
+        backlog.advance(0, CHUNK as u64);
+        assert_eq!(read_to_end(&backlog, CHUNK as u64), b"x");
+        assert_eq!(backlog.len(), 1);
+    }
+}

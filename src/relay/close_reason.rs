@@ -1,0 +1,144 @@
+//! Why connections end, and how many did for which reason.
+
+use std::fmt;
+use std::io::ErrorKind;
+
+use crate::wire::FrameError;
+
+/// Why a connection ended. Each end has one reason, one log line and one counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed its end, between two frames.
+    Eof,
+    /// The peer closed its end inside a frame.
+    TruncatedFrame,
+    /// The peer sent something that is no frame, or one over a limit.
+    Protocol(FrameError),
+    /// The peer did not give its name in time.
+    HandshakeTimeout,
+    /// The member fell further behind the room than the queue limit allows.
+    SlowConsumer {
+        /// How far behind it was, in bytes.
+        behind: u64,
+    },
+    /// The member had closed its sending side and gave its place to a newcomer.
+    MadeRoom,
+    /// The operating system says that the connection is broken.
+    Io(ErrorKind),
+    /// The relay stops.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// Whether the relay decided to end the connection, rather than the peer or the network.
+    pub(super) const fn is_ours(&self) -> bool {
+        match self {
+            Self::Eof | Self::TruncatedFrame | Self::Io(_) => false,
+            Self::Protocol(_)
+            | Self::HandshakeTimeout
+            | Self::SlowConsumer { .. }
+            | Self::MadeRoom
+            | Self::Shutdown => true,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eof => f.write_str("closed the connection"),
+            Self::TruncatedFrame => f.write_str("closed the connection inside a frame"),
+            Self::Protocol(error) => error.fmt(f),
+            Self::HandshakeTimeout => f.write_str("gave no name in time"),
+            Self::SlowConsumer { behind } => write!(f, "slow consumer, {behind} bytes behind"),
+            Self::MadeRoom => f.write_str("had stopped sending and made room for a newcomer"),
+            Self::Io(kind) => kind.fmt(f),
+            Self::Shutdown => f.write_str("the relay stops"),
+        }
+    }
+}
+
+/// What a relay has seen since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections taken into the relay, whether they ever gave a name or not.
+    pub accepted: u64,
+    /// Connections refused because the relay was full or out of descriptors.
+    pub refused: u64,
+    /// Connections that gave their name and became members.
+    pub joined: u64,
+    /// The most members that were here at once.
+    pub peak_members: usize,
+    /// Messages relayed, counted once each however many heard them.
+    pub messages: u64,
+    /// Bytes read from all connections.
+    pub bytes_in: u64,
+    /// Bytes written to all connections.
+    pub bytes_out: u64,
+    /// Connections that ended for each [`CloseReason`].
+    pub closed: ClosedCounters,
+}
+
+/// One counter for each [`CloseReason`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is named after its CloseReason")]
+pub struct ClosedCounters {
+    pub eof: u64,
+    pub truncated_frame: u64,
+    pub protocol: u64,
+    pub handshake_timeout: u64,
+    pub slow_consumer: u64,
+    pub made_room: u64,
+    pub io: u64,
+    pub shutdown: u64,
+}
+
+impl ClosedCounters {
+    pub(super) fn count(&mut self, reason: &CloseReason) {
+        *match reason {
+            CloseReason::Eof => &mut self.eof,
+            CloseReason::TruncatedFrame => &mut self.truncated_frame,
+            CloseReason::Protocol(_) => &mut self.protocol,
+            CloseReason::HandshakeTimeout => &mut self.handshake_timeout,
+            CloseReason::SlowConsumer { .. } => &mut self.slow_consumer,
+            CloseReason::MadeRoom => &mut self.made_room,
+            CloseReason::Io(_) => &mut self.io,
+            CloseReason::Shutdown => &mut self.shutdown,
+        } += 1;
+    }
+}
+
+impl fmt::Display for Counters {
+    /// The counters on one line: the totals always, and of the rest what is not zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            accepted,
+            refused,
+            joined,
+            peak_members,
+            messages,
+            bytes_in,
+            bytes_out,
+            closed,
+        } = self;
+        write!(
+            f,
+            "{accepted} connections, {joined} joined, {peak_members} at once at most, \
+             {messages} messages, {bytes_in} bytes in, {bytes_out} bytes out"
+        )?;
+        for (count, what) in [
+            (*refused, "refused"),
+            (closed.slow_consumer, "slow consumers"),
+            (closed.protocol, "protocol errors"),
+            (closed.truncated_frame, "ended inside a frame"),
+            (closed.handshake_timeout, "gave no name"),
+            (closed.io, "broken connections"),
+            (closed.made_room, "made room"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}

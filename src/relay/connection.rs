@@ -1,0 +1,418 @@
+//! One peer: its stream, what it is to the room, and what little it has to remember.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::backlog::Backlog;
+use super::broadcast::Broadcast;
+use super::close_reason::CloseReason;
+use super::limits::Limits;
+use super::send_queue::{MAX_SLICES, SendQueue};
+use crate::text::Escaped;
+use crate::wire::{Decoder, FrameError, encode_frame, header};
+
+/// A connection, registered or not.
+///
+/// Thousands of these sit idle at a time, so an idle one owns no buffer: the decoder is a null
+/// pointer between frames, the queue is none while the member keeps up, and what is rarely there
+/// is behind a `Box`. What remains is pinned by a test, since every byte here is paid per member.
+#[derive(Debug)]
+pub struct Connection<S> {
+    pub(super) stream: S,
+    /// Which of the connections that this slot has seen this one is: see [`super::ConnId`].
+    pub(super) generation: u32,
+    pub(super) ready: Ready,
+    /// A write failed, so this connection has to end, but not before its last words were read.
+    pub(super) broken: Option<ErrorKind>,
+    peer: PeerAddr,
+    pub(super) state: State,
+    pub(super) decoder: Decoder,
+    pub(super) queue: Option<Box<SendQueue>>,
+}
+
+/// What a connection is to the room.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Connected, its first frame not complete: it says nothing and hears nothing.
+    AwaitingName,
+    /// A member of the room.
+    Registered {
+        /// Its name as the frame that precedes each of its messages, encoded once.
+        name: Box<[u8]>,
+    },
+    /// Marked: it neither speaks nor hears, and is removed at the end of the turn.
+    Closing,
+}
+
+/// What came of one read or write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It moved this many bytes.
+    Done(usize),
+    /// The socket has nothing, or no room: wait for the next edge.
+    Blocked,
+    /// The connection is broken.
+    Failed(ErrorKind),
+}
+
+/// What one connection's reading in one turn brought.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+    pub(super) end: InputEnd,
+}
+
+/// How a connection's reading ended.
+#[derive(Debug)]
+pub(super) enum InputEnd {
+    /// For now: there may be more to come.
+    Open,
+    /// For good, but the peer may still listen.
+    HalfClosed,
+    /// For good, and so did the connection.
+    Over(CloseReason),
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(stream: S, peer: SocketAddr, generation: u32) -> Self {
+        Self {
+            stream,
+            generation,
+            ready: Ready::default(),
+            broken: None,
+            peer: PeerAddr::from(peer),
+            state: State::AwaitingName,
+            decoder: Decoder::new(),
+            queue: None,
+        }
+    }
+
+    /// Whether it has given its name and is not marked.
+    pub(super) const fn is_member(&self) -> bool {
+        matches!(self.state, State::Registered { .. })
+    }
+
+    /// Whether what is said is to be written to it.
+    pub(super) const fn hears(&self) -> bool {
+        self.is_member() && self.broken.is_none()
+    }
+
+    pub(super) const fn peer(&self) -> PeerAddr {
+        self.peer
+    }
+
+    /// The connection as the log shows it.
+    pub(super) fn who(&self) -> Who<'_> {
+        let name = match &self.state {
+            State::Registered { name } => Some(&**name),
+            State::AwaitingName | State::Closing => None,
+        };
+        Who {
+            name,
+            peer: self.peer,
+        }
+    }
+
+    /// Notes that it can no longer be written to.
+    ///
+    /// It may have said its last words before that, so it ends only when it is read to the end.
+    pub(super) fn break_off(&mut self, kind: ErrorKind, backlog: &mut Backlog) {
+        self.abandon_queue(backlog);
+        self.broken = Some(kind);
+        self.ready.remove(Ready::WRITABLE);
+        self.ready.insert(Ready::READABLE | Ready::READ_CLOSED);
+    }
+
+    /// Gives up what is queued.
+    pub(super) fn abandon_queue(&mut self, backlog: &mut Backlog) {
+        if let Some(queue) = self.queue.take() {
+            queue.abandon(backlog);
+        }
+    }
+
+    /// Takes the frames out of `bytes`: the first is the name, every later one a message.
+    fn decode(
+        &mut self,
+        mut bytes: &[u8],
+        limits: &Limits,
+        broadcast: &mut Broadcast,
+        messages: &mut u64,
+    ) -> Result<(), FrameError> {
+        loop {
+            let max = match self.state {
+                State::AwaitingName => limits.max_name,
+                State::Registered { .. } | State::Closing => limits.max_message,
+            };
+            let Some(payload) = self.decoder.decode(&mut bytes, header::WIDTH, max)? else {
+                return Ok(());
+            };
+            match &self.state {
+                State::AwaitingName => {
+                    let mut name = Vec::with_capacity(header::WIDTH + payload.len());
+                    encode_frame(payload, &mut name);
+                    self.state = State::Registered { name: name.into() };
+                }
+                State::Registered { name } => {
+                    broadcast.append(name, payload);
+                    *messages += 1;
+                }
+                State::Closing => {}
+            }
+        }
+    }
+
+    /// What it means that there is nothing more to read just now.
+    fn drained(&mut self) -> InputEnd {
+        self.ready.remove(Ready::READABLE);
+        match self.broken {
+            Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
+            None if self.ready.any(Ready::HUNG_UP) => InputEnd::Over(CloseReason::Eof),
+            None => InputEnd::Open,
+        }
+    }
+
+    /// What it means that there will never be anything more to read.
+    fn end_of_input(&mut self) -> InputEnd {
+        self.ready.remove(Ready::READABLE);
+        if self.decoder.is_inside_frame() {
+            return InputEnd::Over(CloseReason::TruncatedFrame);
+        }
+        match self.broken {
+            // Writing to a peer that has closed both sides fails like this: it just left.
+            Some(ErrorKind::BrokenPipe) => InputEnd::Over(CloseReason::Eof),
+            Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
+            None if self.is_member() && !self.ready.any(Ready::HUNG_UP) => InputEnd::HalfClosed,
+            None => InputEnd::Over(CloseReason::Eof),
+        }
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Reads this connection's share of a turn: as much as fits `scratch`. What it says goes to the
+    /// room's broadcast, or nowhere if no room is given.
+    ///
+    /// A read that does not fill the buffer has drained the socket, on epoll and kqueue, which saves
+    /// the second read that would only say "would block". The exception is a socket whose peer has
+    /// closed: that news may have shared its edge with the data, no other edge will follow, so it is
+    /// read to the end. And after a read that filled the buffer there may be more: the connection
+    /// keeps its readiness, and with it its place on the ready list.
+    pub(super) fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        mut room: Option<(&Limits, &mut Broadcast)>,
+    ) -> Input {
+        let (mut bytes, mut messages) = (0, 0);
+        let end = loop {
+            let read = match attempt(|| self.stream.read(scratch)) {
+                Outcome::Done(0) => break self.end_of_input(),
+                Outcome::Done(read) => read,
+                Outcome::Blocked => break self.drained(),
+                Outcome::Failed(kind) => break InputEnd::Over(CloseReason::Io(kind)),
+            };
+            bytes += read as u64;
+            if let Some((limits, broadcast)) = &mut room
+                && let Err(error) = self.decode(&scratch[..read], limits, broadcast, &mut messages)
+            {
+                break InputEnd::Over(CloseReason::Protocol(error));
+            }
+            if read == scratch.len() {
+                break InputEnd::Open;
+            }
+            if !self.ready.ends() {
+                break self.drained();
+            }
+        };
+        Input {
+            bytes,
+            messages,
+            end,
+        }
+    }
+
+    /// Writes two slices, either of which may be empty, in one system call.
+    pub(super) fn write(&mut self, before: &[u8], after: &[u8]) -> Outcome {
+        attempt(|| {
+            if after.is_empty() {
+                self.stream.write(before)
+            } else if before.is_empty() {
+                self.stream.write(after)
+            } else {
+                self.stream
+                    .write_vectored(&[IoSlice::new(before), IoSlice::new(after)])
+            }
+        })
+    }
+
+    /// Writes what is queued, in one system call. The queue is gone when all of it went out.
+    ///
+    /// Readiness to write is used up unless the socket took all that it was offered: a short write
+    /// means that its buffer is full and that the next edge will come.
+    pub(super) fn flush(&mut self, backlog: &mut Backlog) -> Outcome {
+        let Some(queue) = &mut self.queue else {
+            self.ready.remove(Ready::WRITABLE);
+            return Outcome::Done(0);
+        };
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let (count, offered) = queue.io_slices(backlog, &mut slices);
+        let outcome = attempt(|| self.stream.write_vectored(&slices[..count]));
+        if outcome != Outcome::Done(offered) {
+            self.ready.remove(Ready::WRITABLE);
+        }
+        if let Outcome::Done(sent) = outcome
+            && !queue.advance(sent, backlog)
+        {
+            self.queue = None;
+            self.ready.remove(Ready::WRITABLE);
+        }
+        outcome
+    }
+}
+
+/// The one place that decides what an I/O error means.
+///
+/// "Would block" is no error but the end of a drain, an interrupted call is made again, and
+/// everything else ends this connection and nobody else's.
+fn attempt(mut io: impl FnMut() -> io::Result<usize>) -> Outcome {
+    loop {
+        return match io() {
+            Ok(n) => Outcome::Done(n),
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => continue,
+                ErrorKind::WouldBlock => Outcome::Blocked,
+                kind => Outcome::Failed(kind),
+            },
+        };
+    }
+}
+
+/// What is known of a connection's readiness, and what this turn did with it.
+///
+/// Events only set these; the turn's pass over the ready list acts on them and takes them back. It
+/// is a set of bits in one byte because there is one for each idle member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready(u8);
+
+impl Ready {
+    /// There may be something to read.
+    pub const READABLE: Self = Self(1);
+    /// There may be room to write.
+    pub const WRITABLE: Self = Self(1 << 1);
+    /// The peer closed its sending side. This is remembered, because the edge that told it may be
+    /// the last: whoever reads must then read to the end, short reads or not.
+    pub const READ_CLOSED: Self = Self(1 << 2);
+    /// The connection is gone in both directions. Remembered as well.
+    pub const HUNG_UP: Self = Self(1 << 3);
+    /// Some of the turn's broadcast is not for this connection.
+    pub(super) const WITHHELD: Self = Self(1 << 4);
+
+    /// Whether any of these is set.
+    #[must_use]
+    pub const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Sets these.
+    pub const fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(super) const fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+
+    /// Whether the connection is to be served in this turn, which is to say: is on the ready list.
+    pub(super) const fn wants_turn(self) -> bool {
+        self.any(Self(Self::READABLE.0 | Self::WRITABLE.0))
+    }
+
+    /// Whether no further edge will tell of the end of the input.
+    pub(super) const fn ends(self) -> bool {
+        self.any(Self(Self::READ_CLOSED.0 | Self::HUNG_UP.0))
+    }
+}
+
+impl std::ops::BitOr for Ready {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A connection as the log shows it: its name, escaped, if it has one, and where it comes from.
+pub(super) struct Who<'a> {
+    /// The name's frame.
+    pub(super) name: Option<&'a [u8]>,
+    pub(super) peer: PeerAddr,
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.name {
+            write!(f, "\"{}\" ", Escaped(&name[header::WIDTH..]))?;
+        }
+        self.peer.fmt(f)
+    }
+}
+
+/// A peer's address in 18 bytes instead of the 32 of a [`SocketAddr`].
+///
+/// IPv4 is kept the way a dual-stack socket shows it, as an IPv4-mapped IPv6 address (RFC 4291,
+/// 2.5.5.2), and shown as IPv4 again. What gets lost is the scope of a link-local address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerAddr {
+    ip: Ipv6Addr,
+    port: u16,
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(addr: SocketAddr) -> Self {
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self {
+            ip,
+            port: addr.port(),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip.to_canonical(), self.port).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_shown_as_it_connected() {
+        for (addr, shown) in [
+            ("127.0.0.1:1234", "127.0.0.1:1234"),
+            ("[::ffff:10.0.0.7]:80", "10.0.0.7:80"),
+            ("[2001:db8::1]:65535", "[2001:db8::1]:65535"),
+        ] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            assert_eq!(PeerAddr::from(addr).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again() {
+        let mut left = 3;
+        let outcome = attempt(|| {
+            left -= 1;
+            if left > 0 {
+                Err(ErrorKind::Interrupted.into())
+            } else {
+                Ok(7)
+            }
+        });
+        assert_eq!((outcome, left), (Outcome::Done(7), 0));
+    }
+}

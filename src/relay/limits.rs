@@ -1,0 +1,202 @@
+//! Every limit of the relay, in one place, each default with its reason.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::wire::header;
+
+/// The limits of a room and of each connection.
+///
+/// A limit that a user can meet is a flag of the command line and is named after it. The others are
+/// the loop's own work budgets: they decide how a turn is cut, never what is delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many connections there may be at once. The next one is refused.
+    ///
+    /// Default: unlimited, for a room in memory. A server that has descriptors to mind sets it from
+    /// the process's descriptor limit.
+    pub max_clients: usize,
+
+    /// The longest username, in bytes.
+    ///
+    /// Default: 256. A name is kept for as long as its member is here and goes out with each of its
+    /// messages, so it is to be short; 256 bytes are a long name in any script.
+    pub max_name: usize,
+
+    /// The longest message, in bytes.
+    ///
+    /// Default: 1 MiB. Far more than anybody types, room for a pasted file or a small picture, and
+    /// an unfinished message cannot take more memory than that from us.
+    pub max_message: usize,
+
+    /// How far a member may fall behind the room, in bytes of what was said, before it is closed as
+    /// a slow consumer.
+    ///
+    /// Default: 8 MiB. The tutorials' clients read only when their user presses Enter, so they are
+    /// minutes late: this is some ninety thousand short messages, on top of what the kernel's
+    /// socket buffers hold. What is behind is kept once for all who are behind, not once each.
+    pub queue_limit: usize,
+
+    /// How long a newcomer may take for its whole first frame, however it trickles.
+    ///
+    /// Default: 10 s. A client sends its name in the segment after the handshake, so even a bad
+    /// mobile link needs a fraction of it; someone who holds a place without a name gets no more.
+    pub handshake_timeout: Duration,
+
+    /// How much is read from one connection in one turn, in bytes. It is the size of the loop's
+    /// scratch buffer too.
+    ///
+    /// Default: 64 KiB. An endless talker gets this much and then waits until everybody else had
+    /// their turn. Larger reads would save few system calls and delay the others more.
+    pub read_budget: usize,
+
+    /// How much may be said in one turn, in bytes, before what else is ready waits for the next.
+    ///
+    /// Default: 256 KiB. A turn's bytes are written to each member in turn, so they should stay in
+    /// the processor's second-level cache, and a member at the end of the walk should not wait for
+    /// megabytes to be copied to all before it. A turn exceeds it by one connection's reading at
+    /// most.
+    pub turn_budget: usize,
+
+    /// How many connections are accepted in one turn.
+    ///
+    /// Default: 64. In a storm of newcomers those who talk still get their turns.
+    pub accept_budget: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_clients: usize::MAX,
+            max_name: 256,
+            max_message: 1024 * 1024,
+            queue_limit: 8 * 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            read_budget: 64 * 1024,
+            turn_budget: 256 * 1024,
+            accept_budget: 64,
+        }
+    }
+}
+
+impl Limits {
+    /// The most that one message can take on the wire, in bytes: two headers, name and message.
+    #[must_use]
+    pub const fn largest_delivery(&self) -> usize {
+        self.max_name
+            .saturating_add(self.max_message)
+            .saturating_add(2 * header::WIDTH)
+    }
+
+    /// Checks that the limits can hold together.
+    ///
+    /// # Errors
+    ///
+    /// The first contradiction found: a length that no header can announce, a queue that one
+    /// message would overflow, or a budget of nothing, with which the loop would stand still.
+    pub fn check(&self) -> Result<(), LimitsError> {
+        for (what, bytes) in [("name", self.max_name), ("message", self.max_message)] {
+            if bytes as u64 > header::MAX_LEN {
+                return Err(LimitsError::NoSuchHeader { what, bytes });
+            }
+        }
+        if self.queue_limit < self.largest_delivery() {
+            return Err(LimitsError::QueueTooShort {
+                queue_limit: self.queue_limit,
+                needed: self.largest_delivery(),
+            });
+        }
+        if self.read_budget == 0 || self.turn_budget == 0 || self.accept_budget == 0 {
+            return Err(LimitsError::NoBudget);
+        }
+        Ok(())
+    }
+}
+
+/// Why a set of [`Limits`] cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsError {
+    /// Names or messages may be longer than any header can say.
+    NoSuchHeader {
+        /// Which of the two.
+        what: &'static str,
+        /// How long they may be.
+        bytes: usize,
+    },
+    /// One largest message does not fit the queue, so it would close everyone who is not ready for
+    /// it at once.
+    QueueTooShort {
+        /// The limit as it is.
+        queue_limit: usize,
+        /// What it must be at least.
+        needed: usize,
+    },
+    /// A work budget is zero.
+    NoBudget,
+}
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchHeader { what, bytes } => write!(
+                f,
+                "--max-{what} {bytes}: a header announces at most {} bytes",
+                header::MAX_LEN
+            ),
+            Self::QueueTooShort {
+                queue_limit,
+                needed,
+            } => write!(
+                f,
+                "--queue-limit {queue_limit} cannot hold one largest message: make it at least \
+                 {needed} bytes, or lower --max-message"
+            ),
+            Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
+        }
+    }
+}
+
+impl std::error::Error for LimitsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_together() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_queue_must_hold_one_largest_message() {
+        let limits = |queue_limit| Limits {
+            max_name: 6,
+            max_message: 100,
+            queue_limit,
+            ..Limits::default()
+        };
+        assert_eq!(limits(126).check(), Ok(()));
+        let error = limits(125).check().unwrap_err();
+        assert!(error.to_string().contains("at least 126 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_length_that_no_header_can_announce_is_no_limit() {
+        let limits = Limits {
+            max_message: 10_000_000_000,
+            queue_limit: usize::MAX,
+            ..Limits::default()
+        };
+        let error = limits.check().unwrap_err();
+        assert!(error.to_string().starts_with("--max-message"), "{error}");
+    }
+
+    #[test]
+    fn a_budget_of_nothing_is_refused() {
+        let limits = Limits {
+            read_budget: 0,
+            ..Limits::default()
+        };
+        assert_eq!(limits.check(), Err(LimitsError::NoBudget));
+    }
+}

@@ -1,0 +1,588 @@
+//! The room: who is here, what was said in this turn, and who has not got it all yet.
+//!
+//! [`Relay`] is the whole chat without a single system call of its own. It reads and writes the
+//! streams that it is given, whatever they are: sockets in the server, scripts in a test, a million
+//! sinks in a benchmark. It knows no event loop; whoever has one tells it what became ready and then
+//! lets it do a turn:
+//!
+//! ```text
+//! note(id, ready)     an event said so: nothing is done yet
+//! serve_ready         write what was queued, read what there is, decode, collect what was said
+//! fan_out             one write of all that was said to each member, less its own words
+//! close_marked        remove whom the turn has marked
+//! ```
+//!
+//! **Why one write a turn.** A member's copy of a message costs a system call, and the call costs far
+//! more than the bytes in it. So nothing is written while messages are read; at the end of the turn
+//! each member gets all of them at once. The busier the room, the more there is in a turn and the
+//! less a delivery costs; in a quiet room a turn has one message and it leaves in the turn in which
+//! it came. Nothing waits for a batch to fill.
+//!
+//! **Why nobody waits for anybody.** What a socket does not take stays in the [backlog](#the-backlog),
+//! and its member is written to again when its socket has room. To speak is to append to a buffer:
+//! nothing a receiver does, not reading, resetting, filling its limit, can fail in the sender's hands.
+//!
+//! **Why close late.** A connection that has to go is *marked* and removed after the turn's
+//! deliveries. So the walk over the members never has one vanish under it, and its last words reach
+//! the others before it is gone.
+//!
+//! # The backlog
+//!
+//! Members that are behind hold a position in one shared stream, not a queue of copies each; see
+//! `backlog.rs` and `send_queue.rs`.
+
+mod backlog;
+mod broadcast;
+mod close_reason;
+mod connection;
+mod limits;
+mod send_queue;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::mem;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use log::{debug, info, warn};
+use slab::Slab;
+
+use crate::wire::FrameError;
+use backlog::Backlog;
+use broadcast::Broadcast;
+use connection::{InputEnd, Outcome, PeerAddr, State, Who};
+use send_queue::SendQueue;
+
+pub use close_reason::{CloseReason, ClosedCounters, Counters};
+pub use connection::{Connection, Ready};
+pub use limits::{Limits, LimitsError};
+
+/// A connection's place: its slot, and which of the slot's connections it is.
+///
+/// Slots are used again. An event that was under way when its connection ended must not be taken for
+/// one of the connection that has the slot now, so the identity has a generation in its upper half,
+/// and an identity of another generation is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(usize);
+
+const KEY_BITS: u32 = usize::BITS / 2;
+
+impl ConnId {
+    const fn new(key: usize, generation: u32) -> Self {
+        Self((generation as usize) << KEY_BITS | key)
+    }
+
+    const fn key(self) -> usize {
+        self.0 & ((1 << KEY_BITS) - 1)
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> KEY_BITS) as u32
+    }
+}
+
+impl From<usize> for ConnId {
+    fn from(id: usize) -> Self {
+        Self(id)
+    }
+}
+
+impl From<ConnId> for usize {
+    fn from(id: ConnId) -> Self {
+        id.0
+    }
+}
+
+/// The room and its connections.
+#[derive(Debug)]
+pub struct Relay<S> {
+    limits: Limits,
+    connections: Slab<Connection<S>>,
+    /// The generation of the next connection.
+    generation: u32,
+    members: usize,
+    /// Who is to be served in the next turn, in the order of becoming ready. A connection is on it
+    /// exactly when its [`Ready`] wants a turn.
+    ready: VecDeque<ConnId>,
+    broadcast: Broadcast,
+    backlog: Backlog,
+    /// Whom this turn has marked.
+    departures: Vec<Departure>,
+    /// The members that sent their last word and still listen, the longest connected first.
+    half_closed: BTreeSet<ConnId>,
+    /// False once the relay stops: what is said from then on is read and dropped.
+    hears: bool,
+    counters: Counters,
+}
+
+/// A connection that was marked.
+#[derive(Debug)]
+struct Departure {
+    key: usize,
+    /// Its name's frame, if it was a member.
+    name: Option<Box<[u8]>>,
+    reason: CloseReason,
+}
+
+impl<S> Relay<S> {
+    /// An empty room.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            connections: Slab::new(),
+            generation: 0,
+            members: 0,
+            ready: VecDeque::new(),
+            broadcast: Broadcast::default(),
+            backlog: Backlog::default(),
+            departures: Vec::new(),
+            half_closed: BTreeSet::new(),
+            hears: true,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The limits it was given.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What it has seen so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many connections there are, registered or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is no connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// How many members there are: connections that have given their name.
+    #[must_use]
+    pub const fn members(&self) -> usize {
+        self.members
+    }
+
+    /// How many bytes are held for those who are behind: once, however many they are.
+    #[must_use]
+    pub const fn backlog_bytes(&self) -> u64 {
+        self.backlog.len()
+    }
+
+    /// How many bytes this connection has still to be sent; 0 if there is no such connection.
+    #[must_use]
+    pub fn pending_bytes(&self, id: ConnId) -> u64 {
+        self.get(id)
+            .and_then(|connection| connection.queue.as_deref())
+            .map_or(0, |queue| queue.pending_bytes(&self.backlog))
+    }
+
+    /// Whether every member has got all that was said.
+    #[must_use]
+    pub const fn is_flushed(&self) -> bool {
+        !self.backlog.has_readers()
+    }
+
+    /// Whether somebody waits to be served, so that the next poll must not wait.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether the next newcomer is one too many.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.connections.len() >= self.limits.max_clients
+    }
+
+    /// Whether this connection is still to give its name.
+    #[must_use]
+    pub fn awaits_name(&self, id: ConnId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| matches!(connection.state, State::AwaitingName))
+    }
+
+    /// The identity that the next [`insert`](Self::insert) will give out, so that a stream can be
+    /// registered with an event loop before the relay has it.
+    #[must_use]
+    pub fn next_id(&self) -> ConnId {
+        ConnId::new(self.connections.vacant_key(), self.generation)
+    }
+
+    /// Takes on a connection. Until it has given its name it hears nothing.
+    pub fn insert(&mut self, stream: S, peer: SocketAddr) -> ConnId {
+        let id = self.next_id();
+        self.connections
+            .insert(Connection::new(stream, peer, id.generation()));
+        self.generation = self.generation.wrapping_add(1);
+        self.counters.accepted += 1;
+        debug!("accepted: {}", PeerAddr::from(peer));
+        id
+    }
+
+    /// Counts newcomers that were turned away before they became connections.
+    pub const fn count_refused(&mut self, newcomers: u64) {
+        self.counters.refused += newcomers;
+    }
+
+    /// Notes what an event says of a connection. Nothing is done before the turn is.
+    ///
+    /// An event for a connection that is gone is ignored: one batch may hold an event for a
+    /// connection that an earlier event of the batch has ended.
+    pub fn note(&mut self, id: ConnId, mut ready: Ready) {
+        let Some(connection) = get_mut(&mut self.connections, id) else {
+            return;
+        };
+        // With edge triggering a socket that is not written to is always writable, so most events
+        // say that it is. That is news only to a member which has something queued.
+        if connection.queue.is_none() {
+            ready.remove(Ready::WRITABLE);
+        }
+        let listed = connection.ready.wants_turn();
+        connection.ready.insert(ready);
+        if !listed && connection.ready.wants_turn() {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Marks a connection that has still not given its name.
+    pub fn expire_handshake(&mut self, id: ConnId) {
+        if let Some(connection) = get_mut(&mut self.connections, id)
+            && matches!(connection.state, State::AwaitingName)
+        {
+            let reason = CloseReason::HandshakeTimeout;
+            mark(connection, id.key(), reason, &mut self.departures);
+        }
+    }
+
+    /// From now on drops what is said, and only delivers what was said before.
+    ///
+    /// The input is still read: a socket that is closed with unread bytes sends a reset, and a reset
+    /// makes the kernel forget what it has not delivered yet.
+    pub fn stop_hearing(&mut self) {
+        self.hears = false;
+    }
+
+    fn get(&self, id: ConnId) -> Option<&Connection<S>> {
+        self.connections
+            .get(id.key())
+            .filter(|connection| connection.generation == id.generation())
+    }
+}
+
+impl<S: Read + Write> Relay<S> {
+    /// Serves whoever is ready: writes what was queued, reads what there is, collects what is said.
+    ///
+    /// `scratch` is the loop's one read buffer; its length is each connection's read budget for the
+    /// turn. Who has not been served when the turn's budget is used up, and who has more to read or
+    /// write than a turn allows, stays on the ready list.
+    pub fn serve_ready(&mut self, scratch: &mut [u8]) {
+        for _ in 0..self.ready.len() {
+            if self.broadcast.len() >= self.limits.turn_budget {
+                return;
+            }
+            if let Some(id) = self.ready.pop_front() {
+                self.serve(id, scratch);
+            }
+        }
+    }
+
+    fn serve(&mut self, id: ConnId, scratch: &mut [u8]) {
+        let Some(connection) = get_mut(&mut self.connections, id) else {
+            return;
+        };
+        if matches!(connection.state, State::Closing) {
+            return;
+        }
+        if connection.ready.any(Ready::WRITABLE) {
+            match connection.flush(&mut self.backlog) {
+                Outcome::Done(sent) => self.counters.bytes_out += sent as u64,
+                Outcome::Blocked => {}
+                Outcome::Failed(kind) => connection.break_off(kind, &mut self.backlog),
+            }
+        }
+        if connection.ready.any(Ready::READABLE) {
+            self.receive(id, scratch);
+        }
+        if let Some(connection) = get_mut(&mut self.connections, id)
+            && connection.ready.wants_turn()
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Reads one connection's share of the turn and deals with what is in it.
+    fn receive(&mut self, id: ConnId, scratch: &mut [u8]) {
+        let Some(connection) = get_mut(&mut self.connections, id) else {
+            return;
+        };
+        let start = self.broadcast.len();
+        let was_member = connection.is_member();
+        let room = self.hears.then_some((&self.limits, &mut self.broadcast));
+        let input = connection.receive(scratch, room);
+        self.counters.bytes_in += input.bytes;
+        self.counters.messages += input.messages;
+
+        if connection.is_member() && !was_member {
+            self.members += 1;
+            self.counters.joined += 1;
+            self.counters.peak_members = self.counters.peak_members.max(self.members);
+            info!("joined: {}, {} here", connection.who(), self.members);
+            // What was said before it joined is not for it, and what it said since is its own.
+            self.broadcast.withhold(id.key(), 0);
+            connection.ready.insert(Ready::WITHHELD);
+        } else if self.broadcast.len() > start {
+            self.broadcast.withhold(id.key(), start);
+            connection.ready.insert(Ready::WITHHELD);
+        }
+        match input.end {
+            InputEnd::Open => {}
+            InputEnd::HalfClosed => {
+                if self.half_closed.insert(id) {
+                    info!("sends no more, still listens: {}", connection.who());
+                }
+            }
+            InputEnd::Over(reason) => mark(connection, id.key(), reason, &mut self.departures),
+        }
+    }
+
+    /// Delivers what was said in this turn: one write to each member.
+    pub fn fan_out(&mut self) {
+        let mut delivery = Delivery::new(
+            self.broadcast.bytes(),
+            &mut self.backlog,
+            self.limits.queue_limit,
+        );
+        let mut troubled = Vec::new();
+        if !self.broadcast.is_empty() {
+            // First all who hear everything: as a rule nearly everybody.
+            for (key, connection) in &mut self.connections {
+                if !connection.ready.any(Ready::WITHHELD)
+                    && let Err(trouble) = delivery.deliver(connection, 0..0)
+                {
+                    troubled.push((key, trouble));
+                }
+            }
+        }
+        // Then those who spoke or joined in this turn, each less a part.
+        for (key, span) in self.broadcast.withheld() {
+            let connection = &mut self.connections[*key];
+            connection.ready.remove(Ready::WITHHELD);
+            if let Err(trouble) = delivery.deliver(connection, span.clone()) {
+                troubled.push((*key, trouble));
+            }
+        }
+        self.counters.bytes_out += delivery.bytes_out;
+        self.broadcast.clear();
+        for (key, trouble) in troubled {
+            let connection = &mut self.connections[key];
+            match trouble {
+                Trouble::TooSlow { behind } => {
+                    let reason = CloseReason::SlowConsumer { behind };
+                    mark(connection, key, reason, &mut self.departures);
+                }
+                Trouble::Broken(kind) => {
+                    let listed = connection.ready.wants_turn();
+                    connection.break_off(kind, &mut self.backlog);
+                    if !listed {
+                        self.ready
+                            .push_back(ConnId::new(key, connection.generation));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes the connections that were marked, and says how many they were.
+    ///
+    /// The streams are dropped, which closes them. What is unread is read first, into `scratch`: a
+    /// socket that is closed with unread bytes sends a reset, and a reset makes both kernels forget
+    /// what was written to the peer and not read by it yet.
+    pub fn close_marked(&mut self, scratch: &mut [u8]) -> usize {
+        let departures = mem::take(&mut self.departures);
+        for Departure { key, name, reason } in &departures {
+            let mut connection = self.connections.remove(*key);
+            connection.abandon_queue(&mut self.backlog);
+            self.half_closed
+                .remove(&ConnId::new(*key, connection.generation));
+            self.counters.closed.count(reason);
+            if name.is_some() {
+                self.members -= 1;
+            }
+            if reason.is_ours() {
+                connection.receive(scratch, None);
+            }
+            self.log_departure(name.as_deref(), connection.peer(), reason);
+        }
+        departures.len()
+    }
+
+    /// Gives the place of a member that has sent its last word to a newcomer, if there is one. Says
+    /// whether there was.
+    ///
+    /// Such a member may be a listener, or it may be gone: TCP does not tell a peer that closed its
+    /// sending side from one that closed everything until something is written to it. In a silent
+    /// room those who left that way would keep their places for minutes, so they are the first to
+    /// go when places are short.
+    pub fn make_room(&mut self, scratch: &mut [u8]) -> bool {
+        let Some(id) = self.half_closed.pop_first() else {
+            return false;
+        };
+        if let Some(connection) = get_mut(&mut self.connections, id) {
+            mark(
+                connection,
+                id.key(),
+                CloseReason::MadeRoom,
+                &mut self.departures,
+            );
+        }
+        self.close_marked(scratch) > 0
+    }
+
+    /// Closes every connection: the relay stops.
+    pub fn close_all(&mut self, scratch: &mut [u8]) {
+        for (key, connection) in &mut self.connections {
+            if !matches!(connection.state, State::Closing) {
+                mark(connection, key, CloseReason::Shutdown, &mut self.departures);
+            }
+        }
+        self.close_marked(scratch);
+    }
+
+    /// One line for one end. Where a limit was met, it names the flag that moves the limit.
+    fn log_departure(&self, name: Option<&[u8]>, peer: PeerAddr, reason: &CloseReason) {
+        let here = self.members;
+        let who = Who { name, peer };
+        let flag = match reason {
+            CloseReason::SlowConsumer { .. } => Some("--queue-limit"),
+            CloseReason::HandshakeTimeout => Some("--handshake-timeout"),
+            CloseReason::Protocol(FrameError::TooLong { .. }) if name.is_none() => {
+                Some("--max-name")
+            }
+            CloseReason::Protocol(FrameError::TooLong { .. }) => Some("--max-message"),
+            _ => None,
+        };
+        match (flag, reason) {
+            (Some(flag), _) => warn!("closed: {who}: {reason} (limit: {flag}), {here} here"),
+            (None, CloseReason::Shutdown) => debug!("closed: {who}: {reason}"),
+            (None, _) => info!("left: {who}: {reason}, {here} here"),
+        }
+    }
+}
+
+/// The turn's one walk over the members.
+struct Delivery<'a> {
+    said: &'a [u8],
+    backlog: &'a mut Backlog,
+    /// Where the turn begins in the room's stream.
+    start: u64,
+    queue_limit: u64,
+    bytes_out: u64,
+}
+
+/// Why a member did not get its delivery and has to go.
+enum Trouble {
+    TooSlow { behind: u64 },
+    Broken(ErrorKind),
+}
+
+impl<'a> Delivery<'a> {
+    fn new(said: &'a [u8], backlog: &'a mut Backlog, queue_limit: usize) -> Self {
+        let mut delivery = Self {
+            said,
+            start: backlog.end(),
+            backlog,
+            queue_limit: queue_limit as u64,
+            bytes_out: 0,
+        };
+        if delivery.backlog.has_readers() {
+            delivery.store();
+        }
+        delivery
+    }
+
+    /// Copies the turn into the backlog, once, because somebody is behind.
+    fn store(&mut self) {
+        if self.backlog.end() == self.start {
+            self.backlog.append(self.said);
+        }
+    }
+
+    /// Delivers all that was said but the part `withheld`, if the connection is one that hears.
+    ///
+    /// A member that is behind gets nothing now: its turn comes when its socket has room, and what
+    /// was said meanwhile must not overtake what it has not got yet.
+    fn deliver<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        withheld: Range<usize>,
+    ) -> Result<(), Trouble> {
+        if !connection.hears() {
+            return Ok(());
+        }
+        if connection.queue.is_none() {
+            let (before, after) = (&self.said[..withheld.start], &self.said[withheld.end..]);
+            if before.is_empty() && after.is_empty() {
+                return Ok(());
+            }
+            let sent = match connection.write(before, after) {
+                Outcome::Done(sent) => sent,
+                Outcome::Blocked => 0,
+                Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
+            };
+            self.bytes_out += sent as u64;
+            if sent == before.len() + after.len() {
+                return Ok(());
+            }
+            self.store();
+            let span = self.span(withheld);
+            let queue = SendQueue::new(self.start, span, sent, self.backlog);
+            connection.queue = Some(Box::new(queue));
+        } else if let (Some(queue), Some(span)) = (&mut connection.queue, self.span(withheld)) {
+            queue.skip(span);
+        }
+        match connection
+            .queue
+            .as_deref()
+            .map(|queue| queue.behind(self.backlog))
+        {
+            Some(behind) if behind > self.queue_limit => Err(Trouble::TooSlow { behind }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A part of what was said, as positions in the room's stream.
+    fn span(&self, part: Range<usize>) -> Option<Range<u64>> {
+        (!part.is_empty()).then(|| self.start + part.start as u64..self.start + part.end as u64)
+    }
+}
+
+fn get_mut<S>(connections: &mut Slab<Connection<S>>, id: ConnId) -> Option<&mut Connection<S>> {
+    connections
+        .get_mut(id.key())
+        .filter(|connection| connection.generation == id.generation())
+}
+
+/// Marks a connection: from now on it neither speaks nor hears, at the end of the turn it goes.
+fn mark<S>(
+    connection: &mut Connection<S>,
+    key: usize,
+    reason: CloseReason,
+    departures: &mut Vec<Departure>,
+) {
+    let name = match mem::replace(&mut connection.state, State::Closing) {
+        State::Registered { name } => Some(name),
+        State::AwaitingName | State::Closing => None,
+    };
+    departures.push(Departure { key, name, reason });
+}

@@ -1,0 +1,454 @@
+//! The event loop: mio's [`Poll`] around a [`Relay`].
+//!
+//! [`Server::run`] is a loop over [`Server::turn`], and a turn is five steps:
+//!
+//! ```text
+//! poll       wait for events, or for the next deadline, or not at all if somebody is still ready
+//! dispatch   each event only notes what is ready; then whoever is ready is served
+//! fan out    one write of all that was said in this turn to each member
+//! close      whom the turn has marked
+//! accept     newcomers, into slots that are free by now
+//! ```
+//!
+//! **Why edge-triggered.** Each socket is registered once, for reading and writing, and never again.
+//! With level triggering a loop that watches for writability would be woken for every idle socket
+//! all the time, since an idle socket is always writable; so it has to add and take back that
+//! interest, a system call each, whenever a queue begins and ends. An edge says "something changed"
+//! once. The price is the duty to remember: what an edge has told and was not used up is told by
+//! nobody again. Here that memory is a [`Ready`] in each connection and the relay's ready list, and
+//! every place that stops before "would block" says why it may.
+//!
+//! **Why accept last.** Slots are used again. A newcomer that is accepted after the turn's closing
+//! cannot meet an event that was meant for its slot's previous owner, and one that outlives the
+//! batch carries a generation that is nobody's ([`ConnId`]).
+
+pub mod descriptors;
+mod listener;
+mod signals;
+mod timers;
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::relay::{ConnId, Limits, LimitsError, Ready, Relay};
+use listener::{Accepted, Acceptor};
+use signals::{Request, Signals};
+use timers::{Timer, Timers};
+
+pub use listener::Endpoint;
+
+/// The token of the signals. Connections count up from 0, so the last tokens are never theirs.
+const SIGNALS: Token = Token(usize::MAX);
+/// The token of the first listener; the others count down from it.
+const FIRST_LISTENER: Token = Token(usize::MAX - 1);
+
+/// How many events one poll fetches. More than that wait for the next turn, which is no loss: the
+/// kernel hands them out in the order in which they became ready.
+const EVENTS: usize = 1024;
+
+/// What a server is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen, and for which protocol. At least one.
+    pub listen: Vec<Endpoint>,
+    /// The limits of the room and its connections.
+    pub limits: Limits,
+    /// How long a connection may be silent before the kernel probes whether its peer is alive.
+    pub keepalive: Option<Duration>,
+    /// How long a server that was asked to stop goes on delivering what is queued.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// The defaults, listening on these endpoints.
+    #[must_use]
+    pub fn new(listen: Vec<Endpoint>) -> Self {
+        Self {
+            listen,
+            limits: Limits::default(),
+            keepalive: Some(Duration::from_secs(60)),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The limits contradict each other.
+    Limits(LimitsError),
+    /// It cannot listen there.
+    Listen(SocketAddr, io::Error),
+    /// The system has no event queue for it.
+    Poll(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limits(error) => error.fmt(f),
+            Self::Listen(addr, error) => {
+                write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
+            }
+            Self::Poll(error) => write!(f, "cannot set up the event loop: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The likely cause of a failed `bind`, and what to do about it.
+fn listen_trouble(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            "the port is in use; stop the program that has it, or choose another port".to_owned()
+        }
+        ErrorKind::PermissionDenied => {
+            "not permitted; ports below 1024 need privileges, so choose a higher one".to_owned()
+        }
+        ErrorKind::AddrNotAvailable => {
+            "not an address of this machine; use 0.0.0.0 or [::] for all of its addresses"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Whether a server goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There will be another turn.
+    Running,
+    /// That was the last one.
+    Stopped,
+}
+
+/// A relay behind listening sockets.
+#[derive(Debug)]
+pub struct Server {
+    poll: Poll,
+    acceptor: Acceptor,
+    relay: Relay<TcpStream>,
+    /// The one buffer that every connection is read into.
+    scratch: Box<[u8]>,
+    events: Events,
+    timers: Timers,
+    signals: Option<Signals>,
+    phase: Phase,
+    drain: Duration,
+    started: Instant,
+    /// How many newcomers were refused since the relay became full, while it is.
+    refused_while_full: Option<u64>,
+}
+
+/// Where a server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// It was asked to stop, and delivers what is queued.
+    Draining {
+        until: Instant,
+    },
+    Stopped,
+}
+
+impl Server {
+    /// Listens. Connections wait in the kernel's queue until the first turn.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: limits that contradict each other, an endpoint that cannot be listened on, or
+    /// a system without descriptors.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        config.limits.check().map_err(StartError::Limits)?;
+        let poll = Poll::new().map_err(StartError::Poll)?;
+        let acceptor = Acceptor::bind(
+            &config.listen,
+            config.keepalive,
+            poll.registry(),
+            FIRST_LISTENER,
+        )
+        .map_err(|(endpoint, error)| StartError::Listen(endpoint.addr, error))?;
+        Ok(Self {
+            poll,
+            acceptor,
+            relay: Relay::new(config.limits.clone()),
+            scratch: vec![0; config.limits.read_budget].into(),
+            events: Events::with_capacity(EVENTS),
+            timers: Timers::default(),
+            signals: None,
+            phase: Phase::Running,
+            drain: config.drain,
+            started: Instant::now(),
+            refused_while_full: None,
+        })
+    }
+
+    /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
+    /// request to stop at once, and SIGHUP as nothing. The handlers are the process's, so this is
+    /// for a program whose only server this is.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses the handlers or the pipe they write to.
+    pub fn handle_signals(&mut self) -> io::Result<()> {
+        self.signals = Some(Signals::install(self.poll.registry(), SIGNALS)?);
+        Ok(())
+    }
+
+    /// The addresses that are listened on, in the order in which they were asked for.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it cannot tell.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.acceptor.local_addrs()
+    }
+
+    /// The room.
+    #[must_use]
+    pub const fn relay(&self) -> &Relay<TcpStream> {
+        &self.relay
+    }
+
+    /// Serves until it was asked to stop and has stopped.
+    ///
+    /// # Errors
+    ///
+    /// Only what polling itself says: no trouble with a connection gets here.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(None)? == Turn::Running {}
+        Ok(())
+    }
+
+    /// One turn of the loop. Waits for something to do, but not longer than `max_wait`.
+    ///
+    /// # Errors
+    ///
+    /// Only what polling itself says: no trouble with a connection gets here.
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        self.poll(max_wait)?;
+        let now = Instant::now();
+        let signalled = self.dispatch(now);
+        self.relay.serve_ready(&mut self.scratch);
+        self.relay.fan_out();
+        self.expire(now);
+        if self.relay.close_marked(&mut self.scratch) > 0 {
+            // Each has given back a descriptor.
+            self.acceptor.retry(now);
+        }
+        if signalled {
+            self.take_signals();
+        }
+        self.accept(now);
+        Ok(self.finish_drain(now))
+    }
+
+    /// Asks the server to stop: it accepts nobody any more, takes nothing more to relay, delivers
+    /// what is queued for as long as the configuration allows, and then stops. Asked a second time,
+    /// it stops at once.
+    pub fn stop(&mut self, asked_by: &str) {
+        let now = Instant::now();
+        if self.phase != Phase::Running {
+            info!("{asked_by} again: stopping at once");
+            self.phase = Phase::Stopped;
+            return;
+        }
+        let until = now + self.drain;
+        self.phase = Phase::Draining { until };
+        self.timers.set(until, Timer::DrainOver);
+        self.acceptor.close();
+        self.relay.stop_hearing();
+        info!(
+            "{asked_by}: stopping; {} members, {} bytes still to deliver, at most {} for it",
+            self.relay.members(),
+            self.relay.backlog_bytes(),
+            humantime::format_duration(self.drain)
+        );
+    }
+
+    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+        let timeout = match (self.timeout(), max_wait) {
+            (Some(timeout), Some(max_wait)) => Some(timeout.min(max_wait)),
+            (timeout, max_wait) => timeout.or(max_wait),
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            // A signal came that is nobody's request. The turn just has no events.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            polled => polled,
+        }
+    }
+
+    /// How long the poll may wait: not at all while somebody is ready, else until the next deadline,
+    /// and for ever if there is none.
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.relay.has_ready() || (self.acceptor.has_ready() && !self.acceptor.is_short()) {
+            return Some(Duration::ZERO);
+        }
+        let (relay, acceptor, phase) = (&self.relay, &self.acceptor, self.phase);
+        let next = self.timers.next(|timer| match timer {
+            Timer::Handshake(id) => relay.awaits_name(id),
+            Timer::AcceptAgain => acceptor.has_ready(),
+            Timer::DrainOver => phase != Phase::Running,
+        })?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Notes what each event says; what is to be done about it is done when the whole batch is known.
+    /// Says whether a signal came. That waits for the end of the turn, so that what had been said
+    /// before a request to stop is still relayed.
+    fn dispatch(&mut self, now: Instant) -> bool {
+        let mut signalled = false;
+        for event in &self.events {
+            match event.token() {
+                SIGNALS => signalled = true,
+                Token(token) if token > FIRST_LISTENER.0 - self.acceptor.len() => {
+                    self.acceptor.note(FIRST_LISTENER.0 - token, now);
+                }
+                Token(id) => self.relay.note(ConnId::from(id), readiness(event)),
+            }
+        }
+        signalled
+    }
+
+    fn take_signals(&mut self) {
+        let requests: Vec<_> = match &mut self.signals {
+            Some(signals) => signals.pending().collect(),
+            None => return,
+        };
+        for request in requests {
+            match request {
+                Request::Stop(signal) => self.stop(signal),
+                Request::Reload => info!("SIGHUP: there is no configuration to reload"),
+            }
+        }
+    }
+
+    /// Acts on the timers that are due.
+    fn expire(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Handshake(id) => self.relay.expire_handshake(id),
+                Timer::AcceptAgain => self.acceptor.retry(now),
+                // The end of the turn looks at the clock itself.
+                Timer::DrainOver => {}
+            }
+        }
+    }
+
+    /// Takes in newcomers, up to the turn's budget.
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..self.relay.limits().accept_budget {
+            match self.acceptor.accept(now) {
+                Accepted::Connection(stream, peer) => self.admit(stream, peer, now),
+                Accepted::Nobody => return,
+                Accepted::Shortage {
+                    retry_at,
+                    turned_away,
+                } => {
+                    self.relay.count_refused(turned_away);
+                    if self.relay.make_room(&mut self.scratch) {
+                        self.acceptor.retry(now);
+                        continue;
+                    }
+                    self.timers.set(retry_at, Timer::AcceptAgain);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives a newcomer a place, or closes it if there is none.
+    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
+        if self.relay.is_full() && !self.relay.make_room(&mut self.scratch) {
+            return self.refuse(peer);
+        }
+        let id = self.relay.next_id();
+        // Once, for both, and never again: see the module's "why edge-triggered". Where epoll or
+        // kqueue is the selector, closing the socket takes the registration back.
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(id.into());
+        if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
+            warn!("refused: {peer}: the system cannot watch one more connection: {error}");
+            return self.relay.count_refused(1);
+        }
+        if let Some(refused) = self.refused_while_full.take() {
+            info!("room for newcomers again, {refused} were refused");
+        }
+        self.relay.insert(stream, peer);
+        let deadline = now + self.relay.limits().handshake_timeout;
+        self.timers.set(deadline, Timer::Handshake(id));
+    }
+
+    /// Turns a newcomer away because the relay is full. The first one is worth a warning; after
+    /// that the log would tell of nothing else.
+    fn refuse(&mut self, peer: SocketAddr) {
+        self.relay.count_refused(1);
+        let refused = self.refused_while_full.get_or_insert(0);
+        *refused += 1;
+        if *refused == 1 {
+            warn!(
+                "refused: {peer}: all {} places are taken (limit: --max-clients); \
+                 further refusals are logged at debug",
+                self.relay.limits().max_clients
+            );
+        } else {
+            debug!("refused: {peer}");
+        }
+    }
+
+    /// Ends a drain that has delivered everything or has no more time for it.
+    fn finish_drain(&mut self, now: Instant) -> Turn {
+        match self.phase {
+            Phase::Running => return Turn::Running,
+            Phase::Draining { until } if !self.relay.is_flushed() => {
+                if now < until {
+                    return Turn::Running;
+                }
+                warn!(
+                    "{} bytes were not delivered in time (limit: --drain)",
+                    self.relay.backlog_bytes()
+                );
+            }
+            Phase::Draining { .. } | Phase::Stopped => {}
+        }
+        self.phase = Phase::Stopped;
+        self.relay.close_all(&mut self.scratch);
+        let uptime = Duration::from_secs(self.started.elapsed().as_secs());
+        info!(
+            "stopped after {}: {}",
+            humantime::format_duration(uptime),
+            self.relay.counters()
+        );
+        Turn::Stopped
+    }
+}
+
+/// What an event says of a connection.
+fn readiness(event: &Event) -> Ready {
+    let mut ready = Ready::default();
+    if event.is_readable() || event.is_error() {
+        ready.insert(Ready::READABLE);
+    }
+    if event.is_writable() {
+        ready.insert(Ready::WRITABLE);
+    }
+    if event.is_read_closed() {
+        ready.insert(Ready::READABLE | Ready::READ_CLOSED);
+    }
+    if event.is_write_closed() {
+        // Nothing is concluded from this before everything was read.
+        ready.insert(Ready::READABLE | Ready::HUNG_UP);
+    }
+    ready
+}

@@ -1,0 +1,392 @@
+//! Frames out of a byte stream that is cut anywhere.
+
+use std::fmt;
+
+use super::header;
+
+/// An incremental decoder: give it the bytes as they come, take the payloads as they are complete.
+///
+/// A read from a socket ends wherever TCP likes: inside a header, inside a payload, or ten frames
+/// on. The decoder walks over the slice it is handed and yields each payload that is complete
+/// *as a part of that slice*, so a frame that arrives whole is never copied. Only the bytes of an
+/// unfinished frame are kept here, and given back when the frame is done:
+///
+/// ```text
+///   read 1:  [header payload][header payl        two payloads begin; one is yielded in place,
+///                                  └── kept      four bytes of the other are kept
+///   read 2:  oad][header payload]                the kept one is completed and yielded, then
+///                                                the next in place; nothing is kept any more
+/// ```
+///
+/// Three promises follow. Nothing is scanned twice: a header is parsed once, when its last byte is
+/// there. Nothing is allocated because a header *says* so: what is kept grows with the bytes that
+/// came. And an idle connection owns nothing here but one null pointer.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    partial: Option<Box<Partial>>,
+}
+
+/// An unfinished frame.
+#[derive(Debug)]
+struct Partial {
+    state: DecodeState,
+    /// While in `Header`, the header bytes so far; after that, the payload bytes so far.
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DecodeState {
+    /// The header is not complete.
+    Header,
+    /// The header is parsed; the payload has this many bytes.
+    Payload(usize),
+    /// The payload was handed out and goes when the next frame is asked for.
+    Yielded,
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { partial: None }
+    }
+
+    /// The next payload, or `None` when `input` is used up.
+    ///
+    /// `input` is moved past what was taken from it. Call this until it says `None`: by then the
+    /// decoder has taken all of `input` and kept what belongs to an unfinished frame.
+    /// `header_width` is the dialect's; `max_payload` is the largest payload to accept, in bytes,
+    /// and may differ from frame to frame (a name has another limit than a message).
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`], as soon as a header is complete and before any byte of its payload is kept.
+    /// The stream has lost its place then: the only thing left to do with it is to close it.
+    pub fn decode<'d, 'i: 'd>(
+        &'d mut self,
+        input: &mut &'i [u8],
+        header_width: usize,
+        max_payload: usize,
+    ) -> Result<Option<&'d [u8]>, FrameError> {
+        let len = match self.partial.as_deref().map(|partial| partial.state) {
+            Some(DecodeState::Payload(len)) => return Ok(self.resume_payload(input, len)),
+            Some(DecodeState::Header) => self.resume_header(input, header_width, max_payload)?,
+            Some(DecodeState::Yielded) => {
+                self.partial = None;
+                self.start_header(input, header_width, max_payload)?
+            }
+            None => self.start_header(input, header_width, max_payload)?,
+        };
+        let Some(len) = len else {
+            return Ok(None);
+        };
+        if let Some((payload, rest)) = input.split_at_checked(len) {
+            *input = rest;
+            return Ok(Some(payload));
+        }
+        self.keep(input, DecodeState::Payload(len));
+        Ok(None)
+    }
+
+    /// Whether the stream stands inside a frame: if it ends now, that frame was cut short.
+    #[must_use]
+    pub fn is_inside_frame(&self) -> bool {
+        self.partial
+            .as_deref()
+            .is_some_and(|partial| partial.state != DecodeState::Yielded)
+    }
+
+    /// Reads a header straight from `input`, or keeps what there is of it.
+    fn start_header(
+        &mut self,
+        input: &mut &[u8],
+        header_width: usize,
+        max_payload: usize,
+    ) -> Result<Option<usize>, FrameError> {
+        if let Some((header, rest)) = input.split_at_checked(header_width) {
+            *input = rest;
+            return payload_len(header, max_payload).map(Some);
+        }
+        if !input.is_empty() {
+            self.keep(input, DecodeState::Header);
+        }
+        Ok(None)
+    }
+
+    /// Completes a kept header from `input`, if it can, and lets go of it.
+    fn resume_header(
+        &mut self,
+        input: &mut &[u8],
+        header_width: usize,
+        max_payload: usize,
+    ) -> Result<Option<usize>, FrameError> {
+        let Some(partial) = self.partial.as_deref_mut() else {
+            return Ok(None);
+        };
+        partial.take(input, header_width);
+        if partial.bytes.len() < header_width {
+            return Ok(None);
+        }
+        let len = payload_len(&partial.bytes, max_payload)?;
+        self.partial = None;
+        Ok(Some(len))
+    }
+
+    /// Adds to a kept payload of `len` bytes, and yields it once it is whole.
+    fn resume_payload(&mut self, input: &mut &[u8], len: usize) -> Option<&[u8]> {
+        let partial = self.partial.as_deref_mut()?;
+        partial.take(input, len);
+        if partial.bytes.len() < len {
+            return None;
+        }
+        partial.state = DecodeState::Yielded;
+        Some(&partial.bytes)
+    }
+
+    /// Keeps all of `input` as the beginning of a frame's header or payload.
+    fn keep(&mut self, input: &mut &[u8], state: DecodeState) {
+        self.partial = Some(Box::new(Partial {
+            state,
+            bytes: input.to_vec(),
+        }));
+        *input = &[];
+    }
+}
+
+impl Partial {
+    /// Moves bytes from `input` until there are `goal` of them.
+    ///
+    /// The buffer grows by doubling, so that a payload which trickles in costs time in proportion
+    /// to its length, but never past `goal`: a large message's buffer ends exactly full.
+    fn take(&mut self, input: &mut &[u8], goal: usize) {
+        let have = self.bytes.len();
+        let (taken, rest) = input.split_at(input.len().min(goal - have));
+        let needed = have + taken.len();
+        if needed > self.bytes.capacity() {
+            let capacity = needed.max(2 * have).min(goal);
+            self.bytes.reserve_exact(capacity - have);
+        }
+        self.bytes.extend_from_slice(taken);
+        *input = rest;
+    }
+}
+
+fn payload_len(header: &[u8], max: usize) -> Result<usize, FrameError> {
+    let Some(len) = header::parse(header) else {
+        return Err(FrameError::BadHeader(header.into()));
+    };
+    usize::try_from(len)
+        .ok()
+        .filter(|&len| len <= max)
+        .ok_or(FrameError::TooLong { len, max })
+}
+
+/// Why a stream of frames cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// These bytes stand where a header should and are none (see [`header`]).
+    BadHeader(Box<[u8]>),
+    /// The header announces more than is accepted, both in bytes.
+    TooLong {
+        /// What the header announces.
+        len: u64,
+        /// What would have been accepted.
+        max: usize,
+    },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadHeader(bytes) => {
+                write!(f, "not a header: \"{}\"", bytes.escape_ascii())
+            }
+            Self::TooLong { len, max } => {
+                write!(f, "announced {len} bytes where {max} are the limit")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAX: usize = 1000;
+
+    /// What a stream of pieces decodes to: the payloads, how it ended, and whether it stands
+    /// inside a frame.
+    type Decoded = (Vec<Vec<u8>>, Option<FrameError>, bool);
+
+    fn decode_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
+        let mut decoder = Decoder::new();
+        let mut payloads = Vec::new();
+        for mut piece in pieces {
+            loop {
+                match decoder.decode(&mut piece, header::WIDTH, MAX) {
+                    Ok(Some(payload)) => payloads.push(payload.to_vec()),
+                    Ok(None) => break,
+                    Err(error) => return (payloads, Some(error), false),
+                }
+            }
+            assert!(piece.is_empty(), "None means that the input is used up");
+        }
+        let inside = decoder.is_inside_frame();
+        (payloads, None, inside)
+    }
+
+    /// Decodes `stream` whole, byte by byte and at every split, and insists on one answer.
+    fn decode_every_way(stream: &[u8]) -> Decoded {
+        let whole = decode_pieces([stream]);
+        assert_eq!(decode_pieces(stream.chunks(1)), whole, "byte by byte");
+        for at in 0..=stream.len() {
+            let (left, right) = stream.split_at(at);
+            assert_eq!(decode_pieces([left, right]), whole, "split at {at}");
+            for end in at..=stream.len() {
+                let pieces = [left, &stream[at..end], &stream[end..]];
+                assert_eq!(decode_pieces(pieces), whole, "split at {at} and {end}");
+            }
+        }
+        whole
+    }
+
+    fn frames(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for payload in payloads {
+            crate::wire::encode_frame(payload, &mut stream);
+        }
+        stream
+    }
+
+    #[test]
+    fn frames_split_anywhere_decode_to_the_same_payloads() {
+        let payloads: [&[u8]; 6] = [b"alice", b"", b"hello", b"\x00\xff\n", b"", b"5         "];
+        let (decoded, error, inside) = decode_every_way(&frames(&payloads));
+        assert_eq!(decoded, payloads);
+        assert_eq!((error, inside), (None, false));
+    }
+
+    #[test]
+    fn a_header_with_leading_spaces_counts_as_any_other() {
+        let (decoded, error, _) = decode_every_way(b" 5        hello         2hi");
+        assert_eq!(decoded, [&b"hello"[..], b"hi"]);
+        assert_eq!(error, None);
+    }
+
+    #[test]
+    fn a_stream_that_ends_inside_a_frame_says_so() {
+        let stream = frames(&[b"alice", b"hello"]);
+        for end in 0..=stream.len() {
+            let (_, error, inside) = decode_every_way(&stream[..end]);
+            assert_eq!(error, None);
+            assert_eq!(inside, end != 0 && end != 15 && end != 30, "ends at {end}");
+        }
+    }
+
+    #[test]
+    fn a_bad_header_is_refused_when_its_last_byte_is_there_and_what_came_before_stands() {
+        let mut stream = frames(&[b"alice", b"hello"]);
+        stream.extend_from_slice(b"GET / HTTP/1.1\r\n");
+        let (decoded, error, _) = decode_every_way(&stream);
+        assert_eq!(decoded, [b"alice", b"hello"]);
+        assert_eq!(error, Some(FrameError::BadHeader((*b"GET / HTTP").into())));
+        let (_, error, inside) = decode_every_way(b"GET / HTT");
+        assert_eq!((error, inside), (None, true));
+    }
+
+    #[test]
+    fn the_limit_is_inclusive_and_checked_before_the_payload() {
+        let longest = [b'x'; MAX];
+        let (decoded, error, _) = decode_pieces(frames(&[&longest]).chunks(7));
+        assert_eq!(decoded, [longest]);
+        assert_eq!(error, None);
+        for (header, len) in [(b"1001      ", 1001), (b"9999999999", 9_999_999_999)] {
+            let (decoded, error, _) = decode_every_way(header);
+            assert!(decoded.is_empty());
+            assert_eq!(error, Some(FrameError::TooLong { len, max: MAX }));
+        }
+    }
+
+    #[test]
+    fn only_the_bytes_that_came_take_memory() {
+        let mut decoder = Decoder::new();
+        let mut input = &b"1000000   x"[..];
+        assert_eq!(
+            decoder.decode(&mut input, header::WIDTH, 1_000_000),
+            Ok(None)
+        );
+        let partial = decoder.partial.as_ref().expect("a frame has begun");
+        assert!(
+            partial.bytes.capacity() < 100,
+            "not what the header announced"
+        );
+    }
+
+    #[test]
+    fn a_kept_payload_ends_exactly_full_and_is_given_back() {
+        let stream = frames(&[&[b'x'; 777]]);
+        let mut decoder = Decoder::new();
+        for mut piece in stream.chunks(100) {
+            while let Some(payload) = decoder.decode(&mut piece, header::WIDTH, MAX).unwrap() {
+                assert_eq!(payload, [b'x'; 777]);
+            }
+        }
+        assert!(decoder.partial.is_none(), "an idle decoder owns nothing");
+
+        let mut input = &stream[..500];
+        assert_eq!(decoder.decode(&mut input, header::WIDTH, MAX), Ok(None));
+        let mut input = &stream[500..];
+        assert!(
+            decoder
+                .decode(&mut input, header::WIDTH, MAX)
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(
+            decoder.partial.as_ref().map(|p| p.bytes.capacity()),
+            Some(777)
+        );
+    }
+
+    #[test]
+    fn a_frame_that_arrives_whole_is_yielded_in_place() {
+        let stream = frames(&[b"hello"]);
+        let mut input = &stream[..];
+        let mut decoder = Decoder::new();
+        let payload = decoder
+            .decode(&mut input, header::WIDTH, MAX)
+            .unwrap()
+            .unwrap();
+        assert!(std::ptr::eq(payload, &raw const stream[10..]));
+    }
+
+    #[test]
+    fn a_decoder_is_one_pointer() {
+        assert_eq!(size_of::<Decoder>(), size_of::<usize>());
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_of_any_bytes_means_the_same(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+            tail in prop::collection::vec(prop::sample::select(&b"0159 +a"[..]), 0..25),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let mut stream = Vec::new();
+            for payload in &payloads {
+                crate::wire::encode_frame(payload, &mut stream);
+            }
+            stream.extend_from_slice(&tail);
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|cut| &stream[cut[0]..cut[1]]);
+            let whole = decode_pieces([&stream[..]]);
+            prop_assert_eq!(&whole.0[..payloads.len()], &payloads[..]);
+            prop_assert_eq!(decode_pieces(pieces), whole);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the tests share: scripted streams for the relay without sockets, a server driven turn by
+//! turn with its peers in one thread, and the real program as a child process.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file is a crate of its own and uses a part"
+)]
+
+pub mod process;
+pub mod script;
+pub mod socket;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// How long a test waits for something that must happen before it fails. Nothing is timed by it:
+/// what passes, passes as soon as it happens.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says why a test is not run on this machine. Not with `eprintln`, which the test runner captures.
+pub fn skip(reason: &str) {
+    let line = format!("skipped: {reason}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// One frame, written out independently of the code under test.
+pub fn frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let payload = payload.as_ref();
+    let mut frame = format!("{:<10}", payload.len()).into_bytes();
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A message as the others hear it: the name's frame, then the message's.
+pub fn heard(name: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Vec<u8> {
+    [frame(name), frame(message)].concat()
+}
+
+/// Takes a stream of frames apart. Panics if it is not whole frames.
+pub fn parse_frames(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut payloads = Vec::new();
+    while !bytes.is_empty() {
+        let (header, rest) = bytes.split_at(10);
+        let len: usize = std::str::from_utf8(header)
+            .unwrap()
+            .trim_end()
+            .parse()
+            .unwrap();
+        let (payload, rest) = rest.split_at(len);
+        payloads.push(payload);
+        bytes = rest;
+    }
+    payloads
+}
+
+/// Shows bytes in a failed comparison so that a reader can find the difference.
+#[track_caller]
+pub fn assert_bytes(actual: &[u8], expected: &[u8]) {
+    if actual != expected {
+        let same = actual
+            .iter()
+            .zip(expected)
+            .take_while(|(a, e)| a == e)
+            .count();
+        let show = |bytes: &[u8]| {
+            let end = bytes.len().min(same + 60);
+            bytes[same.saturating_sub(20).min(end)..end]
+                .escape_ascii()
+                .to_string()
+        };
+        panic!(
+            "{} bytes, expected {}; they differ at {same}:\n  actual   …{}…\n  expected …{}…",
+            actual.len(),
+            expected.len(),
+            show(actual),
+            show(expected)
+        );
+    }
+}

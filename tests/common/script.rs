@@ -1,0 +1,222 @@
+//! A relay without sockets: its streams do what a script says.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use chatloop::relay::{ConnId, Limits, Ready, Relay};
+
+use super::frame;
+
+/// A stream that a test controls. Clones are the same stream.
+#[derive(Clone, Default)]
+pub struct Script(Rc<RefCell<Inner>>);
+
+struct Inner {
+    /// What reads will return, in order. After that, "would block".
+    reads: VecDeque<io::Result<Vec<u8>>>,
+    /// How many more bytes writes will take before "would block".
+    room: usize,
+    /// Writes fail with this.
+    write_error: Option<ErrorKind>,
+    written: Vec<u8>,
+    write_calls: usize,
+    read_calls: usize,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            reads: VecDeque::new(),
+            room: usize::MAX,
+            write_error: None,
+            written: Vec::new(),
+            write_calls: 0,
+            read_calls: 0,
+        }
+    }
+}
+
+impl Script {
+    /// The next reads return these bytes, as much of them as the reader's buffer takes. As with a
+    /// socket, what is said twice before it is read can be read at once.
+    pub fn says(&self, bytes: impl AsRef<[u8]>) -> &Self {
+        let reads = &mut self.0.borrow_mut().reads;
+        match reads.back_mut() {
+            Some(Ok(last)) if !last.is_empty() => last.extend_from_slice(bytes.as_ref()),
+            _ => reads.push_back(Ok(bytes.as_ref().to_vec())),
+        }
+        self
+    }
+
+    /// A read after that returns the end of the input, and so does every read after it.
+    pub fn closes(&self) -> &Self {
+        self.0.borrow_mut().reads.push_back(Ok(Vec::new()));
+        self
+    }
+
+    /// A read after that fails.
+    pub fn fails(&self, kind: ErrorKind) -> &Self {
+        self.0.borrow_mut().reads.push_back(Err(kind.into()));
+        self
+    }
+
+    /// From now on takes only this many more bytes.
+    pub fn takes(&self, room: usize) {
+        self.0.borrow_mut().room = room;
+    }
+
+    /// From now on writes fail.
+    pub fn breaks(&self, kind: ErrorKind) {
+        self.0.borrow_mut().write_error = Some(kind);
+    }
+
+    /// What was written since the last look.
+    pub fn heard(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.borrow_mut().written)
+    }
+
+    /// How many times it was written to since the last look.
+    pub fn write_calls(&self) -> usize {
+        std::mem::take(&mut self.0.borrow_mut().write_calls)
+    }
+
+    /// How many times it was read since the last look.
+    pub fn read_calls(&self) -> usize {
+        std::mem::take(&mut self.0.borrow_mut().read_calls)
+    }
+
+    /// Whether the relay has closed it.
+    pub fn is_closed(&self) -> bool {
+        // The relay's handle and this one, or only this one.
+        Rc::strong_count(&self.0) == 1
+    }
+}
+
+impl Read for Script {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut inner = self.0.borrow_mut();
+        inner.read_calls += 1;
+        match inner.reads.pop_front() {
+            None => Err(ErrorKind::WouldBlock.into()),
+            Some(Ok(bytes)) if bytes.is_empty() => {
+                inner.reads.push_front(Ok(bytes));
+                Ok(0)
+            }
+            Some(Ok(mut bytes)) => {
+                let taken = bytes.len().min(buf.len());
+                let rest = bytes.split_off(taken);
+                buf[..taken].copy_from_slice(&bytes);
+                if !rest.is_empty() {
+                    inner.reads.push_front(Ok(rest));
+                }
+                Ok(taken)
+            }
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+impl Write for Script {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut inner = self.0.borrow_mut();
+        inner.write_calls += 1;
+        if let Some(kind) = inner.write_error {
+            return Err(kind.into());
+        }
+        if inner.room == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut total = 0;
+        for slice in slices {
+            let taken = slice.len().min(inner.room);
+            inner.written.extend_from_slice(&slice[..taken]);
+            inner.room -= taken;
+            total += taken;
+        }
+        Ok(total)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One scripted connection of a [`Room`].
+pub struct Peer {
+    pub id: ConnId,
+    pub stream: Script,
+}
+
+/// A relay, its scratch buffer, and the turns of a loop.
+pub struct Room {
+    pub relay: Relay<Script>,
+    pub scratch: Vec<u8>,
+}
+
+impl Room {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            scratch: vec![0; limits.read_budget],
+            relay: Relay::new(limits),
+        }
+    }
+
+    /// A connection that has said nothing.
+    pub fn connect(&mut self) -> Peer {
+        let stream = Script::default();
+        let addr: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+        let id = self.relay.insert(stream.clone(), addr);
+        Peer { id, stream }
+    }
+
+    /// A member.
+    pub fn join(&mut self, name: impl AsRef<[u8]>) -> Peer {
+        let peer = self.connect();
+        peer.stream.says(frame(name));
+        self.readable(&peer);
+        self.turn();
+        peer
+    }
+
+    pub fn readable(&mut self, peer: &Peer) {
+        self.relay.note(peer.id, Ready::READABLE);
+    }
+
+    pub fn writable(&mut self, peer: &Peer) {
+        self.relay.note(peer.id, Ready::WRITABLE);
+    }
+
+    /// One edge that tells of data and of the peer's closing.
+    pub fn read_closed(&mut self, peer: &Peer) {
+        self.relay
+            .note(peer.id, Ready::READABLE | Ready::READ_CLOSED);
+    }
+
+    /// The peer says this in a turn of its own.
+    pub fn say(&mut self, peer: &Peer, message: impl AsRef<[u8]>) {
+        peer.stream.says(frame(message));
+        self.readable(peer);
+        self.turn();
+    }
+
+    /// One turn of the loop, less the polling and accepting.
+    pub fn turn(&mut self) {
+        self.relay.serve_ready(&mut self.scratch);
+        self.relay.fan_out();
+        self.relay.close_marked(&mut self.scratch);
+    }
+
+    /// Turns until nobody is ready.
+    pub fn turns(&mut self) {
+        while self.relay.has_ready() {
+            self.turn();
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Conversations over real sockets: what the tutorials' clients do, and what TCP does to it.
+
+mod common;
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use chatloop::relay::Limits;
+use chatloop::server::{Config, Endpoint, Turn};
+use chatloop::wire::Dialect;
+use common::socket::{End, TestRelay};
+use common::{assert_bytes, frame, heard};
+use proptest::prelude::*;
+
+#[test]
+fn members_hear_each_other_and_not_themselves() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob, mut carol) =
+        (relay.join("alice"), relay.join("bob"), relay.join("carol"));
+    alice.send(frame("hello"));
+    relay.expect(&mut bob, b"5         alice5         hello");
+    relay.expect(&mut carol, b"5         alice5         hello");
+    bob.send(frame("hi alice"));
+    // What alice hears first is bob's, so she has not heard herself.
+    relay.expect(&mut alice, heard("bob", "hi alice"));
+    relay.expect(&mut carol, heard("bob", "hi alice"));
+}
+
+#[test]
+fn nobody_is_told_of_who_comes_and_goes() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    let carol = relay.join("carol");
+    carol.reset().unwrap();
+    relay.until("carol to be gone", |relay| relay.members() == 2);
+    bob.send(frame("the first bytes that alice hears"));
+    relay.expect(&mut alice, heard("bob", "the first bytes that alice hears"));
+}
+
+#[test]
+fn a_silent_newcomer_holds_up_nobody() {
+    let mut relay = TestRelay::start();
+    let _silent = relay.connect();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    alice.send(frame("hello"));
+    relay.expect(&mut bob, heard("alice", "hello"));
+}
+
+#[test]
+fn a_name_that_trickles_in_byte_by_byte_is_a_name() {
+    let mut relay = TestRelay::start();
+    let mut bob = relay.join("bob");
+    let mut alice = relay.connect();
+    for byte in [frame("alice"), frame("hello")].concat() {
+        alice.send([byte]);
+        relay.turn();
+    }
+    relay.expect(&mut bob, heard("alice", "hello"));
+}
+
+#[test]
+fn a_message_as_large_as_allowed_arrives_whole() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    let message: Vec<u8> = (0..1_048_576_u32).map(|i| (i % 251) as u8).collect();
+    let bytes = frame(&message);
+    let mut sent = 0;
+    relay.until("the message to be sent", |_| {
+        sent += alice.send_some(&bytes[sent..]);
+        bob.pump();
+        sent == bytes.len()
+    });
+    relay.expect(&mut bob, heard("alice", &message));
+}
+
+#[test]
+fn last_words_before_a_close_are_relayed() {
+    let mut relay = TestRelay::start();
+    let mut bob = relay.join("bob");
+    for i in 0..50 {
+        let mut alice = relay.connect();
+        alice.send([frame("alice"), frame(format!("bye {i}"))].concat());
+        drop(alice);
+        relay.expect(&mut bob, heard("alice", format!("bye {i}")));
+    }
+}
+
+#[test]
+fn after_its_half_close_a_member_hears_the_room_until_it_closes() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    alice.send(frame("my last word"));
+    alice.shutdown_write();
+    relay.expect(&mut bob, heard("alice", "my last word"));
+    for i in 0..3 {
+        bob.send(frame(format!("still listening? {i}")));
+        relay.expect(&mut alice, heard("bob", format!("still listening? {i}")));
+    }
+    assert_eq!(relay.members(), 2);
+    drop(alice);
+    // Only writing to it can show that it is gone; the second write at the latest does.
+    relay.until("alice to be gone", |relay| {
+        bob.send(frame("anybody?"));
+        relay.members() == 1
+    });
+    assert_eq!(relay.counters().closed.eof, 1);
+}
+
+#[test]
+fn a_connection_that_ends_without_a_name_is_just_gone() {
+    let mut relay = TestRelay::start();
+    drop(relay.connect());
+    let half = relay.connect();
+    half.shutdown_write();
+    relay.until("both to be gone", |relay| relay.counters().closed.eof == 2);
+    assert_eq!(relay.server.relay().len(), 0);
+}
+
+#[test]
+fn a_stopped_server_delivers_what_was_said_before_and_then_ends_every_connection() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    alice.send(frame("just in time"));
+    relay.until("the message to be relayed", |relay| {
+        relay.counters().messages == 1
+    });
+    relay.server.stop("the test");
+    while relay.turn() == Turn::Running {}
+    bob.pump();
+    assert_bytes(&bob.heard, &heard("alice", "just in time"));
+    assert_eq!(bob.end, Some(End::Fin));
+    assert!(
+        TcpStream::connect(relay.addr).is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[test]
+fn one_server_listens_on_several_addresses_and_has_one_room() {
+    let endpoint = |addr: &str| Endpoint {
+        dialect: Dialect::Chat10,
+        addr: addr.parse().unwrap(),
+    };
+    let config = Config::new(vec![endpoint("127.0.0.1:0"), endpoint("127.0.0.2:0")]);
+    let mut relay = TestRelay::with_config(&config);
+    let other = relay.server.local_addrs().unwrap()[1];
+    let mut alice = relay.join("alice");
+    relay.addr = other;
+    let mut bob = relay.join("bob");
+    alice.send(frame("across listeners"));
+    relay.expect(&mut bob, heard("alice", "across listeners"));
+}
+
+#[test]
+fn the_ipv6_wildcard_takes_ipv4_too() {
+    let endpoint = Endpoint {
+        dialect: Dialect::Chat10,
+        addr: "[::]:0".parse().unwrap(),
+    };
+    if TcpStream::connect("[::1]:1")
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
+    {
+        common::skip("this machine has no IPv6");
+        return;
+    }
+    let mut relay = TestRelay::with_config(&Config::new(vec![endpoint]));
+    let port = relay.addr.port();
+    relay.addr = format!("127.0.0.1:{port}").parse().unwrap();
+    let mut over_ipv4 = relay.join("over IPv4");
+    relay.addr = format!("[::1]:{port}").parse().unwrap();
+    let mut over_ipv6 = relay.join("over IPv6");
+    over_ipv4.send(frame("hello"));
+    relay.expect(&mut over_ipv6, heard("over IPv4", "hello"));
+}
+
+#[test]
+fn a_newcomer_without_a_name_is_closed_in_time_and_nothing_else_wakes_the_server() {
+    let mut relay = TestRelay::with_limits(Limits {
+        handshake_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    let mut bob = relay.join("bob");
+    let mut silent = relay.connect();
+    let mut trickling = relay.connect();
+    trickling.send(&frame("trickling")[..5]);
+    // Turns that may wait for ever: that this ends at all shows that the deadline wakes the poll.
+    while relay.counters().closed.handshake_timeout < 2 {
+        relay.server.turn(None).unwrap();
+    }
+    relay.expect_close(&mut silent);
+    relay.expect_close(&mut trickling);
+    assert_eq!(relay.members(), 1);
+    let mut alice = relay.join("alice");
+    alice.send(frame("hello"));
+    relay.expect(&mut bob, heard("alice", "hello"));
+}
+
+/// One thing that a peer of the random conversation does.
+#[derive(Clone, Debug)]
+enum Act {
+    /// Sends this many more bytes of what it has to say.
+    Send(usize, usize),
+    /// Reads what there is.
+    Read(usize),
+    Turn,
+}
+
+fn act(peers: usize) -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0..peers, 1..3000_usize).prop_map(|(who, bytes)| Act::Send(who, bytes)),
+        1 => (0..peers).prop_map(Act::Read),
+        2 => Just(Act::Turn),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 40,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// However the bytes are cut on their way in, each peer hears the others' messages whole, once,
+    /// in each sender's order.
+    #[test]
+    fn order_holds_however_the_bytes_are_cut(
+        lens in prop::collection::vec(prop::collection::vec(0..4000_usize, 0..20), 4),
+        acts in prop::collection::vec(act(4), 0..200),
+    ) {
+        let mut relay = TestRelay::start();
+        let mut peers: Vec<_> = (0..4).map(|i| relay.join(format!("{i}"))).collect();
+        let message = |who: usize, i: usize, len: usize| {
+            let mut message = format!("{who}:{i}:").into_bytes();
+            message.resize(message.len() + len, b'a' + (i % 26) as u8);
+            message
+        };
+        let scripts: Vec<Vec<Vec<u8>>> = lens
+            .iter()
+            .enumerate()
+            .map(|(who, lens)| {
+                lens.iter().enumerate().map(|(i, &len)| message(who, i, len)).collect()
+            })
+            .collect();
+        let mut to_send: Vec<Vec<u8>> =
+            scripts.iter().map(|script| script.iter().flat_map(frame).collect()).collect();
+        let rest = (0..4).map(|who| Act::Send(who, usize::MAX));
+        for act in acts.into_iter().chain(rest) {
+            match act {
+                Act::Send(who, bytes) => {
+                    let bytes = bytes.min(to_send[who].len());
+                    let piece: Vec<u8> = to_send[who].drain(..bytes).collect();
+                    let mut sent = 0;
+                    relay.until("the peer to send", |_| {
+                        if sent < piece.len() {
+                            sent += peers[who].send_some(&piece[sent..]);
+                        }
+                        sent == piece.len()
+                    });
+                }
+                Act::Read(who) => drop(peers[who].pump()),
+                Act::Turn => drop(relay.turn()),
+            }
+        }
+        let lens: Vec<usize> = (0..4)
+            .map(|me| {
+                let others = scripts.iter().enumerate().filter(|&(who, _)| who != me);
+                others.flat_map(|(_, script)| script).map(|m| 10 + 1 + 10 + m.len()).sum()
+            })
+            .collect();
+        relay.until("everybody to hear everything", |_| {
+            peers.iter_mut().zip(&lens).all(|(peer, &len)| peer.pump().len() >= len)
+        });
+        for (me, peer) in peers.iter().enumerate() {
+            let mut next = [0; 4];
+            for pair in common::parse_frames(&peer.heard).chunks(2) {
+                let from = usize::from(pair[0][0] - b'0');
+                prop_assert!(pair[1] == scripts[from][next[from]], "{} heard {} wrong", me, from);
+                next[from] += 1;
+            }
+            for from in (0..4).filter(|&from| from != me) {
+                prop_assert_eq!(next[from], scripts[from].len());
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+"""A chat client in the manner of the tutorials, for the tests of the relay.
+
+It makes the same socket calls as they do: it connects, sends its name with a ten-byte header, sets
+the socket to non-blocking, and then, after each line of input and only then, reads what has come
+with four recv() calls a message, each taken to return all that it asked for.
+
+usage: chat10_client.py HOST PORT NAME
+Each line of standard input is sent as a message, an empty one is not. What was heard is printed as
+"name > message". Unless a person types, a line "--" ends what one line of input brought.
+"""
+
+import errno
+import socket
+import sys
+
+HEADER = 10
+
+
+def with_header(text):
+    body = text.encode("utf-8")
+    return f"{len(body):<{HEADER}}".encode("utf-8") + body
+
+
+def receive(connection):
+    """One name or message; None if there is nothing yet."""
+    header = connection.recv(HEADER)
+    if not header:
+        print("closed by the relay", flush=True)
+        sys.exit(0)
+    body_length = int(header.decode("utf-8").strip())
+    return connection.recv(body_length).decode("utf-8") if body_length else ""
+
+
+def main():
+    host, port, name = sys.argv[1:]
+    connection = socket.create_connection((host, int(port)))
+    connection.setblocking(False)
+    connection.send(with_header(name))
+    for line in sys.stdin:
+        message = line.rstrip("\n")
+        if message:
+            connection.send(with_header(message))
+        try:
+            while True:
+                sender = receive(connection)
+                print(f"{sender} > {receive(connection)}", flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
+                raise
+        if not sys.stdin.isatty():
+            print("--", flush=True)
+
+
+main()

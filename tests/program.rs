@@ -1,0 +1,364 @@
+//! The program itself: what it prints, how it ends, what it does on signals.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use common::process::{Relay, chatloop, run};
+use common::{assert_bytes, frame, heard};
+
+#[test]
+fn the_first_line_says_where_it_listens_and_for_how_many() {
+    let mut relay = Relay::start(&["--max-clients", "50"]);
+    let line = relay.lines[0].clone();
+    let version = env!("CARGO_PKG_VERSION");
+    let start = format!("chatloop {version} listens on chat10://{};", relay.addr);
+    assert!(line.starts_with(&start), "{line}");
+    assert!(
+        line.contains("room for 50 clients (descriptor limit "),
+        "{line}"
+    );
+    relay.signal("TERM");
+    relay.wait();
+}
+
+#[test]
+fn two_clients_chat_and_the_log_tells_who_was_here() {
+    let mut relay = Relay::start(&[]);
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob\n\x1b[2J\u{202e}"));
+    alice.write_all(&frame("hello")).unwrap();
+    let mut got = vec![0; heard("alice", "hello").len()];
+    bob.read_exact(&mut got).unwrap();
+    assert_bytes(&got, &heard("alice", "hello"));
+    assert!(
+        relay.lines[1].starts_with("joined: \"alice\" 127.0.0.1:"),
+        "{:?}",
+        relay.lines
+    );
+    assert!(relay.lines[1].ends_with(", 1 here"), "{:?}", relay.lines);
+    let bob_joined = "joined: \"bob\\n\\u{1b}[2J\\u{202e}\" 127.0.0.1:";
+    assert!(relay.lines[2].starts_with(bob_joined), "{:?}", relay.lines);
+
+    drop(bob);
+    relay.log_line("sends no more, still listens: \"bob");
+    alice.write_all(&frame("anybody?")).unwrap();
+    let left = relay.log_line("left: \"bob");
+    assert!(left.ends_with("closed the connection, 1 here"), "{left}");
+    alice.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let left = relay.log_line("left: \"alice\"");
+    assert!(
+        left.ends_with("not a header: \"GET / HTTP\", 0 here"),
+        "{left}"
+    );
+
+    relay.signal("INT");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0);
+    assert!(log.contains("SIGINT: stopping; 0 members"), "{log}");
+    assert!(
+        log.contains("2 connections, 2 joined, 2 at once at most, 2 messages"),
+        "{log}"
+    );
+}
+
+#[test]
+fn what_meets_a_limit_is_logged_with_the_flag_that_moves_it() {
+    let mut relay = Relay::start(&["--max-clients=2", "--max-message=10", "--max-name=3"]);
+    let mut stranger = relay.connect();
+    stranger.write_all(&frame("long name")).unwrap();
+    let line = relay.log_line("closed:");
+    assert!(
+        line.contains("announced 9 bytes where 3 are the limit (limit: --max-name)"),
+        "{line}"
+    );
+    let mut ann = relay.join("ann");
+    ann.write_all(b"11        ").unwrap();
+    let line = relay.log_line("closed: \"ann\"");
+    assert!(line.contains("(limit: --max-message), 0 here"), "{line}");
+    let _members = (relay.join("bob"), relay.join("cat"));
+    let mut refused = relay.connect();
+    assert_eq!(refused.read(&mut [0; 1]).unwrap(), 0);
+    relay.log_line("all 2 places are taken (limit: --max-clients)");
+}
+
+#[test]
+fn sigterm_stops_it_at_once_when_nothing_is_queued() {
+    let mut relay = Relay::start(&["--drain=1h"]);
+    let mut alice = relay.join("alice");
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
+    assert!(
+        log.contains("SIGTERM: stopping; 1 members, 0 bytes still to deliver"),
+        "{log}"
+    );
+    assert_eq!(alice.read(&mut [0; 1]).unwrap(), 0, "a FIN, not a reset");
+}
+
+#[test]
+fn sighup_changes_nothing() {
+    let mut relay = Relay::start(&[]);
+    relay.signal("HUP");
+    relay.log_line("SIGHUP: there is no configuration to reload");
+    relay.join("alice");
+}
+
+/// A relay with a member, `slow`, that has megabytes to take. Returns them and what was said.
+fn relay_with_a_queue(args: &[&str]) -> (Relay, std::net::TcpStream, Vec<u8>) {
+    let mut relay = Relay::start(args);
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    let slow = relay.join("slow");
+    let mut said = Vec::new();
+    for i in 0..150 {
+        let message = format!("{i:>60000}");
+        alice.write_all(&frame(&message)).unwrap();
+        let expected = heard("alice", &message);
+        let mut got = vec![0; expected.len()];
+        bob.read_exact(&mut got).unwrap();
+        assert_bytes(&got, &expected);
+        said.extend(expected);
+    }
+    (relay, slow, said)
+}
+
+#[test]
+fn what_is_queued_when_it_is_asked_to_stop_is_delivered_first() {
+    let (mut relay, mut slow, said) = relay_with_a_queue(&["--drain=1h"]);
+    relay.signal("TERM");
+    let line = relay.log_line("SIGTERM: stopping; 3 members, ");
+    assert!(
+        !line.contains(" 0 bytes"),
+        "the test is to leave something queued: {line}"
+    );
+    let mut got = Vec::new();
+    slow.read_to_end(&mut got).unwrap();
+    assert_bytes(&got, &said);
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
+    assert!(!log.contains("not delivered"), "{log}");
+}
+
+#[test]
+fn what_nobody_takes_ends_with_the_drain() {
+    let (mut relay, _slow, _) = relay_with_a_queue(&["--drain=100ms"]);
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
+    assert!(
+        log.contains("bytes were not delivered in time (limit: --drain)"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    let (mut relay, _slow, _) = relay_with_a_queue(&["--drain=1h"]);
+    relay.signal("TERM");
+    relay.log_line("SIGTERM: stopping");
+    relay.signal("INT");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("SIGINT again: stopping at once"), "{log}");
+}
+
+#[test]
+fn a_port_in_use_has_an_exit_code_and_a_line_of_its_own() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let (code, out, err) = run(&mut chatloop(&["serve", "-l", &addr]));
+    assert_eq!((code, &*out), (3, ""));
+    let expected = format!(
+        "chatloop: cannot listen on {addr}: the port is in use; stop the program that has it, or \
+         choose another port\n"
+    );
+    assert_eq!(err, expected);
+}
+
+#[test]
+fn an_address_that_is_not_ours_says_so() {
+    // A documentation address (RFC 5737) is nobody's.
+    let (code, _, err) = run(&mut chatloop(&["serve", "-l", "192.0.2.1:1234"]));
+    assert_eq!(code, 3);
+    assert!(
+        err.starts_with("chatloop: cannot listen on 192.0.2.1:1234: not an address of"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), 1);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_to_do() {
+    for (args, says) in [
+        (
+            &["serve", "-l", "irc://127.0.0.1:1"][..],
+            "the known ones: chat10",
+        ),
+        (&["serve", "-l", "127.0.0.1"], "write ADDR:PORT"),
+        (&["serve", "--max-message", "lots"], "64KiB"),
+        (&["serve", "--drain", "5"], "time unit"),
+        (
+            &["serve", "--handshake-timeout", "0s"],
+            "longer than nothing",
+        ),
+        (
+            &["serve", "--queue-limit", "1MiB"],
+            "at least 1048852 bytes",
+        ),
+        (
+            &["serve", "--max-message", "10GB", "--queue-limit", "20GB"],
+            "at most 9999999999",
+        ),
+        (
+            &["serve", "--max-clients", "999999999"],
+            "the descriptor limit of",
+        ),
+        (&["serve", "--no-such-flag"], "--no-such-flag"),
+        (&["listen"], "unrecognized subcommand"),
+        (&[], "Usage: chatloop"),
+    ] {
+        let (code, out, err) = run(&mut chatloop(args));
+        assert_eq!((code, &*out), (2, ""), "{args:?}: {err}");
+        assert!(err.contains(says), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn every_flag_is_an_environment_variable_too() {
+    for (name, value, says) in [
+        (
+            "CHATLOOP_LISTEN",
+            "irc://127.0.0.1:1",
+            "the known ones: chat10",
+        ),
+        (
+            "CHATLOOP_MAX_CLIENTS",
+            "999999999",
+            "the descriptor limit of",
+        ),
+        ("CHATLOOP_MAX_NAME", "10GB", "--max-name"),
+        ("CHATLOOP_MAX_MESSAGE", "10GB", "--max-message"),
+        ("CHATLOOP_HANDSHAKE_TIMEOUT", "0s", "longer than nothing"),
+        ("CHATLOOP_QUEUE_LIMIT", "1", "--queue-limit 1 "),
+        ("CHATLOOP_KEEPALIVE", "no", "`off`"),
+        ("CHATLOOP_DRAIN", "soon", "--drain"),
+        ("CHATLOOP_LOG_LEVEL", "loud", "--log-level"),
+    ] {
+        let (code, _, err) = run(chatloop(&["serve"]).env(name, value));
+        assert_eq!(code, 2, "{name}: {err}");
+        assert!(err.contains(says), "{name}: {err}");
+    }
+    let mut command = chatloop(&["serve"]);
+    command.env("CHATLOOP_LISTEN", "127.0.0.1:0,127.0.0.2:0");
+    let relay = Relay::spawn(command);
+    assert!(
+        relay.lines[0].contains(", chat10://127.0.0.2:"),
+        "{:?}",
+        relay.lines
+    );
+}
+
+#[test]
+fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
+    let joined_at_info = |rust_log: Option<&str>, flag: Option<&str>| {
+        let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
+        if let Some(level) = rust_log {
+            command.env("RUST_LOG", level);
+        }
+        if let Some(level) = flag {
+            command.args(["--log-level", level]);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        // An end of the log without a line, or a line, whichever the level allows.
+        let mut log = child.stderr.take().unwrap();
+        let pid = child.id().to_string();
+        common::process::wait_for("the signal handlers", || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let caught = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+        });
+        std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap();
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        text.contains("listens on")
+    };
+    if !std::path::Path::new("/proc/self/status").exists() {
+        common::skip("no /proc to see the signal handlers in");
+        return;
+    }
+    assert!(joined_at_info(None, None));
+    assert!(!joined_at_info(Some("warn"), None));
+    assert!(joined_at_info(Some("warn"), Some("info")));
+    assert!(!joined_at_info(Some("info"), Some("off")));
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_does_not_stop_it() {
+    let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
+    command.stderr(Stdio::piped());
+    let mut relay = Relay::spawn(command);
+    relay.close_log();
+    let (mut alice, mut bob) = (relay.connect(), relay.connect());
+    bob.write_all(&frame("bob")).unwrap();
+    alice.write_all(&frame("alice")).unwrap();
+    let expected = heard("alice", "hello");
+    let mut got = vec![0; expected.len()];
+    // Bob may not be registered yet when alice speaks for the first time.
+    bob.set_nonblocking(true).unwrap();
+    common::process::wait_for("bob to hear alice", || {
+        alice.write_all(&frame("hello")).unwrap();
+        bob.peek(&mut got)
+            .is_ok_and(|peeked| peeked == expected.len())
+    });
+    assert_bytes(&got, &expected);
+}
+
+#[test]
+fn standard_streams_that_are_closed_are_not_mistaken_for_clients() {
+    let mut command = std::process::Command::new("sh");
+    let script = format!(
+        "exec {} serve --listen 127.0.0.1:0 <&- >&-",
+        env!("CARGO_BIN_EXE_chatloop")
+    );
+    command.args(["-c", &script]);
+    let mut relay = Relay::spawn(command);
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    alice.write_all(&frame("hello")).unwrap();
+    let mut got = vec![0; heard("alice", "hello").len()];
+    bob.read_exact(&mut got).unwrap();
+    assert_bytes(&got, &heard("alice", "hello"));
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let (code, out, err) = run(&mut chatloop(&["--version"]));
+    assert_eq!((code, &*err), (0, ""));
+    assert_eq!(out, format!("chatloop {}\n", env!("CARGO_PKG_VERSION")));
+    for args in [&["--help"][..], &["serve", "-h"], &["serve", "--help"]] {
+        let (code, out, err) = run(&mut chatloop(args));
+        assert_eq!((code, &*err), (0, ""));
+        assert!(out.contains("Usage: chatloop"), "{out}");
+    }
+    let (_, long, _) = run(&mut chatloop(&["serve", "--help"]));
+    for flag in [
+        "listen",
+        "max-clients",
+        "max-name",
+        "max-message",
+        "handshake-timeout",
+        "queue-limit",
+        "keepalive",
+        "drain",
+        "log-level",
+    ] {
+        assert!(long.contains(&format!("--{flag}")), "{flag}");
+    }
+}
