@@ -19,9 +19,10 @@ fn main() -> Result<()> {
         return Ok(());
     }
     // `cargo bench -- --test` wants to see it run, not to know the figures.
-    let (wanted, silence) = match std::env::args().any(|arg| arg == "--test") {
-        true => (200, Duration::from_millis(200)),
-        false => (10_000, Duration::from_secs(10)),
+    let (wanted, silence) = if std::env::args().any(|arg| arg == "--test") {
+        (200, Duration::from_millis(200))
+    } else {
+        (10_000, Duration::from_secs(10))
     };
     let room = descriptors::room_for_clients(descriptors::raise_limit()?, 0);
     let members = wanted.min(room);
@@ -43,12 +44,12 @@ fn main() -> Result<()> {
         }
     }
     let connected = connecting.elapsed();
-    let accept_cpu = relay.cpu()? - cpu_before;
+    let accept_cpu = relay.cpu_since(cpu_before)?;
     let after = relay.resident_bytes()?;
 
     let (cpu_before, wakes_before) = (relay.cpu()?, relay.wakes()?);
     sleep(silence);
-    let (idle_cpu, wakes) = (relay.cpu()? - cpu_before, relay.wakes()? - wakes_before);
+    let (idle_cpu, wakes) = (relay.cpu_since(cpu_before)?, relay.wakes()? - wakes_before);
 
     let cpu_before = relay.cpu()?;
     let message = "5         hello";
@@ -61,10 +62,10 @@ fn main() -> Result<()> {
             "each hears it whole"
         );
     }
-    let sweep_cpu = relay.cpu()? - cpu_before;
+    let sweep_cpu = relay.cpu_since(cpu_before)?;
 
     println!("{members} members, connected in {connected:.1?}, silent for {silence:?}:");
-    println!("  resident before the first   {:>10} bytes", before);
+    println!("  resident before the first   {before:>10} bytes");
     println!(
         "  resident for each           {:>10} bytes",
         (after - before) / members
@@ -152,6 +153,10 @@ impl Relay {
         let schedstat = self.proc_file("schedstat")?;
         let nanoseconds = schedstat.split(' ').next().ok_or("an empty schedstat")?;
         Ok(Duration::from_nanos(nanoseconds.parse()?))
+    }
+
+    fn cpu_since(&self, before: Duration) -> Result<Duration> {
+        Ok(self.cpu()?.saturating_sub(before))
     }
 }
 
