@@ -76,7 +76,13 @@ pub(crate) struct ServeArgs {
     /// The next one is refused by closing it. The limit of descriptors is raised as far as the
     /// system lets us (`ulimit -Hn`), and the relay needs a few for itself; the first log line says
     /// how many clients that leaves.
-    #[arg(long, env = "CHATLOOP_MAX_CLIENTS", value_name = "N", hide_env = true)]
+    #[arg(
+        long,
+        env = "CHATLOOP_MAX_CLIENTS",
+        value_name = "N",
+        value_parser = parse_count,
+        hide_env = true
+    )]
     pub(crate) max_clients: Option<usize>,
 
     /// The longest username
@@ -195,6 +201,13 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         .or_else(|| resolved.first())
         .map(|&addr| Endpoint { dialect, addr })
         .ok_or_else(|| "the name has no address".to_owned())
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|&count| count > 0)
+        .ok_or_else(|| "not a count; write a number from 1 up".to_owned())
 }
 
 fn parse_size(text: &str) -> Result<usize, String> {

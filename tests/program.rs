@@ -42,7 +42,7 @@ fn two_clients_chat_and_the_log_tells_who_was_here() {
     assert!(relay.lines[2].starts_with(bob_joined), "{:?}", relay.lines);
 
     drop(bob);
-    relay.log_line("sends no more, still listens: \"bob");
+    relay.log_line("listens only: \"bob");
     alice.write_all(&frame("anybody?")).unwrap();
     let left = relay.log_line("left: \"bob");
     assert!(left.ends_with("closed the connection, 1 here"), "{left}");
@@ -56,7 +56,7 @@ fn two_clients_chat_and_the_log_tells_who_was_here() {
     relay.signal("INT");
     let (code, log) = relay.wait();
     assert_eq!(code, 0);
-    assert!(log.contains("SIGINT: stopping; 0 members"), "{log}");
+    assert!(log.contains("SIGINT: stopping, 0 here"), "{log}");
     assert!(
         log.contains("2 connections, 2 joined, 2 at once at most, 2 messages"),
         "{log}"
@@ -91,7 +91,7 @@ fn sigterm_stops_it_at_once_when_nothing_is_queued() {
     let (code, log) = relay.wait();
     assert_eq!(code, 0, "{log}");
     assert!(
-        log.contains("SIGTERM: stopping; 1 members, 0 bytes still to deliver"),
+        log.contains("SIGTERM: stopping, 1 here, 0 bytes to deliver"),
         "{log}"
     );
     assert_eq!(alice.read(&mut [0; 1]).unwrap(), 0, "a FIN, not a reset");
@@ -127,9 +127,9 @@ fn relay_with_a_queue(args: &[&str]) -> (Relay, std::net::TcpStream, Vec<u8>) {
 fn what_is_queued_when_it_is_asked_to_stop_is_delivered_first() {
     let (mut relay, mut slow, said) = relay_with_a_queue(&["--drain=1h"]);
     relay.signal("TERM");
-    let line = relay.log_line("SIGTERM: stopping; 3 members, ");
+    let line = relay.log_line("SIGTERM: stopping, 3 here, ");
     assert!(
-        !line.contains(" 0 bytes"),
+        !line.contains(", 0 bytes"),
         "the test is to leave something queued: {line}"
     );
     let mut got = Vec::new();
@@ -210,6 +210,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
             &["serve", "--max-message", "10GB", "--queue-limit", "20GB"],
             "at most 9999999999",
         ),
+        (&["serve", "--max-clients", "0"], "from 1 up"),
         (
             &["serve", "--max-clients", "999999999"],
             "the descriptor limit of",

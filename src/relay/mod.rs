@@ -57,6 +57,9 @@ pub use close_reason::{CloseReason, ClosedCounters, Counters};
 pub use connection::{Connection, Ready};
 pub use limits::{Limits, LimitsError};
 
+/// A room of up to this many slots is not worth shrinking.
+const MIN_SLOTS: usize = 1024;
+
 /// A connection's place: its slot, and which of the slot's connections it is.
 ///
 /// Slots are used again. An event that was under way when its connection ended must not be taken for
@@ -349,7 +352,10 @@ impl<S: Read + Write> Relay<S> {
             InputEnd::Open => {}
             InputEnd::HalfClosed => {
                 if self.half_closed.insert(id) {
-                    info!("sends no more, still listens: {}", connection.who());
+                    info!(
+                        "listens only: {} has closed its sending side",
+                        connection.who()
+                    );
                 }
             }
             InputEnd::Over(reason) => mark(connection, id.key(), reason, &mut self.departures),
@@ -423,6 +429,13 @@ impl<S: Read + Write> Relay<S> {
                 connection.receive(scratch, None);
             }
             self.log_departure(name.as_deref(), connection.peer(), reason);
+        }
+        // After a storm of connections the memory goes back, and the walk over the members no longer
+        // passes the empty slots.
+        if self.connections.capacity() > MIN_SLOTS
+            && self.connections.len() < self.connections.capacity() / 4
+        {
+            self.connections.shrink_to_fit();
         }
         departures.len()
     }

@@ -267,7 +267,7 @@ impl Server {
         self.acceptor.close();
         self.relay.stop_hearing();
         info!(
-            "{asked_by}: stopping; {} members, {} bytes still to deliver, at most {} for it",
+            "{asked_by}: stopping, {} here, {} bytes to deliver within {}",
             self.relay.members(),
             self.relay.backlog_bytes(),
             humantime::format_duration(self.drain)
@@ -296,11 +296,14 @@ impl Server {
             return Some(Duration::ZERO);
         }
         let (relay, acceptor, phase) = (&self.relay, &self.acceptor, self.phase);
-        let next = self.timers.next(|timer| match timer {
+        let still_needed = |timer| match timer {
             Timer::Handshake(id) => relay.awaits_name(id),
             Timer::AcceptAgain => acceptor.has_ready(),
             Timer::DrainOver => phase != Phase::Running,
-        })?;
+        };
+        self.timers
+            .sweep(relay.len() - relay.members(), still_needed);
+        let next = self.timers.next(still_needed)?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 

@@ -21,9 +21,9 @@ pub(super) enum Timer {
 /// The next deadline is the poll's timeout, and with none the poll waits for ever: an idle relay
 /// does not wake up to look at a clock.
 ///
-/// An entry is a promise to look, not an order to act: nothing is cancelled. Most newcomers give
-/// their name at once, and looking for their entries then would cost more than letting those whose
-/// reason is gone drop off the front, which happens before they could wake anybody.
+/// An entry is a promise to look, not an order to act, so nothing has to be cancelled: an entry whose
+/// reason is gone is dropped when it comes to the front, before it could wake anybody, and when such
+/// entries have become the most of all ([`sweep`](Self::sweep)).
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     deadlines: BTreeSet<(Instant, Timer)>,
@@ -32,6 +32,15 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn set(&mut self, at: Instant, timer: Timer) {
         self.deadlines.insert((at, timer));
+    }
+
+    /// Drops the entries without a reason, if there are many more than `needed`, which is about how
+    /// many have one. One newcomer that gives no name must not keep the entries of all who come
+    /// after it and leave again.
+    pub(super) fn sweep(&mut self, needed: usize, still_needed: impl Fn(Timer) -> bool) {
+        if self.deadlines.len() > 2 * needed + 1000 {
+            self.deadlines.retain(|&(_, timer)| still_needed(timer));
+        }
     }
 
     /// When the next timer falls due for which there still is a reason; those before it go.
@@ -97,5 +106,17 @@ mod tests {
         );
         assert_eq!(timers.next(|_| false), None);
         assert!(timers.deadlines.is_empty());
+    }
+
+    #[test]
+    fn timers_without_a_reason_do_not_pile_up_behind_one_that_has_one() {
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        for id in 0..100_000 {
+            timers.set(start + Duration::from_micros(id as u64), handshake(id));
+            timers.sweep(1, |timer| timer == handshake(0));
+            assert!(timers.deadlines.len() < 1100);
+        }
+        assert_eq!(timers.next(|timer| timer == handshake(0)), Some(start));
     }
 }
