@@ -127,7 +127,7 @@ impl fmt::Display for Listening<'_> {
             write!(f, "{}://{addr}", endpoint.dialect)?;
             if addr.ip().is_unspecified() {
                 let mut sep = " (reachable at ";
-                for ip in own_addresses(addr.is_ipv6()) {
+                for ip in own_addresses(endpoint.takes_ipv4(self.0), addr.is_ipv6()) {
                     write!(f, "{sep}{}", SocketAddr::new(ip, addr.port()))?;
                     sep = ", ";
                 }
@@ -142,13 +142,13 @@ impl fmt::Display for Listening<'_> {
 
 /// The addresses of this machine that other machines can use. None if the system does not tell,
 /// since they are a help and no need.
-fn own_addresses(with_ipv6: bool) -> Vec<IpAddr> {
+fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Vec<IpAddr> {
     let mut addresses: Vec<_> = if_addrs::get_if_addrs()
         .unwrap_or_default()
         .into_iter()
         .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
         .map(|interface| interface.ip())
-        .filter(|ip| with_ipv6 || ip.is_ipv4())
+        .filter(|ip| if ip.is_ipv4() { with_ipv4 } else { with_ipv6 })
         .collect();
     addresses.sort_unstable();
     addresses.dedup();

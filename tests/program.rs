@@ -25,6 +25,25 @@ fn the_first_line_says_where_it_listens_and_for_how_many() {
 }
 
 #[test]
+fn a_wildcard_comes_with_the_addresses_that_others_can_use() {
+    let mut command = chatloop(&["serve", "-l", "0.0.0.0:0"]);
+    command.stderr(Stdio::piped());
+    let relay = Relay::spawn(command);
+    let own: Vec<_> = if_addrs::get_if_addrs()
+        .unwrap()
+        .into_iter()
+        .filter(|interface| !interface.is_loopback() && interface.ip().is_ipv4())
+        .filter(|interface| !interface.is_link_local())
+        .map(|interface| format!("{}:{}", interface.ip(), relay.addr.port()))
+        .collect();
+    let line = &relay.lines[0];
+    assert_eq!(line.contains("(reachable at "), !own.is_empty(), "{line}");
+    for addr in own {
+        assert!(line.contains(&addr), "{addr} in {line}");
+    }
+}
+
+#[test]
 fn two_clients_chat_and_the_log_tells_who_was_here() {
     let mut relay = Relay::start(&[]);
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob\n\x1b[2J\u{202e}"));
@@ -179,10 +198,10 @@ fn a_port_in_use_has_an_exit_code_and_a_line_of_its_own() {
 #[test]
 fn an_address_that_is_not_ours_says_so() {
     // A documentation address (RFC 5737) is nobody's.
-    let (code, _, err) = run(&mut chatloop(&["serve", "-l", "192.0.2.1:1234"]));
+    let (code, _, err) = run(&mut chatloop(&["serve", "-l", "198.51.100.1:1234"]));
     assert_eq!(code, 3);
     assert!(
-        err.starts_with("chatloop: cannot listen on 192.0.2.1:1234: not an address of"),
+        err.starts_with("chatloop: cannot listen on 198.51.100.1:1234: not an address of"),
         "{err}"
     );
     assert_eq!(err.lines().count(), 1);

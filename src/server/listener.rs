@@ -43,6 +43,19 @@ pub struct Endpoint {
     pub addr: SocketAddr,
 }
 
+impl Endpoint {
+    /// Whether connections over IPv4 can come in here, when these are all the endpoints.
+    ///
+    /// The IPv6 wildcard takes IPv4 too, unless somebody asked for IPv4 on the same port: the two
+    /// would collide.
+    #[must_use]
+    pub fn takes_ipv4(&self, all: &[Self]) -> bool {
+        let (addr, port) = (self.addr, self.addr.port());
+        let beside = |other: &Self| other.addr.is_ipv4() && other.addr.port() == port && port != 0;
+        addr.is_ipv4() || (addr.ip().is_unspecified() && !all.iter().any(beside))
+    }
+}
+
 /// All listening sockets and the state of accepting from them.
 ///
 /// Under edge triggering two things can go wrong here that never show in a test on a quiet machine.
@@ -102,7 +115,7 @@ impl Acceptor {
     ) -> Result<Self, (Endpoint, io::Error)> {
         let mut listeners = Vec::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
-            let with_ipv4 = dual_stack(endpoint, endpoints);
+            let with_ipv4 = endpoint.takes_ipv4(endpoints);
             let listener = listen(endpoint.addr, with_ipv4, keepalive).and_then(|mut socket| {
                 let token = Token(first_token.0 - index);
                 registry.register(&mut socket, token, Interest::READABLE)?;
@@ -283,14 +296,6 @@ fn is_about_one(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the IPv6 wildcard is to take IPv4 too. It is, unless somebody asked for IPv4 on the same
-/// port: the two would collide.
-fn dual_stack(endpoint: &Endpoint, all: &[Endpoint]) -> bool {
-    !all.iter().any(|other| {
-        other.addr.is_ipv4() && other.addr.port() != 0 && other.addr.port() == endpoint.addr.port()
-    })
-}
-
 /// A listening socket with all that its connections are to inherit.
 ///
 /// On Linux an accepted socket inherits the listener's options, so they are set here once instead
@@ -328,4 +333,34 @@ fn listen(
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ipv6_wildcard_leaves_ipv4_to_whoever_asked_for_it() {
+        let endpoints = |addrs: &[&str]| -> Vec<Endpoint> {
+            addrs
+                .iter()
+                .map(|addr| Endpoint {
+                    dialect: Dialect::Chat10,
+                    addr: addr.parse().unwrap(),
+                })
+                .collect()
+        };
+        for (addrs, takes_ipv4) in [
+            (&["[::]:1234"][..], &[true][..]),
+            (&["[::1]:1234"], &[false]),
+            (&["0.0.0.0:1234", "[::]:1234"], &[true, false]),
+            (&["[::]:1234", "127.0.0.1:1234"], &[false, true]),
+            (&["0.0.0.0:1234", "[::]:1235"], &[true, true]),
+            (&["127.0.0.1:0", "[::]:0"], &[true, true]),
+        ] {
+            let all = endpoints(addrs);
+            let takes: Vec<_> = all.iter().map(|one| one.takes_ipv4(&all)).collect();
+            assert_eq!(takes, takes_ipv4, "{addrs:?}");
+        }
+    }
 }

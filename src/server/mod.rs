@@ -455,3 +455,28 @@ fn readiness(event: &Event) -> Ready {
     }
     ready
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_cannot_be_says_why_and_what_to_do() {
+        for (kind, says) in [
+            (ErrorKind::AddrInUse, "the port is in use; stop"),
+            (
+                ErrorKind::PermissionDenied,
+                "not permitted; ports below 1024",
+            ),
+            (
+                ErrorKind::AddrNotAvailable,
+                "not an address of this machine; use",
+            ),
+        ] {
+            let addr = "127.0.0.1:80".parse().unwrap();
+            let error = StartError::Listen(addr, kind.into()).to_string();
+            let start = format!("cannot listen on 127.0.0.1:80: {says}");
+            assert!(error.starts_with(&start), "{error}");
+        }
+    }
+}
