@@ -9,7 +9,7 @@ use chatloop::wire::Dialect;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-/// A chat relay in one event loop: no threads, no buffers for who is idle.
+/// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a relay
     #[command(
-        after_help = "Stop it with Ctrl-C or SIGTERM. Try `--help` for units, examples and exit codes.",
+        after_help = "Stop it with Ctrl-C or SIGTERM. `--help` has units, examples and exit codes.",
         after_long_help = SERVE_EPILOGUE
     )]
     Serve(ServeArgs),
@@ -42,10 +42,10 @@ Examples:
 
 Signals:
   SIGTERM, SIGINT   accept nobody, deliver what is queued, stop; a second one stops at once
-  SIGHUP            nothing
+  SIGHUP            logged and ignored
 
 Exit codes:
-  0  stopped by a signal
+  0  stopped by SIGTERM or SIGINT
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
   3  cannot listen on an address that was asked for";
@@ -56,9 +56,10 @@ pub(crate) struct ServeArgs {
     ///
     /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
     /// the first address is taken, IPv4 before IPv6. `0.0.0.0` means every IPv4 address of this
-    /// machine, `[::]` every address, unless IPv4 is asked for on the same port as well. Port 0
-    /// lets the system choose one. The dialect is the protocol that clients speak there; `chat10`
-    /// is the only one. In the environment, commas separate several.
+    /// machine. `[::]` means every address, IPv6 and IPv4; if another --listen names an IPv4
+    /// address with the same port, it is IPv6 only. Port 0 lets the system choose one. The dialect
+    /// is the protocol that clients speak there; `chat10`, with its ten-byte headers, is the only
+    /// one. In the environment, commas separate several.
     #[arg(
         short,
         long,
@@ -71,11 +72,12 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) listen: Vec<Endpoint>,
 
-    /// How many connections at once [default: what the descriptor limit has room for]
+    /// Most connections at once [default: as many as the open-file limit allows]
     ///
-    /// The next one is refused by closing it. The limit of descriptors is raised as far as the
-    /// system lets us (`ulimit -Hn`), and the relay needs a few for itself; the first log line says
-    /// how many clients that leaves.
+    /// When the relay is full, a member that has closed its sending side is dropped for a newcomer,
+    /// the longest connected first; if there is none, the newcomer is refused by closing it. The
+    /// open-file limit is raised as far as the system lets us (`ulimit -Hn`), and the relay needs a
+    /// few descriptors for itself; the first log line says how many clients that leaves.
     #[arg(
         long,
         env = "CHATLOOP_MAX_CLIENTS",
@@ -85,9 +87,9 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_clients: Option<usize>,
 
-    /// The longest username
+    /// Longest username
     ///
-    /// A longer one is refused by closing the connection when its header has come.
+    /// A client that announces a longer one is disconnected before the name is read.
     #[arg(
         long,
         env = "CHATLOOP_MAX_NAME",
@@ -98,9 +100,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_name: usize,
 
-    /// The longest message
+    /// Longest message
     ///
-    /// A longer one is refused by closing the connection when its header has come.
+    /// A client that announces a longer one is disconnected before the message is read. Every
+    /// client may keep the relay holding an unfinished message of this size. --queue-limit must be
+    /// able to hold one such message.
     #[arg(
         long,
         env = "CHATLOOP_MAX_MESSAGE",
@@ -113,7 +117,7 @@ pub(crate) struct ServeArgs {
 
     /// How long a newcomer may take to give its name
     ///
-    /// For the whole first frame, however it trickles. Then the connection is closed.
+    /// The whole name must arrive in this time, or the connection is closed.
     #[arg(
         long,
         env = "CHATLOOP_HANDSHAKE_TIMEOUT",
@@ -126,8 +130,10 @@ pub(crate) struct ServeArgs {
 
     /// How far a member may fall behind before it is closed
     ///
-    /// In bytes of what was said and it has not taken, beyond what the system's socket buffers
-    /// hold. What is behind is kept once for all who are behind. It must hold one largest message.
+    /// In bytes that were said in the room since what this member received last, not counting what
+    /// the kernel's socket buffers hold. All members that are behind share one copy of them. At
+    /// least --max-message plus --max-name plus 20; below about 512KiB, a burst can close clients
+    /// that never stop reading.
     #[arg(
         long,
         env = "CHATLOOP_QUEUE_LIMIT",
@@ -138,10 +144,10 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) queue_limit: usize,
 
-    /// After how long a silence to probe whether a peer is alive; `off` for never
+    /// How long a silence before the kernel probes whether a peer is alive; `off` for never
     ///
-    /// TCP keepalive: a peer that answers none of four probes, sent in as long a time again, is
-    /// closed.
+    /// TCP keepalive: four probes, spread over the same time again. With 60s, a peer that vanished
+    /// from a silent room is closed after about two minutes. At most 32767s.
     #[arg(
         long,
         env = "CHATLOOP_KEEPALIVE",
@@ -153,12 +159,14 @@ pub(crate) struct ServeArgs {
     pub(crate) keepalive: Keepalive,
 
     /// How long to go on delivering what is queued when asked to stop
+    ///
+    /// What clients send meanwhile is dropped.
     #[arg(
         long,
         env = "CHATLOOP_DRAIN",
         value_name = "DUR",
         default_value = "5s",
-        value_parser = humantime::parse_duration,
+        value_parser = parse_duration,
         hide_env = true
     )]
     pub(crate) drain: Duration,
@@ -171,6 +179,7 @@ pub(crate) struct ServeArgs {
         long,
         env = "CHATLOOP_LOG_LEVEL",
         value_name = "LEVEL",
+        value_parser = parse_level,
         hide_env = true
     )]
     pub(crate) log_level: Option<LevelFilter>,
@@ -188,19 +197,27 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         }
         None => (Dialect::Chat10, text),
     };
-    if !addr.contains(':') {
-        return Err("there is no port; write ADDR:PORT, as in 127.0.0.1:1234".to_owned());
+    let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(
+            "not ADDR:PORT; write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for \
+             everybody"
+                .to_owned(),
+        );
+    }
+    if host.contains(':') && !host.starts_with('[') {
+        return Err("an IPv6 address needs brackets, as in [::1]:1234".to_owned());
     }
     let resolved: Vec<SocketAddr> = addr
         .to_socket_addrs()
-        .map_err(|error| format!("{error}; write ADDR:PORT, as in 127.0.0.1:1234 or [::]:1234"))?
+        .map_err(|error| format!("cannot find the address of {host}: {error}"))?
         .collect();
     resolved
         .iter()
         .find(|addr| addr.is_ipv4())
         .or_else(|| resolved.first())
         .map(|&addr| Endpoint { dialect, addr })
-        .ok_or_else(|| "the name has no address".to_owned())
+        .ok_or_else(|| format!("{host} has no address"))
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {
@@ -217,21 +234,35 @@ fn parse_size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "not a size; write bytes or a unit, as in 512, 64KiB or 1MiB".to_owned())
 }
 
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "not a time; write a number and a unit, as in 500ms, 10s or 2min".to_owned())
+}
+
 fn parse_positive_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = parse_duration(text)?;
     if duration.is_zero() {
-        return Err("must be longer than nothing".to_owned());
+        return Err("must be more than zero".to_owned());
     }
     Ok(duration)
 }
 
 fn parse_keepalive(text: &str) -> Result<Keepalive, String> {
-    if text == "off" {
+    // The most that Linux takes, in seconds: see tcp(7) and MAX_TCP_KEEPIDLE.
+    const MOST: Duration = Duration::from_secs(32_767);
+    if text.eq_ignore_ascii_case("off") {
         return Ok(Keepalive(None));
     }
-    parse_positive_duration(text)
-        .map(|duration| Keepalive(Some(duration)))
-        .map_err(|error| format!("{error}; write `off` for no keepalive"))
+    match parse_positive_duration(text) {
+        Ok(duration) if duration <= MOST => Ok(Keepalive(Some(duration))),
+        Ok(_) => Err("at most 32767s, about nine hours; write `off` for no keepalive".to_owned()),
+        Err(error) => Err(format!("{error}; write `off` for no keepalive")),
+    }
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse()
+        .map_err(|_| "not a level; write off, error, warn, info, debug or trace".to_owned())
 }
 
 #[cfg(test)]
@@ -260,19 +291,23 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_none_says_what_to_write() {
-        for text in [
-            "1234",
-            "127.0.0.1",
-            "127.0.0.1:",
-            "127.0.0.1:99999",
-            "chat10://",
-            "::1:x",
+        for (text, says) in [
+            ("1234", "0.0.0.0:1234"),
+            ("127.0.0.1", "127.0.0.1:1234"),
+            ("127.0.0.1:", "127.0.0.1:1234"),
+            ("127.0.0.1:99999", "127.0.0.1:1234"),
+            (":1234", "0.0.0.0:1234"),
+            ("chat10://", "127.0.0.1:1234"),
+            ("", "127.0.0.1:1234"),
+            ("::1:1234", "[::1]:1234"),
+            (
+                "irc://127.0.0.1:6667",
+                "unknown dialect; the known ones: chat10",
+            ),
         ] {
             let error = parse_endpoint(text).unwrap_err();
-            assert!(error.contains("127.0.0.1:1234"), "{text}: {error}");
+            assert!(error.contains(says), "{text}: {error}");
         }
-        let error = parse_endpoint("irc://127.0.0.1:6667").unwrap_err();
-        assert_eq!(error, "unknown dialect; the known ones: chat10");
     }
 
     #[test]
@@ -293,9 +328,14 @@ mod tests {
     #[test]
     fn keepalive_can_be_off() {
         assert_eq!(parse_keepalive("off"), Ok(Keepalive(None)));
+        assert_eq!(parse_keepalive("OFF"), Ok(Keepalive(None)));
         let minute = Duration::from_secs(60);
         assert_eq!(parse_keepalive("1min"), Ok(Keepalive(Some(minute))));
-        assert!(parse_keepalive("0s").unwrap_err().contains("off"));
-        assert!(parse_keepalive("60").is_err(), "no unit");
+        let longest = Duration::from_secs(32_767);
+        assert_eq!(parse_keepalive("32767s"), Ok(Keepalive(Some(longest))));
+        for text in ["0s", "60", "10h", ""] {
+            let error = parse_keepalive(text).unwrap_err();
+            assert!(error.contains("`off`"), "{text}: {error}");
+        }
     }
 }

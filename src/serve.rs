@@ -22,6 +22,8 @@ pub(crate) enum ServeError {
         room: usize,
         limit: u64,
     },
+    /// An address was given twice.
+    Twice(SocketAddr),
     /// There are no descriptors even for one client.
     NoRoom { limit: u64 },
     /// The system failed us.
@@ -32,7 +34,7 @@ impl ServeError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Start(StartError::Limits(_)) | Self::TooManyClients { .. } => 2,
+            Self::Start(StartError::Limits(_)) | Self::TooManyClients { .. } | Self::Twice(_) => 2,
             Self::Start(StartError::Listen(..)) => 3,
             Self::Start(StartError::Poll(_)) | Self::NoRoom { .. } | Self::Io(..) => 1,
         }
@@ -45,12 +47,14 @@ impl fmt::Display for ServeError {
             Self::Start(error) => error.fmt(f),
             Self::TooManyClients { asked, room, limit } => write!(
                 f,
-                "--max-clients {asked}: the descriptor limit of {limit} has room for {room}; raise \
+                "--max-clients {asked}: the open-file limit of {limit} leaves room for {room}; raise \
                  it (ulimit -Hn, or LimitNOFILE= in a systemd unit) or ask for fewer"
             ),
+            Self::Twice(addr) => write!(f, "--listen {addr} is given twice"),
             Self::NoRoom { limit } => write!(
                 f,
-                "the descriptor limit of {limit} has no room for clients; raise it with ulimit -n"
+                "the open-file limit of {limit} leaves no room for clients; raise it (ulimit -Hn, or \
+                 LimitNOFILE= in a systemd unit)"
             ),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
@@ -60,8 +64,15 @@ impl fmt::Display for ServeError {
 /// Runs a relay until a signal stops it.
 pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, ServeError> {
     start_log(args.log_level);
+    let addrs = args.listen.iter().map(|endpoint| endpoint.addr);
+    if let Some(addr) = addrs
+        .clone()
+        .find(|one| one.port() != 0 && addrs.clone().filter(|other| other == one).count() > 1)
+    {
+        return Err(ServeError::Twice(addr));
+    }
     let limit = descriptors::raise_limit()
-        .map_err(|error| ServeError::Io("cannot read the descriptor limit", error))?;
+        .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
     let max_clients = max_clients(args.max_clients, limit, args.listen.len())?;
     let config = Config {
         limits: Limits {
@@ -84,7 +95,7 @@ pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, ServeError> {
         .local_addrs()
         .map_err(|error| ServeError::Io("cannot tell the listening address", error))?;
     info!(
-        "chatloop {} listens on {}; room for {max_clients} clients (descriptor limit {limit})",
+        "chatloop {} listens on {}; room for {max_clients} clients (open-file limit {limit})",
         env!("CARGO_PKG_VERSION"),
         Listening(&config.listen, &addrs),
     );

@@ -33,6 +33,24 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Shows bytes from the wire as [`Escaped`] does, between double quotes, with those inside escaped
+/// too: no name can end its quotation and go on as if the log had said it.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for (index, part) in self.0.split(|&byte| byte == b'"').enumerate() {
+            if index > 0 {
+                f.write_str("\\\"")?;
+            }
+            Escaped(part).fmt(f)?;
+        }
+        f.write_str("\"")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +98,14 @@ mod tests {
     #[test]
     fn no_text_can_pose_as_an_escaped_one() {
         assert_eq!(escaped(r"\xff"), r"\\xff");
+    }
+
+    #[test]
+    fn no_name_can_end_its_quotation() {
+        let name = b"x\" 203.0.113.9:22: connection reset, \\\"";
+        let shown = r#""x\" 203.0.113.9:22: connection reset, \\\"""#;
+        assert_eq!(Quoted(name).to_string(), shown);
+        assert_eq!(Quoted(b"").to_string(), r#""""#);
     }
 
     #[test]

@@ -58,6 +58,21 @@ fn a_name_that_trickles_in_byte_by_byte_is_a_name() {
     relay.expect(&mut bob, heard("alice", "hello"));
 }
 
+/// A read stops early at urgent data, so its length says nothing about whether more is there.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[test]
+fn what_follows_urgent_data_does_not_wait_for_another_event() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    alice.send(frame("one"));
+    socket2::SockRef::from(&alice.stream)
+        .send_out_of_band(b"!")
+        .unwrap();
+    alice.send(frame("two"));
+    let expected = [heard("alice", "one"), heard("alice", "two")].concat();
+    relay.expect(&mut bob, expected);
+}
+
 #[test]
 fn a_message_as_large_as_allowed_arrives_whole() {
     let mut relay = TestRelay::start();

@@ -373,7 +373,7 @@ fn words_that_share_an_event_with_the_fin_are_relayed_and_the_member_hears_on() 
     assert_eq!(room.relay.members(), 2);
     room.relay.note(
         alice.id,
-        Ready::READABLE | Ready::READ_CLOSED | Ready::HUNG_UP,
+        Ready::READABLE | Ready::READ_TO_END | Ready::HUNG_UP,
     );
     room.turns();
     assert!(alice.stream.is_closed());
@@ -581,14 +581,14 @@ fn who_only_listens_makes_room_for_a_newcomer_and_nobody_else_does() {
     });
     let (alice, listener) = (room.join("alice"), room.join("listener"));
     assert!(room.relay.is_full());
-    assert!(!room.relay.make_room(&mut room.scratch));
+    assert!(!room.relay.evict_half_closed(&mut room.scratch));
     listener.stream.closes();
     room.read_closed(&listener);
     room.turns();
-    assert!(room.relay.make_room(&mut room.scratch));
+    assert!(room.relay.evict_half_closed(&mut room.scratch));
     assert!(listener.stream.is_closed() && !alice.stream.is_closed());
     assert!(!room.relay.is_full());
-    assert_eq!(room.relay.counters().closed.made_room, 1);
+    assert_eq!(room.relay.counters().closed.evicted, 1);
 }
 
 #[test]
@@ -631,8 +631,8 @@ fn counters_tell_what_happened_on_one_line() {
     let counters: &Counters = room.relay.counters();
     assert_eq!(
         counters.to_string(),
-        "2 connections, 2 joined, 2 at once at most, 1 messages, 53 bytes in, 30 bytes out, \
-         3 refused, 1 protocol errors"
+        "accepted 2, refused 3, joined 2, peak 2, messages 1, bytes in 53, bytes out 30; closed: \
+         protocol error 1"
     );
     let reason = CloseReason::SlowConsumer { behind: 7 };
     assert_eq!(reason.to_string(), "slow consumer, 7 bytes behind");

@@ -105,7 +105,7 @@ fn who_waits_too_long_is_turned_away_and_later_ones_are_accepted() {
     relay.signal("TERM");
     let (code, log) = relay.wait();
     assert_eq!(code, 0);
-    assert!(log.contains(", 1 refused"), "{log}");
+    assert!(log.contains(", refused 1,"), "{log}");
 }
 
 #[test]

@@ -51,13 +51,13 @@ impl Backlog {
         self.end - self.base
     }
 
-    /// Whether anyone is behind.
-    pub(super) const fn has_readers(&self) -> bool {
-        self.readers > 0
+    /// How many are behind.
+    pub(super) const fn readers(&self) -> usize {
+        self.readers
     }
 
-    /// Appends what was said. The caller attaches a reader before anything else happens, or has one
-    /// already: bytes that nobody waits for have no business here.
+    /// Appends what was said. There must be a reader, or one be attached before anything else: bytes
+    /// that nobody waits for would never be freed.
     pub(super) fn append(&mut self, mut bytes: &[u8]) {
         self.end += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(backlog.len(), CHUNK as u64);
         backlog.advance(3 * CHUNK as u64, backlog.end());
         assert_eq!(backlog.len(), 0);
-        assert!(backlog.chunks.is_empty() && !backlog.has_readers());
+        assert!(backlog.chunks.is_empty() && backlog.readers() == 0);
     }
 
     #[test]

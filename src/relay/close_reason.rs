@@ -21,8 +21,8 @@ pub enum CloseReason {
         /// How far behind it was, in bytes.
         behind: u64,
     },
-    /// The member had closed its sending side and gave its place to a newcomer.
-    MadeRoom,
+    /// The relay was full, and the member had closed its sending side: its place was needed.
+    Evicted,
     /// The operating system says that the connection is broken.
     Io(ErrorKind),
     /// The relay stops.
@@ -37,7 +37,7 @@ impl CloseReason {
             Self::Protocol(_)
             | Self::HandshakeTimeout
             | Self::SlowConsumer { .. }
-            | Self::MadeRoom
+            | Self::Evicted
             | Self::Shutdown => true,
         }
     }
@@ -51,7 +51,7 @@ impl fmt::Display for CloseReason {
             Self::Protocol(error) => error.fmt(f),
             Self::HandshakeTimeout => f.write_str("gave no name in time"),
             Self::SlowConsumer { behind } => write!(f, "slow consumer, {behind} bytes behind"),
-            Self::MadeRoom => f.write_str("had stopped sending and made room for a newcomer"),
+            Self::Evicted => f.write_str("was half-closed, and its place was needed"),
             Self::Io(kind) => kind.fmt(f),
             Self::Shutdown => f.write_str("the relay stops"),
         }
@@ -88,7 +88,7 @@ pub struct ClosedCounters {
     pub protocol: u64,
     pub handshake_timeout: u64,
     pub slow_consumer: u64,
-    pub made_room: u64,
+    pub evicted: u64,
     pub io: u64,
     pub shutdown: u64,
 }
@@ -101,7 +101,7 @@ impl ClosedCounters {
             CloseReason::Protocol(_) => &mut self.protocol,
             CloseReason::HandshakeTimeout => &mut self.handshake_timeout,
             CloseReason::SlowConsumer { .. } => &mut self.slow_consumer,
-            CloseReason::MadeRoom => &mut self.made_room,
+            CloseReason::Evicted => &mut self.evicted,
             CloseReason::Io(_) => &mut self.io,
             CloseReason::Shutdown => &mut self.shutdown,
         } += 1;
@@ -109,7 +109,7 @@ impl ClosedCounters {
 }
 
 impl fmt::Display for Counters {
-    /// The counters on one line: the totals always, and of the rest what is not zero.
+    /// The counters on one line: the totals always, and of the reasons those that occurred.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             accepted,
@@ -123,20 +123,23 @@ impl fmt::Display for Counters {
         } = self;
         write!(
             f,
-            "{accepted} connections, {joined} joined, {peak_members} at once at most, \
-             {messages} messages, {bytes_in} bytes in, {bytes_out} bytes out"
+            "accepted {accepted}, refused {refused}, joined {joined}, peak {peak_members}, \
+             messages {messages}, bytes in {bytes_in}, bytes out {bytes_out}"
         )?;
-        for (count, what) in [
-            (*refused, "refused"),
-            (closed.slow_consumer, "slow consumers"),
-            (closed.protocol, "protocol errors"),
-            (closed.truncated_frame, "ended inside a frame"),
-            (closed.handshake_timeout, "gave no name"),
-            (closed.io, "broken connections"),
-            (closed.made_room, "made room"),
+        let mut sep = "; closed: ";
+        for (what, count) in [
+            ("by the peer", closed.eof),
+            ("inside a frame", closed.truncated_frame),
+            ("protocol error", closed.protocol),
+            ("no name in time", closed.handshake_timeout),
+            ("slow consumer", closed.slow_consumer),
+            ("evicted", closed.evicted),
+            ("broken connection", closed.io),
+            ("at shutdown", closed.shutdown),
         ] {
             if count > 0 {
-                write!(f, ", {count} {what}")?;
+                write!(f, "{sep}{what} {count}")?;
+                sep = ", ";
             }
         }
         Ok(())

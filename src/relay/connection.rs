@@ -9,7 +9,7 @@ use super::broadcast::Broadcast;
 use super::close_reason::CloseReason;
 use super::limits::Limits;
 use super::send_queue::{MAX_SLICES, SendQueue};
-use crate::text::Escaped;
+use crate::text::Quoted;
 use crate::wire::{Decoder, FrameError, encode_frame, header};
 
 /// A connection, registered or not.
@@ -122,7 +122,7 @@ impl<S> Connection<S> {
         self.abandon_queue(backlog);
         self.broken = Some(kind);
         self.ready.remove(Ready::WRITABLE);
-        self.ready.insert(Ready::READABLE | Ready::READ_CLOSED);
+        self.ready.insert(Ready::READABLE | Ready::READ_TO_END);
     }
 
     /// Gives up what is queued.
@@ -164,7 +164,7 @@ impl<S> Connection<S> {
     }
 
     /// What it means that there is nothing more to read just now.
-    fn drained(&mut self) -> InputEnd {
+    fn end_of_reading(&mut self) -> InputEnd {
         self.ready.remove(Ready::READABLE);
         match self.broken {
             Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
@@ -193,11 +193,12 @@ impl<S: Read + Write> Connection<S> {
     /// Reads this connection's share of a turn: as much as fits `scratch`. What it says goes to the
     /// room's broadcast, or nowhere if no room is given.
     ///
-    /// A read that does not fill the buffer has drained the socket, on epoll and kqueue, which saves
-    /// the second read that would only say "would block". The exception is a socket whose peer has
-    /// closed: that news may have shared its edge with the data, no other edge will follow, so it is
-    /// read to the end. And after a read that filled the buffer there may be more: the connection
-    /// keeps its readiness, and with it its place on the ready list.
+    /// A read that does not fill the buffer has emptied the socket, on epoll and kqueue, which saves
+    /// the second read that would only say "would block". There are two exceptions, and both are
+    /// read to the end. When the peer has closed its sending side, that news may have shared its
+    /// edge with the data, and no other edge will follow. And a read stops early at TCP urgent data,
+    /// which no client of ours sends, but anybody can. After a read that filled the buffer there may
+    /// be more: the connection keeps its readiness, and with it its place on the ready list.
     pub(super) fn receive(
         &mut self,
         scratch: &mut [u8],
@@ -208,7 +209,7 @@ impl<S: Read + Write> Connection<S> {
             let read = match attempt(|| self.stream.read(scratch)) {
                 Outcome::Done(0) => break self.end_of_input(),
                 Outcome::Done(read) => read,
-                Outcome::Blocked => break self.drained(),
+                Outcome::Blocked => break self.end_of_reading(),
                 Outcome::Failed(kind) => break InputEnd::Over(CloseReason::Io(kind)),
             };
             bytes += read as u64;
@@ -220,8 +221,8 @@ impl<S: Read + Write> Connection<S> {
             if read == scratch.len() {
                 break InputEnd::Open;
             }
-            if !self.ready.ends() {
-                break self.drained();
+            if !self.ready.must_read_to_end() {
+                break self.end_of_reading();
             }
         };
         Input {
@@ -299,9 +300,10 @@ impl Ready {
     pub const READABLE: Self = Self(1);
     /// There may be room to write.
     pub const WRITABLE: Self = Self(1 << 1);
-    /// The peer closed its sending side. This is remembered, because the edge that told it may be
-    /// the last: whoever reads must then read to the end, short reads or not.
-    pub const READ_CLOSED: Self = Self(1 << 2);
+    /// A short read is no proof that everything was read: the peer has closed its sending side, or
+    /// it has sent urgent data, at which a read stops early. This is remembered, because the edge
+    /// that told it may be the last.
+    pub const READ_TO_END: Self = Self(1 << 2);
     /// The connection is gone in both directions. Remembered as well.
     pub const HUNG_UP: Self = Self(1 << 3);
     /// Some of the turn's broadcast is not for this connection.
@@ -327,9 +329,9 @@ impl Ready {
         self.any(Self(Self::READABLE.0 | Self::WRITABLE.0))
     }
 
-    /// Whether no further edge will tell of the end of the input.
-    pub(super) const fn ends(self) -> bool {
-        self.any(Self(Self::READ_CLOSED.0 | Self::HUNG_UP.0))
+    /// Whether a short read leaves open if there is more to read.
+    pub(super) const fn must_read_to_end(self) -> bool {
+        self.any(Self(Self::READ_TO_END.0 | Self::HUNG_UP.0))
     }
 }
 
@@ -351,7 +353,7 @@ pub(super) struct Who<'a> {
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = self.name {
-            write!(f, "\"{}\" ", Escaped(&name[header::WIDTH..]))?;
+            write!(f, "{} ", Quoted(&name[header::WIDTH..]))?;
         }
         self.peer.fmt(f)
     }

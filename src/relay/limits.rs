@@ -54,8 +54,9 @@ pub struct Limits {
     ///
     /// Default: 256 KiB. A turn's bytes are written to each member in turn, so they should stay in
     /// the processor's second-level cache, and a member at the end of the walk should not wait for
-    /// megabytes to be copied to all before it. A turn exceeds it by one connection's reading at
-    /// most.
+    /// megabytes to be copied to all before it. A turn exceeds it by what one connection's read
+    /// decodes to: as a rule by that read, at worst, with empty messages and the longest name, by
+    /// 27 times as much.
     pub turn_budget: usize,
 
     /// How many connections are accepted in one turn.
@@ -148,8 +149,8 @@ impl fmt::Display for LimitsError {
                 needed,
             } => write!(
                 f,
-                "--queue-limit {queue_limit} cannot hold one largest message: make it at least \
-                 {needed} bytes, or lower --max-message"
+                "--queue-limit of {queue_limit} bytes cannot hold one largest message: make it at \
+                 least {needed}, or lower --max-message"
             ),
             Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
         }
@@ -177,7 +178,7 @@ mod tests {
         };
         assert_eq!(limits(126).check(), Ok(()));
         let error = limits(125).check().unwrap_err();
-        assert!(error.to_string().contains("at least 126 bytes"), "{error}");
+        assert!(error.to_string().contains("at least 126,"), "{error}");
     }
 
     #[test]

@@ -190,10 +190,16 @@ impl<S> Relay<S> {
             .map_or(0, |queue| queue.pending_bytes(&self.backlog))
     }
 
+    /// How many members are behind, and wait for their sockets to have room.
+    #[must_use]
+    pub const fn behind(&self) -> usize {
+        self.backlog.readers()
+    }
+
     /// Whether every member has got all that was said.
     #[must_use]
     pub const fn is_flushed(&self) -> bool {
-        !self.backlog.has_readers()
+        self.backlog.readers() == 0
     }
 
     /// Whether somebody waits to be served, so that the next poll must not wait.
@@ -352,10 +358,7 @@ impl<S: Read + Write> Relay<S> {
             InputEnd::Open => {}
             InputEnd::HalfClosed => {
                 if self.half_closed.insert(id) {
-                    info!(
-                        "listens only: {} has closed its sending side",
-                        connection.who()
-                    );
+                    info!("half-closed: {}: gone, or only listening", connection.who());
                 }
             }
             InputEnd::Over(reason) => mark(connection, id.key(), reason, &mut self.departures),
@@ -440,14 +443,14 @@ impl<S: Read + Write> Relay<S> {
         departures.len()
     }
 
-    /// Gives the place of a member that has sent its last word to a newcomer, if there is one. Says
-    /// whether there was.
+    /// Closes the longest connected of the members that have closed their sending side, because its
+    /// place is needed. Says whether there was one.
     ///
     /// Such a member may be a listener, or it may be gone: TCP does not tell a peer that closed its
     /// sending side from one that closed everything until something is written to it. In a silent
     /// room those who left that way would keep their places for minutes, so they are the first to
     /// go when places are short.
-    pub fn make_room(&mut self, scratch: &mut [u8]) -> bool {
+    pub fn evict_half_closed(&mut self, scratch: &mut [u8]) -> bool {
         let Some(id) = self.half_closed.pop_first() else {
             return false;
         };
@@ -455,7 +458,7 @@ impl<S: Read + Write> Relay<S> {
             mark(
                 connection,
                 id.key(),
-                CloseReason::MadeRoom,
+                CloseReason::Evicted,
                 &mut self.departures,
             );
         }
@@ -472,23 +475,34 @@ impl<S: Read + Write> Relay<S> {
         self.close_marked(scratch);
     }
 
-    /// One line for one end. Where a limit was met, it names the flag that moves the limit.
+    /// One line for one end: `left` if the peer went, `closed` if the relay closed it. Where a limit
+    /// was met, the line is a warning and names the flag that sets the limit.
     fn log_departure(&self, name: Option<&[u8]>, peer: PeerAddr, reason: &CloseReason) {
         let here = self.members;
         let who = Who { name, peer };
-        let flag = match reason {
-            CloseReason::SlowConsumer { .. } => Some("--queue-limit"),
-            CloseReason::HandshakeTimeout => Some("--handshake-timeout"),
-            CloseReason::Protocol(FrameError::TooLong { .. }) if name.is_none() => {
-                Some("--max-name")
+        match (reason, name) {
+            (CloseReason::SlowConsumer { .. }, _) => {
+                warn!("closed: {who}: {reason} (limit: --queue-limit), {here} here");
             }
-            CloseReason::Protocol(FrameError::TooLong { .. }) => Some("--max-message"),
-            _ => None,
-        };
-        match (flag, reason) {
-            (Some(flag), _) => warn!("closed: {who}: {reason} (limit: {flag}), {here} here"),
-            (None, CloseReason::Shutdown) => debug!("closed: {who}: {reason}"),
-            (None, _) => info!("left: {who}: {reason}, {here} here"),
+            (CloseReason::Protocol(FrameError::TooLong { .. }), Some(_)) => {
+                warn!("closed: {who}: {reason} (limit: --max-message), {here} here");
+            }
+            (CloseReason::Protocol(FrameError::TooLong { .. }), None) => {
+                warn!("closed: {who}: {reason} (limit: --max-name), {here} here");
+            }
+            (CloseReason::HandshakeTimeout, _) => {
+                info!("closed: {who}: {reason} (limit: --handshake-timeout), {here} here");
+            }
+            (CloseReason::Evicted, _) => {
+                info!("closed: {who}: {reason} (limit: --max-clients), {here} here");
+            }
+            (CloseReason::Protocol(FrameError::BadHeader(_)), _) => {
+                info!("closed: {who}: {reason}, {here} here");
+            }
+            (CloseReason::Shutdown, _) => debug!("closed: {who}: {reason}"),
+            (_, Some(_)) => info!("left: {who}: {reason}, {here} here"),
+            // A port scan, or somebody's health check.
+            (_, None) => debug!("left without a name: {who}: {reason}"),
         }
     }
 }
@@ -518,7 +532,7 @@ impl<'a> Delivery<'a> {
             queue_limit: queue_limit as u64,
             bytes_out: 0,
         };
-        if delivery.backlog.has_readers() {
+        if delivery.backlog.readers() > 0 {
             delivery.store();
         }
         delivery

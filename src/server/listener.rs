@@ -14,7 +14,7 @@ use crate::wire::Dialect;
 
 /// How many connections the kernel holds for us until we accept them. mio's own `bind` would ask for
 /// 128, too few when a thousand members come back at once; the kernel lowers it to its `somaxconn`.
-const BACKLOG: i32 = 4096;
+const LISTEN_BACKLOG: i32 = 4096;
 
 /// How often a dead peer is probed before it is given up.
 const KEEPALIVE_PROBES: u32 = 4;
@@ -72,6 +72,8 @@ impl Endpoint {
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
+    /// The listener to accept from next, so that a flood at one does not shut out the others.
+    next: usize,
     reserve: Option<File>,
     shortage: Option<Shortage>,
 }
@@ -128,6 +130,7 @@ impl Acceptor {
         }
         Ok(Self {
             listeners,
+            next: 0,
             reserve: open_reserve(),
             shortage: None,
         })
@@ -189,9 +192,15 @@ impl Acceptor {
             return Accepted::Nobody;
         }
         loop {
-            let Some(listener) = self.listeners.iter_mut().find(|listener| listener.ready) else {
+            let count = self.listeners.len();
+            let Some(index) = (self.next..self.next + count)
+                .map(|index| index % count)
+                .find(|&index| self.listeners[index].ready)
+            else {
                 return Accepted::Nobody;
             };
+            self.next = index + 1;
+            let listener = &mut self.listeners[index];
             match listener.socket.accept() {
                 Ok((stream, peer)) => {
                     self.end_shortage(now);
@@ -200,20 +209,21 @@ impl Acceptor {
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => listener.ready = false,
                     _ if is_about_one(&error) => {}
-                    _ => return self.run_short(now, &error),
+                    _ => return self.hold_up(now, &error),
                 },
             }
         }
     }
 
     /// Deals with an `accept` for which the system has no descriptor or no memory.
-    fn run_short(&mut self, now: Instant, error: &io::Error) -> Accepted {
+    fn hold_up(&mut self, now: Instant, error: &io::Error) -> Accepted {
         let retry_at = now + RETRY;
         let shortage = self.shortage.get_or_insert_with(|| {
-            warn!(
-                "cannot accept: {error}; newcomers wait for a descriptor to become free \
-                 (raise the limit with ulimit -n, or lower --max-clients)"
-            );
+            let hint = match error.raw_os_error() {
+                Some(libc::EMFILE) => " (raise the open-file limit, or lower --max-clients)",
+                _ => "",
+            };
+            warn!("cannot accept: {error}{hint}; newcomers wait");
             Shortage {
                 since: now,
                 retry_at,
@@ -240,7 +250,7 @@ impl Acceptor {
         let mut turned_away = 0;
         for listener in &mut self.listeners {
             // As many as the kernel holds for us; a flood of newcomers must not keep us here.
-            for _ in 0..BACKLOG {
+            for _ in 0..LISTEN_BACKLOG {
                 match listener.socket.accept() {
                     Ok(_closed_at_once) => turned_away += 1,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -271,7 +281,7 @@ impl Acceptor {
     }
 }
 
-/// A descriptor that is of no use but to be given up.
+/// A spare descriptor, to be closed when there is no other to accept with.
 fn open_reserve() -> Option<File> {
     File::open("/dev/null").ok()
 }
@@ -318,7 +328,9 @@ fn listen(
     socket.set_tcp_nodelay(true)?;
     if let Some(silence) = keepalive {
         // The kernel counts in whole seconds. Probing takes as long as the silence before it, so
-        // that a dead peer is gone after twice that.
+        // that a peer which died in silence is gone after twice that. One that died while bytes were
+        // on their way to it is gone when TCP gives up sending them again. TCP_USER_TIMEOUT would
+        // shorten that, but it would also close a live member that does not read for so long.
         let second = Duration::from_secs(1);
         socket.set_tcp_keepalive(
             &TcpKeepalive::new()
@@ -331,7 +343,7 @@ fn listen(
     // TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
 }
 

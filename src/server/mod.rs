@@ -1,13 +1,17 @@
 //! The event loop: mio's [`Poll`] around a [`Relay`].
 //!
-//! [`Server::run`] is a loop over [`Server::turn`], and a turn is five steps:
+//! [`Server::run`] is a loop over [`Server::turn`]. A turn is one pass of the loop:
 //!
 //! ```text
-//! poll       wait for events, or for the next deadline, or not at all if somebody is still ready
-//! dispatch   each event only notes what is ready; then whoever is ready is served
-//! fan out    one write of all that was said in this turn to each member
-//! close      whom the turn has marked
-//! accept     newcomers, into slots that are free by now
+//! poll          wait for events, or for the next deadline, or not at all if somebody is still ready
+//! dispatch      note what each event says
+//! serve_ready   write what was queued, read what there is, collect what is said
+//! fan_out       one write of all that was said in this turn to each member
+//! expire        act on the deadlines that have passed
+//! close_marked  remove whom the turn has marked
+//! take_signals  stop, if that was asked: what came before the request is relayed by now
+//! accept        newcomers, into slots that are free by now
+//! finish_drain  if stopping: is everything delivered?
 //! ```
 //!
 //! **Why edge-triggered.** Each socket is registered once, for reading and writing, and never again.
@@ -28,7 +32,7 @@ mod signals;
 mod timers;
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -49,9 +53,18 @@ const SIGNALS: Token = Token(usize::MAX);
 /// The token of the first listener; the others count down from it.
 const FIRST_LISTENER: Token = Token(usize::MAX - 1);
 
-/// How many events one poll fetches. More than that wait for the next turn, which is no loss: the
-/// kernel hands them out in the order in which they became ready.
+/// How many events one poll fetches. More than that wait for the next turn, and nobody starves: epoll
+/// hands them out in the order in which they became ready.
 const EVENTS: usize = 1024;
+
+/// What a connection's events are about. Urgent data is among it where the system tells, because a
+/// read stops early at it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// What a server is to do.
 #[derive(Clone, Debug)]
@@ -255,23 +268,26 @@ impl Server {
     /// what is queued for as long as the configuration allows, and then stops. Asked a second time,
     /// it stops at once.
     pub fn stop(&mut self, asked_by: &str) {
-        let now = Instant::now();
         if self.phase != Phase::Running {
-            info!("{asked_by} again: stopping at once");
+            info!("{asked_by} while stopping: stopping at once");
             self.phase = Phase::Stopped;
             return;
         }
-        let until = now + self.drain;
+        let until = after(Instant::now(), self.drain);
         self.phase = Phase::Draining { until };
         self.timers.set(until, Timer::DrainOver);
         self.acceptor.close();
         self.relay.stop_hearing();
-        info!(
-            "{asked_by}: stopping, {} here, {} bytes to deliver within {}",
-            self.relay.members(),
-            self.relay.backlog_bytes(),
-            humantime::format_duration(self.drain)
-        );
+        let here = self.relay.members();
+        match self.relay.behind() {
+            0 => info!("{asked_by}: stopping, {here} here, nothing queued"),
+            behind => info!(
+                "{asked_by}: stopping, {here} here, {behind} of them behind, {} bytes queued; \
+                 they have {} to take them",
+                self.relay.backlog_bytes(),
+                humantime::format_duration(self.drain)
+            ),
+        }
     }
 
     fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
@@ -360,7 +376,7 @@ impl Server {
                     turned_away,
                 } => {
                     self.relay.count_refused(turned_away);
-                    if self.relay.make_room(&mut self.scratch) {
+                    if self.relay.evict_half_closed(&mut self.scratch) {
                         self.acceptor.retry(now);
                         continue;
                     }
@@ -373,15 +389,14 @@ impl Server {
 
     /// Gives a newcomer a place, or closes it if there is none.
     fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
-        if self.relay.is_full() && !self.relay.make_room(&mut self.scratch) {
-            return self.refuse(peer);
+        if self.relay.is_full() && !self.relay.evict_half_closed(&mut self.scratch) {
+            return self.refuse(stream, peer);
         }
         let id = self.relay.next_id();
-        // Once, for both, and never again: see the module's "why edge-triggered". Where epoll or
-        // kqueue is the selector, closing the socket takes the registration back.
-        let both = Interest::READABLE | Interest::WRITABLE;
+        // Once, for everything, and never again: see the module's "why edge-triggered". Where epoll
+        // or kqueue is the selector, closing the socket takes the registration back.
         let token = Token(id.into());
-        if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
+        if let Err(error) = self.poll.registry().register(&mut stream, token, INTEREST) {
             warn!("refused: {peer}: the system cannot watch one more connection: {error}");
             return self.relay.count_refused(1);
         }
@@ -389,20 +404,22 @@ impl Server {
             info!("room for newcomers again, {refused} were refused");
         }
         self.relay.insert(stream, peer);
-        let deadline = now + self.relay.limits().handshake_timeout;
+        let deadline = after(now, self.relay.limits().handshake_timeout);
         self.timers.set(deadline, Timer::Handshake(id));
     }
 
-    /// Turns a newcomer away because the relay is full. The first one is worth a warning; after
-    /// that the log would tell of nothing else.
-    fn refuse(&mut self, peer: SocketAddr) {
+    /// Turns a newcomer away because the relay is full. Only the first one is worth a warning, or the
+    /// log would tell of nothing else.
+    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        // If its name has come already, it is read, for the reason that `close_marked` has.
+        let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
         let refused = self.refused_while_full.get_or_insert(0);
         *refused += 1;
         if *refused == 1 {
             warn!(
                 "refused: {peer}: all {} places are taken (limit: --max-clients); \
-                 further refusals are logged at debug",
+                 further ones are logged at debug",
                 self.relay.limits().max_clients
             );
         } else {
@@ -419,8 +436,8 @@ impl Server {
                     return Turn::Running;
                 }
                 warn!(
-                    "{} bytes were not delivered in time (limit: --drain)",
-                    self.relay.backlog_bytes()
+                    "{} did not take what was queued for them in time (limit: --drain)",
+                    self.relay.behind()
                 );
             }
             Phase::Draining { .. } | Phase::Stopped => {}
@@ -437,6 +454,12 @@ impl Server {
     }
 }
 
+/// The time that is so much later; if there is no such time, one that is later than anybody waits.
+fn after(now: Instant, duration: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now.checked_add(duration).unwrap_or_else(|| now + CENTURY)
+}
+
 /// What an event says of a connection.
 fn readiness(event: &Event) -> Ready {
     let mut ready = Ready::default();
@@ -446,8 +469,8 @@ fn readiness(event: &Event) -> Ready {
     if event.is_writable() {
         ready.insert(Ready::WRITABLE);
     }
-    if event.is_read_closed() {
-        ready.insert(Ready::READABLE | Ready::READ_CLOSED);
+    if event.is_read_closed() || event.is_priority() {
+        ready.insert(Ready::READABLE | Ready::READ_TO_END);
     }
     if event.is_write_closed() {
         // Nothing is concluded from this before everything was read.

@@ -12,7 +12,7 @@ use signal_hook_mio::v1_0::Signals as SignalSource;
 pub(super) enum Request {
     /// Stop; the signal's name says who asked.
     Stop(&'static str),
-    /// There is nothing to reload, and nothing to die of.
+    /// Reload the configuration. There is none.
     Reload,
 }
 

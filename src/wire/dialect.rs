@@ -3,9 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::header;
-
-/// A protocol that a listener speaks: how wide its headers are and what a newcomer says first.
+/// A protocol that a listener speaks: what its frames look like and what a newcomer says first.
 ///
 /// A dialect is the listener's, not something a connection negotiates: nothing in the tutorials'
 /// protocols would say which of them it is.
@@ -25,14 +23,6 @@ impl Dialect {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Chat10 => "chat10",
-        }
-    }
-
-    /// The width of its headers, in bytes.
-    #[must_use]
-    pub const fn header_width(self) -> usize {
-        match self {
-            Self::Chat10 => header::WIDTH,
         }
     }
 }

@@ -196,7 +196,7 @@ impl Room {
     /// One edge that tells of data and of the peer's closing.
     pub fn read_closed(&mut self, peer: &Peer) {
         self.relay
-            .note(peer.id, Ready::READABLE | Ready::READ_CLOSED);
+            .note(peer.id, Ready::READABLE | Ready::READ_TO_END);
     }
 
     /// The peer says this in a turn of its own.

@@ -32,10 +32,18 @@ def receive(connection):
 
 
 def main():
+    if len(sys.argv) != 4:
+        sys.exit(__doc__.split("\n\n")[2].split("\n")[0])
     host, port, name = sys.argv[1:]
-    connection = socket.create_connection((host, int(port)))
+    try:
+        connection = socket.create_connection((host, int(port)))
+    except OSError as error:
+        sys.exit(f"cannot connect to {host}:{port}: {error}; is the relay running?")
     connection.setblocking(False)
     connection.send(with_header(name))
+    by_hand = sys.stdin.isatty()
+    if by_hand:
+        print(f"connected as {name}; type a message, or press Enter to see what has come")
     for line in sys.stdin:
         message = line.rstrip("\n")
         if message:
@@ -46,9 +54,12 @@ def main():
                 print(f"{sender} > {receive(connection)}", flush=True)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
-                raise
-        if not sys.stdin.isatty():
+                sys.exit(f"the connection broke: {error}")
+        if not by_hand:
             print("--", flush=True)
 
 
-main()
+try:
+    main()
+except KeyboardInterrupt:
+    pass
