@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
-use common::process::{Relay, chatloop, run};
+use common::process::{Relay, chatloop, listening_on, run};
 use common::{assert_bytes, frame, heard};
 
 #[test]
@@ -106,6 +106,60 @@ fn what_meets_a_limit_is_logged_with_the_flag_that_moves_it() {
 }
 
 #[test]
+fn who_gives_no_name_is_closed_when_the_flag_says() {
+    let mut relay = Relay::start(&["--handshake-timeout=50ms"]);
+    let mut silent = relay.connect();
+    assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
+    let line = relay.log_line("closed: 127.0.0.1:");
+    assert!(
+        line.contains("gave no name in time (limit: --handshake-timeout)"),
+        "{line}"
+    );
+}
+
+/// The kernel's timer on the relay's side of a connection, as /proc/net/tcp tells it: "02" is
+/// keepalive.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_keepalive_flag_reaches_the_connections() {
+    for (flag, timer) in [("--keepalive=30s", "02"), ("--keepalive=off", "00")] {
+        let mut relay = Relay::start(&[flag]);
+        let alice = relay.join("alice");
+        let (ours, theirs) = (relay.addr.port(), alice.local_addr().unwrap().port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let line = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|line| {
+                line[1].ends_with(&format!(":{ours:04X}"))
+                    && line[2].ends_with(&format!(":{theirs:04X}"))
+            });
+        let active = line.expect("the connection is in the table")[5];
+        assert_eq!(active.split(':').next(), Some(timer), "{flag}");
+    }
+}
+
+#[test]
+fn the_soft_open_file_limit_is_raised_and_too_low_a_hard_one_is_an_error() {
+    let with_limits = |limits: &str| {
+        let mut command = std::process::Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_chatloop");
+        let script = format!("{limits}; exec {program} serve --listen 127.0.0.1:0");
+        command.args(["-c", &script]);
+        command
+    };
+    let relay = Relay::spawn(with_limits("ulimit -Sn 64; ulimit -Hn 200"));
+    let start = "room for 183 clients (open-file limit 200)";
+    assert!(relay.lines[0].ends_with(start), "{:?}", relay.lines);
+    let (code, _, err) = run(&mut with_limits("ulimit -n 10"));
+    assert_eq!(code, 1, "{err}");
+    assert!(
+        err.starts_with("chatloop: the open-file limit of 10 leaves no room"),
+        "{err}"
+    );
+}
+
+#[test]
 fn sigterm_stops_it_at_once_when_nothing_is_queued() {
     let mut relay = Relay::start(&["--drain=1h"]);
     let mut alice = relay.join("alice");
@@ -128,8 +182,8 @@ fn sighup_changes_nothing() {
 }
 
 /// A relay with a member, `slow`, that has megabytes to take. Returns them and what was said.
-fn relay_with_a_queue(args: &[&str]) -> (Relay, std::net::TcpStream, Vec<u8>) {
-    let mut relay = Relay::start(args);
+fn relay_with_a_queue(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
+    let mut relay = Relay::start(&[args, &["--queue-limit=1GiB"]].concat());
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let slow = relay.join("slow");
     let mut said = Vec::new();
@@ -239,7 +293,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
         ),
         (&["serve", "--keepalive", "12h"], "at most 32767s"),
         (
-            &["serve", "--max-clients", "999999999"],
+            &["serve", "--max-clients", "18446744073709551615"],
             "the open-file limit of",
         ),
         (&["serve", "--no-such-flag"], "--no-such-flag"),
@@ -262,7 +316,7 @@ fn every_flag_is_an_environment_variable_too() {
         ),
         (
             "CHATLOOP_MAX_CLIENTS",
-            "999999999",
+            "18446744073709551615",
             "the open-file limit of",
         ),
         ("CHATLOOP_MAX_NAME", "10GB", "--max-name"),
@@ -330,13 +384,21 @@ fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
 
 #[test]
 fn a_log_that_nobody_reads_any_more_does_not_stop_it() {
-    let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
-    command.stderr(Stdio::piped());
-    let mut relay = Relay::spawn(command);
-    relay.close_log();
-    let (mut alice, mut bob) = (relay.connect(), relay.connect());
-    bob.write_all(&frame("bob")).unwrap();
-    alice.write_all(&frame("alice")).unwrap();
+    let (log, stderr) = std::io::pipe().unwrap();
+    let mut child = chatloop(&["serve", "-l", "127.0.0.1:0"])
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut log = BufReader::new(log);
+    log.read_line(&mut line).unwrap();
+    drop(log);
+    let connect = |name| {
+        let mut stream = TcpStream::connect(listening_on(&line)).unwrap();
+        stream.write_all(&frame(name)).unwrap();
+        stream
+    };
+    let (mut alice, bob) = (connect("alice"), connect("bob"));
     let expected = heard("alice", "hello");
     let mut got = vec![0; expected.len()];
     // Bob may not be registered yet when alice speaks for the first time.
@@ -347,6 +409,8 @@ fn a_log_that_nobody_reads_any_more_does_not_stop_it() {
             .is_ok_and(|peeked| peeked == expected.len())
     });
     assert_bytes(&got, &expected);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

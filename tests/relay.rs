@@ -280,6 +280,31 @@ fn a_slow_consumer_is_closed_past_the_limit_and_nobody_else_notices() {
 }
 
 #[test]
+fn a_turn_larger_than_the_limit_does_not_close_who_had_kept_up() {
+    let mut room = Room::new(Limits {
+        max_message: 1000,
+        queue_limit: 2000,
+        ..Limits::default()
+    });
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    bob.stream.takes(100);
+    room.say(&alice, "");
+    bob.stream.takes(100);
+    alice.stream.says(frame(vec![b'x'; 1000]).repeat(10));
+    room.readable(&alice);
+    room.turn();
+    assert!(!bob.stream.is_closed(), "it has had no time to take it");
+    bob.stream.takes(usize::MAX);
+    room.writable(&bob);
+    room.turns();
+    let said = [
+        heard("alice", ""),
+        heard("alice", vec![b'x'; 1000]).repeat(10),
+    ];
+    assert_bytes(&bob.stream.heard(), &said.concat());
+}
+
+#[test]
 fn its_own_words_cannot_make_the_relay_hold_more_than_the_limit() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
@@ -401,6 +426,21 @@ fn a_fin_that_was_told_while_there_was_more_to_read_is_not_forgotten() {
     room.relay.note(alice.id, Ready::HUNG_UP | Ready::READABLE);
     room.turns();
     assert!(alice.stream.is_closed());
+}
+
+#[test]
+fn reading_to_the_end_has_an_end_in_each_turn() {
+    let mut room = room();
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    let stream = frame("x").repeat(100);
+    alice.stream.read_calls();
+    alice.stream.says_byte_by_byte(&stream);
+    room.read_closed(&alice);
+    room.turn();
+    assert!(alice.stream.read_calls() < 100);
+    assert!(room.relay.has_ready(), "and goes on in the next");
+    room.turns();
+    assert_bytes(&bob.stream.heard(), &heard("alice", "x").repeat(100));
 }
 
 #[test]
@@ -564,29 +604,48 @@ fn only_who_has_given_no_name_can_run_out_of_time() {
     trickling.stream.says(&frame("trickling")[..18]);
     room.readable(&trickling);
     room.turn();
+    let in_time = room.connect();
+    in_time.stream.says(frame("in time"));
+    room.readable(&in_time);
     for peer in [&named, &silent, &trickling] {
-        room.relay.expire_handshake(peer.id);
+        assert!(!room.relay.expire_handshake(peer.id));
     }
+    assert!(
+        room.relay.expire_handshake(in_time.id),
+        "its name waits for its turn"
+    );
     room.turn();
+    assert!(!in_time.stream.is_closed());
     assert!(!named.stream.is_closed());
     assert!(silent.stream.is_closed() && trickling.stream.is_closed());
     assert_eq!(room.relay.counters().closed.handshake_timeout, 2);
 }
 
 #[test]
-fn who_only_listens_makes_room_for_a_newcomer_and_nobody_else_does() {
+fn a_half_closed_member_that_was_not_written_to_since_is_the_one_to_evict() {
     let mut room = Room::new(Limits {
-        max_clients: 2,
+        max_clients: 3,
         ..Limits::default()
     });
     let (alice, listener) = (room.join("alice"), room.join("listener"));
-    assert!(room.relay.is_full());
-    assert!(!room.relay.evict_half_closed(&mut room.scratch));
-    listener.stream.closes();
+    listener.stream.says(frame("my last word")).closes();
     room.read_closed(&listener);
     room.turns();
+    room.say(&alice, "are you there?");
+    let gone = room.join("gone");
+    assert!(room.relay.is_full());
+    let evicted = room.relay.evict_half_closed(&mut room.scratch);
+    assert!(
+        !evicted,
+        "the listener was written to, and is no doubt there"
+    );
+
+    gone.stream.says(frame("my last word")).closes();
+    room.read_closed(&gone);
+    room.turns();
     assert!(room.relay.evict_half_closed(&mut room.scratch));
-    assert!(listener.stream.is_closed() && !alice.stream.is_closed());
+    assert!(gone.stream.is_closed());
+    assert!(!listener.stream.is_closed() && !alice.stream.is_closed());
     assert!(!room.relay.is_full());
     assert_eq!(room.relay.counters().closed.evicted, 1);
 }

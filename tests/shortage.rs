@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use common::process::{Relay, wait_for};
 use common::{assert_bytes, frame, heard};
@@ -73,7 +73,7 @@ fn who_waits_is_accepted_when_somebody_leaves_without_a_new_attempt() {
     // A plain close, which a silent room does not notice; but now it matters.
     drop(alice);
     expect(&mut bob, &heard("carol", "finally"));
-    relay.log_line("accepting again after ");
+    relay.log_line("nobody waits to be accepted any more");
     assert_eq!(
         relay
             .lines
@@ -100,12 +100,57 @@ fn who_waits_too_long_is_turned_away_and_later_ones_are_accepted() {
     dave.write_all(&[frame("dave"), frame("hello")].concat())
         .unwrap();
     expect(&mut alice, &heard("dave", "hello"));
-    let line = relay.log_line("accepting again after ");
-    assert!(line.ends_with(", 1 newcomers were turned away"), "{line}");
+    let line = relay.log_line("nobody waits to be accepted any more");
+    assert!(line.ends_with("turned away: 1"), "{line}");
     relay.signal("TERM");
     let (code, log) = relay.wait();
     assert_eq!(code, 0);
     assert!(log.contains(", refused 1,"), "{log}");
+}
+
+#[test]
+fn taking_the_last_descriptor_is_no_shortage() {
+    let mut relay = Relay::start(&[]);
+    let _alice = relay.join("alice");
+    set_limit(relay.pid(), lowest_free(relay.pid()) + 1);
+    let _bob = relay.join("bob");
+    relay.signal("TERM");
+    let (_, log) = relay.wait();
+    let lines = relay.lines.join("\n") + &log;
+    assert!(!lines.contains("cannot accept"), "{lines}");
+}
+
+#[test]
+fn while_no_descriptor_helps_members_are_not_evicted_in_a_row_and_the_newcomer_is_not_forgotten() {
+    let mut relay = Relay::start(&[]);
+    let listeners: Vec<_> = (0..100)
+        .map(|i| {
+            let listener = relay.join(&format!("{i}"));
+            listener.shutdown(Shutdown::Write).unwrap();
+            relay.log_line("half-closed: ");
+            listener
+        })
+        .collect();
+    // Whoever leaves now has a descriptor over the limit.
+    set_limit(relay.pid(), 5);
+    let mut newcomer = relay.connect();
+    newcomer.write_all(&frame("newcomer")).unwrap();
+    relay.log_line("cannot accept: ");
+    relay.log_line("its place was needed");
+    wait_until_asleep(&relay);
+    set_limit(relay.pid(), 1000);
+    relay.log_line("joined: \"newcomer\"");
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0);
+    let evicted = (relay.lines.join("\n") + &log)
+        .matches("its place was needed")
+        .count();
+    assert!(
+        evicted < 20,
+        "{evicted} of {} were evicted",
+        listeners.len()
+    );
 }
 
 #[test]

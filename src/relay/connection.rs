@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::backlog::Backlog;
@@ -11,6 +12,10 @@ use super::limits::Limits;
 use super::send_queue::{MAX_SLICES, SendQueue};
 use crate::text::Quoted;
 use crate::wire::{Decoder, FrameError, encode_frame, header};
+
+/// How many reads one connection may take in one turn. More than one are needed only to read to the
+/// end, where each may be short.
+const MAX_READS: usize = 16;
 
 /// A connection, registered or not.
 ///
@@ -40,6 +45,8 @@ pub(super) enum State {
     Registered {
         /// Its name as the frame that precedes each of its messages, encoded once.
         name: Box<[u8]>,
+        /// It has closed its sending side, and the log has said so.
+        half_closed: bool,
     },
     /// Marked: it neither speaks nor hears, and is removed at the end of the turn.
     Closing,
@@ -69,7 +76,7 @@ pub(super) struct Input {
 pub(super) enum InputEnd {
     /// For now: there may be more to come.
     Open,
-    /// For good, but the peer may still listen.
+    /// For good, which is news, but the peer may still listen.
     HalfClosed,
     /// For good, and so did the connection.
     Over(CloseReason),
@@ -94,6 +101,17 @@ impl<S> Connection<S> {
         matches!(self.state, State::Registered { .. })
     }
 
+    /// Whether it is a member that will say nothing more.
+    pub(super) const fn is_half_closed(&self) -> bool {
+        matches!(
+            self.state,
+            State::Registered {
+                half_closed: true,
+                ..
+            }
+        )
+    }
+
     /// Whether what is said is to be written to it.
     pub(super) const fn hears(&self) -> bool {
         self.is_member() && self.broken.is_none()
@@ -106,7 +124,7 @@ impl<S> Connection<S> {
     /// The connection as the log shows it.
     pub(super) fn who(&self) -> Who<'_> {
         let name = match &self.state {
-            State::Registered { name } => Some(&**name),
+            State::Registered { name, .. } => Some(&**name),
             State::AwaitingName | State::Closing => None,
         };
         Who {
@@ -132,12 +150,13 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Takes the frames out of `bytes`: the first is the name, every later one a message.
+    /// Takes the frames out of `bytes`: the first is the name, every later one a message. Messages go
+    /// to the broadcast and are counted; without a broadcast they are dropped.
     fn decode(
         &mut self,
         mut bytes: &[u8],
         limits: &Limits,
-        broadcast: &mut Broadcast,
+        broadcast: &mut Option<&mut Broadcast>,
         messages: &mut u64,
     ) -> Result<(), FrameError> {
         loop {
@@ -152,11 +171,16 @@ impl<S> Connection<S> {
                 State::AwaitingName => {
                     let mut name = Vec::with_capacity(header::WIDTH + payload.len());
                     encode_frame(payload, &mut name);
-                    self.state = State::Registered { name: name.into() };
+                    self.state = State::Registered {
+                        name: name.into(),
+                        half_closed: false,
+                    };
                 }
-                State::Registered { name } => {
-                    broadcast.append(name, payload);
-                    *messages += 1;
+                State::Registered { name, .. } => {
+                    if let Some(broadcast) = broadcast {
+                        broadcast.append(name, payload);
+                        *messages += 1;
+                    }
                 }
                 State::Closing => {}
             }
@@ -183,15 +207,25 @@ impl<S> Connection<S> {
             // Writing to a peer that has closed both sides fails like this: it just left.
             Some(ErrorKind::BrokenPipe) => InputEnd::Over(CloseReason::Eof),
             Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
-            None if self.is_member() && !self.ready.any(Ready::HUNG_UP) => InputEnd::HalfClosed,
-            None => InputEnd::Over(CloseReason::Eof),
+            None if self.ready.any(Ready::HUNG_UP) => InputEnd::Over(CloseReason::Eof),
+            None => match &mut self.state {
+                State::Registered { half_closed, .. } => {
+                    // It is news once; later events repeat it.
+                    if mem::replace(half_closed, true) {
+                        InputEnd::Open
+                    } else {
+                        InputEnd::HalfClosed
+                    }
+                }
+                State::AwaitingName | State::Closing => InputEnd::Over(CloseReason::Eof),
+            },
         }
     }
 }
 
 impl<S: Read + Write> Connection<S> {
-    /// Reads this connection's share of a turn: as much as fits `scratch`. What it says goes to the
-    /// room's broadcast, or nowhere if no room is given.
+    /// Reads this connection's share of a turn: about as much as fits `scratch`. What it says goes to
+    /// the room's broadcast, or nowhere if none is given.
     ///
     /// A read that does not fill the buffer has emptied the socket, on epoll and kqueue, which saves
     /// the second read that would only say "would block". There are two exceptions, and both are
@@ -202,9 +236,11 @@ impl<S: Read + Write> Connection<S> {
     pub(super) fn receive(
         &mut self,
         scratch: &mut [u8],
-        mut room: Option<(&Limits, &mut Broadcast)>,
+        limits: &Limits,
+        mut broadcast: Option<&mut Broadcast>,
     ) -> Input {
         let (mut bytes, mut messages) = (0, 0);
+        let mut reads = 0;
         let end = loop {
             let read = match attempt(|| self.stream.read(scratch)) {
                 Outcome::Done(0) => break self.end_of_input(),
@@ -213,12 +249,12 @@ impl<S: Read + Write> Connection<S> {
                 Outcome::Failed(kind) => break InputEnd::Over(CloseReason::Io(kind)),
             };
             bytes += read as u64;
-            if let Some((limits, broadcast)) = &mut room
-                && let Err(error) = self.decode(&scratch[..read], limits, broadcast, &mut messages)
+            reads += 1;
+            if let Err(error) = self.decode(&scratch[..read], limits, &mut broadcast, &mut messages)
             {
                 break InputEnd::Over(CloseReason::Protocol(error));
             }
-            if read == scratch.len() {
+            if read == scratch.len() || reads == MAX_READS {
                 break InputEnd::Open;
             }
             if !self.ready.must_read_to_end() {
@@ -229,6 +265,16 @@ impl<S: Read + Write> Connection<S> {
             bytes,
             messages,
             end,
+        }
+    }
+
+    /// Reads and drops what has come, up to a bound, so that closing does not have to reset.
+    pub(super) fn discard_input(&mut self, scratch: &mut [u8]) {
+        for _ in 0..MAX_READS {
+            match attempt(|| self.stream.read(scratch)) {
+                Outcome::Done(1..) => {}
+                Outcome::Done(0) | Outcome::Blocked | Outcome::Failed(_) => return,
+            }
         }
     }
 

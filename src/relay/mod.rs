@@ -111,8 +111,9 @@ pub struct Relay<S> {
     backlog: Backlog,
     /// Whom this turn has marked.
     departures: Vec<Departure>,
-    /// The members that sent their last word and still listen, the longest connected first.
-    half_closed: BTreeSet<ConnId>,
+    /// The members that have closed their sending side and have not been written to since, so that
+    /// nothing shows whether they are still there; the longest connected first.
+    silent_half_closed: BTreeSet<ConnId>,
     /// False once the relay stops: what is said from then on is read and dropped.
     hears: bool,
     counters: Counters,
@@ -140,7 +141,7 @@ impl<S> Relay<S> {
             broadcast: Broadcast::default(),
             backlog: Backlog::default(),
             departures: Vec::new(),
-            half_closed: BTreeSet::new(),
+            silent_half_closed: BTreeSet::new(),
             hears: true,
             counters: Counters::default(),
         }
@@ -264,14 +265,21 @@ impl<S> Relay<S> {
         }
     }
 
-    /// Marks a connection that has still not given its name.
-    pub fn expire_handshake(&mut self, id: ConnId) {
-        if let Some(connection) = get_mut(&mut self.connections, id)
-            && matches!(connection.state, State::AwaitingName)
-        {
-            let reason = CloseReason::HandshakeTimeout;
-            mark(connection, id.key(), reason, &mut self.departures);
+    /// Marks a connection that has still not given its name. Says whether that was put off: what it
+    /// has sent waits for its turn, and its name may be in it.
+    pub fn expire_handshake(&mut self, id: ConnId) -> bool {
+        let Some(connection) = get_mut(&mut self.connections, id) else {
+            return false;
+        };
+        if !matches!(connection.state, State::AwaitingName) {
+            return false;
         }
+        if connection.ready.any(Ready::READABLE) {
+            return true;
+        }
+        let reason = CloseReason::HandshakeTimeout;
+        mark(connection, id.key(), reason, &mut self.departures);
+        false
     }
 
     /// From now on drops what is said, and only delivers what was said before.
@@ -280,6 +288,12 @@ impl<S> Relay<S> {
     /// makes the kernel forget what it has not delivered yet.
     pub fn stop_hearing(&mut self) {
         self.hears = false;
+    }
+
+    /// Whether what is said is still relayed.
+    #[must_use]
+    pub const fn hears(&self) -> bool {
+        self.hears
     }
 
     fn get(&self, id: ConnId) -> Option<&Connection<S>> {
@@ -296,8 +310,11 @@ impl<S: Read + Write> Relay<S> {
     /// turn. Who has not been served when the turn's budget is used up, and who has more to read or
     /// write than a turn allows, stays on the ready list.
     pub fn serve_ready(&mut self, scratch: &mut [u8]) {
+        let budget = self.limits.turn_budget;
+        let read_before = self.counters.bytes_in;
         for _ in 0..self.ready.len() {
-            if self.broadcast.len() >= self.limits.turn_budget {
+            let read = self.counters.bytes_in - read_before;
+            if self.broadcast.len() >= budget || read >= budget as u64 {
                 return;
             }
             if let Some(id) = self.ready.pop_front() {
@@ -337,8 +354,8 @@ impl<S: Read + Write> Relay<S> {
         };
         let start = self.broadcast.len();
         let was_member = connection.is_member();
-        let room = self.hears.then_some((&self.limits, &mut self.broadcast));
-        let input = connection.receive(scratch, room);
+        let broadcast = self.hears.then_some(&mut self.broadcast);
+        let input = connection.receive(scratch, &self.limits, broadcast);
         self.counters.bytes_in += input.bytes;
         self.counters.messages += input.messages;
 
@@ -357,9 +374,8 @@ impl<S: Read + Write> Relay<S> {
         match input.end {
             InputEnd::Open => {}
             InputEnd::HalfClosed => {
-                if self.half_closed.insert(id) {
-                    info!("half-closed: {}: gone, or only listening", connection.who());
-                }
+                self.silent_half_closed.insert(id);
+                info!("half-closed: {}: gone, or only listening", connection.who());
             }
             InputEnd::Over(reason) => mark(connection, id.key(), reason, &mut self.departures),
         }
@@ -382,11 +398,20 @@ impl<S: Read + Write> Relay<S> {
                     troubled.push((key, trouble));
                 }
             }
+            // All of them have been written to now: who is gone will answer with a reset.
+            self.silent_half_closed.clear();
         }
         // Then those who spoke or joined in this turn, each less a part.
         for (key, span) in self.broadcast.withheld() {
-            let connection = &mut self.connections[*key];
+            let Some(connection) = self.connections.get_mut(*key) else {
+                continue;
+            };
             connection.ready.remove(Ready::WITHHELD);
+            if connection.is_half_closed() && span.len() == self.broadcast.len() {
+                // It was the only one to speak, so nothing is written to it.
+                let id = ConnId::new(*key, connection.generation);
+                self.silent_half_closed.insert(id);
+            }
             if let Err(trouble) = delivery.deliver(connection, span.clone()) {
                 troubled.push((*key, trouble));
             }
@@ -414,27 +439,28 @@ impl<S: Read + Write> Relay<S> {
 
     /// Removes the connections that were marked, and says how many they were.
     ///
-    /// The streams are dropped, which closes them. What is unread is read first, into `scratch`: a
-    /// socket that is closed with unread bytes sends a reset, and a reset makes both kernels forget
-    /// what was written to the peer and not read by it yet.
+    /// The streams are dropped, which closes them. When the relay ends a connection that may have
+    /// bytes unread, up to a mebibyte of them is read first, into `scratch`: a socket that is closed
+    /// with unread bytes sends a reset, and the kernel drops what it has not delivered yet. A peer
+    /// that had sent more than that, or goes on sending, gets the reset all the same.
     pub fn close_marked(&mut self, scratch: &mut [u8]) -> usize {
         let departures = mem::take(&mut self.departures);
         for Departure { key, name, reason } in &departures {
             let mut connection = self.connections.remove(*key);
             connection.abandon_queue(&mut self.backlog);
-            self.half_closed
+            self.silent_half_closed
                 .remove(&ConnId::new(*key, connection.generation));
             self.counters.closed.count(reason);
             if name.is_some() {
                 self.members -= 1;
             }
             if reason.is_ours() {
-                connection.receive(scratch, None);
+                connection.discard_input(scratch);
             }
             self.log_departure(name.as_deref(), connection.peer(), reason);
         }
         // After a storm of connections the memory goes back, and the walk over the members no longer
-        // passes the empty slots.
+        // passes empty slots, as far as none of those who stayed has one of the last.
         if self.connections.capacity() > MIN_SLOTS
             && self.connections.len() < self.connections.capacity() / 4
         {
@@ -443,15 +469,15 @@ impl<S: Read + Write> Relay<S> {
         departures.len()
     }
 
-    /// Closes the longest connected of the members that have closed their sending side, because its
-    /// place is needed. Says whether there was one.
+    /// Closes a member that has closed its sending side and has not been written to since, because
+    /// its place is needed: the longest connected of them. Says whether there was one.
     ///
     /// Such a member may be a listener, or it may be gone: TCP does not tell a peer that closed its
     /// sending side from one that closed everything until something is written to it. In a silent
-    /// room those who left that way would keep their places for minutes, so they are the first to
-    /// go when places are short.
+    /// room those who left that way would keep their places for minutes, so they are the ones to go
+    /// when places are short. A listener that was written to is safe.
     pub fn evict_half_closed(&mut self, scratch: &mut [u8]) -> bool {
-        let Some(id) = self.half_closed.pop_first() else {
+        let Some(id) = self.silent_half_closed.pop_first() else {
             return false;
         };
         if let Some(connection) = get_mut(&mut self.connections, id) {
@@ -575,15 +601,19 @@ impl<'a> Delivery<'a> {
             let span = self.span(withheld);
             let queue = SendQueue::new(self.start, span, sent, self.backlog);
             connection.queue = Some(Box::new(queue));
-        } else if let (Some(queue), Some(span)) = (&mut connection.queue, self.span(withheld)) {
+            return Ok(());
+        }
+        let span = self.span(withheld);
+        let Some(queue) = &mut connection.queue else {
+            return Ok(());
+        };
+        if let Some(span) = span {
             queue.skip(span);
         }
-        match connection
-            .queue
-            .as_deref()
-            .map(|queue| queue.behind(self.backlog))
-        {
-            Some(behind) if behind > self.queue_limit => Err(Trouble::TooSlow { behind }),
+        // Only who was behind before this turn can be too far behind: however much was said in it,
+        // who had kept up until now has had no time to take it.
+        match queue.behind(self.backlog) {
+            behind if behind > self.queue_limit => Err(Trouble::TooSlow { behind }),
             _ => Ok(()),
         }
     }
@@ -608,7 +638,7 @@ fn mark<S>(
     departures: &mut Vec<Departure>,
 ) {
     let name = match mem::replace(&mut connection.state, State::Closing) {
-        State::Registered { name } => Some(name),
+        State::Registered { name, .. } => Some(name),
         State::AwaitingName | State::Closing => None,
     };
     departures.push(Departure { key, name, reason });

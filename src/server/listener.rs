@@ -22,9 +22,15 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// While there are no descriptors, how long until the next attempt.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// While there are no descriptors, how long newcomers wait in the kernel's queue before they are
-/// turned away. Most shortages end sooner, when somebody leaves; and nobody is to hang for ever.
+/// How long a shortage of descriptors lasts before those who wait are turned away. Most end sooner,
+/// when somebody leaves; and nobody is to hang for ever.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long after one warning of a shortage the next one is worth another.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
+
+/// How many calls of `accept` may come to nothing in a row before the others have their turn.
+const ATTEMPTS: usize = 64;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -60,15 +66,17 @@ impl Endpoint {
 ///
 /// Under edge triggering two things can go wrong here that never show in a test on a quiet machine.
 ///
-/// **Out of descriptors.** `accept` fails with `EMFILE` and the connection stays in the kernel's
-/// queue. A level-triggered loop would spin on it; an edge-triggered one loses it, because the edge
-/// was spent and the next comes only with the next newcomer. So the listener stays *ready* until
-/// its queue was seen empty, and a deadline brings us back to it. If the shortage lasts, those who
-/// wait are turned away with the help of a descriptor that is kept in reserve for this: it is given
-/// up, one connection is accepted in its place and closed, and so on, and then it is taken back.
+/// **Too many at once.** Accepting stops after a budget although the kernel's queue is not empty. So
+/// a listener stays *ready* until its queue was seen empty, and the loop comes back to it.
 ///
-/// **Too many at once.** Accepting stops after a budget although the queue is not empty; the same
-/// flag brings us back in the next turn.
+/// **Out of descriptors.** `accept` fails with `EMFILE`, and the connection stays in the queue. A
+/// level-triggered loop would spin on that; an edge-triggered one loses it, because the edge was
+/// spent and the next comes only with the next newcomer. Nor does `EMFILE` say that anybody waits:
+/// Linux looks for a descriptor before it looks at the queue. So one descriptor is kept in reserve,
+/// and given up to see who waits. If nobody does, it is taken back, and all is well. If somebody
+/// does, that newcomer is held *in hand* in the reserve's place, and a deadline brings us back. Once
+/// there is a descriptor again, it becomes the reserve, and the newcomer in hand is let in. If that
+/// takes too long, the one in hand is turned away, and so are those behind it.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
@@ -76,14 +84,20 @@ pub(super) struct Acceptor {
     next: usize,
     reserve: Option<File>,
     shortage: Option<Shortage>,
+    /// When the log was last told of a shortage.
+    warned: Option<Instant>,
 }
 
-/// A time without descriptors.
+/// A time without descriptors: from the first newcomer for whom there is none until nobody waits.
 #[derive(Debug)]
 struct Shortage {
     since: Instant,
-    retry_at: Instant,
+    in_hand: Option<(TcpStream, SocketAddr)>,
+    /// Nothing is tried before the deadline, unless a descriptor was closed.
+    is_waiting: bool,
     turned_away: u64,
+    /// The log was told of its beginning and is to be told of its end.
+    told: bool,
 }
 
 /// What one attempt to accept came to.
@@ -91,14 +105,13 @@ struct Shortage {
 pub(super) enum Accepted {
     /// A newcomer.
     Connection(TcpStream, SocketAddr),
-    /// Nobody waits, or nobody can be accepted now.
+    /// Nobody waits, or nobody can be accepted before something changes.
     Nobody,
-    /// There are no descriptors: try again at this time. This many waited too long and were turned
-    /// away.
+    /// Somebody waits and there is no descriptor.
     Shortage {
-        /// When to come back.
+        /// When to try again.
         retry_at: Instant,
-        /// How many were turned away just now.
+        /// How many had waited too long and were turned away just now.
         turned_away: u64,
     },
 }
@@ -133,6 +146,7 @@ impl Acceptor {
             next: 0,
             reserve: open_reserve(),
             shortage: None,
+            warned: None,
         })
     }
 
@@ -154,27 +168,28 @@ impl Acceptor {
     }
 
     /// Notes that newcomers wait at the listener of this index.
-    pub(super) fn note(&mut self, index: usize, now: Instant) {
+    pub(super) fn note(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
             listener.ready = true;
-            self.retry(now);
         }
     }
 
-    /// Whether anybody may be waiting to be accepted.
+    /// Whether accepting can go on without waiting for anything.
     pub(super) fn has_ready(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.ready)
+        !self.is_waiting() && self.listeners.iter().any(|listener| listener.ready)
     }
 
-    /// Whether accepting is held up for want of a descriptor.
-    pub(super) const fn is_short(&self) -> bool {
-        self.shortage.is_some()
+    /// Whether accepting waits for a descriptor.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.shortage
+            .as_ref()
+            .is_some_and(|shortage| shortage.is_waiting)
     }
 
-    /// During a shortage, allows another attempt at once: a descriptor may have become free.
-    pub(super) const fn retry(&mut self, now: Instant) {
+    /// Ends the waiting: it is time to try again, or a descriptor was closed.
+    pub(super) const fn retry(&mut self) {
         if let Some(shortage) = &mut self.shortage {
-            shortage.retry_at = now;
+            shortage.is_waiting = false;
         }
     }
 
@@ -186,99 +201,163 @@ impl Acceptor {
 
     /// Accepts the next newcomer.
     pub(super) fn accept(&mut self, now: Instant) -> Accepted {
-        if let Some(shortage) = &self.shortage
-            && now < shortage.retry_at
-        {
-            return Accepted::Nobody;
+        if let Some(shortage) = &mut self.shortage {
+            if shortage.is_waiting {
+                return Accepted::Nobody;
+            }
+            if self.reserve.is_none() {
+                self.reserve = open_reserve();
+            }
+            if self.reserve.is_none() {
+                return self.wait(now);
+            }
+            if let Some((stream, peer)) = shortage.in_hand.take() {
+                return Accepted::Connection(stream, peer);
+            }
         }
-        loop {
-            let count = self.listeners.len();
-            let Some(index) = (self.next..self.next + count)
-                .map(|index| index % count)
-                .find(|&index| self.listeners[index].ready)
-            else {
+        // An error about one newcomer is no reason to stop, but a row of them is none to stay either.
+        for _ in 0..ATTEMPTS {
+            let Some(index) = self.next_ready() else {
+                self.end_shortage(now);
                 return Accepted::Nobody;
             };
-            self.next = index + 1;
-            let listener = &mut self.listeners[index];
-            match listener.socket.accept() {
-                Ok((stream, peer)) => {
-                    self.end_shortage(now);
-                    return Accepted::Connection(stream, peer);
+            match self.try_accept(index) {
+                Attempt::Newcomer(stream, peer) => return Accepted::Connection(stream, peer),
+                Attempt::Again => {}
+                Attempt::Short(error) => {
+                    // Is anybody there? If so, that newcomer takes the reserve's place.
+                    let mut in_hand = None;
+                    if self.reserve.take().is_some() {
+                        match self.try_accept(index) {
+                            Attempt::Newcomer(stream, peer) => in_hand = Some((stream, peer)),
+                            Attempt::Again => {
+                                self.reserve = open_reserve();
+                                continue;
+                            }
+                            Attempt::Short(_) => self.reserve = open_reserve(),
+                        }
+                    }
+                    self.begin_shortage(now, &error, in_hand);
+                    return self.wait(now);
                 }
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => listener.ready = false,
-                    _ if is_about_one(&error) => {}
-                    _ => return self.hold_up(now, &error),
-                },
             }
+        }
+        Accepted::Nobody
+    }
+
+    /// The next listener at which somebody may wait, in turn.
+    fn next_ready(&mut self) -> Option<usize> {
+        let count = self.listeners.len();
+        let index = (self.next..self.next + count)
+            .map(|index| index % count)
+            .find(|&index| self.listeners[index].ready)?;
+        self.next = index + 1;
+        Some(index)
+    }
+
+    fn try_accept(&mut self, index: usize) -> Attempt {
+        let listener = &mut self.listeners[index];
+        match listener.socket.accept() {
+            Ok((stream, peer)) => Attempt::Newcomer(stream, peer),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                listener.ready = false;
+                Attempt::Again
+            }
+            Err(error) if is_about_one(&error) => Attempt::Again,
+            Err(error) => Attempt::Short(error),
         }
     }
 
-    /// Deals with an `accept` for which the system has no descriptor or no memory.
-    fn hold_up(&mut self, now: Instant, error: &io::Error) -> Accepted {
-        let retry_at = now + RETRY;
-        let shortage = self.shortage.get_or_insert_with(|| {
+    fn begin_shortage(
+        &mut self,
+        now: Instant,
+        error: &io::Error,
+        in_hand: Option<(TcpStream, SocketAddr)>,
+    ) {
+        if let Some(shortage) = &mut self.shortage {
+            shortage.in_hand = in_hand;
+            return;
+        }
+        // When one newcomer after the other has to wait a moment, once in a while will do.
+        let told = self
+            .warned
+            .is_none_or(|warned| now.duration_since(warned) >= WARN_AGAIN);
+        if told {
             let hint = match error.raw_os_error() {
                 Some(libc::EMFILE) => " (raise the open-file limit, or lower --max-clients)",
                 _ => "",
             };
             warn!("cannot accept: {error}{hint}; newcomers wait");
-            Shortage {
-                since: now,
-                retry_at,
-                turned_away: 0,
-            }
+            self.warned = Some(now);
+        }
+        self.shortage = Some(Shortage {
+            since: now,
+            in_hand,
+            is_waiting: false,
+            turned_away: 0,
+            told,
         });
-        shortage.retry_at = retry_at;
-        let lasting = now.duration_since(shortage.since) >= PATIENCE;
-        let turned_away = if lasting { self.turn_away() } else { 0 };
-        if let Some(shortage) = &mut self.shortage {
-            shortage.turned_away += turned_away;
+    }
+
+    /// Waits for a descriptor; when that has taken too long, turns away who waits.
+    fn wait(&mut self, now: Instant) -> Accepted {
+        let Some(shortage) = &mut self.shortage else {
+            return Accepted::Nobody;
+        };
+        shortage.is_waiting = true;
+        let mut turned_away = 0;
+        if now.duration_since(shortage.since) >= PATIENCE {
+            turned_away = u64::from(shortage.in_hand.take().is_some()) + self.turn_away();
+            if let Some(shortage) = &mut self.shortage {
+                shortage.turned_away += turned_away;
+            }
         }
         Accepted::Shortage {
-            retry_at,
+            retry_at: now + RETRY,
             turned_away,
         }
     }
 
-    /// Gives up the reserve to accept and close those who wait, and says how many they were.
+    /// Accepts those who wait in the reserve's place, one after the other, and closes them.
     fn turn_away(&mut self) -> u64 {
-        if self.reserve.take().is_none() {
-            return 0;
-        }
         let mut turned_away = 0;
-        for listener in &mut self.listeners {
-            // As many as the kernel holds for us; a flood of newcomers must not keep us here.
-            for _ in 0..LISTEN_BACKLOG {
-                match listener.socket.accept() {
-                    Ok(_closed_at_once) => turned_away += 1,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        listener.ready = false;
-                        break;
-                    }
-                    Err(error) if is_about_one(&error) => {}
-                    Err(_) => break,
-                }
+        self.reserve = None;
+        // As many as the kernel holds for us; a flood of newcomers must not keep us here.
+        for _ in 0..LISTEN_BACKLOG {
+            let Some(index) = self.next_ready() else {
+                break;
+            };
+            match self.try_accept(index) {
+                Attempt::Newcomer(..) => turned_away += 1,
+                Attempt::Again => {}
+                Attempt::Short(_) => break,
             }
         }
         self.reserve = open_reserve();
         turned_away
     }
 
-    /// An `accept` has succeeded: whatever was short is there again.
+    /// Nobody waits any more.
     fn end_shortage(&mut self, now: Instant) {
-        if let Some(shortage) = self.shortage.take() {
+        if let Some(shortage) = self.shortage.take()
+            && shortage.told
+        {
             info!(
-                "accepting again after {:.1} s, {} newcomers were turned away",
+                "nobody waits to be accepted any more, after {:.1} s; turned away: {}",
                 now.duration_since(shortage.since).as_secs_f64(),
                 shortage.turned_away
             );
         }
-        if self.reserve.is_none() {
-            self.reserve = open_reserve();
-        }
     }
+}
+
+/// What one `accept` came to.
+enum Attempt {
+    Newcomer(TcpStream, SocketAddr),
+    /// Nobody is there, which is noted, or only an error about one newcomer was.
+    Again,
+    /// The system has no descriptor, or no memory.
+    Short(io::Error),
 }
 
 /// A spare descriptor, to be closed when there is no other to accept with.
@@ -308,7 +387,7 @@ fn is_about_one(error: &io::Error) -> bool {
 
 /// A listening socket with all that its connections are to inherit.
 ///
-/// On Linux an accepted socket inherits the listener's options, so they are set here once instead
+/// On Linux and the BSDs an accepted socket inherits the listener's options, so they are set here once instead
 /// of with a system call or four for each connection. `TCP_NODELAY`, because a turn's bytes leave in
 /// one write and waiting for more (Nagle's algorithm) could only delay them. Keepalive, because a
 /// peer whose machine was switched off says nothing, and neither do we in a silent room.
@@ -317,12 +396,9 @@ fn listen(
     with_ipv4: bool,
     keepalive: Option<Duration>,
 ) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(addr),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    if addr.is_ipv6() {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() && addr.ip().is_unspecified() {
         socket.set_only_v6(!with_ipv4)?;
     }
     socket.set_tcp_nodelay(true)?;
@@ -350,6 +426,40 @@ fn listen(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::SockRef;
+    use std::net::TcpStream;
+
+    #[test]
+    fn an_accepted_socket_has_its_options_from_the_listener() {
+        for keepalive in [None, Some(Duration::from_secs(40))] {
+            let any_port = "127.0.0.1:0".parse().unwrap();
+            let listener = listen(any_port, false, keepalive).unwrap();
+            assert!(SockRef::from(&listener).reuse_address().unwrap());
+            let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            let accepted = SockRef::from(&accepted);
+            assert!(accepted.tcp_nodelay().unwrap());
+            assert_eq!(accepted.keepalive().unwrap(), keepalive.is_some());
+            if let Some(silence) = keepalive {
+                assert_eq!(accepted.tcp_keepalive_time().unwrap(), silence);
+                let probing = accepted.tcp_keepalive_interval().unwrap()
+                    * accepted.tcp_keepalive_retries().unwrap();
+                assert_eq!(probing, silence);
+            }
+        }
+    }
+
+    #[test]
+    fn hundreds_can_connect_before_anybody_is_accepted() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), false, None).unwrap();
+        let addr = listener.local_addr().unwrap();
+        // Over a full backlog a connection attempt is dropped and repeated after a second.
+        let timeout = Duration::from_millis(900);
+        let peers: Result<Vec<_>, _> = (0..400)
+            .map(|_| TcpStream::connect_timeout(&addr, timeout))
+            .collect();
+        assert!(peers.is_ok(), "{peers:?}");
+    }
 
     #[test]
     fn the_ipv6_wildcard_leaves_ipv4_to_whoever_asked_for_it() {

@@ -9,7 +9,7 @@
 //! fan_out       one write of all that was said in this turn to each member
 //! expire        act on the deadlines that have passed
 //! close_marked  remove whom the turn has marked
-//! take_signals  stop, if that was asked: what came before the request is relayed by now
+//! take_signals  stop, if that was asked
 //! accept        newcomers, into slots that are free by now
 //! finish_drain  if stopping: is everything delivered?
 //! ```
@@ -33,6 +33,7 @@ mod timers;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
+use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,12 @@ const FIRST_LISTENER: Token = Token(usize::MAX - 1);
 /// How many events one poll fetches. More than that wait for the next turn, and nobody starves: epoll
 /// hands them out in the order in which they became ready.
 const EVENTS: usize = 1024;
+
+/// A newcomer that is late, but has sent something that waits for its turn, gets this much more.
+const PUT_OFF: Duration = Duration::from_millis(100);
+
+/// How long after one warning about refusals the next one is worth another.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a connection's events are about. Urgent data is among it where the system tells, because a
 /// read stops early at it.
@@ -157,8 +164,8 @@ pub struct Server {
     phase: Phase,
     drain: Duration,
     started: Instant,
-    /// How many newcomers were refused since the relay became full, while it is.
-    refused_while_full: Option<u64>,
+    /// When the log was last told that the relay is full.
+    warned_full: Option<Instant>,
 }
 
 /// Where a server is in its life.
@@ -167,6 +174,9 @@ enum Phase {
     Running,
     /// It was asked to stop, and delivers what is queued.
     Draining {
+        /// What has come by then is still relayed, if reading it takes so long.
+        hear_until: Instant,
+        /// What is not delivered by then will not be.
         until: Instant,
     },
     Stopped,
@@ -200,7 +210,7 @@ impl Server {
             phase: Phase::Running,
             drain: config.drain,
             started: Instant::now(),
-            refused_while_full: None,
+            warned_full: None,
         })
     }
 
@@ -249,13 +259,13 @@ impl Server {
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
         self.poll(max_wait)?;
         let now = Instant::now();
-        let signalled = self.dispatch(now);
+        let signalled = self.dispatch();
         self.relay.serve_ready(&mut self.scratch);
         self.relay.fan_out();
         self.expire(now);
         if self.relay.close_marked(&mut self.scratch) > 0 {
             // Each has given back a descriptor.
-            self.acceptor.retry(now);
+            self.acceptor.retry();
         }
         if signalled {
             self.take_signals();
@@ -264,20 +274,23 @@ impl Server {
         Ok(self.finish_drain(now))
     }
 
-    /// Asks the server to stop: it accepts nobody any more, takes nothing more to relay, delivers
-    /// what is queued for as long as the configuration allows, and then stops. Asked a second time,
-    /// it stops at once.
+    /// Asks the server to stop: it accepts nobody any more, reads and relays what has come already,
+    /// delivers what is queued for as long as the configuration allows, and then stops. Asked a
+    /// second time, it stops at once.
     pub fn stop(&mut self, asked_by: &str) {
         if self.phase != Phase::Running {
             info!("{asked_by} while stopping: stopping at once");
             self.phase = Phase::Stopped;
             return;
         }
-        let until = after(Instant::now(), self.drain);
-        self.phase = Phase::Draining { until };
+        let now = Instant::now();
+        let until = after(now, self.drain);
+        self.phase = Phase::Draining {
+            hear_until: after(now, self.drain / 2),
+            until,
+        };
         self.timers.set(until, Timer::DrainOver);
         self.acceptor.close();
-        self.relay.stop_hearing();
         let here = self.relay.members();
         match self.relay.behind() {
             0 => info!("{asked_by}: stopping, {here} here, nothing queued"),
@@ -308,31 +321,34 @@ impl Server {
     /// How long the poll may wait: not at all while somebody is ready, else until the next deadline,
     /// and for ever if there is none.
     fn timeout(&mut self) -> Option<Duration> {
-        if self.relay.has_ready() || (self.acceptor.has_ready() && !self.acceptor.is_short()) {
+        let is_over = match self.phase {
+            Phase::Running => false,
+            Phase::Draining { .. } => self.relay.is_flushed(),
+            Phase::Stopped => true,
+        };
+        if is_over || self.relay.has_ready() || self.acceptor.has_ready() {
             return Some(Duration::ZERO);
         }
-        let (relay, acceptor, phase) = (&self.relay, &self.acceptor, self.phase);
-        let still_needed = |timer| match timer {
-            Timer::Handshake(id) => relay.awaits_name(id),
-            Timer::AcceptAgain => acceptor.has_ready(),
-            Timer::DrainOver => phase != Phase::Running,
-        };
-        self.timers
-            .sweep(relay.len() - relay.members(), still_needed);
-        let next = self.timers.next(still_needed)?;
+        let (relay, acceptor) = (&self.relay, &self.acceptor);
+        let is_running = self.phase == Phase::Running;
+        let next = self.timers.next(|timer| match timer {
+            Timer::Handshake(id) => is_running && relay.awaits_name(id),
+            Timer::AcceptAgain => acceptor.is_waiting(),
+            Timer::DrainOver => !is_running,
+        })?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     /// Notes what each event says; what is to be done about it is done when the whole batch is known.
-    /// Says whether a signal came. That waits for the end of the turn, so that what had been said
-    /// before a request to stop is still relayed.
-    fn dispatch(&mut self, now: Instant) -> bool {
+    /// Says whether a signal came, which is dealt with at the end of the turn.
+    fn dispatch(&mut self) -> bool {
         let mut signalled = false;
         for event in &self.events {
             match event.token() {
                 SIGNALS => signalled = true,
+                // With n listeners, theirs are the n tokens that end with the first one's.
                 Token(token) if token > FIRST_LISTENER.0 - self.acceptor.len() => {
-                    self.acceptor.note(FIRST_LISTENER.0 - token, now);
+                    self.acceptor.note(FIRST_LISTENER.0 - token);
                 }
                 Token(id) => self.relay.note(ConnId::from(id), readiness(event)),
             }
@@ -357,8 +373,12 @@ impl Server {
     fn expire(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Handshake(id) => self.relay.expire_handshake(id),
-                Timer::AcceptAgain => self.acceptor.retry(now),
+                Timer::Handshake(id) => {
+                    if self.phase == Phase::Running && self.relay.expire_handshake(id) {
+                        self.timers.set(after(now, PUT_OFF), timer);
+                    }
+                }
+                Timer::AcceptAgain => self.acceptor.retry(),
                 // The end of the turn looks at the clock itself.
                 Timer::DrainOver => {}
             }
@@ -367,6 +387,7 @@ impl Server {
 
     /// Takes in newcomers, up to the turn's budget.
     fn accept(&mut self, now: Instant) {
+        let mut may_evict = true;
         for _ in 0..self.relay.limits().accept_budget {
             match self.acceptor.accept(now) {
                 Accepted::Connection(stream, peer) => self.admit(stream, peer, now),
@@ -376,12 +397,14 @@ impl Server {
                     turned_away,
                 } => {
                     self.relay.count_refused(turned_away);
-                    if self.relay.evict_half_closed(&mut self.scratch) {
-                        self.acceptor.retry(now);
-                        continue;
-                    }
                     self.timers.set(retry_at, Timer::AcceptAgain);
-                    return;
+                    // One at a time: under a limit that was lowered, it may not help.
+                    if !mem::take(&mut may_evict)
+                        || !self.relay.evict_half_closed(&mut self.scratch)
+                    {
+                        return;
+                    }
+                    self.acceptor.retry();
                 }
             }
         }
@@ -390,7 +413,7 @@ impl Server {
     /// Gives a newcomer a place, or closes it if there is none.
     fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
         if self.relay.is_full() && !self.relay.evict_half_closed(&mut self.scratch) {
-            return self.refuse(stream, peer);
+            return self.refuse(stream, peer, now);
         }
         let id = self.relay.next_id();
         // Once, for everything, and never again: see the module's "why edge-triggered". Where epoll
@@ -400,38 +423,43 @@ impl Server {
             warn!("refused: {peer}: the system cannot watch one more connection: {error}");
             return self.relay.count_refused(1);
         }
-        if let Some(refused) = self.refused_while_full.take() {
-            info!("room for newcomers again, {refused} were refused");
-        }
         self.relay.insert(stream, peer);
         let deadline = after(now, self.relay.limits().handshake_timeout);
         self.timers.set(deadline, Timer::Handshake(id));
+        let relay = &self.relay;
+        let unnamed = relay.len() - relay.members();
+        self.timers.sweep(unnamed, |timer| match timer {
+            Timer::Handshake(id) => relay.awaits_name(id),
+            Timer::AcceptAgain | Timer::DrainOver => true,
+        });
     }
 
-    /// Turns a newcomer away because the relay is full. Only the first one is worth a warning, or the
-    /// log would tell of nothing else.
-    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+    /// Turns a newcomer away because the relay is full. Only once in a while is that worth a warning,
+    /// or the log would tell of nothing else.
+    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
         // If its name has come already, it is read, for the reason that `close_marked` has.
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
-        let refused = self.refused_while_full.get_or_insert(0);
-        *refused += 1;
-        if *refused == 1 {
-            warn!(
-                "refused: {peer}: all {} places are taken (limit: --max-clients); \
-                 further ones are logged at debug",
-                self.relay.limits().max_clients
-            );
+        let places = self.relay.limits().max_clients;
+        let warned = self.warned_full;
+        if warned.is_none_or(|warned| now.duration_since(warned) >= WARN_AGAIN) {
+            self.warned_full = Some(now);
+            warn!("refused: {peer}: all {places} places are taken (limit: --max-clients)");
         } else {
-            debug!("refused: {peer}");
+            debug!("refused: {peer}: all {places} places are taken (limit: --max-clients)");
         }
     }
 
     /// Ends a drain that has delivered everything or has no more time for it.
     fn finish_drain(&mut self, now: Instant) -> Turn {
+        if let Phase::Draining { hear_until, .. } = self.phase
+            && (!self.relay.has_ready() || now >= hear_until)
+        {
+            self.relay.stop_hearing();
+        }
         match self.phase {
             Phase::Running => return Turn::Running,
-            Phase::Draining { until } if !self.relay.is_flushed() => {
+            Phase::Draining { until, .. } if self.relay.hears() || !self.relay.is_flushed() => {
                 if now < until {
                     return Turn::Running;
                 }
@@ -482,6 +510,27 @@ fn readiness(event: &Event) -> Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_whose_members_are_silent_waits_for_ever() {
+        let endpoint = Endpoint {
+            dialect: crate::wire::Dialect::Chat10,
+            addr: "127.0.0.1:0".parse().unwrap(),
+        };
+        let mut server = Server::bind(&Config::new(vec![endpoint])).unwrap();
+        assert_eq!(server.timeout(), None);
+        let addr = server.local_addrs().unwrap()[0];
+        let mut peer = std::net::TcpStream::connect(addr).unwrap();
+        while server.relay().is_empty() {
+            server.turn(None).unwrap();
+        }
+        assert!(server.timeout().is_some(), "its name is due");
+        io::Write::write_all(&mut peer, b"5         alice").unwrap();
+        while server.relay().members() == 0 {
+            server.turn(None).unwrap();
+        }
+        assert_eq!(server.timeout(), None, "nothing is due any more");
+    }
 
     #[test]
     fn a_listener_that_cannot_be_says_why_and_what_to_do() {

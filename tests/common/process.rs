@@ -1,8 +1,10 @@
 //! The real program as a child process.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, frame};
@@ -23,23 +25,51 @@ pub fn chatloop(args: &[&str]) -> Command {
 /// Runs the program to its end; returns its exit code, standard output and standard error.
 #[track_caller]
 pub fn run(command: &mut Command) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let code = status.code().expect("it exits and is not killed");
-    (
-        code,
-        String::from_utf8(stdout).unwrap(),
-        String::from_utf8(stderr).unwrap(),
-    )
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = lines_of(child.stdout.take().unwrap());
+    let err = lines_of(child.stderr.take().unwrap());
+    let code = exit_code(&mut child);
+    let text = |lines: Receiver<String>| lines.iter().map(|line| line + "\n").collect();
+    (code, text(out), text(err))
+}
+
+/// Waits for a program's end, but not for ever.
+#[track_caller]
+fn exit_code(child: &mut Child) -> i32 {
+    let mut ended: Option<ExitStatus> = None;
+    let start = Instant::now();
+    while ended.is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("the program does not end");
+        }
+        thread::sleep(Duration::from_millis(1));
+        ended = child.try_wait().unwrap();
+    }
+    ended.unwrap().code().expect("it exits and is not killed")
+}
+
+/// A stream's lines as they come, from a thread of their own, so that waiting for one can end.
+fn lines_of(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// A running `chatloop serve`.
 pub struct Relay {
     child: Child,
-    log: Option<BufReader<ChildStderr>>,
+    log: Receiver<String>,
     pub addr: SocketAddr,
     /// The log's lines so far, without their time stamps.
     pub lines: Vec<String>,
@@ -55,17 +85,13 @@ impl Relay {
 
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
         let mut relay = Self {
+            log: lines_of(child.stderr.take().unwrap()),
             child,
-            log: Some(log),
             addr: "127.0.0.1:0".parse().unwrap(),
             lines: Vec::new(),
         };
-        let line = relay.log_line("listens on");
-        let addr = line.split("chat10://").nth(1).unwrap();
-        let addr = addr.split([';', ',', ' ']).next().unwrap();
-        relay.addr = addr.parse().unwrap();
+        relay.addr = listening_on(&relay.log_line("listens on"));
         relay
     }
 
@@ -77,27 +103,21 @@ impl Relay {
     #[track_caller]
     pub fn log_line(&mut self, text: &str) -> String {
         loop {
-            let mut line = String::new();
-            let read = self.log.as_mut().unwrap().read_line(&mut line).unwrap();
-            assert!(
-                read > 0,
-                "no line with {text:?} in the log:\n{}",
-                self.lines.join("\n")
-            );
-            let line = match line.trim_end().split_once("] ") {
+            let Ok(line) = self.log.recv_timeout(PATIENCE) else {
+                panic!(
+                    "no line with {text:?} in the log:\n{}",
+                    self.lines.join("\n")
+                );
+            };
+            let line = match line.split_once("] ") {
                 Some((_, message)) => message.to_owned(),
-                None => line.trim_end().to_owned(),
+                None => line,
             };
             self.lines.push(line.clone());
             if line.contains(text) {
                 return line;
             }
         }
-    }
-
-    /// Closes the reading end of the log.
-    pub fn close_log(&mut self) {
-        self.log = None;
     }
 
     pub fn signal(&self, signal: &str) {
@@ -111,14 +131,9 @@ impl Relay {
     /// Waits for the program's end; returns its exit code and the rest of its log.
     #[track_caller]
     pub fn wait(&mut self) -> (i32, String) {
-        let mut rest = String::new();
-        self.log
-            .as_mut()
-            .unwrap()
-            .read_to_string(&mut rest)
-            .unwrap();
-        let status = self.child.wait().unwrap();
-        (status.code().expect("it exits and is not killed"), rest)
+        let code = exit_code(&mut self.child);
+        let rest: Vec<_> = self.log.iter().collect();
+        (code, rest.join("\n"))
     }
 
     /// A client that blocks.
@@ -146,12 +161,18 @@ impl Drop for Relay {
     }
 }
 
+/// The first address of a start line.
+pub fn listening_on(line: &str) -> SocketAddr {
+    let addr = line.split("chat10://").nth(1).unwrap();
+    addr.split([';', ',', ' ']).next().unwrap().parse().unwrap()
+}
+
 /// Polls for something that no event tells, such as another process's state.
 #[track_caller]
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }

@@ -51,6 +51,13 @@ impl Script {
         self
     }
 
+    /// The next reads return these bytes one by one, as reads do at urgent data.
+    pub fn says_byte_by_byte(&self, bytes: impl AsRef<[u8]>) -> &Self {
+        let reads = &mut self.0.borrow_mut().reads;
+        reads.extend(bytes.as_ref().iter().map(|&byte| Ok(vec![byte])));
+        self
+    }
+
     /// A read after that returns the end of the input, and so does every read after it.
     pub fn closes(&self) -> &Self {
         self.0.borrow_mut().reads.push_back(Ok(Vec::new()));
