@@ -1,26 +1,27 @@
 //! A chat relay in one event loop, and a guided tour of non-blocking I/O.
 //!
 //! `chatloop` is the Python `select()` chat server of the well-known socket tutorials, done the way
-//! a server for thousands has to be done: one thread, one [`mio`] poll, no async runtime. The
-//! program is for running; this library is the same code laid out for reading.
+//! a server for thousands has to be done: one thread, one [`mio`] poll, no async runtime.
 //!
 //! # Follow the bytes
 //!
-//! A message's way through the relay, and the place that each step is explained:
+//! A message's way through the relay, and the place where each step is explained:
 //!
 //! | step | where |
 //! |---|---|
-//! | A newcomer is accepted, whatever the shortage | `server/listener.rs`, [`server`] |
+//! | A newcomer is accepted, even when descriptors run out | `server/listener.rs` |
 //! | Its socket is registered once, for reading and writing | [`server`]: *why edge-triggered* |
 //! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note) |
-//! | It is read into the loop's one scratch buffer, its share and no more | `relay/connection.rs` |
+//! | It is read into the loop's one scratch buffer, up to its budget | `relay/connection.rs` |
 //! | Frames are taken out of the scratch buffer where they lie | [`wire::Decoder`] |
-//! | The first frame is its name, each later one is appended to the turn's broadcast | `relay/broadcast.rs` |
-//! | At the end of the turn each member is written to, once | [`relay`]: *why one write a turn* |
-//! | What a socket does not take stays, in one copy for all | `relay/backlog.rs`, `relay/send_queue.rs` |
-//! | An event says that it is writable: its queue goes first | [`relay`]: *why nobody waits for anybody* |
-//! | Who has to go is closed after that | [`relay`]: *why close late* |
-//! | And then newcomers are accepted again | [`server`]: *why accept last* |
+//! | The first is its name; each later one is appended to the turn's broadcast | `relay/broadcast.rs` |
+//! | At the end of the turn each member is written to, once | [`relay`]: *why one write a turn*, `relay/delivery.rs` |
+//! | What a socket does not take stays, in one copy for all | [`relay`]: *the backlog*, `relay/send_queue.rs` |
+//! | An event says that it is writable: what is queued goes first | [`relay`]: *why nobody waits for anybody* |
+//! | Marked connections are closed | [`relay`]: *why close late* |
+//! | Newcomers are accepted last | [`server`]: *why accept last* |
+//!
+//! The modules behind the file names are private; `cargo doc --document-private-items` shows them.
 //!
 //! # The layers, in reading order
 //!

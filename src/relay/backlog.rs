@@ -5,24 +5,11 @@ use std::collections::VecDeque;
 /// The bytes of a chunk. It is also about the most that one slice of a gathered write carries.
 const CHUNK: usize = 64 * 1024;
 
-/// The room's stream from the place of the member that is furthest behind to its end.
-///
-/// Every byte ever said has a position in the room's stream, counted from the relay's start. A
-/// member that could not take all of a turn is a *reader* here: a position, nothing more. A hundred
-/// members that stopped reading are a hundred positions in one copy of what was said, and to say
-/// something more costs the same one append.
-///
-/// ```text
-///            base                                                     end
-///             │        ┌─ reader          reader ─┐                    │
-///             ▼        ▼                          ▼                    ▼
-///   said and ░▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓
-///   gone          chunk           chunk          chunk        last chunk
-///               1 reader        0 readers       1 reader
-/// ```
+/// The room's stream from the place of the member that is furthest behind to its end: see "the
+/// backlog" in the relay's documentation.
 ///
 /// Each chunk counts the readers that stand in it. When the first chunk has none left it goes; when
-/// nobody is behind at all, everything goes. In a room that keeps up nothing is ever stored here.
+/// nobody is behind at all, everything goes.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// All of them full but the last.

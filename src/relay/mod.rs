@@ -28,21 +28,35 @@
 //!
 //! # The backlog
 //!
-//! Members that are behind hold a position in one shared stream, not a queue of copies each; see
-//! `backlog.rs` and `send_queue.rs`.
+//! Every byte ever said has a position in the room's stream, counted from the relay's start. A member
+//! that could not take all of a turn is a *reader* of that stream: a position, and the spans ahead of
+//! it that it said itself and is not to be sent. A hundred members that stopped reading are a hundred
+//! positions in one copy of what was said, and to say something more costs one append.
+//!
+//! ```text
+//!            base                                                     end
+//!             │        ┌─ reader          reader ─┐                    │
+//!             ▼        ▼                          ▼                    ▼
+//!   said and ░▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓
+//!   gone          chunk           chunk          chunk        last chunk
+//!               1 reader        0 readers       1 reader
+//! ```
+//!
+//! When the last reader has passed a chunk, the chunk is freed. In a room that keeps up nothing is
+//! ever stored here.
 
 mod backlog;
 mod broadcast;
 mod close_reason;
 mod connection;
+mod delivery;
 mod limits;
 mod send_queue;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::mem;
 use std::net::SocketAddr;
-use std::ops::Range;
 
 use log::{debug, info, warn};
 use slab::Slab;
@@ -51,7 +65,7 @@ use crate::wire::FrameError;
 use backlog::Backlog;
 use broadcast::Broadcast;
 use connection::{InputEnd, Outcome, PeerAddr, State, Who};
-use send_queue::SendQueue;
+use delivery::{Delivery, Trouble};
 
 pub use close_reason::{CloseReason, ClosedCounters, Counters};
 pub use connection::{Connection, Ready};
@@ -530,97 +544,6 @@ impl<S: Read + Write> Relay<S> {
             // A port scan, or somebody's health check.
             (_, None) => debug!("left without a name: {who}: {reason}"),
         }
-    }
-}
-
-/// The turn's one walk over the members.
-struct Delivery<'a> {
-    said: &'a [u8],
-    backlog: &'a mut Backlog,
-    /// Where the turn begins in the room's stream.
-    start: u64,
-    queue_limit: u64,
-    bytes_out: u64,
-}
-
-/// Why a member did not get its delivery and has to go.
-enum Trouble {
-    TooSlow { behind: u64 },
-    Broken(ErrorKind),
-}
-
-impl<'a> Delivery<'a> {
-    fn new(said: &'a [u8], backlog: &'a mut Backlog, queue_limit: usize) -> Self {
-        let mut delivery = Self {
-            said,
-            start: backlog.end(),
-            backlog,
-            queue_limit: queue_limit as u64,
-            bytes_out: 0,
-        };
-        if delivery.backlog.readers() > 0 {
-            delivery.store();
-        }
-        delivery
-    }
-
-    /// Copies the turn into the backlog, once, because somebody is behind.
-    fn store(&mut self) {
-        if self.backlog.end() == self.start {
-            self.backlog.append(self.said);
-        }
-    }
-
-    /// Delivers all that was said but the part `withheld`, if the connection is one that hears.
-    ///
-    /// A member that is behind gets nothing now: its turn comes when its socket has room, and what
-    /// was said meanwhile must not overtake what it has not got yet.
-    fn deliver<S: Read + Write>(
-        &mut self,
-        connection: &mut Connection<S>,
-        withheld: Range<usize>,
-    ) -> Result<(), Trouble> {
-        if !connection.hears() {
-            return Ok(());
-        }
-        if connection.queue.is_none() {
-            let (before, after) = (&self.said[..withheld.start], &self.said[withheld.end..]);
-            if before.is_empty() && after.is_empty() {
-                return Ok(());
-            }
-            let sent = match connection.write(before, after) {
-                Outcome::Done(sent) => sent,
-                Outcome::Blocked => 0,
-                Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
-            };
-            self.bytes_out += sent as u64;
-            if sent == before.len() + after.len() {
-                return Ok(());
-            }
-            self.store();
-            let span = self.span(withheld);
-            let queue = SendQueue::new(self.start, span, sent, self.backlog);
-            connection.queue = Some(Box::new(queue));
-            return Ok(());
-        }
-        let span = self.span(withheld);
-        let Some(queue) = &mut connection.queue else {
-            return Ok(());
-        };
-        if let Some(span) = span {
-            queue.skip(span);
-        }
-        // Only who was behind before this turn can be too far behind: however much was said in it,
-        // who had kept up until now has had no time to take it.
-        match queue.behind(self.backlog) {
-            behind if behind > self.queue_limit => Err(Trouble::TooSlow { behind }),
-            _ => Ok(()),
-        }
-    }
-
-    /// A part of what was said, as positions in the room's stream.
-    fn span(&self, part: Range<usize>) -> Option<Range<u64>> {
-        (!part.is_empty()).then(|| self.start + part.start as u64..self.start + part.end as u64)
     }
 }
 
