@@ -48,9 +48,6 @@ impl<'a> Delivery<'a> {
     }
 
     /// Delivers all that was said but the part `withheld`, if the connection is one that hears.
-    ///
-    /// A member that is behind gets nothing now: its turn comes when its socket has room, and what
-    /// was said meanwhile must not overtake what it has not got yet.
     pub(super) fn deliver<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
@@ -59,39 +56,50 @@ impl<'a> Delivery<'a> {
         if !connection.hears() {
             return Ok(());
         }
-        if connection.queue.is_none() {
-            let (before, after) = (&self.said[..withheld.start], &self.said[withheld.end..]);
-            if before.is_empty() && after.is_empty() {
-                return Ok(());
-            }
-            let sent = match connection.write(before, after) {
-                Outcome::Done(sent) => sent,
-                Outcome::Blocked => 0,
-                Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
-            };
-            self.bytes_out += sent as u64;
-            if sent == before.len() + after.len() {
-                return Ok(());
-            }
-            self.store();
-            let span = self.span(withheld);
-            let queue = SendQueue::new(self.start, span, sent, self.backlog);
-            connection.queue = Some(Box::new(queue));
+        match &mut connection.queue {
+            None => self.write(connection, withheld),
+            Some(queue) => self.queue(queue, withheld),
+        }
+    }
+
+    /// Writes to a member that has kept up; from now on it has a queue if that is not enough.
+    ///
+    /// However much was said in this turn, it is not too far behind yet: it has had no time to take
+    /// it.
+    fn write<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        withheld: Range<usize>,
+    ) -> Result<(), Trouble> {
+        let (before, after) = (&self.said[..withheld.start], &self.said[withheld.end..]);
+        if before.is_empty() && after.is_empty() {
             return Ok(());
         }
-        let span = self.span(withheld);
-        let Some(queue) = &mut connection.queue else {
-            return Ok(());
+        let sent = match connection.write(before, after) {
+            Outcome::Done(sent) => sent,
+            Outcome::Blocked => 0,
+            Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
         };
-        if let Some(span) = span {
-            queue.skip(span);
+        self.bytes_out += sent as u64;
+        if sent < before.len() + after.len() {
+            self.store();
+            let own = self.span(withheld);
+            let queue = SendQueue::new(self.start, own, sent, self.backlog);
+            connection.queue = Some(Box::new(queue));
         }
-        // Only who was behind before this turn can be too far behind: however much was said in it,
-        // who had kept up until now has had no time to take it.
-        match queue.behind(self.backlog) {
-            behind if behind > self.queue_limit => Err(Trouble::TooSlow { behind }),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// Leaves what was said to a queue that is already there: it must not overtake what is in it.
+    fn queue(&self, queue: &mut SendQueue, withheld: Range<usize>) -> Result<(), Trouble> {
+        if let Some(own) = self.span(withheld) {
+            queue.skip(own);
         }
+        let behind = queue.behind(self.backlog);
+        if behind > self.queue_limit {
+            return Err(Trouble::TooSlow { behind });
+        }
+        Ok(())
     }
 
     /// A part of what was said, as positions in the room's stream.
