@@ -74,9 +74,8 @@ pub(crate) struct ServeArgs {
 
     /// Most connections at once [default: as many as the open-file limit allows]
     ///
-    /// When the relay is full, a member that has closed its sending side is dropped for a newcomer,
-    /// the longest connected first; if there is none, the newcomer is refused by closing it. The
-    /// open-file limit is raised as far as the system lets us (`ulimit -Hn`), and the relay needs a
+    /// One more is refused by closing it, unless there is a member that has closed its sending side
+    /// and has not been written to since: it may be gone, and is dropped instead. The open-file limit is raised as far as the system lets us (`ulimit -Hn`), and the relay needs a
     /// few descriptors for itself; the first log line says how many clients that leaves.
     #[arg(
         long,

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         process::exit(1);
     }));
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve::serve(args),
+        Command::Serve(args) => serve::serve(&args),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error.to_string());

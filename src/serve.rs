@@ -62,31 +62,11 @@ impl fmt::Display for ServeError {
 }
 
 /// Runs a relay until a signal stops it.
-pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, ServeError> {
+pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     start_log(args.log_level);
-    let addrs = args.listen.iter().map(|endpoint| endpoint.addr);
-    if let Some(addr) = addrs
-        .clone()
-        .find(|one| one.port() != 0 && addrs.clone().filter(|other| other == one).count() > 1)
-    {
-        return Err(ServeError::Twice(addr));
-    }
     let limit = descriptors::raise_limit()
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
-    let max_clients = max_clients(args.max_clients, limit, args.listen.len())?;
-    let config = Config {
-        limits: Limits {
-            max_clients,
-            max_name: args.max_name,
-            max_message: args.max_message,
-            queue_limit: args.queue_limit,
-            handshake_timeout: args.handshake_timeout,
-            ..Limits::default()
-        },
-        keepalive: args.keepalive.0,
-        drain: args.drain,
-        listen: args.listen,
-    };
+    let config = config(args, limit)?;
     let mut server = Server::bind(&config).map_err(ServeError::Start)?;
     server
         .handle_signals()
@@ -95,14 +75,39 @@ pub(crate) fn serve(args: ServeArgs) -> Result<ExitCode, ServeError> {
         .local_addrs()
         .map_err(|error| ServeError::Io("cannot tell the listening address", error))?;
     info!(
-        "chatloop {} listens on {}; room for {max_clients} clients (open-file limit {limit})",
+        "chatloop {} listens on {}; room for {} clients (open-file limit {limit})",
         env!("CARGO_PKG_VERSION"),
         Listening(&config.listen, &addrs),
+        config.limits.max_clients,
     );
     server
         .run()
         .map_err(|error| ServeError::Io("the event loop failed", error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the flags ask for, under this limit of open descriptors.
+fn config(args: &ServeArgs, limit: u64) -> Result<Config, ServeError> {
+    let addrs = args.listen.iter().map(|endpoint| endpoint.addr);
+    if let Some(addr) = addrs
+        .clone()
+        .find(|one| one.port() != 0 && addrs.clone().filter(|other| other == one).count() > 1)
+    {
+        return Err(ServeError::Twice(addr));
+    }
+    Ok(Config {
+        limits: Limits {
+            max_clients: max_clients(args.max_clients, limit, args.listen.len())?,
+            max_name: args.max_name,
+            max_message: args.max_message,
+            queue_limit: args.queue_limit,
+            handshake_timeout: args.handshake_timeout,
+            ..Limits::default()
+        },
+        keepalive: args.keepalive.0,
+        drain: args.drain,
+        listen: args.listen.clone(),
+    })
 }
 
 /// Logs to the standard error stream. The flag wins over `RUST_LOG`, which wins over `info`.
@@ -164,4 +169,68 @@ fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+    use std::time::Duration;
+
+    fn config_of(flags: &[&str], limit: u64) -> Result<Config, ServeError> {
+        let Command::Serve(args) =
+            Cli::parse_from([&["chatloop", "serve"], flags].concat()).command;
+        config(&args, limit)
+    }
+
+    #[test]
+    fn every_flag_arrives_where_it_belongs() {
+        let flags = "--listen 127.0.0.1:1 --listen 127.0.0.1:2 --max-clients 3 --max-name 4 \
+                     --max-message 5 --queue-limit 66 --handshake-timeout 7s --keepalive 8s \
+                     --drain 9s";
+        let flags: Vec<_> = flags.split_whitespace().collect();
+        let config = config_of(&flags, 1000).unwrap();
+        let ports: Vec<_> = config.listen.iter().map(|one| one.addr.port()).collect();
+        assert_eq!(ports, [1, 2]);
+        let expected = Limits {
+            max_clients: 3,
+            max_name: 4,
+            max_message: 5,
+            queue_limit: 66,
+            handshake_timeout: Duration::from_secs(7),
+            ..Limits::default()
+        };
+        assert_eq!(config.limits, expected);
+        assert_eq!(config.keepalive, Some(Duration::from_secs(8)));
+        assert_eq!(config.drain, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn without_flags_the_defaults_are_the_librarys() {
+        let config = config_of(&[], 1000).unwrap();
+        let default = Config::new(config.listen.clone());
+        let expected = Limits {
+            max_clients: descriptors::room_for_clients(1000, 1),
+            ..default.limits
+        };
+        assert_eq!(config.limits, expected);
+        assert_eq!(config.keepalive, default.keepalive);
+        assert_eq!(config.drain, default.drain);
+        assert_eq!(config.listen[0].addr, "127.0.0.1:1234".parse().unwrap());
+    }
+
+    #[test]
+    fn more_clients_than_descriptors_are_refused_with_the_number_there_is_room_for() {
+        let room = descriptors::room_for_clients(1000, 1);
+        assert!(config_of(&["--max-clients", &room.to_string()], 1000).is_ok());
+        let error = config_of(&["--max-clients", &(room + 1).to_string()], 1000).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("leaves room for {room};")),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 2);
+    }
 }

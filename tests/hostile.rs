@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::time::Instant;
+
 use chatloop::relay::Limits;
 use common::socket::{End, TestPeer, TestRelay};
-use common::{frame, heard};
+use common::{PATIENCE, frame, heard};
 
 /// Whatever happened before: the room still works.
 #[track_caller]
@@ -113,6 +115,35 @@ fn whoever_is_one_too_many_is_refused_by_closing_it() {
     relay.until("carol to be gone", |relay| relay.members() == 2);
     let _dave = relay.join("dave");
     assert_eq!(relay.counters().refused, 3);
+}
+
+#[test]
+fn a_crowd_that_is_one_too_many_each_is_refused_without_another_event() {
+    let mut relay = TestRelay::with_limits(Limits {
+        max_clients: 1,
+        ..Limits::default()
+    });
+    let _alice = relay.join("alice");
+    let crowd: Vec<_> = (0..200).map(|_| relay.connect()).collect();
+    let start = Instant::now();
+    while relay.counters().refused < crowd.len() as u64 {
+        // All were told of by one edge, and more wait than one turn deals with. A server that forgot
+        // about the others would now wait for as long as it may.
+        relay.server.turn(Some(PATIENCE)).unwrap();
+    }
+    assert!(start.elapsed() < PATIENCE);
+}
+
+#[test]
+fn who_is_refused_after_it_has_given_its_name_gets_a_fin_and_no_reset() {
+    let mut relay = TestRelay::with_limits(Limits {
+        max_clients: 1,
+        ..Limits::default()
+    });
+    let _alice = relay.join("alice");
+    let mut newcomer = relay.connect();
+    newcomer.send(frame("newcomer"));
+    assert_eq!(relay.expect_close(&mut newcomer), End::Fin);
 }
 
 #[test]

@@ -489,6 +489,48 @@ fn a_protocol_error_closes_its_sender_after_what_came_before_it() {
 }
 
 #[test]
+fn who_is_closed_has_its_input_read_first_so_that_closing_does_not_reset() {
+    let mut room = Room::new(Limits {
+        read_budget: 1000,
+        ..Limits::default()
+    });
+    let alice = room.join("alice");
+    alice.stream.says(b"nonsense!!".repeat(1000));
+    room.readable(&alice);
+    room.turn();
+    assert!(alice.stream.is_closed());
+    assert_eq!(alice.stream.unread(), 0);
+
+    // But not for ever.
+    let bob = room.join("bob");
+    bob.stream.says(b"nonsense!!".repeat(10_000));
+    room.readable(&bob);
+    room.turn();
+    assert!(bob.stream.is_closed());
+    assert!(bob.stream.unread() > 0);
+}
+
+#[test]
+fn unfinished_messages_use_up_the_turn_too() {
+    let mut room = Room::new(Limits {
+        read_budget: 1000,
+        turn_budget: 5000,
+        ..Limits::default()
+    });
+    let members: Vec<_> = (0..20).map(|i| room.join(format!("{i}"))).collect();
+    for member in &members {
+        member.stream.read_calls();
+        member.stream.says(&frame(vec![b'x'; 10_000])[..1000]);
+        room.readable(member);
+    }
+    room.turn();
+    let read = members.iter().map(|member| member.stream.read_calls());
+    assert_eq!(read.sum::<usize>(), 5);
+    room.turns();
+    assert!(members.iter().all(|member| member.stream.unread() == 0));
+}
+
+#[test]
 fn names_and_messages_over_their_limits_are_refused_at_the_header() {
     let limits = Limits {
         max_name: 10,

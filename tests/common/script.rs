@@ -90,6 +90,12 @@ impl Script {
         std::mem::take(&mut self.0.borrow_mut().write_calls)
     }
 
+    /// How many bytes it has said that nobody has read.
+    pub fn unread(&self) -> usize {
+        let reads = &self.0.borrow().reads;
+        reads.iter().flatten().map(Vec::len).sum()
+    }
+
     /// How many times it was read since the last look.
     pub fn read_calls(&self) -> usize {
         std::mem::take(&mut self.0.borrow_mut().read_calls)
