@@ -387,10 +387,11 @@ fn is_about_one(error: &io::Error) -> bool {
 
 /// A listening socket with all that its connections are to inherit.
 ///
-/// On Linux and the BSDs an accepted socket inherits the listener's options, so they are set here once instead
-/// of with a system call or four for each connection. `TCP_NODELAY`, because a turn's bytes leave in
-/// one write and waiting for more (Nagle's algorithm) could only delay them. Keepalive, because a
-/// peer whose machine was switched off says nothing, and neither do we in a silent room.
+/// On Linux and the BSDs an accepted socket inherits the listener's options, so they are set here
+/// once instead of with a system call or four for each connection. `TCP_NODELAY`, because a turn's
+/// bytes leave in one write and waiting for more (Nagle's algorithm) could only delay them.
+/// Keepalive, because a peer whose machine was switched off says nothing, and neither do we in a
+/// silent room.
 fn listen(
     addr: SocketAddr,
     with_ipv4: bool,
