@@ -640,6 +640,19 @@ fn an_event_for_a_connection_closed_in_the_same_batch_is_ignored() {
 }
 
 #[test]
+fn who_is_marked_twice_in_a_turn_is_closed_once_for_the_first_reason() {
+    let mut room = room();
+    let (silent, alice) = (room.connect(), room.join("alice"));
+    room.relay.expire_handshake(silent.id);
+    room.relay.expire_handshake(silent.id);
+    room.relay.close_all(&mut room.scratch);
+    assert!(silent.stream.is_closed() && alice.stream.is_closed());
+    let closed = &room.relay.counters().closed;
+    assert_eq!((closed.handshake_timeout, closed.shutdown), (1, 1));
+    assert!(room.relay.is_empty());
+}
+
+#[test]
 fn only_who_has_given_no_name_can_run_out_of_time() {
     let mut room = room();
     let (named, silent, trickling) = (room.join("named"), room.connect(), room.connect());

@@ -58,7 +58,7 @@ use std::io::{Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 
-use log::{debug, info, warn};
+use log::{Level, debug, info, log};
 use slab::Slab;
 
 use crate::wire::FrameError;
@@ -508,42 +508,41 @@ impl<S: Read + Write> Relay<S> {
     /// Closes every connection: the relay stops.
     pub fn close_all(&mut self, scratch: &mut [u8]) {
         for (key, connection) in &mut self.connections {
-            if !matches!(connection.state, State::Closing) {
-                mark(connection, key, CloseReason::Shutdown, &mut self.departures);
-            }
+            mark(connection, key, CloseReason::Shutdown, &mut self.departures);
         }
         self.close_marked(scratch);
     }
 
     /// One line for one end: `left` if the peer went, `closed` if the relay closed it. Where a limit
-    /// was met, the line is a warning and names the flag that sets the limit.
+    /// was met, it names the flag that sets the limit; that is a warning if it cost a member its
+    /// place or its message, or a stranger its name.
     fn log_departure(&self, name: Option<&[u8]>, peer: PeerAddr, reason: &CloseReason) {
         let here = self.members;
         let who = Who { name, peer };
-        match (reason, name) {
-            (CloseReason::SlowConsumer { .. }, _) => {
-                warn!("closed: {who}: {reason} (limit: --queue-limit), {here} here");
+        let (level, flag) = match reason {
+            CloseReason::SlowConsumer { .. } => (Level::Warn, "--queue-limit"),
+            CloseReason::Protocol(FrameError::TooLong { .. }) if name.is_some() => {
+                (Level::Warn, "--max-message")
             }
-            (CloseReason::Protocol(FrameError::TooLong { .. }), Some(_)) => {
-                warn!("closed: {who}: {reason} (limit: --max-message), {here} here");
+            CloseReason::Protocol(FrameError::TooLong { .. }) => (Level::Warn, "--max-name"),
+            CloseReason::HandshakeTimeout => (Level::Info, "--handshake-timeout"),
+            CloseReason::Evicted => (Level::Info, "--max-clients"),
+            CloseReason::Protocol(FrameError::BadHeader(_)) => {
+                return info!("closed: {who}: {reason}, {here} here");
             }
-            (CloseReason::Protocol(FrameError::TooLong { .. }), None) => {
-                warn!("closed: {who}: {reason} (limit: --max-name), {here} here");
+            CloseReason::Shutdown => return debug!("closed: {who}: {reason}"),
+            CloseReason::Eof | CloseReason::TruncatedFrame | CloseReason::Io(_) => {
+                return match name {
+                    Some(_) => info!("left: {who}: {reason}, {here} here"),
+                    // A port scan, or somebody's health check.
+                    None => debug!("left without a name: {who}: {reason}"),
+                };
             }
-            (CloseReason::HandshakeTimeout, _) => {
-                info!("closed: {who}: {reason} (limit: --handshake-timeout), {here} here");
-            }
-            (CloseReason::Evicted, _) => {
-                info!("closed: {who}: {reason} (limit: --max-clients), {here} here");
-            }
-            (CloseReason::Protocol(FrameError::BadHeader(_)), _) => {
-                info!("closed: {who}: {reason}, {here} here");
-            }
-            (CloseReason::Shutdown, _) => debug!("closed: {who}: {reason}"),
-            (_, Some(_)) => info!("left: {who}: {reason}, {here} here"),
-            // A port scan, or somebody's health check.
-            (_, None) => debug!("left without a name: {who}: {reason}"),
-        }
+        };
+        log!(
+            level,
+            "closed: {who}: {reason} (limit: {flag}), {here} here"
+        );
     }
 }
 
@@ -553,7 +552,8 @@ fn get_mut<S>(connections: &mut Slab<Connection<S>>, id: ConnId) -> Option<&mut 
         .filter(|connection| connection.generation == id.generation())
 }
 
-/// Marks a connection: from now on it neither speaks nor hears, at the end of the turn it goes.
+/// Marks a connection: from now on it neither speaks nor hears, at the end of the turn it goes. The
+/// first reason stands.
 fn mark<S>(
     connection: &mut Connection<S>,
     key: usize,
@@ -562,7 +562,8 @@ fn mark<S>(
 ) {
     let name = match mem::replace(&mut connection.state, State::Closing) {
         State::Registered { name, .. } => Some(name),
-        State::AwaitingName | State::Closing => None,
+        State::AwaitingName => None,
+        State::Closing => return,
     };
     departures.push(Departure { key, name, reason });
 }
