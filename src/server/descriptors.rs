@@ -18,15 +18,9 @@ pub fn raise_limit() -> io::Result<u64> {
     rlimit::increase_nofile_limit(u64::MAX)
 }
 
-/// How many clients fit a descriptor limit, beside this many listeners.
+/// How many clients fit a descriptor limit, beside this many listeners and the relay's own needs.
 #[must_use]
 pub fn room_for_clients(limit: u64, listeners: usize) -> usize {
-    let room = limit.saturating_sub(needed_beside_clients(listeners));
+    let room = limit.saturating_sub(OWN + listeners as u64);
     usize::try_from(room).unwrap_or(usize::MAX)
-}
-
-/// The descriptors that a relay with this many listeners needs beside its clients'.
-#[must_use]
-pub fn needed_beside_clients(listeners: usize) -> u64 {
-    OWN + listeners as u64
 }
