@@ -204,7 +204,7 @@ mod tests {
         ) {
             let mut backlog = Backlog::default();
             let mut queue: Option<SendQueue> = None;
-            let (mut expected, mut sent) = (Vec::new(), Vec::new());
+            let (mut expected, mut sent) = (Vec::<u8>::new(), Vec::<u8>::new());
             let mut steps = steps.into_iter().cycle();
             for (turn, (before, own, after)) in turns.into_iter().enumerate() {
                 let start = backlog.end();
