@@ -1,5 +1,6 @@
 //! The command line: what each flag is called, takes and means.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -25,6 +26,13 @@ pub(crate) enum Command {
         after_long_help = SERVE_EPILOGUE
     )]
     Serve(ServeArgs),
+
+    /// Join the chat of a relay, from a terminal or in a pipe
+    #[command(
+        after_help = "/quit or Ctrl-D leaves. `--help` has the keys, pipes, examples and exit codes.",
+        after_long_help = JOIN_EPILOGUE
+    )]
+    Join(JoinArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -182,6 +190,86 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) log_level: Option<LevelFilter>,
+}
+
+const JOIN_EPILOGUE: &str = "\
+On a terminal, what you type stays in its line while messages arrive above it. Enter sends it,
+Alt-Enter begins another line of the same message; a paste with several lines is one message. The
+other keys are those of Emacs and of shells: Ctrl-A and Ctrl-E, Ctrl-W, Ctrl-K and Ctrl-Y, words with
+Alt, Up and Down for what you said before. /help lists the commands.
+
+In a pipe or from a file, each line of standard input is a message, and at its end, once all is sent,
+the program ends. Each message that is heard is a line `name: message` on standard output, with
+whatever is not plain text escaped; everything else goes to standard error. If only the input is a
+terminal, it is left alone: `chatloop join > log` listens.
+
+A lost connection is made again, sooner or later. What was not sent by then is sent after it, in
+order. Messages of which nobody can know whether they arrived are listed and not sent again.
+
+Examples:
+  chatloop join                                  chat with the relay on this machine
+  chatloop join chat.example.org:1234 -n alice   with that one, as alice
+  echo 'build 17 is done' | chatloop join -n ci  say something and leave
+  chatloop join -n log > chat.log                write down what is said
+  chatloop join -n bot --json | jq -r .message   one JSON object a message
+
+Exit codes:
+  0  left, and all that was said has arrived
+  1  anything not listed here
+  2  usage: a flag that does not exist, or a value that cannot work
+  4  cannot connect: no such host, nobody listens there, no answer
+  5  the connection was lost, or something that was said may not have arrived
+  6  the server does not speak the chat protocol
+A client that a signal ends, ends by that signal, and leaves the terminal as it found it.";
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct JoinArgs {
+    /// The relay's address
+    ///
+    /// An address with a port: `127.0.0.1:1234`, `[::1]:1234` or `chat.example.org:1234`. Of several
+    /// addresses that a name has, the first that answers is taken.
+    #[arg(
+        env = "CHATLOOP_SERVER",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:1234",
+        hide_env = true
+    )]
+    pub(crate) server: String,
+
+    /// The name to join with [default: asked for, or the login name]
+    ///
+    /// On a terminal it is asked for, with the login name offered; otherwise it is the login name.
+    #[arg(short, long, env = "CHATLOOP_NAME", hide_env = true)]
+    pub(crate) name: Option<OsString>,
+
+    /// Do not show when messages came
+    #[arg(long)]
+    pub(crate) no_time: bool,
+
+    /// End when the connection is lost instead of connecting again
+    #[arg(long)]
+    pub(crate) no_reconnect: bool,
+
+    /// In a pipe: go on listening after the end of the input
+    ///
+    /// For a listener that is started without a terminal, too: by systemd, by cron, or with `&` in a
+    /// script it has an input that ends at once.
+    #[arg(long)]
+    pub(crate) stay: bool,
+
+    /// Write each message as a JSON object on a line of its own
+    ///
+    /// With `time` (UTC), `name` and `message`. Of bytes that are not UTF-8, `name_hex` or
+    /// `message_hex` has all in hexadecimal.
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) json: bool,
+
+    /// Write names and messages in exactly the bytes that came
+    ///
+    /// They may hold anything, line feeds and codes that do things to a terminal included.
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 /// After how long a silence to probe a peer, if at all.

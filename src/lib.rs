@@ -57,4 +57,6 @@ pub mod relay;
 
 pub mod server;
 
+pub mod client;
+
 pub mod text;

@@ -1,8 +1,10 @@
 //! The `chatloop` program: see `chatloop --help`.
 
 mod cli;
+mod join;
 mod serve;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic;
 use std::process::{self, ExitCode};
@@ -12,16 +14,24 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| {
+        chatloop::client::give_back();
         complain(&format!("internal error, please report it: {panic}").replace('\n', " "));
         process::exit(1);
     }));
-    let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve::serve(&args),
-    };
-    outcome.unwrap_or_else(|error| {
-        complain(&error.to_string());
-        ExitCode::from(error.exit_code())
-    })
+    match Cli::parse().command {
+        Command::Serve(args) => {
+            serve::serve(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Join(args) => {
+            join::join(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+    }
+}
+
+/// Says why a command failed, for the exit code that says it to programs.
+fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
+    complain(&error.to_string());
+    ExitCode::from(exit_code)
 }
 
 /// Says what went wrong, in one line. There is nobody to tell if that fails too.

@@ -179,8 +179,10 @@ mod tests {
     use std::time::Duration;
 
     fn config_of(flags: &[&str], limit: u64) -> Result<Config, ServeError> {
-        let Command::Serve(args) =
-            Cli::parse_from([&["chatloop", "serve"], flags].concat()).command;
+        let cli = Cli::parse_from([&["chatloop", "serve"], flags].concat());
+        let Command::Serve(args) = cli.command else {
+            panic!("it is `serve`");
+        };
         config(&args, limit)
     }
 

@@ -1,0 +1,92 @@
+//! What the other side's kernel has acknowledged.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// How many bytes the socket between these addresses has taken that the peer's kernel has not
+/// acknowledged; `None` if the system does not tell.
+///
+/// The protocol has no acknowledgements, but TCP does, and a client that is about to leave, or that
+/// has lost its connection, wants to know what they said. The call for it is the ioctl `SIOCOUTQ`
+/// (tcp(7)), which cannot be made without `unsafe`; Linux tells the same number in /proc/net/tcp, in
+/// the column `tx_queue` (proc(5)). The file lists every TCP socket of the machine, so it is read
+/// seldom. A sent FIN counts as one byte.
+pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    let path = if local.is_ipv4() {
+        "/proc/self/net/tcp"
+    } else {
+        "/proc/self/net/tcp6"
+    };
+    let table: io::Result<String> = fs::read_to_string(path);
+    find(&table.ok()?, local, peer)
+}
+
+fn find(table: &str, local: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    let addresses = [in_hex(local), in_hex(peer)];
+    table.lines().find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        if [columns.next()?, columns.next()?] != addresses {
+            return None;
+        }
+        let (tx_queue, _) = columns.nth(1)?.split_once(':')?;
+        u64::from_str_radix(tx_queue, 16).ok()
+    })
+}
+
+/// An address as the table shows it: each four bytes as a number of this machine's byte order.
+fn in_hex(addr: SocketAddr) -> String {
+    let word = |bytes: &[u8]| {
+        let bytes = bytes.try_into().unwrap_or_default();
+        format!("{:08X}", u32::from_ne_bytes(bytes))
+    };
+    let ip: String = match addr.ip() {
+        IpAddr::V4(ip) => word(&ip.octets()),
+        IpAddr::V6(ip) => ip.octets().chunks(4).map(word).collect(),
+    };
+    format!("{ip}:{:04X}", addr.port())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    /// A connection: the client's end and the server's.
+    fn connect(addr: &str) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(addr).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    fn unacknowledged_by(client: &TcpStream) -> Option<u64> {
+        unacknowledged(client.local_addr().unwrap(), client.peer_addr().unwrap())
+    }
+
+    #[test]
+    fn what_the_peers_kernel_has_no_room_for_is_not_acknowledged() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let (mut client, mut server) = connect(addr);
+            assert_eq!(unacknowledged_by(&client), Some(0), "{addr}");
+            client.set_nonblocking(true).unwrap();
+            let mut sent = 0;
+            while let Ok(taken) = client.write(&[b'x'; 16_384]) {
+                sent += taken;
+            }
+            let left = unacknowledged_by(&client).unwrap() as usize;
+            assert!(0 < left && left <= sent, "{left} of {sent}");
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut read = Vec::new();
+            server.read_to_end(&mut read).unwrap();
+            assert_eq!(read.len(), sent);
+            while unacknowledged_by(&client) != Some(0) {}
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_not_there_is_not_known() {
+        let local = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(unacknowledged(local, "127.0.0.1:10".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a typed line asks for.
+
+/// What a typed line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Command<'a> {
+    /// To say this.
+    Say(&'a str),
+    /// To leave.
+    Quit,
+    /// To be told what there is.
+    Help,
+    /// Something that is not known by this name.
+    Unknown(&'a str),
+}
+
+/// What `/help` says.
+pub(super) const HELP: &[&str] = &[
+    "Enter sends the line, Alt-Enter begins another line of the same message",
+    "/me waves    says what you do",
+    "//word       says \"/word\"",
+    "/quit        leaves, and so does Ctrl-D, or Ctrl-C on an empty line",
+    "Up and Down bring back what you said; the other keys are those of Emacs and of shells",
+];
+
+impl<'a> Command<'a> {
+    /// Reads a line. A command is a slash and a word of letters at the very beginning, so that a path
+    /// such as "/etc/hosts" is just something that somebody says.
+    pub(super) fn parse(line: &'a str) -> Self {
+        let Some(rest) = line.strip_prefix('/') else {
+            return Self::Say(line);
+        };
+        if rest.starts_with('/') {
+            return Self::Say(rest);
+        }
+        let word = rest.split([' ', '\n']).next().unwrap_or_default();
+        match word {
+            // The protocol carries it as it is: see `Look::write_message`.
+            "me" if rest.len() > word.len() => Self::Say(line),
+            "quit" => Self::Quit,
+            "help" => Self::Help,
+            // How the tests see that a panic leaves the terminal as it was found.
+            #[cfg(debug_assertions)]
+            "panic" => panic!("you asked for it"),
+            word if !word.is_empty() && word.chars().all(char::is_alphabetic) => {
+                Self::Unknown(&line[..=word.len()])
+            }
+            _ => Self::Say(line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_said_unless_they_begin_with_a_command() {
+        for (line, command) in [
+            ("hello", Command::Say("hello")),
+            (" /quit", Command::Say(" /quit")),
+            ("/quit", Command::Quit),
+            ("/quit now", Command::Quit),
+            ("/help", Command::Help),
+            ("/me waves", Command::Say("/me waves")),
+            ("/me", Command::Unknown("/me")),
+            ("/quitt", Command::Unknown("/quitt")),
+            ("/nick bob", Command::Unknown("/nick")),
+            ("//quit", Command::Say("/quit")),
+            ("//", Command::Say("/")),
+            ("/", Command::Say("/")),
+            ("/ hm", Command::Say("/ hm")),
+            ("/etc/hosts is empty", Command::Say("/etc/hosts is empty")),
+            ("/usr", Command::Unknown("/usr")),
+        ] {
+            assert_eq!(Command::parse(line), command, "{line}");
+        }
+    }
+}

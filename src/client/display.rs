@@ -1,0 +1,366 @@
+//! How a message looks: on a screen, and as a line of output.
+
+use std::io::{self, Write};
+
+use crossterm::queue;
+use crossterm::style::{Attribute, Color, SetAttribute, SetForegroundColor};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::text::{Json, Shown};
+
+/// How messages are written to an output that is no screen, each on one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `name: message`, with what is not plain text escaped.
+    #[default]
+    Plain,
+    /// A JSON object.
+    Json,
+    /// `name: message`, in exactly the bytes that came.
+    Raw,
+}
+
+/// When it is, as shown to whoever looks.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    zone: TimeZone,
+}
+
+impl Clock {
+    /// A clock that shows the time of this zone.
+    #[must_use]
+    pub const fn new(zone: TimeZone) -> Self {
+        Self { zone }
+    }
+
+    fn write_to(&self, out: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
+        write!(out, "{}", now.to_zoned(self.zone.clone()).strftime("%H:%M"))
+    }
+}
+
+/// Appends a message as a line. With a `clock`, the line says when it came.
+///
+/// A JSON object has `name` and `message`, each a string; where bytes are not UTF-8 these have
+/// U+FFFD in their place, and `name_hex` or `message_hex` has all the bytes in hexadecimal. With a
+/// clock it has `time`, in UTC (RFC 3339).
+///
+/// # Errors
+///
+/// None: memory takes it all.
+pub fn write_line(
+    out: &mut Vec<u8>,
+    format: Format,
+    clock: Option<(&Clock, Timestamp)>,
+    name: &[u8],
+    message: &[u8],
+) -> io::Result<()> {
+    if format == Format::Json {
+        out.push(b'{');
+        if let Some((_, now)) = clock {
+            write!(out, "\"time\":\"{now:.3}\",")?;
+        }
+        write_json(out, "name", name)?;
+        out.push(b',');
+        write_json(out, "message", message)?;
+        out.push(b'}');
+    } else {
+        if let Some((clock, now)) = clock {
+            clock.write_to(out, now)?;
+            out.push(b' ');
+        }
+        if format == Format::Raw {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(message);
+        } else {
+            write!(out, "{}: {}", Shown::plain(name), Shown::plain(message))?;
+        }
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+fn write_json(out: &mut Vec<u8>, key: &str, value: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(value);
+    write!(out, "\"{key}\":{}", Json(&text))?;
+    if text.as_bytes() != value {
+        write!(out, ",\"{key}_hex\":\"")?;
+        for byte in value {
+            write!(out, "{byte:02x}")?;
+        }
+        out.push(b'"');
+    }
+    Ok(())
+}
+
+/// Which colours a terminal has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Palette {
+    /// None are wanted (`NO_COLOR`).
+    None,
+    /// The eight that every terminal with colours has.
+    Basic,
+    /// The 256 of xterm.
+    Indexed,
+}
+
+impl Palette {
+    /// A name's colour. The same name has the same one everywhere and always.
+    fn of(self, name: &[u8]) -> Option<Color> {
+        // FNV-1a, since it has to be the same in every version of the program.
+        let hash = name.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        match self {
+            Self::None => None,
+            Self::Basic => Some(pick(&BASIC, hash)),
+            Self::Indexed => Some(Color::AnsiValue(pick(&INDEXED, hash))),
+        }
+    }
+}
+
+/// The basic colours, without black and white, of which one is the background.
+const BASIC: [Color; 6] = [
+    Color::DarkRed,
+    Color::DarkGreen,
+    Color::DarkYellow,
+    Color::DarkBlue,
+    Color::DarkMagenta,
+    Color::DarkCyan,
+];
+
+/// Colours of xterm's cube that are neither too light for a white background nor too dark for a
+/// black one, spread over the hues.
+const INDEXED: [u8; 14] = [
+    32, 35, 38, 66, 99, 106, 133, 136, 141, 161, 166, 168, 172, 203,
+];
+
+fn pick<T: Copy>(from: &[T], hash: u32) -> T {
+    from[hash as usize % from.len()]
+}
+
+/// How things look on a screen: what stands above the line that is being typed.
+///
+/// Each line ends in CR LF, since a terminal in raw mode takes LF for "down" alone.
+#[derive(Clone, Debug)]
+pub struct Look {
+    palette: Palette,
+    /// Whether messages have the time in front.
+    clock: Option<Clock>,
+}
+
+/// What a line that is no message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It is good to know.
+    Info,
+    /// Something is not as it should be.
+    Trouble,
+}
+
+impl Look {
+    /// With a `clock`, messages have the time in front.
+    #[must_use]
+    pub const fn new(palette: Palette, clock: Option<Clock>) -> Self {
+        Self { palette, clock }
+    }
+
+    /// Appends a message. Its first line has the name in front, further ones a bar, so that nobody
+    /// can say a line that looks like somebody else's. A message that begins with "/me " is something
+    /// that its sender does, as XEP-0245 has it.
+    ///
+    /// # Errors
+    ///
+    /// None: memory takes it all.
+    pub fn write_message(
+        &self,
+        out: &mut Vec<u8>,
+        now: Timestamp,
+        name: &[u8],
+        message: &[u8],
+    ) -> io::Result<()> {
+        let indent = if let Some(clock) = &self.clock {
+            queue!(out, SetAttribute(Attribute::Dim))?;
+            clock.write_to(out, now)?;
+            queue!(out, SetAttribute(Attribute::Reset))?;
+            out.push(b' ');
+            "      "
+        } else {
+            ""
+        };
+        let action = message.strip_prefix(b"/me ");
+        if action.is_some() {
+            out.extend_from_slice(b"* ");
+        }
+        self.write_name(out, name)?;
+        out.extend_from_slice(if action.is_some() { b" " } else { b": " });
+        for (index, line) in action
+            .unwrap_or(message)
+            .split(|&byte| byte == b'\n')
+            .enumerate()
+        {
+            if index > 0 {
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(indent.as_bytes());
+                dim(out, "| ")?;
+            }
+            write_shown(out, line)?;
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Appends a line of our own.
+    ///
+    /// # Errors
+    ///
+    /// None: memory takes it all.
+    pub fn write_notice(&self, out: &mut Vec<u8>, kind: Notice, text: &str) -> io::Result<()> {
+        match (kind, self.palette) {
+            (Notice::Info, _) => queue!(out, SetAttribute(Attribute::Dim))?,
+            (Notice::Trouble, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
+            (Notice::Trouble, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
+        }
+        write!(out, "-- {text}")?;
+        queue!(out, SetAttribute(Attribute::Reset))?;
+        out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Appends a name, in bold and its colour.
+    ///
+    /// # Errors
+    ///
+    /// None: memory takes it all.
+    pub fn write_name(&self, out: &mut Vec<u8>, name: &[u8]) -> io::Result<()> {
+        queue!(out, SetAttribute(Attribute::Bold))?;
+        if let Some(colour) = self.palette.of(name) {
+            queue!(out, SetForegroundColor(colour))?;
+        }
+        write_shown(out, name)?;
+        queue!(out, SetAttribute(Attribute::Reset))
+    }
+}
+
+/// Appends text that may be a stranger's, with what is escaped in reverse video.
+pub(super) fn write_shown(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+    let marks = ("\x1b[7m", "\x1b[27m");
+    write!(out, "{}", Shown { bytes, marks })
+}
+
+/// Appends text that is there but not what one looks at.
+pub(super) fn dim(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    queue!(out, SetAttribute(Attribute::Dim))?;
+    out.extend_from_slice(text.as_bytes());
+    queue!(out, SetAttribute(Attribute::Reset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noon() -> Timestamp {
+        "2026-11-21T12:34:56.789Z".parse().unwrap()
+    }
+
+    fn line(format: Format, clock: bool, name: &[u8], message: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let utc = Clock::new(TimeZone::UTC);
+        let clock = clock.then_some((&utc, noon()));
+        write_line(&mut out, format, clock, name, message).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_line_is_one_line_whatever_was_said() {
+        let message = b"a\nb\r\x1b[2J\xff \\o/";
+        assert_eq!(
+            line(Format::Plain, false, b"b\nob", message),
+            b"b\\nob: a\\nb\\r\\u{1b}[2J\\xff \\o/\n"
+        );
+        assert_eq!(
+            line(Format::Raw, false, b"b\nob", message),
+            b"b\nob: a\nb\r\x1b[2J\xff \\o/\n"
+        );
+        assert_eq!(line(Format::Plain, true, b"bob", b"hi"), b"12:34 bob: hi\n");
+    }
+
+    #[test]
+    fn a_json_line_has_every_byte() {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        assert_eq!(
+            text(line(Format::Json, true, "Zoë".as_bytes(), b"a\n\"b\"")),
+            "{\"time\":\"2026-11-21T12:34:56.789Z\",\"name\":\"Zoë\",\"message\":\"a\\n\\\"b\\\"\"}\n"
+        );
+        assert_eq!(
+            text(line(Format::Json, false, b"bob", b"ok\xff")),
+            "{\"name\":\"bob\",\"message\":\"ok\u{fffd}\",\"message_hex\":\"6f6bff\"}\n"
+        );
+    }
+
+    /// What a terminal of this size shows.
+    fn on_screen(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> vt100::Parser {
+        let mut out = Vec::new();
+        write(&mut out).unwrap();
+        let mut terminal = vt100::Parser::new(10.try_into().unwrap(), 40.try_into().unwrap(), 0);
+        terminal.process(&out);
+        terminal
+    }
+
+    #[test]
+    fn further_lines_of_a_message_cannot_pass_for_somebody_elses() {
+        let look = Look::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
+        let forged = b"hi\n12:34 eve: I am bob";
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged));
+        assert_eq!(
+            terminal.screen().contents(),
+            "12:34 bob: hi\n      | 12:34 eve: I am bob"
+        );
+        let look = Look::new(Palette::None, None);
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged));
+        assert_eq!(
+            terminal.screen().contents(),
+            "bob: hi\n| 12:34 eve: I am bob"
+        );
+    }
+
+    #[test]
+    fn actions_read_as_such() {
+        let look = Look::new(Palette::Basic, None);
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/me waves"));
+        assert_eq!(terminal.screen().contents(), "* bob waves");
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/meals"));
+        assert_eq!(terminal.screen().contents(), "bob: /meals");
+    }
+
+    #[test]
+    fn escapes_are_shown_in_reverse_video_and_nothing_else_is() {
+        let look = Look::new(Palette::Indexed, None);
+        let terminal =
+            on_screen(|out| look.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}"));
+        let screen = terminal.screen();
+        assert_eq!(screen.contents(), "bob: \\u{1b}[2Jhm \\u{1b}");
+        let inverse: Vec<_> = (0..40)
+            .filter(|&col| screen.cell(0, col).unwrap().inverse())
+            .collect();
+        assert_eq!(inverse, [5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn names_have_colours_of_their_own_unless_none_are_wanted() {
+        let colour = |palette, name: &str| {
+            let look = Look::new(palette, None);
+            let terminal = on_screen(|out| look.write_message(out, noon(), name.as_bytes(), b"x"));
+            let cell = terminal.screen().cell(0, 0).unwrap();
+            assert!(cell.bold());
+            cell.fgcolor()
+        };
+        assert_eq!(colour(Palette::None, "alice"), vt100::Color::Default);
+        for palette in [Palette::Basic, Palette::Indexed] {
+            assert_ne!(colour(palette, "alice"), vt100::Color::Default);
+            assert_ne!(colour(palette, "alice"), colour(palette, "bob"));
+            assert_eq!(colour(palette, "alice"), colour(palette, "alice"));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The client on a terminal: a line that is being typed, and above it what was said.
+
+use std::io;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use mio::event::Event;
+use mio::{Registry, Token};
+use unicode_width::UnicodeWidthStr;
+
+use super::command::{Command, HELP};
+use super::display::{Look, Notice};
+use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
+use super::line_editor::{Edit, LineEditor};
+use super::screen::{Prompt, Screen};
+use super::stdio::{Sink, Source};
+use super::terminal::Terminal;
+use super::{Ask, ROOM};
+use crate::text::Shown;
+
+/// How many bytes of keys to read at once. A key is a few, a paste can be many.
+const KEYS: usize = 4096;
+
+/// A person at a terminal.
+#[derive(Debug)]
+pub(super) struct Interactive {
+    terminal: Terminal,
+    keyboard: Source,
+    display: Sink,
+    keys: KeyDecoder,
+    /// When an Escape that may be the beginning of something longer counts as one.
+    escape_at: Option<Instant>,
+    editor: LineEditor,
+    screen: Screen,
+    look: Look,
+    /// Whether what is painted is not what it should be.
+    stale: bool,
+}
+
+impl Interactive {
+    /// Takes the terminal. `name` is our own.
+    pub(super) fn start(
+        name: &[u8],
+        look: Look,
+        reflows: bool,
+        registry: &Registry,
+        [input, output]: [Token; 2],
+    ) -> io::Result<Self> {
+        let mut prompt = Prompt {
+            styled: Vec::new(),
+            width: Shown::plain(name).to_string().width() + 2,
+        };
+        look.write_name(&mut prompt.styled, name)?;
+        prompt.styled.extend_from_slice(b"> ");
+        let terminal = Terminal::take()?;
+        let nonblocking = terminal.is_nonblocking();
+        let (rows, cols) = terminal.size();
+        Ok(Self {
+            keyboard: Source::new(terminal.device(), registry, input)?,
+            display: Sink::new(terminal.device(), nonblocking, registry, output)?,
+            terminal,
+            keys: KeyDecoder::default(),
+            escape_at: None,
+            editor: LineEditor::new(),
+            screen: Screen::new(rows, cols, reflows, prompt),
+            look,
+            stale: true,
+        })
+    }
+
+    pub(super) fn note_input(&mut self) {
+        self.keyboard.note();
+    }
+
+    pub(super) fn note_output(&mut self, event: &Event) -> io::Result<()> {
+        self.display.note(event)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.escape_at
+    }
+
+    /// Whether the terminal keeps up.
+    pub(super) fn has_room(&self) -> bool {
+        self.display.pending() < ROOM
+    }
+
+    /// Reads keys, and adds what they ask for to `asked`.
+    pub(super) fn read(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        asked: &mut Vec<Ask>,
+    ) -> io::Result<()> {
+        let mut inputs = Vec::new();
+        if self.escape_at.is_some_and(|at| at <= now) {
+            self.keys.timeout(|input| inputs.push(input));
+            self.escape_at = None;
+        }
+        let mut buf = [0; KEYS];
+        match self.keyboard.read(registry, &mut buf) {
+            Ok(Some(0)) => asked.push(Ask::Vanish),
+            Ok(Some(read)) => {
+                self.keys.feed(&buf[..read], |input| inputs.push(input));
+                self.escape_at = self.keys.is_undecided().then(|| now + ESCAPE_DELAY);
+            }
+            Ok(None) => {}
+            // A terminal that was closed.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => asked.push(Ask::Vanish),
+            Err(error) => return Err(error),
+        }
+        for input in inputs {
+            self.take(input, asked)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input, asked: &mut Vec<Ask>) -> io::Result<()> {
+        match self.editor.feed(input) {
+            Edit::None => return Ok(()),
+            Edit::Changed => {}
+            Edit::Line(line) => match Command::parse(&line) {
+                Command::Say(text) => asked.push(Ask::Say(text.as_bytes().to_vec())),
+                Command::Quit => asked.push(Ask::Leave),
+                Command::Help => {
+                    for line in HELP {
+                        self.notice(Notice::Info, line)?;
+                    }
+                }
+                Command::Unknown(word) => {
+                    let advice = format!(
+                        "there is no command {word}; /help lists them, and /{word} says \"{word}\""
+                    );
+                    self.notice(Notice::Trouble, &advice)?;
+                    self.editor.set(line);
+                }
+            },
+            Edit::Interrupt if self.editor.text().is_empty() => asked.push(Ask::Leave),
+            Edit::Interrupt => {
+                self.editor.discard();
+                self.notice(
+                    Notice::Info,
+                    "not sent; Up brings the line back, Ctrl-C leaves",
+                )?;
+            }
+            Edit::EndOfInput => asked.push(Ask::Leave),
+            Edit::Suspend => {
+                if !Terminal::ask_to_stop()? {
+                    self.notice(
+                        Notice::Info,
+                        "there is no shell that could continue the chat",
+                    )?;
+                }
+            }
+            Edit::Redraw => self.screen.clear(self.display.buffer())?,
+        }
+        self.stale = true;
+        Ok(())
+    }
+
+    /// Shows a message, ours or somebody else's.
+    pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
+        self.screen.erase(self.display.buffer())?;
+        self.stale = true;
+        self.look
+            .write_message(self.display.buffer(), Timestamp::now(), name, message)
+    }
+
+    pub(super) fn notice(&mut self, kind: Notice, text: &str) -> io::Result<()> {
+        self.screen.erase(self.display.buffer())?;
+        self.stale = true;
+        self.look.write_notice(self.display.buffer(), kind, text)
+    }
+
+    /// Paints what has changed, as far as the terminal takes it.
+    pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
+        if self.stale {
+            let (text, cursor) = (self.editor.text(), self.editor.cursor());
+            self.screen.paint(self.display.buffer(), text, cursor)?;
+            self.stale = false;
+        }
+        self.display.flush(registry)
+    }
+
+    /// The terminal has another size.
+    pub(super) fn resize(&mut self) -> io::Result<()> {
+        let (rows, cols) = self.terminal.size();
+        self.screen.resize(self.display.buffer(), rows, cols)?;
+        self.stale = true;
+        Ok(())
+    }
+
+    /// Gives the terminal back and stops the process, until it is continued.
+    pub(super) fn stop(&mut self) -> io::Result<()> {
+        self.write_rest()?;
+        Terminal::stop()
+    }
+
+    /// Takes the terminal again, after others have written on it.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        self.terminal.enter()?;
+        self.screen.restart(self.display.buffer())?;
+        self.resize()
+    }
+
+    /// Takes the typed line away, and writes all there is to write.
+    pub(super) fn write_rest(&mut self) -> io::Result<()> {
+        self.screen.erase(self.display.buffer())?;
+        let rest = self.display.take_pending();
+        self.terminal.write_all(&rest)
+    }
+
+    /// What was typed and not sent.
+    pub(super) fn draft(&self) -> &str {
+        self.editor.text()
+    }
+}

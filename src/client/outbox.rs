@@ -1,0 +1,400 @@
+//! What was said here and is not known to have arrived.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::time::{Duration, Instant};
+
+use crate::wire::{encode_frame, header};
+
+/// How long after a message a close still counts as an answer to it.
+const RIGHT_AFTER: Duration = Duration::from_secs(1);
+
+/// How many frames to hand to the socket at once.
+const FRAMES_A_WRITE: usize = 64;
+
+/// The messages that were said and are not known to have arrived, in order.
+///
+/// A connection can end at any time, and `chat10` has no acknowledgements. So there are two kinds of
+/// messages here, and a lost connection tells them apart:
+///
+/// ```text
+///   sent                                   unsent
+///   [message 4][message 5]                 [mes|sage 6][message 7]
+///    the socket took all of them: each      the socket took none or a part:
+///    may have arrived or not, and is        no server can have relayed them,
+///    handed back as uncertain               so the next connection begins here
+/// ```
+///
+/// TCP knows more than the protocol does: what the server's side has acknowledged has arrived on that
+/// machine. Whoever can find that out says so with [`arrived`](Self::arrived), and `sent` stays short.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    unsent: VecDeque<Message>,
+    /// How much of the first unsent frame the socket has taken, in bytes.
+    begun: usize,
+    /// How many bytes there are in `unsent`.
+    unsent_bytes: usize,
+    sent: VecDeque<Sent>,
+    /// How many bytes of this connection's stream the socket has taken.
+    position: u64,
+    /// How many messages were ever said.
+    said: u64,
+    /// When the longest message of late was sent, and its length in bytes.
+    longest_of_late: Option<(Instant, usize)>,
+}
+
+/// Something that was said.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    frame: Vec<u8>,
+    /// The how-manieth message this is, counted from one. The name that begins a connection is none.
+    number: Option<u64>,
+}
+
+impl Message {
+    /// What was said.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.frame[header::WIDTH..]
+    }
+
+    /// The how-manieth message this is, counted from one.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number.unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+struct Sent {
+    /// Where in this connection's stream the frame ends.
+    end: u64,
+    at: Instant,
+    message: Message,
+}
+
+impl Outbox {
+    /// Adds a message, of at most [`header::MAX_LEN`] bytes.
+    pub fn push(&mut self, payload: &[u8]) {
+        self.said += 1;
+        let message = framed(payload, Some(self.said));
+        self.unsent_bytes += message.frame.len();
+        self.unsent.push_back(message);
+    }
+
+    /// Begins a connection: its first frame is the name.
+    pub fn begin(&mut self, name: &[u8]) {
+        debug_assert!(self.begun == 0 && self.sent.is_empty(), "see `lose`");
+        let name = framed(name, None);
+        self.unsent_bytes += name.frame.len();
+        self.unsent.push_front(name);
+        self.position = 0;
+    }
+
+    /// Ends a connection: returns the messages of which nobody knows whether they have arrived.
+    pub fn lose(&mut self) -> Vec<Message> {
+        self.begun = 0;
+        if self.begins_with_name()
+            && let Some(name) = self.unsent.pop_front()
+        {
+            self.unsent_bytes -= name.frame.len();
+        }
+        self.sent
+            .drain(..)
+            .map(|sent| sent.message)
+            .filter(|message| message.number.is_some())
+            .collect()
+    }
+
+    /// Hands the socket as much as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `stream` reports, but for "would block", which is no error here.
+    pub fn write_to(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE];
+            let mut skip = self.begun;
+            let mut count = 0;
+            for (slice, message) in slices.iter_mut().zip(&self.unsent) {
+                *slice = IoSlice::new(&message.frame[skip..]);
+                skip = 0;
+                count += 1;
+            }
+            match stream.write_vectored(&slices[..count]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(taken) => self.advance(taken, now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the socket has taken this many bytes more.
+    fn advance(&mut self, taken: usize, now: Instant) {
+        self.position += taken as u64;
+        self.begun += taken;
+        let mut end = self.position - self.begun as u64;
+        while let Some(message) = self.unsent.pop_front() {
+            let len = message.frame.len();
+            if len > self.begun {
+                self.unsent.push_front(message);
+                break;
+            }
+            self.begun -= len;
+            self.unsent_bytes -= len;
+            end += len as u64;
+            if message.number.is_some() {
+                self.remember_longest(message.payload().len(), now);
+            }
+            self.sent.push_back(Sent {
+                end,
+                at: now,
+                message,
+            });
+        }
+    }
+
+    fn remember_longest(&mut self, len: usize, now: Instant) {
+        let longer_of_late = self
+            .longest_of_late
+            .is_some_and(|(at, longest)| now.duration_since(at) < RIGHT_AFTER && longest > len);
+        if !longer_of_late {
+            self.longest_of_late = Some((now, len));
+        }
+    }
+
+    /// Notes that all but the last `unacknowledged` bytes of this connection's stream have arrived.
+    pub fn arrived(&mut self, unacknowledged: u64) {
+        let arrived = self.position.saturating_sub(unacknowledged);
+        self.forget(|sent| sent.end <= arrived);
+    }
+
+    /// Takes what was sent before this as arrived, for want of better knowledge.
+    pub fn assume_arrived(&mut self, before: Instant) {
+        self.forget(|sent| sent.at < before);
+    }
+
+    /// Lets go of the first messages that were sent, as long as they have arrived.
+    fn forget(&mut self, has_arrived: impl Fn(&Sent) -> bool) {
+        let arrived = self
+            .sent
+            .iter()
+            .take_while(|sent| has_arrived(sent))
+            .count();
+        self.sent.drain(..arrived);
+    }
+
+    /// Whether there is something that the socket has not taken.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// How many messages the socket has not taken, or not whole.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.unsent.len() - usize::from(self.begins_with_name())
+    }
+
+    fn begins_with_name(&self) -> bool {
+        self.unsent
+            .front()
+            .is_some_and(|first| first.number.is_none())
+    }
+
+    /// How many bytes there are that the socket has not taken, give or take a frame.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// Whether there is something that the socket took and that is not known to have arrived.
+    #[must_use]
+    pub fn has_unacknowledged(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    /// The length in bytes of the longest message that was sent within the last second, if a server
+    /// that closes the connection now may be doing so because of it.
+    #[must_use]
+    pub fn just_sent(&self, now: Instant) -> Option<usize> {
+        let (at, len) = self.longest_of_late?;
+        (now.duration_since(at) < RIGHT_AFTER).then_some(len)
+    }
+}
+
+fn framed(payload: &[u8], number: Option<u64>) -> Message {
+    let mut frame = Vec::with_capacity(header::WIDTH + payload.len());
+    encode_frame(payload, &mut frame);
+    Message { frame, number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A socket that takes so many bytes and then no more.
+    struct Room {
+        left: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Room {
+        fn new(left: usize) -> Self {
+            Self {
+                left,
+                taken: Vec::new(),
+            }
+        }
+    }
+
+    impl Write for Room {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.left);
+            if taken == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.left -= taken;
+            self.taken.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn payloads(messages: &[Message]) -> Vec<&[u8]> {
+        messages.iter().map(Message::payload).collect()
+    }
+
+    #[test]
+    fn the_name_goes_first_and_is_no_message() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"said before there was a connection");
+        outbox.begin(b"alice");
+        assert_eq!(outbox.unsent(), 1);
+        let mut socket = Room::new(15);
+        outbox.write_to(&mut socket, Instant::now()).unwrap();
+        assert_eq!(socket.taken, b"5         alice");
+        assert_eq!(outbox.unsent(), 1);
+        assert!(outbox.lose().is_empty(), "only the name had been sent");
+    }
+
+    #[test]
+    fn a_lost_connection_tells_what_is_uncertain_and_keeps_the_rest_in_order() {
+        let now = Instant::now();
+        let mut outbox = Outbox::default();
+        outbox.begin(b"a");
+        for message in ["one", "two", "three", "four"] {
+            outbox.push(message.as_bytes());
+        }
+        // The name, two messages, and all but the last byte of the third.
+        let mut socket = Room::new(11 + 13 + 13 + 14);
+        outbox.write_to(&mut socket, now).unwrap();
+        let uncertain = outbox.lose();
+        assert_eq!(payloads(&uncertain), [b"one", b"two"]);
+        assert_eq!(uncertain[1].number(), 2);
+        assert_eq!(outbox.unsent(), 2);
+
+        outbox.begin(b"a");
+        let mut socket = Room::new(1000);
+        outbox.write_to(&mut socket, now).unwrap();
+        assert_eq!(socket.taken, b"1         a5         three4         four");
+        assert!(!outbox.has_unsent());
+        assert_eq!(outbox.unsent_bytes(), 0);
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_certain() {
+        let now = Instant::now();
+        let mut outbox = Outbox::default();
+        outbox.begin(b"a");
+        outbox.push(b"one");
+        outbox.push(b"two");
+        outbox.write_to(&mut Room::new(1000), now).unwrap();
+        outbox.arrived(1);
+        assert!(outbox.has_unacknowledged());
+        assert_eq!(payloads(&outbox.lose()), [b"two"]);
+
+        outbox.begin(b"a");
+        outbox.push(b"three");
+        outbox.write_to(&mut Room::new(1000), now).unwrap();
+        outbox.arrived(0);
+        assert!(!outbox.has_unacknowledged());
+        assert!(outbox.lose().is_empty());
+    }
+
+    #[test]
+    fn where_nobody_tells_age_decides() {
+        let start = Instant::now();
+        let mut outbox = Outbox::default();
+        outbox.begin(b"a");
+        outbox.push(b"old");
+        outbox.write_to(&mut Room::new(1000), start).unwrap();
+        let later = start + Duration::from_secs(60);
+        outbox.push(b"new");
+        outbox.write_to(&mut Room::new(1000), later).unwrap();
+        outbox.assume_arrived(later);
+        assert_eq!(payloads(&outbox.lose()), [b"new"]);
+    }
+
+    #[test]
+    fn the_longest_message_of_the_last_second_is_the_suspect() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut outbox = Outbox::default();
+        let mut say = |len: usize, now| {
+            outbox.push(&vec![b'x'; len]);
+            outbox.write_to(&mut Room::new(10_000), now).unwrap();
+            outbox.just_sent(now)
+        };
+        assert_eq!(say(2000, at(0)), Some(2000));
+        assert_eq!(say(5, at(900)), Some(2000));
+        assert_eq!(say(7, at(1000)), Some(7));
+        assert_eq!(outbox.just_sent(at(2000)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn over_any_number_of_lost_connections_each_message_is_sent_or_uncertain(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..200),
+            connections in prop::collection::vec((0..2000_usize, 0..2000_u64), 0..10),
+        ) {
+            let now = Instant::now();
+            let mut outbox = Outbox::default();
+            for message in &messages {
+                outbox.push(message);
+            }
+            // What whole frames each connection brought across, and what was handed back.
+            let (mut whole, mut uncertain) = (Vec::new(), 0);
+            for (room, unacknowledged) in connections.into_iter().chain([(usize::MAX, 0)]) {
+                outbox.begin(b"name");
+                let mut socket = Room::new(room);
+                outbox.write_to(&mut socket, now).unwrap();
+                outbox.arrived(unacknowledged);
+                let mut rest = &socket.taken[..];
+                let mut first = true;
+                let mut decoder = crate::wire::Decoder::new();
+                while let Some(payload) = decoder.decode(&mut rest, 10, 100).unwrap() {
+                    if !first {
+                        whole.push(payload.to_vec());
+                    }
+                    first = false;
+                }
+                for message in outbox.lose() {
+                    uncertain += 1;
+                    let index = message.number() as usize - 1;
+                    prop_assert_eq!(message.payload(), &messages[index][..]);
+                    prop_assert_eq!(message.payload(), &whole[index][..]);
+                }
+            }
+            prop_assert!(uncertain <= messages.len());
+            prop_assert_eq!(whole, messages);
+        }
+    }
+}
