@@ -6,15 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use common::process::{Relay, wait_for};
-
-/// Whether there is a Python to run; says so if there is none.
-fn has_python() -> bool {
-    let found = Command::new("python3").arg("--version").output().is_ok();
-    if !found {
-        common::skip("python3 is not installed");
-    }
-    found
-}
+use common::python::has_python;
 
 struct PythonClient {
     child: Child,

@@ -284,7 +284,7 @@ impl std::error::Error for ClientError {}
 /// Why there is no connection, without the number of the error.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused; nobody listens there".to_owned(),
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::TimedOut => "no answer".to_owned(),
         _ => error.to_string(),
     }
@@ -475,7 +475,7 @@ impl Client {
                     .message(&self.name, &message)
                     .map_err(ClientError::Terminal)?;
                 if !self.link.is_up() {
-                    self.notice(Notice::Info, "this waits until there is a connection")?;
+                    self.notice(Notice::Info, "not sent yet")?;
                 }
             }
             Ask::Leave => return self.leave(now),
@@ -555,7 +555,7 @@ impl Client {
     fn welcome(&self, addr: SocketAddr) -> String {
         let name = Shown::plain(&self.name);
         let help = match self.front {
-            Front::Interactive(_) => "; /help tells the rest, Ctrl-D leaves",
+            Front::Interactive(_) => " (/help for help, Ctrl-D to leave)",
             Front::Filter(_) => "",
         };
         match (self.was_up, self.outbox.unsent()) {
@@ -616,16 +616,18 @@ impl Client {
                 unsent: self.outbox.unsent(),
             });
         }
-        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-        let notice = format!("{loss}{hint}; connecting again in {}", Wait(again_in));
+        let notice = format!("{loss}; connecting again in {}", Wait(again_in));
         self.notice(Notice::Trouble, &notice)?;
+        if let Some(hint) = hint {
+            self.notice(Notice::Trouble, &hint)?;
+        }
         self.tell_uncertain(&uncertain)
     }
 
     /// Why a server may have closed the connection. `chat10` has no words for it.
     fn hint(&self, now: Instant) -> Option<String> {
         self.outbox.just_sent(now).map(|len| {
-            format!("it did so right after a message of {len} bytes, which may be over its limit")
+            format!("that was right after a message of {len} bytes: is it over the server's limit?")
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::wire::{encode_frame, header};
 
 /// How long after a message a close still counts as an answer to it.
-const RIGHT_AFTER: Duration = Duration::from_secs(1);
+const RIGHT_AFTER: Duration = Duration::from_millis(500);
 
 /// How many frames to hand to the socket at once.
 const FRAMES_A_WRITE: usize = 64;
@@ -217,8 +217,8 @@ impl Outbox {
         !self.sent.is_empty()
     }
 
-    /// The length in bytes of the longest message that was sent within the last second, if a server
-    /// that closes the connection now may be doing so because of it.
+    /// The length in bytes of the longest message that was sent just now, if there is one: a server
+    /// that closes the connection may be doing so because of it.
     #[must_use]
     pub fn just_sent(&self, now: Instant) -> Option<usize> {
         let (at, len) = self.longest_of_late?;
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_message_of_the_last_second_is_the_suspect() {
+    fn the_longest_message_of_late_is_the_suspect() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut outbox = Outbox::default();
@@ -354,9 +354,9 @@ mod tests {
             outbox.just_sent(now)
         };
         assert_eq!(say(2000, at(0)), Some(2000));
-        assert_eq!(say(5, at(900)), Some(2000));
-        assert_eq!(say(7, at(1000)), Some(7));
-        assert_eq!(outbox.just_sent(at(2000)), None);
+        assert_eq!(say(5, at(400)), Some(2000));
+        assert_eq!(say(7, at(500)), Some(7));
+        assert_eq!(outbox.just_sent(at(1000)), None);
     }
 
     proptest! {

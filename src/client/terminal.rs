@@ -18,6 +18,8 @@ use signal_hook::low_level::emulate_default_handler;
 const PASTES_MARKED: &[u8] = b"\x1b[?2004h";
 /// No marks, no colours, a cursor that shows.
 const AS_FOUND: &[u8] = b"\x1b[?2004l\x1b[0m\x1b[?25h";
+/// The row after the one with the cursor, and nothing below.
+const NEXT_ROW: &[u8] = b"\r\n\x1b[J";
 
 /// How long a terminal may take nothing before it counts as stuck.
 const PATIENCE: Timespec = Timespec {
@@ -32,7 +34,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 ///
 /// It is in raw mode while this exists, but for the time in which the process is stopped. However
 /// the process ends, it has to leave the terminal as it was: on a return and on a panic that unwinds,
-/// dropping this does it; on a panic that aborts, the hook calls [`give_back`]; signals are events of
+/// dropping this does it; on a panic that aborts, a hook calls [`give_back`]; signals are events of
 /// the loop. What is left is SIGKILL.
 #[derive(Debug)]
 pub(super) struct Terminal {
@@ -92,7 +94,7 @@ impl Terminal {
 
     /// Gives the terminal back and stops until SIGCONT comes.
     pub(super) fn stop() -> io::Result<()> {
-        give_back();
+        restore(b"");
         emulate_default_handler(SIGTSTP)
     }
 
@@ -118,17 +120,23 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        give_back();
+        restore(b"");
     }
 }
 
-/// Gives the terminal back as it was found, if it was taken. May be called at any time, from a panic
-/// hook as well.
+/// Gives the terminal back as it was found, if a client has taken it; for a panic hook, which can say
+/// what happened after that.
 pub fn give_back() {
+    restore(NEXT_ROW);
+}
+
+/// Writes `first`, and gives the terminal back, if it was taken.
+fn restore(first: &[u8]) {
     if TAKEN.swap(false, Ordering::SeqCst) {
+        let mut stdout = io::stdout();
         // If the terminal is gone, there is nobody left to care.
-        let _ = io::stdout().write_all(AS_FOUND);
-        let _ = io::stdout().flush();
+        let _ = stdout.write_all(&[first, AS_FOUND].concat());
+        let _ = stdout.flush();
         let _ = disable_raw_mode();
     }
 }

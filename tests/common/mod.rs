@@ -1,5 +1,6 @@
 //! What the tests share: scripted streams for the relay without sockets, a server driven turn by
-//! turn with its peers in one thread, and the real program as a child process.
+//! turn with its peers in one thread, the real program as a child process or on a terminal, and
+//! servers for it to talk to.
 
 #![allow(
     dead_code,
@@ -7,9 +8,12 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod chat_server;
 pub mod process;
+pub mod python;
 pub mod script;
 pub mod socket;
+pub mod terminal;
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -1,0 +1,139 @@
+//! The other end of a client under test: servers that do what a test says, or nothing at all.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::{PATIENCE, assert_bytes, frame, heard};
+
+/// A server in the test's own thread. It blocks, because the client is a process of its own.
+pub struct ScriptedServer {
+    listener: TcpListener,
+}
+
+impl ScriptedServer {
+    /// On a free port of 127.0.0.1.
+    pub fn new() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Linux ends a wait for a connection by this as well.
+        let listener = Socket::from(listener);
+        listener.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            listener: listener.into(),
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// Waits for a client to connect.
+    #[track_caller]
+    pub fn accept(&self) -> Peer {
+        let (stream, _) = match self.listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("nobody connects"),
+            Err(error) => panic!("accepting failed: {error}"),
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Peer { stream }
+    }
+}
+
+impl Default for ScriptedServer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The server's side of a connection.
+pub struct Peer {
+    pub stream: TcpStream,
+}
+
+impl Peer {
+    /// The client's next bytes are this frame.
+    #[track_caller]
+    pub fn expect_frame(&mut self, payload: impl AsRef<[u8]>) {
+        let expected = frame(payload);
+        let mut got = Vec::with_capacity(expected.len());
+        let read = (&mut self.stream)
+            .take(expected.len() as u64)
+            .read_to_end(&mut got);
+        if let Err(error) = read {
+            let (got, expected) = (got.escape_ascii(), expected.escape_ascii());
+            panic!("reading failed: {error}; got {got}, expected {expected}");
+        }
+        assert_bytes(&got, &expected);
+    }
+
+    /// The client's next bytes are these frames, one after the other.
+    #[track_caller]
+    pub fn expect_frames(&mut self, payloads: &[&str]) {
+        for payload in payloads {
+            self.expect_frame(payload);
+        }
+    }
+
+    /// The client hears a message.
+    #[track_caller]
+    pub fn say(&mut self, name: impl AsRef<[u8]>, message: impl AsRef<[u8]>) {
+        self.send_raw(heard(name, message));
+    }
+
+    /// The client hears these bytes, frames or not.
+    #[track_caller]
+    pub fn send_raw(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// All that the client sends until it closes the connection.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut got = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut got) {
+            panic!("no end: {error}; got {}", got.escape_ascii());
+        }
+        got
+    }
+
+    /// Closes the connection: with a FIN, provided that all the client sent has been read.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    /// Ends the connection with a reset instead of a FIN.
+    pub fn reset(self) {
+        let socket = Socket::from(self.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// An address where connections are refused for as long as this is kept: it is taken, so that no
+/// other test gets it, and nobody listens.
+pub struct Refusal {
+    socket: Socket,
+}
+
+impl Refusal {
+    pub fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&addr.into()).unwrap();
+        Self { socket }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap().as_socket().unwrap()
+    }
+}
+
+impl Default for Refusal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
