@@ -58,6 +58,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook_mio::v1_0::Signals;
+use unicode_segmentation::UnicodeSegmentation;
 
 use display::{Look, Notice};
 use filter::Filter;
@@ -635,7 +636,7 @@ impl Client {
         match &self.front {
             Front::Interactive(_) => {
                 for message in messages.iter().take(UNCERTAIN_SHOWN) {
-                    let text = Shown::plain(message.payload());
+                    let text = beginning(message.payload());
                     self.notice(Notice::Trouble, &format!("may not have arrived: {text}"))?;
                 }
                 if let more @ 1.. = messages.len().saturating_sub(UNCERTAIN_SHOWN) {
@@ -836,6 +837,16 @@ fn watch_signals(poll: &Poll) -> io::Result<WatchedSignals> {
     poll.registry()
         .register(&mut signals, SIGNALS, Interest::READABLE)?;
     Ok(WatchedSignals(signals))
+}
+
+/// Enough of a message for its author to know it again.
+fn beginning(message: &[u8]) -> String {
+    const ENOUGH: usize = 60;
+    let text = Shown::plain(message).to_string();
+    match text.grapheme_indices(true).nth(ENOUGH) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }
 
 /// A wait, as one says it.

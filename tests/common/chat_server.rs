@@ -16,9 +16,22 @@ pub struct ScriptedServer {
 impl ScriptedServer {
     /// On a free port of 127.0.0.1.
     pub fn new() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        Self::listen(listener)
+    }
+
+    /// One whose kernel takes next to nothing that it has not read.
+    pub fn with_small_buffer() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.set_recv_buffer_size(1).unwrap();
+        Self::listen(listener)
+    }
+
+    fn listen(listener: Socket) -> Self {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        listener.bind(&addr.into()).unwrap();
+        listener.listen(16).unwrap();
         // Linux ends a wait for a connection by this as well.
-        let listener = Socket::from(listener);
         listener.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             listener: listener.into(),
@@ -77,6 +90,12 @@ impl Peer {
         for payload in payloads {
             self.expect_frame(payload);
         }
+    }
+
+    /// Waits until something is there to be read, and leaves it there.
+    #[track_caller]
+    pub fn expect_something(&self) {
+        assert_ne!(self.stream.peek(&mut [0]).unwrap(), 0);
     }
 
     /// The client hears a message.

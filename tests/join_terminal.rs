@@ -1,0 +1,619 @@
+//! `chatloop join` on a terminal, as its user sees it.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use common::chat_server::{Peer, Refusal, ScriptedServer};
+use common::heard;
+use common::process::{Relay, chatloop, wait_for};
+use common::python::PythonServer;
+use common::terminal::{Ended, Terminal};
+
+/// A client's command line, with its name and without time stamps.
+fn join(server: impl ToString, name: &str, more: &[&str]) -> Command {
+    let server = server.to_string();
+    let args = ["join", &server, "--name", name, "--no-time"];
+    let mut command = chatloop(&[&args, more].concat());
+    // The emulator cuts rows off when it becomes narrower, as this terminal does.
+    command.env("XTERM_VERSION", "an emulator");
+    command
+}
+
+/// A client on a terminal that has connected, and its server's side.
+fn connected(rows: u16, cols: u16) -> (ScriptedServer, Peer, Terminal) {
+    let server = ScriptedServer::new();
+    let mut terminal = Terminal::run(&join(server.addr(), "me", &[]), rows, cols);
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    terminal.wait_for_text("connected to");
+    terminal.wait_for_text("me> ");
+    (server, peer, terminal)
+}
+
+#[test]
+fn a_message_arrives_above_half_a_line_which_stays_as_it_is() {
+    let (_server, mut peer, mut terminal) = connected(10, 80);
+    terminal.send("half a lin\x1b[D\x1b[D\x1b[D");
+    terminal.wait_for("the cursor in the line", |screen| {
+        screen.cursor_position() == (1, 4 + 7)
+    });
+    peer.say("bob", "hello");
+    peer.say("bob", "are you there?");
+    terminal.wait_for_text("me> half a lin");
+    terminal.wait_for_text("there?");
+    let rows = terminal.rows();
+    assert_eq!(
+        rows[1..],
+        ["bob: hello", "bob: are you there?", "me> half a lin"]
+    );
+    assert_eq!(terminal.cursor(), (3, 4 + 7));
+    terminal.send("X\r");
+    peer.expect_frame("half a Xlin");
+    terminal.wait_for_text("me: half a Xlin");
+    assert_eq!(terminal.rows()[3..], ["me: half a Xlin", "me>"]);
+}
+
+#[test]
+fn long_and_wide_lines_wrap_and_stay_under_what_arrives() {
+    let (_server, mut peer, mut terminal) = connected(12, 20);
+    let typed = "Ünïcode! 你好世界 e\u{301} and more than a row of it 👋";
+    terminal.send(typed);
+    // A wide character does not fit at the end of the first row.
+    let painted = [
+        "me> Ünïcode! 你好世",
+        "界 é and more than a",
+        " row of it 👋",
+    ];
+    let is_painted = |screen: &vt100::Screen| {
+        let rows: Vec<_> = screen.rows(0, 20).collect();
+        let first = rows.iter().position(|row| row.starts_with("me>"));
+        first.is_some_and(|first| {
+            let rows = rows[first..]
+                .iter()
+                .map(|row| row.trim_end().replace("e\u{301}", "é"));
+            rows.take(3).eq(painted)
+        })
+    };
+    terminal.wait_for("three rows", is_painted);
+    peer.say("bob", "this one is longer than a row, too");
+    terminal.wait_for_text("too");
+    terminal.wait_for("three rows again", is_painted);
+    let row = terminal
+        .rows()
+        .iter()
+        .position(|row| row.starts_with("bob: "));
+    assert!(row.is_some());
+    // To the start, a word on, and something typed there.
+    terminal.send("\x01\x1bf!\r");
+    peer.expect_frame(typed.replacen("Ünïcode!", "Ünïcode!!", 1));
+}
+
+#[test]
+fn a_resized_terminal_has_the_line_once_and_all_that_was_said() {
+    let (_server, mut peer, mut terminal) = connected(12, 60);
+    peer.say("bob", "before");
+    terminal.wait_for_text("bob: before");
+    terminal.send("0123456789 0123456789 0123456789");
+    terminal.wait_for_text("0123456789 0123456789 0123456789");
+    for (rows, cols) in [(12, 30), (12, 25), (6, 40), (12, 80)] {
+        terminal.resize(rows, cols);
+        peer.say("bob", format!("at {cols}"));
+        terminal.wait_for_text(&format!("bob: at {cols}"));
+        terminal.wait_for("the whole line", |screen| {
+            let rows: Vec<_> = screen.rows(0, cols).collect();
+            rows.concat()
+                .contains("me> 0123456789 0123456789 0123456789")
+        });
+        let shown = terminal.history().join("\n");
+        assert_eq!(shown.matches("me> ").count(), 1, "{shown}");
+    }
+    let shown = terminal.history();
+    for said in ["before", "at 30", "at 25", "at 40", "at 80"] {
+        assert!(shown.contains(&format!("bob: {said}")), "{said}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_paste_of_several_lines_is_one_message() {
+    let (_server, mut peer, mut terminal) = connected(10, 40);
+    terminal.send("see: ");
+    terminal.paste("one\n\ttwo\nthree\n");
+    terminal.wait_for_text("| three");
+    terminal.send("\r");
+    peer.expect_frame("see: one\n\ttwo\nthree");
+    terminal.wait_for_text("me: see: one\n| \\ttwo\n| three\nme> ");
+    // The same by hand.
+    terminal.send("four\x1b\rfive\r");
+    peer.expect_frame("four\nfive");
+}
+
+#[test]
+fn a_line_too_large_for_the_screen_arrives_whole() {
+    let (_server, mut peer, mut terminal) = connected(5, 30);
+    let text = "0123456789".repeat(20_000);
+    terminal.paste(&text);
+    terminal.wait_for("the end of the paste", |screen| {
+        screen.contents().ends_with("0123456789") && screen.rows(0, 30).all(|row| !row.is_empty())
+    });
+    terminal.send("!\r");
+    peer.expect_frame(text + "!");
+}
+
+#[test]
+fn keys_do_what_they_do_in_a_shell() {
+    let (_server, mut peer, mut terminal) = connected(10, 60);
+    for (typed, sent) in [
+        ("hello wrld\x1b[D\x1b[D\x1b[Do\r", "hello world"),
+        ("one two three\x17\x17\x19\x19\r", "one two threetwo three"),
+        ("abc\x01\x0b\x19x\r", "abcx"),
+        ("\x1b[A\x1b[A\x7f\r", "one two threetwo thre"),
+        ("Zoe\u{301}\x7f\r", "Zo"),
+        ("/me waves\r", "/me waves"),
+        ("//quit\r", "/quit"),
+        ("/etc/hosts\r", "/etc/hosts"),
+    ] {
+        terminal.send(typed);
+        peer.expect_frame(sent);
+    }
+    terminal.wait_for_text("* me waves");
+}
+
+#[test]
+fn escape_alone_is_a_key_and_does_not_swallow_the_next() {
+    let (_server, mut peer, mut terminal) = connected(10, 60);
+    terminal.send("ab cd\x1b");
+    terminal.wait_for_text("ab cd");
+    // That nothing follows is what the client has to see here, and nothing is all that it can see.
+    thread::sleep(Duration::from_millis(300));
+    terminal.send("b\r");
+    peer.expect_frame("ab cdb");
+}
+
+#[test]
+fn a_line_given_up_comes_back_and_an_unknown_command_is_not_lost() {
+    let (_server, mut peer, mut terminal) = connected(10, 70);
+    terminal.send("never mind\x03");
+    terminal.wait_for_text("Up brings the line back");
+    terminal.send("\x1b[A\r");
+    peer.expect_frame("never mind");
+    terminal.send("/nick bob\r");
+    terminal.wait_for_text("no command /nick");
+    terminal.wait_for_text("me> /nick bob");
+    terminal.send("\x01/\r");
+    peer.expect_frame("/nick bob");
+    terminal.send("/help\r");
+    terminal.wait_for_text("/quit");
+}
+
+#[test]
+fn hostile_text_is_shown_and_does_nothing() {
+    let (_server, mut peer, mut terminal) = connected(12, 80);
+    let before = terminal.modes();
+    peer.say(
+        "eve\x1b]0;owned\x07",
+        "\x1b[2J\x1b[?25l\x1b[31mred\r\u{9b}5A\u{202e}evil\u{8}",
+    );
+    peer.send_raw(heard("eve", b"\xff\xfe\0 \\o/"));
+    peer.say("eve", "\nbob: forged");
+    terminal.wait_for_text("forged");
+    let rows = terminal.rows();
+    assert_eq!(
+        rows[1..],
+        [
+            "eve\\u{1b}]0;owned\\u{7}: \\u{1b}[2J\\u{1b}[?25l\\u{1b}[31mred\\r\\u{9b}5A\\u{202e}evil\\",
+            "u{8}",
+            "eve: \\xff\\xfe\\0 \\o/",
+            "eve:",
+            "| bob: forged",
+            "me>",
+        ]
+    );
+    assert_eq!(terminal.modes(), before);
+}
+
+#[test]
+fn a_flood_of_messages_loses_none_and_leaves_the_line_alone() {
+    let (_server, mut peer, mut terminal) = connected(24, 80);
+    terminal.send("still here");
+    terminal.wait_for_text("still here");
+    let flood: Vec<_> = (0..5000)
+        .flat_map(|number| heard("bob", format!("message {number}")))
+        .collect();
+    peer.send_raw(flood);
+    terminal.wait_for_text("message 4999");
+    terminal.wait_for_text("me> still here");
+    let shown = terminal.history();
+    let messages: Vec<_> = shown
+        .iter()
+        .filter(|row| row.starts_with("bob: "))
+        .collect();
+    let expected: Vec<_> = (0..5000)
+        .map(|number| format!("bob: message {number}"))
+        .collect();
+    assert!(messages.into_iter().eq(&expected));
+    terminal.send("\r");
+    peer.expect_frame("still here");
+}
+
+#[test]
+fn what_is_typed_while_there_is_no_connection_is_sent_after_it_in_order() {
+    let (server, mut peer, mut terminal) = connected(24, 80);
+    terminal.send("one\r");
+    peer.expect_frame("one");
+    // What was acknowledged is not in doubt.
+    peer.close();
+    terminal.wait_for_text("the server closed the connection; connecting again in 0.");
+    terminal.send("two\rthree\rhalf");
+    terminal.wait_for_text("me> half");
+    let mut peer = server.accept();
+    peer.expect_frames(&["me", "two", "three"]);
+    terminal.wait_for_text("connected to ");
+    terminal.wait_for_text(" again");
+    terminal.wait_for_text("me> half");
+    terminal.send(" four\r");
+    peer.expect_frame("half four");
+    let shown = terminal.history().join("\n");
+    assert!(!shown.contains("may not have arrived"), "{shown}");
+    assert_eq!(shown.matches("not sent yet").count(), 2, "{shown}");
+}
+
+#[test]
+fn a_line_that_may_not_have_arrived_is_marked_and_not_sent_twice() {
+    let server = ScriptedServer::with_small_buffer();
+    let mut terminal = Terminal::run(&join(server.addr(), "me", &[]), 24, 80);
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    // More than the server's side takes, and less than ours does.
+    terminal.wait_for_text("me> ");
+    let long = "x".repeat(30_000);
+    terminal.paste(&long);
+    terminal.send("\r");
+    peer.expect_something();
+    terminal.wait_for("the line to be sent", |screen| {
+        screen.contents().ends_with("x\nme> ")
+    });
+    terminal.send("short\r");
+    terminal.wait_for_text("me: short");
+    peer.reset();
+    terminal.wait_for_text("the server reset the connection");
+    terminal.wait_for_text("may not have arrived: short");
+    let long = format!("-- may not have arrived: {}...", &long[..60]);
+    assert!(terminal.history().concat().contains(&long));
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    terminal.send("next\r");
+    peer.expect_frame("next");
+}
+
+#[test]
+fn a_server_that_stays_away_can_be_left_with_what_is_unsent() {
+    let (server, mut peer, mut terminal) = connected(24, 80);
+    terminal.send("one\r");
+    peer.expect_frame("one");
+    drop(server);
+    peer.close();
+    terminal.wait_for_text("no connection: connection refused; trying again in ");
+    terminal.send("two\r\x04");
+    terminal.wait_for_text("Ctrl-D once more leaves at once");
+    terminal.send("\x04");
+    assert_eq!(terminal.wait(), Ended::Code(5));
+    let shown = terminal.history().join("\n");
+    assert!(
+        shown.contains("chatloop: left before all was said: one message not sent"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_name_is_asked_for_and_the_login_name_offered() {
+    let server = ScriptedServer::new();
+    let addr = server.addr().to_string();
+    let mut command = chatloop(&["join", &addr]);
+    command.env("LOGNAME", "login");
+    for (typed, name) in [("\n", "login"), ("  Zoë \n", "Zoë")] {
+        let mut terminal = Terminal::run(&command, 10, 60);
+        terminal.wait_for_text("Your name [login]: ");
+        terminal.send(typed);
+        server.accept().expect_frame(name);
+    }
+    // Type-ahead is neither lost nor taken for a part of the name.
+    let mut terminal = Terminal::run(&command, 10, 60);
+    terminal.wait_for_text("Your name");
+    terminal.send("ann\nhello\n");
+    server.accept().expect_frames(&["ann", "hello"]);
+    // No answer, no chat.
+    let mut terminal = Terminal::run(&command, 10, 60);
+    terminal.wait_for_text("Your name");
+    terminal.send("\x04");
+    assert_eq!(terminal.wait(), Ended::Code(0));
+    command.env("CHATLOOP_NAME", "from the environment");
+    let _terminal = Terminal::run(&command, 10, 60);
+    server.accept().expect_frame("from the environment");
+}
+
+#[test]
+fn messages_have_the_local_time_in_front_and_names_their_colours() {
+    let server = ScriptedServer::new();
+    let addr = server.addr().to_string();
+    let mut command = chatloop(&["join", &addr, "-n", "me"]);
+    // The time zone where it is a quarter to when it is o'clock elsewhere.
+    command.env("TZ", "<+1245>-12:45");
+    let mut terminal = Terminal::run(&command, 10, 60);
+    let mut peer = server.accept();
+    peer.say("bob", "hi");
+    terminal.wait_for_text("bob: hi");
+    let row = terminal
+        .rows()
+        .into_iter()
+        .find(|row| row.contains("bob"))
+        .unwrap();
+    let time: Vec<_> = row.split([':', ' ']).take(2).collect();
+    let [hours, minutes] = time[..] else {
+        panic!("{row}");
+    };
+    let there = hours.parse::<u64>().unwrap() * 60 + minutes.parse::<u64>().unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs()
+        / 60
+        + 12 * 60
+        + 45;
+    assert!((now - there) % (24 * 60) <= 1, "{row}");
+    assert!(
+        terminal
+            .output()
+            .windows(5)
+            .any(|bytes| bytes == b"\x1b[38;")
+    );
+
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::run(&command, 10, 60);
+    let mut peer = server.accept();
+    peer.say("bob", "hi");
+    terminal.wait_for_text("bob: hi");
+    terminal.wait_for_text("me> ");
+    assert!(!terminal.output().windows(3).any(|bytes| bytes == b"\x1b[3"));
+}
+
+#[test]
+fn a_dumb_terminal_gets_plain_lines_and_sends_what_its_own_editing_makes() {
+    let server = ScriptedServer::new();
+    let mut command = join(server.addr(), "me", &[]);
+    command.env("TERM", "dumb");
+    let mut terminal = Terminal::run(&command, 10, 60);
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    peer.say("bob\x1b[2J", "hi");
+    terminal.wait_for_text("bob\\u{1b}[2J: hi");
+    terminal.send("hellp\x7fo\n");
+    peer.expect_frame("hello");
+    terminal.send("\x04");
+    assert_eq!(terminal.wait(), Ended::Code(0));
+    assert!(!terminal.output().contains(&0x1b));
+}
+
+/// Each way for a client to end, and what the shell is told.
+#[test]
+fn however_it_ends_the_terminal_is_left_as_it_was_found() {
+    type End = fn(&mut Terminal, &mut Option<Peer>);
+    let ends: [(&str, End, Ended); 10] = [
+        ("/quit", |t, _| t.send("/quit\r"), Ended::Code(0)),
+        ("Ctrl-D", |t, _| t.send("\x04"), Ended::Code(0)),
+        ("Ctrl-C", |t, _| t.send("\x03"), Ended::Code(0)),
+        ("SIGTERM", |t, _| t.signal("TERM"), Ended::Signal("TERM")),
+        ("SIGINT", |t, _| t.signal("INT"), Ended::Signal("INT")),
+        ("SIGHUP", |t, _| t.signal("HUP"), Ended::Signal("HUP")),
+        ("SIGQUIT", |t, _| t.signal("QUIT"), Ended::Signal("QUIT")),
+        ("a panic", |t, _| t.send("/panic\r"), Ended::Code(1)),
+        ("a lost connection", |_, peer| *peer = None, Ended::Code(5)),
+        (
+            "no chat server",
+            |_, peer| {
+                let banner = "220 mail.example.org ESMTP\r\n";
+                peer.as_mut().unwrap().send_raw(banner);
+            },
+            Ended::Code(6),
+        ),
+    ];
+    let server = ScriptedServer::new();
+    for (what, end, ended) in ends {
+        let client = join(server.addr(), "me", &["--no-reconnect"]);
+        let mut command = Command::new("sh");
+        let wait_and_start = "echo up; read line; ulimit -c 0; exec \"$@\"";
+        command.args(["-c", wait_and_start, "sh"]);
+        command.arg(client.get_program()).args(client.get_args());
+        let mut terminal = Terminal::run(&command, 24, 80);
+        terminal.wait_for_text("up");
+        let found = terminal.modes();
+        terminal.send("\n");
+        let mut peer = Some(server.accept());
+        peer.as_mut().unwrap().expect_frame("me");
+        terminal.wait_for_text("me> ");
+        terminal.send("draft");
+        terminal.wait_for_text("me> draft");
+        assert_ne!(terminal.modes(), found, "{what}");
+        if matches!(what, "/quit" | "Ctrl-D" | "Ctrl-C" | "a panic") {
+            terminal.send("\x15");
+        }
+        end(&mut terminal, &mut peer);
+        assert_eq!(terminal.wait(), ended, "{what}");
+        assert_eq!(terminal.modes(), found, "{what}");
+        // The shell's prompt has a row of its own, and what was being typed is not lost.
+        let rows = terminal.rows();
+        assert_eq!(terminal.cursor().1, 0, "{what}: {rows:?}");
+        let typed = rows.iter().any(|row| row == "-- not sent: draft");
+        let kept = !matches!(what, "/quit" | "Ctrl-D" | "Ctrl-C" | "a panic");
+        assert_eq!(typed, kept, "{what}: {rows:?}");
+        if what == "no chat server" {
+            let says = "this port does not speak the chat protocol; it says";
+            assert!(rows.concat().contains(says), "{rows:?}");
+            assert!(
+                rows.concat().contains("220 mail.example.org ESMTP\\r\\n"),
+                "{rows:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_client() {
+    let server = ScriptedServer::new();
+    let client = join(server.addr(), "me", &[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$@\"; :", "sh"]);
+    command.arg(client.get_program()).args(client.get_args());
+    let mut terminal = Terminal::run(&command, 24, 80);
+    let mut peer = server.accept();
+    terminal.wait_for_text("me> ");
+    terminal.send("last words\r");
+    peer.expect_frames(&["me", "last words"]);
+    // The shell leads the session: without it the kernel hangs the terminal up.
+    terminal.signal("KILL");
+    assert_eq!(peer.read_to_end(), b"");
+}
+
+#[test]
+fn a_stopped_client_leaves_the_terminal_to_the_shell_and_comes_back() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        common::skip("bash is not installed");
+        return;
+    }
+    let server = ScriptedServer::new();
+    let client = join(server.addr(), "me", &[]);
+    let mut shell = Command::new("bash");
+    shell.args(["--norc", "--noprofile", "-i"]);
+    shell.env("PS1", "$ ").env("CLIENT", client.get_program());
+    let args: Vec<_> = client.get_args().map(|arg| arg.to_str().unwrap()).collect();
+    let mut terminal = Terminal::run(&shell, 24, 80);
+    terminal.wait_for_text("$ ");
+    terminal.send(format!("\"$CLIENT\" {}\r", args.join(" ")));
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    terminal.wait_for_text("me> ");
+    terminal.send("half a line\x1a");
+    terminal.wait_for_text("Stopped");
+    peer.say("bob", "while you were away");
+    terminal.send("stty -a | grep -o -w -e '-*icanon' -e '-*echo'\r");
+    terminal.wait_for_text("\nicanon\necho\n");
+    terminal.send("fg\r");
+    terminal.wait_for_text("bob: while you were away");
+    terminal.wait_for_text("me> half a line");
+    terminal.send("!\r");
+    peer.expect_frame("half a line!");
+    terminal.send("\x04");
+    terminal.wait_for("the shell's prompt", |screen| {
+        screen.contents().ends_with("$ ")
+    });
+    terminal.send("exit\r");
+    assert_eq!(terminal.wait(), Ended::Code(0));
+}
+
+#[test]
+fn a_client_without_a_shell_does_not_stop() {
+    let (_server, mut peer, mut terminal) = connected(10, 70);
+    terminal.send("\x1a");
+    terminal.wait_for_text("no shell");
+    terminal.send("still here\r");
+    peer.expect_frame("still here");
+}
+
+#[test]
+fn who_cannot_be_reached_is_named_in_one_line() {
+    let refusal = Refusal::new();
+    let addr = refusal.addr();
+    let mut terminal = Terminal::run(&join(addr, "me", &[]), 10, 100);
+    assert_eq!(terminal.wait(), Ended::Code(4));
+    let line = format!(
+        "chatloop: cannot connect to {addr}: connection refused; `chatloop serve` runs a relay"
+    );
+    assert_eq!(terminal.rows(), [line]);
+}
+
+#[test]
+fn output_to_a_file_leaves_the_keyboard_to_the_shell() {
+    let server = ScriptedServer::new();
+    let client = join(server.addr(), "me", &[]);
+    let log = std::env::temp_dir().join(format!("chatloop-test-{}.log", std::process::id()));
+    let mut command = Command::new("sh");
+    command.env("LOG", &log);
+    command.args([
+        "-c",
+        "\"$@\" > \"$LOG\" & read line; echo \"<$line>\"; kill $!",
+        "sh",
+    ]);
+    command.arg(client.get_program()).args(client.get_args());
+    let mut terminal = Terminal::run(&command, 10, 80);
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    peer.say("bob", "hi");
+    wait_for("the log", || {
+        fs::read(&log).is_ok_and(|log| log == b"bob: hi\n")
+    });
+    terminal.send("for the shell\n");
+    terminal.wait_for_text("<for the shell>");
+    terminal.wait();
+    fs::remove_file(log).unwrap();
+}
+
+/// One on a terminal and one of the tutorials' clients, over our relay and over a tutorial's.
+#[test]
+fn two_people_chat_over_the_relay_and_over_a_tutorials_server() {
+    let relay = Relay::start(&[]);
+    let python = PythonServer::start();
+    let servers = [Some(relay.addr), python.as_ref().map(PythonServer::addr)];
+    for addr in servers.into_iter().flatten() {
+        let mut alice = Terminal::run(&join(addr, "alice", &[]), 24, 80);
+        let mut bob = Terminal::run(&join(addr, "bob", &[]), 24, 80);
+        for terminal in [&mut alice, &mut bob] {
+            terminal.wait_for_text("connected to");
+            terminal.wait_for_text("> ");
+        }
+        // That a client has connected does not tell that the server has taken it in.
+        bob.send("half of my ");
+        bob.wait_for_text("bob> half of my ");
+        let mut said = 0;
+        wait_for("bob to hear alice", || {
+            alice.send(format!("hello {said}\r"));
+            said += 1;
+            bob.rows().iter().any(|row| row.starts_with("alice: hello"))
+        });
+        bob.send("answer\r");
+        alice.wait_for_text("bob: half of my answer");
+        alice.send("the end\r");
+        bob.wait_for_text("alice: the end");
+        for terminal in [&mut alice, &mut bob] {
+            terminal.send("\x04");
+            assert_eq!(terminal.wait(), Ended::Code(0));
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_is_one_thread_that_sleeps_while_nothing_happens() {
+    let (_server, mut peer, mut terminal) = connected(10, 60);
+    let status = |what: &str| {
+        let status = fs::read_to_string(format!("/proc/{}/status", terminal.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(status("Threads:"), "1");
+    // The last thing that it does of its own accord is to ask whether its name has arrived. After
+    // that it does nothing: as long as it is asleep at each look, and no look finds that it woke.
+    let mut woke = status("voluntary_ctxt_switches");
+    let mut looks = 0;
+    wait_for("a second of sleep", || {
+        thread::sleep(Duration::from_millis(20));
+        let now = status("voluntary_ctxt_switches");
+        looks = if now == woke { looks + 1 } else { 0 };
+        woke = now;
+        looks == 50
+    });
+    terminal.send("awake\r");
+    peer.expect_frame("awake");
+}
