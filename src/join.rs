@@ -204,7 +204,7 @@ impl Terminal {
             stream
                 .as_fd()
                 .try_clone_to_owned()
-                .map_err(|error| JoinError::Io("cannot use standard input and output", error))
+                .map_err(|error| JoinError::Io("cannot use the standard streams", error))
         };
         let format = match (args.json, args.raw) {
             (true, _) => Format::Json,
@@ -223,6 +223,7 @@ impl Terminal {
                 None
             },
             output: own(&io::stdout())?,
+            notices: own(&io::stderr())?,
             format,
             clock: (timed && !args.no_time).then(|| Clock::new(TimeZone::system())),
             stay: args.stay,

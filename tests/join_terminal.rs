@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use common::python::PythonServer;
 use common::terminal::{Ended, Terminal};
 
 /// A client's command line, with its name and without time stamps.
-fn join(server: impl ToString, name: &str, more: &[&str]) -> Command {
+fn join(server: SocketAddr, name: &str, more: &[&str]) -> Command {
     let server = server.to_string();
     let args = ["join", &server, "--name", name, "--no-time"];
     let mut command = chatloop(&[&args, more].concat());

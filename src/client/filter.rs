@@ -1,6 +1,7 @@
 //! The client in a pipe: each line of input is a message, each message a line of output.
 
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 
 use jiff::Timestamp;
@@ -28,6 +29,7 @@ pub(super) struct Filter {
     stay: bool,
     /// As long as somebody reads it.
     output: Option<Sink>,
+    notices: File,
     format: Format,
     clock: Option<Clock>,
 }
@@ -39,7 +41,9 @@ pub struct Streams {
     pub input: Option<OwnedFd>,
     /// Each message is a line of this.
     pub output: OwnedFd,
-    /// How these lines look.
+    /// Where everything else goes that there is to tell, a line each.
+    pub notices: OwnedFd,
+    /// How the lines of the output look.
     pub format: Format,
     /// With a clock, the lines say when it was.
     pub clock: Option<Clock>,
@@ -64,6 +68,7 @@ impl Filter {
             count: 0,
             stay: streams.stay,
             output: Some(sink.map_err(ClientError::Output)?),
+            notices: streams.notices.into(),
             format: streams.format,
             clock: streams.clock,
         })
@@ -148,6 +153,12 @@ impl Filter {
         };
         let clock = self.clock.as_ref().map(|clock| (clock, Timestamp::now()));
         write_line(output.buffer(), self.format, clock, name, message)
+    }
+
+    /// Tells something that was not heard.
+    pub(super) fn notice(&mut self, text: &str) {
+        // Nobody is there to be told if that fails.
+        let _ = writeln!(self.notices, "chatloop: {text}");
     }
 
     /// Writes what the output takes.

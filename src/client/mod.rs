@@ -51,7 +51,7 @@ mod stdio;
 mod terminal;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -599,7 +599,10 @@ impl Client {
         if let Some(unacknowledged) = self.link.unacknowledged() {
             self.outbox.arrived(unacknowledged);
         }
-        let hint = self.hint(now);
+        let hint = match loss {
+            Loss::CutShort => None,
+            _ => self.hint(now),
+        };
         let uncertain = self.outbox.lose();
         self.uncertain += uncertain.len() as u64;
         self.check = None;
@@ -822,9 +825,8 @@ impl Front {
     fn notice(&mut self, kind: Notice, text: &str) -> Result<(), ClientError> {
         match self {
             Self::Interactive(front) => front.notice(kind, text).map_err(ClientError::Terminal),
-            Self::Filter(_) => {
-                // Nobody is there to be told if that fails.
-                let _ = writeln!(io::stderr(), "chatloop: {text}");
+            Self::Filter(front) => {
+                front.notice(text);
                 Ok(())
             }
         }

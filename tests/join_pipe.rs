@@ -1,0 +1,578 @@
+//! `chatloop join` in a pipe, from a file and into one.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use common::chat_server::{Peer, Refusal, ScriptedServer};
+use common::process::{Relay, chatloop, run, wait_for};
+use common::python::PythonServer;
+use common::{assert_bytes, frame};
+
+/// So many lines are more than every buffer on the way holds together.
+const LINES: usize = 100_000;
+
+fn join(addr: SocketAddr, name: &str, more: &[&str]) -> Command {
+    let addr = addr.to_string();
+    chatloop(&[&["join", &addr, "--name", name], more].concat())
+}
+
+/// A file of this test's own that is gone when the test is over.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: &[u8]) -> Self {
+        let name = format!("chatloop-test-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    fn open(&self) -> File {
+        File::open(&self.0).unwrap()
+    }
+
+    fn rewrite(&self) -> File {
+        File::create(&self.0).unwrap()
+    }
+
+    fn read(&self) -> Vec<u8> {
+        fs::read(&self.0).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A client whose streams are pipes to the test.
+struct Piped {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Piped {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            input: child.stdin.take(),
+            output: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    }
+
+    fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(bytes.as_ref()).unwrap();
+    }
+
+    fn hear(&mut self) -> Vec<u8> {
+        let mut line = Vec::new();
+        self.output.read_until(b'\n', &mut line).unwrap();
+        line
+    }
+
+    /// Ends the input, and waits for the client's end.
+    fn finish(mut self) -> (i32, String) {
+        self.input = None;
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), said)
+    }
+
+    fn status(&self, what: &str) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn numbered_lines() -> String {
+    let lines: Vec<_> = (0..LINES)
+        .map(|number| format!("line number {number}\n"))
+        .collect();
+    lines.concat()
+}
+
+/// What a client in the room writes for these lines of another.
+fn heard_lines(name: &str, lines: &str) -> Vec<u8> {
+    let heard: Vec<_> = lines
+        .lines()
+        .map(|line| format!("{name}: {line}\n"))
+        .collect();
+    heard.concat().into_bytes()
+}
+
+#[test]
+fn something_is_said_and_that_is_all() {
+    let mut relay = Relay::start(&[]);
+    let mut ear = relay.join("ear");
+    let mut client = Piped::start(&mut join(relay.addr, "ci", &[]));
+    client.say("build 17 is done\n");
+    let mut output = Vec::new();
+    let (code, said) = {
+        client.input = None;
+        client.output.read_to_end(&mut output).unwrap();
+        client.finish()
+    };
+    assert_eq!(
+        (code, said),
+        (0, format!("chatloop: connected to {} as ci\n", relay.addr))
+    );
+    assert_bytes(&output, b"");
+    let expected = common::heard("ci", "build 17 is done");
+    let mut got = vec![0; expected.len()];
+    ear.read_exact(&mut got).unwrap();
+    assert_bytes(&got, &expected);
+}
+
+#[test]
+fn a_hundred_thousand_lines_from_a_file_and_from_a_pipe_arrive_in_order() {
+    let lines = numbered_lines();
+    let file = Scratch::new("lines", lines.as_bytes());
+    let log = Scratch::new("log", b"");
+    let mut relay = Relay::start(&[]);
+    // One hears into a file, for as long as its input is open.
+    let mut ear = join(relay.addr, "ear", &[])
+        .stdin(Stdio::piped())
+        .stdout(log.rewrite())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    relay.log_line("joined: \"ear\"");
+
+    let mut from_file = join(relay.addr, "file", &[]);
+    assert_eq!(run(from_file.stdin(file.open())).0, 0);
+    let mut from_pipe = Piped::start(&mut join(relay.addr, "pipe", &[]));
+    from_pipe.say(&lines);
+    assert_eq!(from_pipe.finish().0, 0);
+
+    let expected = [heard_lines("file", &lines), heard_lines("pipe", &lines)].concat();
+    wait_for("all to be heard", || log.read().len() >= expected.len());
+    assert_bytes(&log.read(), &expected);
+    drop(ear.stdin.take());
+    assert_eq!(ear.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_line_is_what_stands_between_line_feeds_and_every_byte_of_it() {
+    let server = ScriptedServer::new();
+    let file = Scratch::new("bytes", b"\n\r\nno \xff UTF-8 \0\n\n  spaces  \nlast");
+    let mut command = join(server.addr(), "me", &[]);
+    let mut client = command.stdin(file.open()).spawn().unwrap();
+    let mut peer = server.accept();
+    let sent = peer.read_to_end();
+    let lines: [&[u8]; 7] = [
+        b"me",
+        b"",
+        b"\r",
+        b"no \xff UTF-8 \0",
+        b"",
+        b"  spaces  ",
+        b"last",
+    ];
+    assert_bytes(&sent, &lines.map(frame).concat());
+    assert_eq!(client.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_empty_input_joins_and_leaves_and_with_stay_listens() {
+    let server = ScriptedServer::new();
+    let mut client = join(server.addr(), "me", &[]).spawn().unwrap();
+    assert_bytes(&server.accept().read_to_end(), &frame("me"));
+    assert_eq!(client.wait().unwrap().code(), Some(0));
+
+    let mut client = Piped::start(&mut join(server.addr(), "me", &["--stay"]));
+    client.input = None;
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    peer.say("bob", "hi");
+    assert_bytes(&client.hear(), b"bob: hi\n");
+}
+
+#[test]
+fn the_output_is_escaped_json_or_raw() {
+    let server = ScriptedServer::new();
+    let (name, message) = (&b"b\"ob"[..], &b"a\\b\n\x1b[2J\xc2\x9b\xff"[..]);
+    for (flags, expected) in [
+        (&[][..], &b"b\"ob: a\\b\\n\\u{1b}[2J\\u{9b}\\xff\n"[..]),
+        (&["--raw"], b"b\"ob: a\\b\n\x1b[2J\xc2\x9b\xff\n"),
+        (
+            &["--json", "--no-time"],
+            b"{\"name\":\"b\\\"ob\",\"message\":\"a\\\\b\\n\\u001b[2J\\u009b\xef\xbf\xbd\",\
+              \"message_hex\":\"615c620a1b5b324ac29bff\"}\n",
+        ),
+    ] {
+        let mut client = Piped::start(&mut join(server.addr(), "me", flags));
+        server.accept().say(name, message);
+        let mut heard = client.hear();
+        while heard.len() < expected.len() {
+            heard.extend(client.hear());
+        }
+        assert_bytes(&heard, expected);
+    }
+
+    let mut client = Piped::start(&mut join(server.addr(), "me", &["--json"]));
+    server.accept().say("bob", "hi");
+    let json: serde_json::Value = serde_json::from_slice(&client.hear()).unwrap();
+    assert_eq!(
+        (json["name"].as_str(), json["message"].as_str()),
+        (Some("bob"), Some("hi"))
+    );
+    let time: jiff::Timestamp = json["time"].as_str().unwrap().parse().unwrap();
+    let age = jiff::Timestamp::now().duration_since(time);
+    assert!((0..3600).contains(&age.as_secs()), "{json}");
+}
+
+/// However the connections are cut, each line arrives once or is reported, in order.
+#[test]
+fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
+    let server = ScriptedServer::with_small_buffer();
+    let lines = numbered_lines();
+    let file = Scratch::new("uncertain", lines.as_bytes());
+    let client = join(server.addr(), "me", &[])
+        .stdin(file.open())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Three connections that end with a reset after so many bytes, and one that takes all.
+    let mut got: Vec<Vec<u8>> = Vec::new();
+    for limit in [1000, 300_000, 5] {
+        let mut peer = server.accept();
+        let mut bytes = vec![0; limit];
+        peer.stream.read_exact(&mut bytes).unwrap();
+        peer.expect_something();
+        peer.reset();
+        got.push(bytes);
+    }
+    got.push(server.accept().read_to_end());
+
+    let output = client.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    assert!(told.ends_with("may not have arrived\n"), "{told}");
+
+    // What has arrived for certain, and what the client says is uncertain, is everything.
+    let mut seen = vec![0; LINES];
+    for bytes in &got {
+        let mut rest = &bytes[..];
+        let mut whole = Vec::new();
+        while let Some((header, after)) = rest.split_at_checked(10) {
+            let len: usize = str::from_utf8(header).unwrap().trim_end().parse().unwrap();
+            let Some((payload, after)) = after.split_at_checked(len) else {
+                break;
+            };
+            whole.push(payload);
+            rest = after;
+        }
+        assert!(whole.is_empty() || whole[0] == b"me");
+        for line in whole.iter().skip(1) {
+            let number = str::from_utf8(line).unwrap().rsplit(' ').next().unwrap();
+            seen[number.parse::<usize>().unwrap()] += 1;
+        }
+    }
+    assert!(seen.iter().all(|&times| times <= 1), "none is sent twice");
+    let uncertain: Vec<_> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("chatloop: lines "))
+        .map(|line| {
+            let numbers: Vec<usize> = line
+                .split(' ')
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            numbers[0] - 1..numbers[1]
+        })
+        .collect();
+    assert!(!uncertain.is_empty(), "{told}");
+    for (number, &times) in seen.iter().enumerate() {
+        let told = uncertain.iter().any(|lines| lines.contains(&number));
+        assert!(times == 1 || told, "line {number} is lost");
+    }
+}
+
+#[test]
+fn a_server_that_takes_nothing_holds_up_the_input_and_memory_stays_small() {
+    let server = ScriptedServer::new();
+    let mut source = Command::new("yes")
+        .arg("a line of some length that is said again and again")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut command = join(server.addr(), "me", &[]);
+    let mut client = command
+        .stdin(source.stdout.take().unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let peer = server.accept();
+    let mut asleep = 0;
+    wait_for("everything to stand still", || {
+        let still = [source.id(), client.id()].map(|id| {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('S')
+        });
+        asleep = if still == [true, true] { asleep + 1 } else { 0 };
+        asleep == 50
+    });
+    let status = fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let most: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(most < 64 * 1024, "{line}");
+    // And it goes on when the server does.
+    let mut taken = vec![0; 20_000_000];
+    (&peer.stream).read_exact(&mut taken).unwrap();
+    source.kill().unwrap();
+    source.wait().unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
+}
+
+#[test]
+fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
+    let mut relay = Relay::start(&["--queue-limit=64MiB"]);
+    let mut slow = Piped::start(&mut join(relay.addr, "slow", &[]));
+    relay.log_line("joined: \"slow\"");
+    let lines = numbered_lines();
+    let mut talker = Piped::start(&mut join(relay.addr, "talker", &[]));
+    talker.say(&lines);
+    assert_eq!(talker.finish().0, 0);
+    relay.log_line("\"talker\" 127.0.0.1:");
+    let expected = heard_lines("talker", &lines);
+    assert!(slow.status("VmHWM:") < 64 * 1024);
+    // It goes on talking although nobody reads what it hears.
+    let mut ear = relay.join("ear");
+    slow.say("not stuck\n");
+    let mut got = vec![0; common::heard("slow", "not stuck").len()];
+    ear.read_exact(&mut got).unwrap();
+    let mut heard = vec![0; expected.len()];
+    slow.output.read_exact(&mut heard).unwrap();
+    assert_bytes(&heard, &expected);
+    assert_eq!(slow.finish().0, 0);
+}
+
+#[test]
+fn when_nobody_reads_the_output_any_more_a_listener_ends_and_a_talker_says_all() {
+    let server = ScriptedServer::new();
+    let mut listener = join(server.addr(), "me", &["--stay"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    // Nothing is written, and it is noticed nevertheless.
+    drop(listener.stdout.take());
+    assert_bytes(&peer.read_to_end(), b"");
+    assert_eq!(listener.wait().unwrap().code(), Some(0));
+
+    let mut talker = join(server.addr(), "me", &[])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(talker.stdout.take());
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    peer.say("bob", "nobody hears this");
+    let mut input = talker.stdin.take().unwrap();
+    input.write_all(b"one\n").unwrap();
+    peer.expect_frame("one");
+    input.write_all(b"two\n").unwrap();
+    peer.expect_frame("two");
+    drop(input);
+    assert_eq!(talker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn every_failure_is_one_line_and_a_code() {
+    let refusal = Refusal::new();
+    let refused = refusal.addr().to_string();
+    for (args, code, says) in [
+        (
+            &["join", &refused][..],
+            4,
+            "connection refused; `chatloop serve` runs a relay",
+        ),
+        (
+            &["join", "no.such.host.invalid:1"],
+            4,
+            "cannot find the address of no.such.host.invalid: ",
+        ),
+        (
+            &["join", "nowhere"],
+            2,
+            "nowhere: not ADDR:PORT; write 127.0.0.1:1234",
+        ),
+        (&["join", "::1:1234"], 2, "[::1]:1234 for IPv6"),
+        (&["join", "127.0.0.1:99999"], 2, "not ADDR:PORT"),
+    ] {
+        let (got, out, err) = run(&mut chatloop(args));
+        assert_eq!((got, out.as_str()), (code, ""), "{args:?}: {err}");
+        assert!(
+            err.starts_with("chatloop: ") && err.contains(says),
+            "{args:?}: {err}"
+        );
+        assert_eq!(err.lines().count(), 1, "{args:?}: {err}");
+    }
+    let (code, _, err) = run(&mut chatloop(&["join", "--json", "--raw"]));
+    assert_eq!(code, 2, "{err}");
+}
+
+/// How a client ends, and its last line, after it has said this and the server has acted. Its input
+/// ends if it has said something.
+fn last_line(
+    server: &ScriptedServer,
+    said: &str,
+    flags: &[&str],
+    act: impl FnOnce(Peer),
+) -> (i32, String) {
+    let mut client = Piped::start(&mut join(server.addr(), "me", flags));
+    if !said.is_empty() {
+        client.say(said);
+        client.input = None;
+    }
+    act(server.accept());
+    let mut told = String::new();
+    let mut stderr = client.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut told).unwrap();
+    let code = client.child.wait().unwrap().code().unwrap();
+    (code, told.lines().last().unwrap().to_owned())
+}
+
+#[test]
+fn what_a_server_does_wrong_is_told() {
+    let server = ScriptedServer::new();
+    let addr = server.addr();
+    let (code, said) = last_line(&server, "", &[], |mut peer| {
+        peer.send_raw("HTTP/1.1 400 Bad Request\r\n");
+        peer.read_to_end();
+    });
+    let expected = format!(
+        "chatloop: {addr}: this port does not speak the chat protocol; it says \
+         \"HTTP/1.1 400 Bad Request\\r\\n\""
+    );
+    assert_eq!((code, said), (6, expected));
+
+    let (code, said) = last_line(&server, "too long\n", &[], |mut peer| {
+        peer.expect_frames(&["me", "too long"]);
+        peer.close();
+    });
+    let expected = "chatloop: the server closed the connection; that was right after a message of \
+                    8 bytes: is it over the server's limit?";
+    assert_eq!((code, said.as_str()), (5, expected));
+
+    let (code, said) = last_line(&server, "", &["--no-reconnect"], |mut peer| {
+        peer.expect_frame("me");
+        peer.send_raw("3         bob5         hel");
+        peer.close();
+    });
+    let expected = "chatloop: the server closed the connection in the middle of a message";
+    assert_eq!((code, said.as_str()), (5, expected));
+}
+
+#[test]
+fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
+    let relay = Relay::start(&["--max-message=1KiB"]);
+    let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
+    client.say("x".repeat(1025) + "\n");
+    let (code, said) = client.finish();
+    assert_eq!(code, 5, "{said}");
+    let hint = "right after a message of 1025 bytes: is it over the server's limit?\n";
+    assert!(said.ends_with(hint), "{said}");
+}
+
+#[test]
+fn streams_that_cannot_be_used_are_told() {
+    let server = ScriptedServer::new();
+    let directory = File::open(std::env::temp_dir()).unwrap();
+    let (code, _, err) = run(join(server.addr(), "me", &[]).stdin(directory));
+    assert_eq!(code, 1);
+    assert!(
+        err.ends_with("chatloop: cannot read the input: Is a directory (os error 21)\n"),
+        "{err}"
+    );
+
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut client = join(server.addr(), "me", &["--stay"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first was for the directory.
+    drop(server.accept());
+    server.accept().say("bob", "hi");
+    let mut err = String::new();
+    client
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut err)
+        .unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(1));
+    assert!(
+        err.ends_with("cannot write what was heard: No space left on device (os error 28)\n"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_tutorials_server_relays_what_a_pipe_says() {
+    let Some(python) = PythonServer::start() else {
+        return;
+    };
+    let mut ear = Piped::start(&mut join(python.addr(), "ear", &["--stay"]));
+    let mut talker = Piped::start(&mut join(python.addr(), "Zoë", &[]));
+    // Until the server has taken the other in, nobody hears.
+    let mut said = 0;
+    rustix::io::ioctl_fionbio(ear.output.get_ref(), true).unwrap();
+    wait_for("the first message", || {
+        talker.say(format!("{said}\n"));
+        said += 1;
+        ear.output.fill_buf().is_ok()
+    });
+    rustix::io::ioctl_fionbio(ear.output.get_ref(), false).unwrap();
+    let first = String::from_utf8(ear.hear()).unwrap();
+    let first: usize = first
+        .strip_prefix("Zoë: ")
+        .unwrap()
+        .trim_end()
+        .parse()
+        .unwrap();
+    talker.say("the end\n");
+    for number in first + 1..said {
+        assert_bytes(&ear.hear(), format!("Zoë: {number}\n").as_bytes());
+    }
+    assert_bytes(&ear.hear(), "Zoë: the end\n".as_bytes());
+    assert_eq!(talker.finish().0, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_is_one_thread() {
+    let server = ScriptedServer::new();
+    let client = Piped::start(&mut join(server.addr(), "me", &[]));
+    server.accept().expect_frame("me");
+    assert_eq!(client.status("Threads:"), 1);
+}
