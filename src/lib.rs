@@ -29,9 +29,10 @@
 //! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock.
 //! - [`server`]: the event loop around it: listeners, timers, signals.
 //! - [`text`]: how strangers' text is shown.
+//! - [`client`]: the terminal client, an event loop of its own over the keyboard and a socket.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both.
+//! knows both; `client` knows `wire` and `text`, and nothing of the relay.
 //!
 //! # A relay of your own
 //!
@@ -57,6 +58,6 @@ pub mod relay;
 
 pub mod server;
 
-pub mod client;
-
 pub mod text;
+
+pub mod client;

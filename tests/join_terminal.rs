@@ -6,7 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::chat_server::{Peer, Refusal, ScriptedServer};
 use common::heard;
@@ -341,8 +341,15 @@ fn messages_have_the_local_time_in_front_and_names_their_colours() {
     let server = ScriptedServer::new();
     let addr = server.addr().to_string();
     let mut command = chatloop(&["join", &addr, "-n", "me"]);
-    // The time zone where it is a quarter to when it is o'clock elsewhere.
-    command.env("TZ", "<+1245>-12:45");
+    // A quarter to the hour, where it is the full hour elsewhere: Nepal, or where there are no named
+    // time zones, what is as far east.
+    let named = fs::exists("/usr/share/zoneinfo/Asia/Kathmandu").unwrap();
+    let zone = if named {
+        "Asia/Kathmandu"
+    } else {
+        "<+0545>-05:45"
+    };
+    command.env("TZ", zone);
     let mut terminal = Terminal::run(&command, 10, 60);
     let mut peer = server.accept();
     peer.say("bob", "hi");
@@ -357,13 +364,8 @@ fn messages_have_the_local_time_in_front_and_names_their_colours() {
         panic!("{row}");
     };
     let there = hours.parse::<u64>().unwrap() * 60 + minutes.parse::<u64>().unwrap();
-    let now = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap()
-        .as_secs()
-        / 60
-        + 12 * 60
-        + 45;
+    let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let now = seconds / 60 + 5 * 60 + 45;
     assert!((now - there) % (24 * 60) <= 1, "{row}");
     assert!(
         terminal

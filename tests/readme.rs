@@ -6,38 +6,45 @@ use std::fs;
 
 use common::process::{chatloop, run};
 
+const COMMANDS: [&str; 2] = ["serve", "join"];
+
 fn readme() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
 }
 
 #[test]
 fn the_readme_shows_the_help_as_it_is() {
-    let (code, help, _) = run(&mut chatloop(&["serve", "-h"]));
-    assert_eq!(code, 0);
     let readme = readme();
-    assert!(
-        readme.contains(help.trim_end()),
-        "put this into the README:\n{help}"
-    );
+    for command in COMMANDS {
+        let (code, help, _) = run(&mut chatloop(&[command, "-h"]));
+        assert_eq!(code, 0);
+        assert!(
+            readme.contains(help.trim_end()),
+            "put this into the README:\n{help}"
+        );
+    }
 }
 
 #[test]
 fn the_readme_lists_the_exit_codes_that_the_help_lists() {
-    let (_, help, _) = run(&mut chatloop(&["serve", "--help"]));
     let readme = readme();
-    let codes = help
-        .split("Exit codes:\n")
-        .nth(1)
-        .expect("a list of exit codes");
-    for line in codes.lines() {
-        let (code, _) = line
-            .trim()
-            .split_once("  ")
-            .expect("a code and what it means");
-        assert!(
-            readme.contains(&format!("\n| {code} | ")),
-            "exit code {code}"
-        );
+    for command in COMMANDS {
+        let (_, help, _) = run(&mut chatloop(&[command, "--help"]));
+        let codes = help
+            .split("Exit codes:\n")
+            .nth(1)
+            .expect("a list of exit codes");
+        for line in codes.lines().take_while(|line| line.starts_with(' ')) {
+            let (code, meaning) = line
+                .trim()
+                .split_once("  ")
+                .expect("a code and what it means");
+            let row = readme
+                .lines()
+                .find(|row| row.starts_with(&format!("| {code} | ")));
+            let row = row.unwrap_or_else(|| panic!("exit code {code}"));
+            assert!(row.contains(meaning), "{meaning}, not {row}");
+        }
     }
 }
 

@@ -132,9 +132,7 @@ const BASIC: [Color; 6] = [
 
 /// Colours of xterm's cube that are neither too light for a white background nor too dark for a
 /// black one, spread over the hues.
-const INDEXED: [u8; 14] = [
-    32, 35, 38, 66, 99, 106, 133, 136, 141, 161, 166, 168, 172, 203,
-];
+const INDEXED: [u8; 12] = [33, 35, 37, 67, 71, 99, 131, 136, 162, 170, 172, 203];
 
 fn pick<T: Copy>(from: &[T], hash: u32) -> T {
     from[hash as usize % from.len()]
