@@ -479,8 +479,8 @@ fn what_a_server_does_wrong_is_told() {
         peer.expect_frames(&["me", "too long"]);
         peer.close();
     });
-    let expected = "chatloop: the server closed the connection; that was right after a message of \
-                    8 bytes: is it over the server's limit?";
+    let expected = "chatloop: the server closed the connection; that was right after joining and a \
+                    message of 8 bytes: is the server full, or one of them too long for it?";
     assert_eq!((code, said.as_str()), (5, expected));
 
     let (code, said) = last_line(&server, "", &["--no-reconnect"], |mut peer| {
@@ -499,7 +499,38 @@ fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
     client.say("x".repeat(1025) + "\n");
     let (code, said) = client.finish();
     assert_eq!(code, 5, "{said}");
-    let hint = "right after a message of 1025 bytes: is it over the server's limit?\n";
+    let hint = "a message of 1025 bytes: is the server full, or one of them too long for it?\n";
+    assert!(said.ends_with(hint), "{said}");
+}
+
+/// A message so long that the server refuses it before it is sent is not tried for ever.
+#[test]
+fn a_message_that_is_refused_in_the_middle_does_not_keep_the_next_from_being_said() {
+    let mut relay = Relay::start(&["--max-message=1KiB"]);
+    let mut ear = relay.join("ear");
+    let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
+    client.say("x".repeat(20_000_000) + "\nafter it\n");
+    let (code, said) = client.finish();
+    assert_eq!(code, 5, "{said}");
+    let given_up = "chatloop: given up, since two connections ended in the middle of it: line 1\n";
+    assert!(said.contains(given_up), "{said}");
+    let mut got = vec![0; common::heard("me", "after it").len()];
+    ear.read_exact(&mut got).unwrap();
+    assert_bytes(&got, &common::heard("me", "after it"));
+}
+
+#[test]
+fn a_relay_that_is_full_or_does_not_take_the_name_is_told_as_such() {
+    let relay = Relay::start(&["--max-name=3"]);
+    let (code, said) = {
+        let mut client = Piped::start(&mut join(relay.addr, "alice", &["--no-reconnect"]));
+        let mut told = String::new();
+        let mut stderr = client.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut told).unwrap();
+        (client.child.wait().unwrap().code(), told)
+    };
+    assert_eq!(code, Some(5), "{said}");
+    let hint = "right after joining: is the server full, or the name too long for it?\n";
     assert!(said.ends_with(hint), "{said}");
 }
 

@@ -3,16 +3,17 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use common::chat_server::{Peer, Refusal, ScriptedServer};
-use common::heard;
 use common::process::{Relay, chatloop, wait_for};
 use common::python::PythonServer;
 use common::terminal::{Ended, Terminal};
+use common::{assert_bytes, frame, heard};
 
 /// A client's command line, with its name and without time stamps.
 fn join(server: SocketAddr, name: &str, more: &[&str]) -> Command {
@@ -288,6 +289,26 @@ fn a_line_that_may_not_have_arrived_is_marked_and_not_sent_twice() {
     peer.expect_frame("me");
     terminal.send("next\r");
     peer.expect_frame("next");
+}
+
+#[test]
+fn a_message_over_the_servers_limit_is_told_as_such_and_not_sent_again() {
+    let mut relay = Relay::start(&["--max-message=1KiB"]);
+    let mut terminal = Terminal::run(&join(relay.addr, "me", &[]), 24, 80);
+    relay.log_line("joined: \"me\"");
+    let mut ear = relay.join("ear");
+    ear.write_all(&frame("welcome")).unwrap();
+    terminal.wait_for_text("ear: welcome");
+    terminal.paste(&"x".repeat(1025));
+    terminal.send("\r");
+    let hint = "-- that was right after a message of 1025 bytes: is it over the server's limit?";
+    terminal.wait_for_text(hint);
+    relay.log_line("(limit: --max-message)");
+    relay.log_line("joined: \"me\"");
+    terminal.send("short\r");
+    let mut got = vec![0; heard("me", "short").len()];
+    ear.read_exact(&mut got).unwrap();
+    assert_bytes(&got, &heard("me", "short"));
 }
 
 #[test]

@@ -172,9 +172,10 @@ impl Interactive {
         self.look.write_notice(self.display.buffer(), kind, text)
     }
 
-    /// Paints what has changed, as far as the terminal takes it.
+    /// Paints what has changed, if the terminal takes anything: one that is slow gets the newest
+    /// state, not each that there was in between.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
-        if self.stale {
+        if self.stale && self.display.is_ready() {
             let (text, cursor) = (self.editor.text(), self.editor.cursor());
             self.screen.paint(self.display.buffer(), text, cursor)?;
             self.stale = false;

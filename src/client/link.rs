@@ -23,12 +23,17 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// How long a connection is new.
+const NEW: Duration = Duration::from_secs(2);
+
 /// The connection to the server, in whatever state it is.
 #[derive(Debug)]
 pub(super) struct Link {
     token: Token,
     /// Where the server is; never empty.
     addrs: Vec<SocketAddr>,
+    /// How long what was sent may stay without acknowledgement, if not as long as TCP has it.
+    patience: Option<Duration>,
     backoff: Backoff,
     state: State,
 }
@@ -80,10 +85,16 @@ pub(super) enum Attempt {
 impl Link {
     /// A link to the first of these addresses that answers; there has to be one at least. Nothing
     /// happens before [`progress`](Self::progress).
-    pub(super) fn new(addrs: Vec<SocketAddr>, token: Token, now: Instant) -> Self {
+    pub(super) fn new(
+        addrs: Vec<SocketAddr>,
+        patience: Option<Duration>,
+        token: Token,
+        now: Instant,
+    ) -> Self {
         Self {
             token,
             addrs,
+            patience,
             backoff: Backoff::default(),
             state: State::Waiting { until: now },
         }
@@ -100,6 +111,12 @@ impl Link {
 
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// Whether a connection that ends now was refused: it is new, and nothing came over it.
+    pub(super) fn is_refused(&self, now: Instant) -> bool {
+        matches!(&self.state, State::Up(connected)
+            if now.duration_since(connected.since) < NEW && !connected.session.is_chat())
     }
 
     /// Whether there may be something to read.
@@ -143,7 +160,7 @@ impl Link {
             },
         };
         for (index, &addr) in self.addrs.iter().enumerate().skip(next) {
-            match connect(registry, self.token, addr) {
+            match self.connect(registry, addr) {
                 Ok(stream) => {
                     self.state = State::Connecting {
                         stream,
@@ -163,6 +180,24 @@ impl Link {
             error,
             again_in,
         })
+    }
+
+    fn connect(&self, registry: &Registry, addr: SocketAddr) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(addr)?;
+        let socket = SockRef::from(&stream);
+        // Each line is sent as it is said. If an option is refused, the chat works without.
+        let _ = socket.set_tcp_nodelay(true);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        let _ = socket.set_tcp_keepalive(&keepalive);
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(self.patience);
+        // Once and for both: see the server for why.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut stream, self.token, interest)?;
+        Ok(stream)
     }
 
     fn connected(&mut self, local: SocketAddr, peer: SocketAddr, now: Instant) {
@@ -248,22 +283,6 @@ impl Link {
         self.state = State::Waiting { until: now + wait };
         wait
     }
-}
-
-fn connect(registry: &Registry, token: Token, addr: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(addr)?;
-    let socket = SockRef::from(&stream);
-    // Each line is sent as it is said. If an option is refused, the chat works without.
-    let _ = socket.set_tcp_nodelay(true);
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    // Once and for both: see the server for why.
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    registry.register(&mut stream, token, interest)?;
-    Ok(stream)
 }
 
 /// Both addresses of a connection that was being made; `None` if it still is.

@@ -25,8 +25,8 @@
 //!
 //! What cannot go on holds up what comes before it. If the terminal or the reader of a pipe is slow,
 //! the socket is not read, and TCP tells the server. If the server is slow, or not there, the input is
-//! not read, and the pipe tells whoever writes it. A person is only held up by what nobody types: a
-//! megabyte of unsent messages.
+//! not read, and the pipe tells whoever writes it. Only a person is never held up: a keyboard is slow,
+//! and its user must always be able to leave.
 //!
 //! # What is lost with a connection
 //!
@@ -65,7 +65,7 @@ use filter::Filter;
 pub use filter::Streams;
 use interactive::Interactive;
 use link::{Attempt, Link};
-use outbox::Outbox;
+use outbox::{Outbox, Remains};
 use session::Loss;
 pub use terminal::give_back;
 
@@ -99,12 +99,17 @@ const SURELY_ARRIVED: Duration = Duration::from_secs(60);
 /// The same for somebody who waits for the answer to leave.
 const LIKELY_ARRIVED: Duration = Duration::from_secs(1);
 
+/// How long a server's machine may leave what a person has said without acknowledgement, before the
+/// connection counts as broken. TCP itself would try for a quarter of an hour. A program at the other
+/// end of a pipe has no use for this, and may send more than a busy server reads in that time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// From this wait on, attempts to connect that fail are not worth a word each.
 const HUSH: Duration = Duration::from_secs(15);
 
 /// How long to stay after all that was said has arrived, for what the server may answer. It has no way
 /// to refuse a message but to close the connection, and that should be told.
-const LAST_WORD: Duration = Duration::from_millis(200);
+const LAST_WORD: Duration = Duration::from_millis(300);
 
 /// How many messages that may be lost are shown one by one.
 const UNCERTAIN_SHOWN: usize = 20;
@@ -315,12 +320,14 @@ impl Client {
                 (Front::Filter(Box::new(front)), None)
             }
         };
+        let patience = signals.is_some().then_some(PATIENCE);
+        let link = Link::new(config.addrs, patience, SOCKET, Instant::now());
         Ok(Self {
             poll,
             events: Events::with_capacity(16),
             signals,
             front,
-            link: Link::new(config.addrs, SOCKET, Instant::now()),
+            link,
             outbox: Outbox::default(),
             scratch: vec![0; SCRATCH],
             server: config.server,
@@ -456,7 +463,6 @@ impl Client {
         let wanted = self.wants_input();
         let registry = self.poll.registry();
         match &mut self.front {
-            // Even then keys are read: a person must always be able to leave.
             Front::Interactive(front) => front
                 .read(registry, now, asked)
                 .map_err(ClientError::Terminal),
@@ -603,17 +609,18 @@ impl Client {
             Loss::CutShort => None,
             _ => self.hint(now),
         };
-        let uncertain = self.outbox.lose();
-        self.uncertain += uncertain.len() as u64;
+        let remains = self.outbox.lose();
+        let missing = remains.uncertain.len() + usize::from(remains.refused.is_some());
+        self.uncertain += missing as u64;
         self.check = None;
         let again_in = self.link.lose(now);
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
-        if all_is_sent && uncertain.is_empty() && hint.is_none() {
+        if all_is_sent && missing == 0 && hint.is_none() {
             self.ending = Some(self.left());
             return Ok(());
         }
         if all_is_sent || !self.reconnect {
-            self.tell_uncertain(&uncertain)?;
+            self.tell(&remains)?;
             return Err(ClientError::Lost {
                 loss,
                 hint,
@@ -625,17 +632,39 @@ impl Client {
         if let Some(hint) = hint {
             self.notice(Notice::Trouble, &hint)?;
         }
-        self.tell_uncertain(&uncertain)
+        self.tell(&remains)
     }
 
     /// Why a server may have closed the connection. `chat10` has no words for it.
     fn hint(&self, now: Instant) -> Option<String> {
-        self.outbox.just_sent(now).map(|len| {
-            format!("that was right after a message of {len} bytes: is it over the server's limit?")
-        })
+        match (self.link.is_refused(now), self.outbox.just_sent(now)) {
+            (true, None) => Some(
+                "that was right after joining: is the server full, or the name too long for it?"
+                    .to_owned(),
+            ),
+            (true, Some(len)) => Some(format!(
+                "that was right after joining and a message of {len} bytes: is the server full, or \
+                 one of them too long for it?"
+            )),
+            (false, Some(len)) => Some(format!(
+                "that was right after a message of {len} bytes: is it over the server's limit?"
+            )),
+            (false, None) => None,
+        }
     }
 
-    fn tell_uncertain(&mut self, messages: &[outbox::Message]) -> Result<(), ClientError> {
+    /// Tells what a lost connection has left in doubt.
+    fn tell(&mut self, remains: &Remains) -> Result<(), ClientError> {
+        let messages = &remains.uncertain[..];
+        if let Some(message) = &remains.refused {
+            let which = match &self.front {
+                Front::Interactive(_) => beginning(message.payload()),
+                Front::Filter(_) => format!("line {}", message.number()),
+            };
+            let notice =
+                format!("given up, since two connections ended in the middle of it: {which}");
+            self.notice(Notice::Trouble, &notice)?;
+        }
         match &self.front {
             Front::Interactive(_) => {
                 for message in messages.iter().take(UNCERTAIN_SHOWN) {

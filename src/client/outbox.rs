@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use crate::wire::{encode_frame, header};
 
 /// How long after a message a close still counts as an answer to it.
-const RIGHT_AFTER: Duration = Duration::from_millis(500);
+const RIGHT_AFTER: Duration = Duration::from_secs(1);
+
+/// How many connections may end in the middle of a message.
+const TRIES: u8 = 2;
 
 /// How many frames to hand to the socket at once.
 const FRAMES_A_WRITE: usize = 64;
@@ -24,6 +27,9 @@ const FRAMES_A_WRITE: usize = 64;
 ///    may have arrived or not, and is        no server can have relayed them,
 ///    handed back as uncertain               so the next connection begins here
 /// ```
+///
+/// A server that refuses a message closes the connection in the middle of it, if it is a long one. To
+/// send it again would be refused again, for ever; so a message gets two tries.
 ///
 /// TCP knows more than the protocol does: what the server's side has acknowledged has arrived on that
 /// machine. Whoever can find that out says so with [`arrived`](Self::arrived), and `sent` stays short.
@@ -49,6 +55,18 @@ pub struct Message {
     frame: Vec<u8>,
     /// The how-manieth message this is, counted from one. The name that begins a connection is none.
     number: Option<u64>,
+    /// How many connections were lost in the middle of it.
+    tries: u8,
+}
+
+/// What a lost connection leaves behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// The messages of which nobody knows whether they have arrived.
+    pub uncertain: Vec<Message>,
+    /// The message that is given up, because this is not the first connection that did not survive
+    /// it.
+    pub refused: Option<Message>,
 }
 
 impl Message {
@@ -91,19 +109,31 @@ impl Outbox {
         self.position = 0;
     }
 
-    /// Ends a connection: returns the messages of which nobody knows whether they have arrived.
-    pub fn lose(&mut self) -> Vec<Message> {
-        self.begun = 0;
-        if self.begins_with_name()
-            && let Some(name) = self.unsent.pop_front()
-        {
-            self.unsent_bytes -= name.frame.len();
+    /// Ends a connection: what is neither sent nor returned is for the next one.
+    pub fn lose(&mut self) -> Remains {
+        let was_begun = std::mem::take(&mut self.begun) > 0;
+        let mut refused = None;
+        if self.begins_with_name() {
+            self.drop_first();
+        } else if was_begun && let Some(first) = self.unsent.front_mut() {
+            first.tries += 1;
+            if first.tries == TRIES {
+                refused = self.drop_first();
+            }
         }
-        self.sent
+        let uncertain = self
+            .sent
             .drain(..)
             .map(|sent| sent.message)
             .filter(|message| message.number.is_some())
-            .collect()
+            .collect();
+        Remains { uncertain, refused }
+    }
+
+    fn drop_first(&mut self) -> Option<Message> {
+        let first = self.unsent.pop_front()?;
+        self.unsent_bytes -= first.frame.len();
+        Some(first)
     }
 
     /// Hands the socket as much as it takes.
@@ -229,7 +259,11 @@ impl Outbox {
 fn framed(payload: &[u8], number: Option<u64>) -> Message {
     let mut frame = Vec::with_capacity(header::WIDTH + payload.len());
     encode_frame(payload, &mut frame);
-    Message { frame, number }
+    Message {
+        frame,
+        number,
+        tries: 0,
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +316,7 @@ mod tests {
         outbox.write_to(&mut socket, Instant::now()).unwrap();
         assert_eq!(socket.taken, b"5         alice");
         assert_eq!(outbox.unsent(), 1);
-        assert!(outbox.lose().is_empty(), "only the name had been sent");
+        assert_eq!(outbox.lose(), Remains::default(), "only the name was sent");
     }
 
     #[test]
@@ -296,7 +330,8 @@ mod tests {
         // The name, two messages, and all but the last byte of the third.
         let mut socket = Room::new(11 + 13 + 13 + 14);
         outbox.write_to(&mut socket, now).unwrap();
-        let uncertain = outbox.lose();
+        let Remains { uncertain, refused } = outbox.lose();
+        assert_eq!(refused, None);
         assert_eq!(payloads(&uncertain), [b"one", b"two"]);
         assert_eq!(uncertain[1].number(), 2);
         assert_eq!(outbox.unsent(), 2);
@@ -319,14 +354,33 @@ mod tests {
         outbox.write_to(&mut Room::new(1000), now).unwrap();
         outbox.arrived(1);
         assert!(outbox.has_unacknowledged());
-        assert_eq!(payloads(&outbox.lose()), [b"two"]);
+        assert_eq!(payloads(&outbox.lose().uncertain), [b"two"]);
 
         outbox.begin(b"a");
         outbox.push(b"three");
         outbox.write_to(&mut Room::new(1000), now).unwrap();
         outbox.arrived(0);
         assert!(!outbox.has_unacknowledged());
-        assert!(outbox.lose().is_empty());
+        assert_eq!(outbox.lose(), Remains::default());
+    }
+
+    #[test]
+    fn a_message_that_two_connections_do_not_survive_is_given_up() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"refused");
+        outbox.push(b"next");
+        let mut refused = Vec::new();
+        // Into the name, into the message, into the name again, into the message again.
+        for room in [5, 15, 5, 27] {
+            outbox.begin(b"a");
+            outbox
+                .write_to(&mut Room::new(room), Instant::now())
+                .unwrap();
+            let remains = outbox.lose();
+            assert!(remains.uncertain.is_empty());
+            refused.push(remains.refused.map(|message| message.number()));
+        }
+        assert_eq!(refused, [None, None, None, Some(1)]);
     }
 
     #[test]
@@ -340,7 +394,7 @@ mod tests {
         outbox.push(b"new");
         outbox.write_to(&mut Room::new(1000), later).unwrap();
         outbox.assume_arrived(later);
-        assert_eq!(payloads(&outbox.lose()), [b"new"]);
+        assert_eq!(payloads(&outbox.lose().uncertain), [b"new"]);
     }
 
     #[test]
@@ -354,9 +408,9 @@ mod tests {
             outbox.just_sent(now)
         };
         assert_eq!(say(2000, at(0)), Some(2000));
-        assert_eq!(say(5, at(400)), Some(2000));
-        assert_eq!(say(7, at(500)), Some(7));
-        assert_eq!(outbox.just_sent(at(1000)), None);
+        assert_eq!(say(5, at(900)), Some(2000));
+        assert_eq!(say(7, at(1000)), Some(7));
+        assert_eq!(outbox.just_sent(at(2000)), None);
     }
 
     proptest! {
@@ -370,8 +424,8 @@ mod tests {
             for message in &messages {
                 outbox.push(message);
             }
-            // What whole frames each connection brought across, and what was handed back.
-            let (mut whole, mut uncertain) = (Vec::new(), 0);
+            // What whole frames the connections brought across, and what was given up.
+            let (mut whole, mut refused) = (Vec::new(), Vec::new());
             for (room, unacknowledged) in connections.into_iter().chain([(usize::MAX, 0)]) {
                 outbox.begin(b"name");
                 let mut socket = Room::new(room);
@@ -386,15 +440,21 @@ mod tests {
                     }
                     first = false;
                 }
-                for message in outbox.lose() {
-                    uncertain += 1;
+                let remains = outbox.lose();
+                for message in remains.uncertain {
                     let index = message.number() as usize - 1;
                     prop_assert_eq!(message.payload(), &messages[index][..]);
-                    prop_assert_eq!(message.payload(), &whole[index][..]);
+                    prop_assert!(whole.iter().any(|payload| payload == message.payload()));
                 }
+                refused.extend(remains.refused.map(|message| message.number() as usize - 1));
             }
-            prop_assert!(uncertain <= messages.len());
-            prop_assert_eq!(whole, messages);
+            let expected: Vec<_> = messages
+                .into_iter()
+                .enumerate()
+                .filter(|(index, _)| !refused.contains(index))
+                .map(|(_, message)| message)
+                .collect();
+            prop_assert_eq!(whole, expected);
         }
     }
 }

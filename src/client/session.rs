@@ -77,6 +77,12 @@ impl Session {
         }
     }
 
+    /// Whether a whole frame has come: this is a chat.
+    #[must_use]
+    pub fn is_chat(&self) -> bool {
+        self.is_chat
+    }
+
     fn is_inside_message(&self) -> bool {
         self.from.is_some() || self.decoder.is_inside_frame()
     }

@@ -189,6 +189,11 @@ impl Sink {
         self.pending.len() - self.written
     }
 
+    /// Whether a write would not wait.
+    pub(super) fn is_ready(&self) -> bool {
+        self.polled.ready
+    }
+
     /// Writes what can be written without waiting.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         while self.pending() > 0 && self.polled.ready {
