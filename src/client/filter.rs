@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use mio::event::Event;
 use mio::{Registry, Token};
 
+use super::ROOM;
 use super::display::{Clock, Format, write_line};
+use super::error::ClientError;
+use super::front::Ask;
 use super::lines::LineSplitter;
 use super::session::MAX_PAYLOAD;
 use super::stdio::{Sink, Source};
-use super::{Ask, ClientError, ROOM};
 
 /// How much to read at once, in bytes: what a pipe holds.
 const INPUT: usize = 64 * 1024;

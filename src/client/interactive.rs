@@ -8,14 +8,15 @@ use mio::event::Event;
 use mio::{Registry, Token};
 use unicode_width::UnicodeWidthStr;
 
+use super::ROOM;
 use super::command::{Command, HELP};
 use super::display::{Look, Notice};
+use super::front::Ask;
 use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
 use super::line_editor::{Edit, LineEditor};
 use super::screen::{Prompt, Screen};
 use super::stdio::{Sink, Source};
 use super::terminal::Terminal;
-use super::{Ask, ROOM};
 use crate::text::Shown;
 
 /// How many bytes of keys to read at once. A key is a few, a paste can be many.

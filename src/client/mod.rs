@@ -38,7 +38,9 @@ mod acknowledged;
 mod backoff;
 mod command;
 pub mod display;
+mod error;
 mod filter;
+mod front;
 mod interactive;
 pub mod keys;
 pub mod line_editor;
@@ -61,8 +63,11 @@ use signal_hook_mio::v1_0::Signals;
 use unicode_segmentation::UnicodeSegmentation;
 
 use display::{Look, Notice};
+pub use error::ClientError;
+use error::reason;
 use filter::Filter;
 pub use filter::Streams;
+use front::{Ask, Front};
 use interactive::Interactive;
 use link::{Attempt, Link};
 use outbox::{Outbox, Remains};
@@ -172,24 +177,6 @@ pub struct Client {
     ending: Option<Ending>,
 }
 
-/// Where messages come from and go to.
-#[derive(Debug)]
-enum Front {
-    Interactive(Box<Interactive>),
-    Filter(Box<Filter>),
-}
-
-/// What a user asks for.
-#[derive(Debug)]
-enum Ask {
-    /// To say this.
-    Say(Vec<u8>),
-    /// To leave, once all is said.
-    Leave,
-    /// Nothing more: the terminal is gone.
-    Vanish,
-}
-
 struct WatchedSignals(Signals);
 
 impl fmt::Debug for WatchedSignals {
@@ -219,81 +206,6 @@ pub enum Ending {
     },
     /// This signal asked for it.
     Signal(i32),
-}
-
-/// Why a client cannot go on.
-#[derive(Debug)]
-pub enum ClientError {
-    /// There was no connection from the start: where to, the address tried last, and why.
-    Connect(String, SocketAddr, io::Error),
-    /// The connection was lost, and with it perhaps messages.
-    Lost {
-        /// Why.
-        loss: Loss,
-        /// What may have been the reason.
-        hint: Option<String>,
-        /// How many messages were not sent. Those that were and may not have arrived are told apart.
-        unsent: usize,
-    },
-    /// The server speaks something else.
-    NotChat(String, Loss),
-    /// The input cannot be read.
-    Input(io::Error),
-    /// The output cannot be written.
-    Output(io::Error),
-    /// The line with this number is longer than a message can be.
-    LineTooLong(u64),
-    /// The terminal cannot be used.
-    Terminal(io::Error),
-    /// The poll failed.
-    Poll(io::Error),
-}
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(server, addr, error) => {
-                write!(f, "cannot connect to {server}")?;
-                let addr = addr.to_string();
-                if *server != addr {
-                    write!(f, " ({addr})")?;
-                }
-                write!(f, ": {}", reason(error))
-            }
-            Self::Lost { loss, hint, unsent } => {
-                loss.fmt(f)?;
-                if let Some(hint) = hint {
-                    write!(f, "; {hint}")?;
-                }
-                match unsent {
-                    0 => Ok(()),
-                    1 => f.write_str("; one message was not sent"),
-                    more => write!(f, "; {more} messages were not sent"),
-                }
-            }
-            Self::NotChat(server, loss) => write!(f, "{server}: {loss}"),
-            Self::Input(error) => write!(f, "cannot read the input: {error}"),
-            Self::Output(error) => write!(f, "cannot write what was heard: {error}"),
-            Self::LineTooLong(number) => write!(
-                f,
-                "line {number} of the input has more than {} bytes, which is too long for a message",
-                session::MAX_PAYLOAD
-            ),
-            Self::Terminal(error) => write!(f, "cannot use the terminal: {error}"),
-            Self::Poll(error) => write!(f, "cannot wait for events: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {}
-
-/// Why there is no connection, without the number of the error.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::TimedOut => "no answer".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 impl Client {
@@ -791,73 +703,6 @@ impl Client {
             // The terminal is gone, and that is why we are here.
             Err(_) if self.ending == Some(Ending::Signal(SIGHUP)) => Ok(()),
             result => result.map_err(ClientError::Terminal),
-        }
-    }
-}
-
-impl Front {
-    fn note_input(&mut self) {
-        match self {
-            Self::Interactive(front) => front.note_input(),
-            Self::Filter(front) => front.note_input(),
-        }
-    }
-
-    fn note_output(&mut self, event: &mio::event::Event, asked: &mut Vec<Ask>) {
-        match self {
-            Self::Interactive(front) => {
-                if front.note_output(event).is_err() {
-                    asked.push(Ask::Vanish);
-                }
-            }
-            Self::Filter(front) => front.note_output(event, asked),
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Interactive(front) => front.deadline(),
-            Self::Filter(_) => None,
-        }
-    }
-
-    /// Whether there is input to be read that no event will tell of.
-    fn has_input(&self) -> bool {
-        match self {
-            Self::Interactive(_) => false,
-            Self::Filter(front) => front.has_input(),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        match self {
-            Self::Interactive(front) => front.has_room(),
-            Self::Filter(front) => front.has_room(),
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        match self {
-            // A terminal is written to the end when it is given back.
-            Self::Interactive(_) => true,
-            Self::Filter(front) => front.is_written(),
-        }
-    }
-
-    fn message(&mut self, name: &[u8], message: &[u8]) -> Result<(), ClientError> {
-        match self {
-            Self::Interactive(front) => front.message(name, message).map_err(ClientError::Terminal),
-            Self::Filter(front) => front.message(name, message).map_err(ClientError::Output),
-        }
-    }
-
-    fn notice(&mut self, kind: Notice, text: &str) -> Result<(), ClientError> {
-        match self {
-            Self::Interactive(front) => front.notice(kind, text).map_err(ClientError::Terminal),
-            Self::Filter(front) => {
-                front.notice(text);
-                Ok(())
-            }
         }
     }
 }
