@@ -59,9 +59,9 @@ impl fmt::Display for JoinError {
             }
             Self::Client(error) => error.fmt(f),
             Self::Incomplete { unsent, uncertain } => {
-                let mut sep = "left before all was said: ";
+                let mut sep = "";
                 if *unsent > 0 {
-                    write!(f, "{sep}{} not sent", Messages(*unsent as u64))?;
+                    write!(f, "{} not sent", Messages(*unsent as u64))?;
                     sep = ", ";
                 }
                 if *uncertain > 0 {

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
 
 use common::chat_server::{Peer, Refusal, ScriptedServer};
 use common::process::{Relay, chatloop, run, wait_for};
@@ -325,15 +326,7 @@ fn a_server_that_takes_nothing_holds_up_the_input_and_memory_stays_small() {
         .spawn()
         .unwrap();
     let peer = server.accept();
-    let mut asleep = 0;
-    wait_for("everything to stand still", || {
-        let still = [source.id(), client.id()].map(|id| {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-            stat.rsplit(") ").next().unwrap().starts_with('S')
-        });
-        asleep = if still == [true, true] { asleep + 1 } else { 0 };
-        asleep == 50
-    });
+    wait_until_asleep("everything to stand still", &[source.id(), client.id()]);
     let status = fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap();
     let line = status
         .lines()
@@ -350,27 +343,120 @@ fn a_server_that_takes_nothing_holds_up_the_input_and_memory_stays_small() {
     client.wait().unwrap();
 }
 
+/// Waits until a process has been asleep at fifty looks in a row.
+fn wait_until_asleep(what: &str, ids: &[u32]) {
+    let mut looks = 0;
+    wait_for(what, || {
+        let asleep = ids.iter().all(|id| {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('S')
+        });
+        looks = if asleep { looks + 1 } else { 0 };
+        looks == 50
+    });
+}
+
 #[test]
 fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
-    let mut relay = Relay::start(&["--queue-limit=64MiB"]);
-    let mut slow = Piped::start(&mut join(relay.addr, "slow", &[]));
-    relay.log_line("joined: \"slow\"");
+    let server = ScriptedServer::new();
+    let mut client = Piped::start(&mut join(server.addr(), "slow", &[]));
+    let mut peer = server.accept();
+    peer.expect_frame("slow");
+    // Fifty megabytes, of which the sockets and pipes on the way hold the lesser part.
+    let message = "x".repeat(1000);
+    let flood = common::heard("bob", &message).repeat(50_000);
+    let mut sender = peer.stream.try_clone().unwrap();
+    sender.set_write_timeout(None).unwrap();
+    let sent = thread::spawn(move || sender.write_all(&flood).unwrap());
+    wait_until_asleep("the client to be held up", &[client.child.id()]);
+    assert!(!sent.is_finished());
+    assert!(client.status("VmHWM:") < 16 * 1024);
+    // It talks although nobody reads what it hears.
+    client.say("not stuck\n");
+    peer.expect_frame("not stuck");
+    let line = format!("bob: {message}\n");
+    let mut heard = vec![0; line.len()];
+    for _ in 0..50_000 {
+        client.output.read_exact(&mut heard).unwrap();
+        assert_bytes(&heard, line.as_bytes());
+    }
+    sent.join().unwrap();
+    assert_eq!(client.finish().0, 0);
+}
+
+#[test]
+fn what_was_heard_is_written_to_the_end() {
+    let server = ScriptedServer::new();
+    let mut client = Piped::start(&mut join(server.addr(), "me", &[]));
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    // More than the pipe holds, and less than the client does.
+    for number in 0..20_000 {
+        peer.say("bob", format!("message {number}"));
+    }
+    wait_until_asleep("the pipe to be full", &[client.child.id()]);
+    // A message of its own has it come back from its sleep, and leave; but for the pipe.
+    client.say("bye\n");
+    client.input = None;
+    peer.expect_frame("bye");
+    wait_until_asleep("the client to be held up again", &[client.child.id()]);
+    let mut heard = Vec::new();
+    client.output.read_to_end(&mut heard).unwrap();
+    let expected: Vec<_> = (0..20_000)
+        .map(|number| format!("bob: message {number}\n"))
+        .collect();
+    assert_bytes(&heard, expected.concat().as_bytes());
+    assert_eq!(client.finish().0, 0);
+}
+
+/// A server that takes everything at once does not have the client remember everything.
+#[test]
+fn a_fast_server_costs_no_memory() {
+    let server = ScriptedServer::new();
+    let mut client = Piped::start(&mut join(server.addr(), "me", &[]));
+    let mut peer = server.accept();
+    let line = "a line of some length that is said again and again\n";
+    let bytes = 2_000_000 * frame(line.trim_end()).len() + frame("me").len();
+    let reader = thread::spawn(move || {
+        let mut left = bytes;
+        let mut buf = vec![0; 1 << 20];
+        while left > 0 {
+            let most = buf.len().min(left);
+            left -= peer.stream.read(&mut buf[..most]).unwrap();
+        }
+        peer
+    });
+    for _ in 0..2000 {
+        client.say(line.repeat(1000));
+    }
+    let _peer = reader.join().unwrap();
+    assert!(
+        client.status("VmHWM:") < 40 * 1024,
+        "{}",
+        client.status("VmHWM:")
+    );
+    assert_eq!(client.finish().0, 0);
+}
+
+#[test]
+fn nobody_reads_what_is_heard_and_still_everything_is_said() {
+    let server = ScriptedServer::with_small_buffer();
     let lines = numbered_lines();
-    let mut talker = Piped::start(&mut join(relay.addr, "talker", &[]));
-    talker.say(&lines);
-    assert_eq!(talker.finish().0, 0);
-    relay.log_line("\"talker\" 127.0.0.1:");
-    let expected = heard_lines("talker", &lines);
-    assert!(slow.status("VmHWM:") < 64 * 1024);
-    // It goes on talking although nobody reads what it hears.
-    let mut ear = relay.join("ear");
-    slow.say("not stuck\n");
-    let mut got = vec![0; common::heard("slow", "not stuck").len()];
-    ear.read_exact(&mut got).unwrap();
-    let mut heard = vec![0; expected.len()];
-    slow.output.read_exact(&mut heard).unwrap();
-    assert_bytes(&heard, &expected);
-    assert_eq!(slow.finish().0, 0);
+    let file = Scratch::new("said", lines.as_bytes());
+    let mut client = join(server.addr(), "me", &[])
+        .stdin(file.open())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    // The whole file is read, or at least as much of it as there is room for; then the output goes.
+    wait_until_asleep("the client to be held up", &[client.id()]);
+    drop(client.stdout.take());
+    let sent = peer.read_to_end();
+    let expected: Vec<_> = lines.lines().map(frame).collect();
+    assert_bytes(&sent, &expected.concat());
+    assert_eq!(client.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -509,11 +595,13 @@ fn a_message_that_is_refused_in_the_middle_does_not_keep_the_next_from_being_sai
     let mut relay = Relay::start(&["--max-message=1KiB"]);
     let mut ear = relay.join("ear");
     let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
-    client.say("x".repeat(20_000_000) + "\nafter it\n");
+    client.say("x".repeat(12_000_000) + "\nafter it\n");
     let (code, said) = client.finish();
     assert_eq!(code, 5, "{said}");
-    let given_up = "chatloop: given up, since two connections ended in the middle of it: line 1\n";
+    let given_up = "chatloop: line 1 given up, since two connections ended in the middle of it\n";
     assert!(said.contains(given_up), "{said}");
+    let hint = "in the middle of a message of 12000000 bytes: is it over the server's limit?\n";
+    assert!(said.contains(hint), "{said}");
     let mut got = vec![0; common::heard("me", "after it").len()];
     ear.read_exact(&mut got).unwrap();
     assert_bytes(&got, &common::heard("me", "after it"));

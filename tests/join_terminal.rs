@@ -325,7 +325,7 @@ fn a_server_that_stays_away_can_be_left_with_what_is_unsent() {
     assert_eq!(terminal.wait(), Ended::Code(5));
     let shown = terminal.history().join("\n");
     assert!(
-        shown.contains("chatloop: left before all was said: one message not sent"),
+        shown.contains("-- not sent: two\nchatloop: one message not sent"),
         "{shown}"
     );
 }
@@ -527,8 +527,21 @@ fn a_stopped_client_leaves_the_terminal_to_the_shell_and_comes_back() {
     terminal.send("fg\r");
     terminal.wait_for_text("bob: while you were away");
     terminal.wait_for_text("me> half a line");
+    let raw = terminal.modes();
     terminal.send("!\r");
     peer.expect_frame("half a line!");
+    // The same if it is stopped by SIGSTOP, of which it is not told.
+    let children = format!("/proc/{0}/task/{0}/children", terminal.pid());
+    let id = fs::read_to_string(children).unwrap();
+    let stopped = Command::new("kill").args(["-STOP", id.trim()]).status();
+    assert!(stopped.unwrap().success());
+    terminal.wait_for("the shell's prompt", |screen| {
+        screen.contents().ends_with("$ ")
+    });
+    terminal.send("stty sane; fg\r");
+    wait_for("the client's modes", || terminal.modes() == raw);
+    terminal.send("back\r");
+    peer.expect_frame("back");
     terminal.send("\x04");
     terminal.wait_for("the shell's prompt", |screen| {
         screen.contents().ends_with("$ ")
@@ -537,13 +550,40 @@ fn a_stopped_client_leaves_the_terminal_to_the_shell_and_comes_back() {
     assert_eq!(terminal.wait(), Ended::Code(0));
 }
 
+/// A shell that is nobody's terminal has no jobs: nobody could continue one.
 #[test]
 fn a_client_without_a_shell_does_not_stop() {
-    let (_server, mut peer, mut terminal) = connected(10, 70);
-    terminal.send("\x1a");
-    terminal.wait_for_text("no shell");
-    terminal.send("still here\r");
-    peer.expect_frame("still here");
+    let server = ScriptedServer::new();
+    let client = join(server.addr(), "me", &[]);
+    let mut under_sh = Command::new("sh");
+    under_sh.args(["-c", "\"$@\"; :", "sh"]);
+    under_sh.arg(client.get_program()).args(client.get_args());
+    for command in [client, under_sh] {
+        let mut terminal = Terminal::run(&command, 10, 70);
+        let mut peer = server.accept();
+        peer.expect_frame("me");
+        terminal.wait_for_text("me> ");
+        terminal.send("\x1a");
+        terminal.wait_for_text("no shell");
+        terminal.send("still here\r");
+        peer.expect_frame("still here");
+    }
+}
+
+#[test]
+fn what_waits_is_told_when_a_signal_ends_the_client() {
+    let (server, peer, mut terminal) = connected(24, 80);
+    drop(server);
+    peer.close();
+    terminal.wait_for_text("no connection");
+    terminal.send("one\rtwo\rthree");
+    terminal.wait_for_text("me> three");
+    terminal.signal("TERM");
+    assert_eq!(terminal.wait(), Ended::Signal("TERM"));
+    let rows = terminal.rows();
+    let last = &rows[rows.len() - 3..];
+    let expected = ["-- not sent: one", "-- not sent: two", "-- not sent: three"];
+    assert_eq!(last, expected);
 }
 
 #[test]

@@ -32,20 +32,23 @@ impl<'a> Command<'a> {
         if rest.starts_with('/') {
             return Self::Say(rest);
         }
-        let word = rest.split([' ', '\n']).next().unwrap_or_default();
-        match word {
-            // The protocol carries it as it is: see `Look::write_message`.
-            "me" if rest.len() > word.len() => Self::Say(line),
-            "quit" => Self::Quit,
-            "help" => Self::Help,
+        match line.trim_end() {
+            "/quit" => return Self::Quit,
+            "/help" => return Self::Help,
             // How the tests see that a panic leaves the terminal as it was found.
             #[cfg(debug_assertions)]
-            "panic" => panic!("you asked for it"),
-            word if !word.is_empty() && word.chars().all(char::is_alphabetic) => {
-                Self::Unknown(&line[..=word.len()])
-            }
-            _ => Self::Say(line),
+            "/panic" => panic!("you asked for it"),
+            _ => {}
         }
+        let word = rest.split([' ', '\n']).next().unwrap_or_default();
+        if word.is_empty() || !word.chars().all(char::is_alphabetic) {
+            return Self::Say(line);
+        }
+        // The protocol carries it as it is: see `Look::write_message`.
+        if word == "me" && rest.len() > word.len() {
+            return Self::Say(line);
+        }
+        Self::Unknown(&line[..=word.len()])
     }
 }
 
@@ -59,7 +62,8 @@ mod tests {
             ("hello", Command::Say("hello")),
             (" /quit", Command::Say(" /quit")),
             ("/quit", Command::Quit),
-            ("/quit now", Command::Quit),
+            ("/quit ", Command::Quit),
+            ("/quit and more\nthat was pasted", Command::Unknown("/quit")),
             ("/help", Command::Help),
             ("/me waves", Command::Say("/me waves")),
             ("/me", Command::Unknown("/me")),

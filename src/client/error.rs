@@ -11,14 +11,12 @@ use super::session::{Loss, MAX_PAYLOAD};
 pub enum ClientError {
     /// There was no connection from the start: where to, the address tried last, and why.
     Connect(String, SocketAddr, io::Error),
-    /// The connection was lost, and with it perhaps messages.
+    /// The connection was lost. What messages that concerns has been told.
     Lost {
         /// Why.
         loss: Loss,
         /// What may have been the reason.
         hint: Option<String>,
-        /// How many messages were not sent. Those that were and may not have arrived are told apart.
-        unsent: usize,
     },
     /// The server speaks something else.
     NotChat(String, Loss),
@@ -45,16 +43,9 @@ impl fmt::Display for ClientError {
                 }
                 write!(f, ": {}", reason(error))
             }
-            Self::Lost { loss, hint, unsent } => {
+            Self::Lost { loss, hint } => {
                 loss.fmt(f)?;
-                if let Some(hint) = hint {
-                    write!(f, "; {hint}")?;
-                }
-                match unsent {
-                    0 => Ok(()),
-                    1 => f.write_str("; one message was not sent"),
-                    more => write!(f, "; {more} messages were not sent"),
-                }
+                hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
             }
             Self::NotChat(server, loss) => write!(f, "{server}: {loss}"),
             Self::Input(error) => write!(f, "cannot read the input: {error}"),

@@ -1,6 +1,5 @@
 //! The client in a pipe: each line of input is a message, each message a line of output.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 
@@ -31,7 +30,7 @@ pub(super) struct Filter {
     stay: bool,
     /// As long as somebody reads it.
     output: Option<Sink>,
-    notices: File,
+    notices: Sink,
     format: Format,
     clock: Option<Clock>,
 }
@@ -57,20 +56,21 @@ impl Filter {
     pub(super) fn start(
         streams: Streams,
         registry: &Registry,
-        [input, output]: [Token; 2],
+        [input, output, notices]: [Token; 3],
     ) -> Result<Self, ClientError> {
         let source = match streams.input {
             Some(fd) => Some(Source::new(fd, registry, input).map_err(ClientError::Input)?),
             None => None,
         };
-        let sink = Sink::new(streams.output, false, registry, output);
+        let output = Sink::new(streams.output, registry, output);
+        let notices = Sink::new(streams.notices, registry, notices);
         Ok(Self {
             input: source,
             lines: LineSplitter::default(),
             count: 0,
             stay: streams.stay,
-            output: Some(sink.map_err(ClientError::Output)?),
-            notices: streams.notices.into(),
+            output: Some(output.map_err(ClientError::Output)?),
+            notices: notices.map_err(ClientError::Output)?,
             format: streams.format,
             clock: streams.clock,
         })
@@ -82,13 +82,13 @@ impl Filter {
         }
     }
 
-    pub(super) fn note_output(&mut self, event: &Event, asked: &mut Vec<Ask>) {
+    pub(super) fn note_output(&mut self, event: &Event, registry: &Registry, asked: &mut Vec<Ask>) {
         if self
             .output
             .as_mut()
             .is_some_and(|output| output.note(event).is_err())
         {
-            self.output_is_gone(asked);
+            self.output_is_gone(registry, asked);
         }
     }
 
@@ -134,7 +134,7 @@ impl Filter {
                     input.close(registry);
                 }
                 if !self.stay || self.output.is_none() {
-                    asked.push(Ask::Leave);
+                    asked.push(Ask::Finish);
                 }
             }
             Ok(Some(read)) => {
@@ -157,10 +157,23 @@ impl Filter {
         write_line(output.buffer(), self.format, clock, name, message)
     }
 
-    /// Tells something that was not heard.
+    /// Tells something that was not heard, unless nobody has read what was told before.
     pub(super) fn notice(&mut self, text: &str) {
-        // Nobody is there to be told if that fails.
-        let _ = writeln!(self.notices, "chatloop: {text}");
+        if self.notices.pending() < ROOM {
+            // Memory takes it all.
+            let _ = writeln!(self.notices.buffer(), "chatloop: {text}");
+        }
+    }
+
+    pub(super) fn note_notices(&mut self, event: &Event) {
+        // Nobody is there to be told if that fails, here and below.
+        let _ = self.notices.note(event);
+    }
+
+    pub(super) fn flush_notices(&mut self, registry: &Registry) {
+        if self.notices.flush(registry).is_err() {
+            self.notices.take_pending();
+        }
     }
 
     /// Writes what the output takes.
@@ -169,9 +182,10 @@ impl Filter {
         registry: &Registry,
         asked: &mut Vec<Ask>,
     ) -> Result<(), ClientError> {
+        self.flush_notices(registry);
         match self.output.as_mut().map(|output| output.flush(registry)) {
             Some(Err(error)) if error.kind() == ErrorKind::BrokenPipe => {
-                self.output_is_gone(asked);
+                self.output_is_gone(registry, asked);
                 Ok(())
             }
             Some(Err(error)) => Err(ClientError::Output(error)),
@@ -180,10 +194,12 @@ impl Filter {
     }
 
     /// Nobody reads the output any more, as after `| head`. What there is to say is still said.
-    fn output_is_gone(&mut self, asked: &mut Vec<Ask>) {
-        self.output = None;
+    fn output_is_gone(&mut self, registry: &Registry, asked: &mut Vec<Ask>) {
+        if let Some(output) = self.output.take() {
+            output.close(registry);
+        }
         if self.input.is_none() {
-            asked.push(Ask::Leave);
+            asked.push(Ask::Finish);
         }
     }
 }

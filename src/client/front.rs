@@ -2,12 +2,19 @@
 
 use std::time::Instant;
 
+use mio::Registry;
 use mio::event::Event;
+use unicode_segmentation::UnicodeSegmentation;
 
 use super::display::Notice;
 use super::error::ClientError;
 use super::filter::Filter;
 use super::interactive::Interactive;
+use super::outbox::Message;
+use crate::text::Shown;
+
+/// How many messages are told one by one.
+const SHOWN: usize = 20;
 
 /// Where messages come from and go to.
 #[derive(Debug)]
@@ -21,8 +28,10 @@ pub(super) enum Front {
 pub(super) enum Ask {
     /// To say this.
     Say(Vec<u8>),
-    /// To leave, once all is said.
+    /// To leave, once all is said; asked for twice, at once.
     Leave,
+    /// The same, but nothing more: there is no more to be said.
+    Finish,
     /// Nothing more: the terminal is gone.
     Vanish,
 }
@@ -35,14 +44,20 @@ impl Front {
         }
     }
 
-    pub(super) fn note_output(&mut self, event: &Event, asked: &mut Vec<Ask>) {
+    pub(super) fn note_output(&mut self, event: &Event, registry: &Registry, asked: &mut Vec<Ask>) {
         match self {
             Self::Interactive(front) => {
                 if front.note_output(event).is_err() {
                     asked.push(Ask::Vanish);
                 }
             }
-            Self::Filter(front) => front.note_output(event, asked),
+            Self::Filter(front) => front.note_output(event, registry, asked),
+        }
+    }
+
+    pub(super) fn note_notices(&mut self, event: &Event) {
+        if let Self::Filter(front) = self {
+            front.note_notices(event);
         }
     }
 
@@ -83,6 +98,47 @@ impl Front {
         }
     }
 
+    /// Tells what became of some messages.
+    pub(super) fn tell<'a>(
+        &mut self,
+        fate: &str,
+        messages: impl ExactSizeIterator<Item = &'a Message>,
+    ) -> Result<(), ClientError> {
+        let count = messages.len();
+        let mut messages = messages.peekable();
+        let Some(first) = messages.peek().map(|message| message.number()) else {
+            return Ok(());
+        };
+        if let Self::Filter(front) = self {
+            let last = messages.last().map_or(first, Message::number);
+            if first == last {
+                front.notice(&format!("line {first} {fate}"));
+            } else {
+                front.notice(&format!("lines {first} to {last} {fate}"));
+            }
+            return Ok(());
+        }
+        for message in messages.take(SHOWN) {
+            let text = beginning(message.payload());
+            self.notice(Notice::Trouble, &format!("{fate}: {text}"))?;
+        }
+        match count.saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => self.notice(Notice::Trouble, &format!("{fate}: {more} more")),
+        }
+    }
+
+    /// Writes what is left to write at the end, without waiting for whoever does not take it.
+    pub(super) fn write_rest(&mut self, registry: &Registry) -> Result<(), ClientError> {
+        match self {
+            Self::Interactive(front) => front.write_rest().map_err(ClientError::Terminal),
+            Self::Filter(front) => {
+                front.flush_notices(registry);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn notice(&mut self, kind: Notice, text: &str) -> Result<(), ClientError> {
         match self {
             Self::Interactive(front) => front.notice(kind, text).map_err(ClientError::Terminal),
@@ -91,5 +147,15 @@ impl Front {
                 Ok(())
             }
         }
+    }
+}
+
+/// Enough of a message for its author to know it again.
+fn beginning(message: &[u8]) -> String {
+    const ENOUGH: usize = 60;
+    let text = Shown::plain(message).to_string();
+    match text.grapheme_indices(true).nth(ENOUGH) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }

@@ -22,6 +22,9 @@ use crate::text::Shown;
 /// How many bytes of keys to read at once. A key is a few, a paste can be many.
 const KEYS: usize = 4096;
 
+/// How long a line can become, in bytes: more than most servers take.
+const MAX_TYPED: usize = 4 * 1024 * 1024;
+
 /// A person at a terminal.
 #[derive(Debug)]
 pub(super) struct Interactive {
@@ -54,11 +57,10 @@ impl Interactive {
         look.write_name(&mut prompt.styled, name)?;
         prompt.styled.extend_from_slice(b"> ");
         let terminal = Terminal::take()?;
-        let nonblocking = terminal.is_nonblocking();
         let (rows, cols) = terminal.size();
         Ok(Self {
             keyboard: Source::new(terminal.device(), registry, input)?,
-            display: Sink::new(terminal.device(), nonblocking, registry, output)?,
+            display: Sink::new(terminal.device(), registry, output)?,
             terminal,
             keys: KeyDecoder::default(),
             escape_at: None,
@@ -94,10 +96,6 @@ impl Interactive {
         asked: &mut Vec<Ask>,
     ) -> io::Result<()> {
         let mut inputs = Vec::new();
-        if self.escape_at.is_some_and(|at| at <= now) {
-            self.keys.timeout(|input| inputs.push(input));
-            self.escape_at = None;
-        }
         let mut buf = [0; KEYS];
         match self.keyboard.read(registry, &mut buf) {
             Ok(Some(0)) => asked.push(Ask::Vanish),
@@ -105,9 +103,12 @@ impl Interactive {
                 self.keys.feed(&buf[..read], |input| inputs.push(input));
                 self.escape_at = self.keys.is_undecided().then(|| now + ESCAPE_DELAY);
             }
+            // Only when there is nothing to read: what followed may have been waiting.
+            Ok(None) if self.escape_at.is_some_and(|at| at <= now) => {
+                self.keys.timeout(|input| inputs.push(input));
+                self.escape_at = None;
+            }
             Ok(None) => {}
-            // A terminal that was closed.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => asked.push(Ask::Vanish),
             Err(error) => return Err(error),
         }
         for input in inputs {
@@ -117,6 +118,14 @@ impl Interactive {
     }
 
     fn take(&mut self, input: Input, asked: &mut Vec<Ask>) -> io::Result<()> {
+        if let Input::Paste(text) = &input
+            && self.editor.text().len() + text.len() > MAX_TYPED
+        {
+            return self.notice(
+                Notice::Trouble,
+                "this is too long for one line; send it from a file: chatloop join < FILE",
+            );
+        }
         match self.editor.feed(input) {
             Edit::None => return Ok(()),
             Edit::Changed => {}
@@ -174,9 +183,9 @@ impl Interactive {
     }
 
     /// Paints what has changed, if the terminal takes anything: one that is slow gets the newest
-    /// state, not each that there was in between.
+    /// state, not each that there was in between. So does one from which a paste is still coming.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
-        if self.stale && self.display.is_ready() {
+        if self.stale && self.display.is_ready() && !self.keys.is_pasting() {
             let (text, cursor) = (self.editor.text(), self.editor.cursor());
             self.screen.paint(self.display.buffer(), text, cursor)?;
             self.stale = false;
@@ -194,7 +203,7 @@ impl Interactive {
 
     /// Gives the terminal back and stops the process, until it is continued.
     pub(super) fn stop(&mut self) -> io::Result<()> {
-        self.write_rest()?;
+        self.write_pending()?;
         Terminal::stop()
     }
 
@@ -205,15 +214,20 @@ impl Interactive {
         self.resize()
     }
 
-    /// Takes the typed line away, and writes all there is to write.
+    /// Takes the typed line away, tells what it was, and writes all there is to write.
     pub(super) fn write_rest(&mut self) -> io::Result<()> {
+        let draft = self.editor.text();
+        if !draft.is_empty() {
+            let notice = format!("not sent: {}", Shown::plain(draft.as_bytes()));
+            self.notice(Notice::Trouble, &notice)?;
+        }
+        self.write_pending()
+    }
+
+    /// Takes the typed line away, and writes what there is to write.
+    fn write_pending(&mut self) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
         let rest = self.display.take_pending();
         self.terminal.write_all(&rest)
-    }
-
-    /// What was typed and not sent.
-    pub(super) fn draft(&self) -> &str {
-        self.editor.text()
     }
 }

@@ -213,6 +213,12 @@ impl KeyDecoder {
         }
     }
 
+    /// Whether a paste has begun and not ended.
+    #[must_use]
+    pub const fn is_pasting(&self) -> bool {
+        matches!(self.state, State::Paste(_))
+    }
+
     /// Decides that nothing follows: what might have been the beginning of a sequence was a key.
     pub fn timeout(&mut self, mut on_input: impl FnMut(Input)) {
         if !self.is_undecided() {

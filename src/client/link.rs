@@ -64,7 +64,13 @@ struct Connected {
     readable: bool,
     /// What went wrong when something was sent.
     broken: Option<io::Error>,
+    /// Whether the system tells what the server's machine has acknowledged.
+    tells: bool,
 }
+
+/// The system does not tell what has been acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Untold;
 
 /// What became of an attempt to connect.
 #[derive(Debug)]
@@ -111,6 +117,11 @@ impl Link {
 
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// Whether anything was said over this connection by others.
+    pub(super) fn has_heard(&self) -> bool {
+        matches!(&self.state, State::Up(connected) if connected.session.is_chat())
     }
 
     /// Whether a connection that ends now was refused: it is new, and nothing came over it.
@@ -211,6 +222,7 @@ impl Link {
                 peer,
                 readable: true,
                 broken: None,
+                tells: false,
             }));
         }
     }
@@ -240,14 +252,14 @@ impl Link {
         Ok(())
     }
 
-    /// Sends what the socket takes.
+    /// Sends what the socket takes; if that is asked for, of the name only.
     ///
     /// If that fails, there may still be something to read, and what has come is not to be lost: so
     /// the connection's end shows in [`receive`](Self::receive), after the last message.
-    pub(super) fn send(&mut self, outbox: &mut Outbox, now: Instant) {
+    pub(super) fn send(&mut self, outbox: &mut Outbox, name_only: bool, now: Instant) {
         if let State::Up(connected) = &mut self.state
             && connected.broken.is_none()
-            && let Err(error) = outbox.write_to(&mut connected.stream, now)
+            && let Err(error) = outbox.write_to(&mut connected.stream, name_only, now)
         {
             connected.broken = Some(error);
             connected.readable = true;
@@ -262,11 +274,20 @@ impl Link {
         }
     }
 
-    /// How many bytes the server's machine has not acknowledged, if there is a way to know.
-    pub(super) fn unacknowledged(&self) -> Option<u64> {
-        match &self.state {
-            State::Up(connected) => unacknowledged(connected.local, connected.peer),
-            _ => None,
+    /// How many bytes the server's machine has not acknowledged.
+    ///
+    /// `Err` if the system does not tell. That it usually does, but does not this time, can happen: it
+    /// is `None`.
+    pub(super) fn unacknowledged(&mut self) -> Result<Option<u64>, Untold> {
+        let State::Up(connected) = &mut self.state else {
+            return Ok(None);
+        };
+        match unacknowledged(connected.local, connected.peer) {
+            None if !connected.tells => Err(Untold),
+            known => {
+                connected.tells = true;
+                Ok(known)
+            }
         }
     }
 

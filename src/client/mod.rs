@@ -60,7 +60,6 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook_mio::v1_0::Signals;
-use unicode_segmentation::UnicodeSegmentation;
 
 use display::{Look, Notice};
 pub use error::ClientError;
@@ -69,8 +68,8 @@ use filter::Filter;
 pub use filter::Streams;
 use front::{Ask, Front};
 use interactive::Interactive;
-use link::{Attempt, Link};
-use outbox::{Outbox, Remains};
+use link::{Attempt, Link, Untold};
+use outbox::{Cut, Outbox};
 use session::Loss;
 pub use terminal::give_back;
 
@@ -79,7 +78,8 @@ use crate::text::Shown;
 const SOCKET: Token = Token(0);
 const INPUT: Token = Token(1);
 const OUTPUT: Token = Token(2);
-const SIGNALS: Token = Token(3);
+const NOTICES: Token = Token(3);
+const SIGNALS: Token = Token(4);
 
 /// How many bytes may wait for a slow server, and how many for a slow terminal or pipe, before no
 /// more is read.
@@ -95,19 +95,24 @@ const READS_A_TURN: usize = 8;
 /// When to ask for the first time whether what was sent has arrived. The time doubles from there.
 const FIRST_CHECK: Duration = Duration::from_millis(200);
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
+/// The same when much was sent, which is remembered until then.
+const CHECK_OF_MUCH: Duration = Duration::from_millis(10);
 /// The same for somebody who waits for the answer to leave.
 const FIRST_CHECK_TO_LEAVE: Duration = Duration::from_millis(2);
 const LONGEST_CHECK_TO_LEAVE: Duration = Duration::from_millis(200);
 
 /// After how long what was sent counts as arrived on systems that do not tell.
 const SURELY_ARRIVED: Duration = Duration::from_secs(60);
-/// The same for somebody who waits for the answer to leave.
+/// The same for somebody who waits for the answer to leave; and after how long they are told.
 const LIKELY_ARRIVED: Duration = Duration::from_secs(1);
 
 /// How long a server's machine may leave what a person has said without acknowledgement, before the
 /// connection counts as broken. TCP itself would try for a quarter of an hour. A program at the other
 /// end of a pipe has no use for this, and may send more than a busy server reads in that time.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More than any socket's send buffer holds, in bytes: what was sent before that much has arrived.
+const MOST_BUFFERED: u64 = 16 * 1024 * 1024;
 
 /// From this wait on, attempts to connect that fail are not worth a word each.
 const HUSH: Duration = Duration::from_secs(15);
@@ -116,8 +121,8 @@ const HUSH: Duration = Duration::from_secs(15);
 /// to refuse a message but to close the connection, and that should be told.
 const LAST_WORD: Duration = Duration::from_millis(300);
 
-/// How many messages that may be lost are shown one by one.
-const UNCERTAIN_SHOWN: usize = 20;
+/// What is to be said of messages of which nobody knows.
+const MAY_BE_MISSING: &str = "may not have arrived";
 
 /// What a client is to do.
 #[derive(Debug)]
@@ -165,16 +170,27 @@ pub struct Client {
     was_up: bool,
     /// Whether failed attempts to connect are not worth a word any more.
     hushed: bool,
-    /// Whether the user wants to leave, and since when.
-    leaving: Option<Instant>,
-    /// Since when all is said and has arrived, for a user who wants to leave.
-    settled: Option<Instant>,
+    /// Whether the user wants to leave.
+    leaving: Option<Leaving>,
+    /// Until when only the name is sent.
+    held_until: Option<Instant>,
     /// When to ask whether what was sent has arrived, and how long to wait after that.
     check: Option<(Instant, Duration)>,
     /// How many messages may or may not have arrived.
     uncertain: u64,
     /// How it is to end, as soon as this turn is over.
     ending: Option<Ending>,
+}
+
+/// A user who wants to leave, once all is said.
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    /// When that was asked for.
+    since: Instant,
+    /// Since when all is said and has arrived.
+    settled: Option<Instant>,
+    /// Whether the user was told what there is to wait for.
+    told: bool,
 }
 
 struct WatchedSignals(Signals);
@@ -216,19 +232,19 @@ impl Client {
     /// If the streams or the terminal cannot be used.
     pub fn new(config: Config) -> Result<Self, ClientError> {
         let poll = Poll::new().map_err(ClientError::Poll)?;
-        let tokens = [INPUT, OUTPUT];
         let (front, signals) = match config.user {
             User::Person { look, reflows } => {
                 // First, so that no signal can come while the terminal is taken and nobody knows.
                 let signals = watch_signals(&poll).map_err(ClientError::Poll)?;
                 let name = &config.name;
-                let front = Interactive::start(name, look, reflows, poll.registry(), tokens)
-                    .map_err(ClientError::Terminal)?;
+                let front =
+                    Interactive::start(name, look, reflows, poll.registry(), [INPUT, OUTPUT])
+                        .map_err(ClientError::Terminal)?;
                 (Front::Interactive(Box::new(front)), Some(signals))
             }
             // In a pipeline the shell's own rules for signals are the right ones, `nohup` included.
             User::Streams(streams) => {
-                let front = Filter::start(streams, poll.registry(), tokens)?;
+                let front = Filter::start(streams, poll.registry(), [INPUT, OUTPUT, NOTICES])?;
                 (Front::Filter(Box::new(front)), None)
             }
         };
@@ -248,7 +264,7 @@ impl Client {
             was_up: false,
             hushed: false,
             leaving: None,
-            settled: None,
+            held_until: None,
             check: None,
             uncertain: 0,
             ending: None,
@@ -295,8 +311,8 @@ impl Client {
         if self.ending.is_none() {
             self.connect(now)?;
             self.receive(now)?;
-            self.link.send(&mut self.outbox, now);
-            self.check(now);
+            self.send(now);
+            self.check(now)?;
         }
         self.flush(&mut asked)?;
         for ask in asked {
@@ -319,7 +335,10 @@ impl Client {
                 self.link.deadline(),
                 self.front.deadline(),
                 self.check.map(|(at, _)| at),
-                self.settled.map(|since| since + LAST_WORD),
+                self.leaving
+                    .and_then(|leaving| leaving.settled)
+                    .map(|settled| settled + LAST_WORD),
+                self.held_until,
             ];
             let next = deadlines.into_iter().flatten().min();
             let until = next.map(|at| at.saturating_duration_since(now));
@@ -341,43 +360,45 @@ impl Client {
             match event.token() {
                 SOCKET => self.link.note(event),
                 INPUT => self.front.note_input(),
-                OUTPUT => self.front.note_output(event, asked),
+                OUTPUT => self.front.note_output(event, self.poll.registry(), asked),
+                NOTICES => self.front.note_notices(event),
                 _ => {}
             }
         }
-        let Some(signals) = &mut self.signals else {
-            return Ok(());
-        };
-        let Front::Interactive(front) = &mut self.front else {
-            return Ok(());
-        };
-        for signal in signals.0.pending() {
-            match signal {
-                SIGWINCH => front.resize(),
-                SIGTSTP => front.stop(),
-                SIGCONT => front.resume(),
-                signal => {
-                    self.ending = Some(Ending::Signal(signal));
-                    Ok(())
-                }
+        if let (Some(signals), Front::Interactive(front)) = (&mut self.signals, &mut self.front) {
+            let signals: Vec<_> = signals.0.pending().collect();
+            for &signal in &signals {
+                let done = match signal {
+                    SIGWINCH => front.resize(),
+                    // Whoever has continued us since did not mean to be ignored.
+                    SIGTSTP if signals.contains(&SIGCONT) => Ok(()),
+                    SIGTSTP => front.stop(),
+                    SIGCONT => front.resume(),
+                    signal => {
+                        self.ending = Some(Ending::Signal(signal));
+                        // SIGHUP comes with a SIGCONT, and there is no terminal to be taken again.
+                        break;
+                    }
+                };
+                unless_gone(done, asked)?;
             }
-            .map_err(ClientError::Terminal)?;
         }
         Ok(())
     }
 
-    /// Whether what is typed or piped in is read: not while megabytes of it wait to be sent.
+    /// Whether what is piped in is read: not while megabytes of it wait to be sent, or to arrive.
     fn wants_input(&self) -> bool {
-        self.outbox.unsent_bytes() < ROOM
+        self.outbox.unsent_cost() < ROOM && self.outbox.waiting_cost() < 8 * ROOM
     }
 
     fn take_input(&mut self, now: Instant, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
         let wanted = self.wants_input();
         let registry = self.poll.registry();
         match &mut self.front {
-            Front::Interactive(front) => front
-                .read(registry, now, asked)
-                .map_err(ClientError::Terminal),
+            Front::Interactive(front) => {
+                let read = front.read(registry, now, asked);
+                unless_gone(read, asked)
+            }
             Front::Filter(front) if wanted => front.read(registry, &mut self.scratch, asked),
             Front::Filter(_) => Ok(()),
         }
@@ -397,43 +418,27 @@ impl Client {
                     self.notice(Notice::Info, "not sent yet")?;
                 }
             }
-            Ask::Leave => return self.leave(now),
+            Ask::Leave if self.leaving.is_some() => self.ending = Some(self.left(now)),
+            Ask::Finish if self.leaving.is_some() => {}
+            Ask::Leave | Ask::Finish => {
+                self.leaving = Some(Leaving {
+                    since: now,
+                    settled: None,
+                    told: false,
+                });
+                self.check = Some((now, FIRST_CHECK_TO_LEAVE));
+            }
             Ask::Vanish => self.ending = Some(Ending::Signal(SIGHUP)),
         }
         Ok(())
     }
 
-    /// Leaves once all is said; the second time, at once.
-    fn leave(&mut self, now: Instant) -> Result<(), ClientError> {
-        if self.leaving.is_some() {
-            self.ending = Some(self.left());
-            return Ok(());
-        }
-        self.leaving = Some(now);
-        self.check = Some((now, FIRST_CHECK_TO_LEAVE));
-        if let (unsent @ 1.., Front::Interactive(_)) = (self.outbox.unsent(), &self.front) {
-            let them = if unsent == 1 {
-                "one message is"
-            } else {
-                "some messages are"
-            };
-            let notice = format!(
-                "{them} not sent yet, and you leave after that; \
-                                  Ctrl-D once more leaves at once"
-            );
-            self.notice(Notice::Trouble, &notice)?;
-        }
-        Ok(())
-    }
-
-    fn left(&self) -> Ending {
+    /// How it ends for a user who leaves now.
+    fn left(&mut self, now: Instant) -> Ending {
+        self.ask_what_arrived(now);
         Ending::Left {
-            unsent: self.outbox.unsent(),
-            // A person has been told, and can ask the others.
-            uncertain: match self.front {
-                Front::Interactive(_) => 0,
-                Front::Filter(_) => self.uncertain,
-            },
+            unsent: self.outbox.unsent().len(),
+            uncertain: self.uncertain + self.outbox.waiting() as u64,
         }
     }
 
@@ -443,6 +448,9 @@ impl Client {
             None => Ok(()),
             Some(Attempt::Connected(addr)) => {
                 self.outbox.begin(&self.name);
+                // A server that is full takes the name and closes. What waited is not to be lost in
+                // that connection.
+                self.held_until = self.was_up.then_some(now + LAST_WORD);
                 let notice = self.welcome(addr);
                 self.was_up = true;
                 self.hushed = false;
@@ -477,7 +485,7 @@ impl Client {
             Front::Interactive(_) => " (/help for help, Ctrl-D to leave)",
             Front::Filter(_) => "",
         };
-        match (self.was_up, self.outbox.unsent()) {
+        match (self.was_up, self.outbox.unsent().len()) {
             (false, _) => format!("connected to {addr} as {name}{help}"),
             (true, 0) => format!("connected to {addr} again"),
             (true, 1) => format!("connected to {addr} again; sending the message that waited"),
@@ -510,45 +518,48 @@ impl Client {
 
     /// The connection is of no use any more.
     fn lose(&mut self, loss: Loss, now: Instant) -> Result<(), ClientError> {
-        if let Loss::NotChat(_) = loss {
-            return Err(ClientError::NotChat(self.server.clone(), loss));
-        }
-        // What was acknowledged has arrived, even if this is the first time to ask.
-        if let Some(unacknowledged) = self.link.unacknowledged() {
-            self.outbox.arrived(unacknowledged);
-        }
+        // Even if this is the first time to ask.
+        self.ask_what_arrived(now);
         let hint = match loss {
-            Loss::CutShort => None,
+            Loss::CutShort | Loss::NotChat(_) => None,
             _ => self.hint(now),
         };
-        let remains = self.outbox.lose();
+        let again_in = self.link.lose(now);
+        self.check = None;
+        self.held_until = None;
+        let remains = self.outbox.lose(loss.cut());
         let missing = remains.uncertain.len() + usize::from(remains.refused.is_some());
         self.uncertain += missing as u64;
-        self.check = None;
-        let again_in = self.link.lose(now);
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
         if all_is_sent && missing == 0 && hint.is_none() {
-            self.ending = Some(self.left());
+            self.ending = Some(self.left(now));
             return Ok(());
         }
-        if all_is_sent || !self.reconnect {
-            self.tell(&remains)?;
-            return Err(ClientError::Lost {
-                loss,
-                hint,
-                unsent: self.outbox.unsent(),
-            });
+        let is_final = all_is_sent || !self.reconnect || matches!(loss, Loss::NotChat(_));
+        if !is_final {
+            let notice = format!("{loss}; connecting again in {}", Wait(again_in));
+            self.notice(Notice::Trouble, &notice)?;
+            if let Some(hint) = &hint {
+                self.notice(Notice::Trouble, hint)?;
+            }
         }
-        let notice = format!("{loss}; connecting again in {}", Wait(again_in));
-        self.notice(Notice::Trouble, &notice)?;
-        if let Some(hint) = hint {
-            self.notice(Notice::Trouble, &hint)?;
+        let given_up = "given up, since two connections ended in the middle of it";
+        self.front.tell(given_up, remains.refused.iter())?;
+        self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
+        match loss {
+            _ if !is_final => Ok(()),
+            Loss::NotChat(_) => Err(ClientError::NotChat(self.server.clone(), loss)),
+            _ => Err(ClientError::Lost { loss, hint }),
         }
-        self.tell(&remains)
     }
 
     /// Why a server may have closed the connection. `chat10` has no words for it.
     fn hint(&self, now: Instant) -> Option<String> {
+        if let Some(len) = self.outbox.half_sent() {
+            return Some(format!(
+                "that was in the middle of a message of {len} bytes: is it over the server's limit?"
+            ));
+        }
         match (self.link.is_refused(now), self.outbox.just_sent(now)) {
             (true, None) => Some(
                 "that was right after joining: is the server full, or the name too long for it?"
@@ -565,100 +576,88 @@ impl Client {
         }
     }
 
-    /// Tells what a lost connection has left in doubt.
-    fn tell(&mut self, remains: &Remains) -> Result<(), ClientError> {
-        let messages = &remains.uncertain[..];
-        if let Some(message) = &remains.refused {
-            let which = match &self.front {
-                Front::Interactive(_) => beginning(message.payload()),
-                Front::Filter(_) => format!("line {}", message.number()),
-            };
-            let notice =
-                format!("given up, since two connections ended in the middle of it: {which}");
-            self.notice(Notice::Trouble, &notice)?;
+    /// Sends what there is to send.
+    fn send(&mut self, now: Instant) {
+        if self.held_until.is_some_and(|at| at <= now) || self.link.has_heard() {
+            self.held_until = None;
         }
-        match &self.front {
-            Front::Interactive(_) => {
-                for message in messages.iter().take(UNCERTAIN_SHOWN) {
-                    let text = beginning(message.payload());
-                    self.notice(Notice::Trouble, &format!("may not have arrived: {text}"))?;
-                }
-                if let more @ 1.. = messages.len().saturating_sub(UNCERTAIN_SHOWN) {
-                    let notice = format!("may not have arrived: {more} more");
-                    self.notice(Notice::Trouble, &notice)?;
-                }
-                Ok(())
-            }
-            Front::Filter(_) => match messages {
-                [] => Ok(()),
-                [one] => self.notice(
-                    Notice::Trouble,
-                    &format!("line {} may not have arrived", one.number()),
-                ),
-                [first, .., last] => self.notice(
-                    Notice::Trouble,
-                    &format!(
-                        "lines {} to {} may not have arrived",
-                        first.number(),
-                        last.number()
-                    ),
-                ),
-            },
-        }
+        self.link
+            .send(&mut self.outbox, self.held_until.is_some(), now);
     }
 
     /// Finds out whether what was sent has arrived, now and then.
-    fn check(&mut self, now: Instant) {
-        if !self.outbox.has_unacknowledged() {
+    fn check(&mut self, now: Instant) -> Result<(), ClientError> {
+        self.tell_why_we_stay(now)?;
+        if !self.outbox.is_waiting() {
             self.check = None;
-            return;
+            return Ok(());
         }
-        let (first, longest) = match self.leaving {
-            Some(_) => (FIRST_CHECK_TO_LEAVE, LONGEST_CHECK_TO_LEAVE),
-            None => (FIRST_CHECK, LONGEST_CHECK),
+        let (first, longest) = if self.leaving.is_some() {
+            (FIRST_CHECK_TO_LEAVE, LONGEST_CHECK_TO_LEAVE)
+        } else if self.outbox.waiting_cost() > ROOM {
+            (CHECK_OF_MUCH, CHECK_OF_MUCH)
+        } else {
+            (FIRST_CHECK, LONGEST_CHECK)
         };
-        let Some((at, wait)) = self.check else {
-            self.check = Some((now + first, first));
-            return;
-        };
+        let (at, wait) = self.check.unwrap_or((now + first, first));
+        // What was to be asked late has become urgent.
+        let at = at.min(now + longest);
+        self.check = Some((at, wait.min(longest)));
         if at > now {
-            return;
+            return Ok(());
         }
+        self.ask_what_arrived(now);
+        let wait = (wait * 2).min(longest);
+        let is_waiting = self.outbox.is_waiting();
+        self.check = is_waiting.then_some((now + wait, wait));
+        Ok(())
+    }
+
+    fn ask_what_arrived(&mut self, now: Instant) {
         match (self.link.unacknowledged(), self.leaving) {
-            (Some(unacknowledged), _) => self.outbox.arrived(unacknowledged),
-            (None, Some(since)) if now.duration_since(since) >= LIKELY_ARRIVED => {
-                self.outbox.assume_arrived(now + LIKELY_ARRIVED);
+            (Ok(Some(unacknowledged)), _) => self.outbox.arrived(unacknowledged, now),
+            (Ok(None), _) => {}
+            (Err(Untold), Some(leaving)) if leaving.is_long(now) => {
+                self.outbox.arrived(0, now);
             }
-            (None, _) => {
+            (Err(Untold), _) => {
+                self.outbox.arrived(MOST_BUFFERED, now);
                 if let Some(before) = now.checked_sub(SURELY_ARRIVED) {
-                    self.outbox.assume_arrived(before);
+                    self.outbox.assume_arrived(before, now);
                 }
             }
         }
-        let wait = (wait * 2).min(longest);
-        self.check = self
-            .outbox
-            .has_unacknowledged()
-            .then_some((now + wait, wait));
+    }
+
+    /// Tells a person who wants to leave what there is to wait for, if it takes long.
+    fn tell_why_we_stay(&mut self, now: Instant) -> Result<(), ClientError> {
+        let is_person = matches!(self.front, Front::Interactive(_));
+        if let Some(leaving) = &mut self.leaving
+            && leaving.is_long(now)
+            && is_person
+            && !std::mem::replace(&mut leaving.told, true)
+        {
+            let notice =
+                "waiting until all that you said has arrived; Ctrl-D once more leaves at once";
+            self.notice(Notice::Trouble, notice)?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
         match &mut self.front {
-            Front::Interactive(front) => match front.flush(self.poll.registry()) {
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-                    asked.push(Ask::Vanish);
-                    Ok(())
-                }
-                result => result.map_err(ClientError::Terminal),
-            },
+            Front::Interactive(front) => {
+                let flushed = front.flush(self.poll.registry());
+                unless_gone(flushed, asked)
+            }
             Front::Filter(front) => front.flush(self.poll.registry(), asked),
         }
     }
 
     /// Whether it is over.
     fn outcome(&mut self, now: Instant) -> Turn {
-        if self.ending.is_none() && self.leaving.is_some() && self.is_settled(now) {
-            self.ending = Some(self.left());
+        if self.ending.is_none() && self.is_settled(now) {
+            self.ending = Some(self.left(now));
         }
         match self.ending {
             // What was heard is written in any case, unless somebody is in a hurry.
@@ -671,39 +670,54 @@ impl Client {
         }
     }
 
-    /// Whether all is said, has arrived, and has not been refused.
+    /// Whether the user wants to leave, and all is said, has arrived, and has not been refused.
     fn is_settled(&mut self, now: Instant) -> bool {
+        let Some(leaving) = &mut self.leaving else {
+            return false;
+        };
         // A filter that has nothing to say has joined nevertheless, or failed to.
         let joined = self.was_up || matches!(self.front, Front::Interactive(_));
-        if !joined || self.outbox.has_unsent() || self.outbox.has_unacknowledged() {
-            self.settled = None;
+        if !joined || self.outbox.has_unsent() || self.outbox.is_waiting() {
+            leaving.settled = None;
             return false;
         }
-        let since = *self.settled.get_or_insert(now);
-        self.outbox.just_sent(now).is_none() || now.duration_since(since) >= LAST_WORD
+        let settled = *leaving.settled.get_or_insert(now);
+        self.outbox.just_sent(now).is_none() || now.duration_since(settled) >= LAST_WORD
     }
 
     fn notice(&mut self, kind: Notice, text: &str) -> Result<(), ClientError> {
         self.front.notice(kind, text)
     }
 
-    /// Leaves a terminal in order, and tells what was being typed when the end came.
+    /// Tells what was not said in the end, and leaves a terminal in order.
     fn write_rest(&mut self) -> Result<(), ClientError> {
-        let Front::Interactive(front) = &mut self.front else {
-            return Ok(());
-        };
-        let draft = front.draft();
-        if !draft.is_empty() {
-            let notice = format!("not sent: {}", Shown::plain(draft.as_bytes()));
-            front
-                .notice(Notice::Trouble, &notice)
-                .map_err(ClientError::Terminal)?;
-        }
-        match front.write_rest() {
+        self.ask_what_arrived(Instant::now());
+        let remains = self.outbox.lose(Cut::Closed);
+        self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
+        self.front.tell("not sent", self.outbox.unsent())?;
+        match self.front.write_rest(self.poll.registry()) {
             // The terminal is gone, and that is why we are here.
             Err(_) if self.ending == Some(Ending::Signal(SIGHUP)) => Ok(()),
-            result => result.map_err(ClientError::Terminal),
+            result => result,
         }
+    }
+}
+
+impl Leaving {
+    /// Whether it takes longer than anybody would expect.
+    fn is_long(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= LIKELY_ARRIVED
+    }
+}
+
+/// What a terminal reports that is gone is no error of ours, but the end.
+fn unless_gone(result: io::Result<()>, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+            asked.push(Ask::Vanish);
+            Ok(())
+        }
+        result => result.map_err(ClientError::Terminal),
     }
 }
 
@@ -713,16 +727,6 @@ fn watch_signals(poll: &Poll) -> io::Result<WatchedSignals> {
     poll.registry()
         .register(&mut signals, SIGNALS, Interest::READABLE)?;
     Ok(WatchedSignals(signals))
-}
-
-/// Enough of a message for its author to know it again.
-fn beginning(message: &[u8]) -> String {
-    const ENOUGH: usize = 60;
-    let text = Shown::plain(message).to_string();
-    match text.grapheme_indices(true).nth(ENOUGH) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
 }
 
 /// A wait, as one says it.

@@ -12,6 +12,10 @@ const RIGHT_AFTER: Duration = Duration::from_secs(1);
 /// How many connections may end in the middle of a message.
 const TRIES: u8 = 2;
 
+/// For how long what has arrived is remembered, and how much of it, in bytes.
+const REMEMBERED: Duration = Duration::from_secs(5);
+const REMEMBERED_BYTES: u64 = 1024 * 1024;
+
 /// How many frames to hand to the socket at once.
 const FRAMES_A_WRITE: usize = 64;
 
@@ -32,15 +36,21 @@ const FRAMES_A_WRITE: usize = 64;
 /// send it again would be refused again, for ever; so a message gets two tries.
 ///
 /// TCP knows more than the protocol does: what the server's side has acknowledged has arrived on that
-/// machine. Whoever can find that out says so with [`arrived`](Self::arrived), and `sent` stays short.
+/// machine. Whoever can find that out says so with [`arrived`](Self::arrived). What has arrived has been
+/// read, or soon is; unless the server's end is a [reset](Cut::Reset), which says that it was not. So
+/// what has arrived is still remembered for a while.
 #[derive(Debug, Default)]
 pub struct Outbox {
     unsent: VecDeque<Message>,
+    /// What `unsent` takes, in bytes.
+    unsent_cost: usize,
     /// How much of the first unsent frame the socket has taken, in bytes.
     begun: usize,
-    /// How many bytes there are in `unsent`.
-    unsent_bytes: usize,
     sent: VecDeque<Sent>,
+    /// How many of those in `sent` have arrived: the first.
+    arrived: usize,
+    /// What those in `sent` take that have not arrived, in bytes.
+    waiting_cost: usize,
     /// How many bytes of this connection's stream the socket has taken.
     position: u64,
     /// How many messages were ever said.
@@ -57,6 +67,17 @@ pub struct Message {
     number: Option<u64>,
     /// How many connections were lost in the middle of it.
     tries: u8,
+}
+
+/// How a connection ended, as far as it matters to what was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The server closed it.
+    Closed,
+    /// The server closed it, and had not read all that had arrived.
+    Reset,
+    /// The network failed.
+    Broken,
 }
 
 /// What a lost connection leaves behind.
@@ -81,6 +102,11 @@ impl Message {
     pub fn number(&self) -> u64 {
         self.number.unwrap_or_default()
     }
+
+    /// What it takes in memory, in bytes: a short message is more than its bytes.
+    fn cost(&self) -> usize {
+        self.frame.len() + size_of::<Sent>()
+    }
 }
 
 #[derive(Debug)]
@@ -96,7 +122,7 @@ impl Outbox {
     pub fn push(&mut self, payload: &[u8]) {
         self.said += 1;
         let message = framed(payload, Some(self.said));
-        self.unsent_bytes += message.frame.len();
+        self.unsent_cost += message.cost();
         self.unsent.push_back(message);
     }
 
@@ -104,49 +130,66 @@ impl Outbox {
     pub fn begin(&mut self, name: &[u8]) {
         debug_assert!(self.begun == 0 && self.sent.is_empty(), "see `lose`");
         let name = framed(name, None);
-        self.unsent_bytes += name.frame.len();
+        self.unsent_cost += name.cost();
         self.unsent.push_front(name);
         self.position = 0;
+        self.longest_of_late = None;
     }
 
     /// Ends a connection: what is neither sent nor returned is for the next one.
-    pub fn lose(&mut self) -> Remains {
+    pub fn lose(&mut self, how: Cut) -> Remains {
         let was_begun = std::mem::take(&mut self.begun) > 0;
         let mut refused = None;
         if self.begins_with_name() {
             self.drop_first();
-        } else if was_begun && let Some(first) = self.unsent.front_mut() {
+        } else if was_begun
+            && how != Cut::Broken
+            && let Some(first) = self.unsent.front_mut()
+        {
             first.tries += 1;
             if first.tries == TRIES {
                 refused = self.drop_first();
             }
         }
+        let certain = match how {
+            Cut::Reset => 0,
+            Cut::Closed | Cut::Broken => self.arrived,
+        };
         let uncertain = self
             .sent
             .drain(..)
+            .skip(certain)
             .map(|sent| sent.message)
             .filter(|message| message.number.is_some())
             .collect();
+        self.arrived = 0;
+        self.waiting_cost = 0;
         Remains { uncertain, refused }
     }
 
     fn drop_first(&mut self) -> Option<Message> {
         let first = self.unsent.pop_front()?;
-        self.unsent_bytes -= first.frame.len();
+        self.unsent_cost -= first.cost();
         Some(first)
     }
 
-    /// Hands the socket as much as it takes.
+    /// Hands the socket as much as it takes; if that is asked for, of the name only.
     ///
     /// # Errors
     ///
     /// Whatever `stream` reports, but for "would block", which is no error here.
-    pub fn write_to(&mut self, stream: &mut impl Write, now: Instant) -> io::Result<()> {
-        while !self.unsent.is_empty() {
+    pub fn write_to(
+        &mut self,
+        stream: &mut impl Write,
+        name_only: bool,
+        now: Instant,
+    ) -> io::Result<()> {
+        while self.begins_with_name() || !name_only && self.has_unsent() {
+            let most = if name_only { 1 } else { FRAMES_A_WRITE };
             let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE];
             let mut skip = self.begun;
             let mut count = 0;
-            for (slice, message) in slices.iter_mut().zip(&self.unsent) {
+            for (slice, message) in slices[..most].iter_mut().zip(&self.unsent) {
                 *slice = IoSlice::new(&message.frame[skip..]);
                 skip = 0;
                 count += 1;
@@ -174,7 +217,8 @@ impl Outbox {
                 break;
             }
             self.begun -= len;
-            self.unsent_bytes -= len;
+            self.unsent_cost -= message.cost();
+            self.waiting_cost += message.cost();
             end += len as u64;
             if message.number.is_some() {
                 self.remember_longest(message.payload().len(), now);
@@ -197,24 +241,34 @@ impl Outbox {
     }
 
     /// Notes that all but the last `unacknowledged` bytes of this connection's stream have arrived.
-    pub fn arrived(&mut self, unacknowledged: u64) {
+    pub fn arrived(&mut self, unacknowledged: u64, now: Instant) {
         let arrived = self.position.saturating_sub(unacknowledged);
-        self.forget(|sent| sent.end <= arrived);
+        self.arrived_while(|sent| sent.end <= arrived, now);
     }
 
     /// Takes what was sent before this as arrived, for want of better knowledge.
-    pub fn assume_arrived(&mut self, before: Instant) {
-        self.forget(|sent| sent.at < before);
+    pub fn assume_arrived(&mut self, before: Instant, now: Instant) {
+        self.arrived_while(|sent| sent.at < before, now);
     }
 
-    /// Lets go of the first messages that were sent, as long as they have arrived.
-    fn forget(&mut self, has_arrived: impl Fn(&Sent) -> bool) {
-        let arrived = self
-            .sent
-            .iter()
-            .take_while(|sent| has_arrived(sent))
-            .count();
-        self.sent.drain(..arrived);
+    fn arrived_while(&mut self, has_arrived: impl Fn(&Sent) -> bool, now: Instant) {
+        while let Some(sent) = self.sent.get(self.arrived)
+            && has_arrived(sent)
+        {
+            self.arrived += 1;
+            self.waiting_cost -= sent.message.cost();
+        }
+        // What has arrived is forgotten when it is old, or much.
+        let end = self
+            .arrived
+            .checked_sub(1)
+            .map_or(0, |last| self.sent[last].end);
+        let old = self.sent.iter().take(self.arrived).take_while(|sent| {
+            now.duration_since(sent.at) > REMEMBERED || end - sent.end > REMEMBERED_BYTES
+        });
+        let old = old.count();
+        self.sent.drain(..old);
+        self.arrived -= old;
     }
 
     /// Whether there is something that the socket has not taken.
@@ -223,10 +277,11 @@ impl Outbox {
         !self.unsent.is_empty()
     }
 
-    /// How many messages the socket has not taken, or not whole.
+    /// The messages that the socket has not taken, or not whole.
     #[must_use]
-    pub fn unsent(&self) -> usize {
-        self.unsent.len() - usize::from(self.begins_with_name())
+    pub fn unsent(&self) -> impl ExactSizeIterator<Item = &Message> {
+        let name = usize::from(self.begins_with_name());
+        self.unsent.range(name..)
     }
 
     fn begins_with_name(&self) -> bool {
@@ -235,16 +290,36 @@ impl Outbox {
             .is_some_and(|first| first.number.is_none())
     }
 
-    /// How many bytes there are that the socket has not taken, give or take a frame.
+    /// What is unsent takes so much memory, in bytes.
     #[must_use]
-    pub fn unsent_bytes(&self) -> usize {
-        self.unsent_bytes
+    pub const fn unsent_cost(&self) -> usize {
+        self.unsent_cost
     }
 
-    /// Whether there is something that the socket took and that is not known to have arrived.
+    /// What was sent and is not known to have arrived takes so much memory, in bytes.
     #[must_use]
-    pub fn has_unacknowledged(&self) -> bool {
-        !self.sent.is_empty()
+    pub const fn waiting_cost(&self) -> usize {
+        self.waiting_cost
+    }
+
+    /// Whether there is something that was sent and is not known to have arrived.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.sent.len() > self.arrived
+    }
+
+    /// How many messages were sent and are not known to have arrived.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let waiting = self.sent.range(self.arrived..);
+        waiting.filter(|sent| sent.message.number.is_some()).count()
+    }
+
+    /// The length in bytes of the message that the socket has taken a part of, if there is one.
+    #[must_use]
+    pub fn half_sent(&self) -> Option<usize> {
+        let first = self.unsent.front()?;
+        (self.begun > 0 && first.number.is_some()).then(|| first.payload().len())
     }
 
     /// The length in bytes of the longest message that was sent just now, if there is one: a server
@@ -311,12 +386,16 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(b"said before there was a connection");
         outbox.begin(b"alice");
-        assert_eq!(outbox.unsent(), 1);
+        assert_eq!(outbox.unsent().len(), 1);
         let mut socket = Room::new(15);
-        outbox.write_to(&mut socket, Instant::now()).unwrap();
+        outbox.write_to(&mut socket, false, Instant::now()).unwrap();
         assert_eq!(socket.taken, b"5         alice");
-        assert_eq!(outbox.unsent(), 1);
-        assert_eq!(outbox.lose(), Remains::default(), "only the name was sent");
+        assert_eq!(outbox.unsent().len(), 1);
+        assert_eq!(
+            outbox.lose(Cut::Closed),
+            Remains::default(),
+            "only the name was sent"
+        );
     }
 
     #[test]
@@ -329,19 +408,19 @@ mod tests {
         }
         // The name, two messages, and all but the last byte of the third.
         let mut socket = Room::new(11 + 13 + 13 + 14);
-        outbox.write_to(&mut socket, now).unwrap();
-        let Remains { uncertain, refused } = outbox.lose();
+        outbox.write_to(&mut socket, false, now).unwrap();
+        let Remains { uncertain, refused } = outbox.lose(Cut::Closed);
         assert_eq!(refused, None);
         assert_eq!(payloads(&uncertain), [b"one", b"two"]);
         assert_eq!(uncertain[1].number(), 2);
-        assert_eq!(outbox.unsent(), 2);
+        assert_eq!(outbox.unsent().len(), 2);
 
         outbox.begin(b"a");
         let mut socket = Room::new(1000);
-        outbox.write_to(&mut socket, now).unwrap();
+        outbox.write_to(&mut socket, false, now).unwrap();
         assert_eq!(socket.taken, b"1         a5         three4         four");
         assert!(!outbox.has_unsent());
-        assert_eq!(outbox.unsent_bytes(), 0);
+        assert_eq!(outbox.unsent_cost(), 0);
     }
 
     #[test]
@@ -351,17 +430,17 @@ mod tests {
         outbox.begin(b"a");
         outbox.push(b"one");
         outbox.push(b"two");
-        outbox.write_to(&mut Room::new(1000), now).unwrap();
-        outbox.arrived(1);
-        assert!(outbox.has_unacknowledged());
-        assert_eq!(payloads(&outbox.lose().uncertain), [b"two"]);
+        outbox.write_to(&mut Room::new(1000), false, now).unwrap();
+        outbox.arrived(1, now);
+        assert!(outbox.is_waiting());
+        assert_eq!(payloads(&outbox.lose(Cut::Closed).uncertain), [b"two"]);
 
         outbox.begin(b"a");
         outbox.push(b"three");
-        outbox.write_to(&mut Room::new(1000), now).unwrap();
-        outbox.arrived(0);
-        assert!(!outbox.has_unacknowledged());
-        assert_eq!(outbox.lose(), Remains::default());
+        outbox.write_to(&mut Room::new(1000), false, now).unwrap();
+        outbox.arrived(0, now);
+        assert!(!outbox.is_waiting());
+        assert_eq!(outbox.lose(Cut::Closed), Remains::default());
     }
 
     #[test]
@@ -374,13 +453,68 @@ mod tests {
         for room in [5, 15, 5, 27] {
             outbox.begin(b"a");
             outbox
-                .write_to(&mut Room::new(room), Instant::now())
+                .write_to(&mut Room::new(room), false, Instant::now())
                 .unwrap();
-            let remains = outbox.lose();
+            let remains = outbox.lose(Cut::Closed);
             assert!(remains.uncertain.is_empty());
             refused.push(remains.refused.map(|message| message.number()));
         }
         assert_eq!(refused, [None, None, None, Some(1)]);
+    }
+
+    #[test]
+    fn a_network_that_fails_is_no_refusal() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"a long message");
+        for _ in 0..5 {
+            outbox.begin(b"a");
+            outbox
+                .write_to(&mut Room::new(20), false, Instant::now())
+                .unwrap();
+            assert_eq!(outbox.lose(Cut::Broken), Remains::default());
+        }
+        assert_eq!(outbox.unsent().len(), 1);
+    }
+
+    #[test]
+    fn a_reset_says_that_what_arrived_of_late_was_not_read() {
+        let start = Instant::now();
+        let mut outbox = Outbox::default();
+        outbox.begin(b"a");
+        outbox.push(b"old");
+        outbox.write_to(&mut Room::new(1000), false, start).unwrap();
+        let later = start + REMEMBERED + Duration::from_millis(1);
+        outbox.push(b"new");
+        outbox.write_to(&mut Room::new(1000), false, later).unwrap();
+        outbox.arrived(0, later);
+        assert!(!outbox.is_waiting());
+        assert_eq!(payloads(&outbox.lose(Cut::Reset).uncertain), [b"new"]);
+
+        outbox.begin(b"a");
+        for byte in [b'x', b'y', b'z'] {
+            outbox.push(&vec![byte; REMEMBERED_BYTES as usize / 2]);
+        }
+        outbox
+            .write_to(&mut Room::new(10_000_000), false, later)
+            .unwrap();
+        outbox.arrived(0, later);
+        let uncertain = outbox.lose(Cut::Reset).uncertain;
+        assert_eq!(uncertain.len(), 2);
+        assert_eq!((outbox.unsent_cost(), outbox.waiting_cost()), (0, 0));
+    }
+
+    #[test]
+    fn only_the_name_can_be_sent_at_first() {
+        let now = Instant::now();
+        let mut outbox = Outbox::default();
+        outbox.push(b"later");
+        outbox.begin(b"a");
+        let mut socket = Room::new(1000);
+        outbox.write_to(&mut socket, true, now).unwrap();
+        outbox.write_to(&mut socket, true, now).unwrap();
+        assert_eq!(socket.taken, b"1         a");
+        outbox.write_to(&mut socket, false, now).unwrap();
+        assert_eq!(socket.taken, b"1         a5         later");
     }
 
     #[test]
@@ -389,12 +523,12 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.begin(b"a");
         outbox.push(b"old");
-        outbox.write_to(&mut Room::new(1000), start).unwrap();
+        outbox.write_to(&mut Room::new(1000), false, start).unwrap();
         let later = start + Duration::from_secs(60);
         outbox.push(b"new");
-        outbox.write_to(&mut Room::new(1000), later).unwrap();
-        outbox.assume_arrived(later);
-        assert_eq!(payloads(&outbox.lose().uncertain), [b"new"]);
+        outbox.write_to(&mut Room::new(1000), false, later).unwrap();
+        outbox.assume_arrived(later, later);
+        assert_eq!(payloads(&outbox.lose(Cut::Closed).uncertain), [b"new"]);
     }
 
     #[test]
@@ -404,7 +538,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut say = |len: usize, now| {
             outbox.push(&vec![b'x'; len]);
-            outbox.write_to(&mut Room::new(10_000), now).unwrap();
+            outbox.write_to(&mut Room::new(10_000), false, now).unwrap();
             outbox.just_sent(now)
         };
         assert_eq!(say(2000, at(0)), Some(2000));
@@ -429,8 +563,8 @@ mod tests {
             for (room, unacknowledged) in connections.into_iter().chain([(usize::MAX, 0)]) {
                 outbox.begin(b"name");
                 let mut socket = Room::new(room);
-                outbox.write_to(&mut socket, now).unwrap();
-                outbox.arrived(unacknowledged);
+                outbox.write_to(&mut socket, false, now).unwrap();
+                outbox.arrived(unacknowledged, now);
                 let mut rest = &socket.taken[..];
                 let mut first = true;
                 let mut decoder = crate::wire::Decoder::new();
@@ -440,7 +574,7 @@ mod tests {
                     }
                     first = false;
                 }
-                let remains = outbox.lose();
+                let remains = outbox.lose(Cut::Closed);
                 for message in remains.uncertain {
                     let index = message.number() as usize - 1;
                     prop_assert_eq!(message.payload(), &messages[index][..]);

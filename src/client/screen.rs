@@ -225,7 +225,7 @@ enum Lead {
     Prompt,
     /// The mark of a further line of the text.
     Continued,
-    /// Nothing: the row before it was full.
+    /// Nothing: the row before it was full, or there is no room for a mark.
     Wrapped,
 }
 
@@ -263,13 +263,13 @@ impl Layout {
                 if at == cursor {
                     layout.place_cursor(at, cols);
                 }
-                layout.begin(Lead::Continued, end, CONTINUED.len().min(cols - 1));
+                layout.begin(continued(cols), end);
                 continue;
             }
             let width = width_of(grapheme);
             let row = layout.last();
             if row.width + width > cols && row.width > 0 {
-                layout.begin(Lead::Wrapped, at, 0);
+                layout.begin(Lead::Wrapped, at);
             }
             if at == cursor {
                 layout.place_cursor(at, cols);
@@ -291,7 +291,11 @@ impl Layout {
         &mut self.rows[last]
     }
 
-    fn begin(&mut self, lead: Lead, at: usize, width: usize) {
+    fn begin(&mut self, lead: Lead, at: usize) {
+        let width = match lead {
+            Lead::Continued => CONTINUED.len(),
+            _ => 0,
+        };
         self.rows.push(Row {
             lead,
             text: at..at,
@@ -302,7 +306,7 @@ impl Layout {
     /// Puts the cursor after what there is. After a full row, that is at the start of the next.
     fn place_cursor(&mut self, at: usize, cols: usize) {
         if self.last().width >= cols {
-            self.begin(Lead::Wrapped, at, 0);
+            self.begin(Lead::Wrapped, at);
         }
         self.cursor = Position {
             row: self.rows.len() - 1,
@@ -316,6 +320,15 @@ impl Layout {
         // As few as possible below the cursor, so that one sees what one has written.
         let end = (self.cursor.row + 1).max(count);
         end - count..end
+    }
+}
+
+/// How a further line of a text begins, on a screen that has room for more than its mark.
+fn continued(cols: usize) -> Lead {
+    if cols > CONTINUED.len() {
+        Lead::Continued
+    } else {
+        Lead::Wrapped
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
+use super::outbox::Cut;
 use crate::text::Quoted;
 use crate::wire::{Decoder, FrameError, header};
 
 /// The longest name or message that is taken from a server, in bytes. Relays have limits of their
 /// own, and lower ones; this is only so that nobody can have us keep gigabytes.
-pub const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
+pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
 /// How much to show of what a server says that is no chat server, in bytes.
 const GLIMPSE: usize = 60;
@@ -101,6 +102,20 @@ pub enum Loss {
     NotChat(Vec<u8>),
     /// After some that were right, the server sent something that is no frame or too long.
     Protocol(FrameError),
+}
+
+impl Loss {
+    /// What it means for what was said.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        match self {
+            Self::Io(error) => match error.kind() {
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Cut::Reset,
+                _ => Cut::Broken,
+            },
+            Self::Closed | Self::CutShort | Self::NotChat(_) | Self::Protocol(_) => Cut::Closed,
+        }
+    }
 }
 
 impl fmt::Display for Loss {

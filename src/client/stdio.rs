@@ -8,21 +8,41 @@
 //!
 //! So a [`Source`] reads once, and a [`Sink`] writes a little, whenever the poll has said that it is
 //! ready, and what cannot be polled is always ready. One read of what is readable does not wait; nor
-//! does a write of up to [`PIPE_BUF`] bytes to a pipe that is writable (pipe(7)). mio reports *edges*,
-//! and there is none while data remains. Registering again makes the kernel look again: it reports
-//! readiness that is already there, so after each read or write that is what happens.
+//! does a write of up to [`PIPE_BUF`] bytes to a pipe that is writable (pipe(7)). Others may have read
+//! or written since the poll looked, so right before either the kernel is asked once more.
+//!
+//! mio reports *edges*, and there is none while data remains. Registering again makes the kernel look
+//! again: it reports readiness that is already there, so after each read or write that is what happens.
+//!
+//! A terminal says that it is writable when there is room for less than any such number. But it can be
+//! opened a second time, by its name, for a descriptor that can be non-blocking: [`reopen`].
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::ttyname;
 
 /// How much a pipe that is writable takes without waiting, in bytes: the page size of Linux, and no
 /// less than POSIX asks for elsewhere.
 const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+
+/// Opens a terminal a second time, for a non-blocking descriptor that nobody shares.
+pub(super) fn reopen(terminal: impl AsFd) -> io::Result<File> {
+    let name = ttyname(terminal, Vec::new())?;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(OsStr::from_bytes(name.as_bytes()))
+}
 
 /// A descriptor and what the poll said of it.
 #[derive(Debug)]
@@ -32,6 +52,7 @@ struct Polled {
     interest: Interest,
     /// Whether the poll can watch it. What it cannot is always ready.
     pollable: bool,
+    /// Whether the poll has said that it is ready, and nothing was done with it since.
     ready: bool,
 }
 
@@ -60,6 +81,23 @@ impl Polled {
         })
     }
 
+    /// Whether it is ready in this very moment.
+    fn is_ready_now(&self) -> io::Result<bool> {
+        if !self.pollable {
+            return Ok(true);
+        }
+        let asked = if self.interest.is_readable() {
+            PollFlags::IN
+        } else {
+            PollFlags::OUT
+        };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        Ok(poll(&mut [PollFd::new(&self.file, asked)], Some(&now))? > 0)
+    }
+
     /// Has the poll look again, after a read or a write that may have changed the answer.
     fn look_again(&mut self, registry: &Registry) -> io::Result<()> {
         if self.pollable {
@@ -70,9 +108,10 @@ impl Polled {
         Ok(())
     }
 
-    fn deregister(&mut self, registry: &Registry) {
+    /// Has the poll forget it. To close it would not do: the file stays open elsewhere.
+    fn close(self, registry: &Registry) {
         if self.pollable {
-            // It is closed right after this, which ends the registration as well.
+            // If that fails, there are events that mean nothing to anybody.
             let _ = registry.deregister(&mut SourceFd(&self.file.as_raw_fd()));
         }
     }
@@ -108,6 +147,10 @@ impl Source {
         if !self.0.ready {
             return Ok(None);
         }
+        if !self.0.is_ready_now()? {
+            self.0.look_again(registry)?;
+            return Ok(None);
+        }
         let read = match self.0.file.read(buf) {
             Ok(read) => Some(read),
             Err(error)
@@ -122,8 +165,8 @@ impl Source {
     }
 
     /// Has the poll forget it.
-    pub(super) fn close(mut self, registry: &Registry) {
-        self.0.deregister(registry);
+    pub(super) fn close(self, registry: &Registry) {
+        self.0.close(registry);
     }
 }
 
@@ -139,18 +182,22 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Writes to a descriptor of its own for the same open file. One that is `nonblocking` is handed
-    /// all there is.
-    pub(super) fn new(
-        fd: impl AsFd,
-        nonblocking: bool,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
-        let file = File::from(fd.as_fd().try_clone_to_owned()?);
+    /// Writes to a descriptor of its own: for a terminal, if possible, one that is not shared.
+    pub(super) fn new(fd: impl AsFd, registry: &Registry, token: Token) -> io::Result<Self> {
+        let fd = fd.as_fd();
+        let reopened = if fd.is_terminal() {
+            reopen(fd).ok()
+        } else {
+            None
+        };
+        let is_nonblocking = reopened.is_some();
+        let file = match reopened {
+            Some(file) => file,
+            None => fd.try_clone_to_owned()?.into(),
+        };
         let polled = Polled::new(file, registry, token, Interest::WRITABLE)?;
         Ok(Self {
-            chunk: if nonblocking || !polled.pollable {
+            chunk: if is_nonblocking || !polled.pollable {
                 usize::MAX
             } else {
                 PIPE_BUF
@@ -159,6 +206,11 @@ impl Sink {
             pending: Vec::new(),
             written: 0,
         })
+    }
+
+    /// Has the poll forget it.
+    pub(super) fn close(self, registry: &Registry) {
+        self.polled.close(registry);
     }
 
     /// Takes note of an event for it. Fails if nobody reads at the other end any more, which is how
@@ -197,6 +249,10 @@ impl Sink {
     /// Writes what can be written without waiting.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         while self.pending() > 0 && self.polled.ready {
+            if self.chunk < usize::MAX && !self.polled.is_ready_now()? {
+                self.polled.look_again(registry)?;
+                break;
+            }
             let rest = &self.pending[self.written..];
             let chunk = &rest[..rest.len().min(self.chunk)];
             match self.polled.file.write(chunk) {

@@ -1,18 +1,18 @@
 //! The terminal itself: taken in raw mode, and given back as it was found.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, getppid, getsid, kill_current_process_group};
-use rustix::termios::{tcgetwinsize, ttyname};
+use rustix::io::Errno;
+use rustix::process::{Signal, getpgrp, getppid, getsid, kill_current_process_group};
+use rustix::termios::tcgetwinsize;
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
+
+use super::stdio::reopen;
 
 /// Has the terminal mark what is pasted (bracketed paste).
 const PASTES_MARKED: &[u8] = b"\x1b[?2004h";
@@ -27,8 +27,9 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// Whether the terminal is in our hands. For the whole process, as the terminal is.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// The terminal's device, while the terminal is in our hands. For the whole process, as the terminal
+/// is: a panic hook has nothing else to go by.
+static TAKEN: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// The terminal that standard input and output both are.
 ///
@@ -39,21 +40,17 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub(super) struct Terminal {
     device: OwnedFd,
-    nonblocking: bool,
 }
 
 impl Terminal {
     /// Takes the terminal.
     pub(super) fn take() -> io::Result<Self> {
-        let (device, nonblocking) = match reopen() {
-            Ok(device) => (device.into(), true),
+        let device = match reopen(io::stdin()) {
+            Ok(device) => device.into(),
             // It may belong to somebody else, after `su`.
-            Err(_) => (io::stdout().as_fd().try_clone_to_owned()?, false),
+            Err(_) => io::stdout().as_fd().try_clone_to_owned()?,
         };
-        let terminal = Self {
-            device,
-            nonblocking,
-        };
+        let terminal = Self { device };
         terminal.enter()?;
         Ok(terminal)
     }
@@ -63,29 +60,29 @@ impl Terminal {
         &self.device
     }
 
-    /// Whether reads and writes never wait.
-    pub(super) fn is_nonblocking(&self) -> bool {
-        self.nonblocking
-    }
-
     /// Its size in rows and columns; zeros if it does not know.
     pub(super) fn size(&self) -> (u16, u16) {
         tcgetwinsize(&self.device).map_or((0, 0), |size| (size.ws_row, size.ws_col))
     }
 
-    /// Puts it into raw mode, if it is not.
+    /// Puts it into raw mode, whatever mode it is in: a shell has changed it if we were stopped by
+    /// SIGSTOP, of which nobody is told.
     pub(super) fn enter(&self) -> io::Result<()> {
+        disable_raw_mode()?;
         enable_raw_mode()?;
-        TAKEN.store(true, Ordering::SeqCst);
-        self.write_all(PASTES_MARKED)
+        if let Ok(mut taken) = TAKEN.lock() {
+            *taken = Some(self.device.try_clone()?);
+        }
+        write_all(&self.device, PASTES_MARKED)
     }
 
     /// Asks for the whole process group to be stopped, as Ctrl-Z does where the terminal sees to it.
-    /// Returns whether there is anybody who could continue it: a shell.
+    /// Returns whether there is anybody who could continue it: a shell that has given this job a group
+    /// of its own. Where the group is the session's first, the kernel would not stop it either.
     pub(super) fn ask_to_stop() -> io::Result<bool> {
-        let has_shell = getppid().is_some_and(|parent| {
-            matches!((getsid(Some(parent)), getsid(None)), (Ok(theirs), Ok(ours)) if theirs == ours)
-        });
+        let session = getsid(None)?;
+        let has_shell = getpgrp() != session
+            && getppid().is_some_and(|parent| getsid(Some(parent)) == Ok(session));
         if has_shell {
             kill_current_process_group(Signal::TSTP)?;
         }
@@ -98,23 +95,10 @@ impl Terminal {
         emulate_default_handler(SIGTSTP)
     }
 
-    /// Writes, waiting for a terminal that is slow, but not for one that is stuck. For the beginning
-    /// and the end, when there is nothing else to do.
-    pub(super) fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.device, bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => {
-                    let mut device = [PollFd::new(&self.device, PollFlags::OUT)];
-                    if poll(&mut device, Some(&PATIENCE))? == 0 {
-                        return Err(ErrorKind::TimedOut.into());
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    /// Writes, waiting for a terminal that is slow, but not for one that is stuck. For the end, when
+    /// there is nothing else to do.
+    pub(super) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        write_all(&self.device, bytes)
     }
 }
 
@@ -130,25 +114,30 @@ pub fn give_back() {
     restore(NEXT_ROW);
 }
 
-/// Writes `first`, and gives the terminal back, if it was taken.
+/// Gives the terminal back, if it was taken, and writes `first` before the rest.
 fn restore(first: &[u8]) {
-    if TAKEN.swap(false, Ordering::SeqCst) {
-        let mut stdout = io::stdout();
+    // A panic hook must not wait for a lock that the panic has left behind.
+    let taken = TAKEN.try_lock().ok().and_then(|mut taken| taken.take());
+    if let Some(device) = taken {
         // If the terminal is gone, there is nobody left to care.
-        let _ = stdout.write_all(&[first, AS_FOUND].concat());
-        let _ = stdout.flush();
         let _ = disable_raw_mode();
+        let _ = write_all(&device, &[first, AS_FOUND].concat());
     }
 }
 
-/// Opens the terminal a second time. The descriptors we were given share their `O_NONBLOCK` flag with
-/// the shell; this one has its own.
-fn reopen() -> io::Result<File> {
-    let name = ttyname(io::stdin().as_fd(), Vec::new())?;
-    let name = name.to_str().map_err(io::Error::other)?;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(Path::new(name))
+fn write_all(device: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // Asked for first, because the device may be one that blocks.
+        match poll(&mut [PollFd::new(device, PollFlags::OUT)], Some(&PATIENCE)) {
+            Ok(0) => return Err(ErrorKind::TimedOut.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match rustix::io::write(device, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
