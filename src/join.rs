@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use chatloop::client::display::{Clock, Format, Look, Palette};
 use chatloop::client::{Client, ClientError, Config, Ending, Streams, User};
 use jiff::tz::TimeZone;
+use rustix::fs::fstat;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::JoinArgs;
@@ -148,36 +149,28 @@ fn resolve(server: &str) -> Result<Vec<SocketAddr>, JoinError> {
 struct Terminal {
     stdin: bool,
     stdout: bool,
+    /// Whether they are one and the same.
+    one: bool,
     /// The terminal's kind; empty if it is not known.
     term: String,
-    no_color: bool,
+    palette: Palette,
 }
 
 impl Terminal {
     fn found() -> Self {
-        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let term = env::var("TERM").unwrap_or_default();
         Self {
             stdin: io::stdin().is_terminal(),
             stdout: io::stdout().is_terminal(),
-            term: env::var("TERM").unwrap_or_default(),
-            // See no-color.org.
-            no_color: set("NO_COLOR"),
+            one: is_same_device(&io::stdin(), &io::stdout()),
+            palette: palette(&term),
+            term,
         }
     }
 
     /// Whether lines can be typed and painted.
     fn is_screen(&self) -> bool {
-        self.stdin && self.stdout && !matches!(self.term.as_str(), "" | "dumb")
-    }
-
-    fn palette(&self) -> Palette {
-        if self.no_color {
-            Palette::None
-        } else if self.term.contains("256color") || self.term.contains("direct") {
-            Palette::Indexed
-        } else {
-            Palette::Basic
-        }
+        self.stdin && self.stdout && self.one && !matches!(self.term.as_str(), "" | "dumb")
     }
 
     /// Whether it wraps lines anew when it becomes narrower. Most do. Xterm says who it is, but not
@@ -194,7 +187,7 @@ impl Terminal {
     fn person(&self, args: &JoinArgs) -> User {
         let clock = (!args.no_time).then(|| Clock::new(TimeZone::system()));
         User::Person {
-            look: Look::new(self.palette(), clock),
+            look: Look::new(self.palette, clock),
             reflows: self.reflows(),
         }
     }
@@ -231,6 +224,22 @@ impl Terminal {
     }
 }
 
+/// The colours that a kind of terminal has, if any are wanted: see no-color.org.
+fn palette(term: &str) -> Palette {
+    if env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        Palette::None
+    } else if term.contains("256color") || term.contains("direct") {
+        Palette::Indexed
+    } else {
+        Palette::Basic
+    }
+}
+
+fn is_same_device(one: &dyn AsFd, other: &dyn AsFd) -> bool {
+    let device = |stream: &dyn AsFd| fstat(stream.as_fd()).map(|stat| stat.st_rdev);
+    matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// The name that whoever started us logged in with.
 fn login_name() -> OsString {
     ["LOGNAME", "USER"]
@@ -246,15 +255,15 @@ fn ask_name(offer: &OsString) -> Result<Option<OsString>, JoinError> {
     let mut stdout = io::stdout().lock();
     write!(stdout, "Your name [{}]: ", offer.display()).map_err(failed)?;
     stdout.flush().map_err(failed)?;
-    let mut answer = String::new();
-    if io::stdin().read_line(&mut answer).map_err(failed)? == 0 {
+    // Bytes, since a terminal may have another idea of letters than UTF-8.
+    let mut answer = Vec::new();
+    let read = io::stdin().lock().read_until(b'\n', &mut answer);
+    if read.map_err(failed)? == 0 {
         writeln!(stdout).map_err(failed)?;
         return Ok(None);
     }
-    let answer = answer.trim();
-    Ok(Some(if answer.is_empty() {
-        offer.clone()
-    } else {
-        answer.into()
+    Ok(Some(match answer.trim_ascii() {
+        [] => offer.clone(),
+        name => OsString::from_vec(name.to_vec()),
     }))
 }

@@ -277,20 +277,16 @@ impl Client {
     ///
     /// Why it cannot go on. The terminal is given back before.
     pub fn run(mut self) -> Result<Ending, ClientError> {
-        loop {
+        let ended = loop {
             match self.turn(None) {
                 Ok(Turn::Running) => {}
-                Ok(Turn::Over(ending)) => {
-                    self.write_rest()?;
-                    return Ok(ending);
-                }
-                Err(error) => {
-                    // That this fails as well is not what the user has to know first.
-                    let _ = self.write_rest();
-                    return Err(error);
-                }
+                Ok(Turn::Over(ending)) => break Ok(ending),
+                Err(error) => break Err(error),
             }
-        }
+        };
+        // If that fails, the terminal is gone or stuck, and there is nobody to tell.
+        let _ = self.write_rest();
+        ended
     }
 
     /// Waits for something to happen, no longer than `patience` if there is one, and does all that
@@ -695,11 +691,7 @@ impl Client {
         let remains = self.outbox.lose(Cut::Closed);
         self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
         self.front.tell("not sent", self.outbox.unsent())?;
-        match self.front.write_rest(self.poll.registry()) {
-            // The terminal is gone, and that is why we are here.
-            Err(_) if self.ending == Some(Ending::Signal(SIGHUP)) => Ok(()),
-            result => result,
-        }
+        self.front.write_rest(self.poll.registry())
     }
 }
 
