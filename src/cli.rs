@@ -12,7 +12,7 @@ use log::LevelFilter;
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -193,28 +193,33 @@ pub(crate) struct ServeArgs {
 }
 
 const JOIN_EPILOGUE: &str = "\
-On a terminal, what you type stays in its line while messages arrive above it. Enter sends it,
-Alt-Enter begins another line of the same message; a paste with several lines is one message. The
-other keys are those of Emacs and of shells: Ctrl-A and Ctrl-E, Ctrl-W, Ctrl-K and Ctrl-Y, words with
-Alt, Up and Down for what you said before. /help lists the commands.
+On a terminal, what you type stays in its line while messages arrive above it. Enter sends it, \
+Alt-Enter begins another line of the same message; a paste with several lines is one message. Lines \
+are edited as in a shell, and Up and Down bring back what you said. /help lists the keys and the \
+commands. A line that begins with /me is sent as it is, and shown by this client as what you do.
 
-In a pipe or from a file, each line of standard input is a message, and at its end, once all is sent,
-the program ends. Each message that is heard is a line `name: message` on standard output, with
-whatever is not plain text escaped; everything else goes to standard error. If only the input is a
-terminal, it is left alone: `chatloop join > log` listens.
+In a pipe or from a file, each line of standard input is a message, and when all of them have reached \
+the server the program ends. Each message that is heard is a line `name: message` on standard output, \
+with whatever is not plain text escaped; everything else goes to standard error. If the input is a \
+terminal and the output is not, nothing is read and the program only listens: chatloop join > log
 
-A lost connection is made again, sooner or later. What was not sent by then is sent after it, in
-order. Messages of which nobody can know whether they arrived are listed and not sent again.
+A lost connection is made again, after waits that grow to half a minute, for as long as it takes; \
+with --no-reconnect the program ends instead. What was not sent by then is sent after it, in order. \
+What was sent and may not have been read is listed, and not sent again: what the server's machine has \
+not acknowledged, and what it was sent right before the server closed the connection. A message in the \
+middle of which two connections end is given up.
 
 Examples:
-  chatloop join                                  chat with the relay on this machine
-  chatloop join chat.example.org:1234 -n alice   with that one, as alice
-  echo 'build 17 is done' | chatloop join -n ci  say something and leave
-  chatloop join -n log > chat.log                write down what is said
-  chatloop join -n bot --json | jq -r .message   one JSON object a message
+  chatloop join                                 the relay on this machine
+  chatloop join chat.example.org:1234 -n alice  that one, as alice
+  echo 'build 17 is done' | chatloop join -n ci -q --no-reconnect
+  chatloop join -n log > chat.log               write down what is said
+  chatloop join -n bot --json | jq -r .message  a JSON object a message
+
+Environment: CHATLOOP_SERVER, CHATLOOP_NAME; NO_COLOR and TERM=dumb are respected.
 
 Exit codes:
-  0  left, and all that was said has arrived
+  0  left, and all that was said has reached the server
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
   4  cannot connect: no such host, nobody listens there, no answer
@@ -227,7 +232,7 @@ A client that a signal ends, ends by that signal, and leaves the terminal as it 
 pub(crate) struct JoinArgs {
     /// The relay's address
     ///
-    /// An address with a port: `127.0.0.1:1234`, `[::1]:1234` or `chat.example.org:1234`. Of several
+    /// `127.0.0.1:1234`, `[::1]:1234`, `chat.example.org:1234`; without a port it is 1234. Of several
     /// addresses that a name has, the first that answers is taken.
     #[arg(
         env = "CHATLOOP_SERVER",
@@ -239,9 +244,20 @@ pub(crate) struct JoinArgs {
 
     /// The name to join with [default: asked for, or the login name]
     ///
-    /// On a terminal it is asked for, with the login name offered; otherwise it is the login name.
-    #[arg(short, long, env = "CHATLOOP_NAME", hide_env = true)]
+    /// On a terminal it is asked for, with the login name offered; otherwise it is the login name. That
+    /// is what the environment has in LOGNAME or USER, or else `guest`.
+    #[arg(
+        short,
+        long,
+        env = "CHATLOOP_NAME",
+        hide_env = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) name: Option<OsString>,
+
+    /// Say nothing of connecting, only of trouble
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 
     /// Do not show when messages came
     #[arg(long)]

@@ -11,17 +11,21 @@ use std::process::ExitCode;
 
 use chatloop::client::display::{Clock, Format, Look, Palette};
 use chatloop::client::{Client, ClientError, Config, Ending, Streams, User};
+use chatloop::text::Quoted;
 use jiff::tz::TimeZone;
-use rustix::fs::fstat;
+use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::JoinArgs;
 
+/// The port of the tutorials, and of `chatloop serve`.
+const DEFAULT_PORT: u16 = 1234;
+
 /// Why the command failed.
 #[derive(Debug)]
 pub(crate) enum JoinError {
-    /// The server's address has no port, or is no address.
-    Address(String),
+    /// The server's address is none, and why.
+    Address(String, &'static str),
     /// The server's name has no address.
     Resolve(String, String),
     /// The client could not go on.
@@ -36,7 +40,7 @@ impl JoinError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Address(_) => 2,
+            Self::Address(..) => 2,
             Self::Resolve(..) | Self::Client(ClientError::Connect(..)) => 4,
             Self::Incomplete { .. } | Self::Client(ClientError::Lost { .. }) => 5,
             Self::Client(ClientError::NotChat(..)) => 6,
@@ -48,9 +52,10 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(server) => write!(
+            Self::Address(server, why) => write!(
                 f,
-                "{server}: not ADDR:PORT; write 127.0.0.1:1234, or [::1]:1234 for IPv6"
+                "{}: {why}; write 127.0.0.1:1234, or [::1]:1234 for IPv6",
+                Quoted(server.as_bytes())
             ),
             Self::Resolve(server, error) => {
                 write!(f, "cannot find the address of {server}: {error}")
@@ -106,6 +111,7 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
         addrs,
         name: name.into_vec(),
         reconnect: !args.no_reconnect,
+        quiet: args.quiet,
         user: if on_screen {
             terminal.person(args)
         } else {
@@ -128,14 +134,30 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
     }
 }
 
+/// The addresses of a server, which is written with its port or without, and may have the dialect in
+/// front, as the relay's start line has it.
 fn resolve(server: &str) -> Result<Vec<SocketAddr>, JoinError> {
-    let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
-    let bare_ipv6 = host.contains(':') && !host.starts_with('[');
-    if host.is_empty() || bare_ipv6 || port.parse::<u16>().is_err() {
-        return Err(JoinError::Address(server.to_owned()));
+    let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
+    let addr = server.strip_prefix("chat10://").unwrap_or(server);
+    let (host, port) = match addr.rsplit_once(':') {
+        Some((left, _)) if left.contains(':') && !left.starts_with('[') => {
+            return wrong("an IPv6 address needs brackets");
+        }
+        Some((host, port)) if !port.ends_with(']') => match port.parse() {
+            Ok(port) => (host, port),
+            Err(_) => return wrong("a port is a number up to 65535"),
+        },
+        _ => (addr, DEFAULT_PORT),
+    };
+    if host.is_empty() || host.contains('/') {
+        return wrong("not ADDR:PORT");
     }
-    let failed = |error: String| JoinError::Resolve(host.to_owned(), error);
-    let addrs: Vec<_> = server
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let failed = |error: String| {
+        let error = error.replace("failed to lookup address information: ", "");
+        JoinError::Resolve(host.to_owned(), error)
+    };
+    let addrs: Vec<_> = (host, port)
         .to_socket_addrs()
         .map_err(|error| failed(error.to_string()))?
         .collect();
@@ -207,8 +229,15 @@ impl Terminal {
         // A terminal that cannot paint still tells the time; a pipe has names and messages only.
         let by_hand = self.stdin && self.stdout;
         let timed = format == Format::Json || format == Format::Plain && by_hand;
-        // A terminal at the input of something that writes to a file is for the shell.
-        let reads = !self.stdin || self.stdout;
+        // A terminal at the input of something that writes to a file is for the shell; and `nohup`
+        // puts something there that cannot be read.
+        let readable =
+            fcntl_getfl(io::stdin()).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::WRONLY);
+        let reads = readable && (!self.stdin || self.stdout);
+        if reads && by_hand && !args.quiet && !args.json && !args.raw {
+            let notice = "chatloop: on this terminal each line is sent as it is; Ctrl-D leaves\n";
+            let _ = io::stderr().write_all(notice.as_bytes());
+        }
         Ok(Streams {
             input: if reads {
                 Some(own(&io::stdin())?)
@@ -266,4 +295,43 @@ fn ask_name(offer: &OsString) -> Result<Option<OsString>, JoinError> {
         [] => offer.clone(),
         name => OsString::from_vec(name.to_vec()),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_do_without_its_port_and_have_its_dialect() {
+        for (server, addr) in [
+            ("127.0.0.1:99", "127.0.0.1:99"),
+            ("127.0.0.1", "127.0.0.1:1234"),
+            ("[::1]:99", "[::1]:99"),
+            ("[::1]", "[::1]:1234"),
+            ("chat10://127.0.0.1:99", "127.0.0.1:99"),
+        ] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            assert_eq!(resolve(server).unwrap(), [addr], "{server}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_says_what_to_write() {
+        for (server, says) in [
+            (
+                "",
+                "\"\": not ADDR:PORT; write 127.0.0.1:1234, or [::1]:1234 for IPv6",
+            ),
+            (":1234", "\":1234\": not ADDR:PORT"),
+            ("http://example.org/", "a port is a number up to 65535"),
+            ("example.org/chat", "not ADDR:PORT"),
+            ("127.0.0.1:", "a port is a number up to 65535"),
+            ("127.0.0.1:99999", "a port is a number up to 65535"),
+            ("::1:1234", "an IPv6 address needs brackets"),
+        ] {
+            let error = resolve(server).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(says), "{server}: {error}");
+        }
+    }
 }

@@ -36,5 +36,5 @@ fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
 
 /// Says what went wrong, in one line. There is nobody to tell if that fails too.
 fn complain(what: &str) {
-    let _ = writeln!(io::stderr(), "chatloop: {what}");
+    let _ = io::stderr().write_all(format!("chatloop: {what}\n").as_bytes());
 }

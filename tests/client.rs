@@ -19,6 +19,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
         addrs: vec![addr],
         name: b"me".to_vec(),
         reconnect: true,
+        quiet: false,
         user: User::Streams(Streams {
             input: Some(input.into()),
             output: output.into(),

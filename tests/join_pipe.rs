@@ -94,6 +94,12 @@ impl Piped {
         (self.child.wait().unwrap().code().unwrap(), said)
     }
 
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
     fn status(&self, what: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(what)).unwrap();
@@ -199,16 +205,54 @@ fn a_line_is_what_stands_between_line_feeds_and_every_byte_of_it() {
 #[test]
 fn an_empty_input_joins_and_leaves_and_with_stay_listens() {
     let server = ScriptedServer::new();
-    let mut client = join(server.addr(), "me", &[]).spawn().unwrap();
+    let client = Piped::start(&mut join(server.addr(), "me", &[]));
+    let (code, said) = client.finish();
     assert_bytes(&server.accept().read_to_end(), &frame("me"));
-    assert_eq!(client.wait().unwrap().code(), Some(0));
+    let expected = format!(
+        "chatloop: connected to {} as me; the input is empty, so there is nothing to say: --stay \
+         listens\n",
+        server.addr()
+    );
+    assert_eq!((code, said), (0, expected));
 
-    let mut client = Piped::start(&mut join(server.addr(), "me", &["--stay"]));
+    // Without anything to tell.
+    let mut client = Piped::start(&mut join(server.addr(), "me", &["--stay", "--quiet"]));
     client.input = None;
     let mut peer = server.accept();
     peer.expect_frame("me");
     peer.say("bob", "hi");
     assert_bytes(&client.hear(), b"bob: hi\n");
+    client.signal("TERM");
+    let mut said = String::new();
+    let mut stderr = client.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
+}
+
+/// What `nohup` puts in the place of a terminal.
+#[test]
+fn an_input_that_cannot_be_read_is_none_and_the_client_listens() {
+    let server = ScriptedServer::new();
+    let unreadable = File::options().write(true).open("/dev/null").unwrap();
+    let mut command = join(server.addr(), "me", &[]);
+    let mut child = command
+        .stdin(unreadable)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut peer = server.accept();
+    peer.expect_frame("me");
+    peer.say("bob", "hi");
+    let mut heard = vec![0; b"bob: hi\n".len()];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut heard)
+        .unwrap();
+    assert_bytes(&heard, b"bob: hi\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -507,12 +551,16 @@ fn every_failure_is_one_line_and_a_code() {
             "cannot find the address of no.such.host.invalid: ",
         ),
         (
-            &["join", "nowhere"],
+            &["join", "no/where"],
             2,
-            "nowhere: not ADDR:PORT; write 127.0.0.1:1234",
+            "\"no/where\": not ADDR:PORT; write 127.0.0.1:1234",
         ),
         (&["join", "::1:1234"], 2, "[::1]:1234 for IPv6"),
-        (&["join", "127.0.0.1:99999"], 2, "not ADDR:PORT"),
+        (
+            &["join", "127.0.0.1:99999"],
+            2,
+            "a port is a number up to 65535",
+        ),
     ] {
         let (got, out, err) = run(&mut chatloop(args));
         assert_eq!((got, out.as_str()), (code, ""), "{args:?}: {err}");

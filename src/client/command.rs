@@ -9,17 +9,21 @@ pub(super) enum Command<'a> {
     Quit,
     /// To be told what there is.
     Help,
+    /// To say what one does, but not what.
+    ActNothing,
     /// Something that is not known by this name.
     Unknown(&'a str),
 }
 
 /// What `/help` says.
 pub(super) const HELP: &[&str] = &[
-    "Enter sends the line, Alt-Enter begins another line of the same message",
+    "Enter        sends the line",
+    "Alt-Enter    begins another line of the same message",
     "/me waves    says what you do",
     "//word       says \"/word\"",
-    "/quit        leaves, and so does Ctrl-D, or Ctrl-C on an empty line",
-    "Up and Down bring back what you said; the other keys are those of Emacs and of shells",
+    "/quit        leaves, as do Ctrl-D and Ctrl-C on an empty line",
+    "Up, Down     bring back what you said",
+    "Ctrl-A, Ctrl-E, Ctrl-W, Ctrl-K, Ctrl-U, Ctrl-Y, Alt-B, Alt-F, ... edit as in a shell",
 ];
 
 impl<'a> Command<'a> {
@@ -45,8 +49,11 @@ impl<'a> Command<'a> {
             return Self::Say(line);
         }
         // The protocol carries it as it is: see `Look::write_message`.
-        if word == "me" && rest.len() > word.len() {
-            return Self::Say(line);
+        if word == "me" {
+            return match rest[word.len()..].trim() {
+                "" => Self::ActNothing,
+                _ => Self::Say(line),
+            };
         }
         Self::Unknown(&line[..=word.len()])
     }
@@ -66,7 +73,8 @@ mod tests {
             ("/quit and more\nthat was pasted", Command::Unknown("/quit")),
             ("/help", Command::Help),
             ("/me waves", Command::Say("/me waves")),
-            ("/me", Command::Unknown("/me")),
+            ("/me", Command::ActNothing),
+            ("/me  ", Command::ActNothing),
             ("/quitt", Command::Unknown("/quitt")),
             ("/nick bob", Command::Unknown("/nick")),
             ("//quit", Command::Say("/quit")),

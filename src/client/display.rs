@@ -6,6 +6,7 @@ use crossterm::queue;
 use crossterm::style::{Attribute, Color, SetAttribute, SetForegroundColor};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use unicode_width::UnicodeWidthStr;
 
 use crate::text::{Json, Shown};
 
@@ -112,6 +113,8 @@ impl Palette {
         let hash = name.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
+        // Its low bits alone say little of a short name.
+        let hash = (hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b) >> 13;
         match self {
             Self::None => None,
             Self::Basic => Some(pick(&BASIC, hash)),
@@ -177,22 +180,24 @@ impl Look {
         now: Timestamp,
         name: &[u8],
         message: &[u8],
+        cols: usize,
     ) -> io::Result<()> {
-        let indent = if let Some(clock) = &self.clock {
+        let mut col = 0;
+        if let Some(clock) = &self.clock {
             queue!(out, SetAttribute(Attribute::Dim))?;
             clock.write_to(out, now)?;
             queue!(out, SetAttribute(Attribute::Reset))?;
             out.push(b' ');
-            "      "
-        } else {
-            ""
-        };
+            col = "12:34 ".len();
+        }
+        let indent = col + INDENT;
         let action = message.strip_prefix(b"/me ");
         if action.is_some() {
             out.extend_from_slice(b"* ");
         }
         self.write_name(out, name)?;
         out.extend_from_slice(if action.is_some() { b" " } else { b": " });
+        col += width_of(name) + if action.is_some() { 3 } else { 2 };
         for (index, line) in action
             .unwrap_or(message)
             .split(|&byte| byte == b'\n')
@@ -200,10 +205,11 @@ impl Look {
         {
             if index > 0 {
                 out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(indent.as_bytes());
+                out.resize(out.len() + indent - INDENT, b' ');
                 dim(out, "| ")?;
+                col = indent;
             }
-            write_shown(out, line)?;
+            write_wrapped(out, line, col, indent, cols)?;
         }
         out.extend_from_slice(b"\r\n");
         Ok(())
@@ -214,13 +220,20 @@ impl Look {
     /// # Errors
     ///
     /// None: memory takes it all.
-    pub fn write_notice(&self, out: &mut Vec<u8>, kind: Notice, text: &str) -> io::Result<()> {
+    pub fn write_notice(
+        &self,
+        out: &mut Vec<u8>,
+        kind: Notice,
+        text: &str,
+        cols: usize,
+    ) -> io::Result<()> {
         match (kind, self.palette) {
             (Notice::Info, _) => queue!(out, SetAttribute(Attribute::Dim))?,
             (Notice::Trouble, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
             (Notice::Trouble, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
         }
-        write!(out, "-- {text}")?;
+        out.extend_from_slice(b"-- ");
+        write_wrapped(out, text.as_bytes(), 3, 3, cols)?;
         queue!(out, SetAttribute(Attribute::Reset))?;
         out.extend_from_slice(b"\r\n");
         Ok(())
@@ -239,6 +252,65 @@ impl Look {
         write_shown(out, name)?;
         queue!(out, SetAttribute(Attribute::Reset))
     }
+}
+
+/// By how much the further rows of a message are indented, in columns.
+const INDENT: usize = 2;
+
+/// Appends text at column `col` of a screen, shown as [`write_shown`] does it. Where it goes on to
+/// another row, it does so between words, and the row is indented: so nobody can pad a message with
+/// blanks until its end looks like somebody else's. What is longer than a row, such as an address, is
+/// left to the terminal, which knows then that it is one.
+fn write_wrapped(
+    out: &mut Vec<u8>,
+    text: &[u8],
+    mut col: usize,
+    indent: usize,
+    cols: usize,
+) -> io::Result<()> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut blanks = 0;
+        while let Some(len) = blank_at(rest, blanks) {
+            blanks += len;
+        }
+        let (blank, after) = rest.split_at(blanks);
+        let end = (0..after.len()).find(|&at| blank_at(after, at).is_some());
+        let (word, after) = after.split_at(end.unwrap_or(after.len()));
+        let blanks = width_of(blank);
+        let width = width_of(word);
+        if col + blanks + width <= cols || blanks == 0 || indent + INDENT >= cols {
+            write_shown(out, blank)?;
+            col += blanks + width;
+        } else if !word.is_empty() {
+            out.extend_from_slice(b"\r\n");
+            out.resize(out.len() + indent, b' ');
+            col = indent + width;
+        }
+        write_shown(out, word)?;
+        if col > cols {
+            col %= cols;
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+/// How many bytes the blank at `at` has, if there is one: a space, or one of other scripts.
+fn blank_at(text: &[u8], at: usize) -> Option<usize> {
+    let len = match text.get(at)? {
+        b' ' => return Some(1),
+        0xc2 => 2,
+        0xe1..=0xe3 => 3,
+        _ => return None,
+    };
+    let char = str::from_utf8(text.get(at..at + len)?).ok()?;
+    char.chars().all(char::is_whitespace).then_some(len)
+}
+
+/// How many columns text takes, as it is shown.
+fn width_of(text: &[u8]) -> usize {
+    Shown::plain(text).to_string().width()
 }
 
 /// Appends text that may be a stranger's, with what is escaped in reverse video.
@@ -310,13 +382,13 @@ mod tests {
     fn further_lines_of_a_message_cannot_pass_for_somebody_elses() {
         let look = Look::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
         let forged = b"hi\n12:34 eve: I am bob";
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged));
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged, 40));
         assert_eq!(
             terminal.screen().contents(),
             "12:34 bob: hi\n      | 12:34 eve: I am bob"
         );
         let look = Look::new(Palette::None, None);
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged));
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged, 40));
         assert_eq!(
             terminal.screen().contents(),
             "bob: hi\n| 12:34 eve: I am bob"
@@ -324,11 +396,47 @@ mod tests {
     }
 
     #[test]
+    fn further_rows_of_a_line_cannot_either() {
+        let look = Look::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
+        let shown = |message: &str| {
+            let message = message.as_bytes();
+            let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", message, 40));
+            terminal.screen().contents()
+        };
+        assert_eq!(
+            shown(&format!("ok{}12:34 eve: I am bob", " ".repeat(27))),
+            "12:34 bob: ok\n        12:34 eve: I am bob"
+        );
+        assert_eq!(
+            shown(&format!(
+                "ok{}12:34\u{a0}eve: I am bob",
+                "\u{a0}".repeat(27)
+            )),
+            "12:34 bob: ok\n        12:34\u{a0}eve: I am bob"
+        );
+        assert_eq!(
+            shown("words are not cut where a row ends"),
+            "12:34 bob: words are not cut where a row\n        ends"
+        );
+        assert_eq!(
+            shown("你好 世界 你好 世界 你好 世界 你好"),
+            "12:34 bob: 你好 世界 你好 世界 你好 世界\n        你好"
+        );
+        // Nor is what could be copied, and the terminal knows that it is one line.
+        let long = "x".repeat(60);
+        assert_eq!(
+            shown(&format!("see {long} there")),
+            format!("12:34 bob: see\n        {long} there")
+        );
+        assert_eq!(shown(&" ".repeat(200)).trim_end(), "12:34 bob:");
+    }
+
+    #[test]
     fn actions_read_as_such() {
         let look = Look::new(Palette::Basic, None);
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/me waves"));
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/me waves", 40));
         assert_eq!(terminal.screen().contents(), "* bob waves");
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/meals"));
+        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/meals", 40));
         assert_eq!(terminal.screen().contents(), "bob: /meals");
     }
 
@@ -336,7 +444,7 @@ mod tests {
     fn escapes_are_shown_in_reverse_video_and_nothing_else_is() {
         let look = Look::new(Palette::Indexed, None);
         let terminal =
-            on_screen(|out| look.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}"));
+            on_screen(|out| look.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}", 40));
         let screen = terminal.screen();
         assert_eq!(screen.contents(), "bob: \\u{1b}[2Jhm \\u{1b}");
         let inverse: Vec<_> = (0..40)
@@ -349,7 +457,8 @@ mod tests {
     fn names_have_colours_of_their_own_unless_none_are_wanted() {
         let colour = |palette, name: &str| {
             let look = Look::new(palette, None);
-            let terminal = on_screen(|out| look.write_message(out, noon(), name.as_bytes(), b"x"));
+            let terminal =
+                on_screen(|out| look.write_message(out, noon(), name.as_bytes(), b"x", 40));
             let cell = terminal.screen().cell(0, 0).unwrap();
             assert!(cell.bold());
             cell.fgcolor()

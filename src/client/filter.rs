@@ -62,13 +62,15 @@ impl Filter {
             Some(fd) => Some(Source::new(fd, registry, input).map_err(ClientError::Input)?),
             None => None,
         };
+        let no_input = source.is_none();
         let output = Sink::new(streams.output, registry, output);
         let notices = Sink::new(streams.notices, registry, notices);
         Ok(Self {
             input: source,
             lines: LineSplitter::default(),
             count: 0,
-            stay: streams.stay,
+            // What is not there does not end.
+            stay: streams.stay || no_input,
             output: Some(output.map_err(ClientError::Output)?),
             notices: notices.map_err(ClientError::Output)?,
             format: streams.format,
@@ -89,6 +91,17 @@ impl Filter {
             .is_some_and(|output| output.note(event).is_err())
         {
             self.output_is_gone(registry, asked);
+        }
+    }
+
+    /// What there is to tell of it to whoever has just connected.
+    pub(super) fn welcome(&self) -> &'static str {
+        if self.count > 0 || self.input.is_some() {
+            ""
+        } else if !self.stay {
+            "; the input is empty, so there is nothing to say: --stay listens"
+        } else {
+            ", to listen"
         }
     }
 

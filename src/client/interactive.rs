@@ -129,6 +129,7 @@ impl Interactive {
         match self.editor.feed(input) {
             Edit::None => return Ok(()),
             Edit::Changed => {}
+            Edit::Line(line) if line.trim().is_empty() => {}
             Edit::Line(line) => match Command::parse(&line) {
                 Command::Say(text) => asked.push(Ask::Say(text.as_bytes().to_vec())),
                 Command::Quit => asked.push(Ask::Leave),
@@ -136,6 +137,10 @@ impl Interactive {
                     for line in HELP {
                         self.notice(Notice::Info, line)?;
                     }
+                }
+                Command::ActNothing => {
+                    self.notice(Notice::Trouble, "/me takes what you do, as in: /me waves")?;
+                    self.editor.set(line);
                 }
                 Command::Unknown(word) => {
                     let advice = format!(
@@ -172,14 +177,17 @@ impl Interactive {
     pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
         self.stale = true;
-        self.look
-            .write_message(self.display.buffer(), Timestamp::now(), name, message)
+        let (now, cols) = (Timestamp::now(), self.screen.cols());
+        let out = self.display.buffer();
+        self.look.write_message(out, now, name, message, cols)
     }
 
     pub(super) fn notice(&mut self, kind: Notice, text: &str) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
         self.stale = true;
-        self.look.write_notice(self.display.buffer(), kind, text)
+        let cols = self.screen.cols();
+        let out = self.display.buffer();
+        self.look.write_notice(out, kind, text, cols)
     }
 
     /// Paints what has changed, if the terminal takes anything: one that is slow gets the newest

@@ -291,6 +291,13 @@ impl Link {
         }
     }
 
+    /// Makes the next attempt now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let State::Waiting { until } = &mut self.state {
+            *until = (*until).min(now);
+        }
+    }
+
     /// Gives a connection up. Returns how long until the next attempt.
     pub(super) fn lose(&mut self, now: Instant) -> Duration {
         if let State::Up(connected) = &self.state {

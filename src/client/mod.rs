@@ -73,7 +73,7 @@ use outbox::{Cut, Outbox};
 use session::Loss;
 pub use terminal::give_back;
 
-use crate::text::Shown;
+use crate::text::{Quoted, Shown};
 
 const SOCKET: Token = Token(0);
 const INPUT: Token = Token(1);
@@ -135,6 +135,8 @@ pub struct Config {
     pub name: Vec<u8>,
     /// Whether to connect again when the connection is lost.
     pub reconnect: bool,
+    /// Whether to say nothing of connections that are made.
+    pub quiet: bool,
     /// Who talks and listens.
     pub user: User,
 }
@@ -155,6 +157,7 @@ pub enum User {
 
 /// The client: see the [module](self).
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "none depends on another")]
 pub struct Client {
     poll: Poll,
     events: Events,
@@ -166,6 +169,7 @@ pub struct Client {
     server: String,
     name: Vec<u8>,
     reconnect: bool,
+    quiet: bool,
     /// Whether there ever was a connection.
     was_up: bool,
     /// Whether failed attempts to connect are not worth a word any more.
@@ -174,12 +178,22 @@ pub struct Client {
     leaving: Option<Leaving>,
     /// Until when only the name is sent.
     held_until: Option<Instant>,
-    /// When to ask whether what was sent has arrived, and how long to wait after that.
-    check: Option<(Instant, Duration)>,
+    /// When to ask whether what was sent has arrived.
+    check: Option<Check>,
     /// How many messages may or may not have arrived.
     uncertain: u64,
     /// How it is to end, as soon as this turn is over.
     ending: Option<Ending>,
+}
+
+/// A question to be asked: whether what was sent has arrived.
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    at: Instant,
+    /// How long to wait after that.
+    wait: Duration,
+    /// Whether the last answer was the same as the one before, and nothing was sent since.
+    stalled: bool,
 }
 
 /// A user who wants to leave, once all is said.
@@ -261,6 +275,7 @@ impl Client {
             server: config.server,
             name: config.name,
             reconnect: config.reconnect,
+            quiet: config.quiet,
             was_up: false,
             hushed: false,
             leaving: None,
@@ -330,7 +345,7 @@ impl Client {
             let deadlines = [
                 self.link.deadline(),
                 self.front.deadline(),
-                self.check.map(|(at, _)| at),
+                self.check.map(|check| check.at),
                 self.leaving
                     .and_then(|leaving| leaving.settled)
                     .map(|settled| settled + LAST_WORD),
@@ -411,6 +426,8 @@ impl Client {
                     .message(&self.name, &message)
                     .map_err(ClientError::Terminal)?;
                 if !self.link.is_up() {
+                    // Somebody is there who wants a connection now.
+                    self.link.hurry(now);
                     self.notice(Notice::Info, "not sent yet")?;
                 }
             }
@@ -422,7 +439,11 @@ impl Client {
                     settled: None,
                     told: false,
                 });
-                self.check = Some((now, FIRST_CHECK_TO_LEAVE));
+                self.check = Some(Check {
+                    at: now,
+                    wait: FIRST_CHECK_TO_LEAVE,
+                    stalled: false,
+                });
             }
             Ask::Vanish => self.ending = Some(Ending::Signal(SIGHUP)),
         }
@@ -450,6 +471,9 @@ impl Client {
                 let notice = self.welcome(addr);
                 self.was_up = true;
                 self.hushed = false;
+                if self.quiet {
+                    return Ok(());
+                }
                 self.notice(Notice::Info, &notice)
             }
             Some(Attempt::Failed { addr, error, .. }) if !self.was_up => {
@@ -476,10 +500,10 @@ impl Client {
     }
 
     fn welcome(&self, addr: SocketAddr) -> String {
-        let name = Shown::plain(&self.name);
-        let help = match self.front {
+        let name = Named(&self.name);
+        let help = match &self.front {
             Front::Interactive(_) => " (/help for help, Ctrl-D to leave)",
-            Front::Filter(_) => "",
+            Front::Filter(front) => front.welcome(),
         };
         match (self.was_up, self.outbox.unsent().len()) {
             (false, _) => format!("connected to {addr} as {name}{help}"),
@@ -523,7 +547,7 @@ impl Client {
         let again_in = self.link.lose(now);
         self.check = None;
         self.held_until = None;
-        let remains = self.outbox.lose(loss.cut());
+        let remains = self.outbox.lose(loss.cut(), now);
         let missing = remains.uncertain.len() + usize::from(remains.refused.is_some());
         self.uncertain += missing as u64;
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
@@ -577,8 +601,12 @@ impl Client {
         if self.held_until.is_some_and(|at| at <= now) || self.link.has_heard() {
             self.held_until = None;
         }
+        let before = self.outbox.waiting_cost();
         self.link
             .send(&mut self.outbox, self.held_until.is_some(), now);
+        if let Some(check) = &mut self.check {
+            check.stalled &= self.outbox.waiting_cost() == before;
+        }
     }
 
     /// Finds out whether what was sent has arrived, now and then.
@@ -588,24 +616,34 @@ impl Client {
             self.check = None;
             return Ok(());
         }
+        let much = self.outbox.waiting_cost() > ROOM;
+        let is_stalled = self.check.is_some_and(|check| check.stalled);
         let (first, longest) = if self.leaving.is_some() {
             (FIRST_CHECK_TO_LEAVE, LONGEST_CHECK_TO_LEAVE)
-        } else if self.outbox.waiting_cost() > ROOM {
+        } else if much && !is_stalled {
             (CHECK_OF_MUCH, CHECK_OF_MUCH)
         } else {
             (FIRST_CHECK, LONGEST_CHECK)
         };
-        let (at, wait) = self.check.unwrap_or((now + first, first));
-        // What was to be asked late has become urgent.
-        let at = at.min(now + longest);
-        self.check = Some((at, wait.min(longest)));
-        if at > now {
+        let check = self.check.get_or_insert(Check {
+            at: now + first,
+            wait: first,
+            stalled: false,
+        });
+        // What was to be asked later may have become urgent.
+        check.at = check.at.min(now + longest);
+        if check.at > now {
             return Ok(());
         }
+        let wait = (check.wait * 2).min(longest);
+        let before = self.outbox.waiting_cost();
         self.ask_what_arrived(now);
-        let wait = (wait * 2).min(longest);
         let is_waiting = self.outbox.is_waiting();
-        self.check = is_waiting.then_some((now + wait, wait));
+        self.check = is_waiting.then(|| Check {
+            at: now + wait,
+            wait,
+            stalled: self.outbox.waiting_cost() == before,
+        });
         Ok(())
     }
 
@@ -687,8 +725,10 @@ impl Client {
 
     /// Tells what was not said in the end, and leaves a terminal in order.
     fn write_rest(&mut self) -> Result<(), ClientError> {
-        self.ask_what_arrived(Instant::now());
-        let remains = self.outbox.lose(Cut::Closed);
+        let now = Instant::now();
+        self.ask_what_arrived(now);
+        // We close it ourselves: the server has nothing against what has arrived.
+        let remains = self.outbox.lose(Cut::Broken, now);
         self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
         self.front.tell("not sent", self.outbox.unsent())?;
         self.front.write_rest(self.poll.registry())
@@ -719,6 +759,19 @@ fn watch_signals(poll: &Poll) -> io::Result<WatchedSignals> {
     poll.registry()
         .register(&mut signals, SIGNALS, Interest::READABLE)?;
     Ok(WatchedSignals(signals))
+}
+
+/// A name in a sentence: between quotes if it would not look like one word.
+struct Named<'a>(&'a [u8]);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = Shown::plain(self.0).to_string();
+        if shown.is_empty() || shown.contains(char::is_whitespace) {
+            return Quoted(self.0).fmt(f);
+        }
+        f.write_str(&shown)
+    }
 }
 
 /// A wait, as one says it.

@@ -36,9 +36,10 @@ const FRAMES_A_WRITE: usize = 64;
 /// send it again would be refused again, for ever; so a message gets two tries.
 ///
 /// TCP knows more than the protocol does: what the server's side has acknowledged has arrived on that
-/// machine. Whoever can find that out says so with [`arrived`](Self::arrived). What has arrived has been
-/// read, or soon is; unless the server's end is a [reset](Cut::Reset), which says that it was not. So
-/// what has arrived is still remembered for a while.
+/// machine. Whoever can find that out says so with [`arrived`](Self::arrived). What has arrived is read
+/// soon, but not if the server ends the connection: by a [reset](Cut::Reset), which says that it had not
+/// read all, or because it refuses what it has read. So what has arrived of late is in doubt again then,
+/// and is remembered until it is not of late any more.
 #[derive(Debug, Default)]
 pub struct Outbox {
     unsent: VecDeque<Message>,
@@ -137,7 +138,7 @@ impl Outbox {
     }
 
     /// Ends a connection: what is neither sent nor returned is for the next one.
-    pub fn lose(&mut self, how: Cut) -> Remains {
+    pub fn lose(&mut self, how: Cut, now: Instant) -> Remains {
         let was_begun = std::mem::take(&mut self.begun) > 0;
         let mut refused = None;
         if self.begins_with_name() {
@@ -151,10 +152,17 @@ impl Outbox {
                 refused = self.drop_first();
             }
         }
-        let certain = match how {
-            Cut::Reset => 0,
-            Cut::Closed | Cut::Broken => self.arrived,
+        let of_late = match how {
+            Cut::Reset => REMEMBERED,
+            Cut::Closed => RIGHT_AFTER,
+            Cut::Broken => Duration::ZERO,
         };
+        let certain = self
+            .sent
+            .iter()
+            .take(self.arrived)
+            .take_while(|sent| now.duration_since(sent.at) >= of_late)
+            .count();
         let uncertain = self
             .sent
             .drain(..)
@@ -392,7 +400,7 @@ mod tests {
         assert_eq!(socket.taken, b"5         alice");
         assert_eq!(outbox.unsent().len(), 1);
         assert_eq!(
-            outbox.lose(Cut::Closed),
+            outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER),
             Remains::default(),
             "only the name was sent"
         );
@@ -409,7 +417,7 @@ mod tests {
         // The name, two messages, and all but the last byte of the third.
         let mut socket = Room::new(11 + 13 + 13 + 14);
         outbox.write_to(&mut socket, false, now).unwrap();
-        let Remains { uncertain, refused } = outbox.lose(Cut::Closed);
+        let Remains { uncertain, refused } = outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER);
         assert_eq!(refused, None);
         assert_eq!(payloads(&uncertain), [b"one", b"two"]);
         assert_eq!(uncertain[1].number(), 2);
@@ -433,14 +441,24 @@ mod tests {
         outbox.write_to(&mut Room::new(1000), false, now).unwrap();
         outbox.arrived(1, now);
         assert!(outbox.is_waiting());
-        assert_eq!(payloads(&outbox.lose(Cut::Closed).uncertain), [b"two"]);
+        assert_eq!(
+            payloads(
+                &outbox
+                    .lose(Cut::Closed, Instant::now() + RIGHT_AFTER)
+                    .uncertain
+            ),
+            [b"two"]
+        );
 
         outbox.begin(b"a");
         outbox.push(b"three");
         outbox.write_to(&mut Room::new(1000), false, now).unwrap();
         outbox.arrived(0, now);
         assert!(!outbox.is_waiting());
-        assert_eq!(outbox.lose(Cut::Closed), Remains::default());
+        assert_eq!(
+            outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER),
+            Remains::default()
+        );
     }
 
     #[test]
@@ -455,7 +473,7 @@ mod tests {
             outbox
                 .write_to(&mut Room::new(room), false, Instant::now())
                 .unwrap();
-            let remains = outbox.lose(Cut::Closed);
+            let remains = outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER);
             assert!(remains.uncertain.is_empty());
             refused.push(remains.refused.map(|message| message.number()));
         }
@@ -471,9 +489,29 @@ mod tests {
             outbox
                 .write_to(&mut Room::new(20), false, Instant::now())
                 .unwrap();
-            assert_eq!(outbox.lose(Cut::Broken), Remains::default());
+            assert_eq!(outbox.lose(Cut::Broken, Instant::now()), Remains::default());
         }
         assert_eq!(outbox.unsent().len(), 1);
+    }
+
+    #[test]
+    fn what_arrived_right_before_the_server_closed_may_have_been_refused() {
+        let now = Instant::now();
+        let mut outbox = Outbox::default();
+        for (how, after, uncertain) in [
+            (Cut::Closed, Duration::ZERO, &[&b"one"[..]][..]),
+            (Cut::Closed, RIGHT_AFTER, &[]),
+            (Cut::Broken, Duration::ZERO, &[]),
+        ] {
+            outbox.begin(b"a");
+            outbox.push(b"one");
+            outbox.write_to(&mut Room::new(1000), false, now).unwrap();
+            outbox.arrived(0, now);
+            assert_eq!(
+                payloads(&outbox.lose(how, now + after).uncertain),
+                uncertain
+            );
+        }
     }
 
     #[test]
@@ -488,7 +526,10 @@ mod tests {
         outbox.write_to(&mut Room::new(1000), false, later).unwrap();
         outbox.arrived(0, later);
         assert!(!outbox.is_waiting());
-        assert_eq!(payloads(&outbox.lose(Cut::Reset).uncertain), [b"new"]);
+        assert_eq!(
+            payloads(&outbox.lose(Cut::Reset, later).uncertain),
+            [b"new"]
+        );
 
         outbox.begin(b"a");
         for byte in [b'x', b'y', b'z'] {
@@ -498,7 +539,7 @@ mod tests {
             .write_to(&mut Room::new(10_000_000), false, later)
             .unwrap();
         outbox.arrived(0, later);
-        let uncertain = outbox.lose(Cut::Reset).uncertain;
+        let uncertain = outbox.lose(Cut::Reset, later).uncertain;
         assert_eq!(uncertain.len(), 2);
         assert_eq!((outbox.unsent_cost(), outbox.waiting_cost()), (0, 0));
     }
@@ -528,7 +569,14 @@ mod tests {
         outbox.push(b"new");
         outbox.write_to(&mut Room::new(1000), false, later).unwrap();
         outbox.assume_arrived(later, later);
-        assert_eq!(payloads(&outbox.lose(Cut::Closed).uncertain), [b"new"]);
+        assert_eq!(
+            payloads(
+                &outbox
+                    .lose(Cut::Closed, Instant::now() + RIGHT_AFTER)
+                    .uncertain
+            ),
+            [b"new"]
+        );
     }
 
     #[test]
@@ -574,7 +622,7 @@ mod tests {
                     }
                     first = false;
                 }
-                let remains = outbox.lose(Cut::Closed);
+                let remains = outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER);
                 for message in remains.uncertain {
                     let index = message.number() as usize - 1;
                     prop_assert_eq!(message.payload(), &messages[index][..]);

@@ -101,6 +101,12 @@ impl Screen {
         self.cols = if cols == 0 { 80 } else { cols.into() };
     }
 
+    /// How many columns there are.
+    #[must_use]
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Takes the typed line away. What is printed next stands where it was.
     ///
     /// # Errors
@@ -122,8 +128,8 @@ impl Screen {
 
     /// Paints the typed line, over what is painted of it.
     ///
-    /// `cursor` is where the cursor stands, in bytes of `text`. If there are more rows than the
-    /// screen has, those around the cursor are shown.
+    /// `cursor` is where the cursor stands, in bytes of `text`. The line takes half of the screen at
+    /// most, so that there is room for what arrives; of more rows, those up to the cursor are shown.
     ///
     /// # Errors
     ///
@@ -137,7 +143,7 @@ impl Screen {
             &self.prompt
         };
         let layout = Layout::of(text, cursor, prompt.width, self.cols);
-        let shown = layout.window(self.rows);
+        let shown = layout.window((self.rows / 2).max(1));
         let first = shown.start;
         let rows = &layout.rows[shown];
         for (index, row) in rows.iter().enumerate() {
@@ -314,7 +320,7 @@ impl Layout {
         };
     }
 
-    /// Which rows to show on a screen that has so many.
+    /// Which rows to show where there is room for so many.
     fn window(&self, rows: usize) -> std::ops::Range<usize> {
         let count = self.rows.len().min(rows);
         // As few as possible below the cursor, so that one sees what one has written.
@@ -451,9 +457,8 @@ mod tests {
     }
 
     #[test]
-    fn a_text_longer_than_the_screen_shows_the_part_around_the_cursor() {
-        let mut shown = Shown::new(3, 10, "> ");
-        shown.print("bob: hi");
+    fn a_text_longer_than_half_the_screen_shows_the_part_up_to_the_cursor() {
+        let mut shown = Shown::new(7, 10, "> ");
         shown.type_in("aaaaaaaabbbbbbbbbbccccccccccdddd|");
         assert_eq!(shown.rows(), ["bbbbbbbbbb", "cccccccccc", "dddd"]);
         shown.type_in("aaaaaaaabb|bbbbbbbbccccccccccdddd");
@@ -462,6 +467,9 @@ mod tests {
         shown.print("bob: and?");
         shown.type_in("aa|");
         assert_eq!(shown.rows(), ["bob: and?", "> aa"]);
+        let mut shown = Shown::new(1, 10, "> ");
+        shown.type_in("aaaaaaaabbb|");
+        assert_eq!(shown.rows(), ["bbb"]);
     }
 
     #[test]
