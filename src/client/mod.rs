@@ -9,7 +9,7 @@
 //! | The poll says who is ready; that is only noted | here |
 //! | Keys become edits of the line that is being typed | [`keys`], [`line_editor`] |
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
-//! | A line that is done becomes a message to send | [`outbox`] |
+//! | A line that is done becomes a message to send | [`outbox`], `arrivals.rs` |
 //! | The connection is made, lost, made again | `link.rs`, `backoff.rs` |
 //! | What has come over it becomes messages | [`session`] |
 //! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`] |
@@ -35,6 +35,7 @@
 //! The client knows [`wire`](crate::wire) and [`text`](crate::text), and nothing of the relay.
 
 mod acknowledged;
+mod arrivals;
 mod backoff;
 mod command;
 pub mod display;
@@ -61,6 +62,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook_mio::v1_0::Signals;
 
+use arrivals::Arrivals;
 use display::{Look, Notice};
 pub use error::ClientError;
 use error::reason;
@@ -68,7 +70,7 @@ use filter::Filter;
 pub use filter::Streams;
 use front::{Ask, Front};
 use interactive::Interactive;
-use link::{Attempt, Link, Untold};
+use link::{Attempt, Link};
 use outbox::{Cut, Outbox};
 use session::Loss;
 pub use terminal::give_back;
@@ -92,27 +94,13 @@ const SCRATCH: usize = 64 * 1024;
 /// waiting.
 const READS_A_TURN: usize = 8;
 
-/// When to ask for the first time whether what was sent has arrived. The time doubles from there.
-const FIRST_CHECK: Duration = Duration::from_millis(200);
-const LONGEST_CHECK: Duration = Duration::from_secs(5);
-/// The same when much was sent, which is remembered until then.
-const CHECK_OF_MUCH: Duration = Duration::from_millis(10);
-/// The same for somebody who waits for the answer to leave.
-const FIRST_CHECK_TO_LEAVE: Duration = Duration::from_millis(2);
-const LONGEST_CHECK_TO_LEAVE: Duration = Duration::from_millis(200);
-
-/// After how long what was sent counts as arrived on systems that do not tell.
-const SURELY_ARRIVED: Duration = Duration::from_secs(60);
-/// The same for somebody who waits for the answer to leave; and after how long they are told.
-const LIKELY_ARRIVED: Duration = Duration::from_secs(1);
+/// After how long a person who wants to leave is told what there is to wait for.
+const LONG: Duration = Duration::from_secs(1);
 
 /// How long a server's machine may leave what a person has said without acknowledgement, before the
 /// connection counts as broken. TCP itself would try for a quarter of an hour. A program at the other
 /// end of a pipe has no use for this, and may send more than a busy server reads in that time.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// More than any socket's send buffer holds, in bytes: what was sent before that much has arrived.
-const MOST_BUFFERED: u64 = 16 * 1024 * 1024;
 
 /// From this wait on, attempts to connect that fail are not worth a word each.
 const HUSH: Duration = Duration::from_secs(15);
@@ -178,22 +166,11 @@ pub struct Client {
     leaving: Option<Leaving>,
     /// Until when only the name is sent.
     held_until: Option<Instant>,
-    /// When to ask whether what was sent has arrived.
-    check: Option<Check>,
+    arrivals: Arrivals,
     /// How many messages may or may not have arrived.
     uncertain: u64,
     /// How it is to end, as soon as this turn is over.
     ending: Option<Ending>,
-}
-
-/// A question to be asked: whether what was sent has arrived.
-#[derive(Clone, Copy, Debug)]
-struct Check {
-    at: Instant,
-    /// How long to wait after that.
-    wait: Duration,
-    /// Whether the last answer was the same as the one before, and nothing was sent since.
-    stalled: bool,
 }
 
 /// A user who wants to leave, once all is said.
@@ -280,7 +257,7 @@ impl Client {
             hushed: false,
             leaving: None,
             held_until: None,
-            check: None,
+            arrivals: Arrivals::default(),
             uncertain: 0,
             ending: None,
         })
@@ -323,7 +300,10 @@ impl Client {
             self.connect(now)?;
             self.receive(now)?;
             self.send(now);
-            self.check(now)?;
+            self.tell_why_we_stay(now)?;
+            let leaving = self.leaving.map(|leaving| leaving.since);
+            self.arrivals
+                .look(&mut self.link, &mut self.outbox, leaving, now);
         }
         self.flush(&mut asked)?;
         for ask in asked {
@@ -345,7 +325,7 @@ impl Client {
             let deadlines = [
                 self.link.deadline(),
                 self.front.deadline(),
-                self.check.map(|check| check.at),
+                self.arrivals.deadline(),
                 self.leaving
                     .and_then(|leaving| leaving.settled)
                     .map(|settled| settled + LAST_WORD),
@@ -439,11 +419,7 @@ impl Client {
                     settled: None,
                     told: false,
                 });
-                self.check = Some(Check {
-                    at: now,
-                    wait: FIRST_CHECK_TO_LEAVE,
-                    stalled: false,
-                });
+                self.arrivals.hurry(now);
             }
             Ask::Vanish => self.ending = Some(Ending::Signal(SIGHUP)),
         }
@@ -545,7 +521,6 @@ impl Client {
             _ => self.hint(now),
         };
         let again_in = self.link.lose(now);
-        self.check = None;
         self.held_until = None;
         let remains = self.outbox.lose(loss.cut(), now);
         let missing = remains.uncertain.len() + usize::from(remains.refused.is_some());
@@ -602,72 +577,23 @@ impl Client {
             self.held_until = None;
         }
         let before = self.outbox.waiting_cost();
-        self.link
-            .send(&mut self.outbox, self.held_until.is_some(), now);
-        if let Some(check) = &mut self.check {
-            check.stalled &= self.outbox.waiting_cost() == before;
+        let name_only = self.held_until.is_some();
+        self.link.send(&mut self.outbox, name_only, now);
+        if self.outbox.waiting_cost() > before {
+            self.arrivals.sent();
         }
-    }
-
-    /// Finds out whether what was sent has arrived, now and then.
-    fn check(&mut self, now: Instant) -> Result<(), ClientError> {
-        self.tell_why_we_stay(now)?;
-        if !self.outbox.is_waiting() {
-            self.check = None;
-            return Ok(());
-        }
-        let much = self.outbox.waiting_cost() > ROOM;
-        let is_stalled = self.check.is_some_and(|check| check.stalled);
-        let (first, longest) = if self.leaving.is_some() {
-            (FIRST_CHECK_TO_LEAVE, LONGEST_CHECK_TO_LEAVE)
-        } else if much && !is_stalled {
-            (CHECK_OF_MUCH, CHECK_OF_MUCH)
-        } else {
-            (FIRST_CHECK, LONGEST_CHECK)
-        };
-        let check = self.check.get_or_insert(Check {
-            at: now + first,
-            wait: first,
-            stalled: false,
-        });
-        // What was to be asked later may have become urgent.
-        check.at = check.at.min(now + longest);
-        if check.at > now {
-            return Ok(());
-        }
-        let wait = (check.wait * 2).min(longest);
-        let before = self.outbox.waiting_cost();
-        self.ask_what_arrived(now);
-        let is_waiting = self.outbox.is_waiting();
-        self.check = is_waiting.then(|| Check {
-            at: now + wait,
-            wait,
-            stalled: self.outbox.waiting_cost() == before,
-        });
-        Ok(())
     }
 
     fn ask_what_arrived(&mut self, now: Instant) {
-        match (self.link.unacknowledged(), self.leaving) {
-            (Ok(Some(unacknowledged)), _) => self.outbox.arrived(unacknowledged, now),
-            (Ok(None), _) => {}
-            (Err(Untold), Some(leaving)) if leaving.is_long(now) => {
-                self.outbox.arrived(0, now);
-            }
-            (Err(Untold), _) => {
-                self.outbox.arrived(MOST_BUFFERED, now);
-                if let Some(before) = now.checked_sub(SURELY_ARRIVED) {
-                    self.outbox.assume_arrived(before, now);
-                }
-            }
-        }
+        let leaving = self.leaving.map(|leaving| leaving.since);
+        arrivals::ask(&mut self.link, &mut self.outbox, leaving, now);
     }
 
     /// Tells a person who wants to leave what there is to wait for, if it takes long.
     fn tell_why_we_stay(&mut self, now: Instant) -> Result<(), ClientError> {
         let is_person = matches!(self.front, Front::Interactive(_));
         if let Some(leaving) = &mut self.leaving
-            && leaving.is_long(now)
+            && now.duration_since(leaving.since) >= LONG
             && is_person
             && !std::mem::replace(&mut leaving.told, true)
         {
@@ -732,13 +658,6 @@ impl Client {
         self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
         self.front.tell("not sent", self.outbox.unsent())?;
         self.front.write_rest(self.poll.registry())
-    }
-}
-
-impl Leaving {
-    /// Whether it takes longer than anybody would expect.
-    fn is_long(&self, now: Instant) -> bool {
-        now.duration_since(self.since) >= LIKELY_ARRIVED
     }
 }
 
