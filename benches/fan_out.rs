@@ -4,8 +4,10 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
-use chatloop::relay::{ConnId, Limits, Ready, Relay};
+use chatloop::relay::{ConnId, Limits, Ready, Relay, Wording};
+use chatloop::wire::Dialect;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// A stream the size of a socket. The first read is its name, each later one a message of 64 bytes;
@@ -48,11 +50,17 @@ fn turn(relay: &mut Relay<Sink>, scratch: &mut [u8]) {
 }
 
 fn room_of(members: usize, scratch: &mut [u8]) -> (Relay<Sink>, Vec<ConnId>) {
-    let mut relay = Relay::new(Limits::default());
+    let now = Instant::now();
+    let mut relay = Relay::new(
+        Limits::default(),
+        &[Dialect::Chat10],
+        &Wording::default(),
+        now,
+    );
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4000));
     let mut ids = Vec::with_capacity(members);
     for _ in 0..members {
-        let id = relay.insert(Sink { reads: 0 }, peer);
+        let id = relay.insert(Sink { reads: 0 }, peer, Dialect::Chat10, now);
         relay.note(id, Ready::READABLE);
         turn(&mut relay, scratch);
         ids.push(id);

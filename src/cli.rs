@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -25,7 +26,7 @@ pub(crate) enum Command {
         after_help = "Stop it with Ctrl-C or SIGTERM. `--help` has units, examples and exit codes.",
         after_long_help = SERVE_EPILOGUE
     )]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 
     /// Join the chat of a relay, from a terminal or in a pipe
     #[command(
@@ -46,10 +47,13 @@ Examples:
   chatloop serve -l 0.0.0.0:1234              for everybody who can reach this machine over IPv4
   chatloop serve -l '[::]:1234'               the same over IPv4 and IPv6
   chatloop serve -l 127.0.0.1:0               on a free port, which the first log line names
+  chatloop serve -l chat10://0.0.0.0:1234 -l chat64://0.0.0.0:5050
+                                              one room for two tutorials' clients
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
   SIGTERM, SIGINT   accept nobody, deliver what is queued, stop; a second one stops at once
+  SIGUSR1           log a table of who is here
   SIGHUP            logged and ignored
 
 Exit codes:
@@ -65,9 +69,22 @@ pub(crate) struct ServeArgs {
     /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
     /// the first address is taken, IPv4 before IPv6. `0.0.0.0` means every IPv4 address of this
     /// machine. `[::]` means every address, IPv6 and IPv4; if another --listen names an IPv4
-    /// address with the same port, it is IPv6 only. Port 0 lets the system choose one. The dialect
-    /// is the protocol that clients speak there; `chat10`, with its ten-byte headers, is the only
-    /// one. In the environment, commas separate several.
+    /// address with the same port, it is IPv6 only. Port 0 lets the system choose one. In the
+    /// environment, commas separate several.
+    ///
+    /// The dialect is the protocol that clients speak there, `chat10` if none is given. All listeners
+    /// share one room.
+    ///
+    /// chat10   the chat whose clients have HEADER_LENGTH = 10 and send a username first
+    ///
+    /// chat64   the chat whose clients have HEADER = 64 and are answered `Message was Sent!`
+    ///
+    /// ack64    the server whose clients have HEADER = 64 and are answered `Msg received`; others hear
+    /// them, they hear nobody
+    ///
+    /// greet10  a greeting with a ten-byte header, and then the time: see --greeting and --every
+    ///
+    /// hello    a greeting and nothing else
     #[arg(
         short,
         long,
@@ -151,6 +168,93 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) queue_limit: usize,
 
+    /// How long a member that took its leave may read nothing
+    ///
+    /// Clients of `chat64` and `ack64` leave with a message that says so: see --farewell. They are
+    /// sent what is queued for them, and then closed; or when they have read nothing of it for so
+    /// long.
+    #[arg(
+        long,
+        env = "CHATLOOP_FAREWELL_TIMEOUT",
+        value_name = "DUR",
+        default_value = "10s",
+        value_parser = parse_positive_duration,
+        hide_env = true
+    )]
+    pub(crate) farewell_timeout: Duration,
+
+    /// How many of the last messages newcomers are told
+    ///
+    /// Right after they have joined, before anything new. The tutorials' clients cannot tell old
+    /// messages from new ones, so none is the default.
+    #[arg(
+        long,
+        env = "CHATLOOP_HISTORY",
+        value_name = "N",
+        default_value = "0",
+        value_parser = parse_number,
+        hide_env = true
+    )]
+    pub(crate) history: usize,
+
+    /// Most memory for these messages
+    ///
+    /// The oldest messages go when there are more. `chat10` and `chat64` have half of it each if there
+    /// are listeners for both. --queue-limit must have room for it and one message more.
+    #[arg(
+        long,
+        env = "CHATLOOP_HISTORY_BYTES",
+        value_name = "BYTES",
+        default_value = "1MiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) history_bytes: usize,
+
+    /// What `greet10` and `hello` tell newcomers [default: as in the tutorials]
+    #[arg(
+        long,
+        env = "CHATLOOP_GREETING",
+        value_name = "TEXT",
+        conflicts_with = "greeting_file",
+        hide_env = true
+    )]
+    pub(crate) greeting: Option<String>,
+
+    /// The same from a file, byte for byte
+    ///
+    /// For the tutorials that send a pickled object: write it to a file, and set --every off.
+    #[arg(
+        long,
+        env = "CHATLOOP_GREETING_FILE",
+        value_name = "PATH",
+        hide_env = true
+    )]
+    pub(crate) greeting_file: Option<PathBuf>,
+
+    /// How often `greet10` tells the time; `off` for never
+    #[arg(
+        long,
+        env = "CHATLOOP_EVERY",
+        value_name = "DUR",
+        default_value = "3s",
+        value_parser = parse_every,
+        hide_env = true
+    )]
+    pub(crate) every: OrOff,
+
+    /// How `chat64` and `ack64` answer a message [default: as in the tutorials]
+    ///
+    /// For clients that expect other words; an empty text for no answer.
+    #[arg(long, env = "CHATLOOP_ACK", value_name = "TEXT", hide_env = true)]
+    pub(crate) ack: Option<String>,
+
+    /// The message with which `chat64` and `ack64` clients leave [default: as in the tutorials]
+    ///
+    /// `Client Disconnected` in `chat64`, where the others hear it; `!DISCONNECT` in `ack64`.
+    #[arg(long, env = "CHATLOOP_FAREWELL", value_name = "TEXT", hide_env = true)]
+    pub(crate) farewell: Option<String>,
+
     /// How long a silence before the kernel probes whether a peer is alive; `off` for never
     ///
     /// TCP keepalive: four probes, spread over the same time again. With 60s, a peer that vanished
@@ -163,7 +267,7 @@ pub(crate) struct ServeArgs {
         value_parser = parse_keepalive,
         hide_env = true
     )]
-    pub(crate) keepalive: Keepalive,
+    pub(crate) keepalive: OrOff,
 
     /// How long to go on delivering what is queued when asked to stop
     ///
@@ -288,9 +392,9 @@ pub(crate) struct JoinArgs {
     pub(crate) raw: bool,
 }
 
-/// After how long a silence to probe a peer, if at all.
+/// A time, or never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keepalive(pub(crate) Option<Duration>);
+pub(crate) struct OrOff(pub(crate) Option<Duration>);
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
     let (dialect, addr) = match text.split_once("://") {
@@ -323,6 +427,11 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         .ok_or_else(|| format!("{host} has no address"))
 }
 
+fn parse_number(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "not a number; write one from 0 up".to_owned())
+}
+
 fn parse_count(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
@@ -350,15 +459,25 @@ fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-fn parse_keepalive(text: &str) -> Result<Keepalive, String> {
+fn parse_or_off(text: &str) -> Result<OrOff, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(OrOff(None));
+    }
+    parse_positive_duration(text).map(|duration| OrOff(Some(duration)))
+}
+
+fn parse_every(text: &str) -> Result<OrOff, String> {
+    parse_or_off(text).map_err(|error| format!("{error}; write `off` for never"))
+}
+
+fn parse_keepalive(text: &str) -> Result<OrOff, String> {
     // The most that Linux takes, in seconds: see tcp(7) and MAX_TCP_KEEPIDLE.
     const MOST: Duration = Duration::from_secs(32_767);
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(Keepalive(None));
-    }
-    match parse_positive_duration(text) {
-        Ok(duration) if duration <= MOST => Ok(Keepalive(Some(duration))),
-        Ok(_) => Err("at most 32767s, about nine hours; write `off` for no keepalive".to_owned()),
+    match parse_or_off(text) {
+        Ok(OrOff(Some(duration))) if duration > MOST => {
+            Err("at most 32767s, about nine hours; write `off` for no keepalive".to_owned())
+        }
+        Ok(keepalive) => Ok(keepalive),
         Err(error) => Err(format!("{error}; write `off` for no keepalive")),
     }
 }
@@ -430,12 +549,12 @@ mod tests {
 
     #[test]
     fn keepalive_can_be_off() {
-        assert_eq!(parse_keepalive("off"), Ok(Keepalive(None)));
-        assert_eq!(parse_keepalive("OFF"), Ok(Keepalive(None)));
+        assert_eq!(parse_keepalive("off"), Ok(OrOff(None)));
+        assert_eq!(parse_keepalive("OFF"), Ok(OrOff(None)));
         let minute = Duration::from_secs(60);
-        assert_eq!(parse_keepalive("1min"), Ok(Keepalive(Some(minute))));
+        assert_eq!(parse_keepalive("1min"), Ok(OrOff(Some(minute))));
         let longest = Duration::from_secs(32_767);
-        assert_eq!(parse_keepalive("32767s"), Ok(Keepalive(Some(longest))));
+        assert_eq!(parse_keepalive("32767s"), Ok(OrOff(Some(longest))));
         for text in ["0s", "60", "10h", ""] {
             let error = parse_keepalive(text).unwrap_err();
             assert!(error.contains("`off`"), "{text}: {error}");

@@ -14,9 +14,11 @@
 //! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note) |
 //! | It is read into the loop's one scratch buffer, up to its budget | `relay/connection.rs` |
 //! | Frames are taken out of the scratch buffer where they lie | [`wire::Decoder`] |
-//! | The first is its name; each later one is appended to the turn's broadcast | `relay/broadcast.rs` |
+//! | What its protocol makes of them is one table | [`wire::Dialect::rules`] |
+//! | The first is its name; each later one is said, encoded once for all who hear it alike | `relay/channel.rs` |
 //! | At the end of the turn each member is written to, once | [`relay`]: *why one write a turn*, `relay/delivery.rs` |
 //! | What a socket does not take stays, in one copy for all | [`relay`]: *the backlog*, `relay/send_queue.rs` |
+//! | ... and longer than that for newcomers, if they are to be told | [`relay`]: *history*, `relay/history.rs` |
 //! | An event says that it is writable: what is queued goes first | [`relay`]: *why nobody waits for anybody* |
 //! | Marked connections are closed | [`relay`]: *why close late* |
 //! | Newcomers are accepted last | [`server`]: *why accept last* |

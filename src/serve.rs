@@ -1,12 +1,15 @@
 //! The `serve` command: from flags to a running relay.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chatloop::relay::Limits;
+use chatloop::relay::{Limits, Wording};
 use chatloop::server::{Config, Endpoint, Server, StartError, descriptors};
+use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
 
 use crate::cli::ServeArgs;
@@ -24,6 +27,10 @@ pub(crate) enum ServeError {
     },
     /// An address was given twice.
     Twice(SocketAddr),
+    /// There is no greeting in that file.
+    Greeting(PathBuf, io::Error),
+    /// The greeting is longer than the queue.
+    LongGreeting { len: usize, queue_limit: usize },
     /// There are no descriptors even for one client.
     NoRoom { limit: u64 },
     /// The system failed us.
@@ -34,7 +41,11 @@ impl ServeError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Start(StartError::Limits(_)) | Self::TooManyClients { .. } | Self::Twice(_) => 2,
+            Self::Start(StartError::Limits(_))
+            | Self::TooManyClients { .. }
+            | Self::Twice(_)
+            | Self::Greeting(..)
+            | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..)) => 3,
             Self::Start(StartError::Poll(_)) | Self::NoRoom { .. } | Self::Io(..) => 1,
         }
@@ -51,6 +62,14 @@ impl fmt::Display for ServeError {
                  it (ulimit -Hn, or LimitNOFILE= in a systemd unit) or ask for fewer"
             ),
             Self::Twice(addr) => write!(f, "--listen {addr} is given twice"),
+            Self::Greeting(path, error) => {
+                write!(f, "cannot read --greeting-file {}: {error}", path.display())
+            }
+            Self::LongGreeting { len, queue_limit } => write!(
+                f,
+                "a greeting of {len} bytes is over the --queue-limit of {queue_limit}: shorten it, or \
+                 raise the limit"
+            ),
             Self::NoRoom { limit } => write!(
                 f,
                 "the open-file limit of {limit} leaves no room for clients; raise it (ulimit -Hn, or \
@@ -80,6 +99,12 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         Listening(&config.listen, &addrs),
         config.limits.max_clients,
     );
+    for (endpoint, addr) in config.listen.iter().zip(&addrs) {
+        if addr.ip().is_unspecified() {
+            let ips = own_addresses(endpoint.takes_ipv4(&config.listen), addr.is_ipv6());
+            info!("{}", FromOutside(endpoint.dialect, &ips, addr.port()));
+        }
+    }
     server
         .run()
         .map_err(|error| ServeError::Io("the event loop failed", error))?;
@@ -102,11 +127,41 @@ fn config(args: &ServeArgs, limit: u64) -> Result<Config, ServeError> {
             max_message: args.max_message,
             queue_limit: args.queue_limit,
             handshake_timeout: args.handshake_timeout,
+            farewell_timeout: args.farewell_timeout,
+            history: args.history,
+            history_bytes: args.history_bytes,
             ..Limits::default()
         },
+        wording: wording(args)?,
+        every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
         listen: args.listen.clone(),
+    })
+}
+
+/// The relay's own words, where the flags have others than the tutorials.
+fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
+    let bytes = |text: &String| text.clone().into_bytes();
+    let greeting = match &args.greeting_file {
+        Some(path) => {
+            let read = fs::read(path);
+            Some(read.map_err(|error| ServeError::Greeting(path.clone(), error))?)
+        }
+        None => args.greeting.as_ref().map(bytes),
+    };
+    if let Some(greeting) = &greeting
+        && greeting.len() > args.queue_limit
+    {
+        return Err(ServeError::LongGreeting {
+            len: greeting.len(),
+            queue_limit: args.queue_limit,
+        });
+    }
+    Ok(Wording {
+        greeting,
+        ack: args.ack.as_ref().map(bytes),
+        farewell: args.farewell.as_ref().map(bytes),
     })
 }
 
@@ -130,8 +185,7 @@ fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usi
     }
 }
 
-/// What is listened on, as a reader can use it: with the port that the system chose, and for a
-/// wildcard with the addresses under which others reach this machine.
+/// What is listened on, with the port that the system chose.
 struct Listening<'a>(&'a [Endpoint], &'a [SocketAddr]);
 
 impl fmt::Display for Listening<'_> {
@@ -141,18 +195,37 @@ impl fmt::Display for Listening<'_> {
                 f.write_str(", ")?;
             }
             write!(f, "{}://{addr}", endpoint.dialect)?;
-            if addr.ip().is_unspecified() {
-                let mut sep = " (reachable at ";
-                for ip in own_addresses(endpoint.takes_ipv4(self.0), addr.is_ipv6()) {
-                    write!(f, "{sep}{}", SocketAddr::new(ip, addr.port()))?;
-                    sep = ", ";
-                }
-                if sep == ", " {
-                    f.write_str(")")?;
-                }
-            }
         }
         Ok(())
+    }
+}
+
+/// What to write on another machine to reach a listener of this dialect at these addresses.
+struct FromOutside<'a>(Dialect, &'a [IpAddr], u16);
+
+impl fmt::Display for FromOutside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let &Self(dialect, ips, port) = self;
+        let Some((first, others)) = ips.split_first() else {
+            return write!(
+                f,
+                "{dialect}: this machine is on no network, so no other one can reach it"
+            );
+        };
+        write!(f, "{dialect} from other machines: ")?;
+        match dialect {
+            Dialect::Chat10 => write!(f, "chatloop join {}", SocketAddr::new(*first, port))?,
+            _ => write!(f, "connect to {first}, port {port}")?,
+        }
+        let mut sep = " (or ";
+        for ip in others {
+            match dialect {
+                Dialect::Chat10 => write!(f, "{sep}{}", SocketAddr::new(*ip, port))?,
+                _ => write!(f, "{sep}{ip}")?,
+            }
+            sep = ", ";
+        }
+        f.write_str(if others.is_empty() { "" } else { ")" })
     }
 }
 
@@ -189,8 +262,9 @@ mod tests {
     #[test]
     fn every_flag_arrives_where_it_belongs() {
         let flags = "--listen 127.0.0.1:1 --listen 127.0.0.1:2 --max-clients 3 --max-name 4 \
-                     --max-message 5 --queue-limit 66 --handshake-timeout 7s --keepalive 8s \
-                     --drain 9s";
+                     --max-message 5 --queue-limit 666 --handshake-timeout 7s --keepalive 8s \
+                     --drain 9s --farewell-timeout 10s --history 11 --history-bytes 12 --greeting 13 \
+                     --every 14s --ack 15 --farewell 16";
         let flags: Vec<_> = flags.split_whitespace().collect();
         let config = config_of(&flags, 1000).unwrap();
         let ports: Vec<_> = config.listen.iter().map(|one| one.addr.port()).collect();
@@ -199,11 +273,21 @@ mod tests {
             max_clients: 3,
             max_name: 4,
             max_message: 5,
-            queue_limit: 66,
+            queue_limit: 666,
             handshake_timeout: Duration::from_secs(7),
+            farewell_timeout: Duration::from_secs(10),
+            history: 11,
+            history_bytes: 12,
             ..Limits::default()
         };
         assert_eq!(config.limits, expected);
+        let wording = Wording {
+            greeting: Some(b"13".to_vec()),
+            ack: Some(b"15".to_vec()),
+            farewell: Some(b"16".to_vec()),
+        };
+        assert_eq!(config.wording, wording);
+        assert_eq!(config.every, Some(Duration::from_secs(14)));
         assert_eq!(config.keepalive, Some(Duration::from_secs(8)));
         assert_eq!(config.drain, Duration::from_secs(9));
     }
@@ -217,6 +301,8 @@ mod tests {
             ..default.limits
         };
         assert_eq!(config.limits, expected);
+        assert_eq!(config.wording, default.wording);
+        assert_eq!(config.every, default.every);
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen[0].addr, "127.0.0.1:1234".parse().unwrap());

@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use common::process::{Relay, wait_for};
@@ -15,25 +16,52 @@ struct PythonClient {
 }
 
 impl PythonClient {
-    /// Starts one and waits until the relay has registered it.
-    fn join(relay: &mut Relay, name: &str) -> Self {
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/interop/chat10_client.py"
-        );
-        let (host, port) = (relay.addr.ip().to_string(), relay.addr.port().to_string());
+    /// Starts one of the scripts, which are to be told where the relay is and something more.
+    fn start(script: &str, addr: SocketAddr, args: &[&str]) -> Self {
+        let script = format!("{}/tests/interop/{script}", env!("CARGO_MANIFEST_DIR"));
+        let (host, port) = (addr.ip().to_string(), addr.port().to_string());
         let mut child = Command::new("python3")
-            .args([script, &host, &port, name])
+            .args([&script, &host, &port])
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        relay.log_line(&format!("joined: \"{name}\""));
         Self {
             input: child.stdin.take(),
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
         }
+    }
+
+    /// Starts a `chat10` client and waits until the relay has registered it.
+    fn join(relay: &mut Relay, name: &str) -> Self {
+        let addr = relay.addr_of("chat10");
+        let client = Self::start("chat10_client.py", addr, &[name]);
+        relay.log_line(&format!("joined: \"{name}\""));
+        client
+    }
+
+    /// Starts a client with 64-byte headers and waits until the relay has it.
+    fn join_wide(relay: &mut Relay, dialect: &str, farewell: &str) -> Self {
+        let addr = relay.addr_of(dialect);
+        let mut client = Self::start("wide_client.py", addr, &[farewell]);
+        assert_eq!(client.line(), "connected");
+        relay.log_line(&format!("joined: {dialect} "));
+        client
+    }
+
+    /// The next line that it shows.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended");
+        line.trim_end().to_owned()
+    }
+
+    /// Its user types a line and presses Enter, or only presses Enter. Returns the next line it shows.
+    fn send(&mut self, line: &str) -> String {
+        writeln!(self.input.as_ref().unwrap(), "{line}").unwrap();
+        self.line()
     }
 
     /// Its user types a line and presses Enter. Returns what it shows after that.
@@ -91,6 +119,81 @@ fn two_python_clients_chat() {
     assert_eq!(shown, expected);
     assert_eq!(zoe.enter("schön, dich zu hören"), [""; 0]);
     assert_eq!(alice.wait_to_hear(1), ["Zoë > schön, dich zu hören"]);
+}
+
+#[test]
+fn python_clients_of_every_chat_share_one_room() {
+    if !has_python() {
+        return;
+    }
+    let mut relay = Relay::serving(&["chat10", "chat64", "ack64"], &[]);
+    let mut alice = PythonClient::join(&mut relay, "alice");
+    let mut bob = PythonClient::join_wide(&mut relay, "chat64", "Client Disconnected");
+    let mut carol = PythonClient::join_wide(&mut relay, "ack64", "!DISCONNECT");
+
+    assert_eq!(bob.send("grüezi"), "Message was Sent!");
+    let shown = alice.wait_to_hear(1);
+    assert!(
+        shown[0].starts_with("127.0.0.1:") && shown[0].ends_with(" > grüezi"),
+        "{shown:?}"
+    );
+    assert_eq!(carol.send("hello from carol"), "Msg received");
+    assert_eq!(bob.send(""), "hello from carol");
+    let shown = alice.wait_to_hear(1);
+    assert!(shown[0].ends_with(" > hello from carol"), "{shown:?}");
+    assert_eq!(alice.enter("hi all"), [""; 0]);
+    assert_eq!(bob.send(""), "hi all");
+
+    // Each has said its farewell when its input has ended, is answered, and closed.
+    carol.input = None;
+    assert_eq!(carol.line(), "Msg received");
+    assert_eq!(carol.line(), "closed by the relay");
+    let left = relay.log_line("left: ack64 127.0.0.1:");
+    assert!(
+        left.ends_with(": took its leave, 2 here (1 chat10, 1 chat64)"),
+        "{left}"
+    );
+    bob.input = None;
+    assert_eq!(bob.line(), "Message was Sent!");
+    assert_eq!(bob.line(), "closed by the relay");
+    let heard = alice.wait_to_hear(1);
+    assert!(heard[0].ends_with(" > Client Disconnected"), "{heard:?}");
+}
+
+#[test]
+fn a_python_client_is_greeted_and_told_the_time() {
+    if !has_python() {
+        return;
+    }
+    let relay = Relay::serving(&["greet10"], &["--every", "20ms"]);
+    let addr = relay.addr_of("greet10");
+    let mut client = PythonClient::start("greet10_client.py", addr, &["3"]);
+    assert_eq!(client.line(), "Welcome to the server!");
+    let mut told = || {
+        let line = client.line();
+        let time = line
+            .strip_prefix("The time is ")
+            .expect("it tells the time");
+        time.parse::<f64>().unwrap()
+    };
+    let (first, second) = (told(), told());
+    assert!(
+        first > 1_700_000_000.0 && second > first,
+        "{first}, {second}"
+    );
+}
+
+#[test]
+fn a_python_client_is_greeted_and_that_is_all() {
+    if !has_python() {
+        return;
+    }
+    let mut relay = Relay::serving(&["hello"], &[]);
+    let addr = relay.addr_of("hello");
+    let mut client = PythonClient::start("hello_client.py", addr, &[]);
+    assert_eq!(client.line(), "welcome to the server!");
+    assert_eq!(client.child.wait().unwrap().code(), Some(0));
+    relay.log_line("greeted: hello 127.0.0.1:");
 }
 
 #[test]

@@ -25,22 +25,124 @@ fn the_first_line_says_where_it_listens_and_for_how_many() {
 }
 
 #[test]
-fn a_wildcard_comes_with_the_addresses_that_others_can_use() {
-    let mut command = chatloop(&["serve", "-l", "0.0.0.0:0"]);
-    command.stderr(Stdio::piped());
-    let relay = Relay::spawn(command);
-    let own: Vec<_> = if_addrs::get_if_addrs()
+fn a_wildcard_comes_with_what_to_write_on_other_machines() {
+    let mut command = chatloop(&["serve", "-l", "0.0.0.0:0", "-l", "hello://0.0.0.0:0"]);
+    command.args(["-l", "127.0.0.1:0"]).stderr(Stdio::piped());
+    let mut relay = Relay::spawn(command);
+    let mut own: Vec<_> = if_addrs::get_if_addrs()
         .unwrap()
         .into_iter()
         .filter(|interface| !interface.is_loopback() && interface.ip().is_ipv4())
         .filter(|interface| !interface.is_link_local())
-        .map(|interface| format!("{}:{}", interface.ip(), relay.addr.port()))
+        .map(|interface| interface.ip())
         .collect();
-    let line = &relay.lines[0];
-    assert_eq!(line.contains("(reachable at "), !own.is_empty(), "{line}");
-    for addr in own {
-        assert!(line.contains(&addr), "{addr} in {line}");
+    own.sort_unstable();
+    for dialect in ["chat10", "hello"] {
+        let port = relay.addr_of(dialect).port();
+        let line = relay.log_line(dialect);
+        match (own.first(), dialect) {
+            (None, _) => assert!(line.contains("is on no network"), "{line}"),
+            (Some(ip), "chat10") => {
+                let command = format!("chat10 from other machines: chatloop join {ip}:{port}");
+                assert!(line.starts_with(&command), "{line}");
+            }
+            (Some(ip), _) => {
+                let where_to = format!("hello from other machines: connect to {ip}, port {port}");
+                assert!(line.starts_with(&where_to), "{line}");
+            }
+        }
     }
+    relay.signal("TERM");
+    let (_, log) = relay.wait();
+    assert!(
+        !log.contains("other machines"),
+        "nobody else reaches 127.0.0.1: {log}"
+    );
+}
+
+#[test]
+fn the_log_counts_who_is_here_by_dialect() {
+    let mut relay = Relay::serving(&["chat10", "chat64", "greet10"], &[]);
+    let mut alice = TcpStream::connect(relay.addr_of("chat10")).unwrap();
+    alice.write_all(&frame("alice")).unwrap();
+    let line = relay.log_line("joined:");
+    assert!(line.starts_with("joined: \"alice\" 127.0.0.1:"), "{line}");
+    assert!(line.ends_with(", 1 here (1 chat10)"), "{line}");
+    let chat64 = TcpStream::connect(relay.addr_of("chat64")).unwrap();
+    let line = relay.log_line("joined:");
+    let who = format!("joined: chat64 {}, ", chat64.local_addr().unwrap());
+    assert_eq!(line, who + "2 here (1 chat10, 1 chat64)");
+    let _audience = TcpStream::connect(relay.addr_of("greet10")).unwrap();
+    let line = relay.log_line("joined: greet10 ");
+    assert!(
+        line.ends_with("3 here (1 chat10, 1 chat64, 1 greet10)"),
+        "{line}"
+    );
+
+    relay.signal("USR1");
+    let line = relay.log_line("SIGUSR1: ");
+    assert_eq!(
+        line,
+        "SIGUSR1: 3 here (1 chat10, 1 chat64, 1 greet10), 0 without a name; 0 behind, 0 bytes held"
+    );
+    let head = relay.log_line("name ");
+    let cells: Vec<_> = head.split_whitespace().collect();
+    let expected = [
+        "name", "address", "dialect", "here", "for", "sent", "heard", "queued",
+    ];
+    assert_eq!(cells, expected);
+    let row = relay.log_line("alice");
+    assert!(row.contains("  chat10 "), "{row}");
+    relay.log_line("  greet10 ");
+    drop((alice, chat64));
+    relay.log_line("half-closed: \"alice\"");
+}
+
+#[test]
+fn newcomers_are_told_the_history() {
+    let mut relay = Relay::start(&["--history", "2"]);
+    let mut alice = relay.join("alice");
+    let mut bob = relay.join("bob");
+    let mut got = Vec::new();
+    for text in ["one", "two", "three"] {
+        alice.write_all(&frame(text)).unwrap();
+        let mut message = vec![0; heard("alice", text).len()];
+        bob.read_exact(&mut message).unwrap();
+        got.extend(message);
+    }
+    let mut carol = relay.join("carol");
+    let expected = [heard("alice", "two"), heard("alice", "three")].concat();
+    let mut told = vec![0; expected.len()];
+    carol.read_exact(&mut told).unwrap();
+    assert_bytes(&told, &expected);
+    assert!(got.ends_with(&expected));
+}
+
+#[test]
+fn a_greeting_can_come_from_a_file() {
+    let path = std::env::temp_dir().join(format!("chatloop-greeting-{}", std::process::id()));
+    let pickled = b"\x80\x04}\x94\x8c\x01a\x94K\x01s.";
+    std::fs::write(&path, pickled).unwrap();
+    let file = path.to_str().unwrap();
+    let relay = Relay::serving(&["greet10"], &["--greeting-file", file, "--every", "off"]);
+    let mut client = TcpStream::connect(relay.addr_of("greet10")).unwrap();
+    let mut told = vec![0; 10 + pickled.len()];
+    client.read_exact(&mut told).unwrap();
+    assert_bytes(&told, &frame(pickled));
+
+    let flags = ["serve", "--greeting-file", file, "--queue-limit", "2MiB"];
+    std::fs::write(&path, vec![b'!'; 2_097_153]).unwrap();
+    let (code, _, err) = run(&mut chatloop(&flags));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("a greeting of 2097153 bytes is over the --queue-limit of 2097152"),
+        "{err}"
+    );
+    let (code, _, err) = run(&mut chatloop(&flags));
+    assert_eq!(code, 2);
+    let says = format!("cannot read --greeting-file {file}: No such file");
+    assert!(err.contains(&says), "{err}");
 }
 
 #[test]
@@ -325,6 +427,14 @@ fn every_flag_is_an_environment_variable_too() {
         ("CHATLOOP_QUEUE_LIMIT", "1", "--queue-limit of 1 bytes"),
         ("CHATLOOP_KEEPALIVE", "no", "`off`"),
         ("CHATLOOP_DRAIN", "soon", "--drain"),
+        ("CHATLOOP_FAREWELL_TIMEOUT", "0s", "more than zero"),
+        ("CHATLOOP_HISTORY", "all", "a number; write one from 0 up"),
+        ("CHATLOOP_EVERY", "0s", "write `off` for never"),
+        (
+            "CHATLOOP_GREETING_FILE",
+            "/",
+            "cannot read --greeting-file /: ",
+        ),
         ("CHATLOOP_LOG_LEVEL", "loud", "--log-level"),
     ] {
         let (code, _, err) = run(chatloop(&["serve"]).env(name, value));

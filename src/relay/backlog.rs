@@ -1,15 +1,16 @@
 //! What was said and not everybody has yet: one copy, however many are behind.
 
 use std::collections::VecDeque;
+use std::mem;
 
 /// The bytes of a chunk. It is also about the most that one slice of a gathered write carries.
-const CHUNK: usize = 64 * 1024;
+pub(super) const CHUNK: usize = 64 * 1024;
 
-/// The room's stream from the place of the member that is furthest behind to its end: see "the
-/// backlog" in the relay's documentation.
+/// A channel's stream from the place of the member that is furthest behind, or from the beginning of
+/// its history, to the end: see "the backlog" in the relay's documentation.
 ///
-/// Each chunk counts the readers that stand in it. When the first chunk has none left it goes; when
-/// nobody is behind at all, everything goes.
+/// Each chunk counts the readers that stand in it. Chunks at the front that have none, and that are not
+/// history, are freed; when nobody is behind and there is no history, all are.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// All of them full but the last.
@@ -19,6 +20,10 @@ pub(super) struct Backlog {
     /// The position after the last byte said.
     end: u64,
     readers: usize,
+    /// How many of them stand at the end, and so in no chunk: what they wait for is their own.
+    at_end: usize,
+    /// What is kept from here on, whoever has read it.
+    history: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -33,9 +38,16 @@ impl Backlog {
         self.end
     }
 
-    /// How many bytes are held, in all, for all who are behind.
+    /// How many bytes are held, in all, for all who are behind and as history.
     pub(super) const fn len(&self) -> u64 {
         self.end - self.base
+    }
+
+    /// How many of these bytes somebody waits for, to a chunk.
+    pub(super) fn awaited(&self) -> u64 {
+        let waits = |chunk: &Chunk| chunk.readers > 0;
+        let before = self.chunks.iter().position(waits);
+        before.map_or(0, |chunks| self.len() - (chunks * CHUNK) as u64)
     }
 
     /// How many are behind.
@@ -43,9 +55,13 @@ impl Backlog {
         self.readers
     }
 
-    /// Appends what was said. There must be a reader, or one be attached before anything else: bytes
-    /// that nobody waits for would never be freed.
+    /// Appends what was said. There must be a reader, or one be attached before anything else, or it
+    /// must be history: bytes that nobody waits for would never be freed.
     pub(super) fn append(&mut self, mut bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let (first, _) = self.locate(self.end);
         self.end += bytes.len() as u64;
         while !bytes.is_empty() {
             let room = match self.chunks.back() {
@@ -65,6 +81,7 @@ impl Backlog {
             }
             bytes = later;
         }
+        self.chunks[first].readers += mem::take(&mut self.at_end);
     }
 
     /// The bytes at `position`, to the end of the chunk it is in; nothing at the stream's end.
@@ -75,42 +92,52 @@ impl Backlog {
             .map_or(&[], |chunk| &chunk.bytes[offset..])
     }
 
-    /// Takes on a reader that stands at `position`, before the end.
+    /// Takes on a reader that stands at `position`.
     pub(super) fn attach(&mut self, position: u64) {
-        let (index, _) = self.locate(position);
-        self.chunks[index].readers += 1;
+        *self.readers_at(position) += 1;
         self.readers += 1;
     }
 
-    /// Moves a reader on. At the end of the stream it is a reader no more.
+    /// Moves a reader on.
     pub(super) fn advance(&mut self, from: u64, to: u64) {
-        if to == self.end {
-            return self.detach(from);
-        }
-        let ((old, _), (new, _)) = (self.locate(from), self.locate(to));
-        if old != new {
-            self.chunks[old].readers -= 1;
-            self.chunks[new].readers += 1;
-            self.let_go();
-        }
+        *self.readers_at(from) -= 1;
+        *self.readers_at(to) += 1;
+        self.let_go();
     }
 
     /// Lets go of the reader at `position`.
     pub(super) fn detach(&mut self, position: u64) {
-        let (index, _) = self.locate(position);
-        self.chunks[index].readers -= 1;
+        *self.readers_at(position) -= 1;
         self.readers -= 1;
         self.let_go();
     }
 
-    /// Frees the chunks that every reader has passed.
+    /// Keeps what is from this position on, and nothing before it that nobody waits for.
+    pub(super) fn keep_from(&mut self, position: u64) {
+        self.history = Some(position);
+        self.let_go();
+    }
+
+    /// The count of the readers that stand where this position is.
+    fn readers_at(&mut self, position: u64) -> &mut usize {
+        if position == self.end {
+            return &mut self.at_end;
+        }
+        let (index, _) = self.locate(position);
+        &mut self.chunks[index].readers
+    }
+
+    /// Frees the chunks that every reader has passed and that are not history.
     fn let_go(&mut self) {
-        if self.readers == 0 {
+        let kept = self.history.unwrap_or(self.end);
+        if self.readers == self.at_end && kept == self.end {
             self.chunks = VecDeque::new();
             self.base = self.end;
             return;
         }
-        while self.chunks.front().is_some_and(|chunk| chunk.readers == 0) {
+        while self.base + CHUNK as u64 <= kept
+            && self.chunks.front().is_some_and(|chunk| chunk.readers == 0)
+        {
             self.chunks.pop_front();
             self.base += CHUNK as u64;
         }
@@ -170,7 +197,7 @@ mod tests {
         assert_eq!(backlog.len(), 2 * CHUNK as u64);
         backlog.detach(2 * CHUNK as u64 + 1);
         assert_eq!(backlog.len(), CHUNK as u64);
-        backlog.advance(3 * CHUNK as u64, backlog.end());
+        backlog.detach(3 * CHUNK as u64);
         assert_eq!(backlog.len(), 0);
         assert!(backlog.chunks.is_empty() && backlog.readers() == 0);
     }
@@ -180,7 +207,7 @@ mod tests {
         let mut backlog = Backlog::default();
         backlog.append(&pattern(CHUNK + 100));
         backlog.attach(0);
-        backlog.advance(0, backlog.end());
+        backlog.detach(0);
         let start = backlog.end();
         backlog.append(b"more");
         backlog.attach(start + 1);
@@ -199,5 +226,40 @@ mod tests {
         backlog.advance(0, CHUNK as u64);
         assert_eq!(read_to_end(&backlog, CHUNK as u64), b"x");
         assert_eq!(backlog.len(), 1);
+    }
+
+    #[test]
+    fn a_reader_at_the_end_holds_nothing_until_more_is_said() {
+        let mut backlog = Backlog::default();
+        backlog.attach(0);
+        assert_eq!((backlog.readers(), backlog.len()), (1, 0));
+        for said in [1, CHUNK - 1, 2 * CHUNK, 1] {
+            let start = backlog.end();
+            backlog.append(&pattern(said));
+            assert_eq!(backlog.len(), said as u64);
+            backlog.advance(start, backlog.end());
+            let held = backlog.len();
+            assert_eq!((backlog.readers(), held), (1, 0), "after {said} bytes");
+        }
+        backlog.detach(backlog.end());
+        assert_eq!(backlog.readers(), 0);
+    }
+
+    #[test]
+    fn history_is_kept_though_everybody_has_read_it() {
+        let mut backlog = Backlog::default();
+        let said = pattern(3 * CHUNK + 9);
+        backlog.append(&said);
+        backlog.attach(5);
+        backlog.keep_from(2 * CHUNK as u64 + 1);
+        assert_eq!(backlog.len(), said.len() as u64, "one is still at 5");
+        assert_eq!(backlog.awaited(), said.len() as u64);
+        backlog.detach(5);
+        assert_eq!(backlog.len(), CHUNK as u64 + 9);
+        assert_eq!(backlog.awaited(), 0);
+        let kept = read_to_end(&backlog, 2 * CHUNK as u64 + 1);
+        assert_eq!(kept, said[2 * CHUNK + 1..]);
+        backlog.keep_from(backlog.end());
+        assert_eq!(backlog.len(), 0);
     }
 }

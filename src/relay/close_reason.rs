@@ -21,6 +21,20 @@ pub enum CloseReason {
         /// How far behind it was, in bytes.
         behind: u64,
     },
+    /// The member took its leave, and was sent what was queued for it.
+    Farewell,
+    /// The member took its leave, and then did not read what was queued for it.
+    FarewellTimeout {
+        /// How much that was, in bytes.
+        pending: u64,
+    },
+    /// The peer was greeted, and that was all.
+    Greeted,
+    /// The peer sends and sends, where nobody listens.
+    Unheard {
+        /// How much it might have sent, in bytes.
+        max: usize,
+    },
     /// The relay was full, and the member had closed its sending side: its place was needed.
     Evicted,
     /// The operating system says that the connection is broken.
@@ -37,6 +51,10 @@ impl CloseReason {
             Self::Protocol(_)
             | Self::HandshakeTimeout
             | Self::SlowConsumer { .. }
+            | Self::Farewell
+            | Self::FarewellTimeout { .. }
+            | Self::Greeted
+            | Self::Unheard { .. }
             | Self::Evicted
             | Self::Shutdown => true,
         }
@@ -51,6 +69,17 @@ impl fmt::Display for CloseReason {
             Self::Protocol(error) => error.fmt(f),
             Self::HandshakeTimeout => f.write_str("gave no name in time"),
             Self::SlowConsumer { behind } => write!(f, "slow consumer, {behind} bytes behind"),
+            Self::Farewell => f.write_str("took its leave"),
+            Self::FarewellTimeout { pending } => {
+                write!(
+                    f,
+                    "took its leave, and did not read the last {pending} bytes"
+                )
+            }
+            Self::Greeted => f.write_str("was greeted"),
+            Self::Unheard { max } => {
+                write!(f, "sent more than {max} bytes where nobody listens")
+            }
             Self::Evicted => f.write_str("was half-closed, and its place was needed"),
             Self::Io(kind) => kind.fmt(f),
             Self::Shutdown => f.write_str("the relay stops"),
@@ -88,6 +117,10 @@ pub struct ClosedCounters {
     pub protocol: u64,
     pub handshake_timeout: u64,
     pub slow_consumer: u64,
+    pub farewell: u64,
+    pub farewell_timeout: u64,
+    pub greeted: u64,
+    pub unheard: u64,
     pub evicted: u64,
     pub io: u64,
     pub shutdown: u64,
@@ -101,6 +134,10 @@ impl ClosedCounters {
             CloseReason::Protocol(_) => &mut self.protocol,
             CloseReason::HandshakeTimeout => &mut self.handshake_timeout,
             CloseReason::SlowConsumer { .. } => &mut self.slow_consumer,
+            CloseReason::Farewell => &mut self.farewell,
+            CloseReason::FarewellTimeout { .. } => &mut self.farewell_timeout,
+            CloseReason::Greeted => &mut self.greeted,
+            CloseReason::Unheard { .. } => &mut self.unheard,
             CloseReason::Evicted => &mut self.evicted,
             CloseReason::Io(_) => &mut self.io,
             CloseReason::Shutdown => &mut self.shutdown,
@@ -133,6 +170,10 @@ impl fmt::Display for Counters {
             ("protocol error", closed.protocol),
             ("no name in time", closed.handshake_timeout),
             ("slow consumer", closed.slow_consumer),
+            ("after a farewell", closed.farewell),
+            ("after a farewell, unread", closed.farewell_timeout),
+            ("greeted", closed.greeted),
+            ("unheard", closed.unheard),
             ("evicted", closed.evicted),
             ("broken connection", closed.io),
             ("at shutdown", closed.shutdown),

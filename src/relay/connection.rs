@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::backlog::Backlog;
-use super::broadcast::Broadcast;
+use super::channel::{Channel, Channels};
 use super::close_reason::CloseReason;
 use super::limits::Limits;
 use super::send_queue::{MAX_SLICES, SendQueue};
 use crate::text::Quoted;
-use crate::wire::{Decoder, FrameError, encode_frame, header};
+use crate::wire::{Called, Decoder, Dialect, Hears, encode_frame, header};
 
 /// How many reads one connection may take in one turn. More than one are needed only to read to the
 /// end, where each may be short.
@@ -30,7 +29,12 @@ pub struct Connection<S> {
     pub(super) ready: Ready,
     /// A write failed, so this connection has to end, but not before its last words were read.
     pub(super) broken: Option<ErrorKind>,
+    pub(super) dialect: Dialect,
     peer: PeerAddr,
+    /// When it was accepted, in seconds since the relay's start.
+    pub(super) accepted_at: u32,
+    /// How many messages its channel had had when it joined, less those that it was told then.
+    pub(super) heard_before: u32,
     pub(super) state: State,
     pub(super) decoder: Decoder,
     pub(super) queue: Option<Box<SendQueue>>,
@@ -41,19 +45,65 @@ pub struct Connection<S> {
 pub(super) enum State {
     /// Connected, its first frame not complete: it says nothing and hears nothing.
     AwaitingName,
-    /// A member of the room.
+    /// A member of the room, or in the audience of a listener that has a part in no room.
     Registered {
         /// Its name as the frame that precedes each of its messages, encoded once.
         name: Box<[u8]>,
-        /// It has closed its sending side, and the log has said so.
-        half_closed: bool,
+        /// How many messages it has said.
+        said: u32,
+        stage: Stage,
     },
     /// Marked: it neither speaks nor hears, and is removed at the end of the turn.
     Closing,
 }
 
+/// How far a member is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not at all.
+    Here,
+    /// It has closed its sending side, and the log has said so.
+    HalfClosed,
+    /// It says nothing more, and goes for this reason when it has been sent what is queued for it.
+    Leaving(Leave),
+}
+
+/// Why a member goes that is still sent what is queued for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It has taken its leave.
+    Farewell,
+    /// It was greeted, and that is all.
+    Greeted,
+    /// It has closed its sending side, and there is nothing that it could be waiting to hear.
+    Eof,
+}
+
+impl From<Leave> for CloseReason {
+    fn from(leave: Leave) -> Self {
+        match leave {
+            Leave::Farewell => Self::Farewell,
+            Leave::Greeted => Self::Greeted,
+            Leave::Eof => Self::Eof,
+        }
+    }
+}
+
+impl State {
+    /// A member of this name.
+    fn registered(name: &[u8]) -> Self {
+        let mut frame = Vec::with_capacity(header::WIDTH + name.len());
+        encode_frame(name, &mut frame);
+        Self::Registered {
+            name: frame.into(),
+            said: 0,
+            stage: Stage::Here,
+        }
+    }
+}
+
 /// What came of one read or write.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It moved this many bytes.
     Done(usize),
@@ -67,7 +117,10 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) bytes: u64,
+    /// The messages that were relayed.
     pub(super) messages: u64,
+    /// The messages that are to be acknowledged.
+    pub(super) acks: u64,
     pub(super) end: InputEnd,
 }
 
@@ -83,20 +136,44 @@ pub(super) enum InputEnd {
 }
 
 impl<S> Connection<S> {
-    pub(super) fn new(stream: S, peer: SocketAddr, generation: u32) -> Self {
-        Self {
+    pub(super) fn new(
+        stream: S,
+        peer: SocketAddr,
+        dialect: Dialect,
+        generation: u32,
+        accepted_at: u32,
+    ) -> Self {
+        let peer = PeerAddr::from(peer);
+        let mut connection = Self {
             stream,
             generation,
             ready: Ready::default(),
             broken: None,
-            peer: PeerAddr::from(peer),
+            dialect,
+            peer,
+            accepted_at,
+            heard_before: 0,
             state: State::AwaitingName,
             decoder: Decoder::new(),
             queue: None,
+        };
+        if dialect.rules().called == Called::ByAddress {
+            connection.state = State::registered(peer.to_string().as_bytes());
+        }
+        if dialect.only_greets() {
+            connection.leave(Leave::Greeted);
+        }
+        connection
+    }
+
+    /// From now on it says nothing more, and goes when it has been sent what is queued for it.
+    fn leave(&mut self, leave: Leave) {
+        if let State::Registered { stage, .. } = &mut self.state {
+            *stage = Stage::Leaving(leave);
         }
     }
 
-    /// Whether it has given its name and is not marked.
+    /// Whether it has given its name, if it has to, and is not marked.
     pub(super) const fn is_member(&self) -> bool {
         matches!(self.state, State::Registered { .. })
     }
@@ -106,15 +183,32 @@ impl<S> Connection<S> {
         matches!(
             self.state,
             State::Registered {
-                half_closed: true,
+                stage: Stage::HalfClosed,
                 ..
             }
         )
     }
 
+    /// Whether it goes as soon as it has been sent what is queued for it, and why.
+    pub(super) const fn leaving(&self) -> Option<Leave> {
+        match self.state {
+            State::Registered {
+                stage: Stage::Leaving(leave),
+                ..
+            } => Some(leave),
+            _ => None,
+        }
+    }
+
     /// Whether what is said is to be written to it.
     pub(super) const fn hears(&self) -> bool {
-        self.is_member() && self.broken.is_none()
+        matches!(
+            self.state,
+            State::Registered {
+                stage: Stage::Here | Stage::HalfClosed,
+                ..
+            }
+        ) && self.broken.is_none()
     }
 
     pub(super) const fn peer(&self) -> PeerAddr {
@@ -129,6 +223,7 @@ impl<S> Connection<S> {
         };
         Who {
             name,
+            dialect: self.dialect,
             peer: self.peer,
         }
     }
@@ -150,41 +245,71 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Takes the frames out of `bytes`: the first is the name, every later one a message. Messages go
-    /// to the broadcast and are counted; without a broadcast they are dropped.
+    /// Takes the frames out of `bytes`. Messages are said in the channels; without channels they are
+    /// dropped.
     fn decode(
         &mut self,
         mut bytes: &[u8],
         limits: &Limits,
-        broadcast: &mut Option<&mut Broadcast>,
-        messages: &mut u64,
-    ) -> Result<(), FrameError> {
+        channels: &mut Option<&mut Channels>,
+        input: &mut Input,
+    ) -> Result<(), CloseReason> {
+        let rules = self.dialect.rules();
+        let Some(header_width) = rules.header_width else {
+            return self.overhear(bytes.len(), limits);
+        };
         loop {
             let max = match self.state {
                 State::AwaitingName => limits.max_name,
+                State::Registered {
+                    stage: Stage::Leaving(_),
+                    ..
+                } => return Ok(()),
                 State::Registered { .. } | State::Closing => limits.max_message,
             };
-            let Some(payload) = self.decoder.decode(&mut bytes, header::WIDTH, max)? else {
+            let payload = self
+                .decoder
+                .decode(&mut bytes, header_width, max)
+                .map_err(CloseReason::Protocol)?;
+            let Some(payload) = payload else {
                 return Ok(());
             };
-            match &self.state {
-                State::AwaitingName => {
-                    let mut name = Vec::with_capacity(header::WIDTH + payload.len());
-                    encode_frame(payload, &mut name);
-                    self.state = State::Registered {
-                        name: name.into(),
-                        half_closed: false,
+            match &mut self.state {
+                State::AwaitingName => self.state = State::registered(payload),
+                State::Registered { name, said, stage } => {
+                    let Some(channels) = channels else {
+                        continue;
                     };
-                }
-                State::Registered { name, .. } => {
-                    if let Some(broadcast) = broadcast {
-                        broadcast.append(name, payload);
-                        *messages += 1;
+                    input.acks += u64::from(rules.ack.is_some());
+                    let mut is_heard = true;
+                    if let Some(farewell) = rules.farewell
+                        && channels[self.dialect].lines.is_farewell(payload)
+                    {
+                        *stage = Stage::Leaving(Leave::Farewell);
+                        is_heard = farewell.is_heard;
+                    }
+                    if is_heard {
+                        channels.say(name, payload);
+                        *said = said.saturating_add(1);
+                        input.messages += 1;
                     }
                 }
                 State::Closing => {}
             }
         }
+    }
+
+    /// Counts bytes of somebody to whom nobody listens, and drops them.
+    fn overhear(&mut self, bytes: usize, limits: &Limits) -> Result<(), CloseReason> {
+        if let State::Registered { said, .. } = &mut self.state {
+            *said = said.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+            if *said as usize > limits.max_message {
+                return Err(CloseReason::Unheard {
+                    max: limits.max_message,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What it means that there is nothing more to read just now.
@@ -200,7 +325,7 @@ impl<S> Connection<S> {
     /// What it means that there will never be anything more to read.
     fn end_of_input(&mut self) -> InputEnd {
         self.ready.remove(Ready::READABLE);
-        if self.decoder.is_inside_frame() {
+        if self.decoder.is_inside_frame() && self.leaving().is_none() {
             return InputEnd::Over(CloseReason::TruncatedFrame);
         }
         match self.broken {
@@ -209,13 +334,18 @@ impl<S> Connection<S> {
             Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
             None if self.ready.any(Ready::HUNG_UP) => InputEnd::Over(CloseReason::Eof),
             None => match &mut self.state {
-                State::Registered { half_closed, .. } => {
+                State::Registered { stage, .. } => {
                     // It is news once; later events repeat it.
-                    if mem::replace(half_closed, true) {
-                        InputEnd::Open
-                    } else {
-                        InputEnd::HalfClosed
+                    if *stage != Stage::Here {
+                        return InputEnd::Open;
                     }
+                    if self.dialect.rules().hears == Hears::Nothing {
+                        // All that it can still be waiting for is the last acknowledgement.
+                        *stage = Stage::Leaving(Leave::Eof);
+                        return InputEnd::Open;
+                    }
+                    *stage = Stage::HalfClosed;
+                    InputEnd::HalfClosed
                 }
                 State::AwaitingName | State::Closing => InputEnd::Over(CloseReason::Eof),
             },
@@ -224,8 +354,8 @@ impl<S> Connection<S> {
 }
 
 impl<S: Read + Write> Connection<S> {
-    /// Reads this connection's share of a turn: about as much as fits `scratch`. What it says goes to
-    /// the room's broadcast, or nowhere if none is given.
+    /// Reads this connection's share of a turn: about as much as fits `scratch`. What it says is said
+    /// in the channels, or nowhere if none are given.
     ///
     /// A read that does not fill the buffer has emptied the socket, on epoll and kqueue, which saves
     /// the second read that would only say "would block". There are two exceptions, and both are
@@ -237,35 +367,45 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         scratch: &mut [u8],
         limits: &Limits,
-        mut broadcast: Option<&mut Broadcast>,
+        mut channels: Option<&mut Channels>,
     ) -> Input {
-        let (mut bytes, mut messages) = (0, 0);
-        let mut reads = 0;
-        let end = loop {
+        let mut input = Input {
+            bytes: 0,
+            messages: 0,
+            acks: 0,
+            end: InputEnd::Open,
+        };
+        for _ in 0..MAX_READS {
             let read = match attempt(|| self.stream.read(scratch)) {
-                Outcome::Done(0) => break self.end_of_input(),
+                Outcome::Done(0) => {
+                    input.end = self.end_of_input();
+                    break;
+                }
                 Outcome::Done(read) => read,
-                Outcome::Blocked => break self.end_of_reading(),
-                Outcome::Failed(kind) => break InputEnd::Over(CloseReason::Io(kind)),
+                Outcome::Blocked => {
+                    input.end = self.end_of_reading();
+                    break;
+                }
+                Outcome::Failed(kind) => {
+                    input.end = InputEnd::Over(CloseReason::Io(kind));
+                    break;
+                }
             };
-            bytes += read as u64;
-            reads += 1;
-            if let Err(error) = self.decode(&scratch[..read], limits, &mut broadcast, &mut messages)
-            {
-                break InputEnd::Over(CloseReason::Protocol(error));
+            input.bytes += read as u64;
+            let decoded = self.decode(&scratch[..read], limits, &mut channels, &mut input);
+            if let Err(reason) = decoded {
+                input.end = InputEnd::Over(reason);
+                break;
             }
-            if read == scratch.len() || reads == MAX_READS {
-                break InputEnd::Open;
+            if read == scratch.len() {
+                break;
             }
             if !self.ready.must_read_to_end() {
-                break self.end_of_reading();
+                input.end = self.end_of_reading();
+                break;
             }
-        };
-        Input {
-            bytes,
-            messages,
-            end,
         }
+        input
     }
 
     /// Reads and drops what has come, up to a bound, so that closing does not have to reset.
@@ -276,6 +416,11 @@ impl<S: Read + Write> Connection<S> {
                 Outcome::Done(0) | Outcome::Blocked | Outcome::Failed(_) => return,
             }
         }
+    }
+
+    /// Writes these slices in one system call.
+    pub(super) fn write_slices(&mut self, slices: &[IoSlice<'_>]) -> Outcome {
+        attempt(|| self.stream.write_vectored(slices))
     }
 
     /// Writes two slices, either of which may be empty, in one system call.
@@ -296,19 +441,20 @@ impl<S: Read + Write> Connection<S> {
     ///
     /// Readiness to write is used up unless the socket took all that it was offered: a short write
     /// means that its buffer is full and that the next edge will come.
-    pub(super) fn flush(&mut self, backlog: &mut Backlog) -> Outcome {
+    pub(super) fn flush(&mut self, channel: &mut Channel) -> Outcome {
         let Some(queue) = &mut self.queue else {
             self.ready.remove(Ready::WRITABLE);
             return Outcome::Done(0);
         };
+        let (backlog, lines) = (&mut channel.backlog, &channel.lines);
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let (count, offered) = queue.io_slices(backlog, &mut slices);
+        let (count, offered) = queue.io_slices(backlog, lines, &mut slices);
         let outcome = attempt(|| self.stream.write_vectored(&slices[..count]));
         if outcome != Outcome::Done(offered) {
             self.ready.remove(Ready::WRITABLE);
         }
         if let Outcome::Done(sent) = outcome
-            && !queue.advance(sent, backlog)
+            && !queue.advance(sent, backlog, lines)
         {
             self.queue = None;
             self.ready.remove(Ready::WRITABLE);
@@ -352,7 +498,7 @@ impl Ready {
     pub const READ_TO_END: Self = Self(1 << 2);
     /// The connection is gone in both directions. Remembered as well.
     pub const HUNG_UP: Self = Self(1 << 3);
-    /// Some of the turn's broadcast is not for this connection.
+    /// Some of what was said in this turn is not for this connection.
     pub(super) const WITHHELD: Self = Self(1 << 4);
 
     /// Whether any of these is set.
@@ -389,17 +535,21 @@ impl std::ops::BitOr for Ready {
     }
 }
 
-/// A connection as the log shows it: its name, escaped, if it has one, and where it comes from.
+/// A connection as the log shows it: its name, escaped, if it has given one, else its dialect, and where
+/// it comes from.
 pub(super) struct Who<'a> {
     /// The name's frame.
     pub(super) name: Option<&'a [u8]>,
+    pub(super) dialect: Dialect,
     pub(super) peer: PeerAddr,
 }
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(name) = self.name {
-            write!(f, "{} ", Quoted(&name[header::WIDTH..]))?;
+        match (self.name, self.dialect.rules().called) {
+            (Some(name), Called::ByName) => write!(f, "{} ", Quoted(&name[header::WIDTH..]))?,
+            (None, Called::ByName) => {}
+            (_, Called::ByAddress) => write!(f, "{} ", self.dialect)?,
         }
         self.peer.fmt(f)
     }

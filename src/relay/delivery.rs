@@ -1,20 +1,44 @@
 //! The end of a turn, as one member sees it: one write, and what the socket did not take.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::iter;
 use std::ops::Range;
 
 use super::backlog::Backlog;
-use super::connection::{Connection, Outcome};
-use super::send_queue::SendQueue;
+use super::channel::Channel;
+use super::connection::{Connection, Outcome, Ready};
+use super::lines::{Line, Lines};
+use super::send_queue::{Aside, MAX_SLICES, SendQueue};
 
-/// The turn's one walk over the members.
+/// One channel's part in the turn's one walk over the members.
 pub(super) struct Delivery<'a> {
     said: &'a [u8],
     backlog: &'a mut Backlog,
-    /// Where the turn begins in the room's stream.
+    lines: &'a Lines,
+    /// Where the turn begins in the channel's stream.
     start: u64,
     queue_limit: u64,
     pub(super) bytes_out: u64,
+}
+
+/// The part that a connection had in a turn: what of it is its own, and what it is told besides.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// Which of the bytes said are not for it.
+    pub(super) span: Range<usize>,
+    /// What it is told in their place.
+    pub(super) line: Line,
+    /// Where in the stream the history that it is told before all that begins, if there is any.
+    pub(super) history: Option<u64>,
+}
+
+impl Part {
+    /// No part.
+    const NONE: Self = Self {
+        span: 0..0,
+        line: Line::Nothing,
+        history: None,
+    };
 }
 
 /// Why a member did not get its delivery and has to go.
@@ -26,18 +50,37 @@ pub(super) enum Trouble {
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(said: &'a [u8], backlog: &'a mut Backlog, queue_limit: usize) -> Self {
+    pub(super) fn new(channel: &'a mut Channel, queue_limit: usize) -> Self {
+        let must_store = channel.must_store();
+        let (said, backlog, lines) = channel.split();
         let mut delivery = Self {
             said,
             start: backlog.end(),
             backlog,
+            lines,
             queue_limit: queue_limit as u64,
             bytes_out: 0,
         };
-        if delivery.backlog.readers() > 0 {
+        if must_store {
             delivery.store();
         }
         delivery
+    }
+
+    /// How much was said, in bytes.
+    pub(super) const fn len(&self) -> usize {
+        self.said.len()
+    }
+
+    /// Ends what is queued for a member with what was said in this turn. Says whether there is any.
+    pub(super) fn end_queue<S>(&self, connection: &mut Connection<S>) -> bool {
+        match &mut connection.queue {
+            None => false,
+            Some(queue) => {
+                queue.end_here(self.backlog);
+                true
+            }
+        }
     }
 
     /// Copies the turn into the backlog, once, because somebody is behind.
@@ -47,53 +90,111 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Delivers all that was said but the part `withheld`, if the connection is one that hears.
+    /// Delivers all that was said, to a member that can be written to.
+    #[inline]
     pub(super) fn deliver<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
-        withheld: Range<usize>,
     ) -> Result<(), Trouble> {
-        if !connection.hears() {
-            return Ok(());
+        if let Some(queue) = &mut connection.queue {
+            return self.queue(queue, &Part::NONE);
         }
-        match &mut connection.queue {
-            None => self.write(connection, withheld),
-            Some(queue) => self.queue(queue, withheld),
-        }
+        let outcome = connection.write(self.said, &[]);
+        self.written(connection, &Part::NONE, outcome, self.said.len())
     }
 
-    /// Writes to a member that has kept up; from now on it has a queue if that is not enough.
+    /// The same for a member that had a part in it, and is not sent that.
+    pub(super) fn deliver_rest<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        part: &Part,
+    ) -> Result<(), Trouble> {
+        if let Some(queue) = &mut connection.queue {
+            return self.queue(queue, part);
+        }
+        if part.history.is_some() {
+            // It begins as a member that is behind.
+            self.fall_behind(connection, part, 0);
+            connection.ready.insert(Ready::WRITABLE);
+            return Ok(());
+        }
+        let (before, after) = (&self.said[..part.span.start], &self.said[part.span.end..]);
+        let rest = before.len() + after.len();
+        let told = self.lines.len(part.line) as usize;
+        let outcome = if told > 0 {
+            self.write_around(connection, before, part.line, after)
+        } else if rest > 0 {
+            connection.write(before, after)
+        } else {
+            return Ok(());
+        };
+        self.written(connection, part, outcome, rest + told)
+    }
+
+    /// What a write to a member that had kept up has come to. From now on it has a queue if not all of
+    /// the `offered` bytes were taken.
     ///
     /// However much was said in this turn, it is not too far behind yet: it has had no time to take
     /// it.
-    fn write<S: Read + Write>(
+    #[inline]
+    fn written<S>(
         &mut self,
         connection: &mut Connection<S>,
-        withheld: Range<usize>,
+        part: &Part,
+        outcome: Outcome,
+        offered: usize,
     ) -> Result<(), Trouble> {
-        let (before, after) = (&self.said[..withheld.start], &self.said[withheld.end..]);
-        if before.is_empty() && after.is_empty() {
-            return Ok(());
-        }
-        let sent = match connection.write(before, after) {
+        let sent = match outcome {
             Outcome::Done(sent) => sent,
             Outcome::Blocked => 0,
             Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
         };
         self.bytes_out += sent as u64;
-        if sent < before.len() + after.len() {
-            self.store();
-            let own = self.span(withheld);
-            let queue = SendQueue::new(self.start, own, sent, self.backlog);
-            connection.queue = Some(Box::new(queue));
+        if sent < offered {
+            self.fall_behind(connection, part, sent);
         }
         Ok(())
     }
 
+    /// Queues what is left of the turn after `sent` bytes.
+    #[cold]
+    fn fall_behind<S>(&mut self, connection: &mut Connection<S>, part: &Part, sent: usize) {
+        self.store();
+        let aside = self.aside(part);
+        let start = part.history.unwrap_or(self.start);
+        let queue = SendQueue::new(start, aside, sent, self.backlog, self.lines);
+        connection.queue = Some(Box::new(queue));
+    }
+
+    /// Writes a line between two slices, or as much of that as there are slices for.
+    fn write_around<S: Read + Write>(
+        &self,
+        connection: &mut Connection<S>,
+        before: &[u8],
+        line: Line,
+        after: &[u8],
+    ) -> Outcome {
+        let lines = self.lines;
+        let mut told = 0;
+        let line = iter::from_fn(|| {
+            let bytes = lines.bytes_at(line, told);
+            told += bytes.len() as u64;
+            (!bytes.is_empty()).then_some(bytes)
+        });
+        let parts = iter::once(before).chain(line).chain(iter::once(after));
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+            count += 1;
+        }
+        connection.write_slices(&slices[..count])
+    }
+
     /// Leaves what was said to a queue that is already there: it must not overtake what is in it.
-    fn queue(&self, queue: &mut SendQueue, withheld: Range<usize>) -> Result<(), Trouble> {
-        if let Some(own) = self.span(withheld) {
-            queue.skip(own);
+    fn queue(&self, queue: &mut SendQueue, part: &Part) -> Result<(), Trouble> {
+        if let Some(aside) = self.aside(part) {
+            queue.put(aside, self.lines);
         }
         let behind = queue.behind(self.backlog);
         if behind > self.queue_limit {
@@ -102,8 +203,14 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// A part of what was said, as positions in the room's stream.
-    fn span(&self, part: Range<usize>) -> Option<Range<u64>> {
-        (!part.is_empty()).then(|| self.start + part.start as u64..self.start + part.end as u64)
+    /// A connection's part, as a place in the channel's stream, if it had one.
+    fn aside(&self, part: &Part) -> Option<Aside> {
+        let span = self.start + part.span.start as u64..self.start + part.span.end as u64;
+        let aside = Aside {
+            span,
+            line: part.line,
+        };
+        let is_one = !part.span.is_empty() || part.line != Line::Nothing;
+        is_one.then_some(aside)
     }
 }

@@ -43,6 +43,24 @@ pub struct Limits {
     /// mobile link needs a fraction of it; someone who holds a place without a name gets no more.
     pub handshake_timeout: Duration,
 
+    /// How long a member that has taken its leave, with a message that says so, may take nothing of what
+    /// is queued for it, before it is closed with that unsent.
+    ///
+    /// Default: 10 s. It has asked to be closed, so it reads the rest at once, or never.
+    pub farewell_timeout: Duration,
+
+    /// How many messages of those said last a newcomer is told.
+    ///
+    /// Default: 0. Clients that know of no history cannot tell what is old from what is new.
+    pub history: usize,
+
+    /// How much memory these messages may take, in bytes.
+    ///
+    /// Default: 1 MiB: thousands of short messages, and at most one of the longest. Dialects that hear
+    /// the room in different forms share it. A newcomer is behind by as much, so it must leave room in
+    /// the queue.
+    pub history_bytes: usize,
+
     /// How much is read from one connection in one turn, in bytes. It is the size of the loop's
     /// scratch buffer too.
     ///
@@ -65,6 +83,9 @@ pub struct Limits {
     pub accept_budget: usize,
 }
 
+/// The length of the longest address that can stand for a name: `[` to `]:65535`.
+const LONGEST_ADDRESS: usize = 47;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -73,6 +94,9 @@ impl Default for Limits {
             max_message: 1024 * 1024,
             queue_limit: 8 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            farewell_timeout: Duration::from_secs(10),
+            history: 0,
+            history_bytes: 1024 * 1024,
             read_budget: 64 * 1024,
             turn_budget: 256 * 1024,
             accept_budget: 64,
@@ -83,8 +107,9 @@ impl Default for Limits {
 impl Limits {
     /// The most that one message can take on the wire, in bytes: two headers, name and message.
     #[must_use]
-    pub const fn largest_delivery(&self) -> usize {
+    pub fn largest_delivery(&self) -> usize {
         self.max_name
+            .max(LONGEST_ADDRESS)
             .saturating_add(self.max_message)
             .saturating_add(2 * header::WIDTH)
     }
@@ -105,6 +130,12 @@ impl Limits {
             return Err(LimitsError::QueueTooShort {
                 queue_limit: self.queue_limit,
                 needed: self.largest_delivery(),
+            });
+        }
+        if self.history > 0 && self.queue_limit - self.largest_delivery() < self.history_bytes {
+            return Err(LimitsError::TooMuchHistory {
+                history_bytes: self.history_bytes,
+                room: self.queue_limit - self.largest_delivery(),
             });
         }
         if self.read_budget == 0 || self.turn_budget == 0 || self.accept_budget == 0 {
@@ -132,6 +163,13 @@ pub enum LimitsError {
         /// What it must be at least.
         needed: usize,
     },
+    /// The history does not fit the queue, so newcomers would be closed as too slow.
+    TooMuchHistory {
+        /// The memory that the history may take.
+        history_bytes: usize,
+        /// What the queue has room for, beside one largest message.
+        room: usize,
+    },
     /// A work budget is zero.
     NoBudget,
 }
@@ -152,6 +190,14 @@ impl fmt::Display for LimitsError {
                 "--queue-limit of {queue_limit} bytes cannot hold one largest message: make it at \
                  least {needed}, or lower --max-message"
             ),
+            Self::TooMuchHistory {
+                history_bytes,
+                room,
+            } => write!(
+                f,
+                "--history-bytes of {history_bytes} bytes do not fit the queue of a newcomer: lower \
+                 them to {room}, or raise --queue-limit"
+            ),
             Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
         }
     }
@@ -171,14 +217,42 @@ mod tests {
     #[test]
     fn a_queue_must_hold_one_largest_message() {
         let limits = |queue_limit| Limits {
-            max_name: 6,
+            max_name: 60,
             max_message: 100,
             queue_limit,
             ..Limits::default()
         };
-        assert_eq!(limits(126).check(), Ok(()));
-        let error = limits(125).check().unwrap_err();
-        assert!(error.to_string().contains("at least 126,"), "{error}");
+        assert_eq!(limits(180).check(), Ok(()));
+        let error = limits(179).check().unwrap_err();
+        assert!(error.to_string().contains("at least 180,"), "{error}");
+    }
+
+    #[test]
+    fn an_address_can_stand_for_a_name_however_short_names_are() {
+        let longest = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535";
+        assert_eq!(longest.len(), LONGEST_ADDRESS);
+        let limits = Limits {
+            max_name: 1,
+            max_message: 100,
+            ..Limits::default()
+        };
+        assert_eq!(limits.largest_delivery(), 20 + LONGEST_ADDRESS + 100);
+    }
+
+    #[test]
+    fn a_queue_must_hold_the_history_and_a_message_more() {
+        let limits = |history, history_bytes| Limits {
+            max_name: 60,
+            max_message: 100,
+            queue_limit: 1000,
+            history,
+            history_bytes,
+            ..Limits::default()
+        };
+        assert_eq!(limits(1, 820).check(), Ok(()));
+        let error = limits(1, 821).check().unwrap_err();
+        assert!(error.to_string().contains("lower them to 820,"), "{error}");
+        assert_eq!(limits(0, 821).check(), Ok(()), "there is none");
     }
 
     #[test]

@@ -28,7 +28,7 @@
 //!
 //! # The backlog
 //!
-//! Every byte ever said has a position in the room's stream, counted from the relay's start. A member
+//! Every byte ever said has a position in a stream, counted from the relay's start. A member
 //! that could not take all of a turn is a *reader* of that stream: a position, and the spans ahead of
 //! it that it said itself and is not to be sent. A hundred members that stopped reading are a hundred
 //! positions in one copy of what was said, and to say something more costs one append.
@@ -44,32 +44,55 @@
 //!
 //! When the last reader has passed a chunk, the chunk is freed. In a room that keeps up nothing is
 //! ever stored here.
+//!
+//! # Channels
+//!
+//! Each [dialect](crate::wire::Dialect) writes the same message in its own way, so each has a
+//! *channel*: a stream of its own, with its own backlog. To say something is to append it to each
+//! channel that has members, so it is encoded once for each dialect and not for each member. What is
+//! for one member alone goes into its stream without being in it: where a `chat10` member's own words
+//! are left out, a `chat64` member is sent an acknowledgement in their place. So an acknowledgement
+//! always stands between what was said before the message and what was said after it, and never
+//! inside another, however little the socket takes.
+//!
+//! # History
+//!
+//! What newcomers are told of the past is the end of the backlog, which is then kept though everybody
+//! has read it. A newcomer begins as a member that is behind. So the seam between what it is told and
+//! what it hears is no seam: it is one stream, read from an earlier position.
 
 mod backlog;
-mod broadcast;
+mod channel;
 mod close_reason;
 mod connection;
 mod delivery;
+mod history;
 mod limits;
+mod lines;
+mod roster;
 mod send_queue;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::mem;
 use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
 
 use log::{Level, debug, info, log};
 use slab::Slab;
 
-use crate::wire::FrameError;
-use backlog::Backlog;
-use broadcast::Broadcast;
+use crate::wire::{Dialect, FrameError, time_message};
+use channel::{Channels, Moment};
 use connection::{InputEnd, Outcome, PeerAddr, State, Who};
-use delivery::{Delivery, Trouble};
+use delivery::{Delivery, Part, Trouble};
+use lines::Line;
+use send_queue::{Aside, SendQueue};
 
 pub use close_reason::{CloseReason, ClosedCounters, Counters};
 pub use connection::{Connection, Ready};
 pub use limits::{Limits, LimitsError};
+pub use lines::Wording;
+pub use roster::{Here, Roster};
 
 /// A room of up to this many slots is not worth shrinking.
 const MIN_SLOTS: usize = 1024;
@@ -114,6 +137,8 @@ impl From<ConnId> for usize {
 #[derive(Debug)]
 pub struct Relay<S> {
     limits: Limits,
+    /// What connections' ages are counted from.
+    started: Instant,
     connections: Slab<Connection<S>>,
     /// The generation of the next connection.
     generation: u32,
@@ -121,10 +146,15 @@ pub struct Relay<S> {
     /// Who is to be served in the next turn, in the order of becoming ready. A connection is on it
     /// exactly when its [`Ready`] wants a turn.
     ready: VecDeque<ConnId>,
-    broadcast: Broadcast,
-    backlog: Backlog,
+    channels: Channels,
+    /// Whether there is more than one dialect to be told apart.
+    is_mixed: bool,
+    /// Who had a part in this turn, by slot.
+    parts: Vec<(usize, Part)>,
     /// Whom this turn has marked.
     departures: Vec<Departure>,
+    /// Who is still sent something and then goes, since the last look.
+    leaving: Vec<ConnId>,
     /// The members that have closed their sending side and have not been written to since, so that
     /// nothing shows whether they are still there; the longest connected first.
     silent_half_closed: BTreeSet<ConnId>,
@@ -143,18 +173,22 @@ struct Departure {
 }
 
 impl<S> Relay<S> {
-    /// An empty room.
+    /// An empty room at this time, for connections of these dialects, with the tutorials' wording
+    /// where there is no other.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, served: &[Dialect], wording: &Wording, now: Instant) -> Self {
         Self {
+            channels: Channels::new(&limits, served, wording),
+            is_mixed: served.iter().any(|dialect| *dialect != served[0]),
             limits,
+            started: now,
             connections: Slab::new(),
             generation: 0,
             members: 0,
             ready: VecDeque::new(),
-            broadcast: Broadcast::default(),
-            backlog: Backlog::default(),
+            parts: Vec::new(),
             departures: Vec::new(),
+            leaving: Vec::new(),
             silent_half_closed: BTreeSet::new(),
             hears: true,
             counters: Counters::default(),
@@ -185,36 +219,56 @@ impl<S> Relay<S> {
         self.connections.is_empty()
     }
 
-    /// How many members there are: connections that have given their name.
+    /// How many members there are: connections that have given their name, if they have to.
     #[must_use]
     pub const fn members(&self) -> usize {
         self.members
     }
 
-    /// How many bytes are held for those who are behind: once, however many they are.
+    /// How many of them speak this dialect.
     #[must_use]
-    pub const fn backlog_bytes(&self) -> u64 {
-        self.backlog.len()
+    pub fn members_of(&self, dialect: Dialect) -> usize {
+        self.channels[dialect].members
+    }
+
+    /// How many bytes are held for those who are behind, and as history: once, however many they are.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> u64 {
+        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
+        backlogs.map(backlog::Backlog::len).sum()
+    }
+
+    /// How many of these bytes somebody waits for. Counted in chunks of 64 KiB.
+    #[must_use]
+    pub fn awaited_bytes(&self) -> u64 {
+        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
+        backlogs.map(backlog::Backlog::awaited).sum()
     }
 
     /// How many bytes this connection has still to be sent; 0 if there is no such connection.
     #[must_use]
     pub fn pending_bytes(&self, id: ConnId) -> u64 {
         self.get(id)
-            .and_then(|connection| connection.queue.as_deref())
-            .map_or(0, |queue| queue.pending_bytes(&self.backlog))
+            .map_or(0, |connection| self.pending(connection))
+    }
+
+    fn pending(&self, connection: &Connection<S>) -> u64 {
+        let backlog = &self.channels[connection.dialect].backlog;
+        let queue = connection.queue.as_deref();
+        queue.map_or(0, |queue| queue.pending_bytes(backlog))
     }
 
     /// How many members are behind, and wait for their sockets to have room.
     #[must_use]
-    pub const fn behind(&self) -> usize {
-        self.backlog.readers()
+    pub fn behind(&self) -> usize {
+        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
+        backlogs.map(backlog::Backlog::readers).sum()
     }
 
     /// Whether every member has got all that was said.
     #[must_use]
-    pub const fn is_flushed(&self) -> bool {
-        self.backlog.readers() == 0
+    pub fn is_flushed(&self) -> bool {
+        self.behind() == 0
     }
 
     /// Whether somebody waits to be served, so that the next poll must not wait.
@@ -243,15 +297,81 @@ impl<S> Relay<S> {
         ConnId::new(self.connections.vacant_key(), self.generation)
     }
 
-    /// Takes on a connection. Until it has given its name it hears nothing.
-    pub fn insert(&mut self, stream: S, peer: SocketAddr) -> ConnId {
+    /// Takes on a connection that came at this time. One that has to give its name hears nothing until
+    /// it has.
+    pub fn insert(
+        &mut self,
+        stream: S,
+        peer: SocketAddr,
+        dialect: Dialect,
+        now: Instant,
+    ) -> ConnId {
         let id = self.next_id();
-        self.connections
-            .insert(Connection::new(stream, peer, id.generation()));
+        let age = now.saturating_duration_since(self.started).as_secs() as u32;
+        let connection = Connection::new(stream, peer, dialect, id.generation(), age);
+        let is_member = connection.is_member();
+        self.connections.insert(connection);
         self.generation = self.generation.wrapping_add(1);
         self.counters.accepted += 1;
         debug!("accepted: {}", PeerAddr::from(peer));
+        if is_member {
+            self.join(id, self.channels[dialect].moment());
+            self.list(id);
+        }
         id
+    }
+
+    /// Puts a connection on the ready list, which it is not on, if it wants a turn.
+    fn list(&mut self, id: ConnId) {
+        if self.get(id).is_some_and(|one| one.ready.wants_turn()) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Has a connection hear what is said from this moment on, and before that its greeting or the
+    /// history.
+    fn join(&mut self, id: ConnId, moment: Moment) {
+        let Some(connection) = get_mut(&mut self.connections, id) else {
+            return;
+        };
+        let channel = &mut self.channels[connection.dialect];
+        connection.heard_before = moment.unheard;
+        let line = match connection.dialect.rules().greeting {
+            Some(_) => Line::Greeting,
+            None => Line::Nothing,
+        };
+        let said = channel.said().len();
+        let part = Part {
+            // What was said in this turn before it joined is not for it, unless it is history. What it
+            // has said since is its own.
+            span: moment.history.map_or(0, |_| moment.said)..said,
+            line,
+            history: moment.history,
+        };
+        if said > 0 {
+            self.parts.push((id.key(), part));
+            connection.ready.insert(Ready::WITHHELD);
+        } else if line != Line::Nothing || moment.history.is_some() {
+            // Nothing is in the way of sending it that.
+            let (backlog, lines) = (&mut channel.backlog, &channel.lines);
+            let end = backlog.end();
+            let span = end..end;
+            let start = moment.history.unwrap_or(end);
+            let queue = SendQueue::new(start, [Aside { span, line }], 0, backlog, lines);
+            connection.queue = Some(Box::new(queue));
+            connection.ready.insert(Ready::WRITABLE);
+        }
+        if connection.leaving().is_some() {
+            self.leaving.push(id);
+            return;
+        }
+        channel.members += 1;
+        self.members += 1;
+        self.counters.joined += 1;
+        self.counters.peak_members = self.counters.peak_members.max(self.members);
+        if let Some(connection) = self.get(id) {
+            info!("joined: {}, {}", connection.who(), self.here());
+        }
     }
 
     /// Counts newcomers that were turned away before they became connections.
@@ -296,6 +416,36 @@ impl<S> Relay<S> {
         false
     }
 
+    /// Says how many bytes are still queued for a member that leaves; nothing if it is gone. If they
+    /// are as many as they were, `pending`, it is marked, because it reads no more.
+    pub fn expire_leaving(&mut self, id: ConnId, pending: u64) -> Option<u64> {
+        self.get(id)?.leaving()?;
+        let now_pending = self.pending_bytes(id);
+        if now_pending < pending {
+            return Some(now_pending);
+        }
+        let reason = CloseReason::FarewellTimeout { pending };
+        let connection = get_mut(&mut self.connections, id)?;
+        mark(connection, id.key(), reason, &mut self.departures);
+        None
+    }
+
+    /// Whether this connection is one that leaves, and has still to be sent something.
+    #[must_use]
+    pub fn is_leaving(&self, id: ConnId) -> bool {
+        self.get(id).is_some_and(|one| one.leaving().is_some())
+    }
+
+    /// Who has begun to leave since the last call, with something still to be sent to them.
+    pub fn take_leaving(&mut self) -> Vec<ConnId> {
+        mem::take(&mut self.leaving)
+    }
+
+    /// Tells the time, at the end of this turn, to the members that hear it.
+    pub fn tell_time(&mut self, time: SystemTime) {
+        self.channels.tell_time(&time_message(time));
+    }
+
     /// From now on drops what is said, and only delivers what was said before.
     ///
     /// The input is still read: a socket that is closed with unread bytes sends a reset, and a reset
@@ -328,7 +478,7 @@ impl<S: Read + Write> Relay<S> {
         let read_before = self.counters.bytes_in;
         for _ in 0..self.ready.len() {
             let read = self.counters.bytes_in - read_before;
-            if self.broadcast.len() >= budget || read >= budget as u64 {
+            if self.channels.said_len() >= budget || read >= budget as u64 {
                 return;
             }
             if let Some(id) = self.ready.pop_front() {
@@ -345,20 +495,22 @@ impl<S: Read + Write> Relay<S> {
             return;
         }
         if connection.ready.any(Ready::WRITABLE) {
-            match connection.flush(&mut self.backlog) {
+            let channel = &mut self.channels[connection.dialect];
+            match connection.flush(channel) {
                 Outcome::Done(sent) => self.counters.bytes_out += sent as u64,
                 Outcome::Blocked => {}
-                Outcome::Failed(kind) => connection.break_off(kind, &mut self.backlog),
+                Outcome::Failed(kind) => connection.break_off(kind, &mut channel.backlog),
+            }
+            if let (Some(leave), None) = (connection.leaving(), &connection.queue)
+                && connection.broken.is_none()
+            {
+                return mark(connection, id.key(), leave.into(), &mut self.departures);
             }
         }
         if connection.ready.any(Ready::READABLE) {
             self.receive(id, scratch);
         }
-        if let Some(connection) = get_mut(&mut self.connections, id)
-            && connection.ready.wants_turn()
-        {
-            self.ready.push_back(id);
-        }
+        self.list(id);
     }
 
     /// Reads one connection's share of the turn and deals with what is in it.
@@ -366,72 +518,111 @@ impl<S: Read + Write> Relay<S> {
         let Some(connection) = get_mut(&mut self.connections, id) else {
             return;
         };
-        let start = self.broadcast.len();
-        let was_member = connection.is_member();
-        let broadcast = self.hears.then_some(&mut self.broadcast);
-        let input = connection.receive(scratch, &self.limits, broadcast);
+        let dialect = connection.dialect;
+        let moment = self.channels[dialect].moment();
+        let (was_member, leaving) = (connection.is_member(), connection.leaving());
+        let channels = self.hears.then_some(&mut self.channels);
+        let input = connection.receive(scratch, &self.limits, channels);
         self.counters.bytes_in += input.bytes;
         self.counters.messages += input.messages;
 
+        let span = moment.said..self.channels[dialect].said().len();
         if connection.is_member() && !was_member {
-            self.members += 1;
-            self.counters.joined += 1;
-            self.counters.peak_members = self.counters.peak_members.max(self.members);
-            info!("joined: {}, {} here", connection.who(), self.members);
-            // What was said before it joined is not for it, and what it said since is its own.
-            self.broadcast.withhold(id.key(), 0);
+            self.join(id, moment);
+        } else if !span.is_empty() || input.acks > 0 || connection.leaving() != leaving {
+            let part = Part {
+                span,
+                line: Line::acks(input.acks),
+                history: None,
+            };
             connection.ready.insert(Ready::WITHHELD);
-        } else if self.broadcast.len() > start {
-            self.broadcast.withhold(id.key(), start);
-            connection.ready.insert(Ready::WITHHELD);
+            self.parts.push((id.key(), part));
         }
+        let Some(connection) = get_mut(&mut self.connections, id) else {
+            return;
+        };
         match input.end {
             InputEnd::Open => {}
             InputEnd::HalfClosed => {
                 self.silent_half_closed.insert(id);
                 info!("half-closed: {}: gone, or only listening", connection.who());
             }
-            InputEnd::Over(reason) => mark(connection, id.key(), reason, &mut self.departures),
+            InputEnd::Over(reason) => {
+                let reason = match (connection.leaving(), reason) {
+                    // It was about to go, and has not waited for what was queued.
+                    (Some(leave), CloseReason::Eof | CloseReason::Io(_)) => leave.into(),
+                    (_, reason) => reason,
+                };
+                mark(connection, id.key(), reason, &mut self.departures);
+            }
         }
     }
 
     /// Delivers what was said in this turn: one write to each member.
     pub fn fan_out(&mut self) {
-        let mut delivery = Delivery::new(
-            self.broadcast.bytes(),
-            &mut self.backlog,
-            self.limits.queue_limit,
-        );
+        let limit = self.limits.queue_limit;
+        let channels = self.channels.each_mut().each_mut();
+        let mut deliveries = channels.map(|channel| Delivery::new(channel, limit));
         let mut troubled = Vec::new();
-        if !self.broadcast.is_empty() {
-            // First all who hear everything: as a rule nearly everybody.
+        // First all who hear everything: as a rule nearly everybody. That is one walk for each dialect
+        // in which something was said.
+        for (dialect, delivery) in Dialect::ALL.into_iter().zip(&mut deliveries) {
+            if delivery.len() == 0 {
+                continue;
+            }
             for (key, connection) in &mut self.connections {
-                if !connection.ready.any(Ready::WITHHELD)
-                    && let Err(trouble) = delivery.deliver(connection, 0..0)
+                if connection.dialect == dialect
+                    && connection.hears()
+                    && !connection.ready.any(Ready::WITHHELD)
+                    && let Err(trouble) = delivery.deliver(connection)
                 {
                     troubled.push((key, trouble));
                 }
             }
-            // All of them have been written to now: who is gone will answer with a reset.
-            self.silent_half_closed.clear();
+            // All of them were written to now: who is gone will answer with a reset.
+            let connections = &self.connections;
+            self.silent_half_closed.retain(|id| {
+                let connection = connections.get(id.key());
+                connection.is_some_and(|one| one.dialect != dialect)
+            });
         }
-        // Then those who spoke or joined in this turn, each less a part.
-        for (key, span) in self.broadcast.withheld() {
-            let Some(connection) = self.connections.get_mut(*key) else {
+        // Then those who spoke or joined in this turn, each less its part.
+        let mut parts = mem::take(&mut self.parts);
+        for (key, part) in parts.drain(..) {
+            let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
             connection.ready.remove(Ready::WITHHELD);
-            if connection.is_half_closed() && span.len() == self.broadcast.len() {
+            if !connection.is_member() || connection.broken.is_some() {
+                continue;
+            }
+            let delivery = &mut deliveries[connection.dialect.index()];
+            let id = ConnId::new(key, connection.generation);
+            if connection.is_half_closed()
+                && part.line == Line::Nothing
+                && part.span.len() == delivery.len()
+            {
                 // It was the only one to speak, so nothing is written to it.
-                let id = ConnId::new(*key, connection.generation);
                 self.silent_half_closed.insert(id);
             }
-            if let Err(trouble) = delivery.deliver(connection, span.clone()) {
-                troubled.push((*key, trouble));
+            let listed = connection.ready.wants_turn();
+            if let Err(trouble) = delivery.deliver_rest(connection, &part) {
+                troubled.push((key, trouble));
+                continue;
+            }
+            if !listed && connection.ready.wants_turn() {
+                self.ready.push_back(id);
+            }
+            if let Some(leave) = connection.leaving() {
+                if delivery.end_queue(connection) {
+                    self.leaving.push(id);
+                } else {
+                    mark(connection, key, leave.into(), &mut self.departures);
+                }
             }
         }
-        self.counters.bytes_out += delivery.bytes_out;
-        self.broadcast.clear();
+        self.parts = parts;
+        self.counters.bytes_out += deliveries.iter().map(|one| one.bytes_out).sum::<u64>();
         for (key, trouble) in troubled {
             let connection = &mut self.connections[key];
             match trouble {
@@ -441,13 +632,17 @@ impl<S: Read + Write> Relay<S> {
                 }
                 Trouble::Broken(kind) => {
                     let listed = connection.ready.wants_turn();
-                    connection.break_off(kind, &mut self.backlog);
+                    let channel = &mut self.channels[connection.dialect];
+                    connection.break_off(kind, &mut channel.backlog);
                     if !listed {
                         self.ready
                             .push_back(ConnId::new(key, connection.generation));
                     }
                 }
             }
+        }
+        for channel in self.channels.each_mut() {
+            channel.end_turn();
         }
     }
 
@@ -461,17 +656,24 @@ impl<S: Read + Write> Relay<S> {
         let departures = mem::take(&mut self.departures);
         for Departure { key, name, reason } in &departures {
             let mut connection = self.connections.remove(*key);
-            connection.abandon_queue(&mut self.backlog);
+            let channel = &mut self.channels[connection.dialect];
+            connection.abandon_queue(&mut channel.backlog);
             self.silent_half_closed
                 .remove(&ConnId::new(*key, connection.generation));
             self.counters.closed.count(reason);
             if name.is_some() {
+                channel.members -= 1;
                 self.members -= 1;
             }
             if reason.is_ours() {
                 connection.discard_input(scratch);
             }
-            self.log_departure(name.as_deref(), connection.peer(), reason);
+            let who = Who {
+                name: name.as_deref(),
+                dialect: connection.dialect,
+                peer: connection.peer(),
+            };
+            self.log_departure(&who, reason);
         }
         // After a storm of connections the memory goes back, and the walk over the members no longer
         // passes empty slots, as far as none of those who stayed has one of the last.
@@ -516,33 +718,35 @@ impl<S: Read + Write> Relay<S> {
     /// One line for one end: `left` if the peer went, `closed` if the relay closed it. Where a limit
     /// was met, it names the flag that sets the limit; that is a warning if it cost a member its
     /// place or its message, or a stranger its name.
-    fn log_departure(&self, name: Option<&[u8]>, peer: PeerAddr, reason: &CloseReason) {
-        let here = self.members;
-        let who = Who { name, peer };
+    fn log_departure(&self, who: &Who<'_>, reason: &CloseReason) {
+        let here = self.here();
         let (level, flag) = match reason {
             CloseReason::SlowConsumer { .. } => (Level::Warn, "--queue-limit"),
-            CloseReason::Protocol(FrameError::TooLong { .. }) if name.is_some() => {
+            CloseReason::Protocol(FrameError::TooLong { .. }) if who.name.is_some() => {
                 (Level::Warn, "--max-message")
             }
             CloseReason::Protocol(FrameError::TooLong { .. }) => (Level::Warn, "--max-name"),
             CloseReason::HandshakeTimeout => (Level::Info, "--handshake-timeout"),
+            CloseReason::FarewellTimeout { .. } => (Level::Info, "--farewell-timeout"),
+            CloseReason::Unheard { .. } => (Level::Info, "--max-message"),
             CloseReason::Evicted => (Level::Info, "--max-clients"),
             CloseReason::Protocol(FrameError::BadHeader(_)) => {
-                return info!("closed: {who}: {reason}, {here} here");
+                return info!("closed: {who}: {reason}, {here}");
             }
             CloseReason::Shutdown => return debug!("closed: {who}: {reason}"),
-            CloseReason::Eof | CloseReason::TruncatedFrame | CloseReason::Io(_) => {
-                return match name {
-                    Some(_) => info!("left: {who}: {reason}, {here} here"),
+            CloseReason::Greeted => return info!("greeted: {who}"),
+            CloseReason::Eof
+            | CloseReason::TruncatedFrame
+            | CloseReason::Farewell
+            | CloseReason::Io(_) => {
+                return match who.name {
+                    Some(_) => info!("left: {who}: {reason}, {here}"),
                     // A port scan, or somebody's health check.
                     None => debug!("left without a name: {who}: {reason}"),
                 };
             }
         };
-        log!(
-            level,
-            "closed: {who}: {reason} (limit: {flag}), {here} here"
-        );
+        log!(level, "closed: {who}: {reason} (limit: {flag}), {here}");
     }
 }
 
@@ -561,6 +765,8 @@ fn mark<S>(
     departures: &mut Vec<Departure>,
 ) {
     let name = match mem::replace(&mut connection.state, State::Closing) {
+        // Who is only greeted was never a member.
+        State::Registered { .. } if connection.dialect.only_greets() => None,
         State::Registered { name, .. } => Some(name),
         State::AwaitingName => None,
         State::Closing => return,

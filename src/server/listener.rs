@@ -36,6 +36,8 @@ const ATTEMPTS: usize = 64;
 #[derive(Debug)]
 struct Listener {
     socket: TcpListener,
+    /// The protocol of the connections that come in here.
+    dialect: Dialect,
     /// An edge came, and we have not seen the queue empty since.
     ready: bool,
 }
@@ -92,7 +94,7 @@ pub(super) struct Acceptor {
 #[derive(Debug)]
 struct Shortage {
     since: Instant,
-    in_hand: Option<(TcpStream, SocketAddr)>,
+    in_hand: Option<Newcomer>,
     /// Nothing is tried before the deadline, unless a descriptor was closed.
     is_waiting: bool,
     turned_away: u64,
@@ -100,11 +102,19 @@ struct Shortage {
     told: bool,
 }
 
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) dialect: Dialect,
+}
+
 /// What one attempt to accept came to.
 #[derive(Debug)]
 pub(super) enum Accepted {
     /// A newcomer.
-    Connection(TcpStream, SocketAddr),
+    Connection(Newcomer),
     /// Nobody waits, or nobody can be accepted before something changes.
     Nobody,
     /// Somebody waits and there is no descriptor.
@@ -136,6 +146,7 @@ impl Acceptor {
                 registry.register(&mut socket, token, Interest::READABLE)?;
                 Ok(Listener {
                     socket,
+                    dialect: endpoint.dialect,
                     ready: false,
                 })
             });
@@ -211,8 +222,8 @@ impl Acceptor {
             if self.reserve.is_none() {
                 return self.wait(now);
             }
-            if let Some((stream, peer)) = shortage.in_hand.take() {
-                return Accepted::Connection(stream, peer);
+            if let Some(newcomer) = shortage.in_hand.take() {
+                return Accepted::Connection(newcomer);
             }
         }
         // An error about one newcomer is no reason to stop, but a row of them is none to stay either.
@@ -222,14 +233,14 @@ impl Acceptor {
                 return Accepted::Nobody;
             };
             match self.try_accept(index) {
-                Attempt::Newcomer(stream, peer) => return Accepted::Connection(stream, peer),
+                Attempt::Newcomer(newcomer) => return Accepted::Connection(newcomer),
                 Attempt::Again => {}
                 Attempt::Short(error) => {
                     // Is anybody there? If so, that newcomer takes the reserve's place.
                     let mut in_hand = None;
                     if self.reserve.take().is_some() {
                         match self.try_accept(index) {
-                            Attempt::Newcomer(stream, peer) => in_hand = Some((stream, peer)),
+                            Attempt::Newcomer(newcomer) => in_hand = Some(newcomer),
                             Attempt::Again => {
                                 self.reserve = open_reserve();
                                 continue;
@@ -258,7 +269,11 @@ impl Acceptor {
     fn try_accept(&mut self, index: usize) -> Attempt {
         let listener = &mut self.listeners[index];
         match listener.socket.accept() {
-            Ok((stream, peer)) => Attempt::Newcomer(stream, peer),
+            Ok((stream, peer)) => Attempt::Newcomer(Newcomer {
+                stream,
+                peer,
+                dialect: listener.dialect,
+            }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 listener.ready = false;
                 Attempt::Again
@@ -268,12 +283,7 @@ impl Acceptor {
         }
     }
 
-    fn begin_shortage(
-        &mut self,
-        now: Instant,
-        error: &io::Error,
-        in_hand: Option<(TcpStream, SocketAddr)>,
-    ) {
+    fn begin_shortage(&mut self, now: Instant, error: &io::Error, in_hand: Option<Newcomer>) {
         if let Some(shortage) = &mut self.shortage {
             shortage.in_hand = in_hand;
             return;
@@ -353,7 +363,7 @@ impl Acceptor {
 
 /// What one `accept` came to.
 enum Attempt {
-    Newcomer(TcpStream, SocketAddr),
+    Newcomer(Newcomer),
     /// Nobody is there, which is noted, or only an error about one newcomer was.
     Again,
     /// The system has no descriptor, or no memory.

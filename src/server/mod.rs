@@ -35,15 +35,16 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::relay::{ConnId, Limits, LimitsError, Ready, Relay};
-use listener::{Accepted, Acceptor};
+use crate::relay::{ConnId, Limits, LimitsError, Ready, Relay, Wording};
+use crate::wire::{Dialect, Hears};
+use listener::{Accepted, Acceptor, Newcomer};
 use signals::{Request, Signals};
 use timers::{Timer, Timers};
 
@@ -80,6 +81,10 @@ pub struct Config {
     pub listen: Vec<Endpoint>,
     /// The limits of the room and its connections.
     pub limits: Limits,
+    /// The relay's own words, where they are to be others than the tutorials'.
+    pub wording: Wording,
+    /// How often to tell the time to those who hear it, if ever.
+    pub every: Option<Duration>,
     /// How long a connection may be silent before the kernel probes whether its peer is alive.
     pub keepalive: Option<Duration>,
     /// How long a server that was asked to stop goes on delivering what is queued.
@@ -93,6 +98,8 @@ impl Config {
         Self {
             listen,
             limits: Limits::default(),
+            wording: Wording::default(),
+            every: Some(Duration::from_secs(3)),
             keepalive: Some(Duration::from_secs(60)),
             drain: Duration::from_secs(5),
         }
@@ -162,6 +169,10 @@ pub struct Server {
     timers: Timers,
     signals: Option<Signals>,
     phase: Phase,
+    /// How often to tell the time.
+    every: Option<Duration>,
+    /// When to tell it next, if there was somebody to tell it to.
+    time_due: Option<Instant>,
     drain: Duration,
     started: Instant,
     /// When the log was last told that the relay is full.
@@ -199,23 +210,27 @@ impl Server {
             FIRST_LISTENER,
         )
         .map_err(|(endpoint, error)| StartError::Listen(endpoint.addr, error))?;
+        let now = Instant::now();
+        let served: Vec<_> = config.listen.iter().map(|one| one.dialect).collect();
         Ok(Self {
             poll,
             acceptor,
-            relay: Relay::new(config.limits.clone()),
+            relay: Relay::new(config.limits.clone(), &served, &config.wording, now),
             scratch: vec![0; config.limits.read_budget].into(),
             events: Events::with_capacity(EVENTS),
             timers: Timers::default(),
             signals: None,
             phase: Phase::Running,
+            every: config.every,
+            time_due: None,
             drain: config.drain,
-            started: Instant::now(),
+            started: now,
             warned_full: None,
         })
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
-    /// request to stop at once, and SIGHUP as nothing. The handlers are the process's, so this is
+    /// request to stop at once, SIGUSR1 as a request to log who is here, and SIGHUP as nothing. The handlers are the process's, so this is
     /// for a program whose only server this is.
     ///
     /// # Errors
@@ -261,14 +276,15 @@ impl Server {
         let now = Instant::now();
         let signalled = self.dispatch();
         self.relay.serve_ready(&mut self.scratch);
-        self.relay.fan_out();
         self.expire(now);
+        self.relay.fan_out();
+        self.watch_leaving(now);
         if self.relay.close_marked(&mut self.scratch) > 0 {
             // Each has given back a descriptor.
             self.acceptor.retry();
         }
         if signalled {
-            self.take_signals();
+            self.take_signals(now);
         }
         self.accept(now);
         Ok(self.finish_drain(now))
@@ -297,7 +313,7 @@ impl Server {
             behind => info!(
                 "{asked_by}: stopping, {here} here, {behind} of them behind, {} bytes queued; \
                  they have {} to take them",
-                self.relay.backlog_bytes(),
+                self.relay.awaited_bytes(),
                 humantime::format_duration(self.drain)
             ),
         }
@@ -333,6 +349,8 @@ impl Server {
         let is_running = self.phase == Phase::Running;
         let next = self.timers.next(|timer| match timer {
             Timer::Handshake(id) => is_running && relay.awaits_name(id),
+            Timer::Leaving(id, _) => relay.is_leaving(id),
+            Timer::TellTime => has_audience(relay),
             Timer::AcceptAgain => acceptor.is_waiting(),
             Timer::DrainOver => !is_running,
         })?;
@@ -356,7 +374,7 @@ impl Server {
         signalled
     }
 
-    fn take_signals(&mut self) {
+    fn take_signals(&mut self, now: Instant) {
         let requests: Vec<_> = match &mut self.signals {
             Some(signals) => signals.pending().collect(),
             None => return,
@@ -364,8 +382,24 @@ impl Server {
         for request in requests {
             match request {
                 Request::Stop(signal) => self.stop(signal),
+                Request::Roster => self.log_roster(now),
                 Request::Reload => info!("SIGHUP: there is no configuration to reload"),
             }
+        }
+    }
+
+    /// Logs who is here.
+    fn log_roster(&self, now: Instant) {
+        let relay = &self.relay;
+        let unnamed = relay.len() - relay.members();
+        info!(
+            "SIGUSR1: {}, {unnamed} without a name; {} behind, {} bytes held",
+            relay.here(),
+            relay.behind(),
+            relay.backlog_bytes(),
+        );
+        for line in relay.roster(now).lines() {
+            info!("{line}");
         }
     }
 
@@ -378,6 +412,12 @@ impl Server {
                         self.timers.set(after(now, PUT_OFF), timer);
                     }
                 }
+                Timer::Leaving(id, pending) => {
+                    if let Some(pending) = self.relay.expire_leaving(id, pending) {
+                        self.watch(id, pending, now);
+                    }
+                }
+                Timer::TellTime => self.tell_time(now),
                 Timer::AcceptAgain => self.acceptor.retry(),
                 // The end of the turn looks at the clock itself.
                 Timer::DrainOver => {}
@@ -385,12 +425,47 @@ impl Server {
         }
     }
 
+    /// Tells the time if it is due, and sets the next time for it.
+    fn tell_time(&mut self, now: Instant) {
+        let (Some(every), Some(due)) = (self.every, self.time_due) else {
+            return;
+        };
+        // A timer of an audience that has left since may come early.
+        if due > now {
+            return;
+        }
+        self.time_due = None;
+        if has_audience(&self.relay) {
+            self.relay.tell_time(SystemTime::now());
+            // In step, unless we are late by more than that.
+            let in_step = Some(after(due, every)).filter(|&next| next > now);
+            self.expect_time(in_step.unwrap_or_else(|| after(now, every)));
+        }
+    }
+
+    fn expect_time(&mut self, due: Instant) {
+        self.time_due = Some(due);
+        self.timers.set(due, Timer::TellTime);
+    }
+
+    /// Sees to it that those who leave do not take for ever to be sent what is queued for them.
+    fn watch_leaving(&mut self, now: Instant) {
+        for id in self.relay.take_leaving() {
+            self.watch(id, self.relay.pending_bytes(id), now);
+        }
+    }
+
+    fn watch(&mut self, id: ConnId, pending: u64, now: Instant) {
+        let deadline = after(now, self.relay.limits().farewell_timeout);
+        self.timers.set(deadline, Timer::Leaving(id, pending));
+    }
+
     /// Takes in newcomers, up to the turn's budget.
     fn accept(&mut self, now: Instant) {
         let mut may_evict = true;
         for _ in 0..self.relay.limits().accept_budget {
             match self.acceptor.accept(now) {
-                Accepted::Connection(stream, peer) => self.admit(stream, peer, now),
+                Accepted::Connection(newcomer) => self.admit(newcomer, now),
                 Accepted::Nobody => return,
                 Accepted::Shortage {
                     retry_at,
@@ -411,7 +486,12 @@ impl Server {
     }
 
     /// Gives a newcomer a place, or closes it if there is none.
-    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
+    fn admit(&mut self, newcomer: Newcomer, now: Instant) {
+        let Newcomer {
+            mut stream,
+            peer,
+            dialect,
+        } = newcomer;
         if self.relay.is_full() && !self.relay.evict_half_closed(&mut self.scratch) {
             return self.refuse(stream, peer, now);
         }
@@ -423,14 +503,24 @@ impl Server {
             warn!("refused: {peer}: the system cannot watch one more connection: {error}");
             return self.relay.count_refused(1);
         }
-        self.relay.insert(stream, peer);
-        let deadline = after(now, self.relay.limits().handshake_timeout);
-        self.timers.set(deadline, Timer::Handshake(id));
+        if let Some(every) = self.every
+            && dialect.rules().hears == Hears::Time
+            && self.relay.members_of(dialect) == 0
+        {
+            self.expect_time(after(now, every));
+        }
+        self.relay.insert(stream, peer, dialect, now);
+        if self.relay.awaits_name(id) {
+            let deadline = after(now, self.relay.limits().handshake_timeout);
+            self.timers.set(deadline, Timer::Handshake(id));
+        }
+        self.watch_leaving(now);
         let relay = &self.relay;
         let unnamed = relay.len() - relay.members();
         self.timers.sweep(unnamed, |timer| match timer {
             Timer::Handshake(id) => relay.awaits_name(id),
-            Timer::AcceptAgain | Timer::DrainOver => true,
+            Timer::Leaving(id, _) => relay.is_leaving(id),
+            Timer::TellTime | Timer::AcceptAgain | Timer::DrainOver => true,
         });
     }
 
@@ -482,6 +572,13 @@ impl Server {
     }
 }
 
+/// Whether there is anybody to tell the time to.
+fn has_audience(relay: &Relay<TcpStream>) -> bool {
+    let hears_time = |dialect: &Dialect| dialect.rules().hears == Hears::Time;
+    let mut audiences = Dialect::ALL.into_iter().filter(hears_time);
+    audiences.any(|dialect| relay.members_of(dialect) > 0)
+}
+
 /// The time that is so much later; if there is no such time, one that is later than anybody waits.
 fn after(now: Instant, duration: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -530,6 +627,27 @@ mod tests {
             server.turn(None).unwrap();
         }
         assert_eq!(server.timeout(), None, "nothing is due any more");
+    }
+
+    #[test]
+    fn a_server_without_anybody_to_tell_the_time_waits_for_ever() {
+        let endpoint = Endpoint {
+            dialect: Dialect::Greet10,
+            addr: "127.0.0.1:0".parse().unwrap(),
+        };
+        let mut server = Server::bind(&Config::new(vec![endpoint])).unwrap();
+        assert_eq!(server.timeout(), None);
+        let addr = server.local_addrs().unwrap()[0];
+        let peer = std::net::TcpStream::connect(addr).unwrap();
+        while server.relay().members() == 0 || server.relay().has_ready() {
+            server.turn(None).unwrap();
+        }
+        assert!(server.timeout().is_some(), "the time is due");
+        drop(peer);
+        while server.relay().members() > 0 || server.relay().has_ready() {
+            server.turn(None).unwrap();
+        }
+        assert_eq!(server.timeout(), None, "nobody is there to be told");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use mio::{Interest, Registry, Token};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals as SignalSource;
 
 /// What a signal asks of the server.
@@ -12,6 +12,8 @@ use signal_hook_mio::v1_0::Signals as SignalSource;
 pub(super) enum Request {
     /// Stop; the signal's name says who asked.
     Stop(&'static str),
+    /// Log who is here.
+    Roster,
     /// Reload the configuration. There is none.
     Reload,
 }
@@ -31,7 +33,7 @@ impl fmt::Debug for Signals {
 impl Signals {
     /// Installs the handlers, for the whole process, and has `registry` watch for them.
     pub(super) fn install(registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut source = SignalSource::new([SIGTERM, SIGINT, SIGHUP])?;
+        let mut source = SignalSource::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
         registry.register(&mut source, token, Interest::READABLE)?;
         Ok(Self(source))
     }
@@ -41,6 +43,7 @@ impl Signals {
         self.0.pending().map(|signal| match signal {
             SIGTERM => Request::Stop("SIGTERM"),
             SIGINT => Request::Stop("SIGINT"),
+            SIGUSR1 => Request::Roster,
             _ => Request::Reload,
         })
     }

@@ -10,6 +10,10 @@ use crate::relay::ConnId;
 pub(super) enum Timer {
     /// A newcomer should have given its name by now.
     Handshake(ConnId),
+    /// A member that leaves should have taken something of the bytes that were queued for it.
+    Leaving(ConnId, u64),
+    /// The time is to be told to those who hear it.
+    TellTime,
     /// Accepting was held up for want of a descriptor and is worth another try.
     AcceptAgain,
     /// Whoever has not taken what is queued by now will not get it.

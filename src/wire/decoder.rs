@@ -222,11 +222,18 @@ mod tests {
     type Decoded = (Vec<Vec<u8>>, Option<FrameError>, bool);
 
     fn decode_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
+        decode_pieces_of(header::WIDTH, pieces)
+    }
+
+    fn decode_pieces_of<'a>(
+        header_width: usize,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Decoded {
         let mut decoder = Decoder::new();
         let mut payloads = Vec::new();
         for mut piece in pieces {
             loop {
-                match decoder.decode(&mut piece, header::WIDTH, MAX) {
+                match decoder.decode(&mut piece, header_width, MAX) {
                     Ok(Some(payload)) => payloads.push(payload.to_vec()),
                     Ok(None) => break,
                     Err(error) => return (payloads, Some(error), false),
@@ -267,6 +274,23 @@ mod tests {
         let (decoded, error, inside) = decode_every_way(&frames(&payloads));
         assert_eq!(decoded, payloads);
         assert_eq!((error, inside), (None, false));
+    }
+
+    #[test]
+    fn frames_with_wide_headers_split_anywhere_decode_to_the_same_payloads() {
+        let mut stream = Vec::new();
+        for payload in ["hello", "", "é"] {
+            stream.extend(format!("{:<64}{payload}", payload.len()).into_bytes());
+        }
+        let whole = decode_pieces_of(header::WIDE, [&stream[..]]);
+        assert_eq!(whole.0, ["hello".as_bytes(), b"", "é".as_bytes()]);
+        assert_eq!(decode_pieces_of(header::WIDE, stream.chunks(1)), whole);
+        for at in 0..=stream.len() {
+            for end in at..=stream.len() {
+                let pieces = [&stream[..at], &stream[at..end], &stream[end..]];
+                assert_eq!(decode_pieces_of(header::WIDE, pieces), whole, "{at}, {end}");
+            }
+        }
     }
 
     #[test]

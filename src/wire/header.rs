@@ -11,10 +11,13 @@
 //! disagree about where every later frame begins (CVE-2021-32715 was that mistake in an HTTP
 //! library). For the same reason the relay writes headers of its own and never echoes a sender's.
 
-/// Width of a `chat10` header in bytes.
+/// Width in bytes of `chat10` headers, and of every header that the relay writes.
 pub const WIDTH: usize = 10;
 
-/// The largest length that a `chat10` header can announce: ten digits.
+/// Width in bytes of the headers that `chat64` and `ack64` clients send.
+pub const WIDE: usize = 64;
+
+/// The largest length that a header of [`WIDTH`] can announce: ten digits.
 pub const MAX_LEN: u64 = 9_999_999_999;
 
 /// The length that a header announces, or `None` if it is not a header.
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_wide_header_cannot_overflow() {
-        let mut header = [b' '; 64];
+        let mut header = [b' '; WIDE];
         header[..26].fill(b'9');
         assert_eq!(parse(&header), Some(u64::MAX));
         header.fill(b'9');

@@ -12,7 +12,9 @@ mod dialect;
 pub mod header;
 
 pub use decoder::{Decoder, FrameError};
-pub use dialect::{Dialect, UnknownDialect};
+pub use dialect::{
+    Called, Dialect, Farewell, Greeting, Hears, Rules, UnknownDialect, time_message,
+};
 
 /// Appends `payload` to `out` as one frame: canonical header, then the bytes.
 ///

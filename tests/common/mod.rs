@@ -36,6 +36,14 @@ pub fn frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame
 }
 
+/// One frame with the 64-byte header that `chat64` and `ack64` clients send.
+pub fn wide_frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let payload = payload.as_ref();
+    let mut frame = format!("{:<64}", payload.len()).into_bytes();
+    frame.extend_from_slice(payload);
+    frame
+}
+
 /// A message as the others hear it: the name's frame, then the message's.
 pub fn heard(name: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Vec<u8> {
     [frame(name), frame(message)].concat()

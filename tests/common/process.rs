@@ -95,6 +95,22 @@ impl Relay {
         relay
     }
 
+    /// With a listener for each of these dialects, on free ports of 127.0.0.1.
+    pub fn serving(dialects: &[&str], args: &[&str]) -> Self {
+        let mut command = chatloop(&["serve"]);
+        for dialect in dialects {
+            command.args(["--listen", &format!("{dialect}://127.0.0.1:0")]);
+        }
+        command.args(args);
+        Self::spawn(command)
+    }
+
+    /// Where it listens for clients of this dialect.
+    pub fn addr_of(&self, dialect: &str) -> SocketAddr {
+        let listener = format!("{dialect}://");
+        address_of(self.lines[0].split(&listener).nth(1).unwrap())
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -163,8 +179,12 @@ impl Drop for Relay {
 
 /// The first address of a start line.
 pub fn listening_on(line: &str) -> SocketAddr {
-    let addr = line.split("chat10://").nth(1).unwrap();
-    addr.split([';', ',', ' ']).next().unwrap().parse().unwrap()
+    address_of(line.split("://").nth(1).unwrap())
+}
+
+/// The address that a text begins with.
+fn address_of(text: &str) -> SocketAddr {
+    text.split([';', ',', ' ']).next().unwrap().parse().unwrap()
 }
 
 /// Polls for something that no event tells, such as another process's state.

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
-use chatloop::relay::{ConnId, Limits, Ready, Relay};
+use chatloop::relay::{ConnId, Limits, Ready, Relay, Wording};
+use chatloop::wire::Dialect;
 
 use super::frame;
 
@@ -171,21 +173,39 @@ pub struct Peer {
 pub struct Room {
     pub relay: Relay<Script>,
     pub scratch: Vec<u8>,
+    /// When connections come.
+    pub now: Instant,
+    /// The last connection's port.
+    port: u16,
 }
 
 impl Room {
+    /// A room for `chat10` alone.
     pub fn new(limits: Limits) -> Self {
+        Self::serving(&[Dialect::Chat10], limits, &Wording::default())
+    }
+
+    pub fn serving(served: &[Dialect], limits: Limits, wording: &Wording) -> Self {
+        let now = Instant::now();
         Self {
             scratch: vec![0; limits.read_budget],
-            relay: Relay::new(limits),
+            relay: Relay::new(limits, served, wording, now),
+            now,
+            port: 4000,
         }
     }
 
-    /// A connection that has said nothing.
+    /// A `chat10` connection that has said nothing.
     pub fn connect(&mut self) -> Peer {
+        self.connect_to(Dialect::Chat10)
+    }
+
+    /// A connection that has said nothing. Each has a port of its own, counted from 4001.
+    pub fn connect_to(&mut self, dialect: Dialect) -> Peer {
         let stream = Script::default();
-        let addr: SocketAddr = "192.0.2.1:4000".parse().unwrap();
-        let id = self.relay.insert(stream.clone(), addr);
+        self.port += 1;
+        let addr = SocketAddr::from(([192, 0, 2, 1], self.port));
+        let id = self.relay.insert(stream.clone(), addr, dialect, self.now);
         Peer { id, stream }
     }
 

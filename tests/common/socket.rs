@@ -15,7 +15,9 @@ use super::{PATIENCE, assert_bytes, frame};
 /// A server on a port of its own.
 pub struct TestRelay {
     pub server: Server,
+    /// Its first listener.
     pub addr: SocketAddr,
+    dialects: Vec<Dialect>,
 }
 
 impl TestRelay {
@@ -33,10 +35,47 @@ impl TestRelay {
         Self::with_config(&config)
     }
 
+    /// With a listener for each of these dialects.
+    pub fn serving(dialects: &[Dialect], limits: Limits) -> Self {
+        let endpoint = |&dialect: &Dialect| Endpoint {
+            dialect,
+            addr: "127.0.0.1:0".parse().unwrap(),
+        };
+        let mut config = Config::new(dialects.iter().map(endpoint).collect());
+        config.limits = limits;
+        Self::with_config(&config)
+    }
+
     pub fn with_config(config: &Config) -> Self {
         let server = Server::bind(config).unwrap();
         let addr = server.local_addrs().unwrap()[0];
-        Self { server, addr }
+        let dialects = config.listen.iter().map(|one| one.dialect).collect();
+        Self {
+            server,
+            addr,
+            dialects,
+        }
+    }
+
+    /// Where it listens for clients of this dialect.
+    pub fn addr_of(&self, dialect: Dialect) -> SocketAddr {
+        let index = self
+            .dialects
+            .iter()
+            .position(|one| *one == dialect)
+            .unwrap();
+        self.server.local_addrs().unwrap()[index]
+    }
+
+    /// A connection of this dialect, which the server has accepted.
+    #[track_caller]
+    pub fn connect_to(&mut self, dialect: Dialect) -> TestPeer {
+        let accepted = self.counters().accepted;
+        let peer = TestPeer::from(TcpStream::connect(self.addr_of(dialect)).unwrap());
+        self.until("a connection to be accepted", |relay| {
+            relay.counters().accepted > accepted
+        });
+        peer
     }
 
     pub fn members(&self) -> usize {

@@ -1,0 +1,188 @@
+//! What the members of one dialect hear: the turn's words, encoded once for all of them.
+
+use std::ops::{Index, IndexMut};
+
+use super::backlog::Backlog;
+use super::history::History;
+use super::limits::Limits;
+use super::lines::{Lines, Wording};
+use crate::wire::{Dialect, Hears, encode_frame};
+
+/// A dialect's stream: what is said in this turn, and what of the turns before somebody has still to
+/// be sent.
+///
+/// Each message is appended once, whatever the number of members. In one turn a connection is
+/// served once, so all that it says in the turn is one contiguous span, and "everything but my own
+/// words" is at most two slices of the same bytes: one `write` for a member that was silent, one
+/// `writev` for one that spoke.
+#[derive(Debug)]
+pub(super) struct Channel {
+    hears: Hears,
+    /// How many members speak this dialect.
+    pub(super) members: usize,
+    /// What was said in this turn, as it goes on the wire.
+    said: Vec<u8>,
+    pub(super) backlog: Backlog,
+    history: History,
+    pub(super) lines: Lines,
+    /// How many messages there were for its members, whether there were members or not.
+    messages: u32,
+}
+
+/// A moment in a turn: what a newcomer hears depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// How much had been said in the turn, in bytes.
+    pub(super) said: usize,
+    /// How many messages there had been that a newcomer does not hear any more.
+    pub(super) unheard: u32,
+    /// Where in the stream the history for a newcomer begins, if there is any.
+    pub(super) history: Option<u64>,
+}
+
+/// The buffer's capacity is let go when a turn was larger than this, in bytes, so that one huge
+/// message does not hold its memory for as long as the relay runs.
+const KEPT_CAPACITY: usize = 512 * 1024;
+
+impl Channel {
+    fn new(dialect: Dialect, history: History, wording: &Wording) -> Self {
+        Self {
+            hears: dialect.rules().hears,
+            members: 0,
+            said: Vec::new(),
+            backlog: Backlog::default(),
+            history,
+            lines: Lines::new(dialect, wording),
+            messages: 0,
+        }
+    }
+
+    /// What was said so far in this turn.
+    pub(super) fn said(&self) -> &[u8] {
+        &self.said
+    }
+
+    /// How many messages there were so far for whoever hears this.
+    pub(super) const fn messages(&self) -> u32 {
+        self.messages
+    }
+
+    /// What it is for a newcomer to join now.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            said: self.said.len(),
+            unheard: self.messages.wrapping_sub(self.history.len() as u32),
+            history: self.history.start(),
+        }
+    }
+
+    /// The stream's position after all that was said. What was said in this turn goes into the backlog
+    /// when the turn ends, if it does.
+    const fn end(&self) -> u64 {
+        self.backlog.end() + self.said.len() as u64
+    }
+
+    /// Appends a message, if there is anybody to hear it, or may be.
+    fn append(&mut self, name_frame: &[u8], message: &[u8]) {
+        self.messages = self.messages.wrapping_add(1);
+        if self.members == 0 && !self.history.is_on() {
+            return;
+        }
+        let start = self.end();
+        self.hears.encode(name_frame, message, &mut self.said);
+        if self.history.is_on() {
+            self.history.push(start, self.end());
+        }
+    }
+
+    /// Whether what was said in this turn has to be in the backlog, whatever becomes of its deliveries:
+    /// somebody is behind, or it is history.
+    pub(super) const fn must_store(&self) -> bool {
+        self.backlog.readers() > 0 || self.history.is_on()
+    }
+
+    /// The parts that the end of a turn works with: what was said, the backlog and the lines.
+    pub(super) fn split(&mut self) -> (&[u8], &mut Backlog, &Lines) {
+        (&self.said, &mut self.backlog, &self.lines)
+    }
+
+    /// Forgets the turn and keeps the memory for the next one, unless it was out of the ordinary.
+    pub(super) fn end_turn(&mut self) {
+        self.said.clear();
+        self.said.shrink_to(KEPT_CAPACITY);
+        if self.history.is_on() {
+            let end = self.backlog.end();
+            let start = self.history.start().unwrap_or(end);
+            self.backlog.keep_from(start);
+        }
+    }
+}
+
+/// A channel for each dialect.
+#[derive(Debug)]
+pub(super) struct Channels([Channel; Dialect::COUNT]);
+
+impl Channels {
+    /// Silent ones. Of the dialects that are `served`, those that hear the room keep its history.
+    pub(super) fn new(limits: &Limits, served: &[Dialect], wording: &Wording) -> Self {
+        let keeps = |dialect: &Dialect| dialect.rules().hears.is_room() && served.contains(dialect);
+        let keepers = Dialect::ALL
+            .iter()
+            .filter(|&dialect| keeps(dialect))
+            .count();
+        Self(Dialect::ALL.map(|dialect| {
+            let history = if keeps(&dialect) {
+                History::new(limits, keepers)
+            } else {
+                History::off()
+            };
+            Channel::new(dialect, history, wording)
+        }))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.0.iter()
+    }
+
+    pub(super) const fn each_mut(&mut self) -> &mut [Channel; Dialect::COUNT] {
+        &mut self.0
+    }
+
+    /// Says something to all who hear the room. The sender's name is a ready-made frame.
+    pub(super) fn say(&mut self, name_frame: &[u8], message: &[u8]) {
+        for channel in &mut self.0 {
+            if channel.hears.is_room() {
+                channel.append(name_frame, message);
+            }
+        }
+    }
+
+    /// Tells the time to all who hear that.
+    pub(super) fn tell_time(&mut self, time: &str) {
+        for channel in &mut self.0 {
+            if channel.hears == Hears::Time {
+                channel.messages = channel.messages.wrapping_add(1);
+                encode_frame(time.as_bytes(), &mut channel.said);
+            }
+        }
+    }
+
+    /// How much was said in this turn, as it goes on the wire, in bytes.
+    pub(super) fn said_len(&self) -> usize {
+        self.0.iter().map(|channel| channel.said.len()).sum()
+    }
+}
+
+impl Index<Dialect> for Channels {
+    type Output = Channel;
+
+    fn index(&self, dialect: Dialect) -> &Channel {
+        &self.0[dialect.index()]
+    }
+}
+
+impl IndexMut<Dialect> for Channels {
+    fn index_mut(&mut self, dialect: Dialect) -> &mut Channel {
+        &mut self.0[dialect.index()]
+    }
+}

@@ -1,0 +1,126 @@
+//! What newcomers are told of what was said before them.
+
+use std::collections::VecDeque;
+
+use super::limits::Limits;
+
+/// Where the last messages of a channel begin in its stream.
+///
+/// The bytes are the backlog's, which keeps them from the first of these positions on. So what is
+/// history and what a slow member has still to be sent are the same copy, and a newcomer is a member
+/// that is behind.
+#[derive(Debug)]
+pub(super) struct History {
+    max_messages: usize,
+    /// How much all of it may take, in bytes.
+    max_bytes: u64,
+    starts: VecDeque<u64>,
+}
+
+impl History {
+    /// An empty one, which gets `1 / sharers` of the memory that the limits allow.
+    pub(super) fn new(limits: &Limits, sharers: usize) -> Self {
+        Self {
+            max_messages: limits.history,
+            max_bytes: (limits.history_bytes / sharers.max(1)) as u64,
+            starts: VecDeque::new(),
+        }
+    }
+
+    /// One in which nothing is kept.
+    pub(super) const fn off() -> Self {
+        Self {
+            max_messages: 0,
+            max_bytes: 0,
+            starts: VecDeque::new(),
+        }
+    }
+
+    /// Whether anything is kept at all.
+    pub(super) const fn is_on(&self) -> bool {
+        self.max_messages > 0
+    }
+
+    /// Adds the message that begins and ends at these positions of the stream. The oldest messages go
+    /// as far as a limit says so, this one included if it is too long by itself.
+    pub(super) fn push(&mut self, start: u64, end: u64) {
+        self.starts.push_back(start);
+        while let Some(&first) = self.starts.front()
+            && (self.starts.len() > self.max_messages || self.cost(first, end) > self.max_bytes)
+        {
+            self.starts.pop_front();
+        }
+    }
+
+    /// What the messages from `first` on take in memory, in bytes: a short one is more than its bytes.
+    fn cost(&self, first: u64, end: u64) -> u64 {
+        end - first + (self.starts.len() * size_of::<u64>()) as u64
+    }
+
+    /// Where the first message begins, if there is one.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.starts.front().copied()
+    }
+
+    /// How many messages there are.
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(messages: usize, bytes: usize) -> History {
+        let limits = Limits {
+            history: messages,
+            history_bytes: bytes,
+            ..Limits::default()
+        };
+        History::new(&limits, 1)
+    }
+
+    #[test]
+    fn the_last_messages_are_kept() {
+        let mut history = history(3, 1000);
+        for start in [0, 10, 20, 30, 40] {
+            history.push(start, start + 10);
+        }
+        assert_eq!((history.start(), history.len()), (Some(20), 3));
+    }
+
+    #[test]
+    fn no_more_than_the_memory_allows_is_kept_however_short_the_messages() {
+        let mut history = history(1000, 100);
+        // Each is ten bytes long and takes eight more to be remembered.
+        for start in (0..100).step_by(10) {
+            history.push(start, start + 10);
+        }
+        assert_eq!((history.start(), history.len()), (Some(50), 5));
+        for _ in 0..1000 {
+            history.push(100, 100);
+        }
+        assert_eq!((history.start(), history.len()), (Some(100), 12));
+        history.push(100, 193);
+        assert_eq!(
+            (history.start(), history.len()),
+            (None, 0),
+            "too long by itself"
+        );
+    }
+
+    #[test]
+    fn the_memory_is_shared() {
+        let limits = Limits {
+            history: 9,
+            history_bytes: 100,
+            ..Limits::default()
+        };
+        let mut history = History::new(&limits, 2);
+        history.push(0, 43);
+        assert_eq!(history.len(), 0);
+        history.push(43, 85);
+        assert_eq!(history.len(), 1);
+    }
+}
