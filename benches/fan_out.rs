@@ -49,19 +49,17 @@ fn turn(relay: &mut Relay<Sink>, scratch: &mut [u8]) {
     relay.close_marked(scratch);
 }
 
-fn room_of(members: usize, scratch: &mut [u8]) -> (Relay<Sink>, Vec<ConnId>) {
+/// A room of so many members that speak these dialects in turn.
+fn room_of(members: usize, dialects: &[Dialect], scratch: &mut [u8]) -> (Relay<Sink>, Vec<ConnId>) {
     let now = Instant::now();
-    let mut relay = Relay::new(
-        Limits::default(),
-        &[Dialect::Chat10],
-        &Wording::default(),
-        now,
-    );
+    let mut relay = Relay::new(Limits::default(), dialects, &Wording::default(), now);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4000));
     let mut ids = Vec::with_capacity(members);
-    for _ in 0..members {
-        let id = relay.insert(Sink { reads: 0 }, peer, Dialect::Chat10, now);
-        relay.note(id, Ready::READABLE);
+    for &dialect in dialects.iter().cycle().take(members) {
+        let id = relay.insert(Sink { reads: 0 }, peer, dialect, now);
+        if relay.awaits_name(id) {
+            relay.note(id, Ready::READABLE);
+        }
         turn(&mut relay, scratch);
         ids.push(id);
     }
@@ -81,34 +79,41 @@ fn resident() -> Option<usize> {
 
 fn fan_out(criterion: &mut Criterion) {
     let mut scratch = vec![0; Limits::default().read_budget];
+    let one = &[Dialect::Chat10][..];
+    let two = &[Dialect::Chat10, Dialect::Chat64][..];
     // All rooms are built, and none is given back, before anything else takes memory.
-    let rooms: Vec<_> = [100, 10_000, 1_000_000]
+    let rooms: Vec<_> = [(100, one), (10_000, one), (10_000, two), (1_000_000, one)]
         .into_iter()
-        .map(|members| {
+        .map(|(members, dialects)| {
             let before = resident();
-            let (relay, ids) = room_of(members, &mut scratch);
+            let (relay, ids) = room_of(members, dialects, &mut scratch);
+            let name = match dialects.len() {
+                1 => format!("a room of {members}"),
+                dialects => format!("a room of {members} of {dialects} dialects"),
+            };
             if let (Some(before), Some(after)) = (before, resident()) {
                 let own = size_of_val(&*ids);
                 let each = after.saturating_sub(before + own) / members;
-                println!("a room of {members}: {each} bytes of resident memory a member");
+                println!("{name}: {each} bytes of resident memory a member");
             }
-            (relay, ids)
+            // Those who can speak: a sink says what a chat10 client does.
+            let speakers: Vec<_> = ids.into_iter().step_by(dialects.len()).collect();
+            (name, members, relay, speakers)
         })
         .collect();
-    for (mut relay, ids) in rooms {
-        let members = ids.len();
-        let mut group = criterion.benchmark_group(format!("a room of {members}"));
+    for (name, members, mut relay, speakers) in rooms {
+        let mut group = criterion.benchmark_group(name);
         group.sample_size(20);
         group.throughput(Throughput::Elements(members as u64));
         group.bench_function("one speaks", |bencher| {
             bencher.iter(|| {
-                relay.note(ids[members / 2], Ready::READABLE);
+                relay.note(speakers[speakers.len() / 2], Ready::READABLE);
                 turn(&mut relay, &mut scratch);
             });
         });
         group.bench_function("a hundred speak", |bencher| {
             bencher.iter(|| {
-                for &id in &ids[..100] {
+                for &id in &speakers[..100] {
                     relay.note(id, Ready::READABLE);
                 }
                 turn(&mut relay, &mut scratch);

@@ -42,6 +42,13 @@ A flag on the command line wins over its environment variable.
 Sizes are bytes or have a unit: 512, 64KiB, 1.5MiB (powers of 1024), 64KB, 1MB (powers of 1000).
 Times have a unit: 500ms, 10s, 2min, 1h 30min.
 
+Dialects, by what the client of your tutorial has:
+  chat10    HEADER_LENGTH = 10; it sends a username first
+  chat64    HEADER = 64; it is answered `Message was Sent!`
+  ack64     HEADER = 64; it is answered `Msg received`, and hears nobody, though all hear it
+  greet10   HEADERSIZE = 10; it is greeted, and then told the time
+  hello     no header; it is greeted, and that is all
+
 Examples:
   chatloop serve                              for this machine only, port 1234
   chatloop serve -l 0.0.0.0:1234              for everybody who can reach this machine over IPv4
@@ -72,19 +79,8 @@ pub(crate) struct ServeArgs {
     /// address with the same port, it is IPv6 only. Port 0 lets the system choose one. In the
     /// environment, commas separate several.
     ///
-    /// The dialect is the protocol that clients speak there, `chat10` if none is given. All listeners
-    /// share one room.
-    ///
-    /// chat10   the chat whose clients have HEADER_LENGTH = 10 and send a username first
-    ///
-    /// chat64   the chat whose clients have HEADER = 64 and are answered `Message was Sent!`
-    ///
-    /// ack64    the server whose clients have HEADER = 64 and are answered `Msg received`; others hear
-    /// them, they hear nobody
-    ///
-    /// greet10  a greeting with a ten-byte header, and then the time: see --greeting and --every
-    ///
-    /// hello    a greeting and nothing else
+    /// The dialect is the protocol that clients speak there, one of those listed below; `chat10` if
+    /// none is given. All listeners share one room.
     #[arg(
         short,
         long,
@@ -100,8 +96,9 @@ pub(crate) struct ServeArgs {
     /// Most connections at once [default: as many as the open-file limit allows]
     ///
     /// One more is refused by closing it, unless there is a member that has closed its sending side
-    /// and has not been written to since: it may be gone, and is dropped instead. The open-file limit is raised as far as the system lets us (`ulimit -Hn`), and the relay needs a
-    /// few descriptors for itself; the first log line says how many clients that leaves.
+    /// and has not been written to since: it may be gone, and is dropped instead. The open-file limit
+    /// is raised as far as the system lets us (`ulimit -Hn`), and the relay needs a few descriptors
+    /// for itself; the first log line says how many clients that leaves.
     #[arg(
         long,
         env = "CHATLOOP_MAX_CLIENTS",
@@ -172,7 +169,7 @@ pub(crate) struct ServeArgs {
     ///
     /// Clients of `chat64` and `ack64` leave with a message that says so: see --farewell. They are
     /// sent what is queued for them, and then closed; or when they have read nothing of it for so
-    /// long.
+    /// long. The same holds for those who are only greeted.
     #[arg(
         long,
         env = "CHATLOOP_FAREWELL_TIMEOUT",

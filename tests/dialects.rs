@@ -208,7 +208,7 @@ fn acknowledgements_that_nobody_reads_are_a_number_and_count_for_the_queue_limit
     let limits = Limits {
         max_name: 10,
         max_message: 100,
-        queue_limit: 1200,
+        queue_limit: 1250,
         ..Limits::default()
     };
     let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
@@ -220,9 +220,35 @@ fn acknowledgements_that_nobody_reads_are_a_number_and_count_for_the_queue_limit
     assert_eq!(room.relay.pending_bytes(deaf.id), 1195);
     assert_eq!(room.relay.backlog_bytes(), 0);
     assert!(!deaf.stream.is_closed());
-    say_bytes(&mut room, &deaf, wide_frame(""));
+    for _ in 0..5 {
+        say_bytes(&mut room, &deaf, wide_frame(""));
+    }
     assert!(deaf.stream.is_closed());
     assert_eq!(room.relay.counters().closed.slow_consumer, 1);
+}
+
+#[test]
+fn who_does_not_read_cannot_hold_more_memory_than_the_queue_limit_by_saying_nothing() {
+    let wording = Wording {
+        ack: Some(Vec::new()),
+        ..Wording::default()
+    };
+    let limits = Limits {
+        max_message: 100,
+        queue_limit: 10_000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &wording);
+    let (talker, deaf) = (room.connect_to(Chat64), room.connect_to(Chat64));
+    deaf.stream.takes(0);
+    let mut turns = 0;
+    while !deaf.stream.is_closed() {
+        // A byte, and a place after it that has to be remembered.
+        say_bytes(&mut room, &talker, wide_frame("."));
+        say_bytes(&mut room, &deaf, wide_frame(""));
+        turns += 1;
+    }
+    assert!(turns < 500, "closed after {turns}");
 }
 
 #[test]
@@ -280,7 +306,7 @@ fn who_takes_its_leave_and_reads_no_more_is_closed() {
     let reason = CloseReason::FarewellTimeout { pending: 12 };
     assert_eq!(
         reason.to_string(),
-        "took its leave, and did not read the last 12 bytes"
+        "did not read the last 12 bytes before it left"
     );
 }
 

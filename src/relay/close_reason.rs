@@ -23,7 +23,7 @@ pub enum CloseReason {
     },
     /// The member took its leave, and was sent what was queued for it.
     Farewell,
-    /// The member took its leave, and then did not read what was queued for it.
+    /// The member was about to go, and did not read what was queued for it.
     FarewellTimeout {
         /// How much that was, in bytes.
         pending: u64,
@@ -71,10 +71,7 @@ impl fmt::Display for CloseReason {
             Self::SlowConsumer { behind } => write!(f, "slow consumer, {behind} bytes behind"),
             Self::Farewell => f.write_str("took its leave"),
             Self::FarewellTimeout { pending } => {
-                write!(
-                    f,
-                    "took its leave, and did not read the last {pending} bytes"
-                )
+                write!(f, "did not read the last {pending} bytes before it left")
             }
             Self::Greeted => f.write_str("was greeted"),
             Self::Unheard { max } => {
@@ -171,7 +168,7 @@ impl fmt::Display for Counters {
             ("no name in time", closed.handshake_timeout),
             ("slow consumer", closed.slow_consumer),
             ("after a farewell", closed.farewell),
-            ("after a farewell, unread", closed.farewell_timeout),
+            ("leaving, unread", closed.farewell_timeout),
             ("greeted", closed.greeted),
             ("unheard", closed.unheard),
             ("evicted", closed.evicted),

@@ -196,8 +196,8 @@ impl<'a> Delivery<'a> {
         if let Some(aside) = self.aside(part) {
             queue.put(aside, self.lines);
         }
-        let behind = queue.behind(self.backlog);
-        if behind > self.queue_limit {
+        if queue.cost(self.backlog) > self.queue_limit {
+            let behind = queue.behind(self.backlog);
             return Err(Trouble::TooSlow { behind });
         }
         Ok(())

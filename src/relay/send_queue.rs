@@ -20,11 +20,7 @@ pub(super) const MAX_SLICES: usize = 16;
 #[derive(Debug)]
 pub(super) struct SendQueue {
     cursor: u64,
-    /// What is ahead of the cursor or at it, in order.
-    ///
-    /// Each of them stands for at least one frame of the backlog, or is at the same place as no other,
-    /// so all members' together are fewer than the messages held there, and one more each: they need
-    /// no limit of their own.
+    /// What is ahead of the cursor or at it, in order. Those without anything between them are one.
     asides: VecDeque<Aside>,
     /// How much of the first aside's line was sent, in bytes.
     begun: u64,
@@ -81,6 +77,12 @@ impl SendQueue {
     /// that is how much of the backlog it holds on to. And of what it is told besides.
     pub(super) const fn behind(&self, backlog: &Backlog) -> u64 {
         self.end(backlog) - self.cursor + self.told - self.begun
+    }
+
+    /// What it holds on to, in bytes: what it is [`behind`](Self::behind), and its own memory. Messages
+    /// may be as short as nothing, so remembering where they were may take more than they do.
+    pub(super) fn cost(&self, backlog: &Backlog) -> u64 {
+        self.behind(backlog) + (self.asides.len() * size_of::<Aside>()) as u64
     }
 
     /// Ends the queue where the stream ends now: nothing more is for this member.

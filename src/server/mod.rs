@@ -307,11 +307,11 @@ impl Server {
         };
         self.timers.set(until, Timer::DrainOver);
         self.acceptor.close();
-        let here = self.relay.members();
+        let here = self.relay.here();
         match self.relay.behind() {
-            0 => info!("{asked_by}: stopping, {here} here, nothing queued"),
+            0 => info!("{asked_by}: stopping, {here}, nothing queued"),
             behind => info!(
-                "{asked_by}: stopping, {here} here, {behind} of them behind, {} bytes queued; \
+                "{asked_by}: stopping, {here}, {behind} of them behind, {} bytes queued; \
                  they have {} to take them",
                 self.relay.awaited_bytes(),
                 humantime::format_duration(self.drain)
@@ -350,7 +350,7 @@ impl Server {
         let next = self.timers.next(|timer| match timer {
             Timer::Handshake(id) => is_running && relay.awaits_name(id),
             Timer::Leaving(id, _) => relay.is_leaving(id),
-            Timer::TellTime => has_audience(relay),
+            Timer::TellTime => is_running && has_audience(relay),
             Timer::AcceptAgain => acceptor.is_waiting(),
             Timer::DrainOver => !is_running,
         })?;
@@ -435,7 +435,7 @@ impl Server {
             return;
         }
         self.time_due = None;
-        if has_audience(&self.relay) {
+        if self.phase == Phase::Running && has_audience(&self.relay) {
             self.relay.tell_time(SystemTime::now());
             // In step, unless we are late by more than that.
             let in_step = Some(after(due, every)).filter(|&next| next > now);
