@@ -174,7 +174,7 @@ pub(crate) struct ServeArgs {
         long,
         env = "CHATLOOP_FAREWELL_TIMEOUT",
         value_name = "DUR",
-        default_value = "10s",
+        default_value = "60s",
         value_parser = parse_positive_duration,
         hide_env = true
     )]

@@ -29,7 +29,7 @@ pub(crate) enum ServeError {
     Twice(SocketAddr),
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
-    /// The greeting is longer than the queue.
+    /// The greeting is too long for the queue, in which the time is to come after it.
     LongGreeting { len: usize, queue_limit: usize },
     /// There are no descriptors even for one client.
     NoRoom { limit: u64 },
@@ -67,8 +67,8 @@ impl fmt::Display for ServeError {
             }
             Self::LongGreeting { len, queue_limit } => write!(
                 f,
-                "a greeting of {len} bytes is over the --queue-limit of {queue_limit}: shorten it, or \
-                 raise the limit"
+                "a greeting of {len} bytes is over half of the --queue-limit of {queue_limit}: shorten \
+                 it, or raise the limit"
             ),
             Self::NoRoom { limit } => write!(
                 f,
@@ -151,7 +151,7 @@ fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
         None => args.greeting.as_ref().map(bytes),
     };
     if let Some(greeting) = &greeting
-        && greeting.len() > args.queue_limit
+        && greeting.len() > args.queue_limit / 2
     {
         return Err(ServeError::LongGreeting {
             len: greeting.len(),

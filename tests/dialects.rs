@@ -294,6 +294,90 @@ fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
 }
 
 #[test]
+fn who_takes_its_leave_holds_on_to_no_more_than_anybody_else() {
+    let limits = Limits {
+        queue_limit: 2_000_000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let (talker, leaver) = (room.connect_to(Ack64), room.connect_to(Chat64));
+    leaver.stream.takes(0);
+    say_bytes(&mut room, &talker, wide_frame("x".repeat(1000)));
+    say_bytes(&mut room, &leaver, wide_frame("Client Disconnected"));
+    let mut said = 0;
+    while !leaver.stream.is_closed() {
+        // It goes on reading, a byte at a time, and others go on talking.
+        leaver.stream.takes(1);
+        room.writable(&leaver);
+        say_bytes(&mut room, &talker, wide_frame("x".repeat(100_000)));
+        said += 100_000;
+        assert!(said < 3_000_000);
+    }
+    assert!(said > 1_800_000, "closed after {said}");
+    assert_eq!(room.relay.backlog_bytes(), 0);
+}
+
+#[test]
+fn a_farewell_is_answered_though_the_queue_is_full() {
+    let limits = Limits {
+        max_name: 10,
+        max_message: 100,
+        queue_limit: 1100,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let (talker, leaver) = (room.join("talker"), room.connect_to(Chat64));
+    leaver.stream.takes(0);
+    for _ in 0..13 {
+        room.say(&talker, "x".repeat(80));
+    }
+    say_bytes(&mut room, &leaver, wide_frame("Client Disconnected"));
+    leaver.stream.takes(usize::MAX);
+    room.writable(&leaver);
+    room.turns();
+    let expected = [&b"x".repeat(13 * 80)[..], SENT].concat();
+    assert_bytes(&leaver.stream.heard(), &expected);
+    assert_eq!(room.relay.counters().closed.farewell, 1);
+}
+
+#[test]
+fn who_is_closed_for_nonsense_is_answered_for_what_came_before() {
+    let mut room = room();
+    let (sender, listener) = (room.connect_to(Ack64), room.join("listener"));
+    say_bytes(
+        &mut room,
+        &sender,
+        [wide_frame("one"), b"?".repeat(64)].concat(),
+    );
+    assert_bytes(&listener.stream.heard(), &heard("192.0.2.1:4001", "one"));
+    assert_bytes(&sender.stream.heard(), RECEIVED);
+    assert!(sender.stream.is_closed());
+}
+
+#[test]
+fn answers_that_are_too_many_for_one_write_all_go_out_without_another_event() {
+    let wording = Wording {
+        ack: Some(vec![b'k'; 10_000]),
+        ..Wording::default()
+    };
+    let limits = Limits {
+        queue_limit: 3_000_000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &wording);
+    let peer = room.connect_to(Ack64);
+    say_bytes(&mut room, &peer, wide_frame("").repeat(200));
+    assert_bytes(&peer.stream.heard(), &b"k".repeat(2_000_000));
+    say_bytes(
+        &mut room,
+        &peer,
+        [wide_frame("").repeat(99), wide_frame("!DISCONNECT")].concat(),
+    );
+    assert_bytes(&peer.stream.heard(), &b"k".repeat(1_000_000));
+    assert!(peer.stream.is_closed());
+}
+
+#[test]
 fn who_takes_its_leave_and_reads_no_more_is_closed() {
     let mut room = room();
     let leaver = room.connect_to(Ack64);
@@ -546,6 +630,59 @@ fn at_the_seam_nothing_is_missing_and_nothing_comes_twice() {
         heard("alice", "live"),
     ];
     assert_bytes(&newcomer.stream.heard(), &told.concat());
+}
+
+#[test]
+fn a_newcomer_gets_the_history_though_others_have_more_to_say_than_a_turn_allows() {
+    let limits = Limits {
+        history: 10,
+        history_bytes: 4000,
+        max_name: 50,
+        max_message: 1000,
+        queue_limit: 20_000,
+        read_budget: 1000,
+        turn_budget: 2000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let talkers: Vec<_> = (0..100).map(|_| room.connect_to(Ack64)).collect();
+    let talk = |room: &mut Room| {
+        for talker in &talkers {
+            talker.stream.says(wide_frame("x".repeat(100)).repeat(5));
+            room.readable(talker);
+        }
+    };
+    talk(&mut room);
+    room.turns();
+    talk(&mut room);
+    let newcomer = room.connect_to(Chat64);
+    room.turns();
+    assert!(!newcomer.stream.is_closed());
+    assert_eq!(newcomer.stream.heard().len(), 10 * 100 + 500 * 100);
+}
+
+#[test]
+fn a_half_closed_newcomer_that_was_told_the_history_is_not_the_one_to_evict() {
+    let mut room = room_with_history(5);
+    let alice = room.join("alice");
+    room.say(&alice, "hello");
+    let newcomer = room.connect();
+    newcomer.stream.says(frame("newcomer")).closes();
+    room.read_closed(&newcomer);
+    room.turns();
+    assert_bytes(&newcomer.stream.heard(), &heard("alice", "hello"));
+    assert!(!room.relay.evict_half_closed(&mut room.scratch));
+
+    // Of those who were not, it is the one that is longest here, whatever it speaks.
+    let (first, second) = (room.connect_to(Greet10), room.connect_to(Chat64));
+    room.turns();
+    for peer in [&second, &first] {
+        peer.stream.closes();
+        room.read_closed(peer);
+        room.turns();
+    }
+    assert!(room.relay.evict_half_closed(&mut room.scratch));
+    assert!(first.stream.is_closed() && !second.stream.is_closed());
 }
 
 #[test]

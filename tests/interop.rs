@@ -150,7 +150,7 @@ fn python_clients_of_every_chat_share_one_room() {
     assert_eq!(carol.line(), "closed by the relay");
     let left = relay.log_line("left: ack64 127.0.0.1:");
     assert!(
-        left.ends_with(": took its leave, 2 here (1 chat10, 1 chat64)"),
+        left.ends_with(": said goodbye, 2 here (1 chat10, 1 chat64)"),
         "{left}"
     );
     bob.input = None;

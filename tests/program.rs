@@ -131,12 +131,12 @@ fn a_greeting_can_come_from_a_file() {
     assert_bytes(&told, &frame(pickled));
 
     let flags = ["serve", "--greeting-file", file, "--queue-limit", "2MiB"];
-    std::fs::write(&path, vec![b'!'; 2_097_153]).unwrap();
+    std::fs::write(&path, vec![b'!'; 1_048_577]).unwrap();
     let (code, _, err) = run(&mut chatloop(&flags));
     std::fs::remove_file(&path).unwrap();
     assert_eq!(code, 2);
     assert!(
-        err.contains("a greeting of 2097153 bytes is over the --queue-limit of 2097152"),
+        err.contains("a greeting of 1048577 bytes is over half of the --queue-limit of 2097152"),
         "{err}"
     );
     let (code, _, err) = run(&mut chatloop(&flags));

@@ -1,7 +1,9 @@
 //! What the members of one dialect hear: the turn's words, encoded once for all of them.
 
+use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
+use super::ConnId;
 use super::backlog::Backlog;
 use super::history::History;
 use super::limits::Limits;
@@ -21,12 +23,15 @@ pub(super) struct Channel {
     /// How many members speak this dialect.
     pub(super) members: usize,
     /// What was said in this turn, as it goes on the wire.
-    said: Vec<u8>,
+    pub(super) said: Vec<u8>,
     pub(super) backlog: Backlog,
     history: History,
     pub(super) lines: Lines,
     /// How many messages there were for its members, whether there were members or not.
     messages: u32,
+    /// The members that have closed their sending side and have not been written to since, so that
+    /// nothing shows whether they are still there; the longest connected first.
+    pub(super) silent_half_closed: BTreeSet<ConnId>,
 }
 
 /// A moment in a turn: what a newcomer hears depends on it.
@@ -34,8 +39,8 @@ pub(super) struct Channel {
 pub(super) struct Moment {
     /// How much had been said in the turn, in bytes.
     pub(super) said: usize,
-    /// How many messages there had been that a newcomer does not hear any more.
-    pub(super) unheard: u32,
+    /// How many messages there had been, less those of the history.
+    pub(super) heard_before: u32,
     /// Where in the stream the history for a newcomer begins, if there is any.
     pub(super) history: Option<u64>,
 }
@@ -54,12 +59,8 @@ impl Channel {
             history,
             lines: Lines::new(dialect, wording),
             messages: 0,
+            silent_half_closed: BTreeSet::new(),
         }
-    }
-
-    /// What was said so far in this turn.
-    pub(super) fn said(&self) -> &[u8] {
-        &self.said
     }
 
     /// How many messages there were so far for whoever hears this.
@@ -71,7 +72,7 @@ impl Channel {
     pub(super) fn moment(&self) -> Moment {
         Moment {
             said: self.said.len(),
-            unheard: self.messages.wrapping_sub(self.history.len() as u32),
+            heard_before: self.messages.wrapping_sub(self.history.len() as u32),
             history: self.history.start(),
         }
     }
@@ -99,11 +100,6 @@ impl Channel {
     /// somebody is behind, or it is history.
     pub(super) const fn must_store(&self) -> bool {
         self.backlog.readers() > 0 || self.history.is_on()
-    }
-
-    /// The parts that the end of a turn works with: what was said, the backlog and the lines.
-    pub(super) fn split(&mut self) -> (&[u8], &mut Backlog, &Lines) {
-        (&self.said, &mut self.backlog, &self.lines)
     }
 
     /// Forgets the turn and keeps the memory for the next one, unless it was out of the ordinary.

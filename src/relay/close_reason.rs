@@ -69,7 +69,7 @@ impl fmt::Display for CloseReason {
             Self::Protocol(error) => error.fmt(f),
             Self::HandshakeTimeout => f.write_str("gave no name in time"),
             Self::SlowConsumer { behind } => write!(f, "slow consumer, {behind} bytes behind"),
-            Self::Farewell => f.write_str("took its leave"),
+            Self::Farewell => f.write_str("said goodbye"),
             Self::FarewellTimeout { pending } => {
                 write!(f, "did not read the last {pending} bytes before it left")
             }
@@ -91,7 +91,7 @@ pub struct Counters {
     pub accepted: u64,
     /// Connections refused because the relay was full or out of descriptors.
     pub refused: u64,
-    /// Connections that gave their name and became members.
+    /// Connections that became members: that gave their name, if they had to.
     pub joined: u64,
     /// The most members that were here at once.
     pub peak_members: usize,

@@ -8,6 +8,7 @@ use super::backlog::Backlog;
 use super::channel::{Channel, Channels};
 use super::close_reason::CloseReason;
 use super::limits::Limits;
+use super::ready::Ready;
 use super::send_queue::{MAX_SLICES, SendQueue};
 use crate::text::Quoted;
 use crate::wire::{Called, Decoder, Dialect, Hears, encode_frame, header};
@@ -33,7 +34,7 @@ pub struct Connection<S> {
     peer: PeerAddr,
     /// When it was accepted, in seconds since the relay's start.
     pub(super) accepted_at: u32,
-    /// How many messages its channel had had when it joined, less those that it was told then.
+    /// How many messages its channel had had when it joined, less those of the history.
     pub(super) heard_before: u32,
     pub(super) state: State,
     pub(super) decoder: Decoder,
@@ -49,7 +50,7 @@ pub(super) enum State {
     Registered {
         /// Its name as the frame that precedes each of its messages, encoded once.
         name: Box<[u8]>,
-        /// How many messages it has said.
+        /// How many messages it has said; where nobody listens, how many bytes.
         said: u32,
         stage: Stage,
     },
@@ -230,12 +231,12 @@ impl<S> Connection<S> {
 
     /// Notes that it can no longer be written to.
     ///
-    /// It may have said its last words before that, so it ends only when it is read to the end.
+    /// It may have said its last words before that, so it ends only when it is read to the end: the
+    /// caller has to see to it that it is read.
     pub(super) fn break_off(&mut self, kind: ErrorKind, backlog: &mut Backlog) {
         self.abandon_queue(backlog);
         self.broken = Some(kind);
         self.ready.remove(Ready::WRITABLE);
-        self.ready.insert(Ready::READABLE | Ready::READ_TO_END);
     }
 
     /// Gives up what is queued.
@@ -303,7 +304,7 @@ impl<S> Connection<S> {
     fn overhear(&mut self, bytes: usize, limits: &Limits) -> Result<(), CloseReason> {
         if let State::Registered { said, .. } = &mut self.state {
             *said = said.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-            if *said as usize > limits.max_message {
+            if *said as usize > limits.max_message || *said == u32::MAX {
                 return Err(CloseReason::Unheard {
                     max: limits.max_message,
                 });
@@ -477,61 +478,6 @@ fn attempt(mut io: impl FnMut() -> io::Result<usize>) -> Outcome {
                 kind => Outcome::Failed(kind),
             },
         };
-    }
-}
-
-/// What is known of a connection's readiness, and what this turn did with it.
-///
-/// Events only set these; the turn's pass over the ready list acts on them and takes them back. It
-/// is a set of bits in one byte because there is one for each idle member.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ready(u8);
-
-impl Ready {
-    /// There may be something to read.
-    pub const READABLE: Self = Self(1);
-    /// There may be room to write.
-    pub const WRITABLE: Self = Self(1 << 1);
-    /// A short read is no proof that everything was read: the peer has closed its sending side, or
-    /// it has sent urgent data, at which a read stops early. This is remembered, because the edge
-    /// that told it may be the last.
-    pub const READ_TO_END: Self = Self(1 << 2);
-    /// The connection is gone in both directions. Remembered as well.
-    pub const HUNG_UP: Self = Self(1 << 3);
-    /// Some of what was said in this turn is not for this connection.
-    pub(super) const WITHHELD: Self = Self(1 << 4);
-
-    /// Whether any of these is set.
-    #[must_use]
-    pub const fn any(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Sets these.
-    pub const fn insert(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-
-    pub(super) const fn remove(&mut self, other: Self) {
-        self.0 &= !other.0;
-    }
-
-    /// Whether the connection is to be served in this turn, which is to say: is on the ready list.
-    pub(super) const fn wants_turn(self) -> bool {
-        self.any(Self(Self::READABLE.0 | Self::WRITABLE.0))
-    }
-
-    /// Whether a short read leaves open if there is more to read.
-    pub(super) const fn must_read_to_end(self) -> bool {
-        self.any(Self(Self::READ_TO_END.0 | Self::HUNG_UP.0))
-    }
-}
-
-impl std::ops::BitOr for Ready {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 }
 

@@ -1,20 +1,26 @@
 //! The end of a turn, as one member sees it: one write, and what the socket did not take.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::iter;
 use std::ops::Range;
 
+use super::ConnId;
 use super::backlog::Backlog;
 use super::channel::Channel;
-use super::connection::{Connection, Outcome, Ready};
+use super::connection::{Connection, Outcome};
 use super::lines::{Line, Lines};
 use super::send_queue::{Aside, MAX_SLICES, SendQueue};
 
-/// One channel's part in the turn's one walk over the members.
+/// What was said in one channel in a turn, on its way to the members.
 pub(super) struct Delivery<'a> {
     said: &'a [u8],
+    /// How many members hear it.
+    members: usize,
     backlog: &'a mut Backlog,
     lines: &'a Lines,
+    /// See [`Channel`].
+    pub(super) silent_half_closed: &'a mut BTreeSet<ConnId>,
     /// Where the turn begins in the channel's stream.
     start: u64,
     queue_limit: u64,
@@ -41,6 +47,15 @@ impl Part {
     };
 }
 
+/// What a delivery that did not fail has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivered {
+    /// All that can be done now is done.
+    ForNow,
+    /// There is more for this member, and its socket has not said that it is full.
+    InPart,
+}
+
 /// Why a member did not get its delivery and has to go.
 pub(super) enum Trouble {
     /// It is this many bytes behind the room, more than it may be.
@@ -52,12 +67,13 @@ pub(super) enum Trouble {
 impl<'a> Delivery<'a> {
     pub(super) fn new(channel: &'a mut Channel, queue_limit: usize) -> Self {
         let must_store = channel.must_store();
-        let (said, backlog, lines) = channel.split();
         let mut delivery = Self {
-            said,
-            start: backlog.end(),
-            backlog,
-            lines,
+            said: &channel.said,
+            members: channel.members,
+            start: channel.backlog.end(),
+            backlog: &mut channel.backlog,
+            lines: &channel.lines,
+            silent_half_closed: &mut channel.silent_half_closed,
             queue_limit: queue_limit as u64,
             bytes_out: 0,
         };
@@ -70,6 +86,11 @@ impl<'a> Delivery<'a> {
     /// How much was said, in bytes.
     pub(super) const fn len(&self) -> usize {
         self.said.len()
+    }
+
+    /// Whether there is something to deliver, and anybody to deliver it to.
+    pub(super) const fn is_due(&self) -> bool {
+        !self.said.is_empty() && self.members > 0
     }
 
     /// Ends what is queued for a member with what was said in this turn. Says whether there is any.
@@ -100,7 +121,11 @@ impl<'a> Delivery<'a> {
             return self.queue(queue, &Part::NONE);
         }
         let outcome = connection.write(self.said, &[]);
-        self.written(connection, &Part::NONE, outcome, self.said.len())
+        let sent = self.sent(outcome)?;
+        if sent < self.said.len() {
+            self.fall_behind(connection, &Part::NONE, sent);
+        }
+        Ok(())
     }
 
     /// The same for a member that had a part in it, and is not sent that.
@@ -108,52 +133,61 @@ impl<'a> Delivery<'a> {
         &mut self,
         connection: &mut Connection<S>,
         part: &Part,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Delivered, Trouble> {
         if let Some(queue) = &mut connection.queue {
-            return self.queue(queue, part);
+            self.queue(queue, part)?;
+            return Ok(Delivered::ForNow);
         }
         if part.history.is_some() {
             // It begins as a member that is behind.
             self.fall_behind(connection, part, 0);
-            connection.ready.insert(Ready::WRITABLE);
-            return Ok(());
+            return Ok(Delivered::InPart);
         }
         let (before, after) = (&self.said[..part.span.start], &self.said[part.span.end..]);
-        let rest = before.len() + after.len();
         let told = self.lines.len(part.line) as usize;
-        let outcome = if told > 0 {
+        let total = before.len() + told + after.len();
+        let (outcome, offered) = if total == 0 {
+            return Ok(Delivered::ForNow);
+        } else if told > 0 {
             self.write_around(connection, before, part.line, after)
-        } else if rest > 0 {
-            connection.write(before, after)
         } else {
-            return Ok(());
+            (connection.write(before, after), total)
         };
-        self.written(connection, part, outcome, rest + told)
+        let sent = self.sent(outcome)?;
+        if sent < total {
+            self.fall_behind(connection, part, sent);
+        }
+        Ok(if sent == offered && offered < total {
+            Delivered::InPart
+        } else {
+            Delivered::ForNow
+        })
     }
 
-    /// What a write to a member that had kept up has come to. From now on it has a queue if not all of
-    /// the `offered` bytes were taken.
+    /// Answers a connection that is about to be closed for what it said before, as far as its socket
+    /// takes it.
+    pub(super) fn answer<S: Read + Write>(&mut self, connection: &mut Connection<S>, line: Line) {
+        if connection.queue.is_none() && self.lines.len(line) > 0 {
+            let (outcome, _) = self.write_around(connection, &[], line, &[]);
+            if let Outcome::Done(sent) = outcome {
+                self.bytes_out += sent as u64;
+            }
+        }
+    }
+
+    /// How many bytes a write to a member that had kept up has moved.
     ///
-    /// However much was said in this turn, it is not too far behind yet: it has had no time to take
-    /// it.
+    /// However much was said in this turn, such a member is not too far behind yet: it has had no time
+    /// to take it.
     #[inline]
-    fn written<S>(
-        &mut self,
-        connection: &mut Connection<S>,
-        part: &Part,
-        outcome: Outcome,
-        offered: usize,
-    ) -> Result<(), Trouble> {
+    fn sent(&mut self, outcome: Outcome) -> Result<usize, Trouble> {
         let sent = match outcome {
             Outcome::Done(sent) => sent,
             Outcome::Blocked => 0,
             Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
         };
         self.bytes_out += sent as u64;
-        if sent < offered {
-            self.fall_behind(connection, part, sent);
-        }
-        Ok(())
+        Ok(sent)
     }
 
     /// Queues what is left of the turn after `sent` bytes.
@@ -166,14 +200,15 @@ impl<'a> Delivery<'a> {
         connection.queue = Some(Box::new(queue));
     }
 
-    /// Writes a line between two slices, or as much of that as there are slices for.
+    /// Writes a line between two slices, or as much of that as there are slices for. Says how many bytes
+    /// it has offered.
     fn write_around<S: Read + Write>(
         &self,
         connection: &mut Connection<S>,
         before: &[u8],
         line: Line,
         after: &[u8],
-    ) -> Outcome {
+    ) -> (Outcome, usize) {
         let lines = self.lines;
         let mut told = 0;
         let line = iter::from_fn(|| {
@@ -183,12 +218,13 @@ impl<'a> Delivery<'a> {
         });
         let parts = iter::once(before).chain(line).chain(iter::once(after));
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut count = 0;
+        let (mut count, mut offered) = (0, 0);
         for (slice, part) in slices.iter_mut().zip(parts) {
             *slice = IoSlice::new(part);
             count += 1;
+            offered += part.len();
         }
-        connection.write_slices(&slices[..count])
+        (connection.write_slices(&slices[..count]), offered)
     }
 
     /// Leaves what was said to a queue that is already there: it must not overtake what is in it.
@@ -196,8 +232,20 @@ impl<'a> Delivery<'a> {
         if let Some(aside) = self.aside(part) {
             queue.put(aside, self.lines);
         }
-        if queue.cost(self.backlog) > self.queue_limit {
-            let behind = queue.behind(self.backlog);
+        self.limit(queue)
+    }
+
+    /// Checks that a member does not hold on to too much.
+    pub(super) fn check<S>(&self, connection: &Connection<S>) -> Result<(), Trouble> {
+        match &connection.queue {
+            None => Ok(()),
+            Some(queue) => self.limit(queue),
+        }
+    }
+
+    fn limit(&self, queue: &SendQueue) -> Result<(), Trouble> {
+        let behind = queue.cost(self.backlog);
+        if behind > self.queue_limit {
             return Err(Trouble::TooSlow { behind });
         }
         Ok(())

@@ -43,10 +43,11 @@ pub struct Limits {
     /// mobile link needs a fraction of it; someone who holds a place without a name gets no more.
     pub handshake_timeout: Duration,
 
-    /// How long a member that has taken its leave, with a message that says so, may take nothing of what
-    /// is queued for it, before it is closed with that unsent.
+    /// How long a member that is leaving may take nothing of what is queued for it, before it is closed
+    /// with that unsent.
     ///
-    /// Default: 10 s. It has asked to be closed, so it reads the rest at once, or never.
+    /// Default: 60 s. What it takes shows only when the kernel has room for more, which is after about a
+    /// third of what its buffer holds, up to a megabyte: less time would end those on slow links.
     pub farewell_timeout: Duration,
 
     /// How many messages of those said last a newcomer is told.
@@ -94,7 +95,7 @@ impl Default for Limits {
             max_message: 1024 * 1024,
             queue_limit: 8 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
-            farewell_timeout: Duration::from_secs(10),
+            farewell_timeout: Duration::from_secs(60),
             history: 0,
             history_bytes: 1024 * 1024,
             read_budget: 64 * 1024,

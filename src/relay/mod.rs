@@ -69,10 +69,11 @@ mod delivery;
 mod history;
 mod limits;
 mod lines;
+mod ready;
 mod roster;
 mod send_queue;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::mem;
 use std::net::SocketAddr;
@@ -84,14 +85,16 @@ use slab::Slab;
 use crate::wire::{Dialect, FrameError, time_message};
 use channel::{Channels, Moment};
 use connection::{InputEnd, Outcome, PeerAddr, State, Who};
-use delivery::{Delivery, Part, Trouble};
+use delivery::{Delivered, Delivery, Part, Trouble};
 use lines::Line;
+use ready::ReadyLists;
 use send_queue::{Aside, SendQueue};
 
 pub use close_reason::{CloseReason, ClosedCounters, Counters};
-pub use connection::{Connection, Ready};
+pub use connection::Connection;
 pub use limits::{Limits, LimitsError};
 pub use lines::Wording;
+pub use ready::Ready;
 pub use roster::{Here, Roster};
 
 /// A room of up to this many slots is not worth shrinking.
@@ -143,21 +146,18 @@ pub struct Relay<S> {
     /// The generation of the next connection.
     generation: u32,
     members: usize,
-    /// Who is to be served in the next turn, in the order of becoming ready. A connection is on it
-    /// exactly when its [`Ready`] wants a turn.
-    ready: VecDeque<ConnId>,
+    ready: ReadyLists,
     channels: Channels,
     /// Whether there is more than one dialect to be told apart.
     is_mixed: bool,
-    /// Who had a part in this turn, by slot.
-    parts: Vec<(usize, Part)>,
+    /// Who had a part in this turn.
+    parts: Vec<(ConnId, Part)>,
     /// Whom this turn has marked.
     departures: Vec<Departure>,
-    /// Who is still sent something and then goes, since the last look.
-    leaving: Vec<ConnId>,
-    /// The members that have closed their sending side and have not been written to since, so that
-    /// nothing shows whether they are still there; the longest connected first.
-    silent_half_closed: BTreeSet<ConnId>,
+    /// Who is still sent something and then goes.
+    leaving: BTreeSet<ConnId>,
+    /// Those of them that nobody was told of yet.
+    newly_leaving: Vec<ConnId>,
     /// False once the relay stops: what is said from then on is read and dropped.
     hears: bool,
     counters: Counters,
@@ -185,11 +185,11 @@ impl<S> Relay<S> {
             connections: Slab::new(),
             generation: 0,
             members: 0,
-            ready: VecDeque::new(),
+            ready: ReadyLists::default(),
             parts: Vec::new(),
             departures: Vec::new(),
-            leaving: Vec::new(),
-            silent_half_closed: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            newly_leaving: Vec::new(),
             hears: true,
             counters: Counters::default(),
         }
@@ -315,63 +315,65 @@ impl<S> Relay<S> {
         self.counters.accepted += 1;
         debug!("accepted: {}", PeerAddr::from(peer));
         if is_member {
-            self.join(id, self.channels[dialect].moment());
-            self.list(id);
+            let part = self.first_part(id, self.channels[dialect].moment(), Line::Nothing);
+            self.begin(id, part);
+            self.join(id);
         }
         id
     }
 
-    /// Puts a connection on the ready list, which it is not on, if it wants a turn.
-    fn list(&mut self, id: ConnId) {
-        if self.get(id).is_some_and(|one| one.ready.wants_turn()) {
-            self.ready.push_back(id);
+    /// What is to become of the turn so far for a connection that joined at this moment of it, and is
+    /// to be told this, if it is not to be greeted.
+    fn first_part(&mut self, id: ConnId, moment: Moment, line: Line) -> Part {
+        let connection = &mut self.connections[id.key()];
+        connection.heard_before = moment.heard_before;
+        let greeting = connection.dialect.rules().greeting;
+        // What was said in this turn before it joined is not for it, unless it is history. What it has
+        // said since is its own.
+        let start = moment.history.map_or(0, |_| moment.said);
+        Part {
+            span: start..self.channels[connection.dialect].said.len(),
+            line: greeting.map_or(line, |_| Line::Greeting),
+            history: moment.history,
         }
     }
 
-    /// Has a connection hear what is said from this moment on, and before that its greeting or the
-    /// history.
-    fn join(&mut self, id: ConnId, moment: Moment) {
-        let Some(connection) = get_mut(&mut self.connections, id) else {
-            return;
-        };
+    /// Sees to it that a new member gets its part: at once, if nothing was said in this turn yet.
+    fn begin(&mut self, id: ConnId, part: Part) {
+        let connection = &mut self.connections[id.key()];
         let channel = &mut self.channels[connection.dialect];
-        connection.heard_before = moment.unheard;
-        let line = match connection.dialect.rules().greeting {
-            Some(_) => Line::Greeting,
-            None => Line::Nothing,
-        };
-        let said = channel.said().len();
-        let part = Part {
-            // What was said in this turn before it joined is not for it, unless it is history. What it
-            // has said since is its own.
-            span: moment.history.map_or(0, |_| moment.said)..said,
-            line,
-            history: moment.history,
-        };
-        if said > 0 {
-            self.parts.push((id.key(), part));
+        if !channel.said.is_empty() {
             connection.ready.insert(Ready::WITHHELD);
-        } else if line != Line::Nothing || moment.history.is_some() {
-            // Nothing is in the way of sending it that.
+            self.parts.push((id, part));
+        } else if part.line != Line::Nothing || part.history.is_some() {
             let (backlog, lines) = (&mut channel.backlog, &channel.lines);
             let end = backlog.end();
-            let span = end..end;
-            let start = moment.history.unwrap_or(end);
-            let queue = SendQueue::new(start, [Aside { span, line }], 0, backlog, lines);
+            let aside = Aside {
+                span: end..end,
+                line: part.line,
+            };
+            let start = part.history.unwrap_or(end);
+            let queue = SendQueue::new(start, [aside], 0, backlog, lines);
             connection.queue = Some(Box::new(queue));
-            connection.ready.insert(Ready::WRITABLE);
+            self.ready.set(connection, id, Ready::WRITABLE);
         }
+    }
+
+    /// Counts a new member; one that is only greeted is none.
+    fn join(&mut self, id: ConnId) {
+        let connection = &self.connections[id.key()];
         if connection.leaving().is_some() {
-            self.leaving.push(id);
+            self.leaving.insert(id);
+            self.newly_leaving.push(id);
+        }
+        if connection.dialect.only_greets() {
             return;
         }
-        channel.members += 1;
+        self.channels[connection.dialect].members += 1;
         self.members += 1;
         self.counters.joined += 1;
         self.counters.peak_members = self.counters.peak_members.max(self.members);
-        if let Some(connection) = self.get(id) {
-            info!("joined: {}, {}", connection.who(), self.here());
-        }
+        info!("joined: {}, {}", connection.who(), self.here());
     }
 
     /// Counts newcomers that were turned away before they became connections.
@@ -392,11 +394,7 @@ impl<S> Relay<S> {
         if connection.queue.is_none() {
             ready.remove(Ready::WRITABLE);
         }
-        let listed = connection.ready.wants_turn();
-        connection.ready.insert(ready);
-        if !listed && connection.ready.wants_turn() {
-            self.ready.push_back(id);
-        }
+        self.ready.set(connection, id, ready);
     }
 
     /// Marks a connection that has still not given its name. Says whether that was put off: what it
@@ -433,12 +431,18 @@ impl<S> Relay<S> {
     /// Whether this connection is one that leaves, and has still to be sent something.
     #[must_use]
     pub fn is_leaving(&self, id: ConnId) -> bool {
-        self.get(id).is_some_and(|one| one.leaving().is_some())
+        self.leaving.contains(&id)
+    }
+
+    /// How many there are that leave.
+    #[must_use]
+    pub fn leaving(&self) -> usize {
+        self.leaving.len()
     }
 
     /// Who has begun to leave since the last call, with something still to be sent to them.
     pub fn take_leaving(&mut self) -> Vec<ConnId> {
-        mem::take(&mut self.leaving)
+        mem::take(&mut self.newly_leaving)
     }
 
     /// Tells the time, at the end of this turn, to the members that hear it.
@@ -471,46 +475,56 @@ impl<S: Read + Write> Relay<S> {
     /// Serves whoever is ready: writes what was queued, reads what there is, collects what is said.
     ///
     /// `scratch` is the loop's one read buffer; its length is each connection's read budget for the
-    /// turn. Who has not been served when the turn's budget is used up, and who has more to read or
-    /// write than a turn allows, stays on the ready list.
+    /// turn. Who has not been read when the turn's budget is used up, and who has more to read or
+    /// write than a turn allows, stays on its ready list.
     pub fn serve_ready(&mut self, scratch: &mut [u8]) {
+        for _ in 0..self.ready.to_flush() {
+            if let Some(id) = self.ready.next_to_flush() {
+                self.flush(id);
+            }
+        }
         let budget = self.limits.turn_budget;
         let read_before = self.counters.bytes_in;
-        for _ in 0..self.ready.len() {
+        for _ in 0..self.ready.to_read() {
             let read = self.counters.bytes_in - read_before;
             if self.channels.said_len() >= budget || read >= budget as u64 {
                 return;
             }
-            if let Some(id) = self.ready.pop_front() {
-                self.serve(id, scratch);
+            if let Some(id) = self.ready.next_to_read() {
+                self.receive(id, scratch);
             }
         }
     }
 
-    fn serve(&mut self, id: ConnId, scratch: &mut [u8]) {
+    /// Writes what is queued for one connection.
+    fn flush(&mut self, id: ConnId) {
         let Some(connection) = get_mut(&mut self.connections, id) else {
             return;
         };
-        if matches!(connection.state, State::Closing) {
+        if !connection.is_member() || !connection.ready.any(Ready::WRITABLE) {
             return;
         }
+        let channel = &mut self.channels[connection.dialect];
+        match connection.flush(channel) {
+            Outcome::Done(sent) => {
+                self.counters.bytes_out += sent as u64;
+                if sent > 0 {
+                    channel.silent_half_closed.remove(&id);
+                }
+            }
+            Outcome::Blocked => {}
+            Outcome::Failed(kind) => {
+                connection.break_off(kind, &mut channel.backlog);
+                let to_its_end = Ready::READABLE | Ready::READ_TO_END;
+                return self.ready.set(connection, id, to_its_end);
+            }
+        }
         if connection.ready.any(Ready::WRITABLE) {
-            let channel = &mut self.channels[connection.dialect];
-            match connection.flush(channel) {
-                Outcome::Done(sent) => self.counters.bytes_out += sent as u64,
-                Outcome::Blocked => {}
-                Outcome::Failed(kind) => connection.break_off(kind, &mut channel.backlog),
-            }
-            if let (Some(leave), None) = (connection.leaving(), &connection.queue)
-                && connection.broken.is_none()
-            {
-                return mark(connection, id.key(), leave.into(), &mut self.departures);
-            }
+            self.ready.flush_again(id);
         }
-        if connection.ready.any(Ready::READABLE) {
-            self.receive(id, scratch);
+        if let (Some(leave), None) = (connection.leaving(), &connection.queue) {
+            mark(connection, id.key(), leave.into(), &mut self.departures);
         }
-        self.list(id);
     }
 
     /// Reads one connection's share of the turn and deals with what is in it.
@@ -518,33 +532,44 @@ impl<S: Read + Write> Relay<S> {
         let Some(connection) = get_mut(&mut self.connections, id) else {
             return;
         };
+        if matches!(connection.state, State::Closing) {
+            return;
+        }
         let dialect = connection.dialect;
         let moment = self.channels[dialect].moment();
-        let (was_member, leaving) = (connection.is_member(), connection.leaving());
+        let (was_member, was_leaving) = (connection.is_member(), connection.leaving().is_some());
         let channels = self.hears.then_some(&mut self.channels);
         let input = connection.receive(scratch, &self.limits, channels);
         self.counters.bytes_in += input.bytes;
         self.counters.messages += input.messages;
-
-        let span = moment.said..self.channels[dialect].said().len();
-        if connection.is_member() && !was_member {
-            self.join(id, moment);
-        } else if !span.is_empty() || input.acks > 0 || connection.leaving() != leaving {
-            let part = Part {
-                span,
-                line: Line::acks(input.acks),
-                history: None,
-            };
-            connection.ready.insert(Ready::WITHHELD);
-            self.parts.push((id.key(), part));
+        if connection.ready.any(Ready::READABLE) {
+            self.ready.read_again(id);
         }
-        let Some(connection) = get_mut(&mut self.connections, id) else {
-            return;
-        };
+
+        let is_leaving = connection.leaving().is_some();
+        let line = Line::acks(input.acks);
+        if connection.is_member() && !was_member {
+            let part = self.first_part(id, moment, line);
+            self.begin(id, part);
+            self.join(id);
+        } else {
+            let span = moment.said..self.channels[dialect].said.len();
+            if !span.is_empty() || line != Line::Nothing || is_leaving && !was_leaving {
+                connection.ready.insert(Ready::WITHHELD);
+                let history = None;
+                let part = Part {
+                    span,
+                    line,
+                    history,
+                };
+                self.parts.push((id, part));
+            }
+        }
+        let connection = &mut self.connections[id.key()];
         match input.end {
             InputEnd::Open => {}
             InputEnd::HalfClosed => {
-                self.silent_half_closed.insert(id);
+                self.channels[dialect].silent_half_closed.insert(id);
                 info!("half-closed: {}: gone, or only listening", connection.who());
             }
             InputEnd::Over(reason) => {
@@ -567,7 +592,7 @@ impl<S: Read + Write> Relay<S> {
         // First all who hear everything: as a rule nearly everybody. That is one walk for each dialect
         // in which something was said.
         for (dialect, delivery) in Dialect::ALL.into_iter().zip(&mut deliveries) {
-            if delivery.len() == 0 {
+            if !delivery.is_due() {
                 continue;
             }
             for (key, connection) in &mut self.connections {
@@ -580,48 +605,59 @@ impl<S: Read + Write> Relay<S> {
                 }
             }
             // All of them were written to now: who is gone will answer with a reset.
-            let connections = &self.connections;
-            self.silent_half_closed.retain(|id| {
-                let connection = connections.get(id.key());
-                connection.is_some_and(|one| one.dialect != dialect)
-            });
+            delivery.silent_half_closed.clear();
+        }
+        // Who leaves hears nothing more, but holds on to what is said until it has taken its last.
+        for &id in &self.leaving {
+            if let Some(connection) = get_mut(&mut self.connections, id)
+                && let delivery = &deliveries[connection.dialect.index()]
+                && delivery.is_due()
+                && let Err(trouble) = delivery.check(connection)
+            {
+                troubled.push((id.key(), trouble));
+            }
         }
         // Then those who spoke or joined in this turn, each less its part.
-        let mut parts = mem::take(&mut self.parts);
-        for (key, part) in parts.drain(..) {
-            let Some(connection) = self.connections.get_mut(key) else {
+        for (id, part) in self.parts.drain(..) {
+            let Some(connection) = get_mut(&mut self.connections, id) else {
                 continue;
             };
             connection.ready.remove(Ready::WITHHELD);
-            if !connection.is_member() || connection.broken.is_some() {
+            let delivery = &mut deliveries[connection.dialect.index()];
+            if connection.broken.is_some() {
                 continue;
             }
-            let delivery = &mut deliveries[connection.dialect.index()];
-            let id = ConnId::new(key, connection.generation);
+            if !connection.is_member() {
+                delivery.answer(connection, part.line);
+                continue;
+            }
             if connection.is_half_closed()
                 && part.line == Line::Nothing
                 && part.span.len() == delivery.len()
             {
                 // It was the only one to speak, so nothing is written to it.
-                self.silent_half_closed.insert(id);
+                delivery.silent_half_closed.insert(id);
             }
-            let listed = connection.ready.wants_turn();
-            if let Err(trouble) = delivery.deliver_rest(connection, &part) {
-                troubled.push((key, trouble));
-                continue;
-            }
-            if !listed && connection.ready.wants_turn() {
-                self.ready.push_back(id);
-            }
-            if let Some(leave) = connection.leaving() {
-                if delivery.end_queue(connection) {
-                    self.leaving.push(id);
-                } else {
-                    mark(connection, key, leave.into(), &mut self.departures);
+            let leave = connection.leaving();
+            match delivery.deliver_rest(connection, &part) {
+                Ok(Delivered::ForNow) => {}
+                Ok(Delivered::InPart) => self.ready.set(connection, id, Ready::WRITABLE),
+                // It goes in any case, and is sent what is queued.
+                Err(Trouble::TooSlow { .. }) if leave.is_some() => {}
+                Err(trouble) => {
+                    troubled.push((id.key(), trouble));
+                    continue;
                 }
             }
+            let Some(leave) = leave else {
+                continue;
+            };
+            if !delivery.end_queue(connection) {
+                mark(connection, id.key(), leave.into(), &mut self.departures);
+            } else if self.leaving.insert(id) {
+                self.newly_leaving.push(id);
+            }
         }
-        self.parts = parts;
         self.counters.bytes_out += deliveries.iter().map(|one| one.bytes_out).sum::<u64>();
         for (key, trouble) in troubled {
             let connection = &mut self.connections[key];
@@ -631,13 +667,11 @@ impl<S: Read + Write> Relay<S> {
                     mark(connection, key, reason, &mut self.departures);
                 }
                 Trouble::Broken(kind) => {
-                    let listed = connection.ready.wants_turn();
                     let channel = &mut self.channels[connection.dialect];
                     connection.break_off(kind, &mut channel.backlog);
-                    if !listed {
-                        self.ready
-                            .push_back(ConnId::new(key, connection.generation));
-                    }
+                    let id = ConnId::new(key, connection.generation);
+                    let to_its_end = Ready::READABLE | Ready::READ_TO_END;
+                    self.ready.set(connection, id, to_its_end);
                 }
             }
         }
@@ -658,8 +692,9 @@ impl<S: Read + Write> Relay<S> {
             let mut connection = self.connections.remove(*key);
             let channel = &mut self.channels[connection.dialect];
             connection.abandon_queue(&mut channel.backlog);
-            self.silent_half_closed
-                .remove(&ConnId::new(*key, connection.generation));
+            let id = ConnId::new(*key, connection.generation);
+            channel.silent_half_closed.remove(&id);
+            self.leaving.remove(&id);
             self.counters.closed.count(reason);
             if name.is_some() {
                 channel.members -= 1;
@@ -693,7 +728,10 @@ impl<S: Read + Write> Relay<S> {
     /// room those who left that way would keep their places for minutes, so they are the ones to go
     /// when places are short. A listener that was written to is safe.
     pub fn evict_half_closed(&mut self, scratch: &mut [u8]) -> bool {
-        let Some(id) = self.silent_half_closed.pop_first() else {
+        let channels = self.channels.each_mut().iter_mut();
+        let silent = channels.map(|channel| &mut channel.silent_half_closed);
+        let longest = silent.min_by_key(|silent| (silent.is_empty(), silent.first().copied()));
+        let Some(id) = longest.and_then(BTreeSet::pop_first) else {
             return false;
         };
         if let Some(connection) = get_mut(&mut self.connections, id) {

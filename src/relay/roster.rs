@@ -63,6 +63,14 @@ impl<S> Relay<S> {
         }
     }
 
+    /// How many connections have still to give their name.
+    #[must_use]
+    pub fn unnamed(&self) -> usize {
+        let unnamed = |state: &State| matches!(state, State::AwaitingName);
+        let connections = self.connections.iter();
+        connections.filter(|(_, one)| unnamed(&one.state)).count()
+    }
+
     /// Who is here at this time.
     #[must_use]
     pub const fn roster(&self, now: Instant) -> Roster<'_, S> {
@@ -106,6 +114,9 @@ impl<S: Read + Write> Roster<'_, S> {
         let State::Registered { name, said, .. } = &connection.state else {
             return None;
         };
+        if connection.dialect.only_greets() {
+            return None;
+        }
         let rules = connection.dialect.rules();
         let age = self.now.saturating_duration_since(self.relay.started);
         let age = age

@@ -44,7 +44,7 @@ pub(super) struct Aside {
 
 impl SendQueue {
     /// A queue of everything in `backlog` from `start` on but the asides, less its first `sent` bytes,
-    /// which the socket took already. There must be something left.
+    /// which the socket took already.
     pub(super) fn new(
         start: u64,
         asides: impl IntoIterator<Item = Aside>,
@@ -79,10 +79,12 @@ impl SendQueue {
         self.end(backlog) - self.cursor + self.told - self.begun
     }
 
-    /// What it holds on to, in bytes: what it is [`behind`](Self::behind), and its own memory. Messages
-    /// may be as short as nothing, so remembering where they were may take more than they do.
+    /// What it holds on to, in bytes: the stream from its cursor on, whether all of that is for it or
+    /// not, what it is told besides, and its own memory. Messages may be as short as nothing, so to
+    /// remember where they were may take more than they do.
     pub(super) fn cost(&self, backlog: &Backlog) -> u64 {
-        self.behind(backlog) + (self.asides.len() * size_of::<Aside>()) as u64
+        let own = (self.asides.len() * size_of::<Aside>()) as u64;
+        backlog.end() - self.cursor + self.told - self.begun + own
     }
 
     /// Ends the queue where the stream ends now: nothing more is for this member.
@@ -328,6 +330,9 @@ mod tests {
             queue.end_here(&backlog);
             backlog.append(b"ghi");
             assert_eq!(queue.pending_bytes(&backlog), 9);
+            // Three of its own, three after its end and one aside, less what is left out.
+            let own = size_of::<Aside>() as u64;
+            assert_eq!(queue.cost(&backlog), 12 + 3 + own);
             assert_eq!(drain(queue, &mut backlog, step), b"abcACKdef");
             assert_eq!((backlog.len(), backlog.readers()), (0, 0));
         }

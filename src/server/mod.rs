@@ -230,8 +230,8 @@ impl Server {
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
-    /// request to stop at once, SIGUSR1 as a request to log who is here, and SIGHUP as nothing. The handlers are the process's, so this is
-    /// for a program whose only server this is.
+    /// request to stop at once, SIGUSR1 as a request to log who is here, and SIGHUP as nothing. The
+    /// handlers are the process's, so this is for a program whose only server this is.
     ///
     /// # Errors
     ///
@@ -391,10 +391,10 @@ impl Server {
     /// Logs who is here.
     fn log_roster(&self, now: Instant) {
         let relay = &self.relay;
-        let unnamed = relay.len() - relay.members();
         info!(
-            "SIGUSR1: {}, {unnamed} without a name; {} behind, {} bytes held",
+            "SIGUSR1: {}, {} without a name; {} behind, {} bytes held",
             relay.here(),
+            relay.unnamed(),
             relay.behind(),
             relay.backlog_bytes(),
         );
@@ -516,8 +516,8 @@ impl Server {
         }
         self.watch_leaving(now);
         let relay = &self.relay;
-        let unnamed = relay.len() - relay.members();
-        self.timers.sweep(unnamed, |timer| match timer {
+        let watched = relay.len() - relay.members() + relay.leaving();
+        self.timers.sweep(watched, |timer| match timer {
             Timer::Handshake(id) => relay.awaits_name(id),
             Timer::Leaving(id, _) => relay.is_leaving(id),
             Timer::TellTime | Timer::AcceptAgain | Timer::DrainOver => true,
