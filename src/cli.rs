@@ -165,7 +165,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) queue_limit: usize,
 
-    /// How long a member that took its leave may read nothing
+    /// How long a member that is leaving may go without reading
     ///
     /// Clients of `chat64` and `ack64` leave with a message that says so: see --farewell. They are
     /// sent what is queued for them, and then closed; or when they have read nothing of it for so
@@ -180,10 +180,10 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) farewell_timeout: Duration,
 
-    /// How many of the last messages newcomers are told
+    /// How many of the last messages newcomers get
     ///
-    /// Right after they have joined, before anything new. The tutorials' clients cannot tell old
-    /// messages from new ones, so none is the default.
+    /// Right after they have joined, before anything new. Nothing in the protocols tells old messages
+    /// from new ones, so none is the default.
     #[arg(
         long,
         env = "CHATLOOP_HISTORY",
@@ -194,7 +194,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) history: usize,
 
-    /// Most memory for these messages
+    /// Most memory for the history
     ///
     /// The oldest messages go when there are more. `chat10` and `chat64` have half of it each if there
     /// are listeners for both. --queue-limit must have room for it and one message more.
@@ -218,7 +218,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) greeting: Option<String>,
 
-    /// The same from a file, byte for byte
+    /// A greeting from a file, byte for byte
     ///
     /// For the tutorials that send a pickled object: write it to a file, and set --every off.
     #[arg(
@@ -242,13 +242,15 @@ pub(crate) struct ServeArgs {
 
     /// How `chat64` and `ack64` answer a message [default: as in the tutorials]
     ///
-    /// For clients that expect other words; an empty text for no answer.
+    /// `Message was Sent!` and `Msg received`. For clients that expect other words; an empty text for no
+    /// answer. It goes for both dialects.
     #[arg(long, env = "CHATLOOP_ACK", value_name = "TEXT", hide_env = true)]
     pub(crate) ack: Option<String>,
 
     /// The message with which `chat64` and `ack64` clients leave [default: as in the tutorials]
     ///
-    /// `Client Disconnected` in `chat64`, where the others hear it; `!DISCONNECT` in `ack64`.
+    /// `Client Disconnected` in `chat64`, where the others hear it; `!DISCONNECT` in `ack64`. For clients
+    /// that have another word; an empty text for none. It goes for both dialects.
     #[arg(long, env = "CHATLOOP_FAREWELL", value_name = "TEXT", hide_env = true)]
     pub(crate) farewell: Option<String>,
 
@@ -394,6 +396,7 @@ pub(crate) struct JoinArgs {
 pub(crate) struct OrOff(pub(crate) Option<Duration>);
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    let text = text.trim();
     let (dialect, addr) = match text.split_once("://") {
         Some((name, addr)) => {
             let dialect = name.parse::<Dialect>().map_err(|error| error.to_string())?;
@@ -402,12 +405,22 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         None => (Dialect::Chat10, text),
     };
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
+    if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
+        let port = port.parse::<u16>();
+        port.map_err(|_| "a port is a number up to 65535".to_owned())?;
+    }
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err(
             "not ADDR:PORT; write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for \
              everybody"
                 .to_owned(),
         );
+    }
+    if let Some((name, rest)) = addr.split_once(':')
+        && name.parse::<Dialect>().is_ok()
+    {
+        let rest = rest.trim_start_matches('/');
+        return Err(format!("write {name}://{rest}"));
     }
     if host.contains(':') && !host.starts_with('[') {
         return Err("an IPv6 address needs brackets, as in [::1]:1234".to_owned());
@@ -426,7 +439,7 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
 
 fn parse_number(text: &str) -> Result<usize, String> {
     text.parse()
-        .map_err(|_| "not a number; write one from 0 up".to_owned())
+        .map_err(|_| format!("not a number from 0 to {}", usize::MAX))
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {
@@ -501,6 +514,7 @@ mod tests {
             ("chat10://0.0.0.0:0", "0.0.0.0:0"),
             ("[::1]:99", "[::1]:99"),
             ("localhost:1234", "127.0.0.1:1234"),
+            (" CHAT10://[::1]:99 ", "[::1]:99"),
         ] {
             let endpoint = parse_endpoint(text).unwrap();
             assert_eq!(endpoint.dialect, Dialect::Chat10);
@@ -514,7 +528,9 @@ mod tests {
             ("1234", "0.0.0.0:1234"),
             ("127.0.0.1", "127.0.0.1:1234"),
             ("127.0.0.1:", "127.0.0.1:1234"),
-            ("127.0.0.1:99999", "127.0.0.1:1234"),
+            ("127.0.0.1:99999", "a port is a number up to 65535"),
+            ("chat64:127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
+            ("chat64:/127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
             (":1234", "0.0.0.0:1234"),
             ("chat10://", "127.0.0.1:1234"),
             ("", "127.0.0.1:1234"),

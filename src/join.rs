@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use chatloop::client::display::{Clock, Format, Look, Palette};
 use chatloop::client::{Client, ClientError, Config, Ending, Streams, User};
 use chatloop::text::Quoted;
+use chatloop::wire::Dialect;
 use jiff::tz::TimeZone;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use signal_hook::low_level::emulate_default_handler;
@@ -139,6 +140,11 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
 fn resolve(server: &str) -> Result<Vec<SocketAddr>, JoinError> {
     let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
     let addr = server.strip_prefix("chat10://").unwrap_or(server);
+    if let Some((dialect, _)) = addr.split_once("://")
+        && dialect.parse::<Dialect>().is_ok()
+    {
+        return wrong("this client speaks chat10 only");
+    }
     let (host, port) = match addr.rsplit_once(':') {
         Some((left, _)) if left.contains(':') && !left.starts_with('[') => {
             return wrong("an IPv6 address needs brackets");
@@ -328,6 +334,7 @@ mod tests {
             ("127.0.0.1:", "a port is a number up to 65535"),
             ("127.0.0.1:99999", "a port is a number up to 65535"),
             ("::1:1234", "an IPv6 address needs brackets"),
+            ("chat64://127.0.0.1:5050", "this client speaks chat10 only"),
         ] {
             let error = resolve(server).unwrap_err();
             assert_eq!(error.exit_code(), 2);

@@ -25,8 +25,8 @@ pub(crate) enum ServeError {
         room: usize,
         limit: u64,
     },
-    /// An address was given twice.
-    Twice(SocketAddr),
+    /// An address was given twice, or one that another takes in.
+    Collision(SocketAddr, SocketAddr),
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
     /// The greeting is too long for the queue, in which the time is to come after it.
@@ -43,7 +43,7 @@ impl ServeError {
         match self {
             Self::Start(StartError::Limits(_))
             | Self::TooManyClients { .. }
-            | Self::Twice(_)
+            | Self::Collision(..)
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..)) => 3,
@@ -61,7 +61,13 @@ impl fmt::Display for ServeError {
                 "--max-clients {asked}: the open-file limit of {limit} leaves room for {room}; raise \
                  it (ulimit -Hn, or LimitNOFILE= in a systemd unit) or ask for fewer"
             ),
-            Self::Twice(addr) => write!(f, "--listen {addr} is given twice"),
+            Self::Collision(one, other) if one == other => {
+                write!(f, "--listen {one} is given twice")
+            }
+            Self::Collision(one, other) => write!(
+                f,
+                "--listen {one} and {other} collide; choose another port for one of them"
+            ),
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
             }
@@ -101,7 +107,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     );
     for (endpoint, addr) in config.listen.iter().zip(&addrs) {
         if addr.ip().is_unspecified() {
-            let ips = own_addresses(endpoint.takes_ipv4(&config.listen), addr.is_ipv6());
+            let mut ips = own_addresses(endpoint.takes_ipv4(&config.listen), addr.is_ipv6());
+            if endpoint.dialect != Dialect::Chat10 && ips.iter().any(IpAddr::is_ipv4) {
+                // The tutorials' clients know no other.
+                ips.retain(IpAddr::is_ipv4);
+            }
             info!("{}", FromOutside(endpoint.dialect, &ips, addr.port()));
         }
     }
@@ -113,12 +123,12 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
 
 /// What the flags ask for, under this limit of open descriptors.
 fn config(args: &ServeArgs, limit: u64) -> Result<Config, ServeError> {
-    let addrs = args.listen.iter().map(|endpoint| endpoint.addr);
-    if let Some(addr) = addrs
-        .clone()
-        .find(|one| one.port() != 0 && addrs.clone().filter(|other| other == one).count() > 1)
-    {
-        return Err(ServeError::Twice(addr));
+    for (index, one) in args.listen.iter().enumerate() {
+        for other in &args.listen[..index] {
+            if collide(one.addr, other.addr) {
+                return Err(ServeError::Collision(other.addr, one.addr));
+            }
+        }
     }
     Ok(Config {
         limits: Limits {
@@ -138,6 +148,16 @@ fn config(args: &ServeArgs, limit: u64) -> Result<Config, ServeError> {
         drain: args.drain,
         listen: args.listen.clone(),
     })
+}
+
+/// Whether two addresses cannot both be listened on. The wildcards of IPv4 and IPv6 can: see
+/// [`Endpoint::takes_ipv4`].
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port()
+        && one.port() != 0
+        && a.is_ipv4() == b.is_ipv4()
+        && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 /// The relay's own words, where the flags have others than the tutorials.
@@ -306,6 +326,22 @@ mod tests {
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen[0].addr, "127.0.0.1:1234".parse().unwrap());
+    }
+
+    #[test]
+    fn addresses_that_collide_are_refused() {
+        for (one, other, collides) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("[::]:1", "[::1]:1", true),
+            ("[::]:1", "0.0.0.0:1", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let config = config_of(&["-l", one, "-l", other], 1000);
+            assert_eq!(config.is_err(), collides, "{one} {other}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 
-use crate::wire::FrameError;
+use crate::wire::{Dialect, FrameError, header};
 
 /// Why a connection ended. Each end has one reason, one log line and one counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,26 @@ impl fmt::Display for CloseReason {
             Self::Shutdown => f.write_str("the relay stops"),
         }
     }
+}
+
+/// What may have sent something that is no header, for somebody who wonders why a client was closed.
+pub(super) fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'static str> {
+    let spaces = |bytes: &[u8]| bytes.iter().take_while(|&&byte| byte == b' ').count();
+    let width = dialect.rules().header_width?;
+    if [&b"GET "[..], b"POST ", b"HEAD "]
+        .iter()
+        .any(|method| header.starts_with(method))
+    {
+        return Some("an HTTP request?");
+    }
+    // What follows the first ten bytes of a 64-byte header is spaces, which here begin the name.
+    if width == header::WIDTH && (spaces(header) == width || spaces(name) >= header::WIDTH) {
+        return Some("a client with 64-byte headers? its listener is chat64:// or ack64://");
+    }
+    if width == header::WIDE && header::parse(&header[..header::WIDTH]).is_some() {
+        return Some("a client with ten-byte headers? its listener is chat10://");
+    }
+    None
 }
 
 /// What a relay has seen since it started.
@@ -181,5 +201,41 @@ impl fmt::Display for Counters {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likely_sender_of_what_is_no_header_is_told() {
+        let wide = format!("{:<64}{}", 100, "z".repeat(100)).into_bytes();
+        let narrow = b"3         bob5         hello5         hello5         hello5         ";
+        for (dialect, name, header, says) in [
+            (
+                Dialect::Chat10,
+                &b"          "[..],
+                &b"          "[..],
+                "64-byte",
+            ),
+            (Dialect::Chat10, &wide[10..110], b"zzzzzzzzzz", "64-byte"),
+            (Dialect::Chat64, b"127.0.0.1:1", &narrow[..64], "ten-byte"),
+            (Dialect::Chat10, b"", b"GET / HTTP", "HTTP"),
+            (
+                Dialect::Ack64,
+                b"",
+                &b"POST / HTTP/1.1".repeat(5)[..64],
+                "HTTP",
+            ),
+        ] {
+            let sender = likely_sender(dialect, name, header).unwrap();
+            assert!(sender.contains(says), "{sender}");
+        }
+        assert_eq!(
+            likely_sender(Dialect::Chat10, b"alice", b"hello ther"),
+            None
+        );
+        assert_eq!(likely_sender(Dialect::Chat64, b"", &[b'x'; 64]), None);
     }
 }

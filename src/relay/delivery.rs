@@ -228,6 +228,9 @@ impl<'a> Delivery<'a> {
     }
 
     /// Leaves what was said to a queue that is already there: it must not overtake what is in it.
+    ///
+    /// Not inlined, since the walk over the many who keep up is faster without this code in it.
+    #[inline(never)]
     fn queue(&self, queue: &mut SendQueue, part: &Part) -> Result<(), Trouble> {
         if let Some(aside) = self.aside(part) {
             queue.put(aside, self.lines);

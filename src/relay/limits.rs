@@ -196,8 +196,8 @@ impl fmt::Display for LimitsError {
                 room,
             } => write!(
                 f,
-                "--history-bytes of {history_bytes} bytes do not fit the queue of a newcomer: lower \
-                 them to {room}, or raise --queue-limit"
+                "--history-bytes of {history_bytes} (1MiB if not given) do not fit the queue of a \
+                 newcomer: lower them to {room}, or raise --queue-limit"
             ),
             Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
         }

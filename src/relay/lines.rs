@@ -11,9 +11,10 @@ const MOST_ACKS: usize = 256;
 pub struct Wording {
     /// What newcomers are told, in the dialects that greet them. Any bytes.
     pub greeting: Option<Vec<u8>>,
-    /// What the sender of a message is answered, in the dialects that do.
+    /// What the sender of a message is answered, in the dialects that do. An empty answer is none.
     pub ack: Option<Vec<u8>>,
-    /// The message with which a member takes its leave, in the dialects that have one.
+    /// The message with which a member takes its leave, in the dialects that have one. An empty one is
+    /// none.
     pub farewell: Option<Vec<u8>>,
 }
 
@@ -76,6 +77,8 @@ impl Lines {
         let ack = rules.ack.map(|text| or(&wording.ack, text));
         let ack = ack.unwrap_or_default();
         let farewell = rules.farewell.map(|rule| or(&wording.farewell, rule.word));
+        // Somebody who says nothing has not said goodbye.
+        let farewell = farewell.filter(|word| !word.is_empty());
         Self {
             greeting: greeting.into(),
             acks: ack
@@ -175,9 +178,11 @@ mod tests {
         assert!(lines.is_farewell(b"bye") && !lines.is_farewell(b"!DISCONNECT"));
         let silent = Wording {
             ack: Some(Vec::new()),
+            farewell: Some(Vec::new()),
             ..Wording::default()
         };
         let lines = Lines::new(Dialect::Ack64, &silent);
         assert_eq!(lines.bytes_at(Line::Acks(7), 0), b"");
+        assert!(!lines.is_farewell(b"") && !lines.is_farewell(b"!DISCONNECT"));
     }
 }

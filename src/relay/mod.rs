@@ -82,8 +82,9 @@ use std::time::{Instant, SystemTime};
 use log::{Level, debug, info, log};
 use slab::Slab;
 
-use crate::wire::{Dialect, FrameError, time_message};
+use crate::wire::{Dialect, FrameError, header, time_message};
 use channel::{Channels, Moment};
+use close_reason::likely_sender;
 use connection::{InputEnd, Outcome, PeerAddr, State, Who};
 use delivery::{Delivered, Delivery, Part, Trouble};
 use lines::Line;
@@ -768,8 +769,12 @@ impl<S: Read + Write> Relay<S> {
             CloseReason::FarewellTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::Unheard { .. } => (Level::Info, "--max-message"),
             CloseReason::Evicted => (Level::Info, "--max-clients"),
-            CloseReason::Protocol(FrameError::BadHeader(_)) => {
-                return info!("closed: {who}: {reason}, {here}");
+            CloseReason::Protocol(FrameError::BadHeader(header)) => {
+                let name = who.name.map_or(&[][..], |frame| &frame[header::WIDTH..]);
+                return match likely_sender(who.dialect, name, header) {
+                    Some(sender) => info!("closed: {who}: {reason} ({sender}), {here}"),
+                    None => info!("closed: {who}: {reason}, {here}"),
+                };
             }
             CloseReason::Shutdown => return debug!("closed: {who}: {reason}"),
             CloseReason::Greeted => return info!("greeted: {who}"),

@@ -221,7 +221,7 @@ impl FromStr for Dialect {
     fn from_str(name: &str) -> Result<Self, UnknownDialect> {
         Self::ALL
             .into_iter()
-            .find(|dialect| dialect.rules().name == name)
+            .find(|dialect| dialect.rules().name.eq_ignore_ascii_case(name))
             .ok_or(UnknownDialect)
     }
 }
@@ -250,7 +250,9 @@ mod tests {
     #[test]
     fn every_dialect_is_found_by_its_name_and_its_index() {
         for (index, dialect) in Dialect::ALL.into_iter().enumerate() {
-            assert_eq!(dialect.rules().name.parse(), Ok(dialect));
+            let name = dialect.rules().name;
+            assert_eq!(name.parse(), Ok(dialect));
+            assert_eq!(name.to_uppercase().parse(), Ok(dialect));
             assert_eq!(dialect.index(), index);
         }
     }
