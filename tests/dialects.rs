@@ -344,13 +344,30 @@ fn a_farewell_is_answered_though_the_queue_is_full() {
 fn who_is_closed_for_nonsense_is_answered_for_what_came_before() {
     let mut room = room();
     let (sender, listener) = (room.connect_to(Ack64), room.join("listener"));
+    let before = room.relay.counters().bytes_out;
     say_bytes(
         &mut room,
         &sender,
         [wide_frame("one"), b"?".repeat(64)].concat(),
     );
-    assert_bytes(&listener.stream.heard(), &heard("192.0.2.1:4001", "one"));
+    let relayed = heard("192.0.2.1:4001", "one");
+    assert_bytes(&listener.stream.heard(), &relayed);
     assert_bytes(&sender.stream.heard(), RECEIVED);
+    assert!(sender.stream.is_closed());
+    let written = room.relay.counters().bytes_out - before;
+    assert_eq!(written, (relayed.len() + RECEIVED.len()) as u64);
+
+    // But not before what is queued for it.
+    let sender = room.connect_to(Chat64);
+    sender.stream.takes(0);
+    room.say(&listener, "queued");
+    sender.stream.takes(usize::MAX);
+    say_bytes(
+        &mut room,
+        &sender,
+        [wide_frame("one"), b"?".repeat(64)].concat(),
+    );
+    assert_bytes(&sender.stream.heard(), b"");
     assert!(sender.stream.is_closed());
 }
 
@@ -730,11 +747,14 @@ fn without_history_nothing_is_kept() {
 #[test]
 fn the_roster_tells_who_is_here() {
     let mut room = room_with_history(10);
+    assert_eq!(room.relay.here().to_string(), "0 here");
+    assert_eq!(room.relay.unnamed(), 0);
     let alice = room.join("al\tice");
     room.now += Duration::from_secs(3700);
     let (chat64, _) = (room.connect_to(Chat64), room.connect_to(Ack64));
     let _unnamed = room.connect();
     let _audience = room.connect_to(Greet10);
+    assert_eq!(room.relay.unnamed(), 1);
     room.turns();
     chat64.stream.takes(2);
     room.say(&alice, "one");

@@ -653,6 +653,27 @@ fn who_is_marked_twice_in_a_turn_is_closed_once_for_the_first_reason() {
 }
 
 #[test]
+fn a_turn_ends_when_enough_was_said_however_little_was_read_for_it() {
+    let mut room = Room::new(Limits {
+        turn_budget: 1000,
+        ..Limits::default()
+    });
+    let listener = room.join("listener");
+    let talkers: Vec<_> = (0..10).map(|_| room.join("n".repeat(200))).collect();
+    for talker in &talkers {
+        // Ten bytes that become 220.
+        talker.stream.says(frame("").repeat(3));
+        room.readable(talker);
+    }
+    listener.stream.write_calls();
+    room.turns();
+    let heard = listener.stream.heard();
+    assert_eq!(heard.len(), 10 * 3 * 220);
+    // Two of them say 1320 bytes.
+    assert_eq!(listener.stream.write_calls(), 5);
+}
+
+#[test]
 fn only_who_has_given_no_name_can_run_out_of_time() {
     let mut room = room();
     let (named, silent, trickling) = (room.join("named"), room.connect(), room.connect());

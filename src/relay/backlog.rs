@@ -254,7 +254,13 @@ mod tests {
         backlog.keep_from(2 * CHUNK as u64 + 1);
         assert_eq!(backlog.len(), said.len() as u64, "one is still at 5");
         assert_eq!(backlog.awaited(), said.len() as u64);
-        backlog.detach(5);
+        backlog.advance(5, 2 * CHUNK as u64 + 5);
+        assert_eq!(backlog.len(), CHUNK as u64 + 9, "history is what is left");
+        backlog.attach(3 * CHUNK as u64);
+        backlog.detach(2 * CHUNK as u64 + 5);
+        assert_eq!(backlog.len(), CHUNK as u64 + 9);
+        assert_eq!(backlog.awaited(), 9);
+        backlog.detach(3 * CHUNK as u64);
         assert_eq!(backlog.len(), CHUNK as u64 + 9);
         assert_eq!(backlog.awaited(), 0);
         let kept = read_to_end(&backlog, 2 * CHUNK as u64 + 1);

@@ -318,7 +318,7 @@ impl<S> Relay<S> {
         if is_member {
             let part = self.first_part(id, self.channels[dialect].moment(), Line::Nothing);
             self.begin(id, part);
-            self.join(id);
+            self.count_joined(id);
         }
         id
     }
@@ -339,9 +339,13 @@ impl<S> Relay<S> {
         }
     }
 
-    /// Sees to it that a new member gets its part: at once, if nothing was said in this turn yet.
+    /// Sees to it that a newcomer gets its part, at once if nothing was said in this turn yet.
     fn begin(&mut self, id: ConnId, part: Part) {
         let connection = &mut self.connections[id.key()];
+        if connection.leaving().is_some() {
+            self.leaving.insert(id);
+            self.newly_leaving.push(id);
+        }
         let channel = &mut self.channels[connection.dialect];
         if !channel.said.is_empty() {
             connection.ready.insert(Ready::WITHHELD);
@@ -361,12 +365,8 @@ impl<S> Relay<S> {
     }
 
     /// Counts a new member; one that is only greeted is none.
-    fn join(&mut self, id: ConnId) {
+    fn count_joined(&mut self, id: ConnId) {
         let connection = &self.connections[id.key()];
-        if connection.leaving().is_some() {
-            self.leaving.insert(id);
-            self.newly_leaving.push(id);
-        }
         if connection.dialect.only_greets() {
             return;
         }
@@ -548,23 +548,24 @@ impl<S: Read + Write> Relay<S> {
         }
 
         let is_leaving = connection.leaving().is_some();
+        let has_joined = connection.is_member() && !was_member;
         let line = Line::acks(input.acks);
-        if connection.is_member() && !was_member {
-            let part = self.first_part(id, moment, line);
-            self.begin(id, part);
-            self.join(id);
-        } else {
-            let span = moment.said..self.channels[dialect].said.len();
-            if !span.is_empty() || line != Line::Nothing || is_leaving && !was_leaving {
-                connection.ready.insert(Ready::WITHHELD);
-                let history = None;
-                let part = Part {
-                    span,
+        let said = moment.said..self.channels[dialect].said.len();
+        if has_joined || !said.is_empty() || line != Line::Nothing || is_leaving != was_leaving {
+            connection.ready.insert(Ready::WITHHELD);
+            let part = if has_joined {
+                self.first_part(id, moment, line)
+            } else {
+                Part {
+                    span: said,
                     line,
-                    history,
-                };
-                self.parts.push((id, part));
-            }
+                    history: None,
+                }
+            };
+            self.parts.push((id, part));
+        }
+        if has_joined {
+            self.count_joined(id);
         }
         let connection = &mut self.connections[id.key()];
         match input.end {

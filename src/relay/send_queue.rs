@@ -339,6 +339,22 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_costs_what_it_holds_on_to_and_its_own_memory() {
+        let mut backlog = Backlog::default();
+        backlog.append(b"abcOWNdef");
+        let mut queue = SendQueue::new(2, [answered(3..6, 1)], 0, &mut backlog, &lines());
+        let own = size_of::<Aside>() as u64;
+        assert_eq!(queue.cost(&backlog), 7 + 3 + own);
+        assert!(
+            queue.advance(2, &mut backlog, &lines()),
+            "a byte and one of the answer"
+        );
+        assert_eq!(queue.cost(&backlog), 6 + 2 + own);
+        assert!(queue.advance(2, &mut backlog, &lines()));
+        assert_eq!(queue.cost(&backlog), 3);
+    }
+
+    #[test]
     fn a_queue_with_only_its_own_words_left_is_done() {
         let mut backlog = Backlog::default();
         backlog.append(b"abcOWN");

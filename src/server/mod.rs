@@ -19,7 +19,7 @@
 //! all the time, since an idle socket is always writable; so it has to add and take back that
 //! interest, a system call each, whenever a queue begins and ends. An edge says "something changed"
 //! once. The price is the duty to remember: what an edge has told and was not used up is told by
-//! nobody again. Here that memory is a [`Ready`] in each connection and the relay's ready list, and
+//! nobody again. Here that memory is a [`Ready`] in each connection and the relay's ready lists, and
 //! every place that stops before "would block" says why it may.
 //!
 //! **Why accept last.** Slots are used again. A newcomer that is accepted after the turn's closing
