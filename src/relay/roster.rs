@@ -1,7 +1,6 @@
 //! Who is here, for the log.
 
 use std::fmt;
-use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use unicode_width::UnicodeWidthStr;
@@ -88,7 +87,7 @@ impl<S> Relay<S> {
     }
 }
 
-impl<S: Read + Write> Roster<'_, S> {
+impl<S> Roster<'_, S> {
     /// The table's lines: the head, and one for each member.
     ///
     /// Nothing of it is kept but the widths of the columns, however many members there are.

@@ -21,6 +21,8 @@ struct Inner {
     reads: VecDeque<io::Result<Vec<u8>>>,
     /// How many more bytes writes will take before "would block".
     room: usize,
+    /// A write was not taken whole, so there will be an edge when there is room again.
+    is_full: bool,
     /// Writes fail with this.
     write_error: Option<ErrorKind>,
     written: Vec<u8>,
@@ -33,6 +35,7 @@ impl Default for Inner {
         Self {
             reads: VecDeque::new(),
             room: usize::MAX,
+            is_full: false,
             write_error: None,
             written: Vec::new(),
             write_calls: 0,
@@ -72,9 +75,11 @@ impl Script {
         self
     }
 
-    /// From now on takes only this many more bytes.
-    pub fn takes(&self, room: usize) {
-        self.0.borrow_mut().room = room;
+    /// From now on takes only this many more bytes. Says whether a socket would have an edge for that.
+    pub fn takes(&self, room: usize) -> bool {
+        let inner = &mut *self.0.borrow_mut();
+        inner.room = room;
+        room > 0 && std::mem::take(&mut inner.is_full)
     }
 
     /// From now on writes fail.
@@ -146,6 +151,7 @@ impl Write for Script {
             return Err(kind.into());
         }
         if inner.room == 0 {
+            inner.is_full = true;
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut total = 0;
@@ -153,6 +159,7 @@ impl Write for Script {
             let taken = slice.len().min(inner.room);
             inner.written.extend_from_slice(&slice[..taken]);
             inner.room -= taken;
+            inner.is_full |= taken < slice.len();
             total += taken;
         }
         Ok(total)
