@@ -11,7 +11,7 @@
 //! |---|---|
 //! | A newcomer is accepted, even when descriptors run out | `server/listener.rs` |
 //! | Its socket is registered once, for reading and writing | [`server`]: *why edge-triggered* |
-//! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note) |
+//! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note), `relay/ready.rs` |
 //! | It is read into the loop's one scratch buffer, up to its budget | `relay/connection.rs` |
 //! | Frames are taken out of the scratch buffer where they lie | [`wire::Decoder`] |
 //! | What its protocol makes of them is one table | [`wire::Dialect::rules`] |
