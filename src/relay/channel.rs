@@ -104,6 +104,9 @@ impl Channel {
 
     /// Forgets the turn and keeps the memory for the next one, unless it was out of the ordinary.
     pub(super) fn end_turn(&mut self) {
+        if self.said.is_empty() {
+            return;
+        }
         self.said.clear();
         self.said.shrink_to(KEPT_CAPACITY);
         if self.history.is_on() {
