@@ -6,10 +6,10 @@
 //! poll          wait for events, or for the next deadline, or not at all if somebody is still ready
 //! dispatch      note what each event says
 //! serve_ready   write what was queued, read what there is, collect what is said
-//! fan_out       one write of all that was said in this turn to each member
 //! expire        act on the deadlines that have passed
+//! fan_out       one write of all that was said in this turn to each member
 //! close_marked  remove whom the turn has marked
-//! take_signals  stop, if that was asked
+//! take_signals  stop, or log who is here, if that was asked
 //! accept        newcomers, into slots that are free by now
 //! finish_drain  if stopping: is everything delivered?
 //! ```
