@@ -166,6 +166,12 @@ impl Channels {
         }
     }
 
+    /// Whether there is anybody to tell the time to.
+    pub(super) fn has_audience(&self) -> bool {
+        let is_audience = |channel: &Channel| channel.hears == Hears::Time && channel.members > 0;
+        self.0.iter().any(is_audience)
+    }
+
     /// How much was said in this turn, as it goes on the wire, in bytes.
     pub(super) fn said_len(&self) -> usize {
         self.0.iter().map(|channel| channel.said.len()).sum()

@@ -446,6 +446,12 @@ impl<S> Relay<S> {
         mem::take(&mut self.newly_leaving)
     }
 
+    /// Whether there is anybody to tell the time to.
+    #[must_use]
+    pub fn has_audience(&self) -> bool {
+        self.channels.has_audience()
+    }
+
     /// Tells the time, at the end of this turn, to the members that hear it.
     pub fn tell_time(&mut self, time: SystemTime) {
         self.channels.tell_time(&time_message(time));

@@ -43,7 +43,6 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::relay::{ConnId, Limits, LimitsError, Ready, Relay, Wording};
-use crate::wire::{Dialect, Hears};
 use listener::{Accepted, Acceptor, Newcomer};
 use signals::{Request, Signals};
 use timers::{Timer, Timers};
@@ -350,7 +349,7 @@ impl Server {
         let next = self.timers.next(|timer| match timer {
             Timer::Handshake(id) => is_running && relay.awaits_name(id),
             Timer::Leaving(id, _) => relay.is_leaving(id),
-            Timer::TellTime => is_running && has_audience(relay),
+            Timer::TellTime => is_running && relay.has_audience(),
             Timer::AcceptAgain => acceptor.is_waiting(),
             Timer::DrainOver => !is_running,
         })?;
@@ -435,7 +434,7 @@ impl Server {
             return;
         }
         self.time_due = None;
-        if self.phase == Phase::Running && has_audience(&self.relay) {
+        if self.phase == Phase::Running && self.relay.has_audience() {
             self.relay.tell_time(SystemTime::now());
             // In step, unless we are late by more than that.
             let in_step = Some(after(due, every)).filter(|&next| next > now);
@@ -503,13 +502,14 @@ impl Server {
             warn!("refused: {peer}: the system cannot watch one more connection: {error}");
             return self.relay.count_refused(1);
         }
+        let had_audience = self.relay.has_audience();
+        self.relay.insert(stream, peer, dialect, now);
         if let Some(every) = self.every
-            && dialect.rules().hears == Hears::Time
-            && self.relay.members_of(dialect) == 0
+            && !had_audience
+            && self.relay.has_audience()
         {
             self.expect_time(after(now, every));
         }
-        self.relay.insert(stream, peer, dialect, now);
         if self.relay.awaits_name(id) {
             let deadline = after(now, self.relay.limits().handshake_timeout);
             self.timers.set(deadline, Timer::Handshake(id));
@@ -572,13 +572,6 @@ impl Server {
     }
 }
 
-/// Whether there is anybody to tell the time to.
-fn has_audience(relay: &Relay<TcpStream>) -> bool {
-    let hears_time = |dialect: &Dialect| dialect.rules().hears == Hears::Time;
-    let mut audiences = Dialect::ALL.into_iter().filter(hears_time);
-    audiences.any(|dialect| relay.members_of(dialect) > 0)
-}
-
 /// The time that is so much later; if there is no such time, one that is later than anybody waits.
 fn after(now: Instant, duration: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -632,7 +625,7 @@ mod tests {
     #[test]
     fn a_server_without_anybody_to_tell_the_time_waits_for_ever() {
         let endpoint = Endpoint {
-            dialect: Dialect::Greet10,
+            dialect: crate::wire::Dialect::Greet10,
             addr: "127.0.0.1:0".parse().unwrap(),
         };
         let mut server = Server::bind(&Config::new(vec![endpoint])).unwrap();
