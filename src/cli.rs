@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -405,11 +406,13 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         None => (Dialect::Chat10, text),
     };
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
-    if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
-        let port = port.parse::<u16>();
-        port.map_err(|_| "a port is a number up to 65535".to_owned())?;
+    let parsed = port.parse::<u16>();
+    if let Err(error) = &parsed
+        && *error.kind() == IntErrorKind::PosOverflow
+    {
+        return Err("a port is a number up to 65535".to_owned());
     }
-    if host.is_empty() || port.parse::<u16>().is_err() {
+    if host.is_empty() || parsed.is_err() {
         return Err(
             "not ADDR:PORT; write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for \
              everybody"

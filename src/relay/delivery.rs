@@ -58,7 +58,7 @@ pub(super) enum Delivered {
 
 /// Why a member did not get its delivery and has to go.
 pub(super) enum Trouble {
-    /// It is this many bytes behind the room, more than it may be.
+    /// It is this many bytes behind the room, what it has to remember included: more than it may be.
     TooSlow { behind: u64 },
     /// It cannot be written to.
     Broken(ErrorKind),
