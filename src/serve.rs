@@ -107,12 +107,8 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     );
     for (endpoint, addr) in config.listen.iter().zip(&addrs) {
         if addr.ip().is_unspecified() {
-            let mut ips = own_addresses(endpoint.takes_ipv4(&config.listen), addr.is_ipv6());
-            if endpoint.dialect != Dialect::Chat10 && ips.iter().any(IpAddr::is_ipv4) {
-                // The tutorials' clients know no other.
-                ips.retain(IpAddr::is_ipv4);
-            }
-            info!("{}", FromOutside(endpoint.dialect, &ips, addr.port()));
+            let ips = own_addresses(endpoint.takes_ipv4(&config.listen), addr.is_ipv6());
+            info!("{}", from_outside(endpoint.dialect, ips, addr.port()));
         }
     }
     server
@@ -221,32 +217,30 @@ impl fmt::Display for Listening<'_> {
 }
 
 /// What to write on another machine to reach a listener of this dialect at these addresses.
-struct FromOutside<'a>(Dialect, &'a [IpAddr], u16);
-
-impl fmt::Display for FromOutside<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let &Self(dialect, ips, port) = self;
-        let Some((first, others)) = ips.split_first() else {
-            return write!(
-                f,
-                "{dialect}: this machine is on no network, so no other one can reach it"
-            );
-        };
-        write!(f, "{dialect} from other machines: ")?;
-        match dialect {
-            Dialect::Chat10 => write!(f, "chatloop join {}", SocketAddr::new(*first, port))?,
-            _ => write!(f, "connect to {first}, port {port}")?,
-        }
-        let mut sep = " (or ";
-        for ip in others {
-            match dialect {
-                Dialect::Chat10 => write!(f, "{sep}{}", SocketAddr::new(*ip, port))?,
-                _ => write!(f, "{sep}{ip}")?,
-            }
-            sep = ", ";
-        }
-        f.write_str(if others.is_empty() { "" } else { ")" })
+fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
+    if dialect != Dialect::Chat10 && ips.iter().any(IpAddr::is_ipv4) {
+        // The tutorials' clients know no other.
+        ips.retain(IpAddr::is_ipv4);
     }
+    let Some((first, others)) = ips.split_first() else {
+        return format!("{dialect}: this machine is on no network, so no other one can reach it");
+    };
+    let others: Vec<_> = others
+        .iter()
+        .map(|&ip| match dialect {
+            Dialect::Chat10 => SocketAddr::new(ip, port).to_string(),
+            _ => ip.to_string(),
+        })
+        .collect();
+    let others = match &*others {
+        [] => String::new(),
+        others => format!(" (or {})", others.join(", ")),
+    };
+    let first = match dialect {
+        Dialect::Chat10 => format!("chatloop join {}", SocketAddr::new(*first, port)),
+        _ => format!("connect to {first}, port {port}"),
+    };
+    format!("{dialect} from other machines: {first}{others}")
 }
 
 /// The addresses of this machine that other machines can use. None if the system does not tell,
@@ -326,6 +320,39 @@ mod tests {
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen[0].addr, "127.0.0.1:1234".parse().unwrap());
+    }
+
+    #[test]
+    fn what_to_write_elsewhere_fits_the_client() {
+        let says = |dialect, ips: &[&str]| {
+            let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            from_outside(dialect, ips, 99)
+        };
+        for (dialect, ips, expected) in [
+            (
+                Dialect::Chat10,
+                &["192.0.2.1", "198.51.100.1", "2001:db8::1"][..],
+                "chat10 from other machines: chatloop join 192.0.2.1:99 (or 198.51.100.1:99, \
+                 [2001:db8::1]:99)",
+            ),
+            (
+                Dialect::Chat64,
+                &["192.0.2.1", "198.51.100.1", "2001:db8::1"],
+                "chat64 from other machines: connect to 192.0.2.1, port 99 (or 198.51.100.1)",
+            ),
+            (
+                Dialect::Hello,
+                &["2001:db8::1"],
+                "hello from other machines: connect to 2001:db8::1, port 99",
+            ),
+            (
+                Dialect::Ack64,
+                &[],
+                "ack64: this machine is on no network, so no other one can reach it",
+            ),
+        ] {
+            assert_eq!(says(dialect, ips), expected);
+        }
     }
 
     #[test]

@@ -291,6 +291,7 @@ fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
     );
     assert_eq!(room.relay.backlog_bytes(), 0);
     assert_eq!(room.relay.expire_leaving(leaver.id, pending), None);
+    assert_eq!(room.relay.leaving(), 0);
 }
 
 #[test]

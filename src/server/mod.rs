@@ -622,25 +622,72 @@ mod tests {
         assert_eq!(server.timeout(), None, "nothing is due any more");
     }
 
-    #[test]
-    fn a_server_without_anybody_to_tell_the_time_waits_for_ever() {
+    /// A server that greets and tells the time every hour.
+    fn greeter() -> Server {
         let endpoint = Endpoint {
             dialect: crate::wire::Dialect::Greet10,
             addr: "127.0.0.1:0".parse().unwrap(),
         };
-        let mut server = Server::bind(&Config::new(vec![endpoint])).unwrap();
-        assert_eq!(server.timeout(), None);
+        let mut config = Config::new(vec![endpoint]);
+        config.every = Some(Duration::from_secs(3600));
+        Server::bind(&config).unwrap()
+    }
+
+    /// A peer that the server has greeted.
+    fn greeted(server: &mut Server) -> std::net::TcpStream {
         let addr = server.local_addrs().unwrap()[0];
-        let peer = std::net::TcpStream::connect(addr).unwrap();
+        let mut peer = std::net::TcpStream::connect(addr).unwrap();
         while server.relay().members() == 0 || server.relay().has_ready() {
             server.turn(None).unwrap();
         }
+        // So that a failure ends.
+        peer.set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let greeting = b"22        Welcome to the server!";
+        let mut heard = vec![0; greeting.len()];
+        peer.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, greeting);
+        peer
+    }
+
+    #[test]
+    fn a_server_without_anybody_to_tell_the_time_waits_for_ever() {
+        let mut server = greeter();
+        assert_eq!(server.timeout(), None);
+        let peer = greeted(&mut server);
         assert!(server.timeout().is_some(), "the time is due");
+        // With a reset, since a FIN alone leaves open whether it still listens.
+        let peer = socket2::Socket::from(peer);
+        peer.set_linger(Some(Duration::ZERO)).unwrap();
         drop(peer);
         while server.relay().members() > 0 || server.relay().has_ready() {
             server.turn(None).unwrap();
         }
         assert_eq!(server.timeout(), None, "nobody is there to be told");
+    }
+
+    #[test]
+    fn the_time_is_told_in_the_turn_in_which_it_is_due() {
+        let mut server = greeter();
+        let mut peer = greeted(&mut server);
+        server.expect_time(Instant::now());
+        server.turn(None).unwrap();
+        let mut heard = [0; 22];
+        peer.read_exact(&mut heard).unwrap();
+        assert_eq!(heard[10..], *b"The time is ");
+        let next = server.timeout().expect("the time is due again");
+        assert!(next > Duration::from_secs(3000), "in an hour");
+    }
+
+    #[test]
+    fn a_timer_of_an_audience_that_has_left_tells_nobody_the_time() {
+        let mut server = greeter();
+        let _peer = greeted(&mut server);
+        let due = server.time_due;
+        server.timers.set(Instant::now(), Timer::TellTime);
+        server.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(server.time_due, due);
+        assert_eq!(server.relay().counters().bytes_out, 32, "the greeting");
     }
 
     #[test]
