@@ -1,31 +1,13 @@
 //! What it costs to take frames out of a stream: run with `cargo bench --bench decode`.
 
+mod common;
+
 use std::hint::black_box;
 
-use chatloop::wire::{Decoder, encode_frame, header};
+use chatloop::wire::header;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-const MAX: usize = 1024 * 1024;
-
-fn frames(count: usize, len: usize) -> Vec<u8> {
-    let mut stream = Vec::new();
-    for _ in 0..count {
-        encode_frame(&vec![b'x'; len], &mut stream);
-    }
-    stream
-}
-
-/// Decodes a stream that comes in pieces; returns how many payload bytes there were.
-fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> usize {
-    let mut decoder = Decoder::new();
-    let mut total = 0;
-    for mut piece in pieces {
-        while let Ok(Some(payload)) = decoder.decode(&mut piece, header::WIDTH, MAX) {
-            total += black_box(payload).len();
-        }
-    }
-    total
-}
+use common::{decode, frames};
 
 fn headers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("header");

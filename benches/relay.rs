@@ -1,71 +1,15 @@
 //! What a turn costs beside its system calls, and what a member costs in memory: rooms of up to a
-//! million members whose streams are sinks. Run with `cargo bench --bench fan_out`.
+//! million members whose streams are sinks. Run with `cargo bench --bench relay`.
+
+mod common;
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
 
-use chatloop::relay::{ConnId, Limits, Ready, Relay, Wording};
+use chatloop::relay::{Limits, Ready};
 use chatloop::wire::Dialect;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// A stream the size of a socket. The first read is its name, each later one a message of 64 bytes;
-/// a write takes everything.
-struct Sink {
-    reads: u32,
-}
-
-const NAME: &[u8] = b"10        user000000";
-const MESSAGE: &[u8] =
-    b"64        0123456789012345678901234567890123456789012345678901234567890123";
-
-impl Read for Sink {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let says = if self.reads == 0 { NAME } else { MESSAGE };
-        self.reads += 1;
-        buf[..says.len()].copy_from_slice(says);
-        Ok(says.len())
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        Ok(slices.iter().map(|slice| slice.len()).sum())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn turn(relay: &mut Relay<Sink>, scratch: &mut [u8]) {
-    relay.serve_ready(scratch);
-    relay.fan_out();
-    relay.close_marked(scratch);
-}
-
-/// A room of so many members that speak these dialects in turn.
-fn room_of(members: usize, dialects: &[Dialect], scratch: &mut [u8]) -> (Relay<Sink>, Vec<ConnId>) {
-    let now = Instant::now();
-    let mut relay = Relay::new(Limits::default(), dialects, &Wording::default(), now);
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4000));
-    let mut ids = Vec::with_capacity(members);
-    for &dialect in dialects.iter().cycle().take(members) {
-        let id = relay.insert(Sink { reads: 0 }, peer, dialect, now);
-        if relay.awaits_name(id) {
-            relay.note(id, Ready::READABLE);
-        }
-        turn(&mut relay, scratch);
-        ids.push(id);
-    }
-    assert_eq!(relay.members(), members);
-    (relay, ids)
-}
+use common::{Sink, room_of, turn};
 
 /// The resident memory of this process, in bytes, where the system tells it.
 fn resident() -> Option<usize> {
@@ -86,7 +30,7 @@ fn fan_out(criterion: &mut Criterion) {
         .into_iter()
         .map(|(members, dialects)| {
             let before = resident();
-            let (relay, ids) = room_of(members, dialects, &mut scratch);
+            let (relay, ids) = room_of::<Sink>(members, dialects, &mut scratch);
             let name = match dialects.len() {
                 1 => format!("a room of {members}"),
                 dialects => format!("a room of {members} of {dialects} dialects"),
