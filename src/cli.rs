@@ -1,5 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
+mod load;
+
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::IntErrorKind;
@@ -11,6 +13,8 @@ use chatloop::server::Endpoint;
 use chatloop::wire::Dialect;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
+
+pub(crate) use load::{CommonArgs, LoadCommand, TimeArgs, WaitArg};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -35,6 +39,16 @@ pub(crate) enum Command {
         after_long_help = JOIN_EPILOGUE
     )]
     Join(JoinArgs),
+
+    /// Measure a relay, or another server, under load
+    #[command(
+        subcommand,
+        subcommand_value_name = "SCENARIO",
+        subcommand_help_heading = "Scenarios",
+        after_help = "`chatloop load idle` is a first try. `--help` has examples and exit codes.",
+        after_long_help = load::EPILOGUE
+    )]
+    Load(Box<LoadCommand>),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -294,6 +308,10 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) log_level: Option<LevelFilter>,
+
+    /// End when the program does that started this one: for `chatloop load`, however it ends
+    #[arg(long, hide = true)]
+    pub(crate) end_with_parent: bool,
 }
 
 const JOIN_EPILOGUE: &str = "\
@@ -405,6 +423,17 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         }
         None => (Dialect::Chat10, text),
     };
+    if let Some((name, rest)) = addr.split_once(':')
+        && name.parse::<Dialect>().is_ok()
+    {
+        let rest = rest.trim_start_matches('/');
+        return Err(format!("write {name}://{rest}"));
+    }
+    parse_addr(addr).map(|addr| Endpoint { dialect, addr })
+}
+
+/// An address that is one, or that a name has, IPv4 before IPv6.
+fn parse_addr(addr: &str) -> Result<SocketAddr, String> {
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
     let parsed = port.parse::<u16>();
     if let Err(error) = &parsed
@@ -419,12 +448,6 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
                 .to_owned(),
         );
     }
-    if let Some((name, rest)) = addr.split_once(':')
-        && name.parse::<Dialect>().is_ok()
-    {
-        let rest = rest.trim_start_matches('/');
-        return Err(format!("write {name}://{rest}"));
-    }
     if host.contains(':') && !host.starts_with('[') {
         return Err("an IPv6 address needs brackets, as in [::1]:1234".to_owned());
     }
@@ -436,7 +459,7 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         .iter()
         .find(|addr| addr.is_ipv4())
         .or_else(|| resolved.first())
-        .map(|&addr| Endpoint { dialect, addr })
+        .copied()
         .ok_or_else(|| format!("{host} has no address"))
 }
 

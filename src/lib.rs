@@ -32,9 +32,11 @@
 //! - [`server`]: the event loop around it: listeners, timers, signals.
 //! - [`text`]: how strangers' text is shown.
 //! - [`client`]: the terminal client, an event loop of its own over the keyboard and a socket.
+//! - [`load`]: the load generator, an event loop of its own over thousands of sockets.
+//! - [`descriptors`]: how many of them a process may have.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client` knows `wire` and `text`, and nothing of the relay.
+//! knows both; `client` and `load` know `wire`, `text` and `descriptors`, and nothing of the relay.
 //!
 //! # A relay of your own
 //!
@@ -62,4 +64,8 @@ pub mod server;
 
 pub mod text;
 
+pub mod descriptors;
+
 pub mod client;
+
+pub mod load;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod join;
+mod load_command;
 mod serve;
 
 use std::fmt::Display;
@@ -24,6 +25,9 @@ fn main() -> ExitCode {
         }
         Command::Join(args) => {
             join::join(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Load(command) => {
+            load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
     }
 }

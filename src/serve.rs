@@ -7,10 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chatloop::descriptors;
 use chatloop::relay::{Limits, Wording};
-use chatloop::server::{Config, Endpoint, Server, StartError, descriptors};
+use chatloop::server::{Config, Endpoint, Server, StartError};
 use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
+#[cfg(target_os = "linux")]
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::cli::ServeArgs;
 
@@ -89,6 +92,11 @@ impl fmt::Display for ServeError {
 /// Runs a relay until a signal stops it.
 pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     start_log(args.log_level);
+    #[cfg(target_os = "linux")]
+    if args.end_with_parent {
+        set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|error| ServeError::Io("cannot watch the parent", error.into()))?;
+    }
     let limit = descriptors::raise_limit()
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
     let config = config(args, limit)?;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use chatloop::server::descriptors;
+use chatloop::descriptors;
 use common::socket::{TestPeer, TestRelay};
 use common::{frame, heard};
 

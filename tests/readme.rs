@@ -6,7 +6,7 @@ use std::fs;
 
 use common::process::{chatloop, run};
 
-const COMMANDS: [&str; 2] = ["serve", "join"];
+const COMMANDS: [&str; 3] = ["serve", "join", "load"];
 
 fn readme() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()

@@ -26,7 +26,6 @@
 //! cannot meet an event that was meant for its slot's previous owner, and one that outlives the
 //! batch carries a generation that is nobody's ([`ConnId`]).
 
-pub mod descriptors;
 mod listener;
 mod signals;
 mod timers;

@@ -1,0 +1,383 @@
+//! The command line of the load tool: a command for each scenario, with the flags that it has a use
+//! for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chatloop::load::{MIN_SIZE, Protocol, Server, Sources};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{parse_addr, parse_count, parse_duration, parse_positive_duration, parse_size};
+
+pub(super) const EPILOGUE: &str = "\
+Without --target, a relay is started for the measurement and ended with it. It is `chatloop serve` \
+with its defaults; environment variables such as CHATLOOP_QUEUE_LIMIT go for it.
+
+What is measured goes to standard output, as a table that is Markdown as well; everything else goes to \
+standard error. Every byte that a member is sent is checked: what is lost, comes twice, out of its \
+sender's order or is not what was said is counted, and connections that end are, by what ended them.
+
+The server's memory and CPU are read from /proc, if it runs on this machine and may be looked at. Its \
+memory for a member is what it has grown by since before the first, so start it afresh for that.
+
+While it waits for what it said to come back, the load tool polls without sleeping, so that the server \
+does not have the work of waking it; `--wait sleep` is for machines with one core, where it is the \
+default. The delays of `latency` are from the time at which a message was to be sent, so that no stall \
+hides; those of the others are from when it was said, and say little of stalls.
+
+Examples:
+  chatloop load idle                                 what silent members cost
+  chatloop load idle -t 127.0.0.1:1234 --chart memory.svg
+                                                     another server, and how it grows
+  chatloop load fanout --against redis://127.0.0.1:6379
+                                                     beside another server, in turns
+  chatloop load latency --rate 1000 --json result.json
+  chatloop load idle --members 100000 --bind 127.0.0.1-127.0.0.4
+                                                     more members than an address has ports
+
+Exit codes:
+  0  measured, and nothing was lost
+  1  anything not listed here
+  2  usage: a flag that does not exist, or a value that cannot work
+  4  cannot connect: no such host, nobody listens there, no answer
+  5  measured, and something was lost, cut or refused
+  6  the server does not speak the chat protocol";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LoadCommand {
+    /// Many members come, are silent, and hear one message
+    ///
+    /// Tells what a member costs: memory, the CPU to take it in, and what the server does while
+    /// nothing happens; and how long one message takes to reach all of them.
+    Idle(IdleArgs),
+
+    /// One member speaks, all others hear
+    ///
+    /// As fast as the server can, with so many messages under way at a time. Tells how much it can
+    /// deliver, and what CPU a delivery takes.
+    Fanout(FanoutArgs),
+
+    /// Every member speaks, every other hears
+    ///
+    /// As fast as the server can, with so many messages under way at a time.
+    Chat(ChatArgs),
+
+    /// Messages at a fixed rate, and how long they take
+    ///
+    /// Messages are sent by a schedule that waits for nobody, and each delay counts from the time
+    /// that was in the schedule: a stall of the server, or of this tool, is in all the delays that
+    /// it caused.
+    Latency(LatencyArgs),
+
+    /// All members leave and come back at once, over and over
+    ///
+    /// They leave by a reset, as when their network fails. Tells how long it takes until each of them,
+    /// and until all of them hear again.
+    Storm(StormArgs),
+}
+
+/// What every scenario has.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    /// The server to measure [default: a relay that is started for it]
+    ///
+    /// An address such as `127.0.0.1:1234`. Before it may stand what the server speaks: `chat10://`,
+    /// which is the default, `redis://` for Redis publish/subscribe, `mqtt://` for an MQTT broker.
+    #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
+    pub(crate) target: Option<Server>,
+
+    /// Another server to compare it with, in alternating rounds
+    ///
+    /// Figures are medians of the rounds, and the ratio is the target's over this one's. On a machine
+    /// that does other things as well, ratios hold where figures do not.
+    #[arg(long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
+    pub(crate) against: Option<Server>,
+
+    /// With --against: how many rounds each server has
+    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_count)]
+    pub(crate) rounds: usize,
+
+    /// The target's process [default: searched for, if it is on this machine]
+    #[arg(long, value_name = "PID", requires = "target")]
+    pub(crate) pid: Option<u32>,
+
+    /// Source addresses of connections, one or a range
+    ///
+    /// Each has ports for some 28,000 connections to one server: see
+    /// /proc/sys/net/ipv4/ip_local_port_range. On the loopback network all of 127.0.0.0/8 will do.
+    #[arg(long, value_name = "ADDR[-ADDR]", value_parser = clap::value_parser!(Sources))]
+    pub(crate) bind: Option<Sources>,
+
+    /// How long a message is
+    #[arg(long, value_name = "BYTES", default_value = "64B", value_parser = parse_message_size)]
+    pub(crate) size: usize,
+
+    /// Write the results as JSON to this file, or instead of the table if it is `-`
+    ///
+    /// `src/load/report.schema.json` in the program's source describes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Draw the results as an SVG chart
+    ///
+    /// `idle`: memory against members, who come in ten steps for it. `fanout`, `chat`: deliveries a
+    /// second over time. `latency`, `storm`: delays by percentile.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) chart: Option<PathBuf>,
+
+    /// What chance starts from: what is said, and by whom [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// How to wait for the server [default: spin, or sleep if there is one core]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) wait: Option<WaitArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum WaitArg {
+    /// Ask again and again, which takes a core
+    Spin,
+    /// Sleep, which has the server wake us
+    Sleep,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// How many members [default: 10000, or as many as there are descriptors for]
+    #[arg(short, long, value_name = "N", value_parser = parse_members)]
+    pub(crate) members: Option<usize>,
+
+    /// How many connect a second [default: as fast as the server takes them in, if it can be watched]
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub(crate) rate: Option<f64>,
+
+    /// How long they are silent
+    #[arg(
+        short = 'd',
+        long = "for",
+        value_name = "DUR",
+        default_value = "10s",
+        value_parser = parse_positive_duration
+    )]
+    pub(crate) lasts: Duration,
+
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FanoutArgs {
+    /// How many members
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "500",
+        value_parser = parse_members
+    )]
+    pub(crate) members: usize,
+
+    /// How many of them speak
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = parse_count)]
+    pub(crate) senders: usize,
+
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// How many members
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "100",
+        value_parser = parse_members
+    )]
+    pub(crate) members: usize,
+
+    /// How many of them speak [default: all]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    pub(crate) senders: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TalkArgs {
+    /// How many messages are under way at a time
+    ///
+    /// When as many deliveries have come as one message has receivers, the next one is said, or a few
+    /// together if there are to be many. With 1, each is a turn of its own for the server; with many,
+    /// it can do several at a time.
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "64",
+        value_parser = parse_count
+    )]
+    pub(crate) in_flight: usize,
+
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
+
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TimeArgs {
+    /// How long it is measured
+    #[arg(
+        short = 'd',
+        long = "for",
+        value_name = "DUR",
+        default_value = "5s",
+        value_parser = parse_positive_duration
+    )]
+    pub(crate) lasts: Duration,
+
+    /// How long it runs before that
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArgs {
+    /// How many members
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "100",
+        value_parser = parse_members
+    )]
+    pub(crate) members: usize,
+
+    /// How many of them speak [default: all]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    pub(crate) senders: Option<usize>,
+
+    /// How many messages a second, of all of them together
+    #[arg(
+        short,
+        long,
+        value_name = "PER_SECOND",
+        default_value = "100",
+        value_parser = parse_rate
+    )]
+    pub(crate) rate: f64,
+
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
+
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StormArgs {
+    /// How many members
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "1000",
+        value_parser = parse_members
+    )]
+    pub(crate) members: usize,
+
+    /// How long it goes on
+    #[arg(
+        short = 'd',
+        long = "for",
+        value_name = "DUR",
+        default_value = "10s",
+        value_parser = parse_positive_duration
+    )]
+    pub(crate) lasts: Duration,
+
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+fn parse_server(text: &str) -> Result<Server, String> {
+    let text = text.trim();
+    let (protocol, addr) = match text.split_once("://") {
+        Some((name, addr)) => (name.parse()?, addr),
+        None => (Protocol::default(), text),
+    };
+    let addr = parse_addr(addr)?;
+    Ok(Server { protocol, addr })
+}
+
+fn parse_members(text: &str) -> Result<usize, String> {
+    /// As many as their names can count.
+    const MOST: usize = 1_000_000;
+    match parse_count(text)? {
+        1 => Err("at least 2: one speaks and the others hear".to_owned()),
+        MOST.. => Err(format!("fewer than {MOST}")),
+        members => Ok(members),
+    }
+}
+
+fn parse_message_size(text: &str) -> Result<usize, String> {
+    const MOST: usize = 16 * 1024 * 1024;
+    match parse_size(text)? {
+        ..MIN_SIZE => Err(format!(
+            "at least {MIN_SIZE} bytes: each message says who said it, and as which"
+        )),
+        size @ ..=MOST => Ok(size),
+        _ => Err("at most 16MiB".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.001..=10_000_000.0).contains(rate))
+        .ok_or_else(|| "not a rate; write how many a second, as in 0.5 or 1000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_have_an_optional_protocol() {
+        for (text, protocol, addr) in [
+            ("127.0.0.1:1234", Protocol::Chat10, "127.0.0.1:1234"),
+            ("chat10://[::1]:1", Protocol::Chat10, "[::1]:1"),
+            ("redis://127.0.0.1:6379", Protocol::Redis, "127.0.0.1:6379"),
+            ("MQTT://localhost:1883", Protocol::Mqtt, "127.0.0.1:1883"),
+        ] {
+            let server = parse_server(text).unwrap();
+            assert_eq!(server.protocol, protocol);
+            assert_eq!(server.addr, addr.parse().unwrap());
+        }
+        for (text, says) in [
+            ("irc://127.0.0.1:1", "the known ones: chat10, redis, mqtt"),
+            ("127.0.0.1", "127.0.0.1:1234"),
+        ] {
+            let error = parse_server(text).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        assert!(parse_members("1").unwrap_err().contains("at least 2"));
+        assert!(parse_members("1000000").unwrap_err().contains("fewer"));
+        assert!(parse_message_size("15").unwrap_err().contains("16 bytes"));
+        assert!(parse_message_size("17MiB").unwrap_err().contains("16MiB"));
+        assert_eq!(parse_message_size("16"), Ok(16));
+        for text in ["0", "-1", "fast", "nan", "inf", "1e9"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+    }
+}

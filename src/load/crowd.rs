@@ -1,0 +1,673 @@
+//! All the connections to one server, and the loop around them.
+//!
+//! The loop is the relay's in small: every socket is registered once, for both directions and edge
+//! by edge, is read until a read comes back short, and one buffer is enough for all of them.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
+
+use super::Wait;
+use super::delays::Delays;
+use super::ledger::Ledger;
+use super::process::accept_queue;
+use super::protocol::{Incoming, Protocol, Role};
+use super::sources::Sources;
+
+/// How many events one poll fetches.
+const EVENTS: usize = 1024;
+
+/// How much one read takes at most: more than a socket usually has.
+const READ: usize = 256 * 1024;
+
+/// More of something unfinished than this is large.
+const LARGE: usize = 64 * 1024;
+
+/// How often one socket is read before others have their turn.
+const READS: usize = 8;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A loop that does not get to its poll for so long was stopped, or its machine was.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a connection was not made, or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// Nobody listens there.
+    Refused,
+    /// No answer came in time.
+    TimedOut,
+    /// The server closed it.
+    Closed,
+    /// The server reset it.
+    Reset,
+    /// It sent what its protocol does not have.
+    Garbled,
+    /// There is no descriptor left for it on this side.
+    NoDescriptor,
+    /// There is no port left for it on this side.
+    NoPort,
+    /// The source address is not one of this machine's.
+    NoSource,
+    /// Something else; the number of the error, see errno(3).
+    Other(i32),
+}
+
+impl Cause {
+    fn of(error: &io::Error) -> Self {
+        match (error.kind(), error.raw_os_error()) {
+            (ErrorKind::ConnectionRefused, _) => Self::Refused,
+            (ErrorKind::TimedOut, _) => Self::TimedOut,
+            (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Self::Reset,
+            (_, Some(libc::EMFILE | libc::ENFILE)) => Self::NoDescriptor,
+            // What connect(2) says when the ports are used up, and bind(2) of a strange address.
+            (ErrorKind::AddrNotAvailable, _) => Self::NoPort,
+            (_, errno) => Self::Other(errno.unwrap_or(0)),
+        }
+    }
+
+    /// What a count of them is called.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Refused => "refused".to_owned(),
+            Self::TimedOut => "timed_out".to_owned(),
+            Self::Closed => "closed".to_owned(),
+            Self::Reset => "reset".to_owned(),
+            Self::Garbled => "garbled".to_owned(),
+            Self::NoDescriptor => "no_descriptor".to_owned(),
+            Self::NoPort => "no_port".to_owned(),
+            Self::NoSource => "no_source".to_owned(),
+            Self::Other(errno) => format!("errno_{errno}"),
+        }
+    }
+}
+
+/// How often each happened.
+pub(super) type Causes = BTreeMap<Cause, u64>;
+
+/// What there is to connect, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) addr: SocketAddr,
+    pub(super) protocol: Protocol,
+    pub(super) tag: String,
+    pub(super) sources: Option<Sources>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    role: Role,
+    state: State,
+    stream: Option<TcpStream>,
+    /// When it began to connect.
+    began: u64,
+    /// The beginning of something that was not all there.
+    kept: Vec<u8>,
+    /// What the socket has not taken.
+    out: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is no connection.
+    Absent,
+    /// It is being made.
+    Connecting,
+    /// It is there, and the server has not said welcome, as it will.
+    Unwelcomed,
+    /// It is there.
+    Connected,
+    /// It could not be made, or has ended.
+    Ended,
+}
+
+/// The connections to one server.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    site: Site,
+    poll: Poll,
+    events: Events,
+    start: Instant,
+    peers: Vec<Peer>,
+    pub(super) ledger: Ledger,
+    /// How many are being made, and how many are there.
+    connecting: usize,
+    connected: usize,
+    /// How many of those there are who hear.
+    listening: usize,
+    scratch: Vec<u8>,
+    /// Those that have more to read than one turn takes, and whether an end was told of.
+    again: Vec<(usize, bool)>,
+    /// Those that have said something that is not sent.
+    unsent: Vec<usize>,
+    wait: Wait,
+    /// How long this loop has waited, of the time that it ran.
+    waited: Duration,
+    /// When it was last polled, and whether nothing came of that.
+    polled: Instant,
+    was_empty: bool,
+    pauses: Vec<Duration>,
+    /// How long connections took to be made.
+    pub(super) connects: Delays,
+    /// Connections that were not made.
+    pub(super) refusals: Causes,
+    /// Connections that ended without being asked to.
+    pub(super) cuts: Causes,
+    /// When each of those who were not here was first heard of.
+    pub(super) arrivals: Vec<u64>,
+}
+
+impl Crowd {
+    /// For these connections, of which the first are the ledger's hearers, in its order.
+    pub(super) fn new(site: Site, roles: &[Role], ledger: Ledger, wait: Wait) -> io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            site,
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS),
+            start: now,
+            peers: roles
+                .iter()
+                .map(|&role| Peer {
+                    role,
+                    state: State::Absent,
+                    stream: None,
+                    began: 0,
+                    kept: Vec::new(),
+                    out: Vec::new(),
+                })
+                .collect(),
+            ledger,
+            connecting: 0,
+            connected: 0,
+            listening: 0,
+            scratch: vec![0; LARGE + READ],
+            again: Vec::new(),
+            unsent: Vec::new(),
+            wait,
+            waited: Duration::ZERO,
+            polled: now,
+            was_empty: false,
+            pauses: Vec::new(),
+            connects: Delays::new(),
+            refusals: Causes::new(),
+            cuts: Causes::new(),
+            arrivals: Vec::new(),
+        })
+    }
+
+    /// Nanoseconds since this crowd was made: what all its times are in.
+    pub(super) fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// How many connections there are to be, all told.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// How many there are.
+    pub(super) const fn connected(&self) -> usize {
+        self.connected
+    }
+
+    /// How many wait to be taken in by the server, if that can be seen.
+    pub(super) fn queued(&self) -> Option<u64> {
+        accept_queue(self.site.addr)
+    }
+
+    /// How many could not be made because there was no answer.
+    pub(super) fn timed_out(&self) -> u64 {
+        self.refusals.get(&Cause::TimedOut).copied().unwrap_or(0)
+    }
+
+    /// How many are being made.
+    pub(super) const fn connecting(&self) -> usize {
+        self.connecting
+    }
+
+    /// Whether everybody who hears and is there has been heard of.
+    pub(super) const fn all_here(&self) -> bool {
+        self.ledger.here() == self.listening
+    }
+
+    /// Whether this one is there.
+    pub(super) fn is_connected(&self, index: usize) -> bool {
+        self.peers[index].state == State::Connected
+    }
+
+    /// How many there are who are to hear and have not been heard of.
+    pub(super) const fn deaf(&self) -> usize {
+        self.listening - self.ledger.here()
+    }
+
+    /// How many members there are: as many as hear a message, and the one who says it.
+    pub(super) fn members(&self) -> usize {
+        self.listening + usize::from(self.site.protocol.is_broker())
+    }
+
+    /// How many a message goes to.
+    pub(super) const fn receivers(&self) -> usize {
+        // In a chat all but the one who speaks.
+        let own = if self.site.protocol.is_broker() { 0 } else { 1 };
+        self.ledger.here().saturating_sub(own)
+    }
+
+    /// Whether others have been heard of, and this hearer has not.
+    pub(super) fn misses(&self, hearer: usize) -> bool {
+        self.ledger.here() > 0 && !self.ledger.is_here(hearer)
+    }
+
+    /// How long this loop has waited so far.
+    pub(super) const fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The times for which it was stopped, since they were asked for last.
+    pub(super) fn take_pauses(&mut self) -> Vec<Duration> {
+        mem::take(&mut self.pauses)
+    }
+
+    /// Begins to connect one that is not connected.
+    pub(super) fn connect(&mut self, index: usize) {
+        self.peers[index].began = self.now();
+        self.peers[index].kept.clear();
+        self.peers[index].out.clear();
+        match self.open(index) {
+            Ok(stream) => {
+                self.peers[index].stream = Some(stream);
+                self.enter(index, State::Connecting);
+                self.join(index);
+            }
+            Err(cause) => {
+                self.enter(index, State::Ended);
+                *self.refusals.entry(cause).or_default() += 1;
+            }
+        }
+    }
+
+    fn open(&self, index: usize) -> Result<TcpStream, Cause> {
+        let socket = Socket::new(Domain::for_address(self.site.addr), Type::STREAM, None)
+            .map_err(|error| Cause::of(&error))?;
+        socket
+            .set_nonblocking(true)
+            .map_err(|error| Cause::of(&error))?;
+        // Messages are said when they are due. If an option is refused, it works without.
+        let _ = socket.set_tcp_nodelay(true);
+        // So that ports are free again at once, however often this is done: see `leave`.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        if let Some(sources) = &self.site.sources {
+            let source = SocketAddr::from((sources.nth(index), 0));
+            socket
+                .bind(&source.into())
+                .map_err(|error| match error.kind() {
+                    ErrorKind::AddrNotAvailable => Cause::NoSource,
+                    ErrorKind::AddrInUse => Cause::NoPort,
+                    _ => Cause::of(&error),
+                })?;
+        }
+        match socket.connect(&self.site.addr.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(Cause::of(&error)),
+        }
+        let mut stream = TcpStream::from_std(socket.into());
+        // Once and for both: see the server for why.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(index), interest)
+            .map_err(|error| Cause::of(&error))?;
+        Ok(stream)
+    }
+
+    /// Says a newcomer's first words as soon as there is a connection to say them over.
+    fn join(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        let Some(stream) = &peer.stream else {
+            return;
+        };
+        match stream.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return self.end(index, Cause::of(&error)),
+        }
+        match stream.peer_addr() {
+            Ok(peer_addr) => {
+                // If the server's port is one that the system gives to clients, and nobody listens
+                // there, an attempt may by chance be given that very port and connect to itself.
+                if stream.local_addr().is_ok_and(|local| local == peer_addr) {
+                    return self.end(index, Cause::Refused);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotConnected => return,
+            Err(error) => return self.end(index, Cause::of(&error)),
+        }
+        let took = self.now() - self.peers[index].began;
+        self.connects.record(took, 1);
+        let peer = &mut self.peers[index];
+        self.site
+            .protocol
+            .join(peer.role, &self.site.tag, &mut peer.out);
+        let welcomes = self.site.protocol.welcomes();
+        self.enter(
+            index,
+            if welcomes {
+                State::Unwelcomed
+            } else {
+                State::Connected
+            },
+        );
+        self.flush(index);
+    }
+
+    /// Has a speaker say its next message, which was to be sent at `sent`. It leaves with
+    /// [`send`](Self::send).
+    pub(super) fn say(&mut self, speaker: u32, sent: u64) {
+        let index = self.peer_of(speaker);
+        let peer = &mut self.peers[index];
+        if peer.out.is_empty() {
+            self.unsent.push(index);
+        }
+        self.ledger.say(speaker, sent, &mut peer.out);
+    }
+
+    /// Whether a speaker has a connection to speak over.
+    pub(super) fn can_say(&self, speaker: u32) -> bool {
+        self.is_connected(self.peer_of(speaker))
+    }
+
+    /// Counts on all who are there to hear what is said from now on.
+    pub(super) fn expect_all(&mut self) {
+        for index in 0..self.ledger.hearers() {
+            if self.is_connected(index) {
+                self.ledger.expect(index);
+            }
+        }
+    }
+
+    fn peer_of(&self, speaker: u32) -> usize {
+        let before = if self.site.protocol.is_broker() {
+            self.ledger.hearers()
+        } else {
+            0
+        };
+        before + speaker as usize
+    }
+
+    /// Sends what was said, as far as the sockets take it; the rest goes when they take more.
+    pub(super) fn send(&mut self) {
+        let mut unsent = mem::take(&mut self.unsent);
+        for index in unsent.drain(..) {
+            self.flush(index);
+        }
+        self.unsent = unsent;
+    }
+
+    fn flush(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        let Some(stream) = &mut peer.stream else {
+            return;
+        };
+        let mut sent = 0;
+        while sent < peer.out.len() {
+            match stream.write(&peer.out[sent..]) {
+                Ok(written) => sent += written,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // What went wrong shows when it is read, after what has come before it.
+                Err(_) => break,
+            }
+        }
+        peer.out.drain(..sent);
+    }
+
+    /// One turn of the loop: waits for events, at most until `until` if that is given, and acts on
+    /// them. If this crowd is to spin, it only waits in sleep where `sleep` is set.
+    ///
+    /// # Errors
+    ///
+    /// If the poll fails.
+    pub(super) fn turn(&mut self, until: Option<u64>, sleep: bool) -> io::Result<()> {
+        let began = Instant::now();
+        if began.duration_since(self.polled) > PAUSE {
+            self.pauses.push(began.duration_since(self.polled));
+        }
+        let timeout = if self.again.is_empty() && (sleep || self.wait == Wait::Sleep) {
+            let now = began.duration_since(self.start).as_nanos() as u64;
+            let left = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
+            // A poll sleeps by whole milliseconds, and rather too long than too short. Where it is not
+            // all the same, the last part is not slept.
+            left.map(|left| {
+                if sleep {
+                    left
+                } else {
+                    Duration::from_millis(left.as_millis() as u64)
+                }
+            })
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            polled => polled?,
+        }
+        let polled = Instant::now();
+        let slept = polled - began;
+        // A poll that had nothing to say was waiting, even if it was told not to; and after another one
+        // of that kind, so was the rest of this turn.
+        if self.events.is_empty() && self.was_empty {
+            self.waited += polled - self.polled;
+        } else if self.events.is_empty() || timeout != Some(Duration::ZERO) {
+            self.waited += slept;
+        }
+        self.was_empty = self.events.is_empty();
+        self.polled = polled;
+        let overslept = slept.saturating_sub(timeout.unwrap_or(slept));
+        if overslept > PAUSE {
+            self.pauses.push(overslept);
+        }
+        for (index, ends) in mem::take(&mut self.again) {
+            self.receive(index, ends);
+        }
+        let events = mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            self.ready(event);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn ready(&mut self, event: &Event) {
+        let index = event.token().0;
+        if self.peers[index].state == State::Connecting {
+            self.join(index);
+        }
+        if matches!(
+            self.peers[index].state,
+            State::Absent | State::Connecting | State::Ended
+        ) {
+            return;
+        }
+        if event.is_writable() && !self.peers[index].out.is_empty() {
+            self.flush(index);
+        }
+        let ends = event.is_read_closed() || event.is_error();
+        if event.is_readable() || ends {
+            self.receive(index, ends);
+        }
+    }
+
+    /// Reads what there is. A short read was the last of it, unless the event has told of an end that
+    /// no other event will tell of.
+    fn receive(&mut self, index: usize, ends: bool) {
+        for _ in 0..READS {
+            match self.read(index) {
+                Ok(0) => return self.end(index, Cause::Closed),
+                Ok(READ) => {}
+                Ok(_) if ends => {}
+                Ok(_) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // What `hear` says of what cannot be read.
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    return self.end(index, Cause::Garbled);
+                }
+                Err(error) => return self.end(index, Cause::of(&error)),
+            }
+        }
+        self.again.push((index, ends));
+    }
+
+    /// Reads once, up to [`READ`] bytes, and checks them. Returns how many there were.
+    fn read(&mut self, index: usize) -> io::Result<usize> {
+        let peer = &mut self.peers[index];
+        let Some(stream) = &mut peer.stream else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        // What was kept goes before what comes, so that it is one piece again. A large piece stays
+        // where it is, and what comes goes behind it: else it would be copied with every read.
+        let is_large = peer.kept.len() > LARGE;
+        let kept = peer.kept.len();
+        let mut buffer = mem::take(if is_large {
+            &mut peer.kept
+        } else {
+            &mut self.scratch
+        });
+        if is_large {
+            buffer.resize(kept + READ, 0);
+        } else {
+            buffer[..kept].copy_from_slice(&peer.kept);
+        }
+        let read = stream.read(&mut buffer[kept..kept + READ]);
+        let end = kept + *read.as_ref().unwrap_or(&0);
+        let taken = if end > kept {
+            self.hear(index, &buffer[..end])
+        } else {
+            Some(0)
+        };
+        let peer = &mut self.peers[index];
+        if is_large {
+            buffer.truncate(end);
+            buffer.drain(..taken.unwrap_or(0));
+            peer.kept = buffer;
+        } else {
+            peer.kept.clear();
+            peer.kept
+                .extend_from_slice(&buffer[taken.unwrap_or(0)..end]);
+            self.scratch = buffer;
+        }
+        if taken.is_none() {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        read
+    }
+
+    /// Checks what has come. Returns how much of it was taken, or `None` if it cannot be read.
+    fn hear(&mut self, index: usize, input: &[u8]) -> Option<usize> {
+        let now = self.now();
+        let (taken, welcomed) = if index < self.ledger.hearers() {
+            let was_here = self.ledger.is_here(index);
+            let heard = self.ledger.hear(index, input, now).ok()?;
+            if !was_here && self.ledger.is_here(index) {
+                self.arrivals.push(now);
+            }
+            heard
+        } else {
+            answers(self.site.protocol, input)?
+        };
+        if welcomed && self.peers[index].state == State::Unwelcomed {
+            self.enter(index, State::Connected);
+        }
+        Some(taken)
+    }
+
+    /// A connection was not made, or has ended.
+    fn end(&mut self, index: usize, cause: Cause) {
+        self.peers[index].stream = None;
+        match self.enter(index, State::Ended) {
+            State::Connecting | State::Unwelcomed => {
+                *self.refusals.entry(cause).or_default() += 1;
+            }
+            State::Connected => *self.cuts.entry(cause).or_default() += 1,
+            State::Absent | State::Ended => {}
+        }
+        if index < self.ledger.hearers() {
+            self.ledger.leave(index, true);
+        }
+    }
+
+    /// Takes note of what has become of a connection. Returns what it was before.
+    fn enter(&mut self, index: usize, state: State) -> State {
+        let before = mem::replace(&mut self.peers[index].state, state);
+        let hears = usize::from(index < self.ledger.hearers());
+        match before {
+            State::Connecting | State::Unwelcomed => self.connecting -= 1,
+            State::Connected => {
+                self.connected -= 1;
+                self.listening -= hears;
+            }
+            State::Absent | State::Ended => {}
+        }
+        match state {
+            State::Connecting | State::Unwelcomed => self.connecting += 1,
+            State::Connected => {
+                self.connected += 1;
+                self.listening += hears;
+            }
+            State::Absent | State::Ended => {}
+        }
+        before
+    }
+
+    /// Does without so many connections: they would not be answered.
+    pub(super) fn give_up(&mut self, count: usize) {
+        if count > 0 {
+            *self.refusals.entry(Cause::TimedOut).or_default() += count as u64;
+        }
+    }
+
+    /// Gives up connections that have taken too long to be made.
+    pub(super) fn expire(&mut self) {
+        let now = self.now();
+        for index in 0..self.peers.len() {
+            let peer = &self.peers[index];
+            let late = now.saturating_sub(peer.began) > CONNECT_TIMEOUT.as_nanos() as u64;
+            if late && matches!(peer.state, State::Connecting | State::Unwelcomed) {
+                self.end(index, Cause::TimedOut);
+            }
+        }
+    }
+
+    /// Ends all connections from this side, by a reset: a port that was closed in order is not free
+    /// again for a minute, and there are not enough of them for that.
+    pub(super) fn leave(&mut self) {
+        for index in 0..self.peers.len() {
+            self.peers[index].stream = None;
+            self.enter(index, State::Absent);
+            if index < self.ledger.hearers() {
+                self.ledger.leave(index, false);
+            }
+        }
+        self.again.clear();
+        self.unsent.clear();
+    }
+}
+
+/// Reads what a broker answers to one who only speaks: how much of it is read, and whether there was
+/// a welcome.
+fn answers(protocol: Protocol, input: &[u8]) -> Option<(usize, bool)> {
+    let (mut taken, mut welcomed) = (0, false);
+    while let Some((incoming, used)) = protocol.next(&input[taken..]).ok()? {
+        welcomed |= incoming == Incoming::Welcome;
+        taken += used;
+    }
+    Some((taken, welcomed))
+}

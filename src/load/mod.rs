@@ -1,0 +1,532 @@
+//! The load generator: what a server does under load, measured from outside.
+//!
+//! One thread and one poll, like the relay. It measures any server that speaks the tutorials' protocol,
+//! and two well-known brokers beside it, and is strict with itself as well: when it was the load tool
+//! that was slow, it says so.
+//!
+//! # Follow a measurement
+//!
+//! | step | where |
+//! |---|---|
+//! | What is to be measured, and whether this machine can | this module |
+//! | A relay is started, if no server is named | `load/own_relay.rs` |
+//! | Connections are made, and from where | `load/gather.rs`, `load/crowd.rs`, `load/sources.rs` |
+//! | What is said over them | `load/protocol.rs`, `load/script.rs` |
+//! | ... and when: by a schedule that waits for nobody | `load/schedule.rs` |
+//! | Every byte that comes back is checked | `load/ledger.rs` |
+//! | Delays are counted | `load/delays.rs` |
+//! | The server's memory and CPU are read from outside | `load/process.rs` |
+//! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
+//! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart` |
+//! | What casts doubt on it | `load/trouble.rs` |
+//!
+//! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A
+//! server that sends to a process that is asleep pays for waking it: a microsecond or more each time,
+//! which would be most of what is measured. [`Wait::Sleep`] is for machines that have but one core.
+
+mod account;
+mod chart;
+mod crowd;
+mod delays;
+mod gather;
+mod ledger;
+mod outcome;
+mod own_relay;
+mod process;
+mod progress;
+mod protocol;
+mod report;
+mod run;
+mod scenario;
+mod schedule;
+mod script;
+mod sources;
+mod trouble;
+mod units;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::descriptors;
+use account::Base;
+use crowd::{Cause, Crowd, Site};
+use ledger::Ledger;
+use outcome::Outcome;
+use own_relay::OwnRelay;
+use process::{Process, kernel_memory};
+use progress::Reporter;
+use protocol::Role;
+use report::Identity;
+use run::Run;
+use script::{HEAD, Script};
+use sources::Ports;
+use trouble::Trouble;
+use units::Count;
+
+pub use progress::Progress;
+pub use protocol::Protocol;
+pub use report::Report;
+pub use sources::Sources;
+
+/// The shortest messages there can be, in bytes: each says who said it, and as which.
+pub const MIN_SIZE: usize = HEAD;
+
+/// What is done to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Members come, are silent, and hear one message.
+    Idle,
+    /// One speaks, all others hear.
+    Fanout,
+    /// All speak, all hear.
+    Chat,
+    /// Messages are said by the clock.
+    Latency,
+    /// All leave and come back at once.
+    Storm,
+}
+
+impl Scenario {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Fanout => "fanout",
+            Self::Chat => "chat",
+            Self::Latency => "latency",
+            Self::Storm => "storm",
+        }
+    }
+}
+
+/// How the load tool waits for what is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// It keeps asking, which takes a core.
+    #[default]
+    Spin,
+    /// It sleeps until there is something.
+    Sleep,
+}
+
+/// A server that is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+/// What is to be measured, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is done.
+    pub scenario: Scenario,
+    /// The server; without one, a relay is started for this.
+    pub target: Option<Server>,
+    /// Another one to compare it with, in turns.
+    pub against: Option<Server>,
+    /// How often each of two servers is measured.
+    pub rounds: usize,
+    /// The program that is a relay of one's own: `chatloop`.
+    pub program: PathBuf,
+    /// The server's process, if it is not to be searched for.
+    pub pid: Option<u32>,
+    /// How many members there are. At least two.
+    pub members: usize,
+    /// How many of them speak.
+    pub senders: usize,
+    /// How long a message is, in bytes; at least [`MIN_SIZE`].
+    pub size: usize,
+    /// How many messages are under way at a time.
+    pub in_flight: usize,
+    /// How many connections are made a second, or messages said: what the scenario is about.
+    pub rate: Option<f64>,
+    /// How long it is measured.
+    pub lasts: Duration,
+    /// How long it runs before that.
+    pub warmup: Duration,
+    /// In how many steps the members come.
+    pub steps: usize,
+    /// Where connections come from, if that is not left to the system.
+    pub sources: Option<Sources>,
+    /// What chance starts from.
+    pub seed: u64,
+    /// How to wait.
+    pub wait: Wait,
+    /// The command that asked for it, for the report.
+    pub command: String,
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+pub enum LoadError {
+    /// There are not enough descriptors on this side.
+    Descriptors {
+        /// How many connections there are to be.
+        wanted: usize,
+        /// How many there is room for.
+        room: usize,
+    },
+    /// There are not enough ports on this side.
+    Ports {
+        /// How many connections there are to be.
+        wanted: usize,
+        /// From how many source addresses.
+        sources: usize,
+        /// How many there can be from those.
+        budget: usize,
+        /// The ports of each.
+        range: String,
+    },
+    /// The source addresses are of another kind than the server's.
+    Family(SocketAddr),
+    /// There is no relay to measure.
+    OwnRelay(io::Error),
+    /// There is no such process, or it cannot be watched.
+    Pid(u32, io::Error),
+    /// No connection was made.
+    Connect {
+        /// To where.
+        addr: SocketAddr,
+        /// Why not.
+        why: String,
+    },
+    /// The server ended all connections.
+    Ended {
+        /// Which server.
+        addr: SocketAddr,
+        /// How many there were.
+        count: u64,
+        /// How.
+        how: String,
+    },
+    /// Nobody hears anybody; and what else went wrong, if anything did.
+    NotChat(SocketAddr, String),
+    /// It was ended before there was anything to tell.
+    Interrupted,
+    /// The event loop failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptors { wanted, room } => write!(
+                f,
+                "{wanted} connections are more than the open-file limit has room for, which is \
+                 {room}; ask for fewer, or raise it (ulimit -Hn)"
+            ),
+            Self::Ports {
+                wanted,
+                sources,
+                budget,
+                range,
+            } => write!(
+                f,
+                "{wanted} connections need more ports than {sources} source address{} {} ({range}: \
+                 {budget} in all); give more addresses, as in --bind 127.0.0.1-127.0.0.{}",
+                if *sources == 1 { "" } else { "es" },
+                if *sources == 1 { "has" } else { "have" },
+                wanted.div_ceil((budget / sources).max(1))
+            ),
+            Self::Family(addr) => write!(f, "--bind: {addr} cannot be reached from there"),
+            Self::OwnRelay(error) => write!(f, "cannot start a relay to measure: {error}"),
+            Self::Pid(pid, error) => write!(f, "--pid {pid}: cannot watch it: {error}"),
+            Self::Connect { addr, why } => write!(f, "cannot connect to {addr}: {why}"),
+            Self::Ended { addr, count, how } => write!(
+                f,
+                "{addr} took {count} connections, and then all of them ended: {how}; did the server \
+                 crash? One that uses select() cannot have more than about 1,000"
+            ),
+            Self::NotChat(addr, also) => write!(
+                f,
+                "{addr} takes connections, but nobody there hears what others say{also}; is it a chat \
+                 server of ten-byte headers? `redis://` and `mqtt://` go before other addresses"
+            ),
+            Self::Interrupted => f.write_str("ended before there was anything to tell"),
+            Self::Io(error) => write!(f, "the event loop failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// A server with what is known of it.
+#[derive(Debug)]
+struct Target {
+    server: Server,
+    process: Option<Process>,
+    base: Base,
+    own: Option<OwnRelay>,
+    name: String,
+}
+
+/// Measures what the plan says. It ends early when `stop` is set, with what it has by then.
+///
+/// # Errors
+///
+/// [`LoadError`], if there is nothing to tell. Trouble that leaves something to tell is in the report.
+pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Report, LoadError> {
+    if let Some(budget) = check(plan)? {
+        progress.note(&format!("chatloop: {budget}"));
+    }
+    let started = SystemTime::now();
+    let mut targets = vec![Target::find(plan.target, plan.pid, plan)?];
+    if plan.against.is_some() {
+        targets.push(Target::find(plan.against, None, plan)?);
+    }
+    for target in &targets {
+        if let Some(trouble) = target.shortage(plan) {
+            progress.note(&format!("chatloop: {trouble}"));
+        }
+    }
+    let rounds = if targets.len() > 1 { plan.rounds } else { 1 };
+    let mut outcomes: Vec<Vec<Outcome>> = targets.iter().map(|_| Vec::new()).collect();
+    'rounds: for round in 0..rounds {
+        for turn in 0..targets.len() {
+            // In turns, and the other first every other time, so that neither has the better place.
+            let index = (turn + round) % targets.len();
+            let target = &mut targets[index];
+            let label = match rounds {
+                1 => String::new(),
+                _ => format!("round {} of {rounds}, {}", round + 1, target.name),
+            };
+            let reporter = Reporter::new(progress, label);
+            let measured = target.measure(plan, reporter, stop);
+            // What several rounds have told is not spoilt by one that did not come to its end.
+            let is_enough = outcomes.iter().all(|rounds| !rounds.is_empty());
+            match measured {
+                Ok(outcome) if outcome.interrupted && is_enough => {}
+                Ok(outcome) => outcomes[index].push(outcome),
+                Err(error) if is_enough => {
+                    progress.note(&format!("chatloop: round {}: {error}", round + 1));
+                    break 'rounds;
+                }
+                Err(error) => {
+                    progress.clear();
+                    return Err(error);
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                break 'rounds;
+            }
+        }
+    }
+    progress.clear();
+    let is_cut_short = stop.load(Ordering::Relaxed);
+    if is_cut_short && outcomes.iter().any(Vec::is_empty) && targets.len() > 1 {
+        return Err(LoadError::Interrupted);
+    }
+    let identities = targets.iter().map(|target| Identity {
+        name: target.name.clone(),
+        server: target.server,
+        pid: target.process.as_ref().map(Process::pid),
+    });
+    Ok(Report::new(
+        plan,
+        started,
+        identities.zip(outcomes).collect(),
+        is_cut_short,
+    ))
+}
+
+/// How many connections there are to one server.
+fn connections(plan: &Plan, protocol: Protocol) -> usize {
+    let (members, speakers) = cast(plan, protocol);
+    members + if protocol.is_broker() { speakers } else { 0 }
+}
+
+/// How many hear and how many may speak. A message has as many receivers whatever is spoken: one
+/// fewer than there are members.
+fn cast(plan: &Plan, protocol: Protocol) -> (usize, usize) {
+    if protocol.is_broker() {
+        (plan.members - 1, plan.senders)
+    } else {
+        // Two at least, since who speaks does not hear it.
+        (plan.members, plan.senders.max(2))
+    }
+}
+
+/// Whether this machine can do it, and if source addresses were given, what ports they have.
+fn check(plan: &Plan) -> Result<Option<String>, LoadError> {
+    let servers = [plan.target, plan.against];
+    let protocols = servers.map(|server| server.map_or(Protocol::Chat10, |server| server.protocol));
+    let wanted = protocols.map(|protocol| connections(plan, protocol));
+    // One server after the other.
+    let wanted = wanted[0].max(wanted[1]);
+    let limit = descriptors::raise_limit().map_err(LoadError::Io)?;
+    // A relay of our own has the same limit, and listens.
+    let listeners = usize::from(plan.target.is_none());
+    let room = descriptors::room_for_clients(limit, listeners);
+    if wanted > room {
+        return Err(LoadError::Descriptors { wanted, room });
+    }
+    for server in servers.into_iter().flatten() {
+        if plan
+            .sources
+            .is_some_and(|sources| sources.is_ipv4() != server.addr.is_ipv4())
+        {
+            return Err(LoadError::Family(server.addr));
+        }
+    }
+    let ports = Ports::of_this_system();
+    let sources = plan.sources.map_or(1, |sources| sources.count());
+    let budget = ports.budget(sources);
+    if wanted > budget {
+        return Err(LoadError::Ports {
+            wanted,
+            sources,
+            budget,
+            range: ports.to_string(),
+        });
+    }
+    Ok(plan.sources.map(|sources| {
+        format!(
+            "{} source address{} with the ports {ports}: enough for {} connections",
+            Count(sources.count() as f64),
+            if sources.count() == 1 { "" } else { "es" },
+            Count(budget as f64)
+        )
+    }))
+}
+
+impl Target {
+    fn find(server: Option<Server>, pid: Option<u32>, plan: &Plan) -> Result<Self, LoadError> {
+        let watch = |pid| Process::watch(pid).map_err(|error| LoadError::Pid(pid, error));
+        let (server, process, own) = if let Some(server) = server {
+            let process = match pid {
+                Some(pid) => Some(watch(pid)?),
+                None => Process::listening_on(server.addr),
+            };
+            (server, process, None)
+        } else {
+            let relay = OwnRelay::start(&plan.program, plan.size).map_err(LoadError::OwnRelay)?;
+            let server = Server {
+                protocol: Protocol::Chat10,
+                addr: relay.addr(),
+            };
+            (server, Process::watch(relay.pid()).ok(), Some(relay))
+        };
+        let command = process.as_ref().map(Process::command);
+        let name = match (&own, command) {
+            (Some(_), _) => format!("chatloop {}", env!("CARGO_PKG_VERSION")),
+            (None, Some(command)) => format!("{command}, {}", server.addr),
+            (None, None) => server.addr.to_string(),
+        };
+        Ok(Self {
+            base: Base {
+                server: process.as_ref().and_then(|process| process.usage().ok()),
+                kernel: kernel_memory(),
+            },
+            server,
+            process,
+            own,
+            name,
+        })
+    }
+
+    /// Whether the server can be seen to have too few descriptors.
+    fn shortage(&self, plan: &Plan) -> Option<Trouble> {
+        let process = self.process.as_ref()?;
+        let limit = process.open_files_limit()?;
+        let room = descriptors::room_for_clients(limit, 1);
+        (room < connections(plan, self.server.protocol)).then(|| Trouble::ServerDescriptors {
+            pid: process.pid(),
+            limit,
+            members: plan.members,
+        })
+    }
+
+    fn measure(
+        &mut self,
+        plan: &Plan,
+        reporter: Reporter<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, LoadError> {
+        let mut chance = fastrand::Rng::with_seed(plan.seed);
+        // Three characters of a run's own, so that two runs at a time know each other's messages.
+        let tag: String = (0..3).map(|_| chance.alphanumeric()).collect();
+        let protocol = self.server.protocol;
+        let (hearers, speakers) = cast(plan, protocol);
+        let script = Script::new(plan.size, plan.seed);
+        let ledger = Ledger::new(protocol, &tag, script, hearers, speakers);
+        let mut roles: Vec<_> = (0..hearers as u32).map(Role::Member).collect();
+        if protocol.is_broker() {
+            roles.extend((0..speakers as u32).map(Role::Speaker));
+        }
+        let site = Site {
+            addr: self.server.addr,
+            protocol,
+            tag,
+            sources: plan.sources,
+        };
+        let crowd = Crowd::new(site, &roles, ledger, plan.wait).map_err(LoadError::Io)?;
+        let (server, relay) = (self.process.as_ref(), self.own.as_mut());
+        let mut run = Run::new(crowd, reporter, server, relay, stop);
+        let measured = scenario::measure(&mut run, plan, self.base);
+        let crowd = run.crowd;
+        let mut outcome = measured.map_err(LoadError::Io)?;
+        self.judge(&crowd, &outcome)?;
+        // What was given back by those who left is not always given back to the system. So memory is
+        // told of the first round only.
+        self.base = Base::default();
+        if let Some(own) = &mut self.own {
+            let (told, count) = own.take_warnings();
+            let more = count - told.len();
+            outcome
+                .troubles
+                .extend(told.into_iter().map(Trouble::Logged));
+            if more > 0 {
+                let more = format!("and {more} warnings more");
+                outcome.troubles.push(Trouble::Logged(more));
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Whether there is anything to tell.
+    fn judge(&self, crowd: &Crowd, outcome: &Outcome) -> Result<(), LoadError> {
+        let addr = self.server.addr;
+        if outcome.interrupted {
+            let is_something = outcome.figures.get("members").is_some();
+            return is_something.then_some(()).ok_or(LoadError::Interrupted);
+        }
+        if crowd.ledger.tally().deliveries > 0 {
+            return Ok(());
+        }
+        let spoke_otherwise = crowd.cuts.contains_key(&Cause::Garbled);
+        if crowd.connected() == 0 && !crowd.cuts.is_empty() && !spoke_otherwise {
+            return Err(LoadError::Ended {
+                addr,
+                count: crowd.cuts.values().sum(),
+                how: trouble::listed(&crowd.cuts),
+            });
+        }
+        match crowd.refusals.keys().next() {
+            Some(&cause) if crowd.connected() == 0 => {
+                let error = trouble::words(cause);
+                let remedy = trouble::remedy(cause);
+                Err(LoadError::Connect {
+                    addr,
+                    why: format!("{error}{remedy}"),
+                })
+            }
+            _ => {
+                let mut also = String::new();
+                for causes in [&crowd.refusals, &crowd.cuts] {
+                    if !causes.is_empty() {
+                        also = format!("{also}, and {}", trouble::listed(causes));
+                    }
+                }
+                Err(LoadError::NotChat(addr, also))
+            }
+        }
+    }
+}

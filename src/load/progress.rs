@@ -1,0 +1,151 @@
+//! What is told while a measurement runs: a bar on a terminal, a line a second elsewhere.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::units::{Count, Time};
+
+/// How often the bar is painted, and the reports are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often a line is written where there is no bar.
+const LINE: Duration = Duration::from_secs(1);
+
+/// How progress is shown. All of it goes to standard error.
+#[derive(Debug)]
+pub enum Progress {
+    /// As a bar, for a terminal.
+    Bar(ProgressBar),
+    /// As a line a second, for anything else.
+    Lines,
+    /// Not at all.
+    Silent,
+}
+
+/// How far a phase has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Status {
+    /// What is being done.
+    pub(super) doing: &'static str,
+    /// How much of it is done, from 0 to 1, where that is known.
+    pub(super) done: Option<f64>,
+    /// How many members there are.
+    pub(super) members: usize,
+    /// Deliveries so far.
+    pub(super) deliveries: u64,
+    /// The delay so far that one in a hundred is over, in nanoseconds.
+    pub(super) p99: Option<u64>,
+}
+
+/// The progress of one measurement.
+#[derive(Debug)]
+pub(super) struct Reporter<'p> {
+    progress: &'p mut Progress,
+    /// Which of several this is: `round 2 of 5, 127.0.0.1:1234`.
+    label: String,
+    /// When to look again, and when to write the next line.
+    tick: Instant,
+    line: Instant,
+    /// Deliveries at an earlier time, for the rate.
+    before: (Instant, u64),
+    rate: f64,
+}
+
+impl Progress {
+    /// A bar on standard error, if that is a terminal, and lines if not.
+    #[must_use]
+    pub fn on_stderr() -> Self {
+        // The bar is painted when we say so: its own ticking would take a thread.
+        let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr_with_hz(12));
+        if bar.is_hidden() {
+            return Self::Lines;
+        }
+        let style = ProgressStyle::with_template("{prefix} {bar:24} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.progress_chars("━╸─"));
+        Self::Bar(bar)
+    }
+
+    /// Says something that is not to be lost from sight.
+    pub(super) fn note(&self, text: &str) {
+        match self {
+            Self::Bar(bar) => bar.suspend(|| complain(text)),
+            Self::Lines => complain(text),
+            Self::Silent => {}
+        }
+    }
+
+    /// Takes the bar away: what follows are the results.
+    pub(super) fn clear(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// There is nobody to tell if standard error is gone.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+impl<'p> Reporter<'p> {
+    pub(super) fn new(progress: &'p mut Progress, label: String) -> Self {
+        let now = Instant::now();
+        Self {
+            progress,
+            label,
+            tick: now,
+            line: now + LINE,
+            before: (now, 0),
+            rate: 0.0,
+        }
+    }
+
+    /// Whether it is time to report.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now >= self.tick
+    }
+
+    pub(super) fn report(&mut self, now: Instant, status: &Status) {
+        self.tick = now + TICK;
+        let elapsed = now.duration_since(self.before.0);
+        if elapsed >= LINE / 2 {
+            let deliveries = status.deliveries.saturating_sub(self.before.1);
+            self.rate = deliveries as f64 / elapsed.as_secs_f64();
+            self.before = (now, status.deliveries);
+        }
+        let text = self.text(status);
+        match self.progress {
+            Progress::Bar(bar) => {
+                bar.set_prefix(status.doing);
+                bar.set_position((status.done.unwrap_or(1.0) * 1000.0) as u64);
+                bar.set_message(text);
+            }
+            Progress::Lines if now >= self.line => {
+                self.line = now + LINE;
+                let done = status.done.map(|done| format!(" {:.0} %", done * 100.0));
+                let done = done.unwrap_or_default();
+                complain(&format!("{}{done}: {text}", status.doing));
+            }
+            Progress::Lines | Progress::Silent => {}
+        }
+    }
+
+    fn text(&self, status: &Status) -> String {
+        let mut text = format!("{} members", Count(status.members as f64));
+        if self.rate >= 1.0 {
+            // Writing to a string does not fail.
+            let _ = write!(text, ", {} deliveries/s", Count(self.rate));
+        }
+        if let Some(p99) = status.p99 {
+            let _ = write!(text, ", p99 {}", Time(p99 as f64));
+        }
+        if !self.label.is_empty() {
+            let _ = write!(text, " ({})", self.label);
+        }
+        text
+    }
+}

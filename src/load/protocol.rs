@@ -1,0 +1,456 @@
+//! What is said to the servers that can be measured, and what they answer. No I/O.
+//!
+//! Beside the tutorials' protocol there are two more, of servers that relay messages too, so that
+//! one program can measure them all on the same work. Only what the measuring needs is here.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use crate::wire::{encode_frame, header};
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The tutorials' chat with ten-byte headers. Who says something does not hear it.
+    #[default]
+    Chat10,
+    /// Redis publish/subscribe, as RESP2. Who subscribes cannot publish, so speakers have
+    /// connections of their own. See <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+    Redis,
+    /// MQTT 3.1.1 at QoS 0. A subscriber hears itself, so speakers have connections of their own.
+    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
+    Mqtt,
+}
+
+/// What a connection is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It hears, and in a chat it speaks as well.
+    Member(u32),
+    /// It only speaks: a broker's publisher.
+    Speaker(u32),
+}
+
+/// Something that a server sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Incoming<'a> {
+    /// A message, with its sender's name if the protocol tells.
+    Message {
+        name: Option<&'a [u8]>,
+        payload: &'a [u8],
+    },
+    /// It has taken the connection in.
+    Welcome,
+    /// Anything else that is in order, such as the answer to a PUBLISH.
+    Aside,
+}
+
+/// The server sent what its protocol does not have, or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbled;
+
+/// Something that a server sent and how many bytes it took, if all of it is there.
+type Parsed<'a> = Result<Option<(Incoming<'a>, usize)>, Garbled>;
+
+/// The longest payload that is taken for one, in bytes.
+const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Chat10, Self::Redis, Self::Mqtt];
+
+    /// What an address has before its `://`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chat10 => "chat10",
+            Self::Redis => "redis",
+            Self::Mqtt => "mqtt",
+        }
+    }
+
+    /// Whether speakers need connections of their own.
+    pub(super) const fn is_broker(self) -> bool {
+        matches!(self, Self::Redis | Self::Mqtt)
+    }
+
+    /// Whether the server says so when it has taken a connection in.
+    pub(super) const fn welcomes(self) -> bool {
+        self.is_broker()
+    }
+
+    /// Appends what a connection says first. `tag` tells this run's members and channel from others'.
+    pub(super) fn join(self, role: Role, tag: &str, out: &mut Vec<u8>) {
+        match (self, role) {
+            (Self::Chat10, Role::Member(index) | Role::Speaker(index)) => {
+                encode_frame(name_of(index, tag).as_bytes(), out);
+            }
+            (Self::Redis, Role::Member(_)) => resp(&[b"SUBSCRIBE", channel(tag).as_bytes()], out),
+            (Self::Redis, Role::Speaker(_)) => resp(&[b"PING"], out),
+            (Self::Mqtt, Role::Member(index)) => {
+                mqtt_connect('m', index, tag, out);
+                let topic = channel(tag);
+                // Packet 1, one topic, QoS 0.
+                let body = [&[0, 1][..], &mqtt_text(&topic), &[0]].concat();
+                mqtt_packet(0x82, &[&body], out);
+            }
+            (Self::Mqtt, Role::Speaker(index)) => {
+                mqtt_connect('s', index, tag, out);
+                // PINGREQ, so that there is an answer to wait for that a member's CONNACK is not.
+                mqtt_packet(0xc0, &[], out);
+            }
+        }
+    }
+
+    /// Appends a message.
+    pub(super) fn say(self, payload: &[u8], tag: &str, out: &mut Vec<u8>) {
+        match self {
+            Self::Chat10 => encode_frame(payload, out),
+            Self::Redis => resp(&[b"PUBLISH", channel(tag).as_bytes(), payload], out),
+            Self::Mqtt => mqtt_packet(0x30, &[&mqtt_text(&channel(tag)), payload], out),
+        }
+    }
+
+    /// Takes the first thing that a server sent, if all of it is there.
+    pub(super) fn next(self, input: &[u8]) -> Parsed<'_> {
+        match self {
+            Self::Chat10 => chat10(input),
+            Self::Redis => redis(input),
+            Self::Mqtt => mqtt(input),
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| {
+                let known = Self::ALL.map(Self::name).join(", ");
+                format!("unknown protocol; the known ones: {known}")
+            })
+    }
+}
+
+/// A member's name in the chat: ten bytes, as long as many people's.
+pub(super) fn name_of(index: u32, tag: &str) -> String {
+    format!("{tag}-{index:06}")
+}
+
+/// Whose name this is, if it is one of this run's members.
+pub(super) fn index_of(name: &[u8], tag: &str) -> Option<u32> {
+    let digits = name.strip_prefix(tag.as_bytes())?.strip_prefix(b"-")?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    // A sign is the one thing that the parser takes and that is no digit.
+    let is_number = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
+}
+
+/// Where a broker's members meet.
+fn channel(tag: &str) -> String {
+    format!("load-{tag}")
+}
+
+fn chat10(input: &[u8]) -> Parsed<'_> {
+    let Some((name, rest)) = frame(input)? else {
+        return Ok(None);
+    };
+    let Some((payload, rest)) = frame(rest)? else {
+        return Ok(None);
+    };
+    let message = Incoming::Message {
+        name: Some(name),
+        payload,
+    };
+    Ok(Some((message, input.len() - rest.len())))
+}
+
+/// A frame's payload, if it is all there, and what comes after it.
+type Frame<'a> = Result<Option<(&'a [u8], &'a [u8])>, Garbled>;
+
+fn frame(input: &[u8]) -> Frame<'_> {
+    let Some((header, rest)) = input.split_at_checked(header::WIDTH) else {
+        return Ok(None);
+    };
+    let len = header::parse(header).ok_or(Garbled)?;
+    Ok(rest.split_at_checked(length(len)?))
+}
+
+fn length(len: u64) -> Result<usize, Garbled> {
+    if len > MAX_PAYLOAD {
+        return Err(Garbled);
+    }
+    Ok(len as usize)
+}
+
+/// Appends a command as an array of bulk strings.
+fn resp(parts: &[&[u8]], out: &mut Vec<u8>) {
+    // Writing to a vector does not fail.
+    let _ = write!(out, "*{}\r\n", parts.len());
+    for part in parts {
+        let _ = write!(out, "${}\r\n", part.len());
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn redis(input: &[u8]) -> Parsed<'_> {
+    let Some((first, mut rest)) = line(input) else {
+        return Ok(None);
+    };
+    let (incoming, rest) = match first.split_first() {
+        Some((b'+', text)) if text == b"PONG" => (Incoming::Welcome, rest),
+        Some((b'+' | b':', _)) => (Incoming::Aside, rest),
+        Some((b'*', b"3")) => {
+            let mut parts = [&[][..]; 3];
+            for part in &mut parts {
+                let Some((head, after)) = line(rest) else {
+                    return Ok(None);
+                };
+                (*part, rest) = match head.split_first() {
+                    Some((b':', number)) => (number, after),
+                    Some((b'$', len)) => {
+                        let len = length(header::parse(len).ok_or(Garbled)?)?;
+                        let Some((bulk, after)) = after.split_at_checked(len + 2) else {
+                            return Ok(None);
+                        };
+                        (&bulk[..len], after)
+                    }
+                    _ => return Err(Garbled),
+                };
+            }
+            let incoming = match parts {
+                [b"message", _, payload] => Incoming::Message {
+                    name: None,
+                    payload,
+                },
+                [b"subscribe", ..] => Incoming::Welcome,
+                _ => return Err(Garbled),
+            };
+            (incoming, rest)
+        }
+        _ => return Err(Garbled),
+    };
+    Ok(Some((incoming, input.len() - rest.len())))
+}
+
+/// A line without its end, and what comes after it.
+fn line(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = input.windows(2).position(|two| two == b"\r\n")?;
+    Some((&input[..end], &input[end + 2..]))
+}
+
+fn mqtt_connect(kind: char, index: u32, tag: &str, out: &mut Vec<u8>) {
+    let id = format!("{tag}{kind}{index:06}");
+    // Level 4 of the protocol, a clean session, and no keepalive: an idle member is to be silent.
+    let head = [&mqtt_text("MQTT")[..], &[4, 2, 0, 0]].concat();
+    mqtt_packet(0x10, &[&head, &mqtt_text(&id)], out);
+}
+
+/// A string with its length before it.
+fn mqtt_text(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u16).to_be_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+fn mqtt_packet(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
+    out.push(kind);
+    let mut left: usize = parts.iter().map(|part| part.len()).sum();
+    loop {
+        let more = if left > 0x7f { 0x80 } else { 0 };
+        out.push((left & 0x7f) as u8 | more);
+        left >>= 7;
+        if left == 0 {
+            break;
+        }
+    }
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+fn mqtt(input: &[u8]) -> Parsed<'_> {
+    let Some((&kind, mut rest)) = input.split_first() else {
+        return Ok(None);
+    };
+    let mut len = 0;
+    for shift in [0, 7, 14, 21, 28] {
+        let Some((&byte, after)) = rest.split_first() else {
+            return Ok(None);
+        };
+        if shift == 28 {
+            return Err(Garbled);
+        }
+        rest = after;
+        len |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let Some((body, rest)) = rest.split_at_checked(length(len)?) else {
+        return Ok(None);
+    };
+    let incoming = match (kind & 0xf0, body) {
+        // CONNACK; what follows it tells that the connection is in: SUBACK or PINGRESP.
+        (0x20, [_, 0]) => Incoming::Aside,
+        (0x90, [_, _, 0]) | (0xd0, []) => Incoming::Welcome,
+        (0x30, [high, low, rest @ ..]) => {
+            let topic = usize::from(u16::from_be_bytes([*high, *low]));
+            let payload = rest.get(topic..).ok_or(Garbled)?;
+            Incoming::Message {
+                name: None,
+                payload,
+            }
+        }
+        _ => return Err(Garbled),
+    };
+    Ok(Some((incoming, input.len() - rest.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(protocol: Protocol, role: Role) -> Vec<u8> {
+        let mut out = Vec::new();
+        protocol.join(role, "tag", &mut out);
+        out
+    }
+
+    fn said(protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        protocol.say(payload, "tag", &mut out);
+        out
+    }
+
+    /// Takes all that there is, from the stream whole and from each beginning of it: whatever is not
+    /// all there is left alone.
+    #[track_caller]
+    fn assert_parsed(protocol: Protocol, stream: &[u8], expected: &[Incoming<'_>]) {
+        for end in 0..=stream.len() {
+            let mut rest = &stream[..end];
+            let mut parsed = Vec::new();
+            while let Some((incoming, used)) = protocol.next(rest).unwrap() {
+                parsed.push(incoming);
+                rest = &rest[used..];
+            }
+            assert_eq!(parsed, expected[..parsed.len()], "{end}");
+            if end == stream.len() {
+                assert_eq!((parsed.len(), rest), (expected.len(), &[][..]));
+            }
+        }
+    }
+
+    const fn bare(payload: &[u8]) -> Incoming<'_> {
+        Incoming::Message {
+            name: None,
+            payload,
+        }
+    }
+
+    #[test]
+    fn chat10_is_spoken_as_the_tutorials_do() {
+        let member = joined(Protocol::Chat10, Role::Member(42));
+        assert_eq!(member, b"10        tag-000042");
+        assert_eq!(said(Protocol::Chat10, b"hello"), b"5         hello");
+        let message = |name, payload| Incoming::Message {
+            name: Some(name),
+            payload,
+        };
+        assert_parsed(
+            Protocol::Chat10,
+            b"5         alice2         hi0         0000000000",
+            &[message(b"alice", b"hi"), message(b"", b"")],
+        );
+    }
+
+    #[test]
+    fn redis_is_spoken_as_its_protocol_says() {
+        let member = joined(Protocol::Redis, Role::Member(0));
+        assert_eq!(member, b"*2\r\n$9\r\nSUBSCRIBE\r\n$8\r\nload-tag\r\n");
+        let speaker = joined(Protocol::Redis, Role::Speaker(0));
+        assert_eq!(speaker, b"*1\r\n$4\r\nPING\r\n");
+        assert_eq!(
+            said(Protocol::Redis, b"hello"),
+            b"*3\r\n$7\r\nPUBLISH\r\n$8\r\nload-tag\r\n$5\r\nhello\r\n"
+        );
+        assert_parsed(
+            Protocol::Redis,
+            b"*3\r\n$9\r\nsubscribe\r\n$8\r\nload-tag\r\n:1\r\n+PONG\r\n:499\r\n\
+              *3\r\n$7\r\nmessage\r\n$8\r\nload-tag\r\n$4\r\na\r\nb\r\n",
+            &[
+                Incoming::Welcome,
+                Incoming::Welcome,
+                Incoming::Aside,
+                bare(b"a\r\nb"),
+            ],
+        );
+    }
+
+    #[test]
+    fn mqtt_is_spoken_as_its_standard_says() {
+        assert_eq!(
+            joined(Protocol::Mqtt, Role::Member(7)),
+            b"\x10\x16\0\x04MQTT\x04\x02\0\0\0\x0atagm000007\x82\x0d\0\x01\0\x08load-tag\0"
+        );
+        assert_eq!(
+            joined(Protocol::Mqtt, Role::Speaker(7)),
+            b"\x10\x16\0\x04MQTT\x04\x02\0\0\0\x0atags000007\xc0\0"
+        );
+        let long = [b'x'; 300];
+        let publish = said(Protocol::Mqtt, &long);
+        // 310 bytes follow, in seven bits a byte.
+        assert_eq!(publish[..13], *b"\x30\xb6\x02\0\x08load-tag");
+        assert_eq!(publish[13..], long);
+        let stream = [b"\x20\x02\0\0\x90\x03\0\x01\0\xd0\0", &publish[..]].concat();
+        assert_parsed(
+            Protocol::Mqtt,
+            &stream,
+            &[
+                Incoming::Aside,
+                Incoming::Welcome,
+                Incoming::Welcome,
+                bare(&long),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_no_server_of_the_protocol_says_is_garbled() {
+        for (protocol, stream) in [
+            (Protocol::Chat10, &b"HTTP/1.1 400 Bad Request"[..]),
+            (Protocol::Chat10, b"9999999999"),
+            (Protocol::Redis, b"-ERR max number of clients reached\r\n"),
+            (Protocol::Redis, b"*3\r\n$1\r\nx\r\n$1\r\nx\r\n$1\r\nx\r\n"),
+            (Protocol::Redis, b"HTTP/1.1 400 Bad Request\r\n"),
+            // A refusal, a subscription that failed, a length without an end, a topic that is too
+            // long for its packet.
+            (Protocol::Mqtt, b"\x20\x02\0\x05"),
+            (Protocol::Mqtt, b"\x90\x03\0\x01\x80"),
+            (Protocol::Mqtt, b"\x30\xff\xff\xff\xff\x01"),
+            (Protocol::Mqtt, b"\x30\x03\0\x09x"),
+        ] {
+            assert_eq!(protocol.next(stream), Err(Garbled), "{}", protocol.name());
+        }
+    }
+
+    #[test]
+    fn names_tell_whose_they_are() {
+        assert_eq!(name_of(42, "tag"), "tag-000042");
+        assert_eq!(index_of(b"tag-000042", "tag"), Some(42));
+        for other in [
+            "bob",
+            "tag-",
+            "tag-42",
+            "tag-+00042",
+            "gat-000042",
+            "tag-00004x",
+        ] {
+            assert_eq!(index_of(other.as_bytes(), "tag"), None, "{other}");
+        }
+    }
+}

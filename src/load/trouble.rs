@@ -1,0 +1,270 @@
+//! What went wrong or casts doubt on the figures, in words that say what to do.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::crowd::{Cause, Causes};
+use super::units::{Count, Time};
+
+/// Something that one should know about a measurement.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Trouble {
+    /// The server may not open as many descriptors as there are to be members.
+    ServerDescriptors {
+        pid: u32,
+        limit: u64,
+        members: usize,
+    },
+    /// Connections were not made.
+    Refused { causes: Causes, connected: usize },
+    /// Connections ended.
+    Cut { causes: Causes },
+    /// Members are connected and hear nothing.
+    Deaf { count: usize },
+    /// Others are in the room.
+    Company { messages: u64 },
+    /// This program, or its machine, did not run for this long.
+    Paused(Duration),
+    /// The machine's clock was set.
+    ClockJumped { by: Duration, back: bool },
+    /// This program had no time to wait, and the server, as far as that is known, had.
+    Bottleneck {
+        /// The part of the time in which this program did not wait.
+        busy: f64,
+        /// How much of a core it was given.
+        core: f64,
+        /// How much of a core the server used.
+        server: Option<f64>,
+    },
+    /// Messages were sent later than they were to be: one in a hundred by this many nanoseconds.
+    Late { p99: u64 },
+    /// What the relay that was started for this logged.
+    Logged(String),
+}
+
+impl Trouble {
+    /// Whether the machine's clock was set, while so much time passed by one that cannot be.
+    pub(super) fn of_clocks(
+        steady: Duration,
+        before: SystemTime,
+        after: SystemTime,
+    ) -> Option<Self> {
+        /// How far the clocks may drift apart between two looks at them.
+        const DRIFT: Duration = Duration::from_millis(100);
+        let (by, back) = match after.duration_since(before) {
+            Ok(wall) if wall >= steady => (wall.abs_diff(steady), false),
+            Ok(wall) => (wall.abs_diff(steady), true),
+            Err(error) => (steady + error.duration(), true),
+        };
+        (by > DRIFT).then_some(Self::ClockJumped { by, back })
+    }
+
+    /// Whether it makes the measurement a failure.
+    pub(super) const fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::Cut { .. } | Self::Deaf { .. }
+        )
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServerDescriptors {
+                pid,
+                limit,
+                members,
+            } => write!(
+                f,
+                "the server (pid {pid}) may open {} descriptors, which may be too few for {} \
+                 members; start it after `ulimit -n {}`",
+                Count(*limit as f64),
+                Count(*members as f64),
+                members + 100
+            ),
+            Self::Refused { causes, connected } => {
+                write!(
+                    f,
+                    "{} connected, {} did not: {}",
+                    Count(*connected as f64),
+                    Count(causes.values().sum::<u64>() as f64),
+                    listed(causes)
+                )?;
+                for cause in causes.keys() {
+                    f.write_str(remedy(*cause))?;
+                }
+                Ok(())
+            }
+            Self::Cut { causes } => write!(
+                f,
+                "{} ended: {}; the server's log may say why, and its descriptor limit, its limit of \
+                 clients and its queue limit are where to look first",
+                several(causes.values().sum(), "connection"),
+                listed(causes)
+            ),
+            Self::Deaf { count } => write!(
+                f,
+                "{} heard nothing, though connected; does the server relay what one of its clients \
+                 says to all the others?",
+                several(*count as u64, "member")
+            ),
+            Self::Company { messages } => write!(
+                f,
+                "heard {} of others, who are in the same room",
+                several(*messages, "message")
+            ),
+            Self::Paused(time) => write!(
+                f,
+                "the load tool itself did not run for {}: it was stopped, or the machine was; delays \
+                 have this in them",
+                Time(time.as_nanos() as f64)
+            ),
+            Self::ClockJumped { by, back } => write!(
+                f,
+                "the machine's clock was set {} by {} meanwhile; the figures are from one that \
+                 cannot be set",
+                if *back { "back" } else { "forward" },
+                Time(by.as_nanos() as f64)
+            ),
+            Self::Bottleneck { busy, core, server } => {
+                let certain = if server.is_some() {
+                    "was"
+                } else {
+                    "may have been"
+                };
+                write!(
+                    f,
+                    "the load tool {certain} the bottleneck: it was busy {:.0} % of the time, with \
+                     {:.0} % of a core",
+                    busy * 100.0,
+                    core * 100.0
+                )?;
+                if let Some(server) = server {
+                    write!(f, "; the server used {:.0} % of one", server * 100.0)?;
+                }
+                f.write_str(": do not take the server's limits from this")
+            }
+            Self::Late { p99 } => write!(
+                f,
+                "one in a hundred messages was sent {} late or more, which is in the delays: the load \
+                 tool had too much to do, or too little of a core",
+                Time(*p99 as f64)
+            ),
+            Self::Logged(line) => write!(f, "the relay says: {line}"),
+        }
+    }
+}
+
+/// So many of these.
+fn several(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", Count(count as f64))
+}
+
+/// Causes with their counts, in words.
+pub(super) fn listed(causes: &Causes) -> String {
+    let counts: Vec<_> = causes
+        .iter()
+        .map(|(&cause, &count)| format!("{} {}", Count(count as f64), words(cause)))
+        .collect();
+    counts.join(", ")
+}
+
+/// What happened to some connections.
+pub(super) fn words(cause: Cause) -> String {
+    match cause {
+        Cause::Refused => "refused".to_owned(),
+        Cause::TimedOut => "timed out".to_owned(),
+        Cause::Closed => "closed by the server".to_owned(),
+        Cause::Reset => "reset by the server".to_owned(),
+        Cause::Garbled => "sent what is not in the protocol".to_owned(),
+        Cause::NoDescriptor => "without a descriptor on this side".to_owned(),
+        Cause::NoPort => "without a port on this side".to_owned(),
+        Cause::NoSource => "from an address that this machine does not have".to_owned(),
+        Cause::Other(errno) => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}
+
+/// What to do about connections that were not made.
+pub(super) const fn remedy(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Refused => "; does the server listen there?",
+        Cause::TimedOut => "; the server may accept too slowly, or a firewall may be in the way",
+        Cause::Closed | Cause::Reset => {
+            "; the server may be full, or out of descriptors (`ulimit -n` where it is started)"
+        }
+        Cause::Garbled => "; does it speak that protocol?",
+        Cause::NoDescriptor => "; raise the limit of this side with `ulimit -n`",
+        Cause::NoPort => "; use more source addresses, as in --bind 127.0.0.1-127.0.0.4",
+        Cause::NoSource => "; give --bind addresses of this machine",
+        Cause::Other(_) => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn jump(steady: Duration, wall: i64) -> Option<String> {
+        let before = SystemTime::UNIX_EPOCH + 1000 * SECOND;
+        let moved = Duration::from_millis(wall.unsigned_abs());
+        let after = if wall < 0 {
+            before - moved
+        } else {
+            before + moved
+        };
+        let trouble = Trouble::of_clocks(steady, before, after);
+        trouble.map(|trouble| trouble.to_string())
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_and_one_that_drifts_is_not() {
+        assert_eq!(jump(SECOND, 1000), None);
+        assert_eq!(jump(SECOND, 1099), None);
+        assert_eq!(jump(SECOND, 901), None);
+        for (wall, says) in [
+            (4500, "set forward by 3.50 s"),
+            (500, "set back by 500 ms"),
+            (-2000, "set back by 3.00 s"),
+        ] {
+            let text = jump(SECOND, wall).unwrap();
+            assert!(text.contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_cause_says_what_to_do() {
+        let causes = Causes::from([(Cause::NoPort, 2), (Cause::Refused, 1500)]);
+        let text = Trouble::Refused {
+            causes,
+            connected: 7,
+        }
+        .to_string();
+        for says in [
+            "7 connected, 1,502 did not",
+            "1,500 refused, 2 without a port on this side",
+            "--bind",
+        ] {
+            assert!(text.contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_bottleneck_is_certain_only_where_the_server_is_seen() {
+        let text = |server| {
+            let trouble = Trouble::Bottleneck {
+                busy: 0.987,
+                core: 0.5,
+                server,
+            };
+            trouble.to_string()
+        };
+        let certain = text(Some(0.4));
+        assert!(certain.contains("was the bottleneck: it was busy 99 %"));
+        assert!(certain.contains("50 % of a core; the server used 40 %"));
+        assert!(text(None).contains("may have been the bottleneck"));
+    }
+}

@@ -1,0 +1,257 @@
+//! The `load` command: from flags to a measurement, and what becomes of its results.
+
+use std::env;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use chatloop::descriptors;
+use chatloop::load::{self, LoadError, Plan, Progress, Report, Scenario, Wait};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::cli::{CommonArgs, LoadCommand, TimeArgs, WaitArg};
+use crate::complain;
+
+/// How many members an idle room has, if the system lets it.
+const IDLE_MEMBERS: usize = 10_000;
+
+/// In how many steps members come for a chart of memory.
+const CHART_STEPS: usize = 10;
+
+/// Why the command failed.
+#[derive(Debug)]
+pub(crate) enum MeasureError {
+    /// More are to speak than there are.
+    Senders { senders: usize, members: usize },
+    /// What is to be written cannot be.
+    Output(PathBuf, io::Error),
+    /// There is nothing to tell.
+    Load(LoadError),
+    /// The system failed us.
+    Io(&'static str, io::Error),
+}
+
+impl MeasureError {
+    /// The exit code, as `--help` lists it.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Senders { .. }
+            | Self::Output(..)
+            | Self::Load(
+                LoadError::Descriptors { .. }
+                | LoadError::Ports { .. }
+                | LoadError::Family(_)
+                | LoadError::Pid(..),
+            ) => 2,
+            Self::Load(LoadError::Connect { .. }) => 4,
+            Self::Load(LoadError::Ended { .. }) => 5,
+            Self::Load(LoadError::NotChat(..)) => 6,
+            Self::Load(_) | Self::Io(..) => 1,
+        }
+    }
+}
+
+impl fmt::Display for MeasureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Senders { senders, members } => write!(
+                f,
+                "--senders {senders}: there are {members} members; ask for as many at most"
+            ),
+            Self::Output(path, error) => write!(f, "cannot write {}: {error}", path.display()),
+            Self::Load(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+/// Measures, and tells what came of it.
+pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
+    let common = common(command);
+    let plan = plan(command)?;
+    // A minute's measuring is not to end with a name misspelt.
+    let outputs = [&common.json, &common.chart].into_iter().flatten();
+    let outputs: Vec<_> = outputs.filter(|path| !is_stdout(path)).collect();
+    let new: Vec<_> = outputs.iter().filter(|path| !path.exists()).collect();
+    outputs.iter().try_for_each(|path| writable(path))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The first one ends the measuring, and a second one everything.
+        flag::register_conditional_default(signal, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| MeasureError::Io("cannot handle signals", error))?;
+    }
+    let report = load::run(&plan, &mut Progress::on_stderr(), &stop).map_err(|error| {
+        for path in new {
+            let _ = fs::remove_file(path);
+        }
+        MeasureError::Load(error)
+    })?;
+    tell(&report, common)?;
+    Ok(if report.is_failure() {
+        ExitCode::from(5)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn writable(path: &Path) -> Result<(), MeasureError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map(drop)
+        .map_err(|error| MeasureError::Output(path.to_owned(), error))
+}
+
+/// Writes the results where they are wanted.
+fn tell(report: &Report, common: &CommonArgs) -> Result<(), MeasureError> {
+    let mut table = report.to_string();
+    if let Some(path) = &common.json {
+        let json = format!("{:#}\n", report.to_json());
+        if is_stdout(path) {
+            table = json;
+        } else {
+            fs::write(path, json).map_err(|error| MeasureError::Output(path.clone(), error))?;
+        }
+    }
+    if let Some(path) = &common.chart {
+        fs::write(path, report.to_svg())
+            .map_err(|error| MeasureError::Output(path.clone(), error))?;
+    }
+    io::stdout()
+        .write_all(table.as_bytes())
+        .map_err(|error| MeasureError::Io("cannot write the results", error))
+}
+
+const fn common(command: &LoadCommand) -> &CommonArgs {
+    match command {
+        LoadCommand::Idle(args) => &args.common,
+        LoadCommand::Fanout(args) => &args.talk.common,
+        LoadCommand::Chat(args) => &args.talk.common,
+        LoadCommand::Latency(args) => &args.common,
+        LoadCommand::Storm(args) => &args.common,
+    }
+}
+
+/// What the flags ask for.
+fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
+    let common = common(command);
+    let mut plan = Plan {
+        scenario: Scenario::Idle,
+        target: common.target,
+        against: common.against,
+        rounds: common.rounds,
+        program: env::current_exe()
+            .map_err(|error| MeasureError::Io("cannot find this program", error))?,
+        pid: common.pid,
+        members: IDLE_MEMBERS,
+        senders: 1,
+        size: common.size,
+        in_flight: 1,
+        rate: None,
+        lasts: Duration::ZERO,
+        warmup: Duration::ZERO,
+        steps: 1,
+        sources: common.bind,
+        seed: common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
+        wait: wait(common.wait),
+        command: words(),
+    };
+    let timed = |plan: &mut Plan, time: &TimeArgs| {
+        plan.lasts = time.lasts;
+        plan.warmup = time.warmup;
+    };
+    match command {
+        LoadCommand::Idle(args) => {
+            plan.members = match args.members {
+                Some(members) => members,
+                None => idle_members()?,
+            };
+            plan.rate = args.rate;
+            plan.lasts = args.lasts;
+            if common.chart.is_some() {
+                plan.steps = CHART_STEPS;
+            }
+        }
+        LoadCommand::Fanout(args) => {
+            plan.scenario = Scenario::Fanout;
+            plan.members = args.members;
+            plan.senders = args.senders;
+            plan.in_flight = args.talk.in_flight;
+            timed(&mut plan, &args.talk.time);
+        }
+        LoadCommand::Chat(args) => {
+            plan.scenario = Scenario::Chat;
+            plan.members = args.members;
+            plan.senders = args.senders.unwrap_or(args.members);
+            plan.in_flight = args.talk.in_flight;
+            timed(&mut plan, &args.talk.time);
+        }
+        LoadCommand::Latency(args) => {
+            plan.scenario = Scenario::Latency;
+            plan.members = args.members;
+            plan.senders = args.senders.unwrap_or(args.members);
+            plan.rate = Some(args.rate);
+            timed(&mut plan, &args.time);
+        }
+        LoadCommand::Storm(args) => {
+            plan.scenario = Scenario::Storm;
+            plan.members = args.members;
+            plan.lasts = args.lasts;
+        }
+    }
+    if plan.senders > plan.members {
+        return Err(MeasureError::Senders {
+            senders: plan.senders,
+            members: plan.members,
+        });
+    }
+    Ok(plan)
+}
+
+fn idle_members() -> Result<usize, MeasureError> {
+    let limit = descriptors::raise_limit()
+        .map_err(|error| MeasureError::Io("cannot read the open-file limit", error))?;
+    // The relay that may have to be started has the same limit, and listens.
+    let room = descriptors::room_for_clients(limit, 1);
+    if room < IDLE_MEMBERS {
+        complain(&format!(
+            "{room} members and not {IDLE_MEMBERS}: the open-file limit has no room for more \
+             (ulimit -Hn)"
+        ));
+    }
+    Ok(room.min(IDLE_MEMBERS))
+}
+
+fn wait(asked: Option<WaitArg>) -> Wait {
+    let cores = available_parallelism().map_or(1, usize::from);
+    match asked {
+        Some(WaitArg::Spin) => Wait::Spin,
+        None if cores > 1 => Wait::Spin,
+        Some(WaitArg::Sleep) | None => Wait::Sleep,
+    }
+}
+
+/// The command, as it was given.
+fn words() -> String {
+    let args = env::args_os().skip(1);
+    let words = args.map(|word| word.to_string_lossy().into_owned());
+    let mut text = "chatloop".to_owned();
+    for word in words {
+        text.push(' ');
+        text.push_str(&word);
+    }
+    text
+}
