@@ -8,9 +8,12 @@
     reason = "each test file is a crate of its own and uses a part"
 )]
 
+pub mod chat_room;
 pub mod chat_server;
+pub mod load;
 pub mod process;
 pub mod python;
+pub mod schema;
 pub mod script;
 pub mod socket;
 pub mod terminal;

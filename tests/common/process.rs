@@ -39,7 +39,7 @@ pub fn run(command: &mut Command) -> (i32, String, String) {
 
 /// Waits for a program's end, but not for ever.
 #[track_caller]
-fn exit_code(child: &mut Child) -> i32 {
+pub fn exit_code(child: &mut Child) -> i32 {
     let mut ended: Option<ExitStatus> = None;
     let start = Instant::now();
     while ended.is_none() {
@@ -54,7 +54,7 @@ fn exit_code(child: &mut Child) -> i32 {
 }
 
 /// A stream's lines as they come, from a thread of their own, so that waiting for one can end.
-fn lines_of(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
+pub fn lines_of(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {

@@ -1,0 +1,199 @@
+//! The load tool as a child process, and what it tells.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+use std::{env, fs};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+use super::process::{chatloop, exit_code, lines_of, run};
+
+/// `chatloop load` with these arguments.
+pub fn load(args: &[&str]) -> Command {
+    let mut command = chatloop(&["load"]);
+    command.args(args);
+    command
+}
+
+/// What came of a measurement that was told as JSON.
+#[derive(Debug)]
+pub struct Measured {
+    pub code: i32,
+    pub report: Value,
+    pub err: String,
+}
+
+/// Measures, with `--json -`.
+#[track_caller]
+pub fn measure(args: &[&str]) -> Measured {
+    measure_with(load(args))
+}
+
+/// The same with a command that has what else it needs.
+#[track_caller]
+pub fn measure_with(mut command: Command) -> Measured {
+    let (code, out, err) = run(command.args(["--json", "-"]));
+    let report = serde_json::from_str(&out)
+        .unwrap_or_else(|error| panic!("exit code {code}, no JSON: {error}\n{out}{err}"));
+    Measured { code, report, err }
+}
+
+impl Measured {
+    /// What there was of faults, in the order of their names: `lost 1`, `cuts/closed 2`.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for key in [
+            "lost",
+            "duplicated",
+            "out_of_order",
+            "corrupt",
+            "cut",
+            "refused",
+        ] {
+            let count = self.report[key].as_u64().expect(key);
+            faults.extend((count > 0).then(|| format!("{key} {count}")));
+        }
+        for object in ["cuts", "refusals"] {
+            let causes = self.report[object].as_object();
+            for (cause, count) in causes.into_iter().flatten() {
+                faults.push(format!("{object}/{cause} {count}"));
+            }
+        }
+        faults
+    }
+
+    /// A number at a path such as `/server/rss_bytes`.
+    #[track_caller]
+    pub fn number(&self, path: &str) -> f64 {
+        let value = self.report.pointer(path).and_then(Value::as_f64);
+        value.unwrap_or_else(|| panic!("no number at {path} in {:#}", self.report))
+    }
+
+    pub fn troubles(&self) -> Vec<&str> {
+        let troubles = self.report["troubles"].as_array().unwrap();
+        let texts = troubles.iter().map(|text| text.as_str().unwrap());
+        texts.collect()
+    }
+
+    /// The one trouble that begins so.
+    #[track_caller]
+    pub fn trouble(&self, beginning: &str) -> &str {
+        let troubles = self.troubles();
+        let found = troubles.iter().find(|text| text.starts_with(beginning));
+        found.unwrap_or_else(|| panic!("no trouble {beginning:?} in {troubles:#?}"))
+    }
+}
+
+/// A measurement that is under way.
+pub struct Loading {
+    child: Child,
+    out: Receiver<String>,
+    err: Receiver<String>,
+    /// The lines of standard error that have come so far.
+    pub told: Vec<String>,
+}
+
+impl Loading {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            out: lines_of(child.stdout.take().unwrap()),
+            err: lines_of(child.stderr.take().unwrap()),
+            child,
+            told: Vec::new(),
+        }
+    }
+
+    /// Waits until the progress tells that this is being done.
+    #[track_caller]
+    pub fn wait_until(&mut self, doing: &str) {
+        let start = Instant::now();
+        while !self.told.last().is_some_and(|line| line.starts_with(doing)) {
+            let told = self.told.join("\n");
+            assert!(start.elapsed() < PATIENCE, "no {doing:?} in:\n{told}");
+            let line = self.err.recv_timeout(PATIENCE);
+            self.told.push(line.expect("it is still being measured"));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{signal}"), self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; returns the exit code, standard output and the rest of standard error.
+    #[track_caller]
+    pub fn wait(mut self) -> (i32, String, String) {
+        let code = exit_code(&mut self.child);
+        let text = |lines: &Receiver<String>| lines.iter().map(|line| line + "\n").collect();
+        (code, text(&self.out), text(&self.err))
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server's address as an argument.
+pub fn arg(addr: SocketAddr) -> String {
+    addr.to_string()
+}
+
+/// A path for a test's own file or folder, which does not exist yet.
+pub fn scratch(name: &str) -> PathBuf {
+    let path = env::temp_dir().join(format!("chatloop-load-{}-{name}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    path
+}
+
+/// A command that another one runs, such as `sh -c … sh`, with the same environment.
+pub fn by(runner: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(runner[0]);
+    outer.args(&runner[1..]);
+    outer.arg(command.get_program()).args(command.get_args());
+    outer.stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
+/// A command that may open so many descriptors.
+pub fn with_descriptors(limit: u32, command: &Command) -> Command {
+    let script = format!("ulimit -n {limit} && exec \"$@\"");
+    by(&["sh", "-c", &script, "sh"], command)
+}
+
+/// The processes whose environment has this in it, and so those that they have started.
+pub fn processes_with(marker: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let environ = |pid: &u32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let has = |pid: &u32| {
+        let environ = environ(pid);
+        let mut variables = environ.split(|&byte| byte == 0);
+        variables.any(|variable| variable == marker.as_bytes())
+    };
+    pids.filter(has).collect()
+}
