@@ -16,13 +16,16 @@ const LINE: Duration = Duration::from_secs(1);
 
 /// How progress is shown. All of it goes to standard error.
 #[derive(Debug)]
-pub enum Progress {
+pub struct Progress(Shown);
+
+#[derive(Debug)]
+enum Shown {
     /// As a bar, for a terminal.
     Bar(ProgressBar),
     /// As a line a second, for anything else.
     Lines,
     /// Not at all.
-    Silent,
+    Nothing,
 }
 
 /// How far a phase has come.
@@ -61,26 +64,32 @@ impl Progress {
         // The bar is painted when we say so: its own ticking would take a thread.
         let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr_with_hz(12));
         if bar.is_hidden() {
-            return Self::Lines;
+            return Self(Shown::Lines);
         }
         let style = ProgressStyle::with_template("{prefix} {bar:24} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("━╸─"));
-        Self::Bar(bar)
+        Self(Shown::Bar(bar))
+    }
+
+    /// None at all.
+    #[must_use]
+    pub const fn silent() -> Self {
+        Self(Shown::Nothing)
     }
 
     /// Says something that is not to be lost from sight.
     pub(super) fn note(&self, text: &str) {
-        match self {
-            Self::Bar(bar) => bar.suspend(|| complain(text)),
-            Self::Lines => complain(text),
-            Self::Silent => {}
+        match &self.0 {
+            Shown::Bar(bar) => bar.suspend(|| complain(text)),
+            Shown::Lines => complain(text),
+            Shown::Nothing => {}
         }
     }
 
     /// Takes the bar away: what follows are the results.
     pub(super) fn clear(&self) {
-        if let Self::Bar(bar) = self {
+        if let Shown::Bar(bar) = &self.0 {
             bar.finish_and_clear();
         }
     }
@@ -118,19 +127,19 @@ impl<'p> Reporter<'p> {
             self.before = (now, status.deliveries);
         }
         let text = self.text(status);
-        match self.progress {
-            Progress::Bar(bar) => {
+        match &self.progress.0 {
+            Shown::Bar(bar) => {
                 bar.set_prefix(status.doing);
                 bar.set_position((status.done.unwrap_or(1.0) * 1000.0) as u64);
                 bar.set_message(text);
             }
-            Progress::Lines if now >= self.line => {
+            Shown::Lines if now >= self.line => {
                 self.line = now + LINE;
                 let done = status.done.map(|done| format!(" {:.0} %", done * 100.0));
                 let done = done.unwrap_or_default();
                 complain(&format!("{}{done}: {text}", status.doing));
             }
-            Progress::Lines | Progress::Silent => {}
+            Shown::Lines | Shown::Nothing => {}
         }
     }
 
