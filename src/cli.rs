@@ -14,7 +14,7 @@ use chatloop::wire::Dialect;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-pub(crate) use load::{CommonArgs, LoadCommand, TimeArgs, WaitArg};
+pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, TimeArgs, WaitArg};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -429,11 +429,15 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         let rest = rest.trim_start_matches('/');
         return Err(format!("write {name}://{rest}"));
     }
-    parse_addr(addr).map(|addr| Endpoint { dialect, addr })
+    check_addr(
+        addr,
+        "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for everybody",
+    )?;
+    resolve(addr).map(|addr| Endpoint { dialect, addr })
 }
 
-/// An address that is one, or that a name has, IPv4 before IPv6.
-fn parse_addr(addr: &str) -> Result<SocketAddr, String> {
+/// Whether this can be an address with a port; if it cannot, what to write.
+fn check_addr(addr: &str, write: &str) -> Result<(), String> {
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
     let parsed = port.parse::<u16>();
     if let Err(error) = &parsed
@@ -442,15 +446,17 @@ fn parse_addr(addr: &str) -> Result<SocketAddr, String> {
         return Err("a port is a number up to 65535".to_owned());
     }
     if host.is_empty() || parsed.is_err() {
-        return Err(
-            "not ADDR:PORT; write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for \
-             everybody"
-                .to_owned(),
-        );
+        return Err(format!("not ADDR:PORT; {write}"));
     }
     if host.contains(':') && !host.starts_with('[') {
         return Err("an IPv6 address needs brackets, as in [::1]:1234".to_owned());
     }
+    Ok(())
+}
+
+/// The address with a port that this is, or that its name has, IPv4 before IPv6.
+pub(crate) fn resolve(addr: &str) -> Result<SocketAddr, String> {
+    let (host, _) = addr.rsplit_once(':').unwrap_or((addr, ""));
     let resolved: Vec<SocketAddr> = addr
         .to_socket_addrs()
         .map_err(|error| format!("cannot find the address of {host}: {error}"))?

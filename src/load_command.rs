@@ -12,11 +12,11 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use chatloop::descriptors;
-use chatloop::load::{self, LoadError, Plan, Progress, Report, Scenario, Wait};
+use chatloop::load::{self, LoadError, Plan, Progress, Report, Scenario, Server, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::cli::{CommonArgs, LoadCommand, TimeArgs, WaitArg};
+use crate::cli::{CommonArgs, LoadCommand, ServerArg, TimeArgs, WaitArg, resolve};
 use crate::complain;
 
 /// How many members an idle room has, if the system lets it.
@@ -32,6 +32,8 @@ pub(crate) enum MeasureError {
     Senders { senders: usize, members: usize },
     /// What is to be written cannot be.
     Output(PathBuf, io::Error),
+    /// A server's name has no address.
+    Resolve(String),
     /// There is nothing to tell.
     Load(LoadError),
     /// The system failed us.
@@ -50,7 +52,7 @@ impl MeasureError {
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
-            Self::Load(LoadError::Connect { .. }) => 4,
+            Self::Resolve(_) | Self::Load(LoadError::Connect { .. }) => 4,
             Self::Load(LoadError::Ended { .. }) => 5,
             Self::Load(LoadError::NotChat(..)) => 6,
             Self::Load(_) | Self::Io(..) => 1,
@@ -66,6 +68,7 @@ impl fmt::Display for MeasureError {
                 "--senders {senders}: there are {members} members; ask for as many at most"
             ),
             Self::Output(path, error) => write!(f, "cannot write {}: {error}", path.display()),
+            Self::Resolve(error) => f.write_str(error),
             Self::Load(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
@@ -150,8 +153,8 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
     let common = common(command);
     let mut plan = Plan {
         scenario: Scenario::Idle,
-        target: common.target,
-        against: common.against,
+        target: server(common.target.as_ref())?,
+        against: server(common.against.as_ref())?,
         rounds: common.rounds,
         program: env::current_exe()
             .map_err(|error| MeasureError::Io("cannot find this program", error))?,
@@ -219,6 +222,18 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
         });
     }
     Ok(plan)
+}
+
+/// A server that was named, where it is.
+fn server(named: Option<&ServerArg>) -> Result<Option<Server>, MeasureError> {
+    let Some(named) = named else {
+        return Ok(None);
+    };
+    let addr = resolve(&named.addr).map_err(MeasureError::Resolve)?;
+    Ok(Some(Server {
+        protocol: named.protocol,
+        addr,
+    }))
 }
 
 fn idle_members() -> Result<usize, MeasureError> {

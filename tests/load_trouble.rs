@@ -251,6 +251,15 @@ fn each_source_address_has_its_share_of_the_members() {
 }
 
 #[test]
+fn a_server_whose_name_has_no_address_is_told_at_once() {
+    let mut command = load(&["fanout", "--target", "nobody.invalid:1234"]);
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, &out[..]), (4, ""));
+    let says = "chatloop: cannot find the address of nobody.invalid: ";
+    assert!(err.starts_with(says) && err.lines().count() == 1, "{err}");
+}
+
+#[test]
 fn a_server_where_nobody_listens_is_told_at_once() {
     let refusal = Refusal::new();
     let target = arg(refusal.addr());

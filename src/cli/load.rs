@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chatloop::load::{MIN_SIZE, Protocol, Server, Sources};
+use chatloop::load::{MIN_SIZE, Protocol, Sources};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{parse_addr, parse_count, parse_duration, parse_positive_duration, parse_size};
+use super::{check_addr, parse_count, parse_duration, parse_positive_duration, parse_size};
 
 pub(super) const EPILOGUE: &str = "\
 Without --target, a relay is started for the measurement and ended with it. It is `chatloop serve` \
@@ -84,14 +84,14 @@ pub(crate) struct CommonArgs {
     /// An address such as `127.0.0.1:1234`. Before it may stand what the server speaks: `chat10://`,
     /// which is the default, `redis://` for Redis publish/subscribe, `mqtt://` for an MQTT broker.
     #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
-    pub(crate) target: Option<Server>,
+    pub(crate) target: Option<ServerArg>,
 
     /// Another server to compare it with, in alternating rounds
     ///
     /// Figures are medians of the rounds, and the ratio is the target's over this one's. On a machine
     /// that does other things as well, ratios hold where figures do not.
     #[arg(long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
-    pub(crate) against: Option<Server>,
+    pub(crate) against: Option<ServerArg>,
 
     /// With --against: how many rounds each server has
     #[arg(long, value_name = "N", default_value = "5", value_parser = parse_count)]
@@ -305,14 +305,24 @@ pub(crate) struct StormArgs {
     pub(crate) common: CommonArgs,
 }
 
-fn parse_server(text: &str) -> Result<Server, String> {
+/// A server, whose address may be a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerArg {
+    pub(crate) protocol: Protocol,
+    pub(crate) addr: String,
+}
+
+fn parse_server(text: &str) -> Result<ServerArg, String> {
     let text = text.trim();
     let (protocol, addr) = match text.split_once("://") {
         Some((name, addr)) => (name.parse()?, addr),
         None => (Protocol::default(), text),
     };
-    let addr = parse_addr(addr)?;
-    Ok(Server { protocol, addr })
+    check_addr(addr, "write 127.0.0.1:1234")?;
+    Ok(ServerArg {
+        protocol,
+        addr: addr.to_owned(),
+    })
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
@@ -353,11 +363,11 @@ mod tests {
             ("127.0.0.1:1234", Protocol::Chat10, "127.0.0.1:1234"),
             ("chat10://[::1]:1", Protocol::Chat10, "[::1]:1"),
             ("redis://127.0.0.1:6379", Protocol::Redis, "127.0.0.1:6379"),
-            ("MQTT://localhost:1883", Protocol::Mqtt, "127.0.0.1:1883"),
+            ("MQTT://localhost:1883", Protocol::Mqtt, "localhost:1883"),
         ] {
             let server = parse_server(text).unwrap();
             assert_eq!(server.protocol, protocol);
-            assert_eq!(server.addr, addr.parse().unwrap());
+            assert_eq!(server.addr, addr);
         }
         for (text, says) in [
             ("irc://127.0.0.1:1", "the known ones: chat10, redis, mqtt"),

@@ -22,6 +22,8 @@ const TOLD: usize = 3;
 pub(super) struct OwnRelay {
     child: Child,
     log: BufReader<ChildStderr>,
+    /// A line that is not all there yet.
+    partial: Vec<u8>,
     addr: SocketAddr,
     /// Its first warnings, and how many there were.
     told: Vec<String>,
@@ -79,6 +81,7 @@ impl OwnRelay {
         Ok(Self {
             child,
             log,
+            partial: Vec::new(),
             addr,
             told: Vec::new(),
             warnings: 0,
@@ -95,8 +98,7 @@ impl OwnRelay {
 
     /// Reads what the relay has logged, so that it never waits for a place to write to.
     pub(super) fn read_log(&mut self) {
-        let mut line = Vec::new();
-        // Ends with a line that is not all there yet, or with the relay.
+        let mut line = mem::take(&mut self.partial);
         while let Ok(1..) = self.log.read_until(b'\n', &mut line) {
             let text = String::from_utf8_lossy(&line);
             if let Some((_, warning)) = text.trim_end().split_once("WARN ] ") {
@@ -107,6 +109,8 @@ impl OwnRelay {
             }
             line.clear();
         }
+        // There is no more for now, and perhaps the beginning of a line.
+        self.partial = line;
     }
 
     /// The warnings since this was asked last: the first of them, and how many there were.
