@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -334,10 +335,32 @@ fn no_server_holds_the_tool_up_however_little_it_relays() {
             a_silent_member_that_does_not_hear_the_message_has_lost_it,
             a_server_that_relays_nothing_is_no_chat_server,
             a_server_that_relays_without_names_is_no_chat_server,
+            a_server_that_accepts_nobody_is_not_stormed,
         ] {
             scope.spawn(case);
         }
     });
+}
+
+/// A queue that overflows answers nobody, and so measures how long one waits before one tries again.
+fn a_server_that_accepts_nobody_is_not_stormed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = arg(listener.local_addr().unwrap());
+    let plan = [
+        "fanout",
+        "--members",
+        "100",
+        "--for",
+        "1ms",
+        "--warmup",
+        "0s",
+    ];
+    let (code, out, err) = run(&mut load(&[&plan[..], &["--target", &target]].concat()));
+    assert_eq!((code, &out[..]), (6, ""));
+    assert!(
+        err.contains("hears what others say, and 36 timed out;"),
+        "{err}"
+    );
 }
 
 fn a_message_whose_end_never_comes_is_waited_for_and_then_lost() {

@@ -1062,6 +1062,25 @@ mod tests {
     }
 
     #[test]
+    fn large_messages_are_dropped_before_they_are_many() {
+        const LARGE: usize = 1024 * 1024;
+        let mut ledger = Ledger::new(Protocol::Chat10, TAG, Script::new(LARGE, 1), 2, 1);
+        ledger.expect(0);
+        ledger.expect(1);
+        let mut said = Vec::new();
+        for _ in 0..20 {
+            said.clear();
+            ledger.say(0, 0, &mut said);
+            let mut relayed = Vec::new();
+            encode_frame(name_of(0, TAG).as_bytes(), &mut relayed);
+            relayed.extend_from_slice(&said);
+            ledger.hear(1, &relayed, 1).unwrap();
+            assert!(ledger.bytes.len() <= TRIM_BYTES + LARGE + 100);
+        }
+        assert_eq!(ledger.tally().deliveries, 20);
+    }
+
+    #[test]
     fn who_went_its_own_way_falls_in_again() {
         let mut ledger = ledger(4, 2);
         for seq in 0..2 * TRIM_FROM as u32 {
