@@ -10,7 +10,7 @@ use std::{env, fs};
 use serde_json::Value;
 
 use super::PATIENCE;
-use super::process::{chatloop, exit_code, lines_of, run};
+use super::process::{chatloop, exit_code, lines_of, run, send_signal};
 
 /// `chatloop load` with these arguments.
 pub fn load(args: &[&str]) -> Command {
@@ -115,10 +115,21 @@ impl Loading {
     /// Waits until the progress tells that this is being done.
     #[track_caller]
     pub fn wait_until(&mut self, doing: &str) {
+        self.wait_for_line(doing, |line| line.starts_with(doing));
+    }
+
+    /// Waits until a line of the progress has this in it.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        self.wait_for_line(text, |line| line.contains(text));
+    }
+
+    #[track_caller]
+    fn wait_for_line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) {
         let start = Instant::now();
-        while !self.told.last().is_some_and(|line| line.starts_with(doing)) {
+        while !self.told.last().is_some_and(|line| is_it(line)) {
             let told = self.told.join("\n");
-            assert!(start.elapsed() < PATIENCE, "no {doing:?} in:\n{told}");
+            assert!(start.elapsed() < PATIENCE, "no {what:?} in:\n{told}");
             let line = self.err.recv_timeout(PATIENCE);
             self.told.push(line.expect("it is still being measured"));
         }
@@ -129,11 +140,7 @@ impl Loading {
     }
 
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([format!("-{signal}"), self.pid().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        send_signal(self.pid(), signal);
     }
 
     /// Waits for its end; returns the exit code, standard output and the rest of standard error.

@@ -66,6 +66,16 @@ pub fn lines_of(stream: impl std::io::Read + Send + 'static) -> Receiver<String>
     receiver
 }
 
+/// Sends a signal, such as `TERM`.
+#[track_caller]
+pub fn send_signal(pid: u32, signal: &str) {
+    let sent = Command::new("kill")
+        .args([format!("-{signal}"), pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
 /// A running `chatloop serve`.
 pub struct Relay {
     child: Child,
@@ -137,11 +147,7 @@ impl Relay {
     }
 
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([format!("-{signal}"), self.pid().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        send_signal(self.pid(), signal);
     }
 
     /// Waits for the program's end; returns its exit code and the rest of its log.
