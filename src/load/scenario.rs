@@ -300,7 +300,6 @@ fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     run.begin("storming", Some(end));
     let mut now = before.at;
     while now < end && !run.is_stopped() && run.crowd.connected() > 1 {
-        run.crowd.connects = Delays::new();
         run.crowd.arrivals.clear();
         run.crowd.leave();
         run.gather(all.clone(), Pace::Storm, true)?;
