@@ -18,6 +18,7 @@ use common::chat_room::Room;
 use common::chat_server::Refusal;
 use common::load::{Loading, arg, by, load, measure, measure_with, with_descriptors};
 use common::process::{Relay, chatloop, run, wait_for};
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 /// The tool says this and nothing else, and ends with this code.
@@ -121,6 +122,41 @@ fn a_server_that_dies_ends_the_measuring_with_what_there_was() {
             "{report:#}"
         );
     }
+}
+
+#[test]
+fn a_server_that_dies_in_a_later_round_is_a_failure_and_the_rounds_before_it_are_told() {
+    let (target, against) = (Relay::start(&[]), Relay::start(&[]));
+    let servers = [
+        "--target",
+        &arg(target.addr),
+        "--against",
+        &arg(against.addr),
+    ];
+    let plan = [
+        "latency",
+        "--members",
+        "3",
+        "--for",
+        "1100ms",
+        "--warmup",
+        "0s",
+    ];
+    let rounds = ["--rounds", "1000", "--json", "-"];
+    let mut loading = Loading::start(load(&[&plan[..], &servers, &rounds].concat()));
+    loading.wait_for("(round 2 of 1000, ");
+    against.signal("KILL");
+    let (code, out, err) = loading.wait();
+    assert_eq!(code, 5, "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let troubles = report["against"]["troubles"].as_array().unwrap();
+    let last = troubles.last().and_then(Value::as_str).unwrap();
+    let says = format!(
+        "a later round came to nothing: cannot connect to {}",
+        against.addr
+    );
+    assert!(last.starts_with(&says), "{last}");
+    assert!(report["ratio"]["latency_us"]["p50"].is_number(), "{out}");
 }
 
 /// Runs a command where connections have the ports 40000-40011 and no others: an even number, since

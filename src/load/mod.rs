@@ -302,14 +302,16 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
             let measured = target.measure(plan, reporter, stop);
             // What several rounds have told is not spoilt by one that did not come to its end.
             let is_enough = outcomes.iter().all(|rounds| !rounds.is_empty());
-            match measured {
-                Ok(outcome) if outcome.interrupted && is_enough => {}
-                Ok(outcome) => outcomes[index].push(outcome),
-                Err(error) if is_enough => {
-                    progress.note(&format!("chatloop: round {}: {error}", round + 1));
+            let rounds = &mut outcomes[index];
+            match (measured, rounds.last_mut().filter(|_| is_enough)) {
+                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_faults(outcome),
+                (Ok(outcome), _) => rounds.push(outcome),
+                (Err(LoadError::Interrupted), Some(_)) => {}
+                (Err(error), Some(last)) => {
+                    last.troubles.push(Trouble::Round(error.to_string()));
                     break 'rounds;
                 }
-                Err(error) => {
+                (Err(error), None) => {
                     progress.clear();
                     return Err(error);
                 }

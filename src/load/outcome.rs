@@ -70,7 +70,33 @@ pub(super) struct Outcome {
     pub(super) interrupted: bool,
 }
 
+impl Outcome {
+    /// Adds what went wrong in a round that did not come to its end. Its other figures would be those
+    /// of less than a round.
+    pub(super) fn add_faults(&mut self, unfinished: Self) {
+        self.troubles.extend(unfinished.troubles);
+        for figure in unfinished.figures.0 {
+            let is_fault = figure.shown == Shown::Fault
+                || (figure.shown == Shown::Not && figure.rounds == Rounds::Sum);
+            if !is_fault {
+                continue;
+            }
+            let mut known = self.figures.0.iter_mut();
+            match known.find(|known| known.path == figure.path) {
+                Some(known) => known.value += figure.value,
+                None => self.figures.0.push(figure),
+            }
+        }
+    }
+}
+
 impl Figures {
+    /// Whether anything happened that should not have.
+    pub(super) fn has_faults(&self) -> bool {
+        let mut faults = self.0.iter().filter(|figure| figure.shown == Shown::Fault);
+        faults.any(|fault| fault.value > 0.0)
+    }
+
     /// A figure that is worth comparing, and of which several rounds have a median.
     pub(super) fn add(&mut self, path: &str, label: &str, unit: Unit, value: f64) {
         self.push(path, label, Shown::Row, unit, value, Rounds::Median, true);
@@ -287,6 +313,36 @@ mod tests {
             value(&Figures::over(&[&rounds[0], &rounds[2]]), "rate"),
             "25"
         );
+    }
+
+    #[test]
+    fn of_an_unfinished_round_only_the_faults_count() {
+        let unfinished = |lost: u64, more: u64| {
+            let mut figures = Figures::default();
+            figures.add("rate", "rate", Unit::PerSecond, 1.0);
+            figures.count("deliveries", "deliveries", 5);
+            figures.fault("lost", "lost", lost);
+            if more > 0 {
+                figures.tally("cuts/reset", more);
+            }
+            Outcome {
+                figures,
+                ..Outcome::default()
+            }
+        };
+        let mut last = unfinished(0, 0);
+        assert!(!last.figures.has_faults());
+        last.add_faults(unfinished(2, 3));
+        last.add_faults(unfinished(1, 4));
+        assert!(last.figures.has_faults());
+        for (path, expected) in [
+            ("rate", "1"),
+            ("deliveries", "5"),
+            ("lost", "3"),
+            ("cuts/reset", "7"),
+        ] {
+            assert_eq!(value(&last.figures, path), expected, "{path}");
+        }
     }
 
     #[test]

@@ -107,21 +107,9 @@ impl Report {
     /// Whether anything was lost, cut or refused.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        const FAULTS: [&str; 6] = [
-            "lost",
-            "duplicated",
-            "out_of_order",
-            "corrupt",
-            "cut",
-            "refused",
-        ];
-        self.servers.iter().any(|server| {
-            let happened = |path: &&str| {
-                let count = server.figures.get(path);
-                count.is_some_and(|count| count.value > 0.0)
-            };
-            FAULTS.iter().any(happened) || server.troubles().any(Trouble::is_failure)
-        })
+        let mut servers = self.servers.iter();
+        servers
+            .any(|server| server.figures.has_faults() || server.troubles().any(Trouble::is_failure))
     }
 
     /// The report for programs: see `report.schema.json`.

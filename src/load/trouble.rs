@@ -40,6 +40,8 @@ pub(super) enum Trouble {
     Late { p99: u64 },
     /// What the relay that was started for this logged.
     Logged(String),
+    /// After some rounds there was one of which nothing came, for this reason.
+    Round(String),
 }
 
 impl Trouble {
@@ -63,7 +65,7 @@ impl Trouble {
     pub(super) const fn is_failure(&self) -> bool {
         matches!(
             self,
-            Self::Refused { .. } | Self::Cut { .. } | Self::Deaf { .. }
+            Self::Refused { .. } | Self::Cut { .. } | Self::Deaf { .. } | Self::Round(_)
         )
     }
 }
@@ -152,6 +154,7 @@ impl fmt::Display for Trouble {
                 Time(*p99 as f64)
             ),
             Self::Logged(line) => write!(f, "the relay says: {line}"),
+            Self::Round(error) => write!(f, "a later round came to nothing: {error}"),
         }
     }
 }
