@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::chat_room::Room;
 use common::chat_server::Refusal;
-use common::load::{Loading, arg, by, load, measure, measure_with, with_descriptors};
+use common::load::{Loading, Measured, arg, by, load, measure, measure_with, with_descriptors};
 use common::process::{Relay, chatloop, run, wait_for};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -452,22 +452,25 @@ fn a_clock_that_is_set_meanwhile_is_told_and_changes_no_figure() {
     }
 }
 
-#[test]
-fn a_load_tool_that_is_the_bottleneck_says_so() {
-    let Some(shim) = shim() else { return };
+/// A measurement in which each thing that the tool reads takes it two milliseconds. None, and a line
+/// that says so, without a compiler for that.
+fn slowed(plan: &[&str]) -> Option<Measured> {
+    let shim = shim()?;
     let relay = Relay::start(&[]);
-    let time = [
-        "--for",
-        "500ms",
-        "--warmup",
-        "0s",
-        "--target",
-        &arg(relay.addr),
-    ];
-    let mut command = load(&[&["fanout", "--members", "5"][..], &time].concat());
+    let time = ["--for", "500ms", "--warmup", "0s"];
+    let target = ["--target", &arg(relay.addr)];
+    let mut command = load(&[plan, &time, &target].concat());
     command.env("LD_PRELOAD", shim).env("SHIM_BUSY_US", "2000");
     let measured = measure_with(command);
     assert_eq!((measured.code, measured.faults()), (0, Vec::new()));
+    Some(measured)
+}
+
+#[test]
+fn a_load_tool_that_is_the_bottleneck_says_so() {
+    let Some(measured) = slowed(&["fanout", "--members", "5"]) else {
+        return;
+    };
     let text = measured.trouble("the load tool was the bottleneck: it was busy ");
     let end = " of one: do not take the server's limits from this";
     assert!(
@@ -478,21 +481,9 @@ fn a_load_tool_that_is_the_bottleneck_says_so() {
 
 #[test]
 fn messages_that_are_sent_late_are_told_with_how_late() {
-    let Some(shim) = shim() else { return };
-    let relay = Relay::start(&[]);
-    let time = [
-        "--for",
-        "500ms",
-        "--warmup",
-        "0s",
-        "--target",
-        &arg(relay.addr),
-    ];
-    let plan = ["latency", "--members", "5", "--rate", "2000"];
-    let mut command = load(&[&plan[..], &time].concat());
-    command.env("LD_PRELOAD", shim).env("SHIM_BUSY_US", "2000");
-    let measured = measure_with(command);
-    assert_eq!((measured.code, measured.faults()), (0, Vec::new()));
+    let Some(measured) = slowed(&["latency", "--members", "5", "--rate", "2000"]) else {
+        return;
+    };
     let text = measured.trouble("one in a hundred messages was sent ");
     assert!(
         text.contains(" late or more, which is in the delays"),
