@@ -448,6 +448,24 @@ fn ctrl_c_before_there_is_anything_says_so_and_leaves_no_file() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_relay_that_was_started_ends_even_if_the_measurement_is_killed() {
+    let marker = format!("LOAD_TEST=killed-{}", std::process::id());
+    let (name, value) = marker.split_once('=').unwrap();
+    let mut command = load(&["fanout", "--members", "5", "--for", "1h", "--warmup", "0s"]);
+    command.env(name, value);
+    let mut loading = Loading::start(command);
+    loading.wait_until("measuring");
+    assert_eq!(processes_with(&marker).len(), 2);
+    loading.signal("KILL");
+    wait_for("the relay's end", || {
+        !processes_with(&marker)
+            .iter()
+            .any(|&pid| pid != loading.pid())
+    });
+}
+
+#[test]
 fn the_relay_that_was_started_ends_with_the_measurement() {
     let marker = format!("LOAD_TEST=over-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
