@@ -144,7 +144,9 @@ fn a_server_that_dies_in_a_later_round_is_a_failure_and_the_rounds_before_it_are
     ];
     let rounds = ["--rounds", "1000", "--json", "-"];
     let mut loading = Loading::start(load(&[&plan[..], &servers, &rounds].concat()));
-    loading.wait_for("(round 2 of 1000, ");
+    // While the other one has its turn, so that nobody is cut.
+    let turn = format!("(round 2 of 1000, chatloop serve, {})", target.addr);
+    loading.wait_for(&turn);
     against.signal("KILL");
     let (code, out, err) = loading.wait();
     assert_eq!(code, 5, "{err}");
