@@ -23,6 +23,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use chatloop::relay::{Limits, Ready, Relay};
 use chatloop::wire::Dialect;
@@ -307,12 +308,13 @@ fn decode_in_reads_of(len: usize) {
 fn speak(speakers: usize, dialects: &[Dialect]) {
     let mut scratch = vec![0; Limits::default().read_budget];
     let (mut relay, ids) = room_of::<Sink>(1000, dialects, &mut scratch);
+    let now = Instant::now();
     let mut one_turn = || {
         // A sink says what a chat10 client does.
         for &id in ids.iter().step_by(dialects.len()).take(speakers) {
             relay.note(id, Ready::READABLE);
         }
-        turn(&mut relay, &mut scratch);
+        turn(&mut relay, &mut scratch, now);
     };
     one_turn();
     counted(&mut one_turn);
@@ -366,6 +368,7 @@ fn fall_behind_and_catch_up() {
     let mut scratch = vec![0; Limits::default().read_budget];
     let (mut relay, ids) = room_of::<Halting>(101, &[Dialect::Chat10], &mut scratch);
     let (&speaker, listeners) = ids.split_first().expect("101 of them");
+    let now = Instant::now();
     let writable = |relay: &mut Relay<_>| {
         for &id in listeners {
             relay.note(id, Ready::WRITABLE);
@@ -374,15 +377,15 @@ fn fall_behind_and_catch_up() {
     let mut three_turns = || {
         // Each takes a part and is behind with the rest.
         relay.note(speaker, Ready::READABLE);
-        turn(&mut relay, &mut scratch);
+        turn(&mut relay, &mut scratch, now);
         // Each takes nothing, and there is more.
         relay.note(speaker, Ready::READABLE);
         writable(&mut relay);
-        turn(&mut relay, &mut scratch);
+        turn(&mut relay, &mut scratch, now);
         assert_eq!(relay.behind(), listeners.len());
         // Each takes all.
         writable(&mut relay);
-        turn(&mut relay, &mut scratch);
+        turn(&mut relay, &mut scratch, now);
         assert_eq!(relay.behind(), 0);
     };
     three_turns();

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::time::Instant;
 
 use chatloop::relay::{Limits, Ready};
 use chatloop::wire::Dialect;
@@ -46,6 +47,7 @@ fn fan_out(criterion: &mut Criterion) {
             (name, members, relay, speakers)
         })
         .collect();
+    let now = Instant::now();
     for (name, members, mut relay, speakers) in rooms {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(20);
@@ -53,7 +55,7 @@ fn fan_out(criterion: &mut Criterion) {
         group.bench_function("one speaks", |bencher| {
             bencher.iter(|| {
                 relay.note(speakers[speakers.len() / 2], Ready::READABLE);
-                turn(&mut relay, &mut scratch);
+                turn(&mut relay, &mut scratch, now);
             });
         });
         group.bench_function("a hundred speak", |bencher| {
@@ -61,7 +63,7 @@ fn fan_out(criterion: &mut Criterion) {
                 for &id in &speakers[..100] {
                     relay.note(id, Ready::READABLE);
                 }
-                turn(&mut relay, &mut scratch);
+                turn(&mut relay, &mut scratch, now);
             });
         });
         group.finish();

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use chatloop::relay::Slow;
 use chatloop::server::Endpoint;
 use chatloop::wire::Dialect;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, TimeArgs, WaitArg};
+pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -82,11 +83,11 @@ Exit codes:
   0  stopped by SIGTERM or SIGINT
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  3  cannot listen on an address that was asked for";
+  3  cannot listen on an address that was asked for, or on a socket that was passed";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; may be given more than once
+    /// Where to listen; may be given more than once [default: 127.0.0.1:1234]
     ///
     /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
     /// the first address is taken, IPv4 before IPv6. `0.0.0.0` means every IPv4 address of this
@@ -96,13 +97,15 @@ pub(crate) struct ServeArgs {
     ///
     /// The dialect is the protocol that clients speak there, one of those listed below; `chat10` if
     /// none is given. All listeners share one room.
+    ///
+    /// Sockets that a service manager passes (`LISTEN_FDS`) are served as well, each in the dialect
+    /// that is its name. If there are any, nothing else is listened on unless it is asked for.
     #[arg(
         short,
         long,
         env = "CHATLOOP_LISTEN",
         value_name = "[DIALECT://]ADDR:PORT",
         value_delimiter = ',',
-        default_value = "127.0.0.1:1234",
         value_parser = parse_endpoint,
         hide_env = true
     )]
@@ -168,8 +171,7 @@ pub(crate) struct ServeArgs {
     ///
     /// In bytes that were said in the room since what this member received last, not counting what
     /// the kernel's socket buffers hold. All members that are behind share one copy of them. At
-    /// least --max-message plus --max-name plus 20; below about 512KiB, a burst can close clients
-    /// that never stop reading.
+    /// least --max-message plus --max-name plus 20.
     #[arg(
         long,
         env = "CHATLOOP_QUEUE_LIMIT",
@@ -179,6 +181,130 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) queue_limit: usize,
+
+    /// What to do while a member that reads falls behind: `pace` or `cut`
+    ///
+    /// `pace`: those who speak are read a line a second until that member has caught up, so the room
+    /// runs at the pace of its slowest reader, and loses nobody. Nobody waits for a member that does
+    /// not read. `cut`: nothing; whoever is over --queue-limit is closed.
+    #[arg(
+        long,
+        env = "CHATLOOP_SLOW",
+        value_name = "POLICY",
+        default_value = "pace",
+        value_parser = parse_slow,
+        hide_env = true
+    )]
+    pub(crate) slow: Slow,
+
+    /// How far a member that reads may fall behind before the room waits for it [default: an eighth of
+    /// --queue-limit]
+    ///
+    /// It waits until half of that is left. Below --queue-limit.
+    #[arg(
+        long,
+        env = "CHATLOOP_SOFT_LIMIT",
+        value_name = "BYTES",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) soft_limit: Option<usize>,
+
+    /// How long the room waits for a member that takes next to nothing
+    ///
+    /// If that is less than 64KiB, the member is closed. A member that has taken nothing at all for
+    /// half of this time may have stopped reading: the room goes on, so that its queue is not full in
+    /// less than six times as long, and after that as if it were not there.
+    #[arg(
+        long,
+        env = "CHATLOOP_SLOW_TIMEOUT",
+        value_name = "DUR",
+        default_value = "10s",
+        value_parser = parse_positive_duration,
+        hide_env = true
+    )]
+    pub(crate) slow_timeout: Duration,
+
+    /// How long a member may take to send a message
+    ///
+    /// From its first byte to its last, not counting the time in which the relay does not read because
+    /// of --slow or --rate.
+    #[arg(
+        long,
+        env = "CHATLOOP_MESSAGE_TIMEOUT",
+        value_name = "DUR",
+        default_value = "60s",
+        value_parser = parse_positive_duration,
+        hide_env = true
+    )]
+    pub(crate) message_timeout: Duration,
+
+    /// How long a member may send nothing before it is closed; `off` for as long as it likes
+    ///
+    /// The protocols have no sign of life, so this closes those who only listen.
+    #[arg(
+        long,
+        env = "CHATLOOP_IDLE_TIMEOUT",
+        value_name = "DUR",
+        default_value = "off",
+        value_parser = parse_idle_timeout,
+        hide_env = true
+    )]
+    pub(crate) idle_timeout: OrOff,
+
+    /// Most that a member may have the relay write in a second; `off` for no limit
+    ///
+    /// The bytes of its messages times those who hear them. A second's worth may come at once. Who says
+    /// more is not closed but read from later, and loses nothing.
+    #[arg(
+        long,
+        env = "CHATLOOP_RATE",
+        value_name = "BYTES",
+        default_value = "off",
+        value_parser = parse_rate,
+        hide_env = true
+    )]
+    pub(crate) rate: OrOff<u64>,
+
+    /// Most connections from one address; `off` for no limit
+    ///
+    /// One more is refused. Of IPv6, a /64 counts as one address.
+    #[arg(
+        long,
+        env = "CHATLOOP_MAX_PER_IP",
+        value_name = "N",
+        default_value = "off",
+        value_parser = parse_max_per_ip,
+        hide_env = true
+    )]
+    pub(crate) max_per_ip: OrOff<usize>,
+
+    /// Most connections that are accepted in a second; `off` for no limit
+    ///
+    /// A second's worth may come at once. The others wait in the kernel's queue.
+    #[arg(
+        long,
+        env = "CHATLOOP_ACCEPT_RATE",
+        value_name = "N",
+        default_value = "off",
+        value_parser = parse_accept_rate,
+        hide_env = true
+    )]
+    pub(crate) accept_rate: OrOff<u64>,
+
+    /// Most memory for what clients have not read, or not finished sending [default: 128MiB, or what
+    /// one client may need if that is more]
+    ///
+    /// For all of them together, and for the history. Over it, those who hold most are closed. At least
+    /// --queue-limit plus --max-message.
+    #[arg(
+        long,
+        env = "CHATLOOP_MAX_MEMORY",
+        value_name = "BYTES",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) max_memory: Option<usize>,
 
     /// How long a member that is leaving may go without reading
     ///
@@ -285,7 +411,9 @@ pub(crate) struct ServeArgs {
 
     /// How long to go on delivering what is queued when asked to stop
     ///
-    /// What clients send meanwhile is dropped.
+    /// Members are let go one after the other in the first half of this time, in an order that chance
+    /// decides, so that thousands do not all come back at once; a few are let go at once. What they
+    /// say before that is still relayed.
     #[arg(
         long,
         env = "CHATLOOP_DRAIN",
@@ -410,9 +538,18 @@ pub(crate) struct JoinArgs {
     pub(crate) raw: bool,
 }
 
-/// A time, or never.
+/// A limit, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OrOff(pub(crate) Option<Duration>);
+pub(crate) struct OrOff<T = Duration>(pub(crate) Option<T>);
+
+impl<T> OrOff<T> {
+    fn parse(text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Self(None));
+        }
+        parse(text).map(|limit| Self(Some(limit)))
+    }
+}
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
     let text = text.trim();
@@ -502,10 +639,36 @@ fn parse_positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_or_off(text: &str) -> Result<OrOff, String> {
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(OrOff(None));
+    OrOff::parse(text, parse_positive_duration)
+}
+
+fn parse_idle_timeout(text: &str) -> Result<OrOff, String> {
+    parse_or_off(text).map_err(|error| format!("{error}; write `off` for no limit"))
+}
+
+fn parse_rate(text: &str) -> Result<OrOff<u64>, String> {
+    let positive = |text: &str| match parse_size(text)? {
+        0 => Err("must be more than zero".to_owned()),
+        bytes => Ok(bytes as u64),
+    };
+    OrOff::parse(text, positive).map_err(|error| format!("{error}; write `off` for no limit"))
+}
+
+fn parse_max_per_ip(text: &str) -> Result<OrOff<usize>, String> {
+    OrOff::parse(text, parse_count).map_err(|error| format!("{error}, or `off` for no limit"))
+}
+
+fn parse_accept_rate(text: &str) -> Result<OrOff<u64>, String> {
+    OrOff::parse(text, |text| parse_count(text).map(|count| count as u64))
+        .map_err(|error| format!("{error}, or `off` for no limit"))
+}
+
+fn parse_slow(text: &str) -> Result<Slow, String> {
+    match text {
+        "pace" => Ok(Slow::Pace),
+        "cut" => Ok(Slow::Cut),
+        _ => Err("not a policy; write `pace` or `cut`".to_owned()),
     }
-    parse_positive_duration(text).map(|duration| OrOff(Some(duration)))
 }
 
 fn parse_every(text: &str) -> Result<OrOff, String> {

@@ -9,7 +9,8 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | A newcomer is accepted, even when descriptors run out | `server/listener.rs` |
+//! | All that is asked of the operating system is one trait | [`server::System`] |
+//! | A newcomer is accepted, even when descriptors run out | `server/acceptor.rs` |
 //! | Its socket is registered once, for reading and writing | [`server`]: *why edge-triggered* |
 //! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note), `relay/ready.rs` |
 //! | It is read into the loop's one scratch buffer, up to its budget | `relay/connection.rs` |
@@ -18,8 +19,9 @@
 //! | The first is its name; each later one is said, encoded once for all who hear it alike | `relay/channel.rs` |
 //! | At the end of the turn each member is written to, once | [`relay`]: *why one write a turn*, `relay/delivery.rs` |
 //! | What a socket does not take stays, in one copy for all | [`relay`]: *the backlog*, `relay/send_queue.rs` |
-//! | ... and longer than that for newcomers, if they are to be told | [`relay`]: *history*, `relay/history.rs` |
-//! | An event says that it is writable: what is queued goes first | [`relay`]: *why nobody waits for anybody* |
+//! | Who is far behind is waited for, as long as it reads | [`relay`]: *pace, then cut*, `relay/pace.rs` |
+//! | What was said stays longer for newcomers, if they are to be told | [`relay`]: *history*, `relay/history.rs` |
+//! | An event says that it is writable: what is queued goes first | [`relay`]: *why nobody fails for anybody* |
 //! | Marked connections are closed | [`relay`]: *why close late* |
 //! | Newcomers are accepted last | [`server`]: *why accept last* |
 //!

@@ -12,11 +12,13 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use chatloop::descriptors;
-use chatloop::load::{self, LoadError, Plan, Progress, Report, Scenario, Server, Wait};
+use chatloop::load::{
+    self, LoadError, MIN_SIZE, Plan, Progress, Protocol, Report, SOAK_SIZE, Scenario, Server, Wait,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::cli::{CommonArgs, LoadCommand, ServerArg, TimeArgs, WaitArg, resolve};
+use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg, resolve};
 use crate::complain;
 
 /// How many members an idle room has, if the system lets it.
@@ -30,6 +32,8 @@ const CHART_STEPS: usize = 10;
 pub(crate) enum MeasureError {
     /// More are to speak than there are.
     Senders { senders: usize, members: usize },
+    /// It is not done to servers that speak this.
+    Protocol(Protocol),
     /// What is to be written cannot be.
     Output(PathBuf, io::Error),
     /// A server's name has no address.
@@ -45,6 +49,7 @@ impl MeasureError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Senders { .. }
+            | Self::Protocol(_)
             | Self::Output(..)
             | Self::Load(
                 LoadError::Descriptors { .. }
@@ -66,6 +71,11 @@ impl fmt::Display for MeasureError {
             Self::Senders { senders, members } => write!(
                 f,
                 "--senders {senders}: there are {members} members; ask for as many at most"
+            ),
+            Self::Protocol(protocol) => write!(
+                f,
+                "a soak is for servers that speak chat10, and not {}",
+                protocol.name()
             ),
             Self::Output(path, error) => write!(f, "cannot write {}: {error}", path.display()),
             Self::Resolve(error) => f.write_str(error),
@@ -145,6 +155,18 @@ const fn common(command: &LoadCommand) -> &CommonArgs {
         LoadCommand::Chat(args) => &args.talk.common,
         LoadCommand::Latency(args) => &args.common,
         LoadCommand::Storm(args) => &args.common,
+        LoadCommand::Soak(args) => &args.common,
+    }
+}
+
+const fn speed(command: &LoadCommand) -> Option<&SpeedArgs> {
+    match command {
+        LoadCommand::Idle(args) => Some(&args.speed),
+        LoadCommand::Fanout(args) => Some(&args.talk.speed),
+        LoadCommand::Chat(args) => Some(&args.talk.speed),
+        LoadCommand::Latency(args) => Some(&args.speed),
+        LoadCommand::Storm(args) => Some(&args.speed),
+        LoadCommand::Soak(_) => None,
     }
 }
 
@@ -154,24 +176,32 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
     let mut plan = Plan {
         scenario: Scenario::Idle,
         target: server(common.target.as_ref())?,
-        against: server(common.against.as_ref())?,
-        rounds: common.rounds,
+        against: None,
+        rounds: 1,
         program: env::current_exe()
             .map_err(|error| MeasureError::Io("cannot find this program", error))?,
         pid: common.pid,
         members: IDLE_MEMBERS,
         senders: 1,
-        size: common.size,
+        size: MIN_SIZE,
         in_flight: 1,
         rate: None,
+        churn: 0.0,
+        faults: 0,
         lasts: Duration::ZERO,
         warmup: Duration::ZERO,
         steps: 1,
         sources: common.bind,
         seed: common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
-        wait: wait(common.wait),
+        wait: Wait::Sleep,
         command: words(),
     };
+    if let Some(speed) = speed(command) {
+        plan.against = server(speed.against.as_ref())?;
+        plan.rounds = speed.rounds;
+        plan.size = speed.size;
+        plan.wait = wait(speed.wait);
+    }
     let timed = |plan: &mut Plan, time: &TimeArgs| {
         plan.lasts = time.lasts;
         plan.warmup = time.warmup;
@@ -213,6 +243,21 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
             plan.scenario = Scenario::Storm;
             plan.members = args.members;
             plan.lasts = args.lasts;
+        }
+        LoadCommand::Soak(args) => {
+            plan.scenario = Scenario::Soak;
+            plan.members = args.members;
+            plan.senders = args.members;
+            plan.size = SOAK_SIZE;
+            plan.rate = Some(args.rate);
+            plan.churn = args.churn;
+            plan.faults = args.faults;
+            plan.lasts = args.lasts;
+            if let Some(Server { protocol, .. }) = plan.target
+                && protocol != Protocol::Chat10
+            {
+                return Err(MeasureError::Protocol(protocol));
+            }
         }
     }
     if plan.senders > plan.members {

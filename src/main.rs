@@ -2,8 +2,10 @@
 
 mod cli;
 mod join;
+mod journal;
 mod load_command;
 mod serve;
+mod service;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -12,6 +14,7 @@ use std::process::{self, ExitCode};
 
 use clap::Parser;
 use cli::{Cli, Command};
+use log::Level;
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| {
@@ -40,5 +43,9 @@ fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
 
 /// Says what went wrong, in one line. There is nobody to tell if that fails too.
 fn complain(what: &str) {
-    let _ = io::stderr().write_all(format!("chatloop: {what}\n").as_bytes());
+    let mut line = format!("chatloop: {what}\n");
+    if journal::is_stderr() {
+        line = journal::line(Level::Error, line.trim_end());
+    }
+    let _ = io::stderr().write_all(line.as_bytes());
 }

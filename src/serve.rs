@@ -2,20 +2,28 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chatloop::descriptors;
 use chatloop::relay::{Limits, Wording};
-use chatloop::server::{Config, Endpoint, Server, StartError};
+use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
 use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::cli::ServeArgs;
+use crate::journal;
+use crate::service::{self, Manager};
+
+/// Where to listen if nobody says.
+const DEFAULT: Endpoint = Endpoint {
+    dialect: Dialect::Chat10,
+    addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1234)),
+};
 
 /// Why the command failed.
 #[derive(Debug)]
@@ -30,6 +38,10 @@ pub(crate) enum ServeError {
     },
     /// An address was given twice, or one that another takes in.
     Collision(SocketAddr, SocketAddr),
+    /// An address was given that a socket that was passed takes in.
+    Taken(SocketAddr, SocketAddr),
+    /// What was passed is not what can be served.
+    Passed(io::Error),
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
     /// The greeting is too long for the queue, in which the time is to come after it.
@@ -47,9 +59,10 @@ impl ServeError {
             Self::Start(StartError::Limits(_))
             | Self::TooManyClients { .. }
             | Self::Collision(..)
+            | Self::Taken(..)
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
-            Self::Start(StartError::Listen(..)) => 3,
+            Self::Start(StartError::Listen(..)) | Self::Passed(_) => 3,
             Self::Start(StartError::Poll(_)) | Self::NoRoom { .. } | Self::Io(..) => 1,
         }
     }
@@ -70,6 +83,16 @@ impl fmt::Display for ServeError {
             Self::Collision(one, other) => write!(
                 f,
                 "--listen {one} and {other} collide; choose another port for one of them"
+            ),
+            Self::Taken(addr, passed) => write!(
+                f,
+                "--listen {addr} collides with {passed}, a socket that was passed; leave out one of \
+                 them"
+            ),
+            Self::Passed(error) => write!(
+                f,
+                "cannot serve what was passed in LISTEN_FDS: {error}; a socket unit needs \
+                 ListenStream=PORT or ADDRESS:PORT, and Accept=no"
             ),
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
@@ -97,60 +120,88 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         set_parent_process_death_signal(Some(Signal::TERM))
             .map_err(|error| ServeError::Io("cannot watch the parent", error.into()))?;
     }
+    let passed = service::passed_sockets().map_err(ServeError::Passed)?;
     let limit = descriptors::raise_limit()
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
-    let config = config(args, limit)?;
-    let mut server = Server::bind(&config).map_err(ServeError::Start)?;
+    let config = config(args, limit, &passed)?;
+    let others: Vec<_> = passed.iter().map(Inherited::endpoint).collect();
+    let endpoints = [&*config.listen, &others].concat();
+    let mut server = Server::bind_with(&config, passed).map_err(ServeError::Start)?;
     server
         .handle_signals()
         .map_err(|error| ServeError::Io("cannot handle signals", error))?;
     let addrs = server
         .local_addrs()
         .map_err(|error| ServeError::Io("cannot tell the listening address", error))?;
+    let listening = Listening(&endpoints, &addrs).to_string();
     info!(
-        "chatloop {} listens on {}; room for {} clients (open-file limit {limit})",
+        "chatloop {} listens on {listening}; room for {} clients (open-file limit {limit})",
         env!("CARGO_PKG_VERSION"),
-        Listening(&config.listen, &addrs),
         config.limits.max_clients,
     );
+    // A socket that was passed may be in another network, whose addresses we cannot see.
     for (endpoint, addr) in config.listen.iter().zip(&addrs) {
-        if addr.ip().is_unspecified() {
-            let ips = own_addresses(endpoint.takes_ipv4(&config.listen), addr.is_ipv6());
+        if addr.ip().is_unspecified()
+            && let Some(ips) = own_addresses(endpoint.takes_ipv4(&endpoints), addr.is_ipv6())
+        {
             info!("{}", from_outside(endpoint.dialect, ips, addr.port()));
         }
     }
-    server
-        .run()
-        .map_err(|error| ServeError::Io("the event loop failed", error))?;
+    match Manager::from_env() {
+        Some(manager) => manager.run(&mut server, &listening),
+        None => server.run(),
+    }
+    .map_err(|error| ServeError::Io("the event loop failed", error))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the flags ask for, under this limit of open descriptors.
-fn config(args: &ServeArgs, limit: u64) -> Result<Config, ServeError> {
-    for (index, one) in args.listen.iter().enumerate() {
-        for other in &args.listen[..index] {
+/// What the flags ask for, under this limit of open descriptors, beside what was passed.
+fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
+    let mut listen = args.listen.clone();
+    if listen.is_empty() && passed.is_empty() {
+        listen.push(DEFAULT);
+    }
+    for (index, one) in listen.iter().enumerate() {
+        for other in &listen[..index] {
             if collide(one.addr, other.addr) {
                 return Err(ServeError::Collision(other.addr, one.addr));
             }
         }
+        if let Some(socket) = passed.iter().find(|socket| takes_in(socket, one.addr)) {
+            return Err(ServeError::Taken(one.addr, socket.endpoint().addr));
+        }
     }
+    let listeners = listen.len() + passed.len();
+    let mut limits = Limits {
+        max_clients: max_clients(args.max_clients, limit, listeners)?,
+        max_name: args.max_name,
+        max_message: args.max_message,
+        queue_limit: args.queue_limit,
+        slow: args.slow,
+        soft_limit: args.soft_limit.unwrap_or(args.queue_limit / 8),
+        slow_timeout: args.slow_timeout,
+        handshake_timeout: args.handshake_timeout,
+        message_timeout: args.message_timeout,
+        idle_timeout: args.idle_timeout.0,
+        farewell_timeout: args.farewell_timeout,
+        rate: args.rate.0,
+        max_per_ip: args.max_per_ip.0,
+        accept_rate: args.accept_rate.0,
+        history: args.history,
+        history_bytes: args.history_bytes,
+        ..Limits::default()
+    };
+    limits.max_memory = match args.max_memory {
+        Some(max_memory) => max_memory,
+        None => limits.max_memory.max(limits.least_memory()),
+    };
     Ok(Config {
-        limits: Limits {
-            max_clients: max_clients(args.max_clients, limit, args.listen.len())?,
-            max_name: args.max_name,
-            max_message: args.max_message,
-            queue_limit: args.queue_limit,
-            handshake_timeout: args.handshake_timeout,
-            farewell_timeout: args.farewell_timeout,
-            history: args.history,
-            history_bytes: args.history_bytes,
-            ..Limits::default()
-        },
+        limits,
         wording: wording(args)?,
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
-        listen: args.listen.clone(),
+        listen,
     })
 }
 
@@ -162,6 +213,14 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
         && one.port() != 0
         && a.is_ipv4() == b.is_ipv4()
         && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+/// Whether an address cannot be listened on because of a socket that was passed.
+fn takes_in(socket: &Inherited, addr: SocketAddr) -> bool {
+    let taken = socket.endpoint().addr;
+    // An IPv6 wildcard that takes IPv4 was opened by somebody else, and cannot be told to leave it.
+    let takes_ipv4 = taken.is_ipv6() && socket.takes_ipv4();
+    collide(taken, addr) || (takes_ipv4 && addr.is_ipv4() && taken.port() == addr.port())
 }
 
 /// The relay's own words, where the flags have others than the tutorials.
@@ -189,7 +248,8 @@ fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
     })
 }
 
-/// Logs to the standard error stream. The flag wins over `RUST_LOG`, which wins over `info`.
+/// Logs to the standard error stream. The flag wins over `RUST_LOG`, which wins over `info`. The
+/// journal has times and levels of its own.
 fn start_log(level: Option<LevelFilter>) {
     let mut log = env_logger::Builder::new();
     log.format_target(false).filter_level(LevelFilter::Info);
@@ -197,6 +257,12 @@ fn start_log(level: Option<LevelFilter>) {
         Some(level) => log.filter_level(level),
         None => log.parse_default_env(),
     };
+    if journal::is_stderr() {
+        log.format(|log, record| {
+            let line = journal::line(record.level(), &record.args().to_string());
+            log.write_all(line.as_bytes())
+        });
+    }
     log.init();
 }
 
@@ -251,11 +317,10 @@ fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
     format!("{dialect} from other machines: {first}{others}")
 }
 
-/// The addresses of this machine that other machines can use. None if the system does not tell,
-/// since they are a help and no need.
-fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Vec<IpAddr> {
+/// The addresses of this machine that other machines can use; none if the system does not tell.
+fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
     let mut addresses: Vec<_> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
+        .ok()?
         .into_iter()
         .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
         .map(|interface| interface.ip())
@@ -263,14 +328,15 @@ fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Vec<IpAddr> {
         .collect();
     addresses.sort_unstable();
     addresses.dedup();
-    addresses
+    Some(addresses)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
-    use clap::Parser;
+    use chatloop::relay::Slow;
+    use clap::{CommandFactory, Parser};
     use std::time::Duration;
 
     fn config_of(flags: &[&str], limit: u64) -> Result<Config, ServeError> {
@@ -278,7 +344,7 @@ mod tests {
         let Command::Serve(args) = cli.command else {
             panic!("it is `serve`");
         };
-        config(&args, limit)
+        config(&args, limit, &[])
     }
 
     #[test]
@@ -286,7 +352,9 @@ mod tests {
         let flags = "--listen 127.0.0.1:1 --listen 127.0.0.1:2 --max-clients 3 --max-name 4 \
                      --max-message 5 --queue-limit 666 --handshake-timeout 7s --keepalive 8s \
                      --drain 9s --farewell-timeout 10s --history 11 --history-bytes 12 --greeting 13 \
-                     --every 14s --ack 15 --farewell 16";
+                     --every 14s --ack 15 --farewell 16 --slow cut --soft-limit 17 \
+                     --slow-timeout 18s --message-timeout 19s --idle-timeout 20s --rate 21 \
+                     --max-per-ip 22 --accept-rate 23 --max-memory 2424";
         let flags: Vec<_> = flags.split_whitespace().collect();
         let config = config_of(&flags, 1000).unwrap();
         let ports: Vec<_> = config.listen.iter().map(|one| one.addr.port()).collect();
@@ -300,6 +368,15 @@ mod tests {
             farewell_timeout: Duration::from_secs(10),
             history: 11,
             history_bytes: 12,
+            slow: Slow::Cut,
+            soft_limit: 17,
+            slow_timeout: Duration::from_secs(18),
+            message_timeout: Duration::from_secs(19),
+            idle_timeout: Some(Duration::from_secs(20)),
+            rate: Some(21),
+            max_per_ip: Some(22),
+            accept_rate: Some(23),
+            max_memory: 2424,
             ..Limits::default()
         };
         assert_eq!(config.limits, expected);
@@ -327,7 +404,16 @@ mod tests {
         assert_eq!(config.every, default.every);
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);
-        assert_eq!(config.listen[0].addr, "127.0.0.1:1234".parse().unwrap());
+        assert_eq!(config.listen, [DEFAULT]);
+    }
+
+    #[test]
+    fn the_help_shows_where_it_listens_by_default() {
+        let mut cli = Cli::command();
+        let serve = cli.find_subcommand_mut("serve").unwrap();
+        let help = serve.render_long_help().to_string();
+        let default = format!("more than once [default: {}]", DEFAULT.addr);
+        assert!(help.contains(&default), "{help}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, SystemTime};
 
-use chatloop::relay::{CloseReason, Limits, Wording};
+use chatloop::relay::{CloseReason, Deadline, Limits, Slow, Wording};
 use chatloop::wire::Dialect::{self, Ack64, Chat10, Chat64, Greet10, Hello};
 use chatloop::wire::FrameError;
 use common::script::{Peer, Room};
@@ -13,6 +13,9 @@ use proptest::prelude::*;
 
 const SENT: &[u8] = b"Message was Sent!";
 const RECEIVED: &[u8] = b"Msg received";
+
+/// How long a member that leaves may take nothing.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 fn room() -> Room {
     Room::serving(&Dialect::ALL, Limits::default(), &Wording::default())
@@ -101,6 +104,71 @@ fn greet10_greets_and_then_tells_the_time_to_all() {
 }
 
 #[test]
+fn who_comes_in_the_middle_of_a_turn_hears_nothing_that_was_said_before() {
+    let mut room = room();
+    let alice = room.join("alice");
+    let _others = (room.connect_to(Chat64), room.connect_to(Greet10));
+    room.turns();
+    alice.stream.says(frame("too early"));
+    room.readable(&alice);
+    room.relay.tell_time(SystemTime::UNIX_EPOCH);
+    room.relay.serve_ready(&mut room.scratch, room.now);
+    let (chat64, greet10) = (room.connect_to(Chat64), room.connect_to(Greet10));
+    room.turns();
+    room.say(&alice, "in time");
+    assert_bytes(&chat64.stream.heard(), b"in time");
+    assert_bytes(&greet10.stream.heard(), b"22        Welcome to the server!");
+}
+
+#[test]
+fn who_is_only_greeted_and_does_not_take_it_is_closed() {
+    let mut room = room();
+    let peer = room.connect_to(Hello);
+    peer.stream.takes(0);
+    room.turns();
+    room.pass(FAREWELL / 2);
+    assert!(!peer.stream.is_closed());
+    room.pass(FAREWELL / 2);
+    assert!(peer.stream.is_closed());
+    assert_eq!(room.relay.counters().closed.farewell_timeout, 1);
+}
+
+#[test]
+fn who_speaks_and_cannot_be_written_to_goes() {
+    let mut room = room();
+    let (listener, speaker) = (room.join("listener"), room.connect_to(Chat64));
+    speaker.stream.breaks(std::io::ErrorKind::ConnectionReset);
+    speaker.stream.says(wide_frame("my last words")).closes();
+    room.readable(&speaker);
+    room.turns();
+    assert!(speaker.stream.is_closed());
+    assert_bytes(
+        &listener.stream.heard(),
+        &heard("192.0.2.1:4002", "my last words"),
+    );
+    assert_eq!(room.relay.counters().closed.io, 1);
+}
+
+#[test]
+fn the_time_has_an_audience_only_while_somebody_is_there_to_hear_it() {
+    let mut room = room();
+    let _others = (
+        room.join("alice"),
+        room.connect_to(Chat64),
+        room.connect_to(Hello),
+    );
+    assert!(!room.relay.has_audience());
+    let told = room.connect_to(Greet10);
+    assert!(room.relay.has_audience());
+    room.turns();
+    assert!(room.relay.has_audience());
+    told.stream.fails(std::io::ErrorKind::ConnectionReset);
+    room.readable(&told);
+    room.turns();
+    assert!(!room.relay.has_audience());
+}
+
+#[test]
 fn hello_greets_and_hangs_up() {
     let mut room = room();
     let peer = room.connect_to(Hello);
@@ -162,6 +230,7 @@ fn a_turn_costs_each_member_one_write_whatever_it_speaks() {
     talker.stream.says(wide_frame("b").repeat(5));
     room.readable(&talker);
     room.turn();
+    assert!(!room.relay.has_ready(), "nobody has more to take");
     for peer in speakers.iter().chain(&members).chain([&talker]) {
         assert_eq!(peer.stream.write_calls(), 1);
     }
@@ -267,19 +336,15 @@ fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
     );
     room.say(&alice, "too late");
     assert!(!leaver.stream.is_closed());
-    assert!(room.relay.is_leaving(leaver.id));
-    assert_eq!(room.relay.take_leaving(), [leaver.id]);
     let last = [&b"two"[..], SENT].concat();
     assert_eq!(room.relay.pending_bytes(leaver.id), last.len() as u64);
 
     leaver.stream.takes(5);
     room.writable(&leaver);
     room.turns();
-    let pending = last.len() as u64 - 5;
-    assert_eq!(
-        room.relay.expire_leaving(leaver.id, last.len() as u64),
-        Some(pending)
-    );
+    // It has taken something, so it has as much time again.
+    room.pass(FAREWELL);
+    assert!(!leaver.stream.is_closed());
     leaver.stream.takes(usize::MAX);
     room.writable(&leaver);
     room.turns();
@@ -290,14 +355,13 @@ fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
         &heard("192.0.2.1:4002", "Client Disconnected"),
     );
     assert_eq!(room.relay.backlog_bytes(), 0);
-    assert_eq!(room.relay.expire_leaving(leaver.id, pending), None);
-    assert_eq!(room.relay.leaving(), 0);
 }
 
 #[test]
 fn who_takes_its_leave_holds_on_to_no_more_than_anybody_else() {
     let limits = Limits {
         queue_limit: 2_000_000,
+        slow: Slow::Cut,
         ..Limits::default()
     };
     let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
@@ -401,9 +465,13 @@ fn who_takes_its_leave_and_reads_no_more_is_closed() {
     let leaver = room.connect_to(Ack64);
     leaver.stream.takes(0);
     say_bytes(&mut room, &leaver, wide_frame("!DISCONNECT"));
-    assert_eq!(room.relay.expire_leaving(leaver.id, 12), None);
-    room.turn();
+    room.pass(FAREWELL / 2);
+    assert!(!leaver.stream.is_closed());
+    let (id, pending) = (leaver.id, 12);
+    assert!(room.relay.is_pending(Deadline::Farewell { id, pending }));
+    room.pass(FAREWELL / 2);
     assert!(leaver.stream.is_closed());
+    assert!(!room.relay.is_pending(Deadline::Farewell { id, pending }));
     assert_eq!(room.relay.counters().closed.farewell_timeout, 1);
     let reason = CloseReason::FarewellTimeout { pending: 12 };
     assert_eq!(
@@ -689,7 +757,7 @@ fn a_half_closed_newcomer_that_was_told_the_history_is_not_the_one_to_evict() {
     room.read_closed(&newcomer);
     room.turns();
     assert_bytes(&newcomer.stream.heard(), &heard("alice", "hello"));
-    assert!(!room.relay.evict_half_closed(&mut room.scratch));
+    assert!(!room.relay.make_room(&mut room.scratch));
 
     // Of those who were not, it is the one that is longest here, whatever it speaks.
     let (first, second) = (room.connect_to(Greet10), room.connect_to(Chat64));
@@ -699,8 +767,19 @@ fn a_half_closed_newcomer_that_was_told_the_history_is_not_the_one_to_evict() {
         room.read_closed(peer);
         room.turns();
     }
-    assert!(room.relay.evict_half_closed(&mut room.scratch));
+    assert!(room.relay.make_room(&mut room.scratch));
     assert!(first.stream.is_closed() && !second.stream.is_closed());
+}
+
+#[test]
+fn a_member_whose_last_word_was_empty_and_was_answered_is_not_the_one_to_evict() {
+    let mut room = room_with_history(0);
+    let last = room.connect_to(Chat64);
+    last.stream.says(wide_frame("")).closes();
+    room.read_closed(&last);
+    room.turns();
+    assert_bytes(&last.stream.heard(), b"Message was Sent!");
+    assert!(!room.relay.make_room(&mut room.scratch));
 }
 
 #[test]
@@ -718,6 +797,7 @@ fn history_is_kept_though_nobody_is_here_and_its_memory_is_bounded() {
     // To a chunk.
     assert!(room.relay.backlog_bytes() < 200_000 + 65_536);
     assert!(room.relay.is_flushed());
+    assert_eq!(room.relay.awaited_bytes(), 0);
     alone.stream.closes();
     room.read_closed(&alone);
     room.turns();
@@ -835,6 +915,8 @@ proptest! {
             read_budget,
             turn_budget: 1000,
             history,
+            // When the room waits, a name and what follows it are read apart.
+            slow: Slow::Cut,
             queue_limit: usize::MAX,
             ..Limits::default()
         };

@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use chatloop::relay::Limits;
+use chatloop::wire::Dialect;
 use common::socket::{End, TestPeer, TestRelay};
 use common::{PATIENCE, frame, heard};
+use socket2::{Domain, Socket, Type};
 
 /// Whatever happened before: the room still works.
 #[track_caller]
@@ -189,4 +192,39 @@ fn a_talker_that_never_pauses_starves_nobody() {
         found
     });
     assert!(talker.end.is_none() && alice.end.is_none());
+}
+
+#[test]
+fn one_address_may_have_so_many_connections_and_no_more() {
+    let limits = Limits {
+        max_per_ip: Some(2),
+        ..Limits::default()
+    };
+    for dialect in [Dialect::Chat10, Dialect::Chat64, Dialect::Ack64] {
+        let mut relay = TestRelay::serving(&[dialect], limits.clone());
+        let connect = |relay: &mut TestRelay, from: [u8; 4]| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+            socket.connect(&relay.addr.into()).unwrap();
+            let before = relay.counters().accepted + relay.counters().refused;
+            relay.until("it to be accepted or refused", |relay| {
+                relay.counters().accepted + relay.counters().refused > before
+            });
+            TestPeer::from(TcpStream::from(socket))
+        };
+        let first = connect(&mut relay, [127, 0, 0, 1]);
+        let _second = connect(&mut relay, [127, 0, 0, 1]);
+        let mut third = connect(&mut relay, [127, 0, 0, 1]);
+        relay.expect_close(&mut third);
+        assert_eq!(relay.counters().refused, 1);
+        let _other = connect(&mut relay, [127, 0, 0, 2]);
+        assert_eq!(relay.counters().refused, 1, "another address");
+        let here = relay.server.relay().len();
+        first.reset().unwrap();
+        relay.until("the first to be gone", |relay| {
+            relay.server.relay().len() < here
+        });
+        let _again = connect(&mut relay, [127, 0, 0, 1]);
+        assert_eq!(relay.counters().refused, 1, "there is a place again");
+    }
 }

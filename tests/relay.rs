@@ -4,9 +4,10 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
-use chatloop::relay::{CloseReason, Counters, Limits, Ready};
-use common::script::{Peer, Room};
+use chatloop::relay::{CloseReason, ConnId, Counters, Deadline, Limits, Ready, Slow};
+use common::script::{Peer, Room, Script};
 use common::{assert_bytes, frame, heard, parse_frames};
 use proptest::prelude::*;
 
@@ -191,6 +192,8 @@ fn a_hundred_members_that_stopped_reading_cost_one_copy() {
         room.say(&alice, message);
     }
     assert_eq!(room.relay.backlog_bytes(), said);
+    assert_eq!(room.relay.awaited_bytes(), said);
+    assert_eq!(room.relay.behind(), 100);
     for member in &stopped {
         assert_eq!(room.relay.pending_bytes(member.id), said);
     }
@@ -205,6 +208,7 @@ fn a_hundred_members_that_stopped_reading_cost_one_copy() {
     for member in &stopped {
         assert_eq!(parse_frames(&member.stream.heard()).len(), 2 * 1000);
     }
+    assert_eq!(room.relay.counters().bytes_out, 100 * said);
     assert_eq!(room.relay.backlog_bytes(), 0);
 }
 
@@ -219,6 +223,8 @@ fn a_blocked_socket_is_not_tried_again_before_it_is_writable() {
     room.say(&alice, "three");
     assert_eq!(slow.stream.write_calls(), 0);
     assert!(!room.relay.has_ready(), "the next edge will come");
+    room.writable(&alice);
+    assert!(!room.relay.has_ready(), "there is nothing to write to her");
 }
 
 #[test]
@@ -255,6 +261,7 @@ fn a_slow_consumer_is_closed_past_the_limit_and_nobody_else_notices() {
     let limit = 1_048_576 + 256 + 20;
     let mut room = Room::new(Limits {
         queue_limit: limit,
+        slow: Slow::Cut,
         ..Limits::default()
     });
     let (alice, slow, bob) = (room.join("alice"), room.join("slow"), room.join("bob"));
@@ -272,6 +279,7 @@ fn a_slow_consumer_is_closed_past_the_limit_and_nobody_else_notices() {
     room.say(&alice, "");
     assert!(slow.stream.is_closed());
     assert_eq!(room.relay.backlog_bytes(), 0, "what it held on to is free");
+    assert_eq!(room.relay.held_bytes(), 0);
     assert_eq!(room.relay.counters().closed.slow_consumer, 1);
     assert_eq!(room.relay.members(), 2);
     assert_eq!(bob.stream.heard().len(), said + 25);
@@ -314,6 +322,7 @@ fn its_own_words_cannot_make_the_relay_hold_more_than_the_limit() {
     let mut turns = 0;
     while !alice.stream.is_closed() {
         room.say(&alice, &message);
+        room.pass(Duration::from_secs(1));
         turns += 1;
         assert!(room.relay.backlog_bytes() < 9 * 1024 * 1024);
         assert!(
@@ -381,6 +390,28 @@ fn a_queue_whose_socket_breaks_is_given_up_and_last_words_still_count() {
 }
 
 #[test]
+fn a_queue_is_given_up_before_the_last_of_the_last_words_is_read() {
+    let mut room = room();
+    let (alice, dying, bob) = (room.join("alice"), room.join("dying"), room.join("bob"));
+    dying.stream.takes(3);
+    room.say(&alice, "hello");
+    bob.stream.heard();
+    dying.stream.breaks(ErrorKind::ConnectionReset);
+    dying
+        .stream
+        .says_byte_by_byte(frame("more than is read in a turn"))
+        .fails(ErrorKind::ConnectionReset);
+    room.writable(&dying);
+    room.turn();
+    assert!(!dying.stream.is_closed());
+    assert_eq!(room.relay.backlog_bytes(), 0);
+    room.turns();
+    assert!(dying.stream.is_closed());
+    let last = heard("dying", "more than is read in a turn");
+    assert_bytes(&bob.stream.heard(), &last);
+}
+
+#[test]
 fn words_that_share_an_event_with_the_fin_are_relayed_and_the_member_hears_on() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
@@ -401,6 +432,18 @@ fn words_that_share_an_event_with_the_fin_are_relayed_and_the_member_hears_on() 
         Ready::READABLE | Ready::READ_TO_END | Ready::HUNG_UP,
     );
     room.turns();
+    assert!(alice.stream.is_closed());
+    assert_eq!(room.relay.counters().closed.eof, 1);
+}
+
+#[test]
+fn who_is_gone_in_both_directions_goes_though_its_end_cannot_be_read() {
+    let mut room = room();
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    alice.stream.says(frame("bye"));
+    room.relay.note(alice.id, Ready::READABLE | Ready::HUNG_UP);
+    room.turns();
+    assert_bytes(&bob.stream.heard(), &heard("alice", "bye"));
     assert!(alice.stream.is_closed());
     assert_eq!(room.relay.counters().closed.eof, 1);
 }
@@ -450,6 +493,12 @@ fn a_short_read_ends_the_reading_without_a_second_call() {
     alice.stream.read_calls();
     room.say(&alice, "hello");
     assert_eq!(alice.stream.read_calls(), 1);
+    let bob = room.connect();
+    bob.stream
+        .says([frame("bob"), frame("x".repeat(1000))].concat());
+    room.readable(&bob);
+    room.turns();
+    assert_eq!(bob.stream.read_calls(), 1, "its name and its first message");
 }
 
 #[test]
@@ -484,6 +533,7 @@ fn a_protocol_error_closes_its_sender_after_what_came_before_it() {
     room.readable(&alice);
     room.turns();
     assert!(alice.stream.is_closed());
+    assert_eq!(alice.stream.write_calls(), 0, "there is no answer to that");
     assert_bytes(&bob.stream.heard(), &heard("alice", "fine"));
     assert_eq!(room.relay.counters().closed.protocol, 1);
 }
@@ -618,7 +668,7 @@ fn an_event_for_a_connection_that_is_gone_is_not_taken_for_its_successor() {
     second.stream.read_calls();
     room.relay.note(first.id, Ready::READABLE | Ready::HUNG_UP);
     room.turns();
-    room.relay.expire_handshake(first.id);
+    room.relay.expire(Deadline::Name(first.id), room.now);
     room.turns();
     assert_eq!(second.stream.read_calls(), 0);
     assert_eq!(room.relay.members(), 1);
@@ -628,6 +678,7 @@ fn an_event_for_a_connection_that_is_gone_is_not_taken_for_its_successor() {
 fn an_event_for_a_connection_closed_in_the_same_batch_is_ignored() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
+    alice.stream.read_calls();
     alice.stream.fails(ErrorKind::ConnectionReset);
     room.readable(&alice);
     room.readable(&alice);
@@ -635,6 +686,7 @@ fn an_event_for_a_connection_closed_in_the_same_batch_is_ignored() {
     room.turn();
     room.readable(&alice);
     room.turns();
+    assert_eq!(alice.stream.read_calls(), 1);
     room.say(&bob, "alone");
     assert_eq!(room.relay.members(), 1);
 }
@@ -643,8 +695,8 @@ fn an_event_for_a_connection_closed_in_the_same_batch_is_ignored() {
 fn who_is_marked_twice_in_a_turn_is_closed_once_for_the_first_reason() {
     let mut room = room();
     let (silent, alice) = (room.connect(), room.join("alice"));
-    room.relay.expire_handshake(silent.id);
-    room.relay.expire_handshake(silent.id);
+    room.relay.expire(Deadline::Name(silent.id), room.now);
+    room.relay.expire(Deadline::Name(silent.id), room.now);
     room.relay.close_all(&mut room.scratch);
     assert!(silent.stream.is_closed() && alice.stream.is_closed());
     let closed = &room.relay.counters().closed;
@@ -683,13 +735,10 @@ fn only_who_has_given_no_name_can_run_out_of_time() {
     let in_time = room.connect();
     in_time.stream.says(frame("in time"));
     room.readable(&in_time);
-    for peer in [&named, &silent, &trickling] {
-        assert!(!room.relay.expire_handshake(peer.id));
+    // Of one, the name waits for its turn.
+    for peer in [&named, &silent, &trickling, &in_time] {
+        room.relay.expire(Deadline::Name(peer.id), room.now);
     }
-    assert!(
-        room.relay.expire_handshake(in_time.id),
-        "its name waits for its turn"
-    );
     room.turn();
     assert!(!in_time.stream.is_closed());
     assert!(!named.stream.is_closed());
@@ -710,7 +759,7 @@ fn a_half_closed_member_that_was_not_written_to_since_is_the_one_to_evict() {
     room.say(&alice, "are you there?");
     let gone = room.join("gone");
     assert!(room.relay.is_full());
-    let evicted = room.relay.evict_half_closed(&mut room.scratch);
+    let evicted = room.relay.make_room(&mut room.scratch);
     assert!(
         !evicted,
         "the listener was written to, and is no doubt there"
@@ -719,7 +768,7 @@ fn a_half_closed_member_that_was_not_written_to_since_is_the_one_to_evict() {
     gone.stream.says(frame("my last word")).closes();
     room.read_closed(&gone);
     room.turns();
-    assert!(room.relay.evict_half_closed(&mut room.scratch));
+    assert!(room.relay.make_room(&mut room.scratch));
     assert!(gone.stream.is_closed());
     assert!(!listener.stream.is_closed() && !alice.stream.is_closed());
     assert!(!room.relay.is_full());
@@ -727,22 +776,97 @@ fn a_half_closed_member_that_was_not_written_to_since_is_the_one_to_evict() {
 }
 
 #[test]
-fn once_it_stops_hearing_the_relay_delivers_what_is_queued_and_nothing_new() {
+fn a_half_closed_member_that_takes_what_was_queued_for_it_is_not_the_one_to_evict() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
-    slow.stream.takes(4);
-    room.say(&alice, "in time");
-    room.relay.stop_hearing();
-    room.say(&alice, "too late");
-    assert!(!room.relay.is_flushed());
+    slow.stream.takes(0);
+    room.say(&alice, "hello");
+    slow.stream.closes();
+    room.read_closed(&slow);
+    room.turns();
     slow.stream.takes(usize::MAX);
     room.writable(&slow);
     room.turns();
-    assert!(room.relay.is_flushed());
+    assert_bytes(&slow.stream.heard(), &heard("alice", "hello"));
+    assert!(!room.relay.make_room(&mut room.scratch));
+}
+
+#[test]
+fn who_has_gone_of_its_own_accord_is_not_the_one_to_evict() {
+    let mut room = room();
+    let (gone, half_closed) = (room.join("gone"), room.join("half-closed"));
+    let (gone_nameless, nameless) = (room.connect(), room.connect());
+    for peer in [&gone, &half_closed] {
+        peer.stream.closes();
+        room.read_closed(peer);
+        room.turns();
+    }
+    room.relay.note(gone.id, Ready::READABLE | Ready::HUNG_UP);
+    gone_nameless.stream.fails(ErrorKind::ConnectionReset);
+    room.readable(&gone_nameless);
+    room.turns();
+    assert!(gone.stream.is_closed() && gone_nameless.stream.is_closed());
+    room.pass(Duration::from_secs(3));
+    assert!(room.relay.make_room(&mut room.scratch));
+    assert!(nameless.stream.is_closed() && !half_closed.stream.is_closed());
+    assert!(room.relay.make_room(&mut room.scratch));
+    assert!(half_closed.stream.is_closed());
+    assert!(!room.relay.make_room(&mut room.scratch), "nobody is left");
+}
+
+#[test]
+fn who_is_dismissed_is_heard_to_its_last_word_and_sent_all_that_was_said_until_then() {
+    let mut room = room();
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    let newcomer = room.connect();
+    slow.stream.takes(4);
+    room.say(&alice, "in time");
+    slow.stream.says(frame("goodbye"));
+    room.readable(&slow);
+    room.relay.dismiss(slow.id, &mut room.scratch);
+    room.relay.dismiss(newcomer.id, &mut room.scratch);
+    room.turn();
+    assert!(newcomer.stream.is_closed());
+    room.say(&alice, "too late");
+    slow.stream.says(frame("too late as well"));
+    room.readable(&slow);
+    room.turns();
+    assert!(!slow.stream.is_closed());
+    slow.stream.takes(usize::MAX);
+    room.writable(&slow);
+    room.turns();
+    assert!(slow.stream.is_closed());
     assert_bytes(&slow.stream.heard(), &heard("alice", "in time"));
-    room.relay.close_all(&mut room.scratch);
-    assert!(alice.stream.is_closed() && slow.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.shutdown, 2);
+    assert_bytes(&alice.stream.heard(), &heard("slow", "goodbye"));
+    room.relay.dismiss(alice.id, &mut room.scratch);
+    room.turn();
+    assert!(alice.stream.is_closed() && room.relay.is_empty());
+    assert_eq!(room.relay.counters().closed.shutdown, 3);
+}
+
+#[test]
+fn a_connection_is_found_by_its_identity_and_its_successor_is_not() {
+    let mut room = room();
+    assert!(room.relay.is_empty());
+    let next = room.relay.next_id();
+    let (first, second) = (room.connect(), room.connect());
+    assert_eq!(first.id, next);
+    assert_eq!(room.relay.ids(), [first.id, second.id]);
+    assert_eq!((room.relay.len(), room.relay.is_empty()), (2, false));
+    // An event loop keeps the identity as a number.
+    assert_eq!(ConnId::from(usize::from(second.id)), second.id);
+    first.stream.says("1");
+    let unread = |room: &Room, id| room.relay.stream(id).map(Script::unread);
+    assert_eq!(unread(&room, first.id), Some(1));
+    assert_eq!(unread(&room, second.id), Some(0));
+
+    second.stream.fails(ErrorKind::ConnectionReset);
+    room.readable(&second);
+    room.turns();
+    assert_eq!((room.relay.len(), room.relay.ids()), (1, vec![first.id]));
+    let third = room.connect();
+    assert_eq!(unread(&room, second.id), None);
+    assert_eq!(unread(&room, third.id), Some(0));
 }
 
 #[test]

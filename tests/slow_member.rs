@@ -2,9 +2,19 @@
 
 mod common;
 
-use chatloop::relay::Limits;
+use std::time::{Duration, Instant};
+
+use chatloop::relay::{Limits, Slow};
 use common::socket::{TestPeer, TestRelay};
-use common::{assert_bytes, frame, heard};
+use common::{PATIENCE, assert_bytes, frame, heard};
+
+/// A relay that finds out soon that somebody has stopped reading.
+fn impatient() -> TestRelay {
+    TestRelay::with_limits(Limits {
+        slow_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    })
+}
 
 /// A member whose kernel buffers are small.
 #[track_caller]
@@ -31,7 +41,7 @@ fn talk(relay: &mut TestRelay, alice: &mut TestPeer, bob: &mut TestPeer, message
 
 #[test]
 fn a_member_that_read_nothing_for_a_while_then_hears_everything_once() {
-    let mut relay = TestRelay::start();
+    let mut relay = impatient();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let mut slow = join_slow(&mut relay, "slow");
     let mut said = Vec::new();
@@ -44,7 +54,7 @@ fn a_member_that_read_nothing_for_a_while_then_hears_everything_once() {
 
 #[test]
 fn ten_members_that_stopped_reading_share_one_copy_and_all_catch_up() {
-    let mut relay = TestRelay::start();
+    let mut relay = impatient();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let mut stopped: Vec<_> = (0..10)
         .map(|i| join_slow(&mut relay, &format!("{i}")))
@@ -66,6 +76,7 @@ fn a_member_that_never_reads_again_is_closed_and_nobody_else_notices() {
     let mut relay = TestRelay::with_limits(Limits {
         max_message: 16_000,
         queue_limit: 100_000,
+        slow: Slow::Cut,
         ..Limits::default()
     });
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
@@ -89,4 +100,64 @@ fn a_member_that_never_reads_again_is_closed_and_nobody_else_notices() {
     let got = &stopped.heard;
     assert!(!got.is_empty() && got.len() < said.len());
     assert_bytes(got, &said[..got.len()]);
+}
+
+#[test]
+fn an_endless_talker_beside_ordinary_members_loses_nobody() {
+    const SAID: usize = 24 * 1024 * 1024;
+    let mut relay = TestRelay::start();
+    let mut talker = relay.join("talker");
+    let mut ordinary: Vec<_> = (0..5).map(|i| relay.join(format!("{i}"))).collect();
+    // It reads, but far slower than the talker talks.
+    let mut slow = join_slow(&mut relay, "slow");
+    let mut slow_heard = Vec::new();
+    let message: Vec<u8> = (0..10_000).map(|i| b'a' + (i % 26) as u8).collect();
+    let count = SAID / message.len();
+    let stream = frame(&message).repeat(count);
+    let expected = heard("talker", &message).repeat(count);
+    let mut sent = 0;
+    let start = Instant::now();
+    while slow_heard.len() < expected.len() {
+        sent += talker.send_some(&stream[sent..]);
+        relay.turn_at_once();
+        for one in &mut ordinary {
+            one.pump();
+        }
+        slow.read_some(100_000, &mut slow_heard);
+        assert!(slow.end.is_none(), "it reads, and must not be cut");
+        assert!(relay.server.relay().backlog_bytes() < 3 * 1024 * 1024);
+        assert!(start.elapsed() < PATIENCE, "heard {}", slow_heard.len());
+    }
+    assert_bytes(&slow_heard, &expected);
+    for one in &mut ordinary {
+        relay.expect(one, &expected);
+    }
+    assert_eq!(relay.members(), 7);
+    assert_eq!(relay.counters().messages, count as u64);
+}
+
+#[test]
+fn an_endless_talker_is_not_stopped_by_a_member_that_does_not_read() {
+    const SAID: usize = 24 * 1024 * 1024;
+    let mut relay = impatient();
+    let (mut talker, mut bob) = (relay.join("talker"), relay.join("bob"));
+    let mut stopped = join_slow(&mut relay, "stopped");
+    let message = "x".repeat(10_000);
+    let count = SAID / message.len();
+    let stream = frame(&message).repeat(count);
+    let expected = heard("talker", &message).repeat(count);
+    let mut sent = 0;
+    let start = Instant::now();
+    while bob.pump().len() < expected.len() {
+        sent += talker.send_some(&stream[sent..]);
+        relay.turn_at_once();
+        assert!(start.elapsed() < PATIENCE, "heard {}", bob.heard.len());
+    }
+    assert_bytes(&bob.heard, &expected);
+    assert_eq!(relay.counters().closed.slow_consumer, 1);
+    relay.until("the end of the stopped member's stream", |_| {
+        stopped.pump();
+        stopped.end.is_some()
+    });
+    assert_bytes(&stopped.heard, &expected[..stopped.heard.len()]);
 }

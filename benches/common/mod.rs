@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use chatloop::relay::{ConnId, Limits, Ready, Relay, Wording};
+use chatloop::relay::{ConnId, Deadline, Limits, Ready, Relay, Wording};
 use chatloop::wire::{Decoder, Dialect, encode_frame, header};
 
 /// So many frames, one after the other.
@@ -76,8 +76,8 @@ impl Write for Sink {
     }
 }
 
-pub fn turn<S: Read + Write>(relay: &mut Relay<S>, scratch: &mut [u8]) {
-    relay.serve_ready(scratch);
+pub fn turn<S: Read + Write>(relay: &mut Relay<S>, scratch: &mut [u8], now: Instant) {
+    relay.serve_ready(scratch, now);
     relay.fan_out();
     relay.close_marked(scratch);
 }
@@ -94,10 +94,11 @@ pub fn room_of<S: Read + Write + Default>(
     let mut ids = Vec::with_capacity(members);
     for &dialect in dialects.iter().cycle().take(members) {
         let id = relay.insert(S::default(), peer, dialect, now);
-        if relay.awaits_name(id) {
+        if relay.is_pending(Deadline::Name(id)) {
             relay.note(id, Ready::READABLE);
         }
-        turn(&mut relay, scratch);
+        turn(&mut relay, scratch, now);
+        relay.take_deadlines();
         ids.push(id);
     }
     assert_eq!(relay.members(), members);

@@ -10,6 +10,7 @@
 
 use chatloop::client::keys::{Input, KeyDecoder};
 use chatloop::client::line_editor::{Edit, LineEditor};
+use chatloop_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -18,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let inputs = decode([stream]);
-    assert_eq!(decode(pieces(stream, sizes)), inputs);
+    assert_eq!(decode(pieces(stream, *sizes)), inputs);
 
     let mut editor = LineEditor::new();
     for input in inputs {
@@ -30,18 +31,6 @@ fuzz_target!(|data: &[u8]| {
         check(&editor);
     }
 });
-
-/// `stream` in pieces of `sizes`, round and round; a size of zero counts as one.
-fn pieces<'a>(stream: &'a [u8], sizes: &'a [u8; 4]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = stream;
-    let mut sizes = sizes.iter().cycle();
-    std::iter::from_fn(move || {
-        let size = usize::from(*sizes.next()?).clamp(1, rest.len().max(1));
-        let (piece, after) = rest.split_at_checked(size)?;
-        rest = after;
-        Some(piece)
-    })
-}
 
 /// What the pieces mean. Of a paste, only the text counts: in how many pieces it comes depends on
 /// those of the bytes.

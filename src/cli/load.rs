@@ -20,10 +20,11 @@ sender's order or is not what was said is counted, and connections that end are,
 The server's memory and CPU are read from /proc, if it runs on this machine and may be looked at. Its \
 memory for a member is what it has grown by since before the first, so start it afresh for that.
 
-While it waits for what it said to come back, the load tool polls without sleeping, so that the server \
-does not have the work of waking it; `--wait sleep` is for machines with one core, where it is the \
-default. The delays of `latency` are from the time at which a message was to be sent, so that no stall \
-hides; those of the others are from when it was said, and say little of stalls.
+While it waits for what it said to come back, the load tool polls without sleeping, so that the \
+server does not have the work of waking it; `--wait sleep` is for machines with one core, where it \
+is the default. A soak sleeps. The delays of `latency` are from the time at which a message was to \
+be sent, so that no stall hides; those of the others are from when it was said, and say little of \
+stalls.
 
 Examples:
   chatloop load idle                                 what silent members cost
@@ -32,6 +33,7 @@ Examples:
   chatloop load fanout --against redis://127.0.0.1:6379
                                                      beside another server, in turns
   chatloop load latency --rate 1000 --json result.json
+  chatloop load soak --for 5min                      lost, cut or leaked, and by which fault?
   chatloop load idle --members 100000 --bind 127.0.0.1-127.0.0.4
                                                      more members than an address has ports
 
@@ -40,7 +42,7 @@ Exit codes:
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
   4  cannot connect: no such host, nobody listens there, no answer
-  5  measured, and something was lost, cut or refused
+  5  measured, and something was lost, cut, refused or leaked
   6  the server does not speak the chat protocol";
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +76,15 @@ pub(crate) enum LoadCommand {
     /// They leave by a reset, as when their network fails. Tells how long it takes until each of them,
     /// and until all of them hear again.
     Storm(StormArgs),
+
+    /// Members come and go for an hour, some misbehave, and nothing may be lost or leak
+    ///
+    /// Members speak, leave in every way there is and are replaced by others, while others stop
+    /// reading, flood the room, or send what is no frame. Tells whether everybody heard, of each
+    /// speaker, the same messages in the same order, from its coming to its leaving; whether
+    /// anybody was cut that behaved; and whether the server's memory and descriptors stay what they
+    /// are.
+    Soak(SoakArgs),
 }
 
 /// What every scenario has.
@@ -86,17 +97,6 @@ pub(crate) struct CommonArgs {
     #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
     pub(crate) target: Option<ServerArg>,
 
-    /// Another server to compare it with, in alternating rounds
-    ///
-    /// Figures are medians of the rounds, and the ratio is the target's over this one's. On a machine
-    /// that does other things as well, ratios hold where figures do not.
-    #[arg(long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
-    pub(crate) against: Option<ServerArg>,
-
-    /// With --against: how many rounds each server has
-    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_count)]
-    pub(crate) rounds: usize,
-
     /// The target's process [default: searched for, if it is on this machine]
     #[arg(long, value_name = "PID", requires = "target")]
     pub(crate) pid: Option<u32>,
@@ -108,10 +108,6 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "ADDR[-ADDR]", value_parser = clap::value_parser!(Sources))]
     pub(crate) bind: Option<Sources>,
 
-    /// How long a message is
-    #[arg(long, value_name = "BYTES", default_value = "64B", value_parser = parse_message_size)]
-    pub(crate) size: usize,
-
     /// Write the results as JSON to this file, or instead of the table if it is `-`
     ///
     /// `src/load/report.schema.json` in the program's source describes it.
@@ -121,13 +117,32 @@ pub(crate) struct CommonArgs {
     /// Draw the results as an SVG chart
     ///
     /// `idle`: memory against members, who come in ten steps for it. `fanout`, `chat`: deliveries a
-    /// second over time. `latency`, `storm`: delays by percentile.
+    /// second over time. `latency`, `storm`: delays by percentile. `soak`: memory over time.
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) chart: Option<PathBuf>,
 
     /// What chance starts from: what is said, and by whom [default: another one each time]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+}
+
+/// What those have besides that measure how fast a server is.
+#[derive(Debug, Args)]
+pub(crate) struct SpeedArgs {
+    /// Another server to compare it with, in alternating rounds
+    ///
+    /// Figures are medians of the rounds, and the ratio is the target's over this one's. On a machine
+    /// that does other things as well, ratios hold where figures do not.
+    #[arg(long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
+    pub(crate) against: Option<ServerArg>,
+
+    /// With --against: how many rounds each server has
+    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_count)]
+    pub(crate) rounds: usize,
+
+    /// How long a message is
+    #[arg(long, value_name = "BYTES", default_value = "64B", value_parser = parse_message_size)]
+    pub(crate) size: usize,
 
     /// How to wait for the server [default: spin, or sleep if there is one core]
     #[arg(long, value_name = "HOW")]
@@ -164,6 +179,9 @@ pub(crate) struct IdleArgs {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+
+    #[command(flatten)]
+    pub(crate) speed: SpeedArgs,
 }
 
 #[derive(Debug, Args)]
@@ -227,6 +245,9 @@ pub(crate) struct TalkArgs {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+
+    #[command(flatten)]
+    pub(crate) speed: SpeedArgs,
 }
 
 #[derive(Debug, Args)]
@@ -277,6 +298,9 @@ pub(crate) struct LatencyArgs {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+
+    #[command(flatten)]
+    pub(crate) speed: SpeedArgs,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +321,71 @@ pub(crate) struct StormArgs {
         long = "for",
         value_name = "DUR",
         default_value = "10s",
+        value_parser = parse_positive_duration
+    )]
+    pub(crate) lasts: Duration,
+
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+
+    #[command(flatten)]
+    pub(crate) speed: SpeedArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// How many members behave
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "200",
+        value_parser = parse_members
+    )]
+    pub(crate) members: usize,
+
+    /// How many misbehave at a time, beside the members
+    ///
+    /// Each of them does one thing after another: it stops reading for good, or for some seconds;
+    /// reads or sends a byte at a time; says a megabyte at once; resets or closes its connection
+    /// inside a message; gives no name; sends what is no frame, or a header over the limit. From 10
+    /// on, all of that happens at once in the beginning.
+    #[arg(short, long, value_name = "N", default_value = "10", value_parser = parse_number)]
+    pub(crate) faults: usize,
+
+    /// How many messages a second, of all members together
+    ///
+    /// Most are as long as what people type, and some have up to 32 KiB.
+    #[arg(
+        short,
+        long,
+        value_name = "PER_SECOND",
+        default_value = "20",
+        value_parser = parse_rate
+    )]
+    pub(crate) rate: f64,
+
+    /// How many members a second leave, and others come in their places; 0 for none
+    #[arg(
+        short,
+        long,
+        value_name = "PER_SECOND",
+        default_value = "5",
+        value_parser = parse_churn
+    )]
+    pub(crate) churn: f64,
+
+    /// How long it goes on
+    ///
+    /// Memory is judged from 20min on: its median in the last quarter of the time may be 2 % or
+    /// 256KiB more than in the second, and no more. Descriptors have to come back however short it
+    /// is.
+    #[arg(
+        short = 'd',
+        long = "for",
+        visible_alias = "duration",
+        value_name = "DUR",
+        default_value = "1h",
         value_parser = parse_positive_duration
     )]
     pub(crate) lasts: Duration,
@@ -353,6 +442,20 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "not a rate; write how many a second, as in 0.5 or 1000".to_owned())
 }
 
+fn parse_churn(text: &str) -> Result<f64, String> {
+    match text {
+        "0" => Ok(0.0),
+        _ => parse_rate(text),
+    }
+}
+
+fn parse_number(text: &str) -> Result<usize, String> {
+    match text {
+        "0" => Ok(0),
+        _ => parse_count(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,5 +492,7 @@ mod tests {
             assert!(parse_rate(text).is_err(), "{text}");
         }
         assert_eq!(parse_rate("0.5"), Ok(0.5));
+        assert_eq!((parse_churn("0"), parse_number("0")), (Ok(0.0), Ok(0)));
+        assert_eq!((parse_churn("0.5"), parse_number("7")), (Ok(0.5), Ok(7)));
     }
 }

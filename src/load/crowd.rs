@@ -3,23 +3,20 @@
 //! The loop is the relay's in small: every socket is registered once, for both directions and edge
 //! by edge, is read until a read comes back short, and one buffer is enough for all of them.
 
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Socket, Type};
 
 use super::Wait;
+use super::connect::{Cause, Causes, Site, is_made};
 use super::delays::Delays;
 use super::ledger::Ledger;
 use super::process::accept_queue;
 use super::protocol::{Incoming, Protocol, Role};
-use super::sources::Sources;
 
 /// How many events one poll fetches.
 const EVENTS: usize = 1024;
@@ -38,70 +35,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A loop that does not get to its poll for so long was stopped, or its machine was.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// Why a connection was not made, or ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cause {
-    /// Nobody listens there.
-    Refused,
-    /// No answer came in time.
-    TimedOut,
-    /// The server closed it.
-    Closed,
-    /// The server reset it.
-    Reset,
-    /// It sent what its protocol does not have.
-    Garbled,
-    /// There is no descriptor left for it on this side.
-    NoDescriptor,
-    /// There is no port left for it on this side.
-    NoPort,
-    /// The source address is not one of this machine's.
-    NoSource,
-    /// Something else; the number of the error, see errno(3).
-    Other(i32),
-}
-
-impl Cause {
-    fn of(error: &io::Error) -> Self {
-        match (error.kind(), error.raw_os_error()) {
-            (ErrorKind::ConnectionRefused, _) => Self::Refused,
-            (ErrorKind::TimedOut, _) => Self::TimedOut,
-            (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Self::Reset,
-            (_, Some(libc::EMFILE | libc::ENFILE)) => Self::NoDescriptor,
-            // What connect(2) says when the ports are used up, and bind(2) of a strange address.
-            (ErrorKind::AddrNotAvailable, _) => Self::NoPort,
-            (_, errno) => Self::Other(errno.unwrap_or(0)),
-        }
-    }
-
-    /// What a count of them is called.
-    pub(super) fn name(self) -> String {
-        match self {
-            Self::Refused => "refused".to_owned(),
-            Self::TimedOut => "timed_out".to_owned(),
-            Self::Closed => "closed".to_owned(),
-            Self::Reset => "reset".to_owned(),
-            Self::Garbled => "garbled".to_owned(),
-            Self::NoDescriptor => "no_descriptor".to_owned(),
-            Self::NoPort => "no_port".to_owned(),
-            Self::NoSource => "no_source".to_owned(),
-            Self::Other(errno) => format!("errno_{errno}"),
-        }
-    }
-}
-
-/// How often each happened.
-pub(super) type Causes = BTreeMap<Cause, u64>;
-
-/// What there is to connect, and where.
-#[derive(Clone, Debug)]
-pub(super) struct Site {
-    pub(super) addr: SocketAddr,
-    pub(super) protocol: Protocol,
-    pub(super) tag: String,
-    pub(super) sources: Option<Sources>,
-}
 
 #[derive(Debug)]
 struct Peer {
@@ -296,31 +229,7 @@ impl Crowd {
     }
 
     fn open(&self, index: usize) -> Result<TcpStream, Cause> {
-        let socket = Socket::new(Domain::for_address(self.site.addr), Type::STREAM, None)
-            .map_err(|error| Cause::of(&error))?;
-        socket
-            .set_nonblocking(true)
-            .map_err(|error| Cause::of(&error))?;
-        // Messages are said when they are due. If an option is refused, it works without.
-        let _ = socket.set_tcp_nodelay(true);
-        // So that ports are free again at once, however often this is done: see `leave`.
-        let _ = socket.set_linger(Some(Duration::ZERO));
-        if let Some(sources) = &self.site.sources {
-            let source = SocketAddr::from((sources.nth(index), 0));
-            socket
-                .bind(&source.into())
-                .map_err(|error| match error.kind() {
-                    ErrorKind::AddrNotAvailable => Cause::NoSource,
-                    ErrorKind::AddrInUse => Cause::NoPort,
-                    _ => Cause::of(&error),
-                })?;
-        }
-        match socket.connect(&self.site.addr.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(Cause::of(&error)),
-        }
-        let mut stream = TcpStream::from_std(socket.into());
+        let mut stream = self.site.open(index, None)?;
         // Once and for both: see the server for why.
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
@@ -336,20 +245,10 @@ impl Crowd {
         let Some(stream) = &peer.stream else {
             return;
         };
-        match stream.take_error() {
-            Ok(None) => {}
-            Ok(Some(error)) | Err(error) => return self.end(index, Cause::of(&error)),
-        }
-        match stream.peer_addr() {
-            Ok(peer_addr) => {
-                // If the server's port is one that the system gives to clients, and nobody listens
-                // there, an attempt may by chance be given that very port and connect to itself.
-                if stream.local_addr().is_ok_and(|local| local == peer_addr) {
-                    return self.end(index, Cause::Refused);
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotConnected => return,
-            Err(error) => return self.end(index, Cause::of(&error)),
+        match is_made(stream) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(cause) => return self.end(index, cause),
         }
         let took = self.now() - self.peers[index].began;
         self.connects.record(took, 1);

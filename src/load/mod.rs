@@ -10,13 +10,14 @@
 //! |---|---|
 //! | What is to be measured, and whether this machine can | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | Connections are made, and from where | `load/gather.rs`, `load/crowd.rs`, `load/sources.rs` |
+//! | Connections are made, and from where | `load/gather.rs`, `load/crowd.rs`, `load/connect.rs`, `load/sources.rs` |
 //! | What is said over them | `load/protocol.rs`, `load/script.rs` |
 //! | ... and when: by a schedule that waits for nobody | `load/schedule.rs` |
 //! | Every byte that comes back is checked | `load/ledger.rs` |
 //! | Delays are counted | `load/delays.rs` |
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
+//! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
 //! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart` |
 //! | What casts doubt on it | `load/trouble.rs` |
 //!
@@ -26,6 +27,7 @@
 
 mod account;
 mod chart;
+mod connect;
 mod crowd;
 mod delays;
 mod gather;
@@ -40,6 +42,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod script;
+mod soak;
 mod sources;
 mod trouble;
 mod units;
@@ -53,7 +56,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::descriptors;
 use account::Base;
-use crowd::{Cause, Crowd, Site};
+use connect::{Cause, Causes, Site};
+use crowd::Crowd;
 use ledger::Ledger;
 use outcome::Outcome;
 use own_relay::OwnRelay;
@@ -75,6 +79,9 @@ pub use sources::Sources;
 /// The shortest messages there can be, in bytes: each says who said it, and as which.
 pub const MIN_SIZE: usize = HEAD;
 
+/// How long messages are at most in a soak, in bytes.
+pub const SOAK_SIZE: usize = soak::LONGEST;
+
 /// What is done to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
@@ -88,6 +95,8 @@ pub enum Scenario {
     Latency,
     /// All leave and come back at once.
     Storm,
+    /// Members come and go, some of them misbehave, and all is checked for a long time.
+    Soak,
 }
 
 impl Scenario {
@@ -100,6 +109,7 @@ impl Scenario {
             Self::Chat => "chat",
             Self::Latency => "latency",
             Self::Storm => "storm",
+            Self::Soak => "soak",
         }
     }
 }
@@ -142,12 +152,17 @@ pub struct Plan {
     pub members: usize,
     /// How many of them speak.
     pub senders: usize,
-    /// How long a message is, in bytes; at least [`MIN_SIZE`].
+    /// How long a message is, in bytes; at least [`MIN_SIZE`]. In a soak, where they have many
+    /// sizes, it is [`SOAK_SIZE`].
     pub size: usize,
     /// How many messages are under way at a time.
     pub in_flight: usize,
     /// How many connections are made a second, or messages said: what the scenario is about.
     pub rate: Option<f64>,
+    /// How many members leave a second, and are replaced by others: in a soak.
+    pub churn: f64,
+    /// How many misbehave at a time: in a soak, beside the members.
+    pub faults: usize,
     /// How long it is measured.
     pub lasts: Duration,
     /// How long it runs before that.
@@ -268,6 +283,16 @@ struct Target {
     name: String,
 }
 
+/// What a measurement tells of whether there was a chat at all.
+#[derive(Debug)]
+struct Contact {
+    deliveries: u64,
+    /// How many were connected in the end.
+    connected: usize,
+    cuts: Causes,
+    refusals: Causes,
+}
+
 /// Measures what the plan says. It ends early when `stop` is set, with what it has by then.
 ///
 /// # Errors
@@ -342,7 +367,7 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
 /// How many connections there are to one server.
 fn connections(plan: &Plan, protocol: Protocol) -> usize {
     let (members, speakers) = cast(plan, protocol);
-    members + if protocol.is_broker() { speakers } else { 0 }
+    members + plan.faults + if protocol.is_broker() { speakers } else { 0 }
 }
 
 /// How many hear and how many may speak. A message has as many receivers whatever is spoken: one
@@ -354,6 +379,12 @@ fn cast(plan: &Plan, protocol: Protocol) -> (usize, usize) {
         // Two at least, since who speaks does not hear it.
         (plan.members, plan.senders.max(2))
     }
+}
+
+/// Three characters of a run's own, so that two runs at a time know each other's messages.
+fn tag_of(plan: &Plan) -> String {
+    let mut chance = fastrand::Rng::with_seed(plan.seed);
+    (0..3).map(|_| chance.alphanumeric()).collect()
 }
 
 /// Whether this machine can do it, and if source addresses were given, what ports they have.
@@ -452,9 +483,24 @@ impl Target {
         reporter: Reporter<'_>,
         stop: &AtomicBool,
     ) -> Result<Outcome, LoadError> {
-        let mut chance = fastrand::Rng::with_seed(plan.seed);
-        // Three characters of a run's own, so that two runs at a time know each other's messages.
-        let tag: String = (0..3).map(|_| chance.alphanumeric()).collect();
+        let (outcome, contact) = match plan.scenario {
+            Scenario::Soak => self.soak(plan, reporter, stop)?,
+            _ => self.load(plan, reporter, stop)?,
+        };
+        self.judge(&outcome, &contact)?;
+        // What was given back by those who left is not always given back to the system. So memory is
+        // told of the first round only.
+        self.base = Base::default();
+        Ok(outcome)
+    }
+
+    fn load(
+        &mut self,
+        plan: &Plan,
+        reporter: Reporter<'_>,
+        stop: &AtomicBool,
+    ) -> Result<(Outcome, Contact), LoadError> {
+        let tag = tag_of(plan);
         let protocol = self.server.protocol;
         let (hearers, speakers) = cast(plan, protocol);
         let script = Script::new(plan.size, plan.seed);
@@ -463,56 +509,83 @@ impl Target {
         if protocol.is_broker() {
             roles.extend((0..speakers as u32).map(Role::Speaker));
         }
-        let site = Site {
-            addr: self.server.addr,
-            protocol,
-            tag,
-            sources: plan.sources,
-        };
+        let site = self.site(plan, tag);
         let crowd = Crowd::new(site, &roles, ledger, plan.wait).map_err(LoadError::Io)?;
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let mut run = Run::new(crowd, reporter, server, relay, stop);
         let measured = scenario::measure(&mut run, plan, self.base);
         let crowd = run.crowd;
         let mut outcome = measured.map_err(LoadError::Io)?;
-        self.judge(&crowd, &outcome)?;
-        // What was given back by those who left is not always given back to the system. So memory is
-        // told of the first round only.
-        self.base = Base::default();
-        if let Some(own) = &mut self.own {
-            let (told, count) = own.take_warnings();
-            let more = count - told.len();
-            outcome
-                .troubles
-                .extend(told.into_iter().map(Trouble::Logged));
-            if more > 0 {
-                let more = format!("and {more} warnings more");
-                outcome.troubles.push(Trouble::Logged(more));
-            }
+        outcome.troubles.extend(self.warnings());
+        let contact = Contact {
+            deliveries: crowd.ledger.tally().deliveries,
+            connected: crowd.connected(),
+            cuts: crowd.cuts,
+            refusals: crowd.refusals,
+        };
+        Ok((outcome, contact))
+    }
+
+    fn soak(
+        &mut self,
+        plan: &Plan,
+        reporter: Reporter<'_>,
+        stop: &AtomicBool,
+    ) -> Result<(Outcome, Contact), LoadError> {
+        let site = self.site(plan, tag_of(plan));
+        let (server, relay) = (self.process.as_ref(), self.own.as_mut());
+        let measured = soak::measure(plan, site, server, relay, reporter, stop);
+        let (mut outcome, contact) = measured.map_err(LoadError::Io)?;
+        let warnings = self.warnings();
+        // It is to complain of those who misbehave. What it says matters where others were cut.
+        if !contact.cuts.is_empty() || plan.faults == 0 {
+            outcome.troubles.extend(warnings);
         }
-        Ok(outcome)
+        Ok((outcome, contact))
+    }
+
+    fn site(&self, plan: &Plan, tag: String) -> Site {
+        Site {
+            addr: self.server.addr,
+            protocol: self.server.protocol,
+            tag,
+            sources: plan.sources,
+        }
+    }
+
+    /// What our own relay has warned of.
+    fn warnings(&mut self) -> Vec<Trouble> {
+        let Some(own) = &mut self.own else {
+            return Vec::new();
+        };
+        let (mut told, count) = own.take_warnings();
+        let more = count - told.len();
+        if more > 0 {
+            told.push(format!("and {more} warnings more"));
+        }
+        told.into_iter().map(Trouble::Logged).collect()
     }
 
     /// Whether there is anything to tell.
-    fn judge(&self, crowd: &Crowd, outcome: &Outcome) -> Result<(), LoadError> {
+    fn judge(&self, outcome: &Outcome, contact: &Contact) -> Result<(), LoadError> {
         let addr = self.server.addr;
         if outcome.interrupted {
             let is_something = outcome.figures.get("members").is_some();
             return is_something.then_some(()).ok_or(LoadError::Interrupted);
         }
-        if crowd.ledger.tally().deliveries > 0 {
+        if contact.deliveries > 0 {
             return Ok(());
         }
-        let spoke_otherwise = crowd.cuts.contains_key(&Cause::Garbled);
-        if crowd.connected() == 0 && !crowd.cuts.is_empty() && !spoke_otherwise {
+        let spoke_otherwise = contact.cuts.contains_key(&Cause::Garbled);
+        if contact.connected == 0 && !contact.cuts.is_empty() && !spoke_otherwise {
             return Err(LoadError::Ended {
                 addr,
-                count: crowd.cuts.values().sum(),
-                how: trouble::listed(&crowd.cuts),
+                count: contact.cuts.values().sum(),
+                how: trouble::listed(&contact.cuts),
             });
         }
-        match crowd.refusals.keys().next() {
-            Some(&cause) if crowd.connected() == 0 => {
+        match contact.refusals.keys().next() {
+            Some(&cause) if contact.connected == 0 => {
                 let error = trouble::words(cause);
                 let remedy = trouble::remedy(cause);
                 Err(LoadError::Connect {
@@ -522,7 +595,7 @@ impl Target {
             }
             _ => {
                 let mut also = String::new();
-                for causes in [&crowd.refusals, &crowd.cuts] {
+                for causes in [&contact.refusals, &contact.cuts] {
                     if !causes.is_empty() {
                         also = format!("{also}, and {}", trouble::listed(causes));
                     }

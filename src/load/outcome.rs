@@ -10,6 +10,7 @@ pub(super) enum Unit {
     PerSecond,
     Nanoseconds,
     Microseconds,
+    Seconds,
     Bytes,
     /// A part of a whole, from 0 to 1; more, if it may be several.
     Share,
@@ -63,7 +64,7 @@ pub(super) struct Outcome {
     pub(super) delays: Option<Delays>,
     /// Seconds since the measuring began, and deliveries a second at that time.
     pub(super) throughput: Vec<(f64, f64)>,
-    /// Numbers of members, and the server's resident memory in bytes.
+    /// Numbers of members, or seconds, and the server's resident memory in bytes.
     pub(super) memory: Vec<(f64, f64)>,
     pub(super) troubles: Vec<Trouble>,
     /// Whether it was ended early.

@@ -49,6 +49,8 @@ impl OwnRelay {
             // the joining.
             .env("RUST_LOG", "warn,chatloop::serve=info")
             .env_remove("CHATLOOP_LOG_LEVEL")
+            // It is not what a service manager that has started us wants to hear from.
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             // The results' pipe is not its to hold open.
             .stdout(Stdio::null())

@@ -93,11 +93,22 @@ impl Process {
         line.split_whitespace().next()?.parse().ok()
     }
 
+    /// Its resident memory, in bytes.
+    pub(super) fn resident(&self) -> io::Result<u64> {
+        // One that has ended and was not waited for has none.
+        let kilobytes = field(&self.read("status")?, "VmRSS:").ok_or(ErrorKind::NotFound)?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// How many descriptors it has open.
+    pub(super) fn descriptors(&self) -> Option<u64> {
+        Some(fs::read_dir(self.path("fd")).ok()?.count() as u64)
+    }
+
     /// What it has used so far.
     pub(super) fn usage(&self) -> io::Result<Usage> {
         let mut usage = Usage {
-            // One that has ended and was not waited for has none.
-            resident: field(&self.read("status")?, "VmRSS:").ok_or(ErrorKind::NotFound)? * 1024,
+            resident: self.resident()?,
             ..Usage::default()
         };
         for task in fs::read_dir(self.path("task"))?.flatten() {
@@ -378,6 +389,8 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(process.open_files_limit().unwrap() > 10);
+        // The three standard streams, and the listener.
+        assert!(process.descriptors().unwrap() >= 4);
         assert!(
             process.command().contains("chatloop"),
             "{}",

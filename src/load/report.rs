@@ -89,6 +89,8 @@ impl Report {
                 "size": plan.size,
                 "in_flight": plan.in_flight,
                 "rate": plan.rate,
+                "churn": plan.churn,
+                "faults": plan.faults,
                 "for_seconds": plan.lasts.as_secs_f64(),
                 "warmup_seconds": plan.warmup.as_secs_f64(),
                 "rounds": if plan.against.is_some() { plan.rounds } else { 1 },
@@ -345,6 +347,11 @@ impl Report {
                 ("members", Scale::Linear, chart::Unit::Count),
                 ("resident memory", Scale::Linear, chart::Unit::Bytes),
             ),
+            Scenario::Soak => (
+                "Memory of the server",
+                ("time", Scale::Linear, chart::Unit::Seconds),
+                ("resident memory", Scale::Linear, chart::Unit::Bytes),
+            ),
             Scenario::Fanout | Scenario::Chat => (
                 "Deliveries",
                 ("time", Scale::Linear, chart::Unit::Seconds),
@@ -385,7 +392,9 @@ impl Report {
                 _ => &server.name,
             },
             points: match self.scenario {
-                Scenario::Idle => server.rounds.first().map(|round| round.memory.clone()),
+                Scenario::Idle | Scenario::Soak => {
+                    server.rounds.first().map(|round| round.memory.clone())
+                }
                 Scenario::Fanout | Scenario::Chat => {
                     server.typical().map(|one| one.throughput.clone())
                 }
@@ -458,6 +467,7 @@ impl fmt::Display for Figure {
             Unit::Count | Unit::PerSecond => Count(value).fmt(f),
             Unit::Nanoseconds => Time(value).fmt(f),
             Unit::Microseconds => Time(value * 1e3).fmt(f),
+            Unit::Seconds => Time(value * 1e9).fmt(f),
             Unit::Bytes => Bytes(value).fmt(f),
             Unit::Share => write!(f, "{:.1} %", value * 100.0),
         }
@@ -488,6 +498,14 @@ fn done(plan: &Plan, rounds: usize) -> String {
         Scenario::Storm => {
             format!("{members} members leave and come back at once, over and over for {lasts}")
         }
+        Scenario::Soak => format!(
+            "{members} members say {} messages a second, and {} a second leave and others come, beside \
+             {} who misbehave, for {lasts}; seed {}",
+            Count(plan.rate.unwrap_or_default()),
+            Count(plan.churn),
+            Count(plan.faults as f64),
+            plan.seed
+        ),
     };
     if plan.against.is_some() {
         let _ = match rounds {
@@ -542,6 +560,8 @@ mod tests {
             size: 64,
             in_flight: 2,
             rate: None,
+            churn: 0.0,
+            faults: 0,
             lasts: Duration::from_millis(1500),
             warmup: Duration::ZERO,
             steps: 1,

@@ -29,6 +29,8 @@ pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<
         Scenario::Fanout | Scenario::Chat => throughput(run, plan, base)?,
         Scenario::Latency => latency(run, plan, base)?,
         Scenario::Storm => storm(run, plan, base)?,
+        // It has a loop of its own, for members who come and go.
+        Scenario::Soak => Outcome::default(),
     };
     account::faults(run, &mut outcome);
     outcome.interrupted = run.is_stopped();

@@ -81,8 +81,8 @@ impl Script {
     }
 }
 
-/// A number of digits and nothing else.
-fn number(digits: &[u8]) -> Option<u32> {
+/// A number of digits and nothing else, as many as fit.
+pub(super) fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number: u32, byte| match byte {
         b'0'..=b'9' => Some(number * 10 + u32::from(byte - b'0')),
         _ => None,

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::crowd::{Cause, Causes};
-use super::units::{Count, Time};
+use super::connect::{Cause, Causes};
+use super::units::{Bytes, Count, Time};
 
 /// Something that one should know about a measurement.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +40,21 @@ pub(super) enum Trouble {
     Late { p99: u64 },
     /// What the relay that was started for this logged.
     Logged(String),
+    /// The server does not give back what it should.
+    Leak(Leak),
     /// After some rounds there was one of which nothing came, for this reason.
     Round(String),
+}
+
+/// What a server does not give back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Leak {
+    /// Its memory grew, in bytes from one median to the other, while there was as much to do.
+    Memory { before: f64, after: f64 },
+    /// It had so many descriptors more than at the start and for these members, who were silent.
+    Descriptors { more: u64, members: usize },
+    /// The same as a rule, while members came and went.
+    DescriptorsAsARule { more: u64 },
 }
 
 impl Trouble {
@@ -65,7 +78,11 @@ impl Trouble {
     pub(super) const fn is_failure(&self) -> bool {
         matches!(
             self,
-            Self::Refused { .. } | Self::Cut { .. } | Self::Deaf { .. } | Self::Round(_)
+            Self::Refused { .. }
+                | Self::Cut { .. }
+                | Self::Deaf { .. }
+                | Self::Leak(_)
+                | Self::Round(_)
         )
     }
 }
@@ -119,7 +136,7 @@ impl fmt::Display for Trouble {
             Self::Paused(time) => write!(
                 f,
                 "the load tool itself did not run for {}: it was stopped, or the machine was; delays \
-                 have this in them",
+                 have this in them, and who did not read meanwhile may have been cut for it",
                 Time(time.as_nanos() as f64)
             ),
             Self::ClockJumped { by, back } => write!(
@@ -154,7 +171,37 @@ impl fmt::Display for Trouble {
                 Time(*p99 as f64)
             ),
             Self::Logged(line) => write!(f, "the relay says: {line}"),
+            Self::Leak(leak) => leak.fmt(f),
             Self::Round(error) => write!(f, "a later round came to nothing: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for Leak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let too_many = |more| several(more, "descriptor");
+        match *self {
+            Self::Memory { before, after } => write!(
+                f,
+                "the server's memory grew: its median was {} in the second quarter of the time and {} \
+                 in the last, with as much to do",
+                Bytes(before),
+                Bytes(after)
+            ),
+            Self::Descriptors { more, members: 0 } => {
+                write!(f, "the server kept {} when all had left", too_many(more))
+            }
+            Self::Descriptors { more, members } => write!(
+                f,
+                "the server had {} too many while {} were silent",
+                too_many(more),
+                several(members as u64, "member")
+            ),
+            Self::DescriptorsAsARule { more } => write!(
+                f,
+                "the server had {} too many as a rule in the last quarter of the time",
+                too_many(more)
+            ),
         }
     }
 }
@@ -252,6 +299,41 @@ mod tests {
             "--bind",
         ] {
             assert!(text.contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_leak_says_what_was_kept_and_when() {
+        for (leak, says) in [
+            (
+                Leak::Memory {
+                    before: 4_194_304.0,
+                    after: 5_242_880.0,
+                },
+                "4.00 MiB in the second quarter of the time and 5.00 MiB in the last",
+            ),
+            (
+                Leak::Descriptors {
+                    more: 1,
+                    members: 0,
+                },
+                "kept 1 descriptor when all had left",
+            ),
+            (
+                Leak::Descriptors {
+                    more: 2,
+                    members: 7,
+                },
+                "had 2 descriptors too many while 7 members were silent",
+            ),
+            (
+                Leak::DescriptorsAsARule { more: 3 },
+                "had 3 descriptors too many as a rule",
+            ),
+        ] {
+            let trouble = Trouble::Leak(leak);
+            assert!(trouble.to_string().contains(says), "{trouble}");
+            assert!(trouble.is_failure());
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Backlog {
     at_end: usize,
     /// What is kept from here on, whoever has read it.
     history: Option<u64>,
+    /// What it takes to remember where the readers are, in bytes.
+    remembering: usize,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,26 @@ impl Backlog {
     /// How many bytes are held, in all, for all who are behind and as history.
     pub(super) const fn len(&self) -> u64 {
         self.end - self.base
+    }
+
+    /// How much memory is held, in bytes: for what was said, and to remember where the readers are.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.shared_bytes() + self.remembering
+    }
+
+    /// How much of that is for what was said, in bytes, in one copy for all.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    /// A reader takes this much more memory, in bytes.
+    pub(super) const fn remember(&mut self, bytes: usize) {
+        self.remembering += bytes;
+    }
+
+    /// A reader takes this much less memory.
+    pub(super) const fn release(&mut self, bytes: usize) {
+        self.remembering -= bytes;
     }
 
     /// How many of these bytes somebody waits for, to a chunk.

@@ -172,6 +172,18 @@ impl Channels {
         self.0.iter().any(is_audience)
     }
 
+    /// How much was said in this turn to those who were told most, in bytes.
+    pub(super) fn most_said(&self) -> usize {
+        let said = self.0.iter().map(|channel| channel.said.len());
+        said.max().unwrap_or(0)
+    }
+
+    /// How many bytes it takes to tell all that was said in this turn to all who hear it.
+    pub(super) fn cost(&self) -> u64 {
+        let cost = |channel: &Channel| (channel.said.len() * channel.members) as u64;
+        self.0.iter().map(cost).sum()
+    }
+
     /// How much was said in this turn, as it goes on the wire, in bytes.
     pub(super) fn said_len(&self) -> usize {
         self.0.iter().map(|channel| channel.said.len()).sum()

@@ -21,6 +21,20 @@ pub enum CloseReason {
         /// How far behind it was, in bytes.
         behind: u64,
     },
+    /// The room waited for the member, and it took next to nothing.
+    Dripping {
+        /// How much that was, in bytes.
+        took: u64,
+    },
+    /// The member did not finish a message in time.
+    MessageTimeout,
+    /// The member has sent nothing for too long.
+    IdleTimeout,
+    /// There was too much held in memory, and of that it had most.
+    OutOfMemory {
+        /// How much it held on to, in bytes.
+        held: u64,
+    },
     /// The member took its leave, and was sent what was queued for it.
     Farewell,
     /// The member was about to go, and did not read what was queued for it.
@@ -35,7 +49,8 @@ pub enum CloseReason {
         /// How much it might have sent, in bytes.
         max: usize,
     },
-    /// The relay was full, and the member had closed its sending side: its place was needed.
+    /// The relay was full, and its place was needed: it had closed its sending side, or had given no
+    /// name.
     Evicted,
     /// The operating system says that the connection is broken.
     Io(ErrorKind),
@@ -51,6 +66,10 @@ impl CloseReason {
             Self::Protocol(_)
             | Self::HandshakeTimeout
             | Self::SlowConsumer { .. }
+            | Self::Dripping { .. }
+            | Self::MessageTimeout
+            | Self::IdleTimeout
+            | Self::OutOfMemory { .. }
             | Self::Farewell
             | Self::FarewellTimeout { .. }
             | Self::Greeted
@@ -69,6 +88,12 @@ impl fmt::Display for CloseReason {
             Self::Protocol(error) => error.fmt(f),
             Self::HandshakeTimeout => f.write_str("gave no name in time"),
             Self::SlowConsumer { behind } => write!(f, "slow consumer, {behind} bytes behind"),
+            Self::Dripping { took } => {
+                write!(f, "held the room up, and took {took} bytes meanwhile")
+            }
+            Self::MessageTimeout => f.write_str("did not finish a message in time"),
+            Self::IdleTimeout => f.write_str("sent nothing for too long"),
+            Self::OutOfMemory { held } => write!(f, "memory was short, and it held {held} bytes"),
             Self::Farewell => f.write_str("said goodbye"),
             Self::FarewellTimeout { pending } => {
                 write!(f, "did not read the last {pending} bytes before it left")
@@ -77,7 +102,7 @@ impl fmt::Display for CloseReason {
             Self::Unheard { max } => {
                 write!(f, "sent more than {max} bytes where nobody listens")
             }
-            Self::Evicted => f.write_str("was half-closed, and its place was needed"),
+            Self::Evicted => f.write_str("its place was needed"),
             Self::Io(kind) => kind.fmt(f),
             Self::Shutdown => f.write_str("the relay stops"),
         }
@@ -109,7 +134,8 @@ pub(super) fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Opt
 pub struct Counters {
     /// Connections taken into the relay, whether they ever gave a name or not.
     pub accepted: u64,
-    /// Connections refused because the relay was full or out of descriptors.
+    /// Connections refused because there was no place for them, or none for their address, or no
+    /// descriptor.
     pub refused: u64,
     /// Connections that became members: that gave their name, if they had to.
     pub joined: u64,
@@ -134,6 +160,10 @@ pub struct ClosedCounters {
     pub protocol: u64,
     pub handshake_timeout: u64,
     pub slow_consumer: u64,
+    pub dripping: u64,
+    pub message_timeout: u64,
+    pub idle_timeout: u64,
+    pub out_of_memory: u64,
     pub farewell: u64,
     pub farewell_timeout: u64,
     pub greeted: u64,
@@ -151,6 +181,10 @@ impl ClosedCounters {
             CloseReason::Protocol(_) => &mut self.protocol,
             CloseReason::HandshakeTimeout => &mut self.handshake_timeout,
             CloseReason::SlowConsumer { .. } => &mut self.slow_consumer,
+            CloseReason::Dripping { .. } => &mut self.dripping,
+            CloseReason::MessageTimeout => &mut self.message_timeout,
+            CloseReason::IdleTimeout => &mut self.idle_timeout,
+            CloseReason::OutOfMemory { .. } => &mut self.out_of_memory,
             CloseReason::Farewell => &mut self.farewell,
             CloseReason::FarewellTimeout { .. } => &mut self.farewell_timeout,
             CloseReason::Greeted => &mut self.greeted,
@@ -187,6 +221,10 @@ impl fmt::Display for Counters {
             ("protocol error", closed.protocol),
             ("no name in time", closed.handshake_timeout),
             ("slow consumer", closed.slow_consumer),
+            ("held the room up", closed.dripping),
+            ("unfinished message", closed.message_timeout),
+            ("idle", closed.idle_timeout),
+            ("memory short", closed.out_of_memory),
             ("after a farewell", closed.farewell),
             ("leaving, unread", closed.farewell_timeout),
             ("greeted", closed.greeted),

@@ -8,6 +8,7 @@ use super::backlog::Backlog;
 use super::channel::{Channel, Channels};
 use super::close_reason::CloseReason;
 use super::limits::Limits;
+use super::pace::Pace;
 use super::ready::Ready;
 use super::send_queue::{MAX_SLICES, SendQueue};
 use crate::text::Quoted;
@@ -20,8 +21,8 @@ const MAX_READS: usize = 16;
 /// A connection, registered or not.
 ///
 /// Thousands of these sit idle at a time, so an idle one owns no buffer: the decoder is a null
-/// pointer between frames, the queue is none while the member keeps up, and what is rarely there
-/// is behind a `Box`. What remains is pinned by a test, since every byte here is paid per member.
+/// pointer between frames, there is no queue while the member keeps up, and what is rarely there
+/// is in a `Box`. What remains is pinned by a test, since every byte here is paid per member.
 #[derive(Debug)]
 pub struct Connection<S> {
     pub(super) stream: S,
@@ -38,7 +39,21 @@ pub struct Connection<S> {
     pub(super) heard_before: u32,
     pub(super) state: State,
     pub(super) decoder: Decoder,
-    pub(super) queue: Option<Box<SendQueue>>,
+    pub(super) behind: Option<Box<Behind>>,
+}
+
+/// What there is of a member only while it is behind.
+#[derive(Debug)]
+pub(super) struct Behind {
+    pub(super) queue: SendQueue,
+    pub(super) pace: Pace,
+}
+
+impl Behind {
+    /// How much memory it takes of its own, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.queue.held_bytes()
+    }
 }
 
 /// What a connection is to the room.
@@ -78,6 +93,8 @@ pub(super) enum Leave {
     Greeted,
     /// It has closed its sending side, and there is nothing that it could be waiting to hear.
     Eof,
+    /// The relay stops.
+    Shutdown,
 }
 
 impl From<Leave> for CloseReason {
@@ -86,6 +103,7 @@ impl From<Leave> for CloseReason {
             Leave::Farewell => Self::Farewell,
             Leave::Greeted => Self::Greeted,
             Leave::Eof => Self::Eof,
+            Leave::Shutdown => Self::Shutdown,
         }
     }
 }
@@ -156,7 +174,7 @@ impl<S> Connection<S> {
             heard_before: 0,
             state: State::AwaitingName,
             decoder: Decoder::new(),
-            queue: None,
+            behind: None,
         };
         if dialect.rules().called == Called::ByAddress {
             connection.state = State::registered(peer.to_string().as_bytes());
@@ -168,7 +186,7 @@ impl<S> Connection<S> {
     }
 
     /// From now on it says nothing more, and goes when it has been sent what is queued for it.
-    fn leave(&mut self, leave: Leave) {
+    pub(super) fn leave(&mut self, leave: Leave) {
         if let State::Registered { stage, .. } = &mut self.state {
             *stage = Stage::Leaving(leave);
         }
@@ -212,6 +230,11 @@ impl<S> Connection<S> {
         ) && self.broken.is_none()
     }
 
+    /// Whether it is known to be gone, so that what has come from it is all that will.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.broken.is_some() || self.ready.any(Ready::HUNG_UP)
+    }
+
     pub(super) const fn peer(&self) -> PeerAddr {
         self.peer
     }
@@ -241,18 +264,26 @@ impl<S> Connection<S> {
 
     /// Gives up what is queued.
     pub(super) fn abandon_queue(&mut self, backlog: &mut Backlog) {
-        if let Some(queue) = self.queue.take() {
-            queue.abandon(backlog);
+        if let Some(behind) = self.behind.take() {
+            backlog.release(behind.held_bytes());
+            behind.queue.abandon(backlog);
         }
     }
 
-    /// Takes the frames out of `bytes`. Messages are said in the channels; without channels they are
-    /// dropped.
+    /// How many messages it has said; what else that counts is said where it is.
+    pub(super) const fn said(&self) -> u32 {
+        match self.state {
+            State::Registered { said, .. } => said,
+            State::AwaitingName | State::Closing => 0,
+        }
+    }
+
+    /// Takes the frames out of `bytes`. Messages are said in the channels.
     fn decode(
         &mut self,
         mut bytes: &[u8],
         limits: &Limits,
-        channels: &mut Option<&mut Channels>,
+        channels: &mut Channels,
         input: &mut Input,
     ) -> Result<(), CloseReason> {
         let rules = self.dialect.rules();
@@ -278,9 +309,6 @@ impl<S> Connection<S> {
             match &mut self.state {
                 State::AwaitingName => self.state = State::registered(payload),
                 State::Registered { name, said, stage } => {
-                    let Some(channels) = channels else {
-                        continue;
-                    };
                     input.acks += u64::from(rules.ack.is_some());
                     let mut is_heard = true;
                     if let Some(farewell) = rules.farewell
@@ -356,7 +384,7 @@ impl<S> Connection<S> {
 
 impl<S: Read + Write> Connection<S> {
     /// Reads this connection's share of a turn: about as much as fits `scratch`. What it says is said
-    /// in the channels, or nowhere if none are given.
+    /// in the channels.
     ///
     /// A read that does not fill the buffer has emptied the socket, on epoll and kqueue, which saves
     /// the second read that would only say "would block". There are two exceptions, and both are
@@ -368,7 +396,7 @@ impl<S: Read + Write> Connection<S> {
         &mut self,
         scratch: &mut [u8],
         limits: &Limits,
-        mut channels: Option<&mut Channels>,
+        channels: &mut Channels,
     ) -> Input {
         let mut input = Input {
             bytes: 0,
@@ -393,7 +421,7 @@ impl<S: Read + Write> Connection<S> {
                 }
             };
             input.bytes += read as u64;
-            let decoded = self.decode(&scratch[..read], limits, &mut channels, &mut input);
+            let decoded = self.decode(&scratch[..read], limits, channels, &mut input);
             if let Err(reason) = decoded {
                 input.end = InputEnd::Over(reason);
                 break;
@@ -443,10 +471,12 @@ impl<S: Read + Write> Connection<S> {
     /// Readiness to write is used up unless the socket took all that it was offered: a short write
     /// means that its buffer is full and that the next edge will come.
     pub(super) fn flush(&mut self, channel: &mut Channel) -> Outcome {
-        let Some(queue) = &mut self.queue else {
+        let Some(behind) = &mut self.behind else {
             self.ready.remove(Ready::WRITABLE);
             return Outcome::Done(0);
         };
+        let held_before = behind.held_bytes();
+        let queue = &mut behind.queue;
         let (backlog, lines) = (&mut channel.backlog, &channel.lines);
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let (count, offered) = queue.io_slices(backlog, lines, &mut slices);
@@ -457,7 +487,8 @@ impl<S: Read + Write> Connection<S> {
         if let Outcome::Done(sent) = outcome
             && !queue.advance(sent, backlog, lines)
         {
-            self.queue = None;
+            backlog.release(held_before);
+            self.behind = None;
             self.ready.remove(Ready::WRITABLE);
         }
         outcome
@@ -524,6 +555,13 @@ impl From<SocketAddr> for PeerAddr {
     }
 }
 
+impl PeerAddr {
+    /// The address without the port.
+    pub(super) const fn ip(self) -> Ipv6Addr {
+        self.ip
+    }
+}
+
 impl fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         SocketAddr::new(self.ip.to_canonical(), self.port).fmt(f)
@@ -543,6 +581,33 @@ mod tests {
         ] {
             let addr: SocketAddr = addr.parse().unwrap();
             assert_eq!(PeerAddr::from(addr).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn the_log_calls_a_member_by_its_name_or_its_dialect_and_a_stranger_by_its_address() {
+        let peer = PeerAddr::from(SocketAddr::from(([192, 0, 2, 1], 4001)));
+        let name = b"7         al\tice";
+        for (name, dialect, shown) in [
+            (
+                Some(&name[..]),
+                Dialect::Chat10,
+                r#""al\tice" 192.0.2.1:4001"#,
+            ),
+            (None, Dialect::Chat10, "192.0.2.1:4001"),
+            (
+                Some(&b"14        192.0.2.1:4001"[..]),
+                Dialect::Ack64,
+                "ack64 192.0.2.1:4001",
+            ),
+            (None, Dialect::Hello, "hello 192.0.2.1:4001"),
+        ] {
+            let who = Who {
+                name,
+                dialect,
+                peer,
+            };
+            assert_eq!(who.to_string(), shown);
         }
     }
 

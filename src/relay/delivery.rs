@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::iter;
 use std::ops::Range;
+use std::time::Instant;
 
 use super::ConnId;
 use super::backlog::Backlog;
 use super::channel::Channel;
-use super::connection::{Connection, Outcome};
+use super::connection::{Behind, Connection, Outcome};
 use super::lines::{Line, Lines};
+use super::pace::{Pace, PaceLimits};
 use super::send_queue::{Aside, MAX_SLICES, SendQueue};
 
 /// What was said in one channel in a turn, on its way to the members.
@@ -23,7 +25,8 @@ pub(super) struct Delivery<'a> {
     pub(super) silent_half_closed: &'a mut BTreeSet<ConnId>,
     /// Where the turn begins in the channel's stream.
     start: u64,
-    queue_limit: u64,
+    limits: &'a PaceLimits,
+    now: Instant,
     pub(super) bytes_out: u64,
 }
 
@@ -40,7 +43,7 @@ pub(super) struct Part {
 
 impl Part {
     /// No part.
-    const NONE: Self = Self {
+    pub(super) const NONE: Self = Self {
         span: 0..0,
         line: Line::Nothing,
         history: None,
@@ -56,16 +59,17 @@ pub(super) enum Delivered {
     InPart,
 }
 
-/// Why a member did not get its delivery and has to go.
+/// What stood in the way of a delivery.
 pub(super) enum Trouble {
-    /// It is this many bytes behind the room, what it has to remember included: more than it may be.
-    TooSlow { behind: u64 },
+    /// The member is this many bytes behind the room, what it has to remember included: so far that
+    /// something has to be decided about it.
+    FarBehind { behind: u64 },
     /// It cannot be written to.
     Broken(ErrorKind),
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(channel: &'a mut Channel, queue_limit: usize) -> Self {
+    pub(super) fn new(channel: &'a mut Channel, limits: &'a PaceLimits, now: Instant) -> Self {
         let must_store = channel.must_store();
         let mut delivery = Self {
             said: &channel.said,
@@ -74,7 +78,8 @@ impl<'a> Delivery<'a> {
             backlog: &mut channel.backlog,
             lines: &channel.lines,
             silent_half_closed: &mut channel.silent_half_closed,
-            queue_limit: queue_limit as u64,
+            limits,
+            now,
             bytes_out: 0,
         };
         if must_store {
@@ -95,10 +100,10 @@ impl<'a> Delivery<'a> {
 
     /// Ends what is queued for a member with what was said in this turn. Says whether there is any.
     pub(super) fn end_queue<S>(&self, connection: &mut Connection<S>) -> bool {
-        match &mut connection.queue {
+        match &mut connection.behind {
             None => false,
-            Some(queue) => {
-                queue.end_here(self.backlog);
+            Some(behind) => {
+                behind.queue.end_here(self.backlog);
                 true
             }
         }
@@ -117,13 +122,13 @@ impl<'a> Delivery<'a> {
         &mut self,
         connection: &mut Connection<S>,
     ) -> Result<(), Trouble> {
-        if let Some(queue) = &mut connection.queue {
-            return self.queue(queue, &Part::NONE);
+        if let Some(behind) = &mut connection.behind {
+            return self.queue(behind, &Part::NONE);
         }
         let outcome = connection.write(self.said, &[]);
         let sent = self.sent(outcome)?;
         if sent < self.said.len() {
-            self.fall_behind(connection, &Part::NONE, sent);
+            return self.fall_behind(connection, &Part::NONE, sent);
         }
         Ok(())
     }
@@ -134,13 +139,13 @@ impl<'a> Delivery<'a> {
         connection: &mut Connection<S>,
         part: &Part,
     ) -> Result<Delivered, Trouble> {
-        if let Some(queue) = &mut connection.queue {
-            self.queue(queue, part)?;
+        if let Some(behind) = &mut connection.behind {
+            self.queue(behind, part)?;
             return Ok(Delivered::ForNow);
         }
         if part.history.is_some() {
             // It begins as a member that is behind.
-            self.fall_behind(connection, part, 0);
+            self.fall_behind(connection, part, 0)?;
             return Ok(Delivered::InPart);
         }
         let (before, after) = (&self.said[..part.span.start], &self.said[part.span.end..]);
@@ -155,7 +160,7 @@ impl<'a> Delivery<'a> {
         };
         let sent = self.sent(outcome)?;
         if sent < total {
-            self.fall_behind(connection, part, sent);
+            self.fall_behind(connection, part, sent)?;
         }
         Ok(if sent == offered && offered < total {
             Delivered::InPart
@@ -167,7 +172,7 @@ impl<'a> Delivery<'a> {
     /// Answers a connection that is about to be closed for what it said before, as far as its socket
     /// takes it.
     pub(super) fn answer<S: Read + Write>(&mut self, connection: &mut Connection<S>, line: Line) {
-        if connection.queue.is_none() && self.lines.len(line) > 0 {
+        if connection.behind.is_none() && self.lines.len(line) > 0 {
             let (outcome, _) = self.write_around(connection, &[], line, &[]);
             if let Outcome::Done(sent) = outcome {
                 self.bytes_out += sent as u64;
@@ -176,9 +181,6 @@ impl<'a> Delivery<'a> {
     }
 
     /// How many bytes a write to a member that had kept up has moved.
-    ///
-    /// However much was said in this turn, such a member is not too far behind yet: it has had no time
-    /// to take it.
     #[inline]
     fn sent(&mut self, outcome: Outcome) -> Result<usize, Trouble> {
         let sent = match outcome {
@@ -192,12 +194,30 @@ impl<'a> Delivery<'a> {
 
     /// Queues what is left of the turn after `sent` bytes.
     #[cold]
-    fn fall_behind<S>(&mut self, connection: &mut Connection<S>, part: &Part, sent: usize) {
+    #[inline(never)]
+    fn fall_behind<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        part: &Part,
+        sent: usize,
+    ) -> Result<(), Trouble> {
         self.store();
         let aside = self.aside(part);
         let start = part.history.unwrap_or(self.start);
         let queue = SendQueue::new(start, aside, sent, self.backlog, self.lines);
-        connection.queue = Some(Box::new(queue));
+        let pace = if part.history.is_some() {
+            Pace::behind_from_the_start(queue.cost(self.backlog), self.limits, self.now)
+        } else {
+            Pace::new(self.limits, self.now)
+        };
+        let behind = connection.behind.insert(Box::new(Behind { queue, pace }));
+        self.backlog.remember(behind.held_bytes());
+        if self.limits.is_off() {
+            // However much was said in this turn, it is not too far behind yet: it has had no time to
+            // take it.
+            return Ok(());
+        }
+        self.limit(behind)
     }
 
     /// Writes a line between two slices, or as much of that as there are slices for. Says how many bytes
@@ -231,25 +251,27 @@ impl<'a> Delivery<'a> {
     ///
     /// Not inlined, since the walk over the many who keep up is faster without this code in it.
     #[inline(never)]
-    fn queue(&self, queue: &mut SendQueue, part: &Part) -> Result<(), Trouble> {
+    fn queue(&mut self, behind: &mut Behind, part: &Part) -> Result<(), Trouble> {
         if let Some(aside) = self.aside(part) {
-            queue.put(aside, self.lines);
+            let held_before = behind.held_bytes();
+            behind.queue.put(aside, self.lines);
+            self.backlog.remember(behind.held_bytes() - held_before);
         }
-        self.limit(queue)
+        self.limit(behind)
     }
 
     /// Checks that a member does not hold on to too much.
     pub(super) fn check<S>(&self, connection: &Connection<S>) -> Result<(), Trouble> {
-        match &connection.queue {
+        match &connection.behind {
             None => Ok(()),
-            Some(queue) => self.limit(queue),
+            Some(behind) => self.limit(behind),
         }
     }
 
-    fn limit(&self, queue: &SendQueue) -> Result<(), Trouble> {
-        let behind = queue.cost(self.backlog);
-        if behind > self.queue_limit {
-            return Err(Trouble::TooSlow { behind });
+    fn limit(&self, member: &Behind) -> Result<(), Trouble> {
+        let behind = member.queue.cost(self.backlog);
+        if behind > member.pace.limit() {
+            return Err(Trouble::FarBehind { behind });
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::backlog::CHUNK;
 use crate::wire::header;
 
 /// The limits of a room and of each connection.
@@ -37,11 +38,68 @@ pub struct Limits {
     /// socket buffers hold. What is behind is kept once for all who are behind, not once each.
     pub queue_limit: usize,
 
+    /// What becomes of the room while a member that reads falls behind.
+    ///
+    /// Default: [`Slow::Pace`]. Nobody who reads is to lose anything because others talk fast.
+    pub slow: Slow,
+
+    /// How far a member that reads may fall behind, in bytes of what was said, before the room waits
+    /// for it: the soft limit.
+    ///
+    /// Default: 1 MiB. One message of the largest size makes nobody wait.
+    pub soft_limit: usize,
+
+    /// How long the room waits for a member that takes next to nothing before it is closed.
+    ///
+    /// Default: 10 s, with which a member that takes 6.5 kB/s keeps its place however much others say.
+    /// After half of it without taking anything a member may have stopped reading, after six times as
+    /// long it has: see the relay's "pace, then cut".
+    pub slow_timeout: Duration,
+
     /// How long a newcomer may take for its whole first frame, however it trickles.
     ///
     /// Default: 10 s. A client sends its name in the segment after the handshake, so even a bad
     /// mobile link needs a fraction of it; someone who holds a place without a name gets no more.
     pub handshake_timeout: Duration,
+
+    /// How long a member may take for a whole message, from its first byte to its last, not counting
+    /// the time in which we did not read from it.
+    ///
+    /// Default: 60 s, in which the largest message arrives at 17 kB/s. Who sends one byte of it now
+    /// and then holds memory that nobody else can have.
+    pub message_timeout: Duration,
+
+    /// How long a member may send nothing before it is closed, if there is such a time.
+    ///
+    /// Default: none. The protocols have no sign of life, and to listen is to be a member too. Peers
+    /// that are gone are found by TCP keepalive.
+    pub idle_timeout: Option<Duration>,
+
+    /// How many bytes a second a member may have the relay write: those of its messages times those who
+    /// hear them, if there is such a limit. Who says more is not read from until it is worked off.
+    ///
+    /// Default: none. In a small room everybody may fill the line.
+    pub rate: Option<u64>,
+
+    /// How many connections there may be from one address at once, if there is such a limit. Of IPv6 a
+    /// /64 counts as one address: that is what one customer gets.
+    ///
+    /// Default: none. A school, an office, a proxy and everybody on this machine are one address.
+    pub max_per_ip: Option<usize>,
+
+    /// How many connections are accepted a second, if there is such a limit; a second's worth may come
+    /// at once. The others wait in the kernel's queue.
+    ///
+    /// Default: none. To accept one takes microseconds.
+    pub accept_rate: Option<u64>,
+
+    /// How much memory may be held for all connections together, in bytes: what members are behind,
+    /// counted once however many they are, history, unfinished messages, and what it takes to
+    /// remember them. Over it, those who hold most are closed.
+    ///
+    /// Default: 128 MiB. It takes hundreds of clients at their other limits at the same time to get
+    /// there, which is an attack or a mishap; without it ten thousand of them could hold ten gigabytes.
+    pub max_memory: usize,
 
     /// How long a member that is leaving may take nothing of what is queued for it, before it is closed
     /// with that unsent.
@@ -84,6 +142,16 @@ pub struct Limits {
     pub accept_budget: usize,
 }
 
+/// What becomes of the room while a member that reads falls behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slow {
+    /// The room waits for it: see the relay's "pace, then cut".
+    #[default]
+    Pace,
+    /// Nothing. Over the queue limit it is closed.
+    Cut,
+}
+
 /// The length of the longest address that can stand for a name: `[` to `]:65535`.
 const LONGEST_ADDRESS: usize = 47;
 
@@ -94,6 +162,15 @@ impl Default for Limits {
             max_name: 256,
             max_message: 1024 * 1024,
             queue_limit: 8 * 1024 * 1024,
+            slow: Slow::Pace,
+            soft_limit: 1024 * 1024,
+            slow_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(60),
+            idle_timeout: None,
+            rate: None,
+            max_per_ip: None,
+            accept_rate: None,
+            max_memory: 128 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             farewell_timeout: Duration::from_secs(60),
             history: 0,
@@ -115,6 +192,22 @@ impl Limits {
             .saturating_add(2 * header::WIDTH)
     }
 
+    /// The least memory budget, in bytes, under which one member that is at its limits is not closed
+    /// for the budget before it is for them: a full queue, an unfinished message, and history. What was
+    /// said is kept in chunks, of which two dialects have a first and a last one.
+    #[must_use]
+    pub fn least_memory(&self) -> usize {
+        let history = if self.history > 0 {
+            self.history_bytes
+        } else {
+            0
+        };
+        self.queue_limit
+            .saturating_add(self.max_message)
+            .saturating_add(history)
+            .saturating_add(4 * CHUNK)
+    }
+
     /// Checks that the limits can hold together.
     ///
     /// # Errors
@@ -131,6 +224,18 @@ impl Limits {
             return Err(LimitsError::QueueTooShort {
                 queue_limit: self.queue_limit,
                 needed: self.largest_delivery(),
+            });
+        }
+        if self.slow == Slow::Pace && self.soft_limit >= self.queue_limit {
+            return Err(LimitsError::SoftOverHard {
+                soft_limit: self.soft_limit,
+                queue_limit: self.queue_limit,
+            });
+        }
+        if self.max_memory < self.least_memory() {
+            return Err(LimitsError::TooLittleMemory {
+                max_memory: self.max_memory,
+                needed: self.least_memory(),
             });
         }
         if self.history > 0 && self.queue_limit - self.largest_delivery() < self.history_bytes {
@@ -164,6 +269,20 @@ pub enum LimitsError {
         /// What it must be at least.
         needed: usize,
     },
+    /// The room would wait for nobody, because the queue is full before.
+    SoftOverHard {
+        /// Where the room begins to wait.
+        soft_limit: usize,
+        /// Where the member is closed.
+        queue_limit: usize,
+    },
+    /// One member could take more memory than there may be.
+    TooLittleMemory {
+        /// The budget as it is.
+        max_memory: usize,
+        /// What it must be at least.
+        needed: usize,
+    },
     /// The history does not fit the queue, so newcomers would be closed as too slow.
     TooMuchHistory {
         /// The memory that the history may take.
@@ -190,6 +309,19 @@ impl fmt::Display for LimitsError {
                 f,
                 "--queue-limit of {queue_limit} bytes cannot hold one largest message: make it at \
                  least {needed}, or lower --max-message"
+            ),
+            Self::SoftOverHard {
+                soft_limit,
+                queue_limit,
+            } => write!(
+                f,
+                "--soft-limit of {soft_limit} bytes is not below the --queue-limit of {queue_limit}: \
+                 lower it, or raise --queue-limit"
+            ),
+            Self::TooLittleMemory { max_memory, needed } => write!(
+                f,
+                "--max-memory of {max_memory} bytes is less than one member may need: make it at \
+                 least {needed}, or lower --queue-limit"
             ),
             Self::TooMuchHistory {
                 history_bytes,
@@ -221,6 +353,7 @@ mod tests {
             max_name: 60,
             max_message: 100,
             queue_limit,
+            soft_limit: 0,
             ..Limits::default()
         };
         assert_eq!(limits(180).check(), Ok(()));
@@ -246,6 +379,7 @@ mod tests {
             max_name: 60,
             max_message: 100,
             queue_limit: 1000,
+            soft_limit: 0,
             history,
             history_bytes,
             ..Limits::default()
@@ -257,6 +391,40 @@ mod tests {
     }
 
     #[test]
+    fn the_room_must_wait_before_the_queue_is_full() {
+        let limits = |slow, soft_limit| Limits {
+            queue_limit: 2_000_000,
+            soft_limit,
+            slow,
+            ..Limits::default()
+        };
+        assert_eq!(limits(Slow::Pace, 1_999_999).check(), Ok(()));
+        let error = limits(Slow::Pace, 2_000_000).check().unwrap_err();
+        assert!(error.to_string().contains("not below the --queue-limit"));
+        assert_eq!(limits(Slow::Cut, 2_000_000).check(), Ok(()));
+    }
+
+    #[test]
+    fn the_memory_must_do_for_one_member_at_its_limits() {
+        let limits = |history, max_memory| Limits {
+            queue_limit: 2000,
+            soft_limit: 100,
+            max_name: 10,
+            max_message: 100,
+            history,
+            history_bytes: 1000,
+            max_memory,
+            ..Limits::default()
+        };
+        let chunks = 4 * 65_536;
+        assert_eq!(limits(0, 2100 + chunks).check(), Ok(()));
+        let error = limits(1, 3099 + chunks).check().unwrap_err();
+        let says = format!("at least {},", 3100 + chunks);
+        assert!(error.to_string().contains(&says), "{error}");
+        assert_eq!(limits(1, 3100 + chunks).check(), Ok(()));
+    }
+
+    #[test]
     fn a_length_that_no_header_can_announce_is_no_limit() {
         let limits = Limits {
             max_message: 10_000_000_000,
@@ -265,14 +433,24 @@ mod tests {
         };
         let error = limits.check().unwrap_err();
         assert!(error.to_string().starts_with("--max-message"), "{error}");
+        let longest = Limits {
+            max_message: 9_999_999_999,
+            max_memory: usize::MAX,
+            ..limits
+        };
+        assert_eq!(longest.check(), Ok(()));
     }
 
     #[test]
     fn a_budget_of_nothing_is_refused() {
-        let limits = Limits {
-            read_budget: 0,
-            ..Limits::default()
-        };
-        assert_eq!(limits.check(), Err(LimitsError::NoBudget));
+        for (read_budget, turn_budget, accept_budget) in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
+            let limits = Limits {
+                read_budget,
+                turn_budget,
+                accept_budget,
+                ..Limits::default()
+            };
+            assert_eq!(limits.check(), Err(LimitsError::NoBudget));
+        }
     }
 }

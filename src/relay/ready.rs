@@ -1,6 +1,7 @@
 //! What is known of each connection's readiness, and who is to be served in the next turn.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::BitOr;
 
 use super::ConnId;
@@ -26,6 +27,10 @@ impl Ready {
     pub const HUNG_UP: Self = Self(1 << 3);
     /// Some of what was said in this turn is not for this connection.
     pub(super) const WITHHELD: Self = Self(1 << 4);
+    /// It is readable and on no list: it is woken when it may be read from again.
+    pub(super) const RESTING: Self = Self(1 << 5);
+    /// While the room waits, it was read its share.
+    pub(super) const HAD_SHARE: Self = Self(1 << 6);
 
     /// Whether any of these is set.
     #[must_use]
@@ -66,6 +71,10 @@ pub(super) struct ReadyLists {
     to_read: VecDeque<ConnId>,
     /// Who is [`WRITABLE`](Ready::WRITABLE), or was until a moment ago.
     to_flush: VecDeque<ConnId>,
+    /// Who is readable and is not read from while the room waits.
+    parked: VecDeque<ConnId>,
+    /// The same, but it was read its share.
+    served: VecDeque<ConnId>,
 }
 
 impl ReadyLists {
@@ -84,6 +93,42 @@ impl ReadyLists {
     /// Lists a connection again that was [`next`](Self::next_to_read) and has more to be read.
     pub(super) fn read_again(&mut self, id: ConnId) {
         self.to_read.push_back(id);
+    }
+
+    /// Keeps a connection that was [`next`](Self::next_to_read) for later, because the room waits.
+    pub(super) fn park(&mut self, id: ConnId, had_share: bool) {
+        let parked = if had_share {
+            &mut self.served
+        } else {
+            &mut self.parked
+        };
+        parked.push_back(id);
+    }
+
+    /// Those who were parked are to be read: first those who had no share, then those who came since,
+    /// then the others.
+    pub(super) fn unpark(&mut self) {
+        self.parked.append(&mut self.to_read);
+        self.parked.append(&mut self.served);
+        mem::swap(&mut self.parked, &mut self.to_read);
+    }
+
+    /// Whether somebody is readable and has to wait for the room.
+    pub(super) fn has_parked(&self) -> bool {
+        !self.parked.is_empty() || !self.served.is_empty()
+    }
+
+    /// Keeps a connection that was [`next`](Self::next_to_read) until it is woken.
+    pub(super) fn rest<S>(connection: &mut Connection<S>) {
+        connection.ready.insert(Ready::RESTING);
+    }
+
+    /// Lists a connection again that rested.
+    pub(super) fn wake<S>(&mut self, connection: &mut Connection<S>, id: ConnId) {
+        if connection.ready.any(Ready::RESTING) {
+            connection.ready.remove(Ready::RESTING);
+            self.to_read.push_back(id);
+        }
     }
 
     /// Lists a connection again that was [`next`](Self::next_to_flush) and has room for more.
@@ -111,5 +156,22 @@ impl ReadyLists {
 
     pub(super) fn is_empty(&self) -> bool {
         self.to_read.is_empty() && self.to_flush.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_already_stays_known() {
+        let both = Ready::READABLE | Ready::WRITABLE;
+        assert_eq!(both | Ready::READABLE, both);
+        let mut ready = both;
+        ready.insert(Ready::WRITABLE | Ready::HUNG_UP);
+        assert!(ready.any(Ready::READABLE) && ready.any(Ready::WRITABLE));
+        ready.remove(both);
+        ready.remove(Ready::READABLE);
+        assert_eq!(ready, Ready::HUNG_UP);
     }
 }

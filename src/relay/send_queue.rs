@@ -87,6 +87,11 @@ impl SendQueue {
         backlog.end() - self.cursor + self.told - self.begun + own
     }
 
+    /// What it takes to remember its asides, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.asides.capacity() * size_of::<Aside>()
+    }
+
     /// Ends the queue where the stream ends now: nothing more is for this member.
     pub(super) const fn end_here(&mut self, backlog: &Backlog) {
         self.last = backlog.end();

@@ -1,4 +1,4 @@
-//! The event loop: mio's [`Poll`] around a [`Relay`].
+//! The event loop: mio's [`Poll`](mio::Poll) around a [`Relay`].
 //!
 //! [`Server::run`] is a loop over [`Server::turn`]. A turn is one pass of the loop:
 //!
@@ -7,6 +7,7 @@
 //! dispatch      note what each event says
 //! serve_ready   write what was queued, read what there is, collect what is said
 //! expire        act on the deadlines that have passed
+//! let_go        if stopping: whose time has come
 //! fan_out       one write of all that was said in this turn to each member
 //! close_marked  remove whom the turn has marked
 //! take_signals  stop, or log who is here, if that was asked
@@ -19,63 +20,42 @@
 //! all the time, since an idle socket is always writable; so it has to add and take back that
 //! interest, a system call each, whenever a queue begins and ends. An edge says "something changed"
 //! once. The price is the duty to remember: what an edge has told and was not used up is told by
-//! nobody again. Here that memory is a [`Ready`] in each connection and the relay's ready lists, and
+//! nobody again. Here that memory is a [`Ready`](crate::relay::Ready) in each connection and the relay's ready lists, and
 //! every place that stops before "would block" says why it may.
 //!
 //! **Why accept last.** Slots are used again. A newcomer that is accepted after the turn's closing
 //! cannot meet an event that was meant for its slot's previous owner, and one that outlives the
-//! batch carries a generation that is nobody's ([`ConnId`]).
+//! batch carries a generation that is nobody's ([`ConnId`](crate::relay::ConnId)).
 
+mod acceptor;
+mod drain;
+mod inherited;
 mod listener;
 mod signals;
+mod system;
 mod timers;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
 
-use crate::relay::{ConnId, Limits, LimitsError, Ready, Relay, Wording};
-use listener::{Accepted, Acceptor, Newcomer};
-use signals::{Request, Signals};
+use crate::relay::{Deadline, Limits, LimitsError, Rate, Relay, TELL_AGAIN, Wording, after};
+use acceptor::{Accepted, Acceptor, Newcomer};
+use drain::Drain;
 use timers::{Timer, Timers};
 
+pub use inherited::Inherited;
 pub use listener::Endpoint;
-
-/// The token of the signals. Connections count up from 0, so the last tokens are never theirs.
-const SIGNALS: Token = Token(usize::MAX);
-/// The token of the first listener; the others count down from it.
-const FIRST_LISTENER: Token = Token(usize::MAX - 1);
-
-/// How many events one poll fetches. More than that wait for the next turn, and nobody starves: epoll
-/// hands them out in the order in which they became ready.
-const EVENTS: usize = 1024;
-
-/// A newcomer that is late, but has sent something that waits for its turn, gets this much more.
-const PUT_OFF: Duration = Duration::from_millis(100);
-
-/// How long after one warning about refusals the next one is worth another.
-const WARN_AGAIN: Duration = Duration::from_secs(10);
-
-/// What a connection's events are about. Urgent data is among it where the system tells, because a
-/// read stops early at it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const INTEREST: Interest = Interest::READABLE
-    .add(Interest::WRITABLE)
-    .add(Interest::PRIORITY);
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+pub use system::{Event, Kernel, Request, System};
 
 /// What a server is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen, and for which protocol. At least one.
+    /// Where to listen, and for which protocol. At least one, unless sockets are inherited.
     pub listen: Vec<Endpoint>,
     /// The limits of the room and its connections.
     pub limits: Limits,
@@ -157,15 +137,13 @@ pub enum Turn {
 
 /// A relay behind listening sockets.
 #[derive(Debug)]
-pub struct Server {
-    poll: Poll,
-    acceptor: Acceptor,
-    relay: Relay<TcpStream>,
+pub struct Server<S: System = Kernel> {
+    system: S,
+    acceptor: Acceptor<S::Stream>,
+    relay: Relay<S::Stream>,
     /// The one buffer that every connection is read into.
     scratch: Box<[u8]>,
-    events: Events,
     timers: Timers,
-    signals: Option<Signals>,
     phase: Phase,
     /// How often to tell the time.
     every: Option<Duration>,
@@ -173,25 +151,22 @@ pub struct Server {
     time_due: Option<Instant>,
     drain: Duration,
     started: Instant,
-    /// When the log was last told that the relay is full.
-    warned_full: Option<Instant>,
+    /// When the log was last told that somebody was refused.
+    warned_refused: Option<Instant>,
+    /// Whether the last poll has brought nothing.
+    is_quiet: bool,
 }
 
 /// Where a server is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Phase {
     Running,
-    /// It was asked to stop, and delivers what is queued.
-    Draining {
-        /// What has come by then is still relayed, if reading it takes so long.
-        hear_until: Instant,
-        /// What is not delivered by then will not be.
-        until: Instant,
-    },
+    /// It was asked to stop, and lets its members go.
+    Draining(Drain),
     Stopped,
 }
 
-impl Server {
+impl Server<Kernel> {
     /// Listens. Connections wait in the kernel's queue until the first turn.
     ///
     /// # Errors
@@ -199,32 +174,31 @@ impl Server {
     /// [`StartError`]: limits that contradict each other, an endpoint that cannot be listened on, or
     /// a system without descriptors.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
+        Self::bind_with(config, Vec::new())
+    }
+
+    /// Listens as [`bind`](Self::bind) does, and serves what is `inherited` besides.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Self::bind).
+    pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
         config.limits.check().map_err(StartError::Limits)?;
-        let poll = Poll::new().map_err(StartError::Poll)?;
-        let acceptor = Acceptor::bind(
-            &config.listen,
-            config.keepalive,
-            poll.registry(),
-            FIRST_LISTENER,
-        )
-        .map_err(|(endpoint, error)| StartError::Listen(endpoint.addr, error))?;
-        let now = Instant::now();
-        let served: Vec<_> = config.listen.iter().map(|one| one.dialect).collect();
-        Ok(Self {
-            poll,
-            acceptor,
-            relay: Relay::new(config.limits.clone(), &served, &config.wording, now),
-            scratch: vec![0; config.limits.read_budget].into(),
-            events: Events::with_capacity(EVENTS),
-            timers: Timers::default(),
-            signals: None,
-            phase: Phase::Running,
-            every: config.every,
-            time_due: None,
-            drain: config.drain,
-            started: now,
-            warned_full: None,
-        })
+        let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
+        let others = inherited.iter().map(Inherited::endpoint);
+        let all: Vec<_> = config.listen.iter().copied().chain(others).collect();
+        for endpoint in &config.listen {
+            kernel
+                .listen(endpoint, &all)
+                .map_err(|error| StartError::Listen(endpoint.addr, error))?;
+        }
+        for socket in inherited {
+            let addr = socket.endpoint().addr;
+            kernel
+                .take_over(socket)
+                .map_err(|error| StartError::Listen(addr, error))?;
+        }
+        Self::serving(&all, kernel, config)
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
@@ -235,23 +209,64 @@ impl Server {
     ///
     /// If the system refuses the handlers or the pipe they write to.
     pub fn handle_signals(&mut self) -> io::Result<()> {
-        self.signals = Some(Signals::install(self.poll.registry(), SIGNALS)?);
-        Ok(())
+        self.system.handle_signals()
     }
 
-    /// The addresses that are listened on, in the order in which they were asked for.
+    /// The addresses that are listened on, in the order in which they were asked for, those of
+    /// inherited sockets last.
     ///
     /// # Errors
     ///
     /// What the system says when it cannot tell.
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.acceptor.local_addrs()
+        self.system.local_addrs()
+    }
+}
+
+impl<S: System> Server<S> {
+    /// A server on a system that listens already: for each endpoint, its listener of the same index.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Limits`].
+    pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
+        Self::serving(&config.listen, system, config)
+    }
+
+    fn serving(endpoints: &[Endpoint], mut system: S, config: &Config) -> Result<Self, StartError> {
+        config.limits.check().map_err(StartError::Limits)?;
+        let now = system.now();
+        let served: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
+        Ok(Self {
+            acceptor: Acceptor::new(
+                served.iter().copied(),
+                config.limits.accept_rate.map(Rate::new),
+                &mut system,
+            ),
+            system,
+            relay: Relay::new(config.limits.clone(), &served, &config.wording, now),
+            scratch: vec![0; config.limits.read_budget].into(),
+            timers: Timers::default(),
+            phase: Phase::Running,
+            every: config.every,
+            time_due: None,
+            drain: config.drain,
+            started: now,
+            warned_refused: None,
+            is_quiet: false,
+        })
     }
 
     /// The room.
     #[must_use]
-    pub const fn relay(&self) -> &Relay<TcpStream> {
+    pub const fn relay(&self) -> &Relay<S::Stream> {
         &self.relay
+    }
+
+    /// Whether it was asked to [`stop`](Self::stop).
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        !matches!(self.phase, Phase::Running)
     }
 
     /// Serves until it was asked to stop and has stopped.
@@ -270,13 +285,15 @@ impl Server {
     ///
     /// Only what polling itself says: no trouble with a connection gets here.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        self.poll(max_wait)?;
-        let now = Instant::now();
-        let signalled = self.dispatch();
-        self.relay.serve_ready(&mut self.scratch);
+        let interrupted = self.poll(max_wait)?;
+        let now = self.system.now();
+        let signalled = self.dispatch() || interrupted;
+        // A look that was cut short has not seen that there is nothing.
+        self.is_quiet &= !interrupted;
+        self.relay.serve_ready(&mut self.scratch, now);
         self.expire(now);
+        self.let_go(now);
         self.relay.fan_out();
-        self.watch_leaving(now);
         if self.relay.close_marked(&mut self.scratch) > 0 {
             // Each has given back a descriptor.
             self.acceptor.retry();
@@ -285,26 +302,27 @@ impl Server {
             self.take_signals(now);
         }
         self.accept(now);
-        Ok(self.finish_drain(now))
+        let turn = self.finish_drain(now);
+        self.set_deadlines();
+        Ok(turn)
     }
 
     /// Asks the server to stop: it accepts nobody any more, reads and relays what has come already,
-    /// delivers what is queued for as long as the configuration allows, and then stops. Asked a
-    /// second time, it stops at once.
+    /// lets its members go one after the other, each with all that was said until then, for as long as
+    /// the configuration allows, and then stops. Asked a second time, it stops at once.
     pub fn stop(&mut self, asked_by: &str) {
-        if self.phase != Phase::Running {
+        if !matches!(self.phase, Phase::Running) {
             info!("{asked_by} while stopping: stopping at once");
             self.phase = Phase::Stopped;
             return;
         }
-        let now = Instant::now();
-        let until = after(now, self.drain);
-        self.phase = Phase::Draining {
-            hear_until: after(now, self.drain / 2),
-            until,
-        };
-        self.timers.set(until, Timer::DrainOver);
+        let drain = Drain::new(self.system.now(), self.drain);
+        self.timers.set(drain.hear_until(), Timer::Drain);
+        self.timers.set(drain.until(), Timer::Drain);
+        self.phase = Phase::Draining(drain);
+        self.relay.end_rests();
         self.acceptor.close();
+        self.system.close_listeners();
         let here = self.relay.here();
         match self.relay.behind() {
             0 => info!("{asked_by}: stopping, {here}, nothing queued"),
@@ -317,67 +335,59 @@ impl Server {
         }
     }
 
-    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+    /// Waits for events. Says whether a signal cut that short: the turn then just has no events.
+    ///
+    /// A signal that is a request has its event as well. But without memory for that byte the system
+    /// would drop it, and this may be all that tells of the request before somebody speaks again.
+    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
         let timeout = match (self.timeout(), max_wait) {
             (Some(timeout), Some(max_wait)) => Some(timeout.min(max_wait)),
             (timeout, max_wait) => timeout.or(max_wait),
         };
-        match self.poll.poll(&mut self.events, timeout) {
-            // A signal came that is nobody's request. The turn just has no events.
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            polled => polled,
+        match self.system.poll(timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            polled => polled.map(|()| false),
         }
     }
 
     /// How long the poll may wait: not at all while somebody is ready, else until the next deadline,
     /// and for ever if there is none.
     fn timeout(&mut self) -> Option<Duration> {
-        let is_over = match self.phase {
+        let must_look = match &self.phase {
             Phase::Running => false,
-            Phase::Draining { .. } => self.relay.is_flushed(),
+            // One look that finds nothing tells that all was heard.
+            Phase::Draining(drain) => drain.is_hearing() && !self.relay.has_parked(),
             Phase::Stopped => true,
         };
-        if is_over || self.relay.has_ready() || self.acceptor.has_ready() {
+        if must_look || self.relay.has_ready() || self.acceptor.has_ready() {
             return Some(Duration::ZERO);
         }
-        let (relay, acceptor) = (&self.relay, &self.acceptor);
-        let is_running = self.phase == Phase::Running;
-        let next = self.timers.next(|timer| match timer {
-            Timer::Handshake(id) => is_running && relay.awaits_name(id),
-            Timer::Leaving(id, _) => relay.is_leaving(id),
-            Timer::TellTime => is_running && relay.has_audience(),
-            Timer::AcceptAgain => acceptor.is_waiting(),
-            Timer::DrainOver => !is_running,
-        })?;
-        Some(next.saturating_duration_since(Instant::now()))
+        let next = self.timers.next(is_needed(
+            &self.relay,
+            &self.acceptor,
+            matches!(self.phase, Phase::Running),
+        ))?;
+        Some(next.saturating_duration_since(self.system.now()))
     }
 
     /// Notes what each event says; what is to be done about it is done when the whole batch is known.
     /// Says whether a signal came, which is dealt with at the end of the turn.
     fn dispatch(&mut self) -> bool {
         let mut signalled = false;
-        for event in &self.events {
-            match event.token() {
-                SIGNALS => signalled = true,
-                // With n listeners, theirs are the n tokens that end with the first one's.
-                Token(token) if token > FIRST_LISTENER.0 - self.acceptor.len() => {
-                    self.acceptor.note(FIRST_LISTENER.0 - token);
-                }
-                Token(id) => self.relay.note(ConnId::from(id), readiness(event)),
+        self.is_quiet = true;
+        for event in self.system.events() {
+            self.is_quiet = false;
+            match event {
+                Event::Signal => signalled = true,
+                Event::Newcomers(listener) => self.acceptor.note(listener),
+                Event::Connection(id, ready) => self.relay.note(id, ready),
             }
         }
         signalled
     }
 
     fn take_signals(&mut self, now: Instant) {
-        let requests: Vec<_> = match &mut self.signals {
-            Some(signals) => signals.pending().collect(),
-            None => return,
-        };
-        for request in requests {
+        for request in self.system.requests() {
             match request {
                 Request::Stop(signal) => self.stop(signal),
                 Request::Roster => self.log_roster(now),
@@ -390,11 +400,16 @@ impl Server {
     fn log_roster(&self, now: Instant) {
         let relay = &self.relay;
         info!(
-            "SIGUSR1: {}, {} without a name; {} behind, {} bytes held",
+            "SIGUSR1: {}, {} without a name; {} behind, {} bytes held{}",
             relay.here(),
             relay.unnamed(),
             relay.behind(),
-            relay.backlog_bytes(),
+            relay.held_bytes(),
+            if relay.is_waiting() {
+                "; the room waits"
+            } else {
+                ""
+            },
         );
         for line in relay.roster(now).lines() {
             info!("{line}");
@@ -405,22 +420,23 @@ impl Server {
     fn expire(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Handshake(id) => {
-                    if self.phase == Phase::Running && self.relay.expire_handshake(id) {
-                        self.timers.set(after(now, PUT_OFF), timer);
-                    }
-                }
-                Timer::Leaving(id, pending) => {
-                    if let Some(pending) = self.relay.expire_leaving(id, pending) {
-                        self.watch(id, pending, now);
-                    }
-                }
+                Timer::Relay(deadline) => self.relay.expire(deadline, now),
                 Timer::TellTime => self.tell_time(now),
                 Timer::AcceptAgain => self.acceptor.retry(),
-                // The end of the turn looks at the clock itself.
-                Timer::DrainOver => {}
+                // The turn looks at the clock itself.
+                Timer::Drain => {}
             }
         }
+    }
+
+    /// Sets the timers for what the relay has to look at.
+    fn set_deadlines(&mut self) {
+        for (at, deadline) in self.relay.take_deadlines() {
+            self.timers.set(at, Timer::Relay(deadline));
+        }
+        let is_running = matches!(self.phase, Phase::Running);
+        self.timers
+            .sweep(is_needed(&self.relay, &self.acceptor, is_running));
     }
 
     /// Tells the time if it is due, and sets the next time for it.
@@ -433,8 +449,8 @@ impl Server {
             return;
         }
         self.time_due = None;
-        if self.phase == Phase::Running && self.relay.has_audience() {
-            self.relay.tell_time(SystemTime::now());
+        if matches!(self.phase, Phase::Running) && self.relay.has_audience() {
+            self.relay.tell_time(self.system.time_of_day());
             // In step, unless we are late by more than that.
             let in_step = Some(after(due, every)).filter(|&next| next > now);
             self.expect_time(in_step.unwrap_or_else(|| after(now, every)));
@@ -446,23 +462,11 @@ impl Server {
         self.timers.set(due, Timer::TellTime);
     }
 
-    /// Sees to it that those who leave do not take for ever to be sent what is queued for them.
-    fn watch_leaving(&mut self, now: Instant) {
-        for id in self.relay.take_leaving() {
-            self.watch(id, self.relay.pending_bytes(id), now);
-        }
-    }
-
-    fn watch(&mut self, id: ConnId, pending: u64, now: Instant) {
-        let deadline = after(now, self.relay.limits().farewell_timeout);
-        self.timers.set(deadline, Timer::Leaving(id, pending));
-    }
-
     /// Takes in newcomers, up to the turn's budget.
     fn accept(&mut self, now: Instant) {
         let mut may_evict = true;
         for _ in 0..self.relay.limits().accept_budget {
-            match self.acceptor.accept(now) {
+            match self.acceptor.accept(&mut self.system, now) {
                 Accepted::Connection(newcomer) => self.admit(newcomer, now),
                 Accepted::Nobody => return,
                 Accepted::Shortage {
@@ -472,32 +476,38 @@ impl Server {
                     self.relay.count_refused(turned_away);
                     self.timers.set(retry_at, Timer::AcceptAgain);
                     // One at a time: under a limit that was lowered, it may not help.
-                    if !mem::take(&mut may_evict)
-                        || !self.relay.evict_half_closed(&mut self.scratch)
-                    {
+                    if !mem::take(&mut may_evict) || !self.relay.make_room(&mut self.scratch) {
                         return;
                     }
                     self.acceptor.retry();
+                }
+                Accepted::Early { retry_at } => {
+                    self.timers.set(retry_at, Timer::AcceptAgain);
+                    return;
                 }
             }
         }
     }
 
     /// Gives a newcomer a place, or closes it if there is none.
-    fn admit(&mut self, newcomer: Newcomer, now: Instant) {
+    fn admit(&mut self, newcomer: Newcomer<S::Stream>, now: Instant) {
         let Newcomer {
             mut stream,
             peer,
             dialect,
         } = newcomer;
-        if self.relay.is_full() && !self.relay.evict_half_closed(&mut self.scratch) {
-            return self.refuse(stream, peer, now);
+        if self.relay.is_crowded(peer) {
+            let limit = self.relay.limits().max_per_ip.unwrap_or_default();
+            let why = format_args!("{limit} come from there already (limit: --max-per-ip)");
+            return self.refuse(stream, peer, now, why);
+        }
+        if self.relay.is_full() && !self.relay.make_room(&mut self.scratch) {
+            let places = self.relay.limits().max_clients;
+            let why = format_args!("all {places} places are taken (limit: --max-clients)");
+            return self.refuse(stream, peer, now, why);
         }
         let id = self.relay.next_id();
-        // Once, for everything, and never again: see the module's "why edge-triggered". Where epoll
-        // or kqueue is the selector, closing the socket takes the registration back.
-        let token = Token(id.into());
-        if let Err(error) = self.poll.registry().register(&mut stream, token, INTEREST) {
+        if let Err(error) = self.system.watch(&mut stream, id) {
             warn!("refused: {peer}: the system cannot watch one more connection: {error}");
             return self.relay.count_refused(1);
         }
@@ -509,91 +519,92 @@ impl Server {
         {
             self.expect_time(after(now, every));
         }
-        if self.relay.awaits_name(id) {
-            let deadline = after(now, self.relay.limits().handshake_timeout);
-            self.timers.set(deadline, Timer::Handshake(id));
-        }
-        self.watch_leaving(now);
-        let relay = &self.relay;
-        let watched = relay.len() - relay.members() + relay.leaving();
-        self.timers.sweep(watched, |timer| match timer {
-            Timer::Handshake(id) => relay.awaits_name(id),
-            Timer::Leaving(id, _) => relay.is_leaving(id),
-            Timer::TellTime | Timer::AcceptAgain | Timer::DrainOver => true,
-        });
     }
 
-    /// Turns a newcomer away because the relay is full. Only once in a while is that worth a warning,
-    /// or the log would tell of nothing else.
-    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
+    /// Turns a newcomer away. Only once in a while is that worth a warning, or the log would tell of
+    /// nothing else.
+    fn refuse(
+        &mut self,
+        mut stream: S::Stream,
+        peer: SocketAddr,
+        now: Instant,
+        why: fmt::Arguments<'_>,
+    ) {
         // If its name has come already, it is read, for the reason that `close_marked` has.
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
-        let places = self.relay.limits().max_clients;
-        let warned = self.warned_full;
-        if warned.is_none_or(|warned| now.duration_since(warned) >= WARN_AGAIN) {
-            self.warned_full = Some(now);
-            warn!("refused: {peer}: all {places} places are taken (limit: --max-clients)");
+        let warned = self.warned_refused;
+        if warned.is_none_or(|warned| now.duration_since(warned) >= TELL_AGAIN) {
+            self.warned_refused = Some(now);
+            warn!("refused: {peer}: {why}");
         } else {
-            debug!("refused: {peer}: all {places} places are taken (limit: --max-clients)");
+            debug!("refused: {peer}: {why}");
         }
     }
 
-    /// Ends a drain that has delivered everything or has no more time for it.
-    fn finish_drain(&mut self, now: Instant) -> Turn {
-        if let Phase::Draining { hear_until, .. } = self.phase
-            && (!self.relay.has_ready() || now >= hear_until)
-        {
-            self.relay.stop_hearing();
-        }
-        match self.phase {
-            Phase::Running => return Turn::Running,
-            Phase::Draining { until, .. } if self.relay.hears() || !self.relay.is_flushed() => {
-                if now < until {
-                    return Turn::Running;
-                }
-                warn!(
-                    "{} did not take what was queued for them in time (limit: --drain)",
-                    self.relay.behind()
-                );
+    /// If the server stops: lets those go whose time has come, once all was heard that had come before.
+    fn let_go(&mut self, now: Instant) {
+        let Phase::Draining(drain) = &mut self.phase else {
+            return;
+        };
+        if drain.is_hearing() {
+            let is_heard = self.is_quiet && !self.relay.has_ready() && !self.relay.has_parked();
+            if !is_heard && now < drain.hear_until() {
+                return;
             }
-            Phase::Draining { .. } | Phase::Stopped => {}
+            drain.begin(self.relay.ids(), now, || self.system.random());
+        }
+        while !self.relay.has_said_enough()
+            && let Some(id) = drain.next(now)
+        {
+            if let Some(stream) = self.relay.stream(id) {
+                self.system.lift_send_limit(stream);
+            }
+            self.relay.dismiss(id, &mut self.scratch);
+        }
+        if let Some(at) = drain.next_at() {
+            self.timers.set(at, Timer::Drain);
+        }
+    }
+
+    /// Ends a drain that has let everybody go, or has no more time for it.
+    fn finish_drain(&mut self, now: Instant) -> Turn {
+        match &self.phase {
+            Phase::Running => return Turn::Running,
+            Phase::Draining(_) if self.relay.is_empty() => {}
+            Phase::Draining(drain) if now < drain.until() => return Turn::Running,
+            Phase::Draining(_) => warn!(
+                "{} did not take what was queued for them in time (limit: --drain)",
+                self.relay.behind()
+            ),
+            Phase::Stopped => {}
         }
         self.phase = Phase::Stopped;
         self.relay.close_all(&mut self.scratch);
-        let uptime = Duration::from_secs(self.started.elapsed().as_secs());
+        let uptime = now.saturating_duration_since(self.started).as_secs();
         info!(
             "stopped after {}: {}",
-            humantime::format_duration(uptime),
+            humantime::format_duration(Duration::from_secs(uptime)),
             self.relay.counters()
         );
         Turn::Stopped
     }
 }
 
-/// The time that is so much later; if there is no such time, one that is later than anybody waits.
-fn after(now: Instant, duration: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    now.checked_add(duration).unwrap_or_else(|| now + CENTURY)
-}
-
-/// What an event says of a connection.
-fn readiness(event: &Event) -> Ready {
-    let mut ready = Ready::default();
-    if event.is_readable() || event.is_error() {
-        ready.insert(Ready::READABLE);
+/// Says whether there still is a reason for a timer.
+fn is_needed<S>(
+    relay: &Relay<S>,
+    acceptor: &Acceptor<S>,
+    is_running: bool,
+) -> impl Fn(Timer) -> bool {
+    move |timer| match timer {
+        // Who has no name by now will not need one.
+        Timer::Relay(Deadline::Name(_)) if !is_running => false,
+        Timer::Relay(deadline) => relay.is_pending(deadline),
+        Timer::TellTime => is_running && relay.has_audience(),
+        Timer::AcceptAgain => acceptor.is_waiting(),
+        Timer::Drain => !is_running,
     }
-    if event.is_writable() {
-        ready.insert(Ready::WRITABLE);
-    }
-    if event.is_read_closed() || event.is_priority() {
-        ready.insert(Ready::READABLE | Ready::READ_TO_END);
-    }
-    if event.is_write_closed() {
-        // Nothing is concluded from this before everything was read.
-        ready.insert(Ready::READABLE | Ready::HUNG_UP);
-    }
-    ready
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use signal_hook_mio::v1_0::Signals as SignalSource;
 
 /// What a signal asks of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub enum Request {
     /// Stop; the signal's name says who asked.
     Stop(&'static str),
     /// Log who is here.

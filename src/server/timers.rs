@@ -3,21 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::relay::ConnId;
+use crate::relay::Deadline;
 
 /// Something that falls due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// A newcomer should have given its name by now.
-    Handshake(ConnId),
-    /// A member that leaves should have taken something of the bytes that were queued for it.
-    Leaving(ConnId, u64),
+    /// The relay has something to look at.
+    Relay(Deadline),
     /// The time is to be told to those who hear it.
     TellTime,
-    /// Accepting was held up for want of a descriptor and is worth another try.
+    /// Accepting was held up and is worth another try.
     AcceptAgain,
-    /// Whoever has not taken what is queued by now will not get it.
-    DrainOver,
+    /// Somebody is to be let go, or the drain is over.
+    Drain,
 }
 
 /// What falls due, and when.
@@ -31,6 +29,8 @@ pub(super) enum Timer {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     deadlines: BTreeSet<(Instant, Timer)>,
+    /// How many there were after the last sweep.
+    kept: usize,
 }
 
 impl Timers {
@@ -38,12 +38,12 @@ impl Timers {
         self.deadlines.insert((at, timer));
     }
 
-    /// Drops the entries without a reason, if there are many more than `needed`, which is about how
-    /// many have one. One newcomer that gives no name must not keep the entries of all who come
-    /// after it and leave again.
-    pub(super) fn sweep(&mut self, needed: usize, still_needed: impl Fn(Timer) -> bool) {
-        if self.deadlines.len() > 2 * needed + 1000 {
+    /// Drops the entries without a reason, if there are twice as many as after the last time. One
+    /// newcomer that gives no name must not keep the entries of all who come after it and leave again.
+    pub(super) fn sweep(&mut self, still_needed: impl Fn(Timer) -> bool) {
+        if self.deadlines.len() > 2 * self.kept + 1000 {
             self.deadlines.retain(|&(_, timer)| still_needed(timer));
+            self.kept = self.deadlines.len();
         }
     }
 
@@ -70,10 +70,11 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::ConnId;
     use std::time::Duration;
 
-    fn handshake(id: usize) -> Timer {
-        Timer::Handshake(ConnId::from(id))
+    fn name(id: usize) -> Timer {
+        Timer::Relay(Deadline::Name(ConnId::from(id)))
     }
 
     #[test]
@@ -81,17 +82,17 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
-        timers.set(at(3), Timer::DrainOver);
-        timers.set(at(1), handshake(7));
+        timers.set(at(3), Timer::Drain);
+        timers.set(at(1), name(7));
         timers.set(at(2), Timer::AcceptAgain);
-        timers.set(at(1), handshake(8));
+        timers.set(at(1), name(8));
         assert_eq!(timers.next(|_| true), Some(at(1)));
         assert_eq!(timers.pop_due(at(0)), None);
-        assert_eq!(timers.pop_due(at(2)), Some(handshake(7)));
-        assert_eq!(timers.pop_due(at(2)), Some(handshake(8)));
+        assert_eq!(timers.pop_due(at(2)), Some(name(7)));
+        assert_eq!(timers.pop_due(at(2)), Some(name(8)));
         assert_eq!(timers.pop_due(at(2)), Some(Timer::AcceptAgain));
         assert_eq!(timers.pop_due(at(2)), None);
-        assert_eq!(timers.pop_due(at(3)), Some(Timer::DrainOver));
+        assert_eq!(timers.pop_due(at(3)), Some(Timer::Drain));
         assert_eq!(timers.next(|_| true), None);
     }
 
@@ -99,15 +100,12 @@ mod tests {
     fn a_timer_without_a_reason_wakes_nobody() {
         let start = Instant::now();
         let mut timers = Timers::default();
-        timers.set(start, handshake(1));
-        timers.set(start + Duration::from_secs(1), handshake(2));
-        timers.set(start + Duration::from_secs(2), handshake(3));
-        let needed = |timer| timer == handshake(2);
+        timers.set(start, name(1));
+        timers.set(start + Duration::from_secs(1), name(2));
+        timers.set(start + Duration::from_secs(2), name(3));
+        let needed = |timer| timer == name(2);
         assert_eq!(timers.next(needed), Some(start + Duration::from_secs(1)));
-        assert_eq!(
-            timers.next(|timer| timer == handshake(3)),
-            timers.next(|_| true)
-        );
+        assert_eq!(timers.next(|timer| timer == name(3)), timers.next(|_| true));
         assert_eq!(timers.next(|_| false), None);
         assert!(timers.deadlines.is_empty());
     }
@@ -117,10 +115,10 @@ mod tests {
         let start = Instant::now();
         let mut timers = Timers::default();
         for id in 0..100_000 {
-            timers.set(start + Duration::from_micros(id as u64), handshake(id));
-            timers.sweep(1, |timer| timer == handshake(0));
+            timers.set(start + Duration::from_micros(id as u64), name(id));
+            timers.sweep(|timer| timer == name(0));
             assert!(timers.deadlines.len() < 1100);
         }
-        assert_eq!(timers.next(|timer| timer == handshake(0)), Some(start));
+        assert_eq!(timers.next(|timer| timer == name(0)), Some(start));
     }
 }

@@ -96,6 +96,26 @@ impl Decoder {
             .is_some_and(|partial| partial.state != DecodeState::Yielded)
     }
 
+    /// How many bytes are missing from what it reads now: a header, or a payload. With so many and no
+    /// more nothing is read of what comes after that.
+    #[must_use]
+    pub fn missing(&self, header_width: usize) -> usize {
+        let partial = self.partial.as_deref();
+        partial.map_or(header_width, |partial| match partial.state {
+            DecodeState::Header => header_width - partial.bytes.len(),
+            DecodeState::Payload(len) => len - partial.bytes.len(),
+            DecodeState::Yielded => header_width,
+        })
+    }
+
+    /// How much memory is held for an unfinished frame, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.partial
+            .as_deref()
+            .map_or(0, |partial| size_of::<Partial>() + partial.bytes.capacity())
+    }
+
     /// Reads a header straight from `input`, or keeps what there is of it.
     fn start_header(
         &mut self,
@@ -311,6 +331,20 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_that_was_just_yielded_leaves_the_stream_between_frames() {
+        let stream = frames(&[b"hello"]);
+        for at in 0..stream.len() {
+            let (mut left, mut right) = stream.split_at(at);
+            let mut decoder = Decoder::new();
+            assert_eq!(decoder.decode(&mut left, header::WIDTH, MAX), Ok(None));
+            assert_eq!(decoder.is_inside_frame(), at > 0, "split at {at}");
+            let payload = decoder.decode(&mut right, header::WIDTH, MAX);
+            assert_eq!(payload, Ok(Some(&b"hello"[..])), "split at {at}");
+            assert!(!decoder.is_inside_frame(), "split at {at}");
+        }
+    }
+
+    #[test]
     fn a_bad_header_is_refused_when_its_last_byte_is_there_and_what_came_before_stands() {
         let mut stream = frames(&[b"alice", b"hello"]);
         stream.extend_from_slice(b"GET / HTTP/1.1\r\n");
@@ -331,6 +365,24 @@ mod tests {
             let (decoded, error, _) = decode_every_way(header);
             assert!(decoded.is_empty());
             assert_eq!(error, Some(FrameError::TooLong { len, max: MAX }));
+        }
+    }
+
+    #[test]
+    fn an_error_tells_what_came_with_nothing_in_it_that_a_terminal_obeys() {
+        let bytes = *b"\x1b[2J\xff\r\n\"1";
+        let (len, max) = (1001, MAX);
+        for (error, told) in [
+            (
+                FrameError::BadHeader(bytes.into()),
+                r#"not a header: "\x1b[2J\xff\r\n\"1""#,
+            ),
+            (
+                FrameError::TooLong { len, max },
+                "announced 1001 bytes where 1000 are the limit",
+            ),
+        ] {
+            assert_eq!(error.to_string(), told);
         }
     }
 
@@ -376,6 +428,32 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_that_trickles_in_takes_at_most_twice_its_bytes_and_is_moved_seldom() {
+        const LEN: usize = 10_000;
+        let stream = frames(&[&[b'x'; LEN]]);
+        let (header, payload) = stream.split_at(header::WIDTH);
+        for size in [1, 2, 3, 100, 6_000] {
+            let mut decoder = Decoder::new();
+            let mut input = header;
+            assert_eq!(decoder.decode(&mut input, header::WIDTH, LEN), Ok(None));
+            let (mut had, mut moves) = (0, 0);
+            for mut piece in payload.chunks(size) {
+                decoder.decode(&mut piece, header::WIDTH, LEN).unwrap();
+                let partial = decoder.partial.as_ref().expect("the frame has begun");
+                let (len, has) = (partial.bytes.len(), partial.bytes.capacity());
+                assert!(has <= 2 * len, "{has} bytes for {len} in pieces of {size}");
+                if has != had {
+                    assert!(had < len, "{had} were enough for {len} in pieces of {size}");
+                    moves += 1;
+                }
+                had = has;
+            }
+            assert_eq!(had, LEN, "ends exactly full in pieces of {size}");
+            assert!(moves <= 15, "moved {moves} times in pieces of {size}");
+        }
+    }
+
+    #[test]
     fn a_frame_that_arrives_whole_is_yielded_in_place() {
         let stream = frames(&[b"hello"]);
         let mut input = &stream[..];
@@ -412,5 +490,37 @@ mod tests {
             prop_assert_eq!(&whole.0[..payloads.len()], &payloads[..]);
             prop_assert_eq!(decode_pieces(pieces), whole);
         }
+    }
+
+    #[test]
+    fn what_is_missing_ends_with_the_header_and_with_the_payload() {
+        let mut decoder = Decoder::new();
+        let mut feed = |mut bytes: &[u8]| {
+            let payload = decoder.decode(&mut bytes, 10, 100).unwrap();
+            let yielded = payload.map(<[u8]>::to_vec);
+            (yielded, decoder.missing(10))
+        };
+        assert_eq!(feed(b"5  "), (None, 7));
+        assert_eq!(feed(b"       "), (None, 5));
+        assert_eq!(feed(b"he"), (None, 3));
+        assert_eq!(feed(b"llo"), (Some(b"hello".to_vec()), 10));
+        assert_eq!(feed(b""), (None, 10));
+    }
+
+    #[test]
+    fn what_is_held_is_told() {
+        let mut decoder = Decoder::new();
+        assert_eq!(decoder.held_bytes(), 0);
+        let stream = [&b"1000      "[..], &[b'x'; 600]].concat();
+        assert_eq!(decoder.decode(&mut &stream[..], 10, 1000), Ok(None));
+        assert!((600..700).contains(&decoder.held_bytes()));
+        assert!(
+            decoder
+                .decode(&mut &[b'x'; 400][..], 10, 1000)
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(decoder.decode(&mut &b""[..], 10, 1000), Ok(None));
+        assert_eq!(decoder.held_bytes(), 0);
     }
 }

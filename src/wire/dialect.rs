@@ -267,6 +267,14 @@ mod tests {
     }
 
     #[test]
+    fn a_greeting_is_all_in_hello_alone() {
+        for dialect in Dialect::ALL {
+            let is_all = dialect == Dialect::Hello;
+            assert_eq!(dialect.only_greets(), is_all, "{dialect}");
+        }
+    }
+
+    #[test]
     fn a_message_is_encoded_as_each_dialect_hears_it() {
         for (dialect, heard) in [
             (Dialect::Chat10, "<5         alice6         hello!"),

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use serde_json::Value;
 
 use super::PATIENCE;
-use super::process::{chatloop, exit_code, lines_of, run, send_signal};
+use super::process::{chatloop, exit_code, lines_of, run, send_signal, wait_for};
 
 /// `chatloop load` with these arguments.
 pub fn load(args: &[&str]) -> Command {
@@ -141,6 +141,20 @@ impl Loading {
 
     pub fn signal(&self, signal: &str) {
         send_signal(self.pid(), signal);
+    }
+
+    /// Stops it for so long.
+    #[track_caller]
+    pub fn hold_up(&self, time: Duration) {
+        self.signal("STOP");
+        let stat = format!("/proc/{}/stat", self.pid());
+        wait_for("the tool to be stopped", || {
+            let stat = fs::read_to_string(&stat).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        });
+        // This is what it is to notice: time that passes.
+        thread::sleep(time);
+        self.signal("CONT");
     }
 
     /// Waits for its end; returns the exit code, standard output and the rest of standard error.

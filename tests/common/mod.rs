@@ -1,6 +1,6 @@
 //! What the tests share: scripted streams for the relay without sockets, a server driven turn by
-//! turn with its peers in one thread, the real program as a child process or on a terminal, and
-//! servers for it to talk to.
+//! turn with its peers in one thread, the real program as a child process, on a terminal or
+//! with system calls that fail, and servers for it to talk to.
 
 #![allow(
     dead_code,
@@ -15,8 +15,11 @@ pub mod process;
 pub mod python;
 pub mod schema;
 pub mod script;
+pub mod shim;
 pub mod socket;
 pub mod terminal;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod torture;
 
 use std::io::{self, Write};
 use std::time::Duration;

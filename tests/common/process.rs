@@ -9,17 +9,44 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, frame};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_chatloop");
+
 /// The program with these arguments, and nothing of the caller's environment that it would heed.
 pub fn chatloop(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chatloop"));
+    let mut command = Command::new(PROGRAM);
     command.args(args).stdin(Stdio::null());
+    forget_environment(&mut command);
+    command
+}
+
+/// The same, started by a shell that does something else first.
+pub fn chatloop_after(script: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{script} exec \"$@\""), "sh", PROGRAM]);
+    command.args(args).stdin(Stdio::null());
+    forget_environment(&mut command);
+    command
+}
+
+/// Removes what the program would heed.
+fn forget_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CHATLOOP_") {
             command.env_remove(name);
         }
     }
-    command.env_remove("RUST_LOG");
-    command
+    for name in [
+        "RUST_LOG",
+        "JOURNAL_STREAM",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+    ] {
+        command.env_remove(name);
+    }
 }
 
 /// Runs the program to its end; returns its exit code, standard output and standard error.

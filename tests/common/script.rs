@@ -1,13 +1,13 @@
 //! A relay without sockets: its streams do what a script says.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use chatloop::relay::{ConnId, Limits, Ready, Relay, Wording};
+use chatloop::relay::{ConnId, Deadline, Limits, Ready, Relay, Wording};
 use chatloop::wire::Dialect;
 
 use super::frame;
@@ -176,14 +176,20 @@ pub struct Peer {
     pub stream: Script,
 }
 
+/// How many turns a test takes at most. What waits for something that never happens fails there.
+const MOST_TURNS: usize = 100_000;
+
 /// A relay, its scratch buffer, and the turns of a loop.
 pub struct Room {
     pub relay: Relay<Script>,
     pub scratch: Vec<u8>,
-    /// When connections come.
+    /// The time, which passes only when a test says so.
     pub now: Instant,
+    /// What falls due, and when.
+    pub deadlines: BTreeSet<(Instant, Deadline)>,
     /// The last connection's port.
     port: u16,
+    turns: usize,
 }
 
 impl Room {
@@ -198,7 +204,9 @@ impl Room {
             scratch: vec![0; limits.read_budget],
             relay: Relay::new(limits, served, wording, now),
             now,
+            deadlines: BTreeSet::new(),
             port: 4000,
+            turns: 0,
         }
     }
 
@@ -248,9 +256,35 @@ impl Room {
 
     /// One turn of the loop, less the polling and accepting.
     pub fn turn(&mut self) {
-        self.relay.serve_ready(&mut self.scratch);
+        self.turns += 1;
+        assert!(self.turns <= MOST_TURNS, "it comes to no end");
+        self.relay.serve_ready(&mut self.scratch, self.now);
         self.relay.fan_out();
         self.relay.close_marked(&mut self.scratch);
+        self.deadlines.extend(self.relay.take_deadlines());
+        // As the server does: what has no reason any more is dropped when it comes to the front.
+        while let Some(&(_, deadline)) = self.deadlines.first()
+            && !self.relay.is_pending(deadline)
+        {
+            self.deadlines.pop_first();
+        }
+    }
+
+    /// So much time passes, and what falls due in it does, each in turns of its own.
+    pub fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(&(at, deadline)) = self.deadlines.first()
+            && at <= until
+        {
+            self.deadlines.pop_first();
+            self.now = self.now.max(at);
+            self.relay.expire(deadline, self.now);
+            self.turn();
+            self.turns();
+        }
+        self.now = until;
+        self.turn();
+        self.turns();
     }
 
     /// Turns until nobody is ready.

@@ -91,6 +91,11 @@ impl TestRelay {
         self.server.turn(Some(Duration::from_millis(5))).unwrap()
     }
 
+    /// One turn, which waits for nothing.
+    pub fn turn_at_once(&mut self) -> Turn {
+        self.server.turn(Some(Duration::ZERO)).unwrap()
+    }
+
     /// Takes turns until `done`; `what` it waits for is what a failure says.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
@@ -209,6 +214,17 @@ impl TestPeer {
             }
         }
         &mut self.heard
+    }
+
+    /// Reads at most so much, and appends it.
+    pub fn read_some(&mut self, most: usize, heard: &mut Vec<u8>) {
+        let mut buf = vec![0; most];
+        match self.stream.read(&mut buf) {
+            Ok(0) => self.end = Some(End::Fin),
+            Ok(read) => heard.extend_from_slice(&buf[..read]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.end = Some(End::Reset),
+        }
     }
 
     /// Closes the sending side.

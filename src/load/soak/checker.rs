@@ -1,0 +1,769 @@
+//! Who has heard what of whom, while members come and go for as long as one likes. No I/O.
+//!
+//! The [ledger](super::super::ledger) is for members who stay, and is fast. Here they are replaced
+//! all the time, and what is asked is another question: does everybody hear, of each speaker,
+//! exactly the same messages, in order, whole and once, from its coming to its leaving?
+//!
+//! - **From its coming.** When a member was taken in is not told by the protocol, but shows with
+//!   the first message that it hears, of anybody. What is said from then on has to come. Of what
+//!   was under way just then it may hear the end: from some message on, and then each.
+//! - **To its leaving.** What a speaker said just before it left by a reset may not have got to
+//!   the server. So it is heard up to somewhere, and all who are here have to agree on where. Who
+//!   left in order was heard to the end.
+//!
+//! Whether all agree is judged a while after the speaker has left, and then it is forgotten. So
+//! what is kept depends on how many members there are and how many leave in that while, not on how
+//! long it goes on.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use slab::Slab;
+
+use super::super::ledger::Tally;
+use super::super::protocol::{Garbled, Incoming, Protocol, index_of, name_of};
+use super::super::script::{Line, Reading};
+use super::words::Words;
+use crate::wire::encode_frame;
+
+/// How long after a speaker has left it is judged, in nanoseconds: long enough for everybody who
+/// reads to have heard it, in a server that has what each is to hear wait for its turn.
+pub(super) const SETTLED: u64 = 180_000_000_000;
+
+/// How many messages are remembered at most that did not come to a hearer, in case they come yet.
+const MISSING: usize = 4096;
+
+/// What a member is known as here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    speaker: usize,
+    hearer: usize,
+}
+
+/// What was said and heard in a soak.
+#[derive(Debug)]
+pub(super) struct Checker {
+    tag: String,
+    words: Words,
+    /// Those who are here, and those who have left and are not judged yet.
+    speakers: Slab<Speaker>,
+    /// Those who are here.
+    hearers: Slab<Hearer>,
+    /// Where the speaker of this number is.
+    known: HashMap<u32, usize>,
+    /// How many there have been: what the next one's number is.
+    born: u32,
+    /// Those who have left, and when.
+    left: VecDeque<(u64, usize)>,
+    tally: Tally,
+    said: u64,
+    /// How many bytes were heard.
+    bytes: u64,
+    payload: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Speaker {
+    number: u32,
+    said: u32,
+    /// How many of its messages somebody has heard: up to the last of them.
+    heard: u32,
+    presence: Presence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Here,
+    /// It has left, in such a way that all it said is to be heard.
+    LeftInOrder,
+    /// It has left, and what it said last may not have been heard by anybody.
+    LeftAnyhow,
+}
+
+#[derive(Debug)]
+struct Hearer {
+    number: u32,
+    /// Which speaker it is.
+    own: usize,
+    /// Whether it has heard anything, and so is known to have been taken in.
+    is_here: bool,
+    /// Whether it may be behind by any time.
+    is_excused: bool,
+    /// How far it has heard each speaker.
+    ears: Vec<Ear>,
+    /// Messages that have not come, and later ones of their speakers have.
+    missing: BTreeSet<Line>,
+}
+
+/// How far somebody has heard a speaker.
+#[derive(Clone, Copy, Debug)]
+struct Ear {
+    /// The first message that was heard or is to be, or [`NOT_YET`].
+    from: u32,
+    /// The next one; as long as none was heard, the one that is to be heard at the latest.
+    next: u32,
+}
+
+/// Nothing was heard so far, and it may begin anywhere.
+const NOT_YET: u32 = u32::MAX;
+
+impl Ear {
+    const OF_A_NEWCOMER: Self = Self {
+        from: NOT_YET,
+        next: NOT_YET,
+    };
+    /// Everything is to be heard.
+    const OF_ALL: Self = Self { from: 0, next: 0 };
+}
+
+impl Speaker {
+    /// How many of its messages all are to hear who were here in time.
+    const fn due(&self) -> u32 {
+        match self.presence {
+            Presence::Here | Presence::LeftInOrder => self.said,
+            Presence::LeftAnyhow => self.heard,
+        }
+    }
+}
+
+impl Checker {
+    /// `tag` tells the names of this run's members from others'.
+    pub(super) fn new(tag: &str, words: Words) -> Self {
+        Self {
+            tag: tag.to_owned(),
+            words,
+            speakers: Slab::new(),
+            hearers: Slab::new(),
+            known: HashMap::new(),
+            born: 0,
+            left: VecDeque::new(),
+            tally: Tally::default(),
+            said: 0,
+            bytes: 0,
+            payload: Vec::new(),
+        }
+    }
+
+    /// Somebody comes: what it says first is appended to `out`.
+    pub(super) fn join(&mut self, out: &mut Vec<u8>) -> Member {
+        let number = self.born;
+        self.born += 1;
+        encode_frame(name_of(number, &self.tag).as_bytes(), out);
+        let speaker = self.speakers.insert(Speaker {
+            number,
+            said: 0,
+            heard: 0,
+            presence: Presence::Here,
+        });
+        self.known.insert(number, speaker);
+        // Its place may have been another one's.
+        for (_, hearer) in &mut self.hearers {
+            if hearer.ears.len() <= speaker {
+                hearer.ears.resize(speaker + 1, Ear::OF_A_NEWCOMER);
+            }
+            hearer.ears[speaker] = if hearer.is_here {
+                Ear::OF_ALL
+            } else {
+                Ear::OF_A_NEWCOMER
+            };
+        }
+        let hearer = self.hearers.insert(Hearer {
+            number,
+            own: speaker,
+            is_here: false,
+            is_excused: false,
+            ears: vec![Ear::OF_A_NEWCOMER; self.speakers.capacity().max(speaker + 1)],
+            missing: BTreeSet::new(),
+        });
+        Member { speaker, hearer }
+    }
+
+    /// A member says its next message: appended to `out`.
+    pub(super) fn say(&mut self, member: Member, out: &mut Vec<u8>) {
+        self.next_words(member);
+        self.speakers[member.speaker].said += 1;
+        self.said += 1;
+        encode_frame(&self.payload, out);
+    }
+
+    /// A member begins its next message, of which no more than this will be sent, and so nobody is
+    /// to hear anything of it.
+    pub(super) fn say_half(&mut self, member: Member, out: &mut Vec<u8>) {
+        self.next_words(member);
+        let from = out.len();
+        encode_frame(&self.payload, out);
+        let half = (out.len() - from) / 2;
+        out.truncate(from + half);
+    }
+
+    /// Has the next message of this member in the payload.
+    fn next_words(&mut self, member: Member) {
+        let speaker = &self.speakers[member.speaker];
+        let line = Line {
+            speaker: speaker.number,
+            seq: speaker.said,
+        };
+        self.words.write(line, &mut self.payload);
+    }
+
+    /// A member is not counted on to be in time any more, since it does not read as it should.
+    pub(super) fn excuse(&mut self, member: Member) {
+        self.hearers[member.hearer].is_excused = true;
+    }
+
+    /// A member has left at `now`: if `in_order`, all that it said is to be heard.
+    pub(super) fn leave(&mut self, member: Member, in_order: bool, now: u64) {
+        self.hearers.remove(member.hearer);
+        self.speakers[member.speaker].presence = if in_order {
+            Presence::LeftInOrder
+        } else {
+            Presence::LeftAnyhow
+        };
+        self.left.push_back((now, member.speaker));
+    }
+
+    /// Somebody hears something who is no member.
+    pub(super) const fn count_leak(&mut self) {
+        self.tally.corrupt += 1;
+    }
+
+    /// Whether a member has heard anything since it came.
+    pub(super) fn is_here(&self, member: Member) -> bool {
+        self.hearers[member.hearer].is_here
+    }
+
+    /// Whether all that a member has said was heard by somebody, or nobody is left who is to hear
+    /// it: those who were there may all have gone without reading it.
+    pub(super) fn is_heard(&self, member: Member) -> bool {
+        let speaker = &self.speakers[member.speaker];
+        speaker.heard == speaker.said || self.owed_of(member.speaker) == 0
+    }
+
+    pub(super) const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How many messages were said.
+    pub(super) const fn said(&self) -> u64 {
+        self.said
+    }
+
+    /// How many members there have been.
+    pub(super) const fn joins(&self) -> u32 {
+        self.born
+    }
+
+    /// How many bytes were heard.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Checks what a member was sent. Returns how many bytes of it were taken, which is all but the
+    /// beginning of something that is not all there.
+    ///
+    /// # Errors
+    ///
+    /// If it is not what the protocol has: there is no going on from there.
+    pub(super) fn hear(&mut self, member: Member, input: &[u8]) -> Result<usize, Garbled> {
+        let mut taken = 0;
+        while let Some((incoming, used)) = Protocol::Chat10.next(&input[taken..])? {
+            taken += used;
+            if let Incoming::Message { name, payload } = incoming {
+                self.take(member.hearer, name.unwrap_or_default(), payload);
+            }
+        }
+        self.bytes += taken as u64;
+        Ok(taken)
+    }
+
+    fn take(&mut self, hearer: usize, name: &[u8], payload: &[u8]) {
+        let Some(named) = index_of(name, &self.tag) else {
+            self.tally.foreign += 1;
+            return;
+        };
+        let (line, is_whole) = match self.words.read(payload) {
+            Reading::Whole(line) => (line, true),
+            Reading::Damaged(line) => (line, false),
+            Reading::Unreadable => {
+                self.tally.corrupt += 1;
+                return;
+            }
+        };
+        if !self.hearers[hearer].is_here {
+            self.arrive(hearer);
+        }
+        let hearing = &mut self.hearers[hearer];
+        let Some(&index) = self.known.get(&line.speaker) else {
+            if line.speaker >= self.born || line.speaker != named {
+                self.tally.corrupt += 1;
+            } else if line.speaker > hearing.number && !hearing.is_excused {
+                // It has come and gone since this one came, and was judged. Who was there before
+                // may be in a history that newcomers are told.
+                self.tally.out_of_order += 1;
+            }
+            return;
+        };
+        let speaker = &mut self.speakers[index];
+        if line.speaker != named || index == hearing.own || line.seq >= speaker.said {
+            self.tally.corrupt += 1;
+            return;
+        }
+        if !is_whole {
+            self.tally.corrupt += 1;
+        }
+        speaker.heard = speaker.heard.max(line.seq + 1);
+        let ear = &mut hearing.ears[index];
+        if ear.from == NOT_YET {
+            ear.from = line.seq.min(ear.next);
+            ear.next = ear.from;
+        }
+        if line.seq >= ear.next {
+            let skipped = ear.next..line.seq;
+            ear.next = line.seq + 1;
+            self.tally.deliveries += 1;
+            // Until they come after all.
+            self.tally.lost += skipped.len() as u64;
+            let room = MISSING - hearing.missing.len().min(MISSING);
+            let skipped = skipped.rev().take(room);
+            hearing
+                .missing
+                .extend(skipped.map(|seq| Line { seq, ..line }));
+        } else if hearing.missing.remove(&line) {
+            self.tally.lost -= 1;
+            self.tally.out_of_order += 1;
+            self.tally.deliveries += 1;
+        } else if line.seq < ear.from {
+            self.tally.out_of_order += 1;
+        } else {
+            self.tally.duplicated += 1;
+        }
+    }
+
+    /// A hearer that was not known to be here is: what is said from now on has to come to it.
+    fn arrive(&mut self, hearer: usize) {
+        let hearing = &mut self.hearers[hearer];
+        hearing.is_here = true;
+        for (index, speaker) in &self.speakers {
+            hearing.ears[index].next = speaker.said;
+        }
+    }
+
+    /// Judges those who have left long ago: who is here and has not heard as much of them as others
+    /// has lost that.
+    pub(super) fn settle(&mut self, now: u64) {
+        while let Some(&(at, speaker)) = self.left.front()
+            && at + SETTLED <= now
+        {
+            self.left.pop_front();
+            self.tally.lost += self.owed_of(speaker);
+            let speaker = self.speakers.remove(speaker);
+            self.known.remove(&speaker.number);
+            for (_, hearer) in &mut self.hearers {
+                hearer.missing.retain(|line| line.speaker != speaker.number);
+            }
+        }
+    }
+
+    /// How many deliveries are to come.
+    pub(super) fn outstanding(&self) -> u64 {
+        let speakers = self.speakers.iter();
+        speakers.map(|(index, _)| self.owed_of(index)).sum()
+    }
+
+    /// How many deliveries are to come of what this one has said.
+    fn owed_of(&self, speaker: usize) -> u64 {
+        let due = self.speakers[speaker].due();
+        self.hearers
+            .iter()
+            .filter(|(_, hearer)| hearer.is_here && !hearer.is_excused && hearer.own != speaker)
+            .map(|(_, hearer)| u64::from(due.saturating_sub(hearer.ears[speaker].next)))
+            .sum()
+    }
+
+    /// Gives up what has not come: it is lost.
+    pub(super) fn give_up(&mut self) {
+        self.tally.lost += self.outstanding();
+        for (index, speaker) in &self.speakers {
+            for (_, hearer) in &mut self.hearers {
+                let ear = &mut hearer.ears[index];
+                if ear.next < speaker.due() {
+                    ear.from = ear.from.min(ear.next);
+                    ear.next = speaker.due();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Decoder;
+
+    /// A room that relays as it should, until a test has it do otherwise.
+    struct Room {
+        checker: Checker,
+        members: Vec<Member>,
+    }
+
+    /// One message as others are sent it.
+    #[derive(Clone)]
+    struct Said(Vec<u8>);
+
+    impl Room {
+        fn new(members: usize) -> Self {
+            let mut room = Self {
+                checker: Checker::new("tag", Words::new(1)),
+                members: Vec::new(),
+            };
+            for _ in 0..members {
+                room.join();
+            }
+            // Everybody hears something, and so is known to be here.
+            for speaker in 0..2 {
+                let said = room.say(speaker);
+                room.tell_all(speaker, &said);
+            }
+            assert_eq!(room.counts(), [0; 4]);
+            room
+        }
+
+        fn join(&mut self) -> usize {
+            self.members.push(self.checker.join(&mut Vec::new()));
+            self.members.len() - 1
+        }
+
+        fn say(&mut self, speaker: usize) -> Said {
+            let mut frame = Vec::new();
+            self.checker.say(self.members[speaker], &mut frame);
+            let mut heard = Vec::new();
+            encode_frame(name_of(speaker as u32, "tag").as_bytes(), &mut heard);
+            heard.extend(frame);
+            Said(heard)
+        }
+
+        fn tell(&mut self, hearer: usize, said: &Said) {
+            let taken = self.checker.hear(self.members[hearer], &said.0);
+            assert_eq!(taken, Ok(said.0.len()));
+        }
+
+        fn tell_all(&mut self, speaker: usize, said: &Said) {
+            for hearer in (0..self.members.len()).filter(|&hearer| hearer != speaker) {
+                self.tell(hearer, said);
+            }
+        }
+
+        fn leave(&mut self, member: usize, in_order: bool) {
+            self.checker.leave(self.members[member], in_order, 0);
+        }
+
+        /// Lost, duplicated, out of order, altered.
+        fn counts(&self) -> [u64; 4] {
+            let tally = self.checker.tally();
+            [
+                tally.lost,
+                tally.duplicated,
+                tally.out_of_order,
+                tally.corrupt,
+            ]
+        }
+
+        #[track_caller]
+        fn assert_judged(&mut self, counts: [u64; 4]) {
+            self.checker.settle(SETTLED - 1);
+            self.checker.settle(SETTLED);
+            self.checker.give_up();
+            assert_eq!(self.counts(), counts);
+            assert_eq!(self.checker.outstanding(), 0);
+        }
+    }
+
+    #[test]
+    fn what_all_hear_once_and_in_order_has_no_fault_however_it_is_cut() {
+        let mut room = Room::new(3);
+        let said = [room.say(0), room.say(1), room.say(0)];
+        room.tell(1, &said[0]);
+        room.tell(1, &said[2]);
+        // Only a speaker's own order is promised.
+        room.tell(0, &said[1]);
+        let stream = [&said[1].0[..], &said[0].0, &said[2].0].concat();
+        let mut kept: Vec<u8> = Vec::new();
+        for byte in stream {
+            kept.push(byte);
+            let taken = room.checker.hear(room.members[2], &kept).unwrap();
+            kept.drain(..taken);
+        }
+        assert!(kept.is_empty());
+        assert_eq!(room.checker.outstanding(), 0);
+        room.assert_judged([0; 4]);
+        // Two for each of the first two messages, and two for each of these three.
+        assert_eq!(room.checker.tally().deliveries, 10);
+        assert_eq!(room.checker.said(), 5);
+    }
+
+    #[test]
+    fn a_message_that_one_does_not_hear_is_lost_as_soon_as_a_later_one_comes() {
+        let mut room = Room::new(3);
+        let said = [room.say(0), room.say(0)];
+        room.tell(1, &said[0]);
+        room.tell(1, &said[1]);
+        room.tell(2, &said[1]);
+        assert_eq!(room.counts(), [1, 0, 0, 0]);
+        room.assert_judged([1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_last_message_that_one_does_not_hear_is_lost_in_the_end() {
+        let mut room = Room::new(3);
+        let said = room.say(0);
+        room.tell(1, &said);
+        assert_eq!(room.checker.outstanding(), 1);
+        room.assert_judged([1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_message_that_comes_twice_is_duplicated() {
+        let mut room = Room::new(3);
+        let said = room.say(0);
+        room.tell_all(0, &said);
+        room.tell(2, &said);
+        room.assert_judged([0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn two_messages_that_change_places_are_out_of_order_and_not_lost() {
+        let mut room = Room::new(3);
+        let said = [room.say(0), room.say(0)];
+        for at in [0, 1] {
+            room.tell(1, &said[at]);
+            room.tell(2, &said[1 - at]);
+        }
+        room.assert_judged([0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_message_with_another_byte_is_altered_and_not_lost() {
+        let mut room = Room::new(3);
+        let mut said = room.say(0);
+        room.tell(1, &said);
+        // Behind two headers, the name and the head.
+        let last = said.0.len() - 1;
+        assert!(last > 50, "there is something to alter");
+        said.0[last] ^= 1;
+        room.tell(2, &said);
+        room.assert_judged([0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_message_that_its_own_speaker_hears_is_altered() {
+        let mut room = Room::new(3);
+        let said = room.say(0);
+        room.tell_all(0, &said);
+        room.tell(0, &said);
+        room.assert_judged([0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_message_that_comes_as_somebody_elses_or_was_never_said_is_altered() {
+        let mut room = Room::new(3);
+        let mut other = room.say(0);
+        room.tell_all(0, &other);
+        // The last digit of the name.
+        other.0[19] = b'1';
+        room.tell(2, &other);
+        let mut half = Vec::new();
+        room.checker.say_half(room.members[0], &mut half);
+        let mut whole = Vec::new();
+        encode_frame(b"tag-000000", &mut whole);
+        room.checker.next_words(room.members[0]);
+        encode_frame(&room.checker.payload, &mut whole);
+        room.tell(2, &Said(whole));
+        room.assert_judged([0, 0, 0, 2]);
+        let mut rest = &half[..];
+        assert_eq!(Decoder::new().decode(&mut rest, 10, 1 << 20), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_message_of_this_soak_is_altered_or_others() {
+        let mut room = Room::new(3);
+        let mut stream = Vec::new();
+        for part in ["tag-000000", "hello", "alice", "hello"] {
+            encode_frame(part.as_bytes(), &mut stream);
+        }
+        room.tell(1, &Said(stream));
+        room.assert_judged([0, 0, 0, 1]);
+        assert_eq!(room.checker.tally().foreign, 1);
+        let garbage = room
+            .checker
+            .hear(room.members[1], b"HTTP/1.1 400 Bad Request");
+        assert_eq!(garbage, Err(Garbled));
+    }
+
+    #[test]
+    fn who_comes_in_the_middle_hears_from_some_message_on_and_then_each() {
+        let mut room = Room::new(2);
+        let said = [(); 4].map(|()| room.say(0));
+        let newcomer = room.join();
+        for message in &said {
+            room.tell(1, message);
+        }
+        for message in &said[2..] {
+            room.tell(newcomer, message);
+        }
+        room.assert_judged([0; 4]);
+        // One of those before it would have come late, and what was left out later is lost.
+        room.tell(newcomer, &said[1]);
+        assert_eq!(room.counts(), [0, 0, 1, 0]);
+        let more = [(); 3].map(|()| room.say(0));
+        for message in &more {
+            room.tell(1, message);
+        }
+        room.tell(newcomer, &more[2]);
+        room.assert_judged([2, 0, 1, 0]);
+    }
+
+    #[test]
+    fn who_has_heard_anybody_is_to_hear_all_that_is_said_from_then_on() {
+        let mut room = Room::new(3);
+        let newcomer = room.join();
+        let first = room.say(0);
+        room.tell_all(0, &first);
+        assert!(room.checker.is_here(room.members[newcomer]));
+        let said = [room.say(1), room.say(1)];
+        for message in &said {
+            room.tell(0, message);
+            room.tell(2, message);
+        }
+        // It had not heard this speaker before, but it was here.
+        room.tell(newcomer, &said[1]);
+        room.assert_judged([1, 0, 0, 0]);
+        // Nor has it those who come later.
+        let later = room.join();
+        let said = [room.say(later), room.say(later)];
+        for hearer in 0..3 {
+            room.tell(hearer, &said[0]);
+            room.tell(hearer, &said[1]);
+        }
+        room.tell(newcomer, &said[1]);
+        room.assert_judged([2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn all_have_to_agree_on_how_far_one_was_heard_that_left_anyhow() {
+        for (hears, lost) in [([1, 1], 0), ([0, 0], 0), ([2, 1], 1), ([0, 3], 3)] {
+            let mut room = Room::new(3);
+            let said = [(); 3].map(|()| room.say(0));
+            room.leave(0, false);
+            for (hearer, count) in [1, 2].into_iter().zip(hears) {
+                for message in &said[..count] {
+                    room.tell(hearer, message);
+                }
+            }
+            room.assert_judged([lost, 0, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn who_left_in_order_is_to_be_heard_to_the_end_by_all() {
+        for (hears, lost) in [([3, 3], 0), ([0, 0], 6), ([3, 2], 1)] {
+            let mut room = Room::new(3);
+            let said = [(); 3].map(|()| room.say(0));
+            room.leave(0, true);
+            for (hearer, count) in [1, 2].into_iter().zip(hears) {
+                for message in &said[..count] {
+                    room.tell(hearer, message);
+                }
+            }
+            room.assert_judged([lost, 0, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_of_those_who_leave_or_are_excused() {
+        let mut room = Room::new(4);
+        let said = room.say(0);
+        room.tell(1, &said);
+        room.checker.excuse(room.members[2]);
+        room.leave(3, false);
+        assert_eq!(room.checker.outstanding(), 0);
+        room.assert_judged([0; 4]);
+    }
+
+    #[test]
+    fn a_message_that_comes_after_its_speaker_was_judged_is_out_of_order() {
+        let mut room = Room::new(2);
+        let speaker = room.join();
+        let said = room.say(speaker);
+        room.leave(speaker, false);
+        room.tell(0, &said);
+        room.tell(1, &said);
+        room.assert_judged([0; 4]);
+        room.tell(1, &said);
+        assert_eq!(room.counts(), [0, 0, 1, 0]);
+        // To a newcomer it may be history.
+        let newcomer = room.join();
+        room.tell(newcomer, &said);
+        assert_eq!(room.counts(), [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_place_that_was_anothers_begins_anew() {
+        let mut room = Room::new(3);
+        for round in 1..20 {
+            room.leave(0, true);
+            room.checker.settle(SETTLED);
+            let number = room.checker.joins();
+            let newcomer = room.checker.join(&mut Vec::new());
+            room.members[0] = newcomer;
+            let mut frame = Vec::new();
+            encode_frame(name_of(number, "tag").as_bytes(), &mut frame);
+            room.checker.say(newcomer, &mut frame);
+            room.tell_all(0, &Said(frame));
+            let said = room.say(1);
+            room.tell_all(1, &said);
+            assert_eq!(room.counts(), [0; 4], "round {round}");
+        }
+        assert_eq!(
+            (room.checker.speakers.len(), room.checker.known.len()),
+            (3, 3)
+        );
+        assert_eq!(room.checker.hearers[room.members[1].hearer].ears.len(), 4);
+        room.assert_judged([0; 4]);
+    }
+
+    #[test]
+    fn what_is_missing_is_remembered_up_to_a_bound() {
+        let mut room = Room::new(3);
+        let many = MISSING + 10;
+        let said: Vec<_> = (0..=many).map(|_| room.say(0)).collect();
+        for message in &said {
+            room.tell(1, message);
+        }
+        room.tell(2, &said[many]);
+        assert_eq!(room.counts(), [many as u64, 0, 0, 0]);
+        assert_eq!(
+            room.checker.hearers[room.members[2].hearer].missing.len(),
+            MISSING
+        );
+        room.tell(2, &said[many - 1]);
+        assert_eq!(room.counts(), [many as u64 - 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn who_was_heard_to_its_last_message_is_known() {
+        let mut room = Room::new(3);
+        assert!(room.checker.is_heard(room.members[0]));
+        let said = room.say(0);
+        assert!(!room.checker.is_heard(room.members[0]));
+        room.tell(2, &said);
+        assert!(room.checker.is_heard(room.members[0]));
+        // With nobody left to hear it, there is nothing to wait for, even if others come.
+        room.say(0);
+        room.leave(1, false);
+        let newcomer = room.join();
+        let said = room.say(2);
+        room.tell(newcomer, &said);
+        assert!(!room.checker.is_heard(room.members[0]));
+        room.leave(2, false);
+        assert!(room.checker.is_heard(room.members[0]));
+    }
+}

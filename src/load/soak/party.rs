@@ -1,0 +1,466 @@
+//! All the guests of a soak, and the loop around them: everybody does what its steps say, and every
+//! end of a connection has a cause that was expected, or is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+
+use super::super::connect::{Cause, Causes, Site, is_made};
+use super::checker::Checker;
+use super::guest::{Guest, READ, Reading, State};
+use super::plan::{Fault, Leave, Mischief, Step};
+
+/// How many events one poll fetches.
+const EVENTS: usize = 1024;
+
+/// How often one socket is read before others have their turn.
+const READS: usize = 8;
+
+/// How long a connection may take to be made, and how long to wait before it is tried again.
+const CONNECT_TIMEOUT: u64 = 10_000_000_000;
+const RETRY: u64 = 500_000_000;
+
+/// How many connections are being made at a time in the beginning: fewer than servers have queued
+/// that listen as the tutorials' do.
+const CONNECTING: usize = 64;
+
+/// How much the system is to keep for one that does not read, in bytes. The rest is the server's.
+const LITTLE: usize = 16 * 1024;
+
+/// Who was connected for so long and has heard nothing hears nothing.
+const DEAF: u64 = 10_000_000_000;
+
+/// What has happened, by its kind.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Members who left as the plan had it.
+    pub(super) leaves: BTreeMap<Leave, u64>,
+    /// Those who misbehaved.
+    pub(super) faults: BTreeMap<Fault, u64>,
+    /// Those of them whom the server closed.
+    pub(super) closed: BTreeMap<Fault, u64>,
+    /// Connections that ended and should not have.
+    pub(super) cuts: Causes,
+    /// Connections that were not made.
+    pub(super) refusals: Causes,
+    /// Members who never heard anything, though they had the time.
+    pub(super) deaf: u64,
+}
+
+/// All who take part in a soak.
+#[derive(Debug)]
+pub(super) struct Party {
+    site: Site,
+    poll: Poll,
+    events: Events,
+    start: Instant,
+    /// The members first, and then those who misbehave.
+    pub(super) guests: Vec<Guest>,
+    members: usize,
+    mischief: Vec<Mischief>,
+    /// Whether there is to be no more of that.
+    is_peaceful: bool,
+    /// Whether nobody is to come any more.
+    is_over: bool,
+    pub(super) checker: Checker,
+    /// When to look at whom.
+    agenda: BTreeSet<(u64, usize)>,
+    /// Those that have more to read than one turn takes, and whether an end was told of.
+    pub(super) again: Vec<(usize, bool)>,
+    scratch: Vec<u8>,
+    connecting: usize,
+    connected: usize,
+    pub(super) counts: Counts,
+}
+
+impl Party {
+    /// With this many places for members, and for those who misbehave, all of them empty.
+    pub(super) fn new(
+        site: Site,
+        members: usize,
+        faults: usize,
+        seed: u64,
+        checker: Checker,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            site,
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS),
+            start: Instant::now(),
+            guests: (0..members + faults).map(|_| Guest::new()).collect(),
+            members,
+            mischief: (0..faults)
+                .map(|place| Mischief::new(seed, place))
+                .collect(),
+            is_peaceful: false,
+            is_over: false,
+            checker,
+            agenda: BTreeSet::new(),
+            again: Vec::new(),
+            scratch: Vec::new(),
+            connecting: 0,
+            connected: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Nanoseconds since this began: what all its times are in.
+    pub(super) fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// How many connections there are.
+    pub(super) const fn connected(&self) -> usize {
+        self.connected
+    }
+
+    /// How many members take part as they should.
+    pub(super) fn staying(&self) -> usize {
+        let members = self.guests[..self.members].iter();
+        members.filter(|guest| guest.is_staying()).count()
+    }
+
+    /// Whether all who take part do so as they should, and nobody else is here.
+    pub(super) fn is_at_peace(&self) -> bool {
+        self.staying() == self.members && self.connected + self.connecting == self.members
+    }
+
+    /// Whether nobody could connect so far, and nobody is about to.
+    pub(super) fn is_refused(&self) -> bool {
+        self.connected + self.connecting == 0 && !self.counts.refusals.is_empty()
+    }
+
+    /// How many of the members have not heard anything.
+    pub(super) fn deaf(&self) -> u64 {
+        let members = self.guests[..self.members].iter();
+        let known = members.filter_map(|guest| guest.member);
+        known.filter(|&one| !self.checker.is_here(one)).count() as u64
+    }
+
+    /// Has the members come, not all at once: some, and more when those are there.
+    pub(super) fn gather(&mut self) {
+        for index in 0..self.members {
+            if self.connecting >= CONNECTING {
+                return;
+            }
+            let guest = &self.guests[index];
+            if guest.state == State::Away && guest.due.is_none() {
+                self.prepare(index);
+            }
+        }
+    }
+
+    /// Has those come who misbehave.
+    pub(super) fn begin_mischief(&mut self) {
+        for index in self.members..self.guests.len() {
+            self.prepare(index);
+        }
+    }
+
+    /// Who has this place says something, if there is anybody to.
+    pub(super) fn say(&mut self, index: usize) {
+        let guest = &mut self.guests[index];
+        if let Some(member) = guest.member.filter(|_| guest.is_staying()) {
+            self.checker.say(member, &mut guest.out);
+            guest.flush();
+        }
+    }
+
+    /// All who take part as they should say something.
+    pub(super) fn call_the_roll(&mut self) {
+        (0..self.members).for_each(|index| self.say(index));
+    }
+
+    /// Who has this place leaves, if there is anybody to.
+    pub(super) fn have_leave(&mut self, index: usize, how: Leave) {
+        if self.guests[index].is_staying() {
+            *self.counts.leaves.entry(how).or_default() += 1;
+            self.guests[index].go_on_with(how.steps());
+            self.advance(index);
+        }
+    }
+
+    /// Has those go who misbehave: at once, if they only wait.
+    pub(super) fn end_mischief(&mut self) {
+        self.is_peaceful = true;
+        for index in self.members..self.guests.len() {
+            let guest = &mut self.guests[index];
+            match (guest.state, guest.steps.front()) {
+                (State::Here, Some(Step::Pause(_))) => {
+                    guest.steps[0] = Step::Pause(Duration::ZERO);
+                    self.advance(index);
+                }
+                (
+                    State::Here,
+                    Some(Step::Stop(_) | Step::Drip(_) | Step::Listen(_) | Step::AwaitClose(_)),
+                ) => {
+                    guest.go_on_with(vec![Step::Reset]);
+                    self.advance(index);
+                }
+                (State::Here, _) => {}
+                (State::Away | State::Connecting, _) => self.vacate(index),
+            }
+        }
+    }
+
+    /// Gives up what has not come.
+    pub(super) fn give_up(&mut self) {
+        self.checker.give_up();
+        self.counts.deaf += self.deaf();
+    }
+
+    /// Ends all connections.
+    pub(super) fn leave(&mut self) {
+        self.is_peaceful = true;
+        self.is_over = true;
+        for index in 0..self.guests.len() {
+            self.depart(index);
+        }
+        self.again.clear();
+    }
+
+    /// One turn of the loop: waits for events, at most until `until`, and acts on them and on what
+    /// is due.
+    ///
+    /// # Errors
+    ///
+    /// If the poll fails.
+    pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
+        let due = self.agenda.first().map_or(until, |&(at, _)| at.min(until));
+        let timeout = if self.again.is_empty() {
+            Duration::from_nanos(due.saturating_sub(self.now()))
+        } else {
+            Duration::ZERO
+        };
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        for (index, ends) in mem::take(&mut self.again) {
+            self.receive(index, ends);
+        }
+        let events = mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            self.ready(event);
+        }
+        self.events = events;
+        let now = self.now();
+        // What falls due by this is for the next turn.
+        let later = self.agenda.split_off(&(now + 1, 0));
+        for (_, index) in mem::replace(&mut self.agenda, later) {
+            self.guests[index].due = None;
+            match self.guests[index].state {
+                State::Away => self.connect(index),
+                State::Connecting => self.end(index, Cause::TimedOut),
+                State::Here => self.advance(index),
+            }
+        }
+        self.checker.settle(now);
+        Ok(())
+    }
+
+    fn ready(&mut self, event: &Event) {
+        let index = event.token().0;
+        if self.guests[index].state == State::Connecting {
+            self.welcome(index);
+        }
+        if event.is_writable() && !self.guests[index].out.is_empty() {
+            self.guests[index].flush();
+            self.advance(index);
+        }
+        let ends = event.is_read_closed() || event.is_error();
+        // Nothing comes after an end, so it does not matter any more how one reads.
+        if ends {
+            self.guests[index].reading = Reading::All;
+        }
+        if (event.is_readable() || ends) && self.guests[index].reading == Reading::All {
+            self.receive(index, ends);
+        }
+    }
+
+    /// Has a place be looked at again at this time.
+    pub(super) fn wake(&mut self, index: usize, at: u64) {
+        self.rest(index);
+        self.guests[index].due = Some(at);
+        self.agenda.insert((at, index));
+    }
+
+    /// Has a place not be looked at again.
+    fn rest(&mut self, index: usize) {
+        if let Some(due) = self.guests[index].due.take() {
+            self.agenda.remove(&(due, index));
+        }
+    }
+
+    /// Has somebody come to an empty place.
+    pub(super) fn prepare(&mut self, index: usize) {
+        let now = self.now();
+        match index.checked_sub(self.members) {
+            None if !self.is_over => {
+                self.guests[index].begin(None, vec![Step::Join, Step::Stay]);
+                self.connect(index);
+            }
+            Some(place) if !self.is_peaceful => {
+                let (rest, fault, steps) = self.mischief[place].next();
+                self.guests[index].begin(Some(fault), steps);
+                self.wake(index, now + rest.as_nanos() as u64);
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        let now = self.now();
+        let guest = &mut self.guests[index];
+        guest.since = now;
+        let is_slow = matches!(guest.fault, Some(Fault::Stop | Fault::Pause | Fault::Drip));
+        let opened = self
+            .site
+            .open(index, is_slow.then_some(LITTLE))
+            .and_then(|mut stream| {
+                // Once and for both: see the server for why.
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let registry = self.poll.registry();
+                registry
+                    .register(&mut stream, Token(index), interest)
+                    .map_err(|error| Cause::of(&error))?;
+                Ok(stream)
+            });
+        match opened {
+            Ok(stream) => {
+                self.guests[index].stream = Some(stream);
+                self.guests[index].state = State::Connecting;
+                self.connecting += 1;
+                self.wake(index, now + CONNECT_TIMEOUT);
+                self.welcome(index);
+            }
+            Err(cause) => self.refuse(index, cause),
+        }
+    }
+
+    /// Begins with the steps of a guest as soon as there is a connection for them.
+    fn welcome(&mut self, index: usize) {
+        let Some(stream) = &self.guests[index].stream else {
+            return;
+        };
+        match is_made(stream) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(cause) => return self.end(index, cause),
+        }
+        self.rest(index);
+        self.connecting -= 1;
+        self.connected += 1;
+        let now = self.now();
+        let guest = &mut self.guests[index];
+        guest.state = State::Here;
+        guest.since = now;
+        if let Some(fault) = guest.fault {
+            *self.counts.faults.entry(fault).or_default() += 1;
+        }
+        self.advance(index);
+    }
+
+    /// A connection was not made. It is tried again.
+    fn refuse(&mut self, index: usize, cause: Cause) {
+        *self.counts.refusals.entry(cause).or_default() += 1;
+        self.wake(index, self.now() + RETRY);
+    }
+
+    /// The server has ended a connection, or it cannot go on.
+    fn end(&mut self, index: usize, cause: Cause) {
+        match self.guests[index].state {
+            State::Away => {}
+            State::Connecting => {
+                self.vacate(index);
+                self.refuse(index, cause);
+            }
+            State::Here => {
+                let guest = &mut self.guests[index];
+                // Whatever it did, it is not to be sent what is not in the protocol.
+                if !guest.may_be_closed || cause == Cause::Garbled {
+                    guest.in_order = false;
+                    *self.counts.cuts.entry(cause).or_default() += 1;
+                } else if let Some(fault) = guest.fault {
+                    *self.counts.closed.entry(fault).or_default() += 1;
+                }
+                self.depart(index);
+                self.prepare(index);
+            }
+        }
+    }
+
+    /// Ends the connection of a guest.
+    pub(super) fn depart(&mut self, index: usize) {
+        let now = self.now();
+        let guest = &mut self.guests[index];
+        if let Some(member) = guest.member.take() {
+            let is_due = guest.fault.is_none() && now > guest.since + DEAF;
+            if is_due && !self.is_over && !self.checker.is_here(member) {
+                self.counts.deaf += 1;
+            }
+            self.checker.leave(member, guest.in_order, now);
+        }
+        self.vacate(index);
+    }
+
+    /// Takes back a place.
+    fn vacate(&mut self, index: usize) {
+        self.rest(index);
+        let guest = &mut self.guests[index];
+        guest.stream = None;
+        match mem::replace(&mut guest.state, State::Away) {
+            State::Away => {}
+            State::Connecting => self.connecting -= 1,
+            State::Here => self.connected -= 1,
+        }
+    }
+
+    /// Reads what there is. A short read was the last of it, unless the event has told of an end
+    /// that no other event will tell of.
+    fn receive(&mut self, index: usize, ends: bool) {
+        for _ in 0..READS {
+            match self.read(index, READ) {
+                Some(READ) => {}
+                Some(1..) if ends => {}
+                Some(_) | None => return,
+            }
+        }
+        self.again.push((index, ends));
+    }
+
+    /// Reads once, at most `most` bytes, and checks them. Returns how many there were, if there may
+    /// be more.
+    pub(super) fn read(&mut self, index: usize, most: usize) -> Option<usize> {
+        let guest = &mut self.guests[index];
+        let (read, end) = match guest.read(&mut self.scratch, most) {
+            Ok((0, _)) => {
+                self.end(index, Cause::Closed);
+                return None;
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Some(most),
+            Err(error) => {
+                self.end(index, Cause::of(&error));
+                return None;
+            }
+        };
+        let input = &self.scratch[..end];
+        let taken = if let Some(member) = guest.member {
+            self.checker.hear(member, input).ok()
+        } else {
+            self.checker.count_leak();
+            Some(end)
+        };
+        if taken.is_some_and(|taken| guest.keep(&input[taken..])) {
+            return Some(read);
+        }
+        self.end(index, Cause::Garbled);
+        None
+    }
+}

@@ -1,0 +1,299 @@
+//! Whom the room waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use super::pace::Verdict;
+use super::{CloseReason, ConnId, Deadline, Ready, Relay, TELL_AGAIN, after, get_mut};
+use crate::wire::Hears;
+
+/// Who has to wait for a member that is far behind: see the relay's "pace, then cut".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everybody who speaks.
+    Room,
+    /// It alone, because all that it hears are answers to itself.
+    Itself,
+    /// Nobody: what it hears comes from nobody who could be made to wait.
+    Nobody,
+}
+
+impl From<Hears> for Scope {
+    fn from(hears: Hears) -> Self {
+        match hears {
+            Hears::Frames | Hears::Payloads => Self::Room,
+            Hears::Nothing => Self::Itself,
+            Hears::Time => Self::Nobody,
+        }
+    }
+}
+
+/// While the room waits, how often in `slow_timeout` each may say a little.
+const SHARES: u32 = 10;
+
+/// How much one member is read each time at least, in bytes: a line or a few. Where all together may
+/// say more it is a sixteenth of that, so that whoever floods does not get all.
+const SHARE: usize = 512;
+
+/// The members that are awaited.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// And what may be said each time while the room waits for them, in bytes.
+    by_the_room: BTreeMap<ConnId, i64>,
+    by_themselves: BTreeSet<ConnId>,
+    /// Since when the room waits, if it does.
+    since: Option<Instant>,
+    /// How long it has waited before that, in all.
+    before: Duration,
+    /// How many bytes may still be said by all together before the next time that they may.
+    allowance: i64,
+    /// Who has had its share of that.
+    had_share: Vec<ConnId>,
+}
+
+impl Waiting {
+    /// This member is awaited from now on.
+    pub(super) fn begin(&mut self, id: ConnId, scope: Scope, allowance: u64, now: Instant) {
+        match scope {
+            Scope::Room => {
+                let each_time = allowance / u64::from(SHARES);
+                self.by_the_room.insert(id, each_time.cast_signed());
+                if self.since.is_none() {
+                    self.since = Some(now);
+                    self.allowance = each_time.cast_signed();
+                }
+            }
+            Scope::Itself => {
+                self.by_themselves.insert(id);
+            }
+            Scope::Nobody => {}
+        }
+    }
+
+    /// This member is awaited no longer, if it was. Says who may go on now.
+    pub(super) fn end(&mut self, id: ConnId, now: Instant) -> Scope {
+        if self.by_themselves.remove(&id) {
+            return Scope::Itself;
+        }
+        if self.by_the_room.remove(&id).is_none() || !self.by_the_room.is_empty() {
+            return Scope::Nobody;
+        }
+        if let Some(since) = self.since.take() {
+            self.before += now.saturating_duration_since(since);
+        }
+        Scope::Room
+    }
+
+    /// Whether the room waits for anybody.
+    pub(super) fn is_on(&self) -> bool {
+        !self.by_the_room.is_empty()
+    }
+
+    /// Since when the room waits, if it does.
+    pub(super) const fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Whether anybody may still say anything before the next time.
+    pub(super) const fn has_allowance(&self) -> bool {
+        self.allowance > 0
+    }
+
+    /// Gives a member its share: how many bytes it may be read.
+    pub(super) fn share(&mut self, id: ConnId) -> usize {
+        self.had_share.push(id);
+        SHARE.max(self.each_time() as usize / 16)
+    }
+
+    /// How many bytes all together may say each time: as the one allows for whom it is least.
+    fn each_time(&self) -> i64 {
+        self.by_the_room.values().copied().min().unwrap_or(0)
+    }
+
+    /// Counts what was said, in bytes.
+    pub(super) const fn spend(&mut self, said: usize) {
+        self.allowance = self.allowance.saturating_sub_unsigned(said as u64);
+    }
+
+    /// Whether this member has to wait for itself.
+    pub(super) fn is_for_itself(&self, id: ConnId) -> bool {
+        !self.by_themselves.is_empty() && self.by_themselves.contains(&id)
+    }
+
+    /// Who is awaited.
+    pub(super) fn members(&self) -> Vec<ConnId> {
+        let by_the_room = self.by_the_room.keys();
+        by_the_room.chain(&self.by_themselves).copied().collect()
+    }
+
+    /// Whether anybody is awaited.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_the_room.is_empty() && self.by_themselves.is_empty()
+    }
+
+    /// How long the room has waited in all.
+    pub(super) fn total(&self, now: Instant) -> Duration {
+        let this_time = self.since.map(|since| now.saturating_duration_since(since));
+        self.before + this_time.unwrap_or_default()
+    }
+}
+
+impl<S> Relay<S> {
+    /// Whether the room waits for a member that reads and is far behind.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_on()
+    }
+
+    /// Decides about those whom the room waits for.
+    pub(super) fn expire_awaited(&mut self) {
+        self.awaited_due = None;
+        for id in self.waiting.members() {
+            let Some(connection) = get_mut(&mut self.connections, id) else {
+                continue;
+            };
+            let backlog = &self.channels[connection.dialect].backlog;
+            let (verdict, behind) = match &mut connection.behind {
+                Some(member) => {
+                    let behind = member.queue.cost(backlog);
+                    let verdict = member.pace.expire(behind, &self.pace_limits, self.now);
+                    (verdict, behind)
+                }
+                None => (Verdict::LetBe, 0),
+            };
+            self.obey(id, verdict, behind);
+        }
+    }
+
+    /// Each may say a little more while the room waits.
+    pub(super) fn share_again(&mut self) {
+        let each_time = self.waiting.each_time();
+        self.waiting.allowance = each_time.min(self.waiting.allowance + each_time);
+        self.relist_parked();
+        if let Some(since) = self.waiting.since() {
+            self.next_share(since);
+        }
+    }
+
+    fn next_share(&mut self, since: Instant) {
+        let due = after(self.now, self.limits.slow_timeout / SHARES);
+        self.deadlines.push((due, Deadline::Share(since)));
+    }
+
+    /// Those who are not read from are to be read from again.
+    fn relist_parked(&mut self) {
+        for id in mem::take(&mut self.waiting.had_share) {
+            if let Some(connection) = get_mut(&mut self.connections, id) {
+                connection.ready.remove(Ready::HAD_SHARE);
+            }
+        }
+        self.ready.unpark();
+    }
+
+    /// Does what was decided about a member that is this far behind.
+    pub(super) fn obey(&mut self, id: ConnId, verdict: Verdict, behind: u64) {
+        match verdict {
+            Verdict::Await { due, allowance } => {
+                let Some(connection) = self.get(id) else {
+                    return;
+                };
+                let scope = Scope::from(connection.dialect.rules().hears);
+                if scope == Scope::Nobody {
+                    let connection = get_mut(&mut self.connections, id);
+                    if let Some(member) = connection.and_then(|one| one.behind.as_mut()) {
+                        member.pace.is_not_awaited(&self.pace_limits);
+                    }
+                    return;
+                }
+                let is_news = scope == Scope::Room && !self.waiting.is_on();
+                let last_told = self.told_of_waiting;
+                if is_news && last_told.is_none_or(|last| self.now - last >= TELL_AGAIN) {
+                    let who = connection.who();
+                    info!("waiting for {who}, {behind} bytes behind (limit: --soft-limit)");
+                    self.told_of_waiting = Some(self.now);
+                }
+                let was_waiting = self.waiting.is_on();
+                self.waiting.begin(id, scope, allowance, self.now);
+                if !was_waiting && let Some(since) = self.waiting.since() {
+                    self.next_share(since);
+                }
+                if self.awaited_due.is_none_or(|earlier| due < earlier) {
+                    self.awaited_due = Some(due);
+                    self.deadlines.push((due, Deadline::Awaited));
+                }
+            }
+            Verdict::LetBe => self.stop_waiting(id),
+            Verdict::TooFar => self.mark(id, CloseReason::SlowConsumer { behind }),
+            Verdict::Drips(took) => self.mark(id, CloseReason::Dripping { took }),
+        }
+    }
+
+    /// Nobody waits for this member any more. Whoever was not read from on its account is again.
+    pub(super) fn stop_waiting(&mut self, id: ConnId) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let may_go_on = self.waiting.end(id, self.now);
+        if self.waiting.is_empty() {
+            self.awaited_due = None;
+        }
+        match may_go_on {
+            Scope::Room => self.relist_parked(),
+            Scope::Itself => {
+                if let Some(connection) = get_mut(&mut self.connections, id) {
+                    self.ready.wake(connection, id);
+                }
+            }
+            Scope::Nobody => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_waits_as_long_as_it_does_for_anybody_and_that_time_counts_once() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let [first, second] = [ConnId::new(1, 0), ConnId::new(2, 0)];
+        let mut waiting = Waiting::default();
+        waiting.begin(first, Scope::Room, 10, at(1));
+        waiting.begin(second, Scope::Room, 10, at(3));
+        assert_eq!(waiting.end(first, at(5)), Scope::Nobody);
+        assert!(waiting.is_on());
+        assert_eq!(
+            waiting.end(first, at(5)),
+            Scope::Nobody,
+            "it is awaited no longer"
+        );
+        assert_eq!(waiting.total(at(6)), Duration::from_secs(5));
+        assert_eq!(waiting.end(second, at(7)), Scope::Room);
+        assert!(!waiting.is_on() && waiting.is_empty());
+        assert_eq!(waiting.total(at(9)), Duration::from_secs(6));
+        waiting.begin(first, Scope::Room, 10, at(10));
+        assert_eq!(waiting.total(at(11)), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn who_waits_for_itself_holds_up_nobody_else() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let [asker, other] = [ConnId::new(1, 0), ConnId::new(2, 0)];
+        let mut waiting = Waiting::default();
+        waiting.begin(other, Scope::Nobody, 10, now);
+        assert!(waiting.is_empty());
+        waiting.begin(asker, Scope::Itself, 10, now);
+        assert!(waiting.is_for_itself(asker) && !waiting.is_for_itself(other));
+        assert!(!waiting.is_on() && !waiting.is_empty());
+        assert_eq!(waiting.members(), [asker]);
+        assert_eq!(waiting.total(later), Duration::ZERO);
+        assert_eq!(waiting.end(asker, later), Scope::Itself);
+        assert!(waiting.is_empty());
+        assert_eq!(waiting.end(asker, later), Scope::Nobody);
+    }
+}

@@ -1,0 +1,279 @@
+//! What the loop asks of the operating system, all of it, and how mio and the kernel answer.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
+
+use super::Endpoint;
+use super::inherited::Inherited;
+use super::listener::{lift_send_limit, listen, set_options};
+use super::signals::Signals;
+use crate::relay::{ConnId, Ready};
+
+pub use super::signals::Request;
+
+/// The operating system, as the loop sees it.
+///
+/// There is one in production, [`Kernel`]. That it is a trait is for the tests: with a system of
+/// their own they have the very same loop meet what a real one does once in a year, as often as
+/// they like and the same way each time.
+pub trait System {
+    /// A connection's socket. It is non-blocking.
+    type Stream: Read + Write;
+
+    /// The time on a clock that never goes back.
+    fn now(&self) -> Instant;
+
+    /// The time of day.
+    fn time_of_day(&self) -> SystemTime;
+
+    /// A number that nobody can foresee.
+    fn random(&mut self) -> u64;
+
+    /// Waits for events, but no longer than this, and for ever if there is no limit. They are
+    /// edges: each is told once.
+    ///
+    /// # Errors
+    ///
+    /// `Interrupted` if a signal came; anything else is the end of the loop.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The events that the last [`poll`](Self::poll) has brought; none if it failed.
+    fn events(&self) -> impl Iterator<Item = Event>;
+
+    /// What signals have asked for since the last look.
+    fn requests(&mut self) -> Vec<Request>;
+
+    /// Accepts from the listener of this index, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// What accept(2) says.
+    fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Has a connection's events told from now on, under this identity, until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot watch one more.
+    fn watch(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
+
+    /// From now on takes as much for this connection as it can hold: soon nobody else will be there to
+    /// hold it.
+    fn lift_send_limit(&mut self, stream: &Self::Stream);
+
+    /// Stops listening: who comes from now on is refused, or waits for whoever else has the socket.
+    fn close_listeners(&mut self);
+
+    /// Takes a descriptor that is good for nothing but to be given up. Says whether there was one.
+    fn take_reserve(&mut self) -> bool;
+
+    /// Gives that descriptor up.
+    fn give_up_reserve(&mut self);
+}
+
+/// Something that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A signal came.
+    Signal,
+    /// Newcomers wait at the listener of this index.
+    Newcomers(usize),
+    /// A connection became ready.
+    Connection(ConnId, Ready),
+}
+
+/// The token of the signals. Connections count up from 0, so the last tokens are never theirs.
+const SIGNALS: Token = Token(usize::MAX);
+/// The token of the first listener; the others count down from it.
+const FIRST_LISTENER: Token = Token(usize::MAX - 1);
+
+/// How many events one poll fetches. More than that wait for the next turn, and nobody starves: epoll
+/// hands them out in the order in which they became ready.
+const EVENTS: usize = 1024;
+
+/// What a connection's events are about. Urgent data is among it where the system tells, because a
+/// read stops early at it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The kernel: sockets, mio's poll, signals.
+pub struct Kernel {
+    poll: Poll,
+    events: Events,
+    listeners: Vec<Listening>,
+    /// How long a connection may be silent before it is probed.
+    keepalive: Option<Duration>,
+    reserve: Option<File>,
+    signals: Option<Signals>,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+struct Listening {
+    socket: TcpListener,
+    /// Connections in the queue may be older than the options, and not have inherited them.
+    has_early: bool,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel")
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// An event queue, and nothing to wait for.
+    pub(super) fn new(keepalive: Option<Duration>) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS),
+            listeners: Vec::new(),
+            keepalive,
+            reserve: None,
+            signals: None,
+        })
+    }
+
+    /// Listens at one more endpoint; `all` are those that will be listened on.
+    pub(super) fn listen(&mut self, endpoint: &Endpoint, all: &[Endpoint]) -> io::Result<()> {
+        let socket = listen(endpoint.addr, endpoint.takes_ipv4(all), self.keepalive)?;
+        self.watch_listener(socket, false)
+    }
+
+    /// Listens with a socket that was opened elsewhere, too.
+    pub(super) fn take_over(&mut self, inherited: Inherited) -> io::Result<()> {
+        let socket = inherited.into_listener(self.keepalive)?;
+        self.watch_listener(socket, true)
+    }
+
+    fn watch_listener(&mut self, mut socket: TcpListener, has_early: bool) -> io::Result<()> {
+        let token = Token(FIRST_LISTENER.0 - self.listeners.len());
+        let registry = self.poll.registry();
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        self.listeners.push(Listening { socket, has_early });
+        Ok(())
+    }
+
+    /// The addresses that are listened on.
+    pub(super) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        let addr = |listener: &Listening| listener.socket.local_addr();
+        self.listeners.iter().map(addr).collect()
+    }
+
+    /// Takes signals as requests from now on, in the whole process.
+    pub(super) fn handle_signals(&mut self) -> io::Result<()> {
+        self.signals = Some(Signals::install(self.poll.registry(), SIGNALS)?);
+        Ok(())
+    }
+}
+
+impl System for Kernel {
+    type Stream = TcpStream;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn time_of_day(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&mut self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.poll.poll(&mut self.events, timeout)
+    }
+
+    fn events(&self) -> impl Iterator<Item = Event> {
+        let listeners = self.listeners.len();
+        self.events.iter().map(move |event| match event.token() {
+            SIGNALS => Event::Signal,
+            // With n listeners, theirs are the n tokens that end with the first one's.
+            Token(token) if token > FIRST_LISTENER.0 - listeners => {
+                Event::Newcomers(FIRST_LISTENER.0 - token)
+            }
+            Token(id) => Event::Connection(ConnId::from(id), readiness(event)),
+        })
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        let signals = self.signals.as_mut();
+        signals.map_or_else(Vec::new, |signals| signals.pending().collect())
+    }
+
+    fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, SocketAddr)> {
+        let Listening { socket, has_early } = &mut self.listeners[listener];
+        let accepted = socket.accept();
+        match &accepted {
+            Ok((stream, _)) if *has_early => {
+                // If that fails, it is served all the same.
+                let _ = set_options(&SockRef::from(stream), self.keepalive);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => *has_early = false,
+            _ => {}
+        }
+        accepted
+    }
+
+    fn watch(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
+        // Once, for everything, and never again: see the server's "why edge-triggered". Where epoll
+        // or kqueue is the selector, closing the socket takes the registration back.
+        let token = Token(id.into());
+        self.poll.registry().register(stream, token, INTEREST)
+    }
+
+    fn lift_send_limit(&mut self, stream: &TcpStream) {
+        lift_send_limit(stream);
+    }
+
+    fn close_listeners(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            // Closing would do for a socket of our own. But epoll watches a socket until its last
+            // descriptor is closed, wherever that is, and newcomers would go on waking us.
+            let _ = self.poll.registry().deregister(&mut listener.socket);
+        }
+    }
+
+    fn take_reserve(&mut self) -> bool {
+        self.reserve = File::open("/dev/null").ok();
+        self.reserve.is_some()
+    }
+
+    fn give_up_reserve(&mut self) {
+        self.reserve = None;
+    }
+}
+
+/// What an event says of a connection.
+fn readiness(event: &mio::event::Event) -> Ready {
+    let mut ready = Ready::default();
+    if event.is_readable() || event.is_error() {
+        ready.insert(Ready::READABLE);
+    }
+    if event.is_writable() {
+        ready.insert(Ready::WRITABLE);
+    }
+    if event.is_read_closed() || event.is_priority() {
+        ready.insert(Ready::READABLE | Ready::READ_TO_END);
+    }
+    if event.is_write_closed() {
+        // Nothing is concluded from this before everything was read.
+        ready.insert(Ready::READABLE | Ready::HUNG_UP);
+    }
+    ready
+}

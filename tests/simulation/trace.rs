@@ -1,0 +1,245 @@
+//! What happened, in order: printed when somebody wants to read it, and hashed in any case.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use chatloop::relay::{ConnId, Ready};
+use chatloop::wire::Dialect;
+
+use super::faults::Fault;
+
+/// Something that happened. Peers are numbers, counted as they come.
+#[derive(Clone, Copy, Debug, Hash)]
+pub enum Happening {
+    Connects {
+        peer: usize,
+        dialect: Dialect,
+    },
+    Sends {
+        peer: usize,
+        bytes: usize,
+    },
+    Arrives {
+        peer: usize,
+        bytes: usize,
+        is_end: bool,
+    },
+    Takes {
+        peer: usize,
+        bytes: usize,
+        is_edge: bool,
+    },
+    StopsReading {
+        peer: usize,
+    },
+    ReadsAgain {
+        peer: usize,
+    },
+    ClosesSending {
+        peer: usize,
+    },
+    Closes {
+        peer: usize,
+    },
+    Dies {
+        peer: usize,
+        errno: i32,
+    },
+    ClockIs(Duration),
+    Strikes(Fault),
+    Shortage {
+        errno: i32,
+    },
+    ShortageEnds,
+    Polls {
+        timeout: Option<Duration>,
+        events: usize,
+    },
+    Event {
+        id: ConnId,
+        bits: u8,
+    },
+    Accepts {
+        result: Result<usize, i32>,
+    },
+    Watches {
+        peer: usize,
+        id: ConnId,
+    },
+    Reads {
+        peer: usize,
+        most: usize,
+        result: Result<usize, i32>,
+    },
+    Writes {
+        peer: usize,
+        most: usize,
+        result: Result<usize, i32>,
+    },
+    LetsGo {
+        peer: usize,
+    },
+    ClosesConnection {
+        peer: usize,
+    },
+    StopsListening,
+    Reserve {
+        is_there: bool,
+    },
+    PeaceBegins,
+}
+
+impl Happening {
+    /// An event of a connection.
+    pub fn event(id: ConnId, ready: Ready) -> Self {
+        let all = [
+            Ready::READABLE,
+            Ready::WRITABLE,
+            Ready::READ_TO_END,
+            Ready::HUNG_UP,
+        ];
+        let mut bits = 0;
+        for (index, one) in all.into_iter().enumerate() {
+            bits |= u8::from(ready.any(one)) << index;
+        }
+        Self::Event { id, bits }
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Connects { peer, dialect } => write!(f, "peer {peer} connects, {dialect}"),
+            Self::Sends { peer, bytes } => write!(f, "peer {peer} sends {bytes}"),
+            Self::Arrives {
+                peer,
+                bytes,
+                is_end,
+            } => {
+                let end = if is_end { " and the end" } else { "" };
+                write!(f, "of peer {peer}, {bytes}{end} arrive")
+            }
+            Self::Takes {
+                peer,
+                bytes,
+                is_edge,
+            } => {
+                let edge = if is_edge { ", which is an edge" } else { "" };
+                write!(f, "peer {peer} takes {bytes}{edge}")
+            }
+            Self::StopsReading { peer } => write!(f, "peer {peer} stops reading"),
+            Self::ReadsAgain { peer } => write!(f, "peer {peer} reads again"),
+            Self::ClosesSending { peer } => write!(f, "peer {peer} will send nothing more"),
+            Self::Closes { peer } => write!(f, "peer {peer} closes its socket"),
+            Self::Dies { peer, errno } => {
+                write!(f, "the connection of peer {peer} dies of {}", name(errno))
+            }
+            Self::ClockIs(now) => write!(f, "the clock says {now:?}"),
+            Self::Strikes(fault) => write!(f, "fault: {fault}"),
+            Self::Shortage { errno } => write!(f, "from now on accept says {}", name(errno)),
+            Self::ShortageEnds => f.write_str("accept works again"),
+            Self::Polls {
+                timeout: Some(timeout),
+                events,
+            } => {
+                write!(f, "server: poll({timeout:?}) = {events} events")
+            }
+            Self::Polls {
+                timeout: None,
+                events,
+            } => write!(f, "server: poll(for ever) = {events} events"),
+            Self::Event { id, bits } => write!(f, "    {id:?}: {}", bits_named(bits)),
+            Self::Accepts { result: Ok(peer) } => write!(f, "  accept() = peer {peer}"),
+            Self::Accepts { result: Err(errno) } => write!(f, "  accept() = {}", name(errno)),
+            Self::Watches { peer, id } => write!(f, "  watch(peer {peer}) as {id:?}"),
+            Self::Reads { peer, most, result } => {
+                write!(f, "  read(peer {peer}, {most}) = {}", outcome(result))
+            }
+            Self::Writes { peer, most, result } => {
+                write!(f, "  write(peer {peer}, {most}) = {}", outcome(result))
+            }
+            Self::LetsGo { peer } => write!(f, "  lets peer {peer} go"),
+            Self::ClosesConnection { peer } => write!(f, "  close(peer {peer})"),
+            Self::StopsListening => f.write_str("  close(listeners)"),
+            Self::Reserve { is_there } => write!(f, "  reserve: {is_there}"),
+            Self::PeaceBegins => f.write_str("from now on nothing goes wrong"),
+        }
+    }
+}
+
+fn outcome(result: Result<usize, i32>) -> String {
+    result.map_or_else(name, |bytes| bytes.to_string())
+}
+
+fn bits_named(bits: u8) -> String {
+    let all = ["readable", "writable", "read to the end", "hung up"];
+    let set = all
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| bits & 1 << index != 0);
+    set.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// An error as the manual has it.
+fn name(errno: i32) -> String {
+    match errno {
+        libc::EAGAIN => "EAGAIN".to_owned(),
+        libc::EINTR => "EINTR".to_owned(),
+        libc::ECONNRESET => "ECONNRESET".to_owned(),
+        libc::EPIPE => "EPIPE".to_owned(),
+        libc::ETIMEDOUT => "ETIMEDOUT".to_owned(),
+        libc::EHOSTUNREACH => "EHOSTUNREACH".to_owned(),
+        libc::ECONNABORTED => "ECONNABORTED".to_owned(),
+        libc::EMFILE => "EMFILE".to_owned(),
+        libc::ENFILE => "ENFILE".to_owned(),
+        libc::ENOBUFS => "ENOBUFS".to_owned(),
+        libc::ENOMEM => "ENOMEM".to_owned(),
+        errno => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}
+
+/// The history of one simulation.
+#[derive(Default)]
+pub struct Trace {
+    /// Whether it is printed.
+    pub is_printed: bool,
+    hash: Fnv,
+    happenings: u64,
+}
+
+impl Trace {
+    pub fn note(&mut self, happening: Happening) {
+        happening.hash(&mut self.hash);
+        if self.is_printed {
+            println!("{:6} {happening}", self.happenings);
+        }
+        self.happenings += 1;
+    }
+
+    /// The same for the same history.
+    pub fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+}
+
+/// FNV-1a, which is the same everywhere and always, as the standard library's hasher is not.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

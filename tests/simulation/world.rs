@@ -1,0 +1,916 @@
+//! A machine with a network and peers, as far as a server can tell.
+//!
+//! # How events come about
+//!
+//! The rules are those of Linux's edge-triggered epoll. A socket is put on a list when something
+//! *happens* to it: it is registered and there is something to say, bytes or an end or an error come,
+//! or a buffer that was found full has room again. A poll takes what is listed off the list and tells
+//! of each what is true of it at that moment; of whom there is nothing to tell, nothing is told. What
+//! was told once and not used up is told by nobody again.
+//!
+//! # Where time passes
+//!
+//! All that happens, happens in `poll`, and a little within the other calls, because the network does
+//! not wait for the end of a turn. While the server waits, the world moves until there is an event or
+//! the deadline has come. So a server that waits for something that it was told of already waits for
+//! ever, and that is found out at once: whenever it goes to sleep, nobody may be left with something
+//! that it has not read, or with room for something that it has not written.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use chatloop::relay::{ConnId, Ready};
+use chatloop::server::{Event, Request};
+use chatloop::wire::Dialect;
+
+use super::choices::Choices;
+use super::faults::{Fault, FaultCounts};
+use super::model::Model;
+use super::peer::Peer;
+use super::plan::Plan;
+use super::schedule::Action;
+use super::socket::Socket;
+use super::torture::Torture;
+use super::trace::{Happening, Trace};
+
+/// How many turns in a row may come to nothing although the server did not wait: each of those who
+/// are ready may find out that it is not.
+const MOST_IDLE_TURNS: usize = 20;
+
+/// How many steps a simulation may take. The longest is one that has the time told every millisecond.
+const MOST_STEPS: u64 = 1_000_000;
+
+/// The time of day at which everything begins, in milliseconds since 1970.
+const FIRST_DAY: u64 = 1_593_590_400_000;
+
+/// Something that has had an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listed {
+    Signal,
+    Listener(usize),
+    Socket(usize),
+}
+
+#[derive(Debug, Default)]
+struct Listener {
+    /// Who waits to be accepted.
+    queue: VecDeque<usize>,
+    is_listed: bool,
+}
+
+/// What is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Things happen, and go wrong.
+    Busy,
+    /// Nothing new happens, all peers read what there is for them, and the clock runs on.
+    Peace {
+        /// When it has run long enough.
+        until: Duration,
+    },
+    /// All was found well, and the server is asked to stop.
+    Stopping,
+}
+
+/// The machine, the network, the peers, and what is to be true of them.
+pub struct World {
+    pub choices: Choices,
+    pub plan: Plan,
+    pub trace: Trace,
+    pub faults: FaultCounts,
+    pub model: Model,
+    pub torture: Torture,
+    /// What happens, if it is not left to chance.
+    pub script: Option<VecDeque<Action>>,
+    pub peers: Vec<Peer>,
+    /// The connection of the peer of the same index.
+    pub sockets: Vec<Socket>,
+    /// The peers whose connections are not over.
+    pub live: Vec<usize>,
+    listeners: Vec<Listener>,
+    pub is_listening: bool,
+    listed: VecDeque<Listed>,
+    requests: Vec<Request>,
+    /// The identities of connections that are closed, the last ones.
+    gone: VecDeque<ConnId>,
+    start: Instant,
+    pub now: Duration,
+    /// By how much the time of day is not what it would be, in milliseconds.
+    pub day_turned_back: u64,
+    /// How many connections the server has open, and whether it has its reserve.
+    open: usize,
+    has_reserve: bool,
+    /// How many descriptors there are at the moment.
+    pub descriptors: usize,
+    /// What accepting says for so long.
+    pub shortage: Option<(i32, Duration)>,
+    was_short: bool,
+    /// Somebody who had said something that the last poll did not tell of.
+    unheard: Option<usize>,
+    has_drawn_lots: bool,
+    /// The relay says that it reads from nobody, because it waits for somebody.
+    pub is_room_waiting: bool,
+    /// How often it began to say so.
+    pub waits: u64,
+    /// The longest that anybody was not listened to because of that.
+    pub longest_held_up: Duration,
+    /// When the poll that is going on is over at the latest.
+    pub wakes_at: Option<Duration>,
+    pub phase: Phase,
+    pub steps_left: usize,
+    /// All that has happened: steps of the world and turns of the server.
+    pub steps: u64,
+    /// Whatever shows that a turn was of use.
+    progress: u64,
+    progress_before: u64,
+    idle_turns: usize,
+    /// When a server that was asked to stop has to have stopped, and whether it was asked twice.
+    pub stop_by: Option<Duration>,
+    pub was_stopped_twice: bool,
+    /// What is written, in one piece.
+    written: Vec<u8>,
+}
+
+impl World {
+    pub fn new(plan: Plan, choices: Choices) -> Self {
+        let listeners = plan.config.listen.iter().map(|_| Listener::default());
+        Self {
+            choices,
+            trace: Trace::default(),
+            faults: FaultCounts::default(),
+            model: Model::new(&plan.config, plan.reads_within.is_some()),
+            torture: Torture::default(),
+            script: None,
+            peers: Vec::new(),
+            sockets: Vec::new(),
+            live: Vec::new(),
+            listeners: listeners.collect(),
+            is_listening: true,
+            listed: VecDeque::new(),
+            requests: Vec::new(),
+            gone: VecDeque::new(),
+            start: Instant::now(),
+            now: Duration::from_secs(1000),
+            day_turned_back: 0,
+            open: 0,
+            has_reserve: false,
+            descriptors: plan.descriptors,
+            shortage: None,
+            was_short: false,
+            unheard: None,
+            has_drawn_lots: false,
+            is_room_waiting: false,
+            waits: 0,
+            longest_held_up: Duration::ZERO,
+            wakes_at: None,
+            phase: Phase::Busy,
+            steps_left: plan.steps,
+            steps: 0,
+            progress: 0,
+            progress_before: 0,
+            idle_turns: 0,
+            stop_by: None,
+            was_stopped_twice: false,
+            written: Vec::new(),
+            plan,
+        }
+    }
+
+    /// Whether a fault strikes now, in which case it is counted.
+    pub fn strikes(&mut self, fault: Fault) -> bool {
+        let strikes = self.phase == Phase::Busy && self.choices.happens(self.plan.rate(fault));
+        if strikes {
+            self.strike(fault);
+        }
+        strikes
+    }
+
+    /// A fault has struck.
+    pub fn strike(&mut self, fault: Fault) {
+        self.faults.count(fault);
+        self.trace.note(Happening::Strikes(fault));
+    }
+
+    /// Something has happened to a socket.
+    pub fn edge(&mut self, who: usize) {
+        let socket = &mut self.sockets[who];
+        if socket.watched.is_some() && socket.is_open && !socket.is_listed {
+            socket.is_listed = true;
+            self.listed.push_back(Listed::Socket(who));
+        }
+    }
+
+    /// A peer connects to the listener of this index, unless there is none any more.
+    pub fn connect(&mut self, listener: usize, is_mute: bool) -> Option<usize> {
+        if !self.is_listening {
+            return None;
+        }
+        let peer = self.peers.len();
+        let dialect = self.plan.config.listen[listener].dialect;
+        self.peers.push(Peer::new(peer, dialect, is_mute));
+        let Plan { window, buffer, .. } = self.plan;
+        let window = self.choices.between(window.0, window.1);
+        let buffer = self.choices.between(buffer.0, buffer.1);
+        self.sockets.push(Socket::new(window, buffer));
+        self.live.push(peer);
+        self.trace.note(Happening::Connects { peer, dialect });
+        self.listeners[listener].queue.push_back(peer);
+        self.list_listener(listener);
+        Some(peer)
+    }
+
+    fn list_listener(&mut self, listener: usize) {
+        if !self.listeners[listener].is_listed {
+            self.listeners[listener].is_listed = true;
+            self.listed.push_back(Listed::Listener(listener));
+        }
+    }
+
+    /// A connection ends by what is no close.
+    pub fn die(&mut self, who: usize, errno: i32, keeps_input: bool) {
+        self.trace.note(Happening::Dies { peer: who, errno });
+        if self.sockets[who].watched.is_none() {
+            self.strike(Fault::DeadBeforeAccept);
+        }
+        self.sockets[who].die(errno, keeps_input);
+        self.edge(who);
+    }
+
+    /// A signal comes.
+    pub fn signal(&mut self, request: Request) {
+        self.requests.push(request);
+        if !self.listed.contains(&Listed::Signal) {
+            self.listed.push_back(Listed::Signal);
+        }
+    }
+
+    /// Whether the poll has told of everything that has happened.
+    pub fn is_all_told(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    pub fn has_listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    // What the server asks.
+
+    pub fn instant(&self) -> Instant {
+        self.start + self.now
+    }
+
+    pub fn time_of_day(&mut self) -> SystemTime {
+        let millis = FIRST_DAY + self.now.as_millis() as u64 - self.day_turned_back;
+        self.model.tick(millis, self.now);
+        self.progress += 1;
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    pub fn requests(&mut self) -> Vec<Request> {
+        let requests = mem::take(&mut self.requests);
+        for request in &requests {
+            if let Request::Stop(_) = request {
+                self.was_stopped_twice |= self.stop_by.is_some();
+                self.model.is_stopping = true;
+                self.stop_by = self.stop_by.or(Some(self.now + self.plan.config.drain));
+            }
+        }
+        requests
+    }
+
+    pub fn accept(&mut self, listener: usize) -> io::Result<(usize, SocketAddr)> {
+        self.model.settle();
+        self.network_moves();
+        let result = match self.torture.accept() {
+            Some(errno) => self.fail_accept(listener, errno),
+            None => self.try_accept(listener),
+        };
+        self.trace.note(Happening::Accepts { result });
+        let who = result.map_err(io::Error::from_raw_os_error)?;
+        self.progress += 1;
+        self.open += 1;
+        self.sockets[who].is_open = true;
+        Ok((who, self.peers[who].addr))
+    }
+
+    fn try_accept(&mut self, listener: usize) -> Result<usize, i32> {
+        if self.strikes(Fault::AcceptInterrupted) {
+            return Err(libc::EINTR);
+        }
+        // Linux looks for a descriptor, and for memory, before it looks at the queue.
+        if self.used_descriptors() >= self.descriptors {
+            self.was_short = true;
+            self.strike(Fault::NoDescriptor);
+            return Err(libc::EMFILE);
+        }
+        if let Some((errno, until)) = self.shortage
+            && self.now < until
+        {
+            self.was_short = true;
+            self.strike(match errno {
+                libc::ENFILE => Fault::FileTableFull,
+                libc::ENOBUFS => Fault::NoBuffers,
+                _ => Fault::NoMemory,
+            });
+            return Err(errno);
+        }
+        if self.listeners[listener].queue.is_empty() {
+            return Err(libc::EAGAIN);
+        }
+        let errno = if self.strikes(Fault::AcceptAborted) {
+            libc::ECONNABORTED
+        } else if self.strikes(Fault::AcceptNetworkError) {
+            let errors = [
+                libc::EPROTO,
+                libc::EPERM,
+                libc::ENETDOWN,
+                libc::EHOSTUNREACH,
+            ];
+            self.choices.one_of(&errors)
+        } else {
+            return self.listeners[listener]
+                .queue
+                .pop_front()
+                .ok_or(libc::EAGAIN);
+        };
+        self.fail_accept(listener, errno)
+    }
+
+    /// An error of accepting, which may be the end of the connection that was to be accepted.
+    fn fail_accept(&mut self, listener: usize, errno: i32) -> Result<usize, i32> {
+        match errno {
+            libc::EINTR | libc::EAGAIN => {}
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.was_short = true,
+            _ => {
+                if let Some(who) = self.listeners[listener].queue.pop_front() {
+                    self.bury(who);
+                }
+            }
+        }
+        if errno == libc::EAGAIN && !self.listeners[listener].queue.is_empty() {
+            // Then they have come right after it.
+            self.list_listener(listener);
+        }
+        Err(errno)
+    }
+
+    pub fn watch(&mut self, who: usize, id: ConnId) -> io::Result<()> {
+        self.model.settle();
+        if let Some(errno) = self.torture.watch() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if self.strikes(Fault::CannotWatch) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.trace.note(Happening::Watches { peer: who, id });
+        let peer = &self.peers[who];
+        self.model.admit(who, id, peer.addr, peer.dialect, self.now);
+        self.sockets[who].watched = Some(id);
+        self.edge(who);
+        Ok(())
+    }
+
+    pub fn random(&mut self) -> u64 {
+        // It draws lots for who is to go first, and by then has heard all that had come.
+        let drain = self.plan.config.drain;
+        let is_early = |by| self.now + drain < by + drain / 2;
+        if self.stop_by.is_some_and(is_early) && !mem::replace(&mut self.has_drawn_lots, true) {
+            assert_eq!(
+                self.unheard, None,
+                "it had said something before anybody was let go"
+            );
+        }
+        self.choices.below(1 << 62) as u64
+    }
+
+    /// The server is about to let go of a member.
+    pub fn lift_send_limit(&mut self, who: usize) {
+        self.trace.note(Happening::LetsGo { peer: who });
+        self.model.let_go(who);
+        if self.sockets[who].lift_send_limit() {
+            self.edge(who);
+        }
+    }
+
+    pub fn close_listeners(&mut self) {
+        self.trace.note(Happening::StopsListening);
+        self.is_listening = false;
+        for listener in 0..self.listeners.len() {
+            while let Some(who) = self.listeners[listener].queue.pop_front() {
+                self.bury(who);
+            }
+        }
+    }
+
+    pub fn take_reserve(&mut self) -> bool {
+        let is_free = self.open < self.descriptors;
+        let fails = self.torture.reserve() || self.strikes(Fault::NoReserve);
+        self.has_reserve = is_free && !fails;
+        self.was_short |= !self.has_reserve;
+        self.trace.note(Happening::Reserve {
+            is_there: self.has_reserve,
+        });
+        self.has_reserve
+    }
+
+    pub fn give_up_reserve(&mut self) {
+        self.trace.note(Happening::Reserve { is_there: false });
+        self.has_reserve = false;
+    }
+
+    pub fn read(&mut self, who: usize, buf: &mut [u8]) -> io::Result<usize> {
+        self.network_moves();
+        let result = self.try_read(who, buf);
+        self.sockets[who].held_up = Duration::ZERO;
+        let noted = result.as_ref().copied().map_err(errno);
+        self.trace.note(Happening::Reads {
+            peer: who,
+            most: buf.len(),
+            result: noted,
+        });
+        match &result {
+            Ok(0) => self.model.input_ends(who),
+            Ok(bytes) => {
+                self.progress += 1;
+                self.model.read(who, &buf[..*bytes]);
+            }
+            Err(error) if is_fatal(error) => self.model.fact(who, |facts| facts.has_failed = true),
+            Err(_) => {}
+        }
+        let is_read_dry = self.sockets[who].is_read_dry;
+        self.model
+            .fact(who, |facts| facts.is_read_dry = is_read_dry);
+        result
+    }
+
+    fn try_read(&mut self, who: usize, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(errno) = self.torture.read() {
+            return Err(self.fail(who, errno, true));
+        }
+        if self.strikes(Fault::ReadInterrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let socket = &self.sockets[who];
+        let is_open = !socket.is_dead() && !socket.has_fin_arrived();
+        if is_open && socket.has_input() && self.strikes(Fault::ReadWouldBlock) {
+            return Err(self.fail(who, libc::EAGAIN, true));
+        }
+        self.sockets[who].read(buf)
+    }
+
+    pub fn write(&mut self, who: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.model.settle();
+        self.network_moves();
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        let was_given = self.sockets[who].can_drain();
+        let result = self.try_write(who, slices, offered);
+        if !was_given {
+            self.sockets[who].given_at = self.now;
+        }
+        let noted = result.as_ref().copied().map_err(errno);
+        self.trace.note(Happening::Writes {
+            peer: who,
+            most: offered,
+            result: noted,
+        });
+        match &result {
+            Ok(taken) => {
+                self.progress += 1;
+                self.written.clear();
+                for slice in slices {
+                    let rest = *taken - self.written.len();
+                    self.written
+                        .extend_from_slice(&slice[..slice.len().min(rest)]);
+                }
+                self.model.told(who, &self.written, self.now);
+            }
+            Err(error) if is_fatal(error) => self.model.fact(who, |facts| facts.has_failed = true),
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn try_write(
+        &mut self,
+        who: usize,
+        slices: &[IoSlice<'_>],
+        offered: usize,
+    ) -> io::Result<usize> {
+        if let Some(errno) = self.torture.write() {
+            return Err(self.fail(who, errno, false));
+        }
+        if self.strikes(Fault::WriteInterrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let most = if offered > 0 && self.strikes(Fault::WriteWouldBlock) {
+            0
+        } else if offered > 1 && self.strikes(Fault::LoneByteWritten) {
+            1
+        } else if offered > 1 && self.strikes(Fault::ShortWrite) {
+            self.choices.between(1, offered - 1)
+        } else {
+            offered
+        };
+        self.sockets[who].write(slices, most)
+    }
+
+    /// Has a call on a connection fail, and whatever that means for the connection.
+    fn fail(&mut self, who: usize, errno: i32, is_read: bool) -> io::Error {
+        match errno {
+            libc::EINTR => {}
+            libc::EAGAIN => {
+                // What was not there a moment ago comes right after it. But the server has every right
+                // to think that there was nothing.
+                if is_read {
+                    self.sockets[who].is_read_dry = true;
+                } else {
+                    self.sockets[who].find_full();
+                }
+                self.edge(who);
+            }
+            _ => {
+                // The error was told, so what is left of the connection is its end. A read that fails
+                // has found nothing before the error.
+                self.sockets[who].die(errno, !is_read);
+                self.sockets[who].is_read_dry |= is_read;
+                self.sockets[who].tell_error();
+                self.edge(who);
+            }
+        }
+        io::Error::from_raw_os_error(errno)
+    }
+
+    /// The server lets go of a connection.
+    pub fn close(&mut self, who: usize) {
+        self.trace.note(Happening::ClosesConnection { peer: who });
+        self.progress += 1;
+        self.open -= 1;
+        self.model.close(who);
+        self.gone.extend(self.sockets[who].watched);
+        if self.gone.len() > 30 {
+            self.gone.pop_front();
+        }
+        self.bury(who);
+    }
+
+    /// Nothing can happen to a connection any more.
+    fn bury(&mut self, who: usize) {
+        self.sockets[who].is_open = false;
+        self.live.retain(|&peer| peer != who);
+    }
+
+    // The poll.
+
+    pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Event>> {
+        self.model.begin_turn();
+        self.was_short = false;
+        self.steps += 1;
+        assert!(self.steps < MOST_STEPS, "the server never stops");
+        self.check_for_spinning(timeout);
+        if self.torture.poll() {
+            self.begin_turn();
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if self.strikes(Fault::PollInterrupted) {
+            self.progress += 1;
+            self.begin_turn();
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let deadline = timeout.map(|timeout| self.now.saturating_add(timeout));
+        self.wakes_at = deadline;
+        for _ in 0..self.choices.below(self.plan.pace + 1) {
+            if self.phase == Phase::Busy {
+                self.step();
+            }
+        }
+        let events = loop {
+            let events = self.collect();
+            let is_due = deadline.is_some_and(|deadline| self.now >= deadline);
+            if !events.is_empty() || is_due || !self.sleep(deadline) {
+                break events;
+            }
+        };
+        self.begin_turn();
+        let count = events.len();
+        self.trace.note(Happening::Polls {
+            timeout,
+            events: count,
+        });
+        let events = self.with_nonsense(events);
+        for event in &events {
+            if let Event::Connection(id, ready) = event {
+                self.trace.note(Happening::event(*id, *ready));
+            }
+        }
+        self.progress += events.len() as u64;
+        Ok(events)
+    }
+
+    /// The poll has returned.
+    fn begin_turn(&mut self) {
+        self.model.now = self.now;
+        let is_unheard = |who: &&usize| {
+            let socket = &self.sockets[**who];
+            socket.is_listed && socket.has_news()
+        };
+        self.unheard = self.live.iter().find(is_unheard).copied();
+    }
+
+    /// A server that does not wait has to have something to do.
+    fn check_for_spinning(&mut self, timeout: Option<Duration>) {
+        let is_idle = timeout == Some(Duration::ZERO) && self.progress == self.progress_before;
+        self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
+        self.progress_before = self.progress;
+        assert!(self.idle_turns < MOST_IDLE_TURNS, "the server spins");
+    }
+
+    /// Takes what has had an edge off the list, up to a batch, with what there is to say of it.
+    fn collect(&mut self) -> Vec<Event> {
+        let mut most = self.plan.batch;
+        if self.listed.len() > 1 && self.strikes(Fault::SmallBatch) {
+            most = self.choices.between(1, self.listed.len() - 1);
+        }
+        let mut events = Vec::new();
+        while events.len() < most
+            && let Some(listed) = self.listed.pop_front()
+        {
+            match listed {
+                Listed::Signal => events.push(Event::Signal),
+                Listed::Listener(index) => {
+                    self.listeners[index].is_listed = false;
+                    if !self.listeners[index].queue.is_empty() {
+                        events.push(Event::Newcomers(index));
+                    }
+                }
+                Listed::Socket(who) => {
+                    let socket = &mut self.sockets[who];
+                    socket.is_listed = false;
+                    let ready = socket.poll();
+                    if let (true, Some(id)) =
+                        (socket.is_open && ready != Ready::default(), socket.watched)
+                    {
+                        if socket.has_input() && socket.has_fin_arrived() {
+                            self.faults.count(Fault::FinWithData);
+                        }
+                        if ready.any(Ready::HUNG_UP) {
+                            self.model.fact(who, |facts| facts.has_failed = true);
+                        }
+                        events.push(Event::Connection(id, ready));
+                    }
+                }
+            }
+        }
+        events
+    }
+
+    /// Waits: the world moves on. Says whether to look again; if not, the poll is over.
+    fn sleep(&mut self, deadline: Option<Duration>) -> bool {
+        self.check_sleeper(deadline);
+        let begun = self.now;
+        let looks_again = self.sleep_unchecked(deadline);
+        self.check_held_up(begun, deadline);
+        looks_again
+    }
+
+    /// Waits, whatever there was to be done.
+    fn sleep_unchecked(&mut self, deadline: Option<Duration>) -> bool {
+        if self.phase != Phase::Busy && self.network_settles() {
+            return true;
+        }
+        match self.phase {
+            Phase::Busy => {
+                if self.strikes(Fault::EarlyReturn) {
+                    self.progress += 1;
+                    return false;
+                }
+                self.step();
+                true
+            }
+            Phase::Peace { until } => {
+                match deadline.filter(|&deadline| deadline <= until || self.somebody_rests()) {
+                    Some(deadline) => self.now = self.now.max(deadline),
+                    None => self.end_peace(),
+                }
+                true
+            }
+            Phase::Stopping => {
+                let deadline = deadline.expect("a server that stops has a deadline");
+                self.now = self.now.max(deadline);
+                true
+            }
+        }
+    }
+
+    /// Whether somebody has said more than it may, which may take any time to be worked off.
+    fn somebody_rests(&self) -> bool {
+        let is_unread = |who: &usize| {
+            let socket = &self.sockets[*who];
+            socket.is_open && (socket.has_news() || socket.on_the_way() > 0)
+        };
+        let is_behind = self.model.pending().any(|(_, _, due, _)| due > 0);
+        let is_unheard = self.live.iter().any(is_unread);
+        let is_kept_out = self.listeners.iter().any(|one| !one.queue.is_empty());
+        let limits = &self.plan.config.limits;
+        let is_slowed = limits.rate.is_some() && (is_behind || is_unheard);
+        is_slowed || (limits.accept_rate.is_some() && is_kept_out && self.open < self.descriptors)
+    }
+
+    /// Nothing more happens: everybody must have everything.
+    fn end_peace(&mut self) {
+        for (who, _, due, _) in self.model.pending() {
+            assert_eq!(due, 0, "bytes due to peer {who} that it will never be told");
+        }
+        // With every descriptor in use and none in reserve, nobody can even be turned away.
+        let is_choked = self.open >= self.descriptors;
+        for &who in &self.live {
+            let socket = &self.sockets[who];
+            if socket.watched.is_none() {
+                assert!(is_choked, "peer {who} waits to be let in for ever");
+            } else {
+                let left = socket.on_the_way();
+                assert_eq!(left, 0, "bytes of peer {who} that nobody will ever read");
+            }
+        }
+        self.phase = Phase::Stopping;
+        self.signal(Request::Stop("SIGTERM"));
+    }
+
+    /// Whoever goes to sleep has done everything: what an edge has told, no other will tell again.
+    fn check_sleeper(&self, deadline: Option<Duration>) {
+        for (who, _, due, facts) in self.model.pending() {
+            let socket = &self.sockets[who];
+            // Who is kept waiting is so because of somebody who is to be looked at in time.
+            assert!(
+                !socket.has_news()
+                    || socket.is_listed
+                    || (self.may_wait(who) && deadline.is_some()),
+                "the server sleeps on what it was told: peer {who} has sent something"
+            );
+            assert!(
+                due == 0 || facts.has_failed || socket.will_tell_of_room() || socket.is_listed,
+                "the server sleeps on what it was told: there is room for {due} bytes due to peer {who}"
+            );
+        }
+        if let Some((due, what)) = self.model.deadline(self.now) {
+            let is_awake = deadline.is_some_and(|deadline| deadline <= due);
+            assert!(
+                is_awake,
+                "the server sleeps until {deadline:?}, and at {due:?} {what}"
+            );
+        }
+        let waits = self
+            .listeners
+            .iter()
+            .any(|one| !one.queue.is_empty() && !one.is_listed);
+        assert!(
+            !waits || deadline.is_some(),
+            "the server sleeps, and somebody waits to be accepted"
+        );
+    }
+
+    /// Whether there is a reason not to read from a member: the room waits, it has said more than it may,
+    /// or it does not take the answers to what it says.
+    fn may_wait(&self, who: usize) -> bool {
+        let is_slowed = self.is_room_waiting || self.plan.config.limits.rate.is_some();
+        match self.peers[who].dialect {
+            // Even while it leaves.
+            Dialect::Ack64 if self.model.due(who) > 0 => true,
+            _ if !self.model.is_talking(who) => false,
+            Dialect::Chat10 | Dialect::Chat64 | Dialect::Ack64 => is_slowed,
+            Dialect::Greet10 | Dialect::Hello => false,
+        }
+    }
+
+    /// While the room waits, everybody may say a little in its turn.
+    fn check_held_up(&mut self, begun: Duration, deadline: Option<Duration>) {
+        if !self.is_room_waiting || self.plan.config.limits.rate.is_some() {
+            return;
+        }
+        // A server that is woken late is not to blame for that.
+        let slept = deadline.map_or(self.now, |deadline| deadline.min(self.now));
+        let slept = slept.saturating_sub(begun);
+        let most = self.longest_wait();
+        for &who in &self.live {
+            let is_excused = self.peers[who].dialect == Dialect::Ack64 && self.model.due(who) > 0;
+            let socket = &mut self.sockets[who];
+            if !socket.has_news() || socket.is_listed || is_excused || socket.watched.is_none() {
+                continue;
+            }
+            socket.held_up += slept;
+            assert!(
+                socket.held_up <= most,
+                "peer {who} has something to say and was not listened to for {:?}, where {most:?} \
+                 are allowed",
+                socket.held_up
+            );
+            self.longest_held_up = self.longest_held_up.max(socket.held_up);
+        }
+    }
+
+    /// How long somebody may have to wait for its turn while the room waits: until each of the others
+    /// had one, in which it has finished a message as long as may be, or as many empty ones as fit what
+    /// it may be read.
+    fn longest_wait(&self) -> Duration {
+        /// How often in `slow_timeout` there are turns, and what all together may say each time, and
+        /// what one may be read.
+        const TURNS: u32 = 10;
+        const EACH_TIME: usize = 64 * 1024 / TURNS as usize;
+        const SHARE: usize = 512;
+        let limits = &self.plan.config.limits;
+        let most_words = SHARE / 10 + 1;
+        let most_said = limits.largest_delivery() * 2 + most_words * (limits.max_name.max(47) + 20);
+        let each = most_said / EACH_TIME + 1;
+        let turns = 2 + self.plan.peers * each;
+        limits.slow_timeout / TURNS * turns as u32
+    }
+
+    /// Events that no kernel would have to send, and that a loop has to bear.
+    fn with_nonsense(&mut self, mut events: Vec<Event>) -> Vec<Event> {
+        if self.phase != Phase::Busy {
+            return events;
+        }
+        if !self.live.is_empty() {
+            let who = self.choices.one_of(&self.live);
+            let socket = &self.sockets[who];
+            let (has_news, lacks_room) = (socket.has_news(), socket.will_tell_of_room());
+            if let Some(id) = socket.watched {
+                if !has_news && self.strikes(Fault::SpuriousReadable) {
+                    let urgent = Ready::READABLE | Ready::READ_TO_END;
+                    let ready = self.choices.one_of(&[Ready::READABLE, urgent]);
+                    events.push(Event::Connection(id, ready));
+                }
+                if lacks_room && self.strikes(Fault::SpuriousWritable) {
+                    events.push(Event::Connection(id, Ready::WRITABLE));
+                }
+            }
+        }
+        if let Some(&event) = events.first()
+            && self.strikes(Fault::DuplicateEvent)
+        {
+            events.push(event);
+        }
+        let listener = self.choices.below(self.listeners.len());
+        if self.is_listening
+            && self.listeners[listener].queue.is_empty()
+            && self.strikes(Fault::SpuriousNewcomers)
+        {
+            events.push(Event::Newcomers(listener));
+        }
+        if !self.gone.is_empty() {
+            let id = self.gone[self.choices.below(self.gone.len())];
+            let is_taken = self.live.iter().any(|&who| {
+                self.sockets[who]
+                    .watched
+                    .is_some_and(|other| slot(other) == slot(id))
+            });
+            let fault = if is_taken {
+                Fault::StaleEventOfSlot
+            } else {
+                Fault::StaleEvent
+            };
+            if self.strikes(fault) {
+                let all = Ready::READABLE | Ready::WRITABLE | Ready::READ_TO_END | Ready::HUNG_UP;
+                let ready = self
+                    .choices
+                    .one_of(&[all, Ready::READABLE, Ready::WRITABLE]);
+                events.insert(0, Event::Connection(id, ready));
+            }
+        }
+        if events.len() > 1 && self.strikes(Fault::Reordered) {
+            for index in (1..events.len()).rev() {
+                events.swap(index, self.choices.below(index + 1));
+            }
+        }
+        events
+    }
+
+    /// Whether somebody could be evicted in this turn.
+    pub fn was_short(&self) -> bool {
+        self.was_short
+    }
+
+    /// How many descriptors the server has in use.
+    pub fn used_descriptors(&self) -> usize {
+        self.open + usize::from(self.has_reserve)
+    }
+}
+
+/// The slot of a connection, without its generation.
+fn slot(id: ConnId) -> usize {
+    usize::from(id) & (usize::MAX >> (usize::BITS / 2))
+}
+
+fn is_fatal(error: &io::Error) -> bool {
+    !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn errno(error: &io::Error) -> i32 {
+    match error.kind() {
+        ErrorKind::WouldBlock => libc::EAGAIN,
+        ErrorKind::Interrupted => libc::EINTR,
+        _ => error.raw_os_error().unwrap_or(0),
+    }
+}

@@ -1,0 +1,204 @@
+//! A relay whose system calls fail: each of them, in a session with everything in it, with each
+//! error that it can give. Nobody but those whom the failed call was about may notice.
+//!
+//! `TORTURE='recv 7 ECONNRESET 1' cargo test --test torture -- --nocapture` has the session in
+//! which the seventh `recv`, and it alone, fails with that error, and shows what the relay did.
+
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use common::shim::compiled;
+use common::torture::traced::{Call, Errno, Failure};
+use common::torture::{Session, session};
+use rlimit::Resource;
+
+/// How many calls in a row fail in a shortage.
+const LASTING: usize = 50;
+
+/// How many failed sessions are shown.
+const SHOWN: usize = 10;
+
+/// What a function may say.
+struct Errors {
+    function: &'static str,
+    /// What one call may say.
+    once: &'static [Errno],
+    /// What it may go on to say for a while.
+    lasting: &'static [Errno],
+}
+
+macro_rules! errors {
+    ($($function:ident: $($once:ident)*, lasting: $($lasting:ident)*;)*) => {
+        &[$(Errors {
+            function: stringify!($function),
+            once: &[$((stringify!($once), libc::$once)),*],
+            lasting: &[$((stringify!($lasting), libc::$lasting)),*],
+        }),*]
+    };
+}
+
+/// From the manual pages, what Linux may say to a relay, whatever the reason: a limit, no memory, a
+/// security policy, a filter of system calls, or what the network has reported. Without what only a
+/// bug in the relay could bring about, such as a bad descriptor; but a poll's errors are all
+/// such, so they are here. What happens only before the relay serves cannot last.
+const ERRORS: &[Errors] = errors! {
+    getrlimit64: EPERM ENOSYS, lasting: ;
+    setrlimit64: EPERM EINVAL ENOSYS, lasting: ;
+    epoll_create1: EMFILE ENFILE ENOMEM ENOSYS, lasting: ;
+    socket: EACCES EAFNOSUPPORT EINVAL EMFILE ENFILE ENOBUFS ENOMEM EPERM EPROTONOSUPPORT,
+        lasting: ;
+    fcntl: EACCES EAGAIN EINVAL ENOMEM EPERM, lasting: ;
+    setsockopt: EINVAL ENOBUFS ENOMEM ENOPROTOOPT EPERM, lasting: ;
+    bind: EACCES EADDRINUSE EADDRNOTAVAIL EINVAL ENOBUFS ENOMEM EPERM, lasting: ;
+    listen: EACCES EADDRINUSE EINVAL ENOBUFS ENOMEM EOPNOTSUPP, lasting: ;
+    getsockname: ENOBUFS ENOMEM EPERM, lasting: ;
+    socketpair: EAFNOSUPPORT EMFILE ENFILE ENOBUFS ENOMEM EOPNOTSUPP, lasting: ;
+    sigaction: EINVAL ENOSYS EPERM, lasting: ;
+    open64: EACCES EINTR EMFILE ENFILE ENODEV ENOENT ENOMEM ENXIO EPERM,
+        lasting: EINTR EMFILE ENFILE;
+    epoll_ctl: EEXIST ENOMEM ENOSPC EPERM, lasting: ENOMEM ENOSPC;
+    epoll_wait: EBADF EFAULT EINTR EINVAL ENOMEM, lasting: EINTR;
+    accept4: EAGAIN ECONNABORTED EHOSTDOWN EHOSTUNREACH EINTR EMFILE ENETDOWN ENETUNREACH ENFILE
+        ENOBUFS ENOMEM ENONET ENOPROTOOPT ENOSR EOPNOTSUPP EPERM EPROTO EPROTONOSUPPORT
+        ESOCKTNOSUPPORT ETIMEDOUT, lasting: ECONNABORTED EINTR EMFILE ENFILE ENOBUFS ENOMEM EPERM;
+    recv: EAGAIN ECONNABORTED ECONNREFUSED ECONNRESET EHOSTUNREACH EINTR EIO ENETDOWN ENETUNREACH
+        ENOBUFS ENOMEM EPIPE ETIMEDOUT, lasting: EINTR ENOBUFS ENOMEM;
+    send: EACCES EAGAIN ECONNABORTED ECONNRESET EHOSTUNREACH EINTR EIO ENETDOWN ENETUNREACH ENOBUFS
+        ENOMEM EPERM EPIPE ETIMEDOUT, lasting: EINTR ENOBUFS ENOMEM EPERM;
+    writev: EACCES EAGAIN ECONNABORTED ECONNRESET EHOSTUNREACH EINTR EIO ENETDOWN ENETUNREACH
+        ENOBUFS ENOMEM EPERM EPIPE ETIMEDOUT, lasting: EINTR ENOBUFS ENOMEM EPERM;
+    write: EAGAIN EBADF EDQUOT EFBIG EINTR EIO ENOSPC EPIPE, lasting: EAGAIN EINTR EIO ENOSPC;
+    close: EDQUOT EINTR EIO ENOSPC, lasting: EINTR EIO;
+};
+
+/// How often each function is called.
+fn count(calls: &[Call]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for call in calls {
+        *counts.entry(&call.function[..]).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Each call of a session with each error.
+fn every_failure(calls: &[Call]) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (function, count) in count(calls) {
+        let errors = ERRORS.iter().find(|errors| errors.function == function);
+        let errors = errors.unwrap_or_else(|| panic!("what may {function} say? See ERRORS"));
+        for first in 1..=count {
+            for (list, times) in [(errors.once, 1), (errors.lasting, LASTING)] {
+                failures.extend(list.iter().map(|&error| Failure {
+                    function: errors.function,
+                    first,
+                    error,
+                    times,
+                }));
+            }
+        }
+    }
+    failures
+}
+
+/// What `TORTURE` asks for.
+fn parse(asked: &str) -> Option<Failure> {
+    let mut words = asked.split_whitespace();
+    let (function, first) = (words.next()?, words.next()?.parse().ok()?);
+    let (error, times) = (words.next()?, words.next()?.parse().ok()?);
+    let errors = ERRORS.iter().find(|errors| errors.function == function)?;
+    let mut known = errors.once.iter().chain(errors.lasting);
+    Some(Failure {
+        function: errors.function,
+        first,
+        error: *known.find(|(name, _)| *name == error)?,
+        times,
+    })
+}
+
+/// Has a session for each failure, as many at a time as there are cores.
+fn torture(shim: &Path, calls: &[Call], failures: &[Failure]) {
+    // More calls than anybody's coming back after a lasting failure takes.
+    let most_calls = 10 * calls.len() + 1000;
+    let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(failure) = failures.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(fault) = fault_of(shim, failure, most_calls) {
+                faults.lock().unwrap().push(format!(
+                    "{fault}\n    TORTURE='{failure}' cargo test --test torture -- --nocapture"
+                ));
+            }
+            if faults.lock().unwrap().len() >= SHOWN {
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let faults = faults.into_inner().unwrap();
+    for (function, count) in count(calls) {
+        let is_of_it = |failure: &&Failure| failure.function == function;
+        let failures = failures.iter().filter(is_of_it).count();
+        println!("{function}: {count} calls, {failures} failures");
+    }
+    let (calls, failures) = (calls.len(), failures.len());
+    println!(
+        "all: {calls} calls, {failures} failures, {} of which matter",
+        faults.len()
+    );
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// What is wrong with the session in which these calls fail.
+fn fault_of(shim: &Path, failure: &Failure, most_calls: usize) -> Option<String> {
+    // On a busy machine the kernel may hand on now and then what was sent a moment later, and then
+    // there may be a call less of a function.
+    for _ in 0..3 {
+        let session = session(shim, Some(failure), most_calls);
+        if session.fault.is_some() || session.calls.iter().any(|call| call.has_failed) {
+            return session.fault;
+        }
+    }
+    Some("there is no such call".to_owned())
+}
+
+/// A session of which all is shown.
+fn show(session: &Session) {
+    for call in &session.calls {
+        println!("{call}");
+    }
+    println!("{}", session.log);
+}
+
+#[test]
+fn whichever_call_fails_nobody_notices_but_those_whom_it_was_about() {
+    let Some(shim) = compiled("torture_shim") else {
+        return;
+    };
+    // So that there is a limit to be raised, which is a call too.
+    let (_, hard) = Resource::NOFILE.get().unwrap();
+    Resource::NOFILE.set(hard - 1, hard).unwrap();
+    if let Ok(asked) = env::var("TORTURE") {
+        let failure = parse(&asked).expect("TORTURE='function first error times'");
+        let session = session(&shim, Some(&failure), 100_000);
+        show(&session);
+        assert_eq!(session.fault, None);
+        return;
+    }
+    let undisturbed = session(&shim, None, 100_000);
+    assert_eq!(undisturbed.fault, None);
+    let calls = undisturbed.calls;
+    let log = undisturbed.log;
+    assert!(log.contains(", 1 of them behind, "), "nobody falls behind");
+    torture(&shim, &calls, &every_failure(&calls));
+}
