@@ -8,6 +8,7 @@ use super::backlog::Backlog;
 use super::history::History;
 use super::limits::Limits;
 use super::lines::{Lines, Wording};
+use super::pace::PaceLimits;
 use crate::wire::{Dialect, Hears, encode_frame};
 
 /// A dialect's stream: what is said in this turn, and what of the turns before somebody has still to
@@ -27,6 +28,7 @@ pub(super) struct Channel {
     pub(super) backlog: Backlog,
     history: History,
     pub(super) lines: Lines,
+    pub(super) pace_limits: PaceLimits,
     /// How many messages there were for its members, whether there were members or not.
     messages: u32,
     /// The members that have closed their sending side and have not been written to since, so that
@@ -50,14 +52,16 @@ pub(super) struct Moment {
 const KEPT_CAPACITY: usize = 512 * 1024;
 
 impl Channel {
-    fn new(dialect: Dialect, history: History, wording: &Wording) -> Self {
+    fn new(dialect: Dialect, history: History, limits: &Limits, wording: &Wording) -> Self {
+        let hears = dialect.rules().hears;
         Self {
-            hears: dialect.rules().hears,
+            hears,
             members: 0,
             said: Vec::new(),
             backlog: Backlog::default(),
             history,
             lines: Lines::new(dialect, wording),
+            pace_limits: PaceLimits::new(limits, hears),
             messages: 0,
             silent_half_closed: BTreeSet::new(),
         }
@@ -135,7 +139,7 @@ impl Channels {
             } else {
                 History::off()
             };
-            Channel::new(dialect, history, wording)
+            Channel::new(dialect, history, limits, wording)
         }))
     }
 

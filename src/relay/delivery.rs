@@ -69,7 +69,7 @@ pub(super) enum Trouble {
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(channel: &'a mut Channel, limits: &'a PaceLimits, now: Instant) -> Self {
+    pub(super) fn new(channel: &'a mut Channel, now: Instant) -> Self {
         let must_store = channel.must_store();
         let mut delivery = Self {
             said: &channel.said,
@@ -78,7 +78,7 @@ impl<'a> Delivery<'a> {
             backlog: &mut channel.backlog,
             lines: &channel.lines,
             silent_half_closed: &mut channel.silent_half_closed,
-            limits,
+            limits: &channel.pace_limits,
             now,
             bytes_out: 0,
         };

@@ -103,7 +103,7 @@ use delivery::Part;
 use departure::Departure;
 use lines::Line;
 use origins::Origins;
-use pace::{Pace, PaceLimits};
+use pace::Pace;
 use ready::ReadyLists;
 use send_queue::{Aside, SendQueue};
 use spending::Spending;
@@ -180,7 +180,6 @@ pub struct Relay<S> {
     leaving: BTreeSet<ConnId>,
     /// Who has still to give its name; the longest connected first.
     nameless: BTreeSet<ConnId>,
-    pace_limits: PaceLimits,
     waiting: Waiting,
     /// When the deadline for those whom the room waits for comes, if one was handed out.
     awaited_due: Option<Instant>,
@@ -209,7 +208,6 @@ impl<S> Relay<S> {
         Self {
             channels: Channels::new(&limits, served, wording),
             is_mixed: served.iter().any(|dialect| *dialect != served[0]),
-            pace_limits: PaceLimits::new(&limits),
             spending: Spending::new(limits.rate),
             origins: Origins::new(limits.max_per_ip),
             limits,
@@ -426,7 +424,7 @@ impl<S> Relay<S> {
             let start = part.history.unwrap_or(end);
             let queue = SendQueue::new(start, [aside], 0, backlog, lines);
             let behind = queue.cost(backlog);
-            let pace = Pace::behind_from_the_start(behind, &self.pace_limits, self.now);
+            let pace = Pace::behind_from_the_start(behind, &channel.pace_limits, self.now);
             let behind = connection.behind.insert(Box::new(Behind { queue, pace }));
             backlog.remember(behind.held_bytes());
             self.ready.set(connection, id, Ready::WRITABLE);

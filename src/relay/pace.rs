@@ -4,7 +4,7 @@
 //! the slow member; or it can make the others wait, which costs nobody anything but time, and TCP
 //! carries the waiting back to the program that talks: its `send` blocks. But then one member that
 //! does not read at all would silence the room. So the room waits for a member as long as its socket
-//! takes bytes, and for nobody else.
+//! takes bytes, and not for long after that.
 //!
 //! A member that is behind is in one of four stages. It *takes* when its socket does; it is *silent*
 //! when its socket has taken nothing for half of `slow_timeout`; it is *far behind* when it is behind
@@ -36,19 +36,20 @@
 //!
 //! To wait means to read next to nothing from those who speak: a line each, and all together no more
 //! than what the slowest takes who is still waited for. So a flood stops and a chat goes on. Newcomers
-//! are let in, names are read, and what is queued is written. A member that hears only answers to what it says itself (`ack64`) does not keep
-//! the others waiting: only it is not read from.
+//! are let in, names are read, and what is queued is written. A member that hears only answers to what
+//! it says itself (`ack64`) does not keep the others waiting: only it is not read from.
 //!
-//! With `--slow cut` everybody is following, and is closed over the queue limit.
+//! With `--slow cut` everybody is following, and is closed over the queue limit; so is always who hears
+//! nothing but the time.
 
 use std::time::{Duration, Instant};
 
 use super::deadline::after;
 use super::limits::{Limits, Slow};
+use crate::wire::Hears;
 
-/// What an awaited member has to take in `slow_timeout`, in bytes: a tenth of a second of a mobile
-/// line's, and about what a socket shows at a time.
-pub(super) const LEAST: u64 = 64 * 1024;
+/// What an awaited member has to take in `slow_timeout`, in bytes: about what a socket takes at a time.
+const LEAST: u64 = 64 * 1024;
 
 /// For how many times `slow_timeout` a member that takes nothing may still be one that reads.
 const QUIET: u32 = 6;
@@ -64,10 +65,12 @@ pub(super) struct PaceLimits {
 }
 
 impl PaceLimits {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// Those for members who hear this. Whoever could be made to wait for one that hears the time says
+    /// nothing.
+    pub(super) fn new(limits: &Limits, hears: Hears) -> Self {
         let (soft, queue) = (limits.soft_limit as u64, limits.queue_limit as u64);
         Self {
-            is_off: limits.slow == Slow::Cut || soft >= queue,
+            is_off: limits.slow == Slow::Cut || soft >= queue || hears == Hears::Time,
             soft,
             queue,
             timeout: limits.slow_timeout,
@@ -218,13 +221,6 @@ impl Pace {
         }
     }
 
-    /// There is nobody who could wait for it, so nobody will look at it again before it is over the
-    /// queue limit.
-    pub(super) const fn is_not_awaited(&mut self, limits: &PaceLimits) {
-        self.stage = Stage::Stopped;
-        self.limit = limits.queue;
-    }
-
     /// Decides about a member that is far behind.
     fn decide(&mut self, behind: u64, limits: &PaceLimits, now: Instant) -> Verdict {
         let silence = now.saturating_duration_since(self.took_at);
@@ -268,12 +264,15 @@ mod tests {
 
     /// The room waits for who is more than 1000 bytes behind, and closes who is more than 100,000.
     fn limits() -> PaceLimits {
-        PaceLimits::new(&Limits {
-            soft_limit: 1000,
-            queue_limit: 100_000,
-            slow_timeout: 10 * SECOND,
-            ..Limits::default()
-        })
+        PaceLimits::new(
+            &Limits {
+                soft_limit: 1000,
+                queue_limit: 100_000,
+                slow_timeout: 10 * SECOND,
+                ..Limits::default()
+            },
+            Hears::Frames,
+        )
     }
 
     /// The room waits until then, and may say this much in ten seconds.
@@ -361,7 +360,7 @@ mod tests {
         assert_eq!(pace.expire(1001, &limits, minute), Verdict::LetBe);
         assert_eq!(pace.limit(), 100_000);
         // A longer queue has room for more.
-        let long = PaceLimits::new(&Limits::default());
+        let long = PaceLimits::new(&Limits::default(), Hears::Frames);
         let mut pace = Pace::new(&long, now);
         let later = now + 5 * SECOND;
         let quiet = until(minute, (8 * 1024 * 1024 - 2_000_000) / 6);

@@ -9,7 +9,6 @@ use super::connection::{Connection, InputEnd, Outcome, State};
 use super::delivery::{Delivered, Delivery, Part, Trouble};
 use super::departure::mark;
 use super::lines::Line;
-use super::pace::Verdict;
 use super::ready::ReadyLists;
 use super::{CloseReason, ConnId, Deadline, Ready, Relay, TELL_AGAIN, after, get_mut};
 use crate::wire::Dialect;
@@ -125,7 +124,7 @@ impl<S: Read + Write> Relay<S> {
         if !connection.is_member() || !connection.ready.any(Ready::WRITABLE) {
             return;
         }
-        let mut verdict = None;
+        let mut decided = None;
         let channel = &mut self.channels[connection.dialect];
         match connection.flush(channel) {
             Outcome::Done(sent) => {
@@ -134,8 +133,9 @@ impl<S: Read + Write> Relay<S> {
                     channel.silent_half_closed.remove(&id);
                     if let Some(member) = &mut connection.behind {
                         let behind = member.queue.cost(&channel.backlog);
-                        let limits = &self.pace_limits;
-                        verdict = Some(member.pace.took(sent as u64, behind, limits, self.now));
+                        let limits = &channel.pace_limits;
+                        let verdict = member.pace.took(sent as u64, behind, limits, self.now);
+                        decided = Some((verdict, behind));
                     }
                 }
             }
@@ -149,10 +149,9 @@ impl<S: Read + Write> Relay<S> {
             mark(connection, id.key(), leave.into(), &mut self.departures);
         }
         if connection.behind.is_none() {
-            verdict = Some(Verdict::LetBe);
-        }
-        if let Some(verdict) = verdict {
-            self.obey(id, verdict, 0);
+            self.stop_waiting(id);
+        } else if let Some((verdict, behind)) = decided {
+            self.obey(id, verdict, behind);
         }
     }
 
@@ -254,9 +253,9 @@ impl<S: Read + Write> Relay<S> {
 
     /// Delivers what was said in this turn: one write to each member.
     pub fn fan_out(&mut self) {
-        let (limits, now) = (&self.pace_limits, self.now);
+        let now = self.now;
         let channels = self.channels.each_mut().each_mut();
-        let mut deliveries = channels.map(|channel| Delivery::new(channel, limits, now));
+        let mut deliveries = channels.map(|channel| Delivery::new(channel, now));
         let mut newly_leaving = Vec::new();
         let mut troubled = Vec::new();
         // First all who hear everything: as a rule nearly everybody. That is one walk for each dialect
@@ -314,7 +313,6 @@ impl<S: Read + Write> Relay<S> {
             match delivery.deliver_rest(connection, &part) {
                 Ok(Delivered::ForNow) => {}
                 Ok(Delivered::InPart) => self.ready.set(connection, id, Ready::WRITABLE),
-                // It goes in any case, and is sent what is queued.
                 Err(trouble @ Trouble::FarBehind { .. }) => {
                     // Its socket may not have said that it is full.
                     self.ready.set(connection, id, Ready::WRITABLE);
@@ -343,7 +341,8 @@ impl<S: Read + Write> Relay<S> {
             let id = ConnId::new(key, connection.generation);
             match (trouble, &mut connection.behind) {
                 (Trouble::FarBehind { behind }, Some(member)) => {
-                    let verdict = member.pace.judge(behind, &self.pace_limits, now);
+                    let limits = &self.channels[connection.dialect].pace_limits;
+                    let verdict = member.pace.judge(behind, limits, now);
                     self.obey(id, verdict, behind);
                 }
                 (Trouble::FarBehind { .. }, None) => {}

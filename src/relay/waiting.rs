@@ -17,16 +17,13 @@ pub(super) enum Scope {
     Room,
     /// It alone, because all that it hears are answers to itself.
     Itself,
-    /// Nobody: what it hears comes from nobody who could be made to wait.
-    Nobody,
 }
 
 impl From<Hears> for Scope {
     fn from(hears: Hears) -> Self {
         match hears {
-            Hears::Frames | Hears::Payloads => Self::Room,
+            Hears::Frames | Hears::Payloads | Hears::Time => Self::Room,
             Hears::Nothing => Self::Itself,
-            Hears::Time => Self::Nobody,
         }
     }
 }
@@ -69,22 +66,21 @@ impl Waiting {
             Scope::Itself => {
                 self.by_themselves.insert(id);
             }
-            Scope::Nobody => {}
         }
     }
 
-    /// This member is awaited no longer, if it was. Says who may go on now.
-    pub(super) fn end(&mut self, id: ConnId, now: Instant) -> Scope {
+    /// This member is awaited no longer, if it was. Says who may go on now, if anybody.
+    pub(super) fn end(&mut self, id: ConnId, now: Instant) -> Option<Scope> {
         if self.by_themselves.remove(&id) {
-            return Scope::Itself;
+            return Some(Scope::Itself);
         }
         if self.by_the_room.remove(&id).is_none() || !self.by_the_room.is_empty() {
-            return Scope::Nobody;
+            return None;
         }
         if let Some(since) = self.since.take() {
             self.before += now.saturating_duration_since(since);
         }
-        Scope::Room
+        Some(Scope::Room)
     }
 
     /// Whether the room waits for anybody.
@@ -155,16 +151,12 @@ impl<S> Relay<S> {
             let Some(connection) = get_mut(&mut self.connections, id) else {
                 continue;
             };
-            let backlog = &self.channels[connection.dialect].backlog;
-            let (verdict, behind) = match &mut connection.behind {
-                Some(member) => {
-                    let behind = member.queue.cost(backlog);
-                    let verdict = member.pace.expire(behind, &self.pace_limits, self.now);
-                    (verdict, behind)
-                }
-                None => (Verdict::LetBe, 0),
-            };
-            self.obey(id, verdict, behind);
+            let channel = &self.channels[connection.dialect];
+            if let Some(member) = &mut connection.behind {
+                let behind = member.queue.cost(&channel.backlog);
+                let verdict = member.pace.expire(behind, &channel.pace_limits, self.now);
+                self.obey(id, verdict, behind);
+            }
         }
     }
 
@@ -201,13 +193,6 @@ impl<S> Relay<S> {
                     return;
                 };
                 let scope = Scope::from(connection.dialect.rules().hears);
-                if scope == Scope::Nobody {
-                    let connection = get_mut(&mut self.connections, id);
-                    if let Some(member) = connection.and_then(|one| one.behind.as_mut()) {
-                        member.pace.is_not_awaited(&self.pace_limits);
-                    }
-                    return;
-                }
                 let is_news = scope == Scope::Room && !self.waiting.is_on();
                 let last_told = self.told_of_waiting;
                 if is_news && last_told.is_none_or(|last| self.now - last >= TELL_AGAIN) {
@@ -241,13 +226,13 @@ impl<S> Relay<S> {
             self.awaited_due = None;
         }
         match may_go_on {
-            Scope::Room => self.relist_parked(),
-            Scope::Itself => {
+            Some(Scope::Room) => self.relist_parked(),
+            Some(Scope::Itself) => {
                 if let Some(connection) = get_mut(&mut self.connections, id) {
                     self.ready.wake(connection, id);
                 }
             }
-            Scope::Nobody => {}
+            None => {}
         }
     }
 }
@@ -264,15 +249,11 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.begin(first, Scope::Room, 10, at(1));
         waiting.begin(second, Scope::Room, 10, at(3));
-        assert_eq!(waiting.end(first, at(5)), Scope::Nobody);
+        assert_eq!(waiting.end(first, at(5)), None);
         assert!(waiting.is_on());
-        assert_eq!(
-            waiting.end(first, at(5)),
-            Scope::Nobody,
-            "it is awaited no longer"
-        );
+        assert_eq!(waiting.end(first, at(5)), None, "it is awaited no longer");
         assert_eq!(waiting.total(at(6)), Duration::from_secs(5));
-        assert_eq!(waiting.end(second, at(7)), Scope::Room);
+        assert_eq!(waiting.end(second, at(7)), Some(Scope::Room));
         assert!(!waiting.is_on() && waiting.is_empty());
         assert_eq!(waiting.total(at(9)), Duration::from_secs(6));
         waiting.begin(first, Scope::Room, 10, at(10));
@@ -285,15 +266,13 @@ mod tests {
         let later = now + Duration::from_secs(1);
         let [asker, other] = [ConnId::new(1, 0), ConnId::new(2, 0)];
         let mut waiting = Waiting::default();
-        waiting.begin(other, Scope::Nobody, 10, now);
-        assert!(waiting.is_empty());
         waiting.begin(asker, Scope::Itself, 10, now);
         assert!(waiting.is_for_itself(asker) && !waiting.is_for_itself(other));
         assert!(!waiting.is_on() && !waiting.is_empty());
         assert_eq!(waiting.members(), [asker]);
         assert_eq!(waiting.total(later), Duration::ZERO);
-        assert_eq!(waiting.end(asker, later), Scope::Itself);
+        assert_eq!(waiting.end(asker, later), Some(Scope::Itself));
         assert!(waiting.is_empty());
-        assert_eq!(waiting.end(asker, later), Scope::Nobody);
+        assert_eq!(waiting.end(asker, later), None);
     }
 }
