@@ -84,6 +84,7 @@ mod pace;
 mod rate;
 mod ready;
 mod roster;
+mod seldom;
 mod send_queue;
 mod spending;
 mod turn;
@@ -91,7 +92,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use log::{debug, info};
 use slab::Slab;
@@ -118,9 +119,7 @@ pub use lines::Wording;
 pub(crate) use rate::Rate;
 pub use ready::Ready;
 pub use roster::{Here, Roster};
-
-/// What happens over and over is told to the log once in so long.
-pub(crate) const TELL_AGAIN: Duration = Duration::from_secs(10);
+pub(crate) use seldom::Seldom;
 
 /// A connection's place: its slot, and which of the slot's connections it is.
 ///
@@ -183,10 +182,10 @@ pub struct Relay<S> {
     waiting: Waiting,
     /// When the deadline for those whom the room waits for comes, if one was handed out.
     awaited_due: Option<Instant>,
-    /// When the log was last told that the room waits.
-    told_of_waiting: Option<Instant>,
-    /// When it was last told that somebody rests.
-    told_of_rests: Option<Instant>,
+    /// The log's line that the room waits.
+    waiting_line: Seldom,
+    /// The log's line that somebody rests.
+    resting_line: Seldom,
     spending: Spending,
     origins: Origins,
     /// When each member sent something last, if that is limited.
@@ -222,8 +221,8 @@ impl<S> Relay<S> {
             nameless: BTreeSet::new(),
             waiting: Waiting::default(),
             awaited_due: None,
-            told_of_waiting: None,
-            told_of_rests: None,
+            waiting_line: Seldom::default(),
+            resting_line: Seldom::default(),
             heard_from: BTreeMap::new(),
             unfinished: 0,
             deadlines: Vec::new(),

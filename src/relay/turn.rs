@@ -10,7 +10,7 @@ use super::delivery::{Delivered, Delivery, Part, Trouble};
 use super::departure::mark;
 use super::lines::Line;
 use super::ready::ReadyLists;
-use super::{CloseReason, ConnId, Deadline, Ready, Relay, TELL_AGAIN, after, get_mut};
+use super::{CloseReason, ConnId, Deadline, Ready, Relay, after, get_mut};
 use crate::wire::Dialect;
 
 /// How much of a connection that pays for what it says is read at once, in bytes: a large room makes a
@@ -87,14 +87,12 @@ impl<S: Read + Write> Relay<S> {
         }
         if let Some(free_at) = self.spending.rest(id, self.now) {
             ReadyLists::rest(connection);
-            let told = self.told_of_rests;
-            if told.is_none_or(|told| self.now - told >= TELL_AGAIN) {
+            if self.resting_line.is_due(self.now) {
                 let wait = (free_at - self.now).as_secs_f64();
                 info!(
                     "read from in {wait:.1} s: {} (limit: --rate)",
                     connection.who()
                 );
-                self.told_of_rests = Some(self.now);
             }
             self.deadlines.push((free_at, Deadline::Rested(id)));
             return None;

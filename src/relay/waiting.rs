@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::pace::Verdict;
-use super::{CloseReason, ConnId, Deadline, Ready, Relay, TELL_AGAIN, after, get_mut};
+use super::{CloseReason, ConnId, Deadline, Ready, Relay, after, get_mut};
 use crate::wire::Hears;
 
 /// Who has to wait for a member that is far behind: see the relay's "pace, then cut".
@@ -189,21 +189,18 @@ impl<S> Relay<S> {
     pub(super) fn obey(&mut self, id: ConnId, verdict: Verdict, behind: u64) {
         match verdict {
             Verdict::Await { due, allowance } => {
-                let Some(connection) = self.get(id) else {
+                let Some(connection) = get_mut(&mut self.connections, id) else {
                     return;
                 };
                 let scope = Scope::from(connection.dialect.rules().hears);
-                let is_news = scope == Scope::Room && !self.waiting.is_on();
-                let last_told = self.told_of_waiting;
-                if is_news && last_told.is_none_or(|last| self.now - last >= TELL_AGAIN) {
+                let begins = scope == Scope::Room && !self.waiting.is_on();
+                if begins && self.waiting_line.is_due(self.now) {
                     let who = connection.who();
                     info!("waiting for {who}, {behind} bytes behind (limit: --soft-limit)");
-                    self.told_of_waiting = Some(self.now);
                 }
-                let was_waiting = self.waiting.is_on();
                 self.waiting.begin(id, scope, allowance, self.now);
-                if !was_waiting && let Some(since) = self.waiting.since() {
-                    self.next_share(since);
+                if begins {
+                    self.next_share(self.now);
                 }
                 if self.awaited_due.is_none_or(|earlier| due < earlier) {
                     self.awaited_due = Some(due);

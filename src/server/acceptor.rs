@@ -8,7 +8,7 @@ use log::{info, warn};
 
 use super::listener::LISTEN_BACKLOG;
 use super::system::System;
-use crate::relay::{Rate, TELL_AGAIN};
+use crate::relay::{Rate, Seldom};
 use crate::wire::Dialect;
 
 /// While there are no descriptors, how long until the next attempt.
@@ -61,10 +61,10 @@ pub(super) struct Acceptor<S> {
     free_at: Option<Instant>,
     /// Nothing is tried before that.
     is_early: bool,
-    /// When the log was last told of that.
-    told_of_early: Option<Instant>,
-    /// When the log was last told of a shortage.
-    warned: Option<Instant>,
+    /// The log's line about that.
+    early_line: Seldom,
+    /// The log's warning of a shortage.
+    shortage_line: Seldom,
 }
 
 /// A time without descriptors: from the first newcomer for whom there is none until nobody waits.
@@ -127,8 +127,8 @@ impl<S> Acceptor<S> {
             rate,
             free_at: None,
             is_early: false,
-            told_of_early: None,
-            warned: None,
+            early_line: Seldom::default(),
+            shortage_line: Seldom::default(),
         }
     }
 
@@ -178,10 +178,8 @@ impl<S> Acceptor<S> {
             && self.has_ready()
         {
             self.is_early = true;
-            let told = self.told_of_early;
-            if told.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
+            if self.early_line.is_due(now) {
                 info!("newcomers wait to be accepted (limit: --accept-rate)");
-                self.told_of_early = Some(now);
             }
             return Accepted::Early { retry_at };
         }
@@ -273,16 +271,13 @@ impl<S> Acceptor<S> {
             return;
         }
         // When one newcomer after the other has to wait a moment, once in a while will do.
-        let told = self
-            .warned
-            .is_none_or(|warned| now.duration_since(warned) >= TELL_AGAIN);
+        let told = self.shortage_line.is_due(now);
         if told {
             let hint = match error.raw_os_error() {
                 Some(libc::EMFILE) => " (raise the open-file limit, or lower --max-clients)",
                 _ => "",
             };
             warn!("cannot accept: {error}{hint}; newcomers wait");
-            self.warned = Some(now);
         }
         self.shortage = Some(Shortage {
             since: now,

@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
-use crate::relay::{Deadline, Limits, LimitsError, Rate, Relay, TELL_AGAIN, Wording, after};
+use crate::relay::{Deadline, Limits, LimitsError, Rate, Relay, Seldom, Wording, after};
 use acceptor::{Accepted, Acceptor, Newcomer};
 use drain::Drain;
 use timers::{Timer, Timers};
@@ -151,8 +151,8 @@ pub struct Server<S: System = Kernel> {
     time_due: Option<Instant>,
     drain: Duration,
     started: Instant,
-    /// When the log was last told that somebody was refused.
-    warned_refused: Option<Instant>,
+    /// The log's warning that somebody was refused.
+    refusal_line: Seldom,
     /// Whether the last poll has brought nothing.
     is_quiet: bool,
 }
@@ -252,7 +252,7 @@ impl<S: System> Server<S> {
             time_due: None,
             drain: config.drain,
             started: now,
-            warned_refused: None,
+            refusal_line: Seldom::default(),
             is_quiet: false,
         })
     }
@@ -533,9 +533,7 @@ impl<S: System> Server<S> {
         // If its name has come already, it is read, for the reason that `close_marked` has.
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
-        let warned = self.warned_refused;
-        if warned.is_none_or(|warned| now.duration_since(warned) >= TELL_AGAIN) {
-            self.warned_refused = Some(now);
+        if self.refusal_line.is_due(now) {
             warn!("refused: {peer}: {why}");
         } else {
             debug!("refused: {peer}: {why}");
