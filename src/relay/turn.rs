@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::info;
 
-use super::connection::{Connection, InputEnd, Outcome, State};
+use super::connection::{InputEnd, Outcome, State};
 use super::delivery::{Delivered, Delivery, Part, Trouble};
 use super::departure::mark;
 use super::lines::Line;
@@ -40,14 +40,17 @@ impl<S: Read + Write> Relay<S> {
             if let Some(id) = self.ready.next_to_read()
                 && let Some(share) = self.share(id, scratch.len())
             {
-                let said_before = self.channels.most_said();
-                self.receive(id, &mut scratch[..share]);
-                if self.waiting.is_on() {
-                    self.waiting.spend(self.channels.most_said() - said_before);
-                }
-                let is_readable = |one: &Connection<S>| one.ready.any(Ready::READABLE);
-                if self.get(id).is_some_and(is_readable) {
+                let is_waiting = self.waiting.is_on();
+                let said_before = if is_waiting {
+                    self.channels.most_said()
+                } else {
+                    0
+                };
+                if self.receive(id, &mut scratch[..share]) {
                     self.ready.read_again(id);
+                }
+                if is_waiting {
+                    self.waiting.spend(self.channels.most_said() - said_before);
                 }
             }
         }
@@ -165,13 +168,14 @@ impl<S: Read + Write> Relay<S> {
         self.stop_waiting(id);
     }
 
-    /// Reads one connection's share of the turn and deals with what is in it.
-    pub(super) fn receive(&mut self, id: ConnId, scratch: &mut [u8]) {
+    /// Reads one connection's share of the turn and deals with what is in it. Says whether there may be
+    /// more to read.
+    pub(super) fn receive(&mut self, id: ConnId, scratch: &mut [u8]) -> bool {
         let Some(connection) = get_mut(&mut self.connections, id) else {
-            return;
+            return false;
         };
         if matches!(connection.state, State::Closing) {
-            return;
+            return false;
         }
         let dialect = connection.dialect;
         let moment = self.channels[dialect].moment();
@@ -185,14 +189,14 @@ impl<S: Read + Write> Relay<S> {
         self.unfinished = self.unfinished - held_before + connection.decoder.held_bytes();
         self.counters.bytes_in += input.bytes;
         self.counters.messages += input.messages;
-        let cost = if is_charged {
+        if is_charged {
             let own = self.channels[dialect].said.len() - moment.said;
             let own = if was_member { own as u64 } else { 0 };
-            self.channels.cost().saturating_sub(cost_before + own)
-        } else {
-            0
-        };
+            let cost = self.channels.cost().saturating_sub(cost_before + own);
+            self.spending.spend(id, cost, self.now);
+        }
 
+        let is_readable = connection.ready.any(Ready::READABLE);
         let is_leaving = connection.leaving().is_some();
         let has_joined = connection.is_member() && !was_member;
         let line = Line::acks(input.acks);
@@ -215,7 +219,6 @@ impl<S: Read + Write> Relay<S> {
             self.count_joined(id);
         }
         let connection = &mut self.connections[id.key()];
-        self.spending.spend(id, cost, self.now);
         if input.bytes > 0
             && let Some(heard) = self.heard_from.get_mut(&id)
         {
@@ -247,6 +250,7 @@ impl<S: Read + Write> Relay<S> {
                 mark(connection, id.key(), reason, &mut self.departures);
             }
         }
+        is_readable
     }
 
     /// Delivers what was said in this turn: one write to each member.
