@@ -77,9 +77,6 @@ impl<S> Relay<S> {
     /// The time of a deadline has come.
     pub fn expire(&mut self, deadline: Deadline, now: Instant) {
         self.now = now;
-        if deadline == Deadline::Awaited {
-            return self.expire_awaited();
-        }
         if !self.is_pending(deadline) {
             return;
         }
@@ -95,7 +92,7 @@ impl<S> Relay<S> {
                 }
             }
             Deadline::Share(_) => self.share_again(),
-            Deadline::Awaited => {}
+            Deadline::Awaited => self.expire_awaited(),
         }
     }
 

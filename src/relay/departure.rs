@@ -22,17 +22,11 @@ const MIN_SLOTS: usize = 1024;
 /// A connection that was marked.
 #[derive(Debug)]
 pub(super) struct Departure {
-    key: usize,
+    /// The slot.
+    pub(super) key: usize,
     /// Its name's frame, if it was a member.
     name: Option<Box<[u8]>>,
     reason: CloseReason,
-}
-
-impl Departure {
-    /// The slot.
-    pub(super) const fn key(&self) -> usize {
-        self.key
-    }
 }
 
 impl<S> Relay<S> {
@@ -46,6 +40,7 @@ impl<S> Relay<S> {
         }
     }
 
+    /// Marks this connection, if it is still there.
     pub(super) fn mark(&mut self, id: ConnId, reason: CloseReason) {
         if let Some(connection) = get_mut(&mut self.connections, id) {
             mark(connection, id.key(), reason, &mut self.departures);
@@ -161,12 +156,7 @@ impl<S: Read + Write> Relay<S> {
             return;
         };
         if !connection.is_member() {
-            return mark(
-                connection,
-                id.key(),
-                CloseReason::Shutdown,
-                &mut self.departures,
-            );
+            return self.mark(id, CloseReason::Shutdown);
         }
         if connection.leaving().is_some() {
             return;

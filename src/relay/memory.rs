@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::backlog::Backlog;
 use super::connection::{Behind, Connection};
-use super::departure::{Departure, mark};
+use super::departure::mark;
 use super::{CloseReason, Relay};
 use crate::wire::Decoder;
 
@@ -28,7 +28,7 @@ impl<S> Relay<S> {
     #[cold]
     pub(super) fn free_memory(&mut self) {
         // Who goes in any case first.
-        let departing: Vec<_> = self.departures.iter().map(Departure::key).collect();
+        let departing: Vec<_> = self.departures.iter().map(|one| one.key).collect();
         for key in departing {
             self.give_back(key);
         }
