@@ -53,8 +53,6 @@ pub(super) enum Leak {
     Memory { before: f64, after: f64 },
     /// It had so many descriptors more than at the start and for these members, who were silent.
     Descriptors { more: u64, members: usize },
-    /// The same as a rule, while members came and went.
-    DescriptorsAsARule { more: u64 },
 }
 
 impl Trouble {
@@ -197,11 +195,6 @@ impl fmt::Display for Leak {
                 too_many(more),
                 several(members as u64, "member")
             ),
-            Self::DescriptorsAsARule { more } => write!(
-                f,
-                "the server had {} too many as a rule in the last quarter of the time",
-                too_many(more)
-            ),
         }
     }
 }
@@ -325,10 +318,6 @@ mod tests {
                     members: 7,
                 },
                 "had 2 descriptors too many while 7 members were silent",
-            ),
-            (
-                Leak::DescriptorsAsARule { more: 3 },
-                "had 3 descriptors too many as a rule",
             ),
         ] {
             let trouble = Trouble::Leak(leak);

@@ -32,7 +32,7 @@ pub(super) fn tell(
     let troubles = &mut outcome.troubles;
     let is_judged = plan.lasts.as_nanos() >= u128::from(JUDGED_FROM) && !soak.is_stopped();
     memory(&soak.watch, at_start, is_judged, figures, troubles);
-    descriptors(&soak.watch, rest, is_judged, figures, troubles);
+    descriptors(&soak.watch, rest, figures, troubles);
     faults(soak, figures, troubles);
     if soak.paused > Duration::ZERO {
         troubles.push(Trouble::Paused(soak.paused));
@@ -127,13 +127,7 @@ fn memory(
     }
 }
 
-fn descriptors(
-    watch: &Watch<'_>,
-    rest: &Rest,
-    is_judged: bool,
-    figures: &mut Figures,
-    troubles: &mut Vec<Trouble>,
-) {
+fn descriptors(watch: &Watch<'_>, rest: &Rest, figures: &mut Figures, troubles: &mut Vec<Trouble>) {
     for (path, label, count) in [
         ("at_start", "at start", watch.descriptors_at_start()),
         ("highest", "highest", watch.most_descriptors()),
@@ -150,11 +144,10 @@ fn descriptors(
             troubles.push(Trouble::Leak(Leak::Descriptors { more, members }));
         }
     }
+    // This is no fault: a server keeps those who have left as long as it has not read all that they
+    // said.
     if let Some(usual) = watch.usual_excess() {
         figures.note("server/descriptors/excess", Unit::Count, usual as f64);
-        if is_judged && usual > 0 {
-            troubles.push(Trouble::Leak(Leak::DescriptorsAsARule { more: usual }));
-        }
     }
 }
 

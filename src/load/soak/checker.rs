@@ -11,9 +11,10 @@
 //!   the server. So it is heard up to somewhere, and all who are here have to agree on where. Who
 //!   left in order was heard to the end.
 //!
-//! Whether all agree is judged a while after the speaker has left, and then it is forgotten. So
-//! what is kept depends on how many members there are and how many leave in that while, not on how
-//! long it goes on.
+//! Whether all agree is judged a while after the last that was heard of one who has left, if that
+//! was all it said, and then it is forgotten. Of whom nobody has heard all, the rest may be waiting
+//! in the server for its turn, so that is judged in the end. What is kept depends on how many
+//! members there are and how many have left unheard, not on how long it goes on.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -25,9 +26,9 @@ use super::super::script::{Line, Reading};
 use super::words::Words;
 use crate::wire::encode_frame;
 
-/// How long after a speaker has left it is judged, in nanoseconds: long enough for everybody who
-/// reads to have heard it, in a server that has what each is to hear wait for its turn.
-pub(super) const SETTLED: u64 = 180_000_000_000;
+/// For how long nobody has heard anything of a speaker who has left when it is judged, in
+/// nanoseconds: longer than anybody pauses who is counted on.
+const SETTLED: u64 = 15_000_000_000;
 
 /// How many messages are remembered at most that did not come to a hearer, in case they come yet.
 const MISSING: usize = 4096;
@@ -52,8 +53,8 @@ pub(super) struct Checker {
     known: HashMap<u32, usize>,
     /// How many there have been: what the next one's number is.
     born: u32,
-    /// Those who have left, and when.
-    left: VecDeque<(u64, usize)>,
+    /// Those who have left and are not judged yet, in the order in which they are looked at.
+    left: VecDeque<Left>,
     tally: Tally,
     said: u64,
     /// How many bytes were heard.
@@ -67,7 +68,18 @@ struct Speaker {
     said: u32,
     /// How many of its messages somebody has heard: up to the last of them.
     heard: u32,
+    /// How often any of them was heard by anybody.
+    deliveries: u64,
     presence: Presence,
+}
+
+/// One who has left, and when it was looked at last.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    speaker: usize,
+    at: u64,
+    /// How often it had been heard by then.
+    deliveries: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +164,7 @@ impl Checker {
             number,
             said: 0,
             heard: 0,
+            deliveries: 0,
             presence: Presence::Here,
         });
         self.known.insert(number, speaker);
@@ -218,7 +231,16 @@ impl Checker {
         } else {
             Presence::LeftAnyhow
         };
-        self.left.push_back((now, member.speaker));
+        self.look_again(member.speaker, now);
+    }
+
+    /// Has one who has left be looked at when nobody may have heard of it any more since `now`.
+    fn look_again(&mut self, speaker: usize, now: u64) {
+        self.left.push_back(Left {
+            speaker,
+            at: now,
+            deliveries: self.speakers[speaker].deliveries,
+        });
     }
 
     /// Somebody hears something who is no member.
@@ -311,6 +333,7 @@ impl Checker {
             self.tally.corrupt += 1;
         }
         speaker.heard = speaker.heard.max(line.seq + 1);
+        speaker.deliveries += 1;
         let ear = &mut hearing.ears[index];
         if ear.from == NOT_YET {
             ear.from = line.seq.min(ear.next);
@@ -347,15 +370,25 @@ impl Checker {
         }
     }
 
-    /// Judges those who have left long ago: who is here and has not heard as much of them as others
-    /// has lost that.
+    /// Judges those who have left and of whom all was heard, and that a while ago: who is here and
+    /// has not heard as much of them as others has lost that. `now` is a time at which all have
+    /// heard what they could.
     pub(super) fn settle(&mut self, now: u64) {
-        while let Some(&(at, speaker)) = self.left.front()
+        while let Some(&Left {
+            speaker: index,
+            at,
+            deliveries,
+        }) = self.left.front()
             && at + SETTLED <= now
         {
             self.left.pop_front();
-            self.tally.lost += self.owed_of(speaker);
-            let speaker = self.speakers.remove(speaker);
+            let speaker = &self.speakers[index];
+            if speaker.heard < speaker.said || speaker.deliveries != deliveries {
+                self.look_again(index, now);
+                continue;
+            }
+            self.tally.lost += self.owed_of(index);
+            let speaker = self.speakers.remove(index);
             self.known.remove(&speaker.number);
             for (_, hearer) in &mut self.hearers {
                 hearer.missing.retain(|line| line.speaker != speaker.number);
@@ -469,8 +502,9 @@ mod tests {
 
         #[track_caller]
         fn assert_judged(&mut self, counts: [u64; 4]) {
-            self.checker.settle(SETTLED - 1);
+            // They may have been heard since they left.
             self.checker.settle(SETTLED);
+            self.checker.settle(2 * SETTLED);
             self.checker.give_up();
             assert_eq!(self.counts(), counts);
             assert_eq!(self.checker.outstanding(), 0);
@@ -703,6 +737,52 @@ mod tests {
         let newcomer = room.join();
         room.tell(newcomer, &said);
         assert_eq!(room.counts(), [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn what_waits_in_the_server_may_be_heard_long_after_its_speaker_has_left() {
+        for in_order in [true, false] {
+            let mut room = Room::new(3);
+            let said = [(); 4].map(|()| room.say(0));
+            room.leave(0, in_order);
+            let mut now = 0;
+            for (nth, message) in said.iter().enumerate() {
+                for _ in 0..10 {
+                    now += SETTLED;
+                    room.checker.settle(now);
+                }
+                assert_eq!(room.counts(), [0; 4]);
+                room.tell(1, message);
+                // The last one does not get to all.
+                if nth < 3 {
+                    room.tell(2, message);
+                }
+            }
+            // All was heard, but not long ago.
+            room.checker.settle(now + SETTLED);
+            assert_eq!(room.counts(), [0; 4]);
+            room.checker.settle(now + 2 * SETTLED);
+            assert_eq!(room.counts(), [1, 0, 0, 0]);
+            assert!(room.checker.left.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_was_never_heard_of_one_who_left_is_lost_in_the_end_and_not_before() {
+        for (in_order, lost) in [(true, 3), (false, 1)] {
+            let mut room = Room::new(3);
+            let said = [(); 3].map(|()| room.say(0));
+            room.leave(0, in_order);
+            room.tell(1, &said[0]);
+            room.tell(1, &said[1]);
+            room.tell(2, &said[0]);
+            for time in 1..10 {
+                room.checker.settle(time * SETTLED);
+                assert_eq!(room.counts(), [0; 4]);
+            }
+            assert_eq!(room.checker.outstanding(), lost);
+            room.assert_judged([lost, 0, 0, 0]);
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::own_relay::OwnRelay;
 use super::process::{Process, Usage, own_cpu};
 use super::progress::{Reporter, Status};
 use super::{Contact, Plan};
-use checker::{Checker, SETTLED};
+use checker::Checker;
 use leaks::Watch;
 use party::Party;
 use plan::{Course, Event};
@@ -265,13 +265,20 @@ impl Soak<'_> {
         self.begin("settling", None);
         self.party.end_mischief();
         let mut now = self.party.now();
-        let until = now + SETTLED + PATIENCE;
-        let mut alive = now;
-        while !self.party.is_at_peace() && now < until && now < alive + ALONE && !self.is_stopped()
+        let (mut alive, mut still, mut state) = (now, now, (0, 0));
+        while !self.party.is_at_peace()
+            && now < still + PATIENCE
+            && now < alive + ALONE
+            && !self.is_stopped()
         {
-            now = self.turn(until)?;
+            now = self.turn(now + LOOK)?;
             if self.party.staying() > 1 {
                 alive = now;
+            }
+            let heard = self.party.checker.tally().deliveries;
+            if state != (heard, self.party.staying()) {
+                still = now;
+                state = (heard, self.party.staying());
             }
         }
         self.hear_all()?;

@@ -194,6 +194,8 @@ impl Party {
                     guest.steps[0] = Step::Pause(Duration::ZERO);
                     self.advance(index);
                 }
+                // Who has sent what is no frame is closed soon, but who has sent nothing is not.
+                (State::Here, Some(Step::AwaitClose(_))) if guest.is_broken => {}
                 (
                     State::Here,
                     Some(Step::Stop(_) | Step::Drip(_) | Step::Listen(_) | Step::AwaitClose(_)),
@@ -259,7 +261,10 @@ impl Party {
                 State::Here => self.advance(index),
             }
         }
-        self.checker.settle(now);
+        // Who has something to read may hear of those who have left.
+        if self.again.is_empty() {
+            self.checker.settle(now);
+        }
         Ok(())
     }
 
