@@ -137,7 +137,7 @@ fn a_server_that_dies_in_a_later_round_is_a_failure_and_the_rounds_before_it_are
         "--members",
         "3",
         "--for",
-        "1100ms",
+        "1500ms",
         "--warmup",
         "0s",
     ];

@@ -207,7 +207,17 @@ impl Crowd {
 
     /// The times for which it was stopped, since they were asked for last.
     pub(super) fn take_pauses(&mut self) -> Vec<Duration> {
+        self.note_pause(Instant::now());
         mem::take(&mut self.pauses)
+    }
+
+    /// It is `now`, and it was stopped if it was not polled for that long.
+    fn note_pause(&mut self, now: Instant) {
+        let since = now.duration_since(self.polled);
+        if since > PAUSE {
+            self.pauses.push(since);
+            self.polled = now;
+        }
     }
 
     /// Begins to connect one that is not connected.
@@ -336,9 +346,7 @@ impl Crowd {
     /// If the poll fails.
     pub(super) fn turn(&mut self, until: Option<u64>, sleep: bool) -> io::Result<()> {
         let began = Instant::now();
-        if began.duration_since(self.polled) > PAUSE {
-            self.pauses.push(began.duration_since(self.polled));
-        }
+        self.note_pause(began);
         let timeout = if self.again.is_empty() && (sleep || self.wait == Wait::Sleep) {
             let now = began.duration_since(self.start).as_nanos() as u64;
             let left = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
