@@ -292,7 +292,7 @@ fn the_output_is_escaped_json_or_raw() {
 /// However the connections are cut, each line arrives once or is reported, in order.
 #[test]
 fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
-    let server = ScriptedServer::with_small_buffer();
+    let server = ScriptedServer::with_buffer(64 * 1024);
     let lines = numbered_lines();
     let file = Scratch::new("uncertain", lines.as_bytes());
     let client = join(server.addr(), "me", &[])

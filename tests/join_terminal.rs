@@ -270,7 +270,7 @@ fn what_is_typed_while_there_is_no_connection_is_sent_after_it_in_order() {
 
 #[test]
 fn a_line_that_may_not_have_arrived_is_marked_and_not_sent_twice() {
-    let server = ScriptedServer::with_small_buffer();
+    let server = ScriptedServer::with_buffer(8 * 1024);
     let mut terminal = Terminal::run(&join(server.addr(), "me", &[]), 24, 80);
     let mut peer = server.accept();
     peer.expect_frame("me");

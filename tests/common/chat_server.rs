@@ -20,10 +20,11 @@ impl ScriptedServer {
         Self::listen(listener)
     }
 
-    /// One whose kernel takes next to nothing that it has not read.
-    pub fn with_small_buffer() -> Self {
+    /// One whose kernel takes about so many bytes that it has not read. With fewer than some
+    /// thousands, a sender waits for its own timer before each segment.
+    pub fn with_buffer(bytes: usize) -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.set_recv_buffer_size(1).unwrap();
+        listener.set_recv_buffer_size(bytes).unwrap();
         Self::listen(listener)
     }
 
