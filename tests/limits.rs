@@ -90,24 +90,29 @@ fn the_time_in_which_a_member_is_not_read_from_does_not_count() {
     };
     let mut room = Room::new(limits);
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    let carol = room.join("carol");
     let message = frame("unfinished");
-    bob.stream.says(&message[..15]);
-    room.readable(&bob);
+    for peer in [&bob, &carol] {
+        peer.stream.says(&message[..15]);
+        room.readable(peer);
+    }
     room.turns();
     slow.stream.takes(0);
     room.say(&alice, "x".repeat(20_000));
     assert!(room.relay.is_waiting());
     room.pass(100 * SECOND);
-    assert!(!bob.stream.is_closed());
+    assert!(!bob.stream.is_closed() && !carol.stream.is_closed());
     // The room goes on, and all of a minute is left.
     slow.stream.takes(usize::MAX);
     room.writable(&slow);
     room.turns();
     room.pass(59 * SECOND);
-    assert!(!bob.stream.is_closed());
+    assert!(!bob.stream.is_closed() && !carol.stream.is_closed());
     bob.stream.says(&message[15..]);
     room.readable(&bob);
     room.turns();
+    room.pass(2 * SECOND);
+    assert!(carol.stream.is_closed());
     room.pass(100 * SECOND);
     assert!(!bob.stream.is_closed());
     assert_eq!(room.relay.counters().messages, 2);
@@ -376,6 +381,26 @@ fn no_more_are_closed_for_memory_than_it_takes() {
     room.turns();
     assert!(far.stream.is_closed() && !near.stream.is_closed());
     assert_eq!(room.relay.counters().closed.out_of_memory, 1);
+}
+
+#[test]
+fn if_those_of_one_kind_do_not_hold_enough_the_others_go_too() {
+    let limits = Limits {
+        max_memory: 20_000,
+        ..Limits::default()
+    };
+    let mut room = Room::new(limits);
+    let (alice, bob, deaf) = (room.join("alice"), room.join("bob"), room.join("deaf"));
+    deaf.stream.takes(0);
+    // In one turn, so that it is twice what there may be at once.
+    alice.stream.says(&frame("x".repeat(100_000))[..60_000]);
+    bob.stream.says(frame("x".repeat(30_000)));
+    for peer in [&alice, &bob] {
+        room.readable(peer);
+    }
+    room.turns();
+    assert!(room.relay.held_bytes() <= 20_000);
+    assert!(deaf.stream.is_closed() && !bob.stream.is_closed());
 }
 
 #[test]

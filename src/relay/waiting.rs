@@ -258,6 +258,16 @@ mod tests {
     }
 
     #[test]
+    fn what_all_may_say_is_used_up_with_its_last_byte() {
+        let mut waiting = Waiting::default();
+        waiting.begin(ConnId::new(1, 0), Scope::Room, 100, Instant::now());
+        waiting.spend(9);
+        assert!(waiting.has_allowance());
+        waiting.spend(1);
+        assert!(!waiting.has_allowance());
+    }
+
+    #[test]
     fn who_waits_for_itself_holds_up_nobody_else() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
