@@ -2,17 +2,30 @@
 
 mod common;
 
+use std::thread;
+use std::time::Duration;
+
 use chatloop::descriptors;
+use chatloop::relay::Limits;
 use common::socket::{TestPeer, TestRelay};
 use common::{frame, heard};
 
+const MEMBERS: usize = 1600;
+
+/// Whether there are enough descriptors for both tests: both ends of each connection are in this
+/// process. If not, a line says so.
+fn has_descriptors() -> bool {
+    let limit = descriptors::raise_limit().unwrap();
+    let has_enough = limit >= 4 * MEMBERS as u64 + 200;
+    if !has_enough {
+        common::skip("the descriptor limit is too low (raise ulimit -Hn)");
+    }
+    has_enough
+}
+
 #[test]
 fn sixteen_hundred_members_hear_each_message_once() {
-    const MEMBERS: usize = 1600;
-    // Both ends of each connection are in this process.
-    let limit = descriptors::raise_limit().unwrap();
-    if limit < 2 * MEMBERS as u64 + 100 {
-        common::skip("the descriptor limit is too low (raise ulimit -Hn)");
+    if !has_descriptors() {
         return;
     }
     let mut relay = TestRelay::start();
@@ -40,4 +53,34 @@ fn sixteen_hundred_members_hear_each_message_once() {
         relay.expect(member, &expected);
         assert!(member.pump().is_empty() && member.end.is_none());
     }
+}
+
+#[test]
+fn nobody_is_late_whose_name_came_in_time_though_one_poll_does_not_tell_of_all() {
+    if !has_descriptors() {
+        return;
+    }
+    let handshake_timeout = Duration::from_secs(5);
+    let limits = Limits {
+        handshake_timeout,
+        ..Limits::default()
+    };
+    let mut relay = TestRelay::with_limits(limits);
+    let mut peers: Vec<TestPeer> = Vec::new();
+    for i in 0..MEMBERS {
+        peers.push(relay.connect());
+        relay.until("it to be accepted", |relay| {
+            relay.counters().accepted > i as u64
+        });
+    }
+    for (i, peer) in peers.iter_mut().enumerate() {
+        peer.send(frame(format!("{i}")));
+    }
+    // The relay is stopped for that long, or its machine is.
+    thread::sleep(handshake_timeout);
+    relay.until("everybody to join", |relay| {
+        let counters = relay.counters();
+        counters.joined + counters.closed.handshake_timeout == MEMBERS as u64
+    });
+    assert_eq!(relay.counters().closed.handshake_timeout, 0);
 }

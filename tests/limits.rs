@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use chatloop::relay::{CloseReason, Deadline, Limits, Ready, Slow, Wording};
-use chatloop::wire::Dialect::{self, Chat64, Greet10};
+use chatloop::wire::Dialect::{self, Ack64, Chat64, Greet10};
 use common::script::{Peer, Room};
 use common::{assert_bytes, frame, heard, wide_frame};
 
@@ -119,6 +119,45 @@ fn the_time_in_which_a_member_is_not_read_from_does_not_count() {
 }
 
 #[test]
+fn nor_does_the_time_in_which_it_waits_for_itself() {
+    let limits = Limits {
+        slow_timeout: 30 * SECOND,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let asker = room.connect_to(Ack64);
+    let message = wide_frame("x".repeat(3000));
+    asker.stream.takes(0);
+    let questions = wide_frame("").repeat(87_500);
+    asker
+        .stream
+        .says([&questions[..], &message[..1000]].concat());
+    room.readable(&asker);
+    room.turns();
+    asker.stream.says(&message[1000..2000]);
+    room.readable(&asker);
+    room.turns();
+    assert_eq!(asker.stream.unread(), 1000, "it is not read from");
+    for _ in 0..2 {
+        room.pass(100 * SECOND);
+        assert!(!asker.stream.is_closed());
+        // It reads its answers, and then has a minute for the rest of its message.
+        asker.stream.takes(usize::MAX);
+        room.writable(&asker);
+        room.turns();
+        assert_eq!(asker.stream.unread(), 0);
+        room.pass(58 * SECOND);
+        assert!(!asker.stream.is_closed());
+        asker
+            .stream
+            .says([&message[2000..], &questions[..], &message[..2000]].concat());
+        asker.stream.takes(0);
+        room.readable(&asker);
+        room.turns();
+    }
+}
+
+#[test]
 fn nor_does_the_time_in_which_it_rests_for_what_it_has_said() {
     // A message of 1020 bytes to one other takes a hundred seconds to be worked off, and one is free.
     let limits = Limits {
@@ -207,6 +246,39 @@ fn who_sends_nothing_for_too_long_is_closed_if_that_is_limited() {
 }
 
 #[test]
+fn who_can_say_nothing_more_is_not_closed_for_saying_nothing() {
+    let limits = Limits {
+        idle_timeout: Some(100 * SECOND),
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let alice = room.join("alice");
+    let (leaver, dismissed) = (room.connect_to(Chat64), room.join("dismissed"));
+    let listener = room.join("listener");
+    for peer in [&leaver, &dismissed] {
+        peer.stream.takes(0);
+    }
+    listener.stream.closes();
+    room.read_closed(&listener);
+    room.say(&alice, "x".repeat(50_000));
+    leaver.stream.says(wide_frame("Client Disconnected"));
+    room.readable(&leaver);
+    room.turns();
+    room.relay.dismiss(dismissed.id, &mut room.scratch);
+    for _ in 0..200 {
+        room.pass(SECOND);
+        for peer in [&leaver, &dismissed] {
+            peer.stream.takes(200);
+            room.writable(peer);
+        }
+        room.say(&alice, "");
+        for peer in [&leaver, &dismissed, &listener] {
+            assert!(!peer.stream.is_closed());
+        }
+    }
+}
+
+#[test]
 fn who_has_run_out_of_time_hears_nothing_more_though_it_could_be_written_to() {
     let limits = Limits {
         idle_timeout: Some(100 * SECOND),
@@ -290,6 +362,36 @@ fn who_is_gone_does_not_rest_for_what_it_has_said() {
         assert_bytes(&bob.stream.heard(), &heard("alice", "more"));
         assert_eq!(room.relay.members(), 1);
     }
+}
+
+#[test]
+fn who_is_gone_does_not_rest_though_the_room_waited_when_it_went() {
+    let limits = Limits {
+        rate: Some(10),
+        soft_limit: 10_000,
+        ..Limits::default()
+    };
+    let mut room = Room::new(limits);
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    slow.stream.takes(0);
+    room.say(&alice, "x".repeat(3000));
+    alice.stream.says(frame("more"));
+    room.readable(&alice);
+    room.turns();
+    assert!(alice.stream.unread() > 0, "it rests for minutes");
+    room.say(&bob, "x".repeat(20_000));
+    room.turns();
+    assert!(room.relay.is_waiting());
+    alice.stream.fails(ErrorKind::ConnectionReset);
+    let hung_up = Ready::READABLE | Ready::HUNG_UP;
+    room.relay.note(alice.id, hung_up);
+    room.turns();
+    slow.stream.takes(usize::MAX);
+    room.writable(&slow);
+    room.turns();
+    assert!(!room.relay.is_waiting() && alice.stream.is_closed());
+    let all = slow.stream.heard();
+    assert!(all.ends_with(&heard("alice", "more")));
 }
 
 #[test]

@@ -223,6 +223,105 @@ fn a_member_that_drips_cannot_hold_the_room() {
 }
 
 #[test]
+fn who_takes_much_at_long_intervals_holds_the_room_up_like_that_only_once() {
+    let (mut room, alice, bob, slow, _) = waiting();
+    let mut seconds = 0;
+    bob.stream.heard();
+    for _ in 0..10 {
+        for _ in 0..50 {
+            if alice.stream.unread() < 1_000_000 {
+                alice.stream.says(frame("x".repeat(1000)).repeat(2000));
+                room.readable(&alice);
+            }
+            room.pass(SECOND);
+            let said = bob.stream.heard().len();
+            seconds += u32::from(said > 0 && said < 200_000);
+        }
+        take(&mut room, &slow, 65_536);
+    }
+    // It was quiet for most of the first fifty, and after that awaited for five at a time.
+    assert!((45..=60).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn who_was_silent_for_a_while_is_not_closed_for_what_it_could_not_take() {
+    // What one write offers is little: as many lines as go into one, or answers.
+    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &Wording::default());
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    bob.stream.takes(0);
+    while !room.relay.is_waiting() {
+        room.say(&alice, "x".repeat(100));
+        room.say(&bob, "me too");
+    }
+    let asker = room.connect_to(Ack64);
+    asker.stream.takes(0);
+    asker.stream.says(wide_frame("").repeat(87_500));
+    room.readable(&asker);
+    room.turns();
+    room.pass(12 * SECOND);
+    for peer in [&bob, &asker] {
+        peer.stream.takes(usize::MAX);
+        room.writable(peer);
+        room.turn();
+        assert!(peer.stream.heard().len() < 64 * 1024);
+        assert!(!peer.stream.is_closed());
+    }
+    room.turns();
+    assert_eq!(room.relay.behind(), 0);
+    assert_eq!(room.relay.members(), 3);
+}
+
+#[test]
+fn who_waits_for_itself_may_read_as_slowly_as_it_likes() {
+    let mut room = room();
+    let asker = room.connect_to(Ack64);
+    asker.stream.takes(0);
+    asker.stream.says(wide_frame("").repeat(87_500));
+    room.readable(&asker);
+    room.turns();
+    for _ in 0..100 {
+        room.pass(SECOND);
+        take(&mut room, &asker, 500);
+        assert!(!room.relay.is_waiting() && !asker.stream.is_closed());
+    }
+}
+
+#[test]
+fn messages_that_waited_for_their_last_byte_silence_nobody() {
+    let mut room = Room::new(Limits::default());
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    let message = frame("y".repeat(1_000_000));
+    let (most, last) = message.split_at(message.len() - 1);
+    let large: Vec<_> = (0..5).map(|i| room.join(format!("large{i}"))).collect();
+    for peer in &large {
+        peer.stream.says(most);
+        room.readable(peer);
+        room.turns();
+    }
+    slow.stream.takes(0);
+    alice.stream.says(frame("x".repeat(1_000_000)).repeat(2));
+    room.readable(&alice);
+    room.turns();
+    assert!(room.relay.is_waiting());
+    bob.stream.heard();
+    for peer in &large {
+        peer.stream.says(last);
+        room.readable(peer);
+    }
+    room.turns();
+    assert_eq!(
+        bob.stream.heard().len(),
+        5 * heard("large0", "").len() + 5_000_000
+    );
+    let carol = room.join("carol");
+    carol.stream.says(frame("hello"));
+    room.readable(&carol);
+    room.turns();
+    assert_bytes(&bob.stream.heard(), &heard("carol", "hello"));
+    assert!(room.relay.is_waiting());
+}
+
+#[test]
 fn who_takes_enough_has_as_much_time_again() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));

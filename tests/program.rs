@@ -95,7 +95,7 @@ fn the_log_counts_who_is_here_by_dialect() {
     assert!(row.contains("  chat10 "), "{row}");
     relay.log_line("  greet10 ");
     drop((alice, chat64));
-    relay.log_line("half-closed: \"alice\"");
+    relay.log_line("closed its sending side: \"alice\"");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn two_clients_chat_and_the_log_tells_who_was_here() {
     assert!(relay.lines[2].starts_with(bob_joined), "{:?}", relay.lines);
 
     drop(bob);
-    relay.log_line("half-closed: \"bob");
+    relay.log_line("closed its sending side: \"bob");
     alice.write_all(&frame("anybody?")).unwrap();
     let left = relay.log_line("left: \"bob");
     assert!(left.ends_with("closed the connection, 1 here"), "{left}");

@@ -127,7 +127,7 @@ fn while_no_descriptor_helps_members_are_not_evicted_in_a_row_and_the_newcomer_i
         .map(|i| {
             let listener = relay.join(&format!("{i}"));
             listener.shutdown(Shutdown::Write).unwrap();
-            relay.log_line("half-closed: ");
+            relay.log_line("closed its sending side: ");
             listener
         })
         .collect();

@@ -176,7 +176,8 @@ impl<S> Relay<S> {
 
     /// For how long we have kept a member waiting, in all.
     pub(super) fn held_up(&self, id: ConnId) -> Duration {
-        self.waiting.total(self.now) + self.spending.rested_in_all(id, self.now)
+        let for_itself = self.waiting.alone(id, self.now);
+        self.waiting.total(self.now) + for_itself + self.spending.rested_in_all(id, self.now)
     }
 }
 

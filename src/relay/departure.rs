@@ -33,6 +33,8 @@ impl<S> Relay<S> {
     /// A member says nothing more, and goes when it has been sent what is queued for it.
     pub(super) fn begin_leaving(&mut self, id: ConnId) {
         if self.leaving.insert(id) {
+            // It cannot say anything more.
+            self.heard_from.remove(&id);
             let pending = self.pending_bytes(id);
             let due = after(self.now, self.limits.farewell_timeout);
             self.deadlines
@@ -78,6 +80,7 @@ impl<S: Read + Write> Relay<S> {
                 connection.discard_input(scratch);
             }
             self.stop_waiting(id);
+            self.waiting.forget(id);
             let who = Who {
                 name: name.as_deref(),
                 dialect: connection.dialect,

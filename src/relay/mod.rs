@@ -182,6 +182,8 @@ pub struct Relay<S> {
     waiting: Waiting,
     /// When the deadline for those whom the room waits for comes, if one was handed out.
     awaited_due: Option<Instant>,
+    /// Whether the log tells that the room waits.
+    has_told_waiting: bool,
     /// The log's line that the room waits.
     waiting_line: Seldom,
     /// The log's line that somebody rests.
@@ -221,6 +223,7 @@ impl<S> Relay<S> {
             nameless: BTreeSet::new(),
             waiting: Waiting::default(),
             awaited_due: None,
+            has_told_waiting: false,
             waiting_line: Seldom::default(),
             resting_line: Seldom::default(),
             heard_from: BTreeMap::new(),

@@ -16,8 +16,8 @@
 //! | awaited | waits | it has taken enough to be half the soft limit below its mark | following |
 //! | | | in `slow_timeout` it took 64 KiB, which did not do | awaited, anew |
 //! | | | in `slow_timeout` it took less than that: it drips | closed |
-//! | | | it is silent | quiet |
-//! | quiet | goes on, slowly | it takes | following or awaited, as above |
+//! | | | it is silent | quiet, or stopped if it was quiet before and has dripped since |
+//! | quiet | goes on, slowly | it takes | following, or awaited anew |
 //! | | | it has taken nothing for six times `slow_timeout` | stopped |
 //! | | | it is behind by more than the queue limit | closed |
 //! | stopped | goes on | it takes | following, with a mark of its own |
@@ -26,7 +26,9 @@
 //! Why *quiet*: that a socket takes nothing for some seconds does not say that nobody reads there. A
 //! receiver whose buffer was full tells of room only when a sixteenth of it is free, and of some
 //! megabytes that is a quarter of one. So for a minute the room goes on at a pace at which the queue is
-//! not full before the minute is over: a chat does not notice, a flood does.
+//! not full before the minute is over: a chat does not notice, a flood does. What it took meanwhile is
+//! no measure of how fast it reads, so it is judged by what it takes from then on. But if it took less
+//! in all that time than 64 KiB for each `slow_timeout`, it is not waited for like that again.
 //!
 //! The *mark* is the soft limit. But a member that comes back after it had stopped, a person who
 //! pressed Enter after half an hour, may be far behind on its own account, and the others are not to
@@ -37,7 +39,7 @@
 //! To wait means to read next to nothing from those who speak: a line each, and all together no more
 //! than what the slowest takes who is still waited for. So a flood stops and a chat goes on. Newcomers
 //! are let in, names are read, and what is queued is written. A member that hears only answers to what
-//! it says itself (`ack64`) does not keep the others waiting: only it is not read from.
+//! it says itself (`ack64`) does not keep the others waiting: only it is not read from, and it may drip.
 //!
 //! With `--slow cut` everybody is following, and is closed over the queue limit; so is always who hears
 //! nothing but the time.
@@ -62,6 +64,8 @@ pub(super) struct PaceLimits {
     soft: u64,
     queue: u64,
     timeout: Duration,
+    /// What an awaited member has to take in this time, in bytes.
+    least: u64,
 }
 
 impl PaceLimits {
@@ -74,12 +78,20 @@ impl PaceLimits {
             soft,
             queue,
             timeout: limits.slow_timeout,
+            // Nobody waits for one that hears only answers but itself.
+            least: if hears == Hears::Nothing { 0 } else { LEAST },
         }
     }
 
     /// Whether the room waits for nobody.
     pub(super) const fn is_off(&self) -> bool {
         self.is_off
+    }
+
+    /// Whether to take this much in this time is to drip.
+    fn is_dripping(&self, taken: u64, elapsed: Duration) -> bool {
+        let due = u128::from(self.least) * elapsed.as_nanos();
+        u128::from(taken) * self.timeout.as_nanos() < due
     }
 
     /// After how long of taking nothing a member is quiet.
@@ -110,6 +122,8 @@ pub(super) struct Pace {
     since: Instant,
     /// What it has taken since then.
     taken: u64,
+    /// When it was quiet last, since it has been behind, and what it has taken since then.
+    quiet: Option<(Instant, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +167,7 @@ impl Pace {
             took_at: now,
             since: now,
             taken: 0,
+            quiet: None,
         }
     }
 
@@ -188,7 +203,13 @@ impl Pace {
         if limits.is_off {
             return Verdict::LetBe;
         }
+        if self.stage == Stage::Quiet {
+            (self.since, self.taken) = (now, 0);
+        }
         self.taken = self.taken.saturating_add(sent);
+        if let Some((_, taken)) = &mut self.quiet {
+            *taken = taken.saturating_add(sent);
+        }
         match self.stage {
             Stage::Following => self.follow(self.mark.min(limits.own_mark(behind)), limits),
             Stage::Awaited | Stage::Quiet if behind > self.mark - limits.soft / 2 => {
@@ -226,7 +247,7 @@ impl Pace {
         let silence = now.saturating_duration_since(self.took_at);
         if silence < limits.silence() {
             if now.saturating_duration_since(self.since) >= limits.timeout {
-                if self.taken < LEAST {
+                if self.taken < limits.least {
                     return Verdict::Drips(self.taken);
                 }
                 (self.since, self.taken) = (now, 0);
@@ -244,7 +265,7 @@ impl Pace {
             return Verdict::TooFar;
         }
         self.limit = limits.queue;
-        if silence < limits.patience() {
+        if silence < limits.patience() && self.may_be_quiet(limits, now) {
             self.stage = Stage::Quiet;
             return Verdict::Await {
                 due: after(self.took_at, limits.patience()),
@@ -253,6 +274,20 @@ impl Pace {
         }
         self.stage = Stage::Stopped;
         Verdict::LetBe
+    }
+
+    /// Whether one that is silent may be one that reads. It is quiet from now on if it was not.
+    fn may_be_quiet(&mut self, limits: &PaceLimits, now: Instant) -> bool {
+        if self.stage == Stage::Quiet {
+            return true;
+        }
+        let has_dripped = self.quiet.is_some_and(|(since, taken)| {
+            limits.is_dripping(taken, now.saturating_duration_since(since))
+        });
+        if !has_dripped {
+            self.quiet = Some((now, 0));
+        }
+        !has_dripped
     }
 }
 
@@ -395,13 +430,55 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_little_at_long_intervals_drips() {
+    fn who_was_quiet_is_judged_by_what_it_takes_from_then_on() {
         let (limits, now) = (limits(), Instant::now());
         let mut pace = Pace::new(&limits, now);
         pace.judge(90_000, &limits, now);
-        // Quiet meanwhile, it is not judged before it takes something.
         pace.expire(90_000, &limits, now + 6 * SECOND);
-        let twelve = now + 12 * SECOND;
-        assert_eq!(pace.took(100, 90_000, &limits, twelve), Verdict::Drips(100));
+        let end = now + 50 * SECOND;
+        let awaited = until(end + 5 * SECOND, LEAST);
+        assert_eq!(pace.took(100, 90_000, &limits, end), awaited);
+        for second in 51..60 {
+            let verdict = pace.took(100, 90_000, &limits, now + second * SECOND);
+            assert!(matches!(verdict, Verdict::Await { .. }), "{verdict:?}");
+        }
+        let end = now + 60 * SECOND;
+        let drips = Verdict::Drips(1100);
+        assert_eq!(pace.took(100, 90_000, &limits, end), drips);
+    }
+
+    #[test]
+    fn who_takes_little_at_long_intervals_is_waited_for_like_that_only_once() {
+        // 64 KiB in each ten seconds, of the 47 since it was quiet.
+        for (taken, is_awaited) in [(308_019, false), (308_020, true)] {
+            let (limits, now) = (limits(), Instant::now());
+            let mut pace = Pace::new(&limits, now);
+            pace.judge(90_000, &limits, now);
+            let quiet = until(now + 60 * SECOND, LEAST);
+            assert_eq!(pace.expire(90_000, &limits, now + 5 * SECOND), quiet);
+            pace.took(taken, 90_000, &limits, now + 47 * SECOND);
+            let verdict = pace.expire(90_000, &limits, now + 52 * SECOND);
+            let again = until(now + 107 * SECOND, LEAST);
+            let expected = if is_awaited { again } else { Verdict::LetBe };
+            assert_eq!(verdict, expected, "{taken}");
+            // And that is so for as long as it is quiet.
+            let later = pace.expire(90_000, &limits, now + 100 * SECOND);
+            assert_eq!(later, expected, "{taken}");
+        }
+    }
+
+    #[test]
+    fn who_hears_only_answers_may_drip() {
+        let limits = PaceLimits {
+            least: PaceLimits::new(&Limits::default(), Hears::Nothing).least,
+            ..limits()
+        };
+        let now = Instant::now();
+        let mut pace = Pace::new(&limits, now);
+        pace.judge(90_000, &limits, now);
+        for second in 1..100 {
+            let verdict = pace.took(1, 90_000, &limits, now + second * SECOND);
+            assert!(matches!(verdict, Verdict::Await { .. }), "{verdict:?}");
+        }
     }
 }

@@ -41,19 +41,23 @@ impl<S: Read + Write> Relay<S> {
                 && let Some(share) = self.share(id, scratch.len())
             {
                 let is_waiting = self.waiting.is_on();
-                let said_before = if is_waiting {
-                    self.channels.most_said()
-                } else {
-                    0
-                };
+                let said_before = if is_waiting { self.said_in_part() } else { 0 };
                 if self.receive(id, &mut scratch[..share]) {
                     self.ready.read_again(id);
                 }
                 if is_waiting {
-                    self.waiting.spend(self.channels.most_said() - said_before);
+                    // What was read of it before the room waited is free: to pay for that all at once
+                    // would silence everybody for minutes.
+                    let said = self.said_in_part().saturating_sub(said_before);
+                    self.waiting.spend(said);
                 }
             }
         }
+    }
+
+    /// How much was said in this turn, with all that was read of messages which are not whole, in bytes.
+    fn said_in_part(&self) -> usize {
+        self.channels.most_said() + self.unfinished
     }
 
     /// Whether so much was said in this turn that it should end.
@@ -80,20 +84,20 @@ impl<S: Read + Write> Relay<S> {
         if !connection.is_member() || connection.leaving().is_some() {
             return Some(budget);
         }
-        if connection.is_gone() && !self.waiting.is_on() {
-            // Its last words are few, and its place is not kept for as long as it would have to rest.
-            return Some(budget);
-        }
         if self.waiting.is_for_itself(id) {
             ReadyLists::rest(connection);
             return None;
         }
-        if let Some(free_at) = self.spending.rest(id, self.now) {
+        // The place of one that is gone is not kept for as long as it would have to rest: its last words
+        // are no more than its socket holds.
+        if !connection.is_gone()
+            && let Some(free_at) = self.spending.rest(id, self.now)
+        {
             ReadyLists::rest(connection);
             if self.resting_line.is_due(self.now) {
                 let wait = (free_at - self.now).as_secs_f64();
                 info!(
-                    "read from in {wait:.1} s: {} (limit: --rate)",
+                    "not read from for {wait:.1} s: {} (limit: --rate)",
                     connection.who()
                 );
             }
@@ -114,7 +118,7 @@ impl<S: Read + Write> Relay<S> {
             return None;
         }
         connection.ready.insert(Ready::HAD_SHARE);
-        Some(budget.min(self.waiting.share(id)))
+        Some(budget.min(self.waiting.take_share(id)))
     }
 
     /// Writes what is queued for one connection.
@@ -239,7 +243,11 @@ impl<S: Read + Write> Relay<S> {
             InputEnd::Open => {}
             InputEnd::HalfClosed => {
                 self.channels[dialect].silent_half_closed.insert(id);
-                info!("half-closed: {}: gone, or only listening", connection.who());
+                self.heard_from.remove(&id);
+                info!(
+                    "closed its sending side: {}: has left, or only listens",
+                    connection.who()
+                );
             }
             InputEnd::Over(reason) => {
                 let reason = match (connection.leaving(), reason) {

@@ -407,6 +407,10 @@ mod tests {
             std::iter::once(Event::Connection(ConnId::from(0), Ready::READABLE))
         }
 
+        fn has_more(&self) -> bool {
+            false
+        }
+
         fn requests(&mut self) -> Vec<Request> {
             Vec::new()
         }

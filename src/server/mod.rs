@@ -155,6 +155,8 @@ pub struct Server<S: System = Kernel> {
     refusal_line: Seldom,
     /// Whether the last poll has brought nothing.
     is_quiet: bool,
+    /// How many events were told since all was last known to be.
+    told: usize,
 }
 
 /// Where a server is in its life.
@@ -254,6 +256,7 @@ impl<S: System> Server<S> {
             started: now,
             refusal_line: Seldom::default(),
             is_quiet: false,
+            told: 0,
         })
     }
 
@@ -291,7 +294,9 @@ impl<S: System> Server<S> {
         // A look that was cut short has not seen that there is nothing.
         self.is_quiet &= !interrupted;
         self.relay.serve_ready(&mut self.scratch, now);
-        self.expire(now);
+        if self.has_heard_all() {
+            self.expire(now);
+        }
         self.let_go(now);
         self.relay.fan_out();
         if self.relay.close_marked(&mut self.scratch) > 0 {
@@ -377,6 +382,7 @@ impl<S: System> Server<S> {
         self.is_quiet = true;
         for event in self.system.events() {
             self.is_quiet = false;
+            self.told += 1;
             match event {
                 Event::Signal => signalled = true,
                 Event::Newcomers(listener) => self.acceptor.note(listener),
@@ -384,6 +390,16 @@ impl<S: System> Server<S> {
             }
         }
         signalled
+    }
+
+    /// Whether all was told that had happened: who is late by the clock may have been in time, and the
+    /// next poll tells. That can be so after as many polls as it takes to tell of all.
+    fn has_heard_all(&mut self) -> bool {
+        let has_heard_all = !self.system.has_more() || self.told > self.relay.len();
+        if has_heard_all {
+            self.told = 0;
+        }
+        has_heard_all
     }
 
     fn take_signals(&mut self, now: Instant) {

@@ -47,6 +47,10 @@ pub trait System {
     /// The events that the last [`poll`](Self::poll) has brought; none if it failed.
     fn events(&self) -> impl Iterator<Item = Event>;
 
+    /// Whether there may be more events than those, which the next poll brings: it was as many as one
+    /// poll fetches.
+    fn has_more(&self) -> bool;
+
     /// What signals have asked for since the last look.
     fn requests(&mut self) -> Vec<Request>;
 
@@ -94,8 +98,8 @@ const SIGNALS: Token = Token(usize::MAX);
 /// The token of the first listener; the others count down from it.
 const FIRST_LISTENER: Token = Token(usize::MAX - 1);
 
-/// How many events one poll fetches. More than that wait for the next turn, and nobody starves: epoll
-/// hands them out in the order in which they became ready.
+/// How many events one poll fetches. More than that wait for the next turn, and so do deadlines then.
+/// Nobody starves: epoll hands them out in the order in which they became ready.
 const EVENTS: usize = 1024;
 
 /// What a connection's events are about. Urgent data is among it where the system tells, because a
@@ -209,6 +213,10 @@ impl System for Kernel {
             }
             Token(id) => Event::Connection(ConnId::from(id), readiness(event)),
         })
+    }
+
+    fn has_more(&self) -> bool {
+        self.events.iter().nth(EVENTS - 1).is_some()
     }
 
     fn requests(&mut self) -> Vec<Request> {

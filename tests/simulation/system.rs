@@ -52,6 +52,10 @@ impl System for Machine {
         self.events.iter().copied()
     }
 
+    fn has_more(&self) -> bool {
+        self.world.borrow().has_more
+    }
+
     fn requests(&mut self) -> Vec<Request> {
         self.world.borrow_mut().requests()
     }

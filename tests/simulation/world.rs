@@ -93,6 +93,8 @@ pub struct World {
     listeners: Vec<Listener>,
     pub is_listening: bool,
     listed: VecDeque<Listed>,
+    /// Whether the last batch was as long as one may be.
+    pub has_more: bool,
     requests: Vec<Request>,
     /// The identities of connections that are closed, the last ones.
     gone: VecDeque<ConnId>,
@@ -150,6 +152,7 @@ impl World {
             listeners: listeners.collect(),
             is_listening: true,
             listed: VecDeque::new(),
+            has_more: false,
             requests: Vec::new(),
             gone: VecDeque::new(),
             start: Instant::now(),
@@ -663,6 +666,7 @@ impl World {
                 }
             }
         }
+        self.has_more = events.len() == most;
         events
     }
 
