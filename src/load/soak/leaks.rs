@@ -16,9 +16,10 @@ const OFTEN: u64 = 20_000_000;
 pub(super) const JUDGED_FROM: u64 = 1_200_000_000_000;
 
 /// What the median of the last quarter may be over that of the second: a part of it, or so many
-/// bytes, whichever is more.
+/// bytes, whichever is more. What is queued for those who do not read goes up and down by megabytes,
+/// and an allocator keeps some of that in pieces, more after the worst moment than before it.
 const TOLERATED_SHARE: f64 = 0.02;
-const TOLERATED_BYTES: f64 = 256.0 * 1024.0;
+const TOLERATED_BYTES: f64 = 1024.0 * 1024.0;
 
 /// One look at a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -220,9 +221,9 @@ mod tests {
     #[test]
     fn memory_that_creeps_up_has_grown() {
         let creeping = |step| watched(move |at| (20 * MIB + at % 7 * MIB + at * step, 0));
-        // Half the time lies between the two medians: 200 KiB, and 1 MiB.
-        assert!(!creeping(4 * 1024).memory().unwrap().has_grown());
-        assert!(creeping(20 * 1024).memory().unwrap().has_grown());
+        // Half the time lies between the two medians: 900 KiB, and 1.25 MiB.
+        assert!(!creeping(18 * 1024).memory().unwrap().has_grown());
+        assert!(creeping(25 * 1024).memory().unwrap().has_grown());
     }
 
     #[test]
