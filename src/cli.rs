@@ -184,8 +184,8 @@ pub(crate) struct ServeArgs {
 
     /// What to do while a member that reads falls behind: `pace` or `cut`
     ///
-    /// `pace`: those who speak are read a line a second until that member has caught up, so the room
-    /// runs at the pace of its slowest reader, and loses nobody. Nobody waits for a member that does
+    /// `pace`: those who speak are read a line or two a second until that member has caught up, so the
+    /// room runs at the pace of its slowest reader, and loses nobody. Nobody waits for a member that does
     /// not read. `cut`: nothing; whoever is over --queue-limit is closed.
     #[arg(
         long,
@@ -213,8 +213,8 @@ pub(crate) struct ServeArgs {
     /// How long the room waits for a member that takes next to nothing
     ///
     /// If that is less than 64KiB, the member is closed. A member that has taken nothing at all for
-    /// half of this time may have stopped reading: the room goes on, so that its queue is not full in
-    /// less than six times as long, and after that as if it were not there.
+    /// half of this time may have stopped reading: the room goes on slowly, so that its queue lasts six
+    /// times as long, and after that at full speed.
     #[arg(
         long,
         env = "CHATLOOP_SLOW_TIMEOUT",
@@ -254,8 +254,9 @@ pub(crate) struct ServeArgs {
 
     /// Most that a member may have the relay write in a second; `off` for no limit
     ///
-    /// The bytes of its messages times those who hear them. A second's worth may come at once. Who says
-    /// more is not closed but read from later, and loses nothing.
+    /// The bytes of its messages times those who hear them. A second's worth may come at once, and what
+    /// 4KiB of messages come to in any case. Who says more is not closed but read from later, and loses
+    /// nothing.
     #[arg(
         long,
         env = "CHATLOOP_RATE",
