@@ -187,8 +187,11 @@ fn a_line_given_up_comes_back_and_an_unknown_command_is_not_lost() {
     terminal.wait_for_text("me> /nick bob");
     terminal.send("\x01/\r");
     peer.expect_frame("/nick bob");
-    terminal.send("/help\r");
-    terminal.wait_for_text("/quit");
+    terminal.send("/quit now\r");
+    terminal.wait_for_text("/quit takes nothing after it");
+    terminal.wait_for_text("me> /quit now");
+    terminal.send("\x03/help\r");
+    terminal.wait_for_text("Enter        sends the line");
 }
 
 #[test]

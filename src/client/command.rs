@@ -11,6 +11,8 @@ pub(super) enum Command<'a> {
     Help,
     /// To say what one does, but not what.
     ActNothing,
+    /// A command that takes nothing, with something after it.
+    TakesNothing(&'a str),
     /// Something that is not known by this name.
     Unknown(&'a str),
 }
@@ -55,7 +57,11 @@ impl<'a> Command<'a> {
                 _ => Self::Say(line),
             };
         }
-        Self::Unknown(&line[..=word.len()])
+        let command = &line[..=word.len()];
+        match word {
+            "quit" | "help" => Self::TakesNothing(command),
+            _ => Self::Unknown(command),
+        }
     }
 }
 
@@ -70,8 +76,12 @@ mod tests {
             (" /quit", Command::Say(" /quit")),
             ("/quit", Command::Quit),
             ("/quit ", Command::Quit),
-            ("/quit and more\nthat was pasted", Command::Unknown("/quit")),
+            (
+                "/quit and more\nthat was pasted",
+                Command::TakesNothing("/quit"),
+            ),
             ("/help", Command::Help),
+            ("/help me", Command::TakesNothing("/help")),
             ("/me waves", Command::Say("/me waves")),
             ("/me", Command::ActNothing),
             ("/me  ", Command::ActNothing),

@@ -142,6 +142,11 @@ impl Interactive {
                     self.notice(Notice::Trouble, "/me takes what you do, as in: /me waves")?;
                     self.editor.set(line);
                 }
+                Command::TakesNothing(word) => {
+                    let advice = format!("{word} takes nothing after it; /{word} says \"{word}\"");
+                    self.notice(Notice::Trouble, &advice)?;
+                    self.editor.set(line);
+                }
                 Command::Unknown(word) => {
                     let advice = format!(
                         "there is no command {word}; /help lists them, and /{word} says \"{word}\""
