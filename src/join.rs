@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use chatloop::client::display::{Clock, Format, Look, Palette};
 use chatloop::client::{Client, ClientError, Config, Ending, Streams, User};
-use chatloop::text::Quoted;
+use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
 use jiff::tz::TimeZone;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
@@ -26,7 +26,7 @@ const DEFAULT_PORT: u16 = 1234;
 #[derive(Debug)]
 pub(crate) enum JoinError {
     /// The server's address is none, and why.
-    Address(String, &'static str),
+    Address(String, String),
     /// The server's name has no address.
     Resolve(String, String),
     /// The client could not go on.
@@ -53,11 +53,7 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(server, why) => write!(
-                f,
-                "{}: {why}; write 127.0.0.1:1234, or [::1]:1234 for IPv6",
-                Quoted(server.as_bytes())
-            ),
+            Self::Address(server, why) => write!(f, "{}: {why}", Quoted(server.as_bytes())),
             Self::Resolve(server, error) => {
                 write!(f, "cannot find the address of {server}: {error}")
             }
@@ -138,18 +134,27 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
 /// The addresses of a server, which is written with its port or without, and may have the dialect in
 /// front, as the relay's start line has it.
 fn resolve(server: &str) -> Result<Vec<SocketAddr>, JoinError> {
-    let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
+    let wrong = |why| {
+        let why = format!("{why}; write 127.0.0.1:1234, or [::1]:1234 for IPv6");
+        Err(JoinError::Address(server.to_owned(), why))
+    };
     let addr = server.strip_prefix("chat10://").unwrap_or(server);
-    if let Some((dialect, _)) = addr.split_once("://")
-        && dialect.parse::<Dialect>().is_ok()
-    {
-        return wrong("this client speaks chat10 only");
+    if let Some((scheme, _)) = addr.split_once("://") {
+        if scheme.parse::<Dialect>().is_ok() {
+            return wrong("this client speaks chat10 only");
+        }
+        let why = format!("write HOST:PORT, without {}://", Escaped(scheme.as_bytes()));
+        return Err(JoinError::Address(server.to_owned(), why));
+    }
+    if addr.contains('[') != addr.contains(']') {
+        return wrong("a bracket is missing");
     }
     let (host, port) = match addr.rsplit_once(':') {
         Some((left, _)) if left.contains(':') && !left.starts_with('[') => {
             return wrong("an IPv6 address needs brackets");
         }
         Some((host, port)) if !port.ends_with(']') => match port.parse() {
+            Ok(0) => return wrong("port 0 cannot be connected to"),
             Ok(port) => (host, port),
             Err(_) => return wrong("a port is a number up to 65535"),
         },
@@ -329,7 +334,14 @@ mod tests {
                 "\"\": not ADDR:PORT; write 127.0.0.1:1234, or [::1]:1234 for IPv6",
             ),
             (":1234", "\":1234\": not ADDR:PORT"),
-            ("http://example.org/", "a port is a number up to 65535"),
+            (
+                "http://example.org/",
+                "\"http://example.org/\": write HOST:PORT, without http://",
+            ),
+            ("[::1", "a bracket is missing"),
+            ("[::1:1234", "a bracket is missing"),
+            ("::1]:1234", "a bracket is missing"),
+            ("127.0.0.1:0", "port 0 cannot be connected to"),
             ("example.org/chat", "not ADDR:PORT"),
             ("127.0.0.1:", "a port is a number up to 65535"),
             ("127.0.0.1:99999", "a port is a number up to 65535"),

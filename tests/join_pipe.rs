@@ -557,6 +557,13 @@ fn every_failure_is_one_line_and_a_code() {
         ),
         (&["join", "::1:1234"], 2, "[::1]:1234 for IPv6"),
         (
+            &["join", "http://127.0.0.1:1234"],
+            2,
+            "write HOST:PORT, without http://",
+        ),
+        (&["join", "[::1"], 2, "a bracket is missing"),
+        (&["join", "127.0.0.1:0"], 2, "port 0 cannot be connected to"),
+        (
             &["join", "127.0.0.1:99999"],
             2,
             "a port is a number up to 65535",
