@@ -3,7 +3,7 @@
 mod load;
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use bytesize::ByteSize;
 use chatloop::relay::Slow;
 use chatloop::server::Endpoint;
 use chatloop::wire::Dialect;
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
@@ -23,6 +24,45 @@ pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, W
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// What the command line and the environment say. If that is wrong, the program says so and ends.
+    pub(crate) fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|mut error| {
+            name_variable(&mut error);
+            error.exit()
+        })
+    }
+}
+
+/// Has an error name the environment variable that its value is from, since who has set that may
+/// never have seen the flag. It is from there if all is well without the environment, or if
+/// something else is wrong then.
+fn name_variable(error: &mut clap::Error) {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return;
+    };
+    if error.kind() != ErrorKind::ValueValidation {
+        return;
+    }
+    let without = Cli::command()
+        .mut_subcommands(|command| command.mut_args(|arg| arg.env(None)))
+        .try_get_matches();
+    if without.is_err_and(|without| without.to_string() == error.to_string()) {
+        return;
+    }
+    let mut cli = Cli::command();
+    cli.build();
+    let variable = cli
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .find(|arg| arg.to_string() == *flag)
+        .and_then(Arg::get_env)
+        .map(|variable| format!("{flag} (from {})", variable.display()));
+    if let Some(named) = variable {
+        error.insert(ContextKind::InvalidArg, ContextValue::String(named));
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -571,11 +611,26 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         addr,
         "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for everybody",
     )?;
-    resolve(addr).map(|addr| Endpoint { dialect, addr })
+    let addr = resolve(addr)?;
+    if let SocketAddr::V6(v6) = addr
+        && v6.ip().is_unicast_link_local()
+        && v6.scope_id() == 0
+    {
+        return Err(format!(
+            "a link-local address needs the number of its interface, as in [{}%2]:{} (`ip link` has \
+             it)",
+            v6.ip(),
+            v6.port()
+        ));
+    }
+    Ok(Endpoint { dialect, addr })
 }
 
 /// Whether this can be an address with a port; if it cannot, what to write.
 fn check_addr(addr: &str, write: &str) -> Result<(), String> {
+    if addr.contains('[') != addr.contains(']') {
+        return Err("a bracket is missing; write [::1]:1234".to_owned());
+    }
     let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
     let parsed = port.parse::<u16>();
     if let Err(error) = &parsed
@@ -584,6 +639,9 @@ fn check_addr(addr: &str, write: &str) -> Result<(), String> {
         return Err("a port is a number up to 65535".to_owned());
     }
     if host.is_empty() || parsed.is_err() {
+        if let Ok(ip) = addr.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
+            return Err(format!("not ADDR:PORT; write [{ip}]:1234"));
+        }
         return Err(format!("not ADDR:PORT; {write}"));
     }
     if host.contains(':') && !host.starts_with('[') {
@@ -709,6 +767,7 @@ mod tests {
             ("127.0.0.1:1234", "127.0.0.1:1234"),
             ("chat10://0.0.0.0:0", "0.0.0.0:0"),
             ("[::1]:99", "[::1]:99"),
+            ("[fe80::1%2]:99", "[fe80::1%2]:99"),
             ("localhost:1234", "127.0.0.1:1234"),
             (" CHAT10://[::1]:99 ", "[::1]:99"),
         ] {
@@ -731,6 +790,10 @@ mod tests {
             ("chat10://", "127.0.0.1:1234"),
             ("", "127.0.0.1:1234"),
             ("::1:1234", "[::1]:1234"),
+            ("::", "not ADDR:PORT; write [::]:1234"),
+            ("[::]", "not ADDR:PORT; write [::]:1234"),
+            ("[::1:1234", "a bracket is missing"),
+            ("[fe80::1]:99", "as in [fe80::1%2]:99"),
             (
                 "irc://127.0.0.1:6667",
                 "unknown dialect; the known ones: chat10",

@@ -12,7 +12,6 @@ use std::io::{self, Write};
 use std::panic;
 use std::process::{self, ExitCode};
 
-use clap::Parser;
 use cli::{Cli, Command};
 use log::Level;
 
@@ -22,7 +21,7 @@ fn main() -> ExitCode {
         complain(&format!("internal error, please report it: {panic}").replace('\n', " "));
         process::exit(1);
     }));
-    match Cli::parse().command {
+    match Cli::read().command {
         Command::Serve(args) => {
             serve::serve(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }

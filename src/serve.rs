@@ -1,14 +1,14 @@
 //! The `serve` command: from flags to a running relay.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chatloop::descriptors;
-use chatloop::relay::{Limits, Wording};
+use chatloop::relay::{Limits, LimitsError, Wording};
 use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
 use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
@@ -42,10 +42,12 @@ pub(crate) enum ServeError {
     Taken(SocketAddr, SocketAddr),
     /// What was passed is not what can be served.
     Passed(io::Error),
+    /// The queue cannot hold a message because names may be so long.
+    LongNames { queue_limit: usize, needed: usize },
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
     /// The greeting is too long for the queue, in which the time is to come after it.
-    LongGreeting { len: usize, queue_limit: usize },
+    LongGreeting { queue_limit: usize },
     /// There are no descriptors even for one client.
     NoRoom { limit: u64 },
     /// The system failed us.
@@ -60,6 +62,7 @@ impl ServeError {
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)
+            | Self::LongNames { .. }
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..)) | Self::Passed(_) => 3,
@@ -94,13 +97,21 @@ impl fmt::Display for ServeError {
                 "cannot serve what was passed in LISTEN_FDS: {error}; a socket unit needs \
                  ListenStream=PORT or ADDRESS:PORT, and Accept=no"
             ),
+            Self::LongNames {
+                queue_limit,
+                needed,
+            } => write!(
+                f,
+                "--queue-limit of {queue_limit} bytes cannot hold a message with the longest name: \
+                 make it at least {needed}, or lower --max-name"
+            ),
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
             }
-            Self::LongGreeting { len, queue_limit } => write!(
+            Self::LongGreeting { queue_limit } => write!(
                 f,
-                "a greeting of {len} bytes is over half of the --queue-limit of {queue_limit}: shorten \
-                 it, or raise the limit"
+                "the greeting is over half of the --queue-limit of {queue_limit} bytes: shorten it, or \
+                 raise the limit"
             ),
             Self::NoRoom { limit } => write!(
                 f,
@@ -195,6 +206,17 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         Some(max_memory) => max_memory,
         None => limits.max_memory.max(limits.least_memory()),
     };
+    if let Err(LimitsError::QueueTooShort {
+        queue_limit,
+        needed,
+    }) = limits.check()
+        && limits.max_name > limits.max_message
+    {
+        return Err(ServeError::LongNames {
+            queue_limit,
+            needed,
+        });
+    }
     Ok(Config {
         limits,
         wording: wording(args)?,
@@ -226,18 +248,19 @@ fn takes_in(socket: &Inherited, addr: SocketAddr) -> bool {
 /// The relay's own words, where the flags have others than the tutorials.
 fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
     let bytes = |text: &String| text.clone().into_bytes();
+    let most = args.queue_limit / 2;
     let greeting = match &args.greeting_file {
         Some(path) => {
-            let read = fs::read(path);
+            let read = read_beyond(path, most);
             Some(read.map_err(|error| ServeError::Greeting(path.clone(), error))?)
         }
         None => args.greeting.as_ref().map(bytes),
     };
-    if let Some(greeting) = &greeting
-        && greeting.len() > args.queue_limit / 2
+    if greeting
+        .as_ref()
+        .is_some_and(|greeting| greeting.len() > most)
     {
         return Err(ServeError::LongGreeting {
-            len: greeting.len(),
             queue_limit: args.queue_limit,
         });
     }
@@ -246,6 +269,16 @@ fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
         ack: args.ack.as_ref().map(bytes),
         farewell: args.farewell.as_ref().map(bytes),
     })
+}
+
+/// Reads a file of up to `most` bytes; of a longer one a byte more, which tells that it is longer. A
+/// device may have no end.
+fn read_beyond(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(most as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Logs to the standard error stream. The flag wins over `RUST_LOG`, which wins over `info`. The

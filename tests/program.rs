@@ -134,11 +134,14 @@ fn a_greeting_can_come_from_a_file() {
     std::fs::write(&path, vec![b'!'; 1_048_577]).unwrap();
     let (code, _, err) = run(&mut chatloop(&flags));
     std::fs::remove_file(&path).unwrap();
+    let says = "the greeting is over half of the --queue-limit of 2097152 bytes";
     assert_eq!(code, 2);
-    assert!(
-        err.contains("a greeting of 1048577 bytes is over half of the --queue-limit of 2097152"),
-        "{err}"
-    );
+    assert!(err.contains(says), "{err}");
+    // Which has no end.
+    let endless = ["serve", "--greeting-file", "/dev/zero"];
+    let (code, _, err) = run(&mut chatloop(&endless));
+    assert_eq!(code, 2);
+    assert!(err.contains("the greeting is over half of the"), "{err}");
     let (code, _, err) = run(&mut chatloop(&flags));
     assert_eq!(code, 2);
     let says = format!("cannot read --greeting-file {file}: No such file");
@@ -383,7 +386,16 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
         (&["serve", "--max-message", "lots"], "64KiB"),
         (&["serve", "--drain", "5"], "10s or 2min"),
         (&["serve", "--handshake-timeout", "0s"], "more than zero"),
-        (&["serve", "--queue-limit", "1MiB"], "at least 1048852,"),
+        (
+            &["serve", "--queue-limit", "1MiB"],
+            "at least 1048852, or lower --max-message",
+        ),
+        (
+            &["serve", "--max-name", "1GiB"],
+            "at least 1074790420, or lower --max-name",
+        ),
+        (&["serve", "-l", "::"], "write [::]:1234"),
+        (&["serve", "-l", "[fe80::1]:1"], "as in [fe80::1%2]:1 "),
         (
             &["serve", "--max-message", "10GB", "--queue-limit", "20GB"],
             "at most 9999999999",
@@ -421,6 +433,11 @@ fn every_flag_is_an_environment_variable_too() {
             "18446744073709551615",
             "the open-file limit of",
         ),
+        (
+            "CHATLOOP_MAX_CLIENTS",
+            "x",
+            "invalid value 'x' for '--max-clients <N> (from CHATLOOP_MAX_CLIENTS)': not a count",
+        ),
         ("CHATLOOP_MAX_NAME", "10GB", "--max-name"),
         ("CHATLOOP_MAX_MESSAGE", "10GB", "--max-message"),
         ("CHATLOOP_HANDSHAKE_TIMEOUT", "0s", "more than zero"),
@@ -441,6 +458,11 @@ fn every_flag_is_an_environment_variable_too() {
         assert_eq!(code, 2, "{name}: {err}");
         assert!(err.contains(says), "{name}: {err}");
     }
+    // It is not named for what it has not said.
+    let mut command = chatloop(&["serve", "--max-clients", "y"]);
+    let (_, _, err) = run(command.env("CHATLOOP_MAX_CLIENTS", "x"));
+    let says = "error: invalid value 'y' for '--max-clients <N>': not a count";
+    assert!(err.starts_with(says), "{err}");
     let mut command = chatloop(&["serve"]);
     command.env("CHATLOOP_LISTEN", "127.0.0.1:0,127.0.0.2:0");
     let relay = Relay::spawn(command);
