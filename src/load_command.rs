@@ -34,6 +34,8 @@ pub(crate) enum MeasureError {
     Senders { senders: usize, members: usize },
     /// It is not done to servers that speak this.
     Protocol(Protocol),
+    /// The report and the chart are to be in the same file.
+    OneFile(PathBuf),
     /// What is to be written cannot be.
     Output(PathBuf, io::Error),
     /// A server's name has no address.
@@ -50,6 +52,7 @@ impl MeasureError {
         match self {
             Self::Senders { .. }
             | Self::Protocol(_)
+            | Self::OneFile(_)
             | Self::Output(..)
             | Self::Load(
                 LoadError::Descriptors { .. }
@@ -77,6 +80,11 @@ impl fmt::Display for MeasureError {
                 "a soak is for servers that speak chat10, and not {}",
                 protocol.name()
             ),
+            Self::OneFile(path) => write!(
+                f,
+                "--json and --chart are both to be written to {}; give each a file of its own",
+                path.display()
+            ),
             Self::Output(path, error) => write!(f, "cannot write {}: {error}", path.display()),
             Self::Resolve(error) => f.write_str(error),
             Self::Load(error) => error.fmt(f),
@@ -89,6 +97,11 @@ impl fmt::Display for MeasureError {
 pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
     let common = common(command);
     let plan = plan(command)?;
+    if let (Some(json), Some(chart)) = (&common.json, &common.chart)
+        && json == chart
+    {
+        return Err(MeasureError::OneFile(json.clone()));
+    }
     // A minute's measuring is not to end with a name misspelt.
     let outputs = [&common.json, &common.chart].into_iter().flatten();
     let outputs: Vec<_> = outputs.filter(|path| !is_stdout(path)).collect();

@@ -364,6 +364,33 @@ fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
 }
 
 #[test]
+fn a_report_and_a_chart_in_one_file_are_a_usage_error() {
+    let path = scratch("both.svg");
+    let file = path.to_str().unwrap();
+    let (code, out, err) = run(&mut load(&["fanout", "--json", file, "--chart", file]));
+    assert_eq!((code, &out[..]), (2, ""));
+    let expected = format!(
+        "chatloop: --json and --chart are both to be written to {file}; give each a file of its own\n"
+    );
+    assert_eq!(err, expected);
+    assert!(!path.exists());
+}
+
+#[test]
+fn flags_that_would_be_of_no_use_are_usage_errors() {
+    for (flag, value, says) in [
+        ("--rounds", "3", "--against <"),
+        ("--chart", "-", "standard output has the table"),
+        ("--chart", "chart.png", "the picture is SVG"),
+        ("--seed", "x", "not a number from 0 to "),
+    ] {
+        let (code, out, err) = run(&mut load(&["fanout", flag, value]));
+        assert_eq!((code, &out[..]), (2, ""), "{err}");
+        assert!(err.contains(says), "{err}");
+    }
+}
+
+#[test]
 fn a_measurement_that_fails_leaves_no_files_and_none_of_others_changed() {
     let (new, old) = (scratch("new.json"), scratch("old.svg"));
     fs::write(&old, "last week's").unwrap();

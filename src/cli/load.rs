@@ -1,17 +1,19 @@
 //! The command line of the load tool: a command for each scenario, with the flags that it has a use
 //! for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chatloop::load::{MIN_SIZE, Protocol, Sources};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{check_addr, parse_count, parse_duration, parse_positive_duration, parse_size};
 
 pub(super) const EPILOGUE: &str = "\
 Without --target, a relay is started for the measurement and ended with it. It is `chatloop serve` \
-with its defaults; environment variables such as CHATLOOP_QUEUE_LIMIT go for it.
+with its defaults; environment variables such as CHATLOOP_QUEUE_LIMIT go for it. For a --size over \
+1MiB its --max-message and --queue-limit are what that takes.
 
 What is measured goes to standard output, as a table that is Markdown as well; everything else goes to \
 standard error. Every byte that a member is sent is checked: what is lost, comes twice, out of its \
@@ -98,7 +100,7 @@ pub(crate) struct CommonArgs {
     pub(crate) target: Option<ServerArg>,
 
     /// The target's process [default: searched for, if it is on this machine]
-    #[arg(long, value_name = "PID", requires = "target")]
+    #[arg(long, value_name = "PID", value_parser = parse_pid, requires = "target")]
     pub(crate) pid: Option<u32>,
 
     /// Source addresses of connections, one or a range
@@ -118,11 +120,15 @@ pub(crate) struct CommonArgs {
     ///
     /// `idle`: memory against members, who come in ten steps for it. `fanout`, `chat`: deliveries a
     /// second over time. `latency`, `storm`: delays by percentile. `soak`: memory over time.
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(
+        long,
+        value_name = "FILE.svg",
+        value_parser = PathBufValueParser::new().try_map(check_chart)
+    )]
     pub(crate) chart: Option<PathBuf>,
 
     /// What chance starts from: what is said, and by whom [default: another one each time]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_seed)]
     pub(crate) seed: Option<u64>,
 }
 
@@ -137,7 +143,13 @@ pub(crate) struct SpeedArgs {
     pub(crate) against: Option<ServerArg>,
 
     /// With --against: how many rounds each server has
-    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_count)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "5",
+        value_parser = parse_count,
+        requires = "against"
+    )]
     pub(crate) rounds: usize,
 
     /// How long a message is
@@ -415,12 +427,34 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
-    /// As many as their names can count.
-    const MOST: usize = 1_000_000;
+    const MOST: usize = 999_999;
     match parse_count(text)? {
         1 => Err("at least 2: one speaks and the others hear".to_owned()),
-        MOST.. => Err(format!("fewer than {MOST}")),
-        members => Ok(members),
+        members @ ..=MOST => Ok(members),
+        _ => Err(format!("at most {MOST}: their names have six digits")),
+    }
+}
+
+fn parse_pid(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "not a process; write its number, which `pgrep` finds".to_owned())
+}
+
+fn parse_seed(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("not a number from 0 to {}", u64::MAX))
+}
+
+/// Whether a chart can be written to this file.
+fn check_chart(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path == Path::new("-") {
+        return Err("standard output has the table; write a file's name, as in chart.svg");
+    }
+    match path.extension() {
+        Some(kind) if !kind.eq_ignore_ascii_case("svg") => {
+            Err("the picture is SVG; write a name that ends in .svg")
+        }
+        _ => Ok(path),
     }
 }
 
@@ -484,7 +518,9 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused() {
         assert!(parse_members("1").unwrap_err().contains("at least 2"));
-        assert!(parse_members("1000000").unwrap_err().contains("fewer"));
+        let many = parse_members("1000000").unwrap_err();
+        assert_eq!(many, "at most 999999: their names have six digits");
+        assert_eq!(parse_members("999999"), Ok(999_999));
         assert!(parse_message_size("15").unwrap_err().contains("16 bytes"));
         assert!(parse_message_size("17MiB").unwrap_err().contains("16MiB"));
         assert_eq!(parse_message_size("16"), Ok(16));
@@ -494,5 +530,19 @@ mod tests {
         assert_eq!(parse_rate("0.5"), Ok(0.5));
         assert_eq!((parse_churn("0"), parse_number("0")), (Ok(0.0), Ok(0)));
         assert_eq!((parse_churn("0.5"), parse_number("7")), (Ok(0.5), Ok(7)));
+        assert_eq!((parse_seed("7"), parse_pid("7")), (Ok(7), Ok(7)));
+        assert!(parse_seed("x").unwrap_err().contains("from 0 to 1844674"));
+        assert!(parse_pid("x").unwrap_err().contains("write its number"));
+    }
+
+    #[test]
+    fn a_chart_is_a_file_that_can_be_svg() {
+        for path in ["a.svg", "A.SVG", "a", "/dev/stdout", "-.svg"] {
+            assert_eq!(check_chart(path.into()), Ok(path.into()));
+        }
+        for (path, says) in [("-", "write a file's name"), ("a.png", "is SVG")] {
+            let error = check_chart(path.into()).unwrap_err();
+            assert!(error.contains(says), "{path}: {error}");
+        }
     }
 }
