@@ -620,9 +620,27 @@ fn what_a_server_does_wrong_is_told() {
         peer.expect_frames(&["me", "too long"]);
         peer.close();
     });
-    let expected = "chatloop: the server closed the connection; that was right after joining and a \
-                    message of 8 bytes: is the server full, or one of them too long for it?";
+    let expected = "chatloop: the server closed the connection; that was right after joining: is the \
+                    server full, the name too long for it, or are there too many from your address?";
     assert_eq!((code, said.as_str()), (5, expected));
+
+    // It is hardly for a short message that a server ends a chat.
+    for (len, hint) in [
+        (999, ""),
+        (
+            1000,
+            "; that was right after a message of 1000 bytes: is it over the server's limit?",
+        ),
+    ] {
+        let line = "x".repeat(len);
+        let (code, said) = last_line(&server, &(line.clone() + "\n"), &[], |mut peer| {
+            peer.say("bob", "hi");
+            peer.expect_frames(&["me", &line]);
+            peer.close();
+        });
+        let expected = format!("chatloop: the server closed the connection{hint}");
+        assert_eq!((code, said), (5, expected));
+    }
 
     let (code, said) = last_line(&server, "", &["--no-reconnect"], |mut peer| {
         peer.expect_frame("me");
@@ -640,7 +658,8 @@ fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
     client.say("x".repeat(1025) + "\n");
     let (code, said) = client.finish();
     assert_eq!(code, 5, "{said}");
-    let hint = "a message of 1025 bytes: is the server full, or one of them too long for it?\n";
+    let hint = "a message of 1025 bytes: is the server full, one of them too long for it, or are there \
+                too many from your address?\n";
     assert!(said.ends_with(hint), "{said}");
 }
 
@@ -673,7 +692,8 @@ fn a_relay_that_is_full_or_does_not_take_the_name_is_told_as_such() {
         (client.child.wait().unwrap().code(), told)
     };
     assert_eq!(code, Some(5), "{said}");
-    let hint = "right after joining: is the server full, or the name too long for it?\n";
+    let hint = "right after joining: is the server full, the name too long for it, or are there too \
+                many from your address?\n";
     assert!(said.ends_with(hint), "{said}");
 }
 

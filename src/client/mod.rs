@@ -109,6 +109,9 @@ const HUSH: Duration = Duration::from_secs(15);
 /// to refuse a message but to close the connection, and that should be told.
 const LAST_WORD: Duration = Duration::from_millis(300);
 
+/// From this length on, in bytes, a message may be too long for a server. Few have a lower limit.
+const LENGTHY: usize = 1000;
+
 /// What is to be said of messages of which nobody knows.
 const MAY_BE_MISSING: &str = "may not have arrived";
 
@@ -516,17 +519,16 @@ impl Client {
     fn lose(&mut self, loss: Loss, now: Instant) -> Result<(), ClientError> {
         // Even if this is the first time to ask.
         self.ask_what_arrived(now);
-        let hint = match loss {
-            Loss::CutShort | Loss::NotChat(_) => None,
-            _ => self.hint(now),
-        };
+        let is_answer =
+            !matches!(loss, Loss::CutShort | Loss::NotChat(_)) && self.may_be_an_answer(now);
+        let hint = if is_answer { self.hint(now) } else { None };
         let again_in = self.link.lose(now);
         self.held_until = None;
         let remains = self.outbox.lose(loss.cut(), now);
         let missing = remains.uncertain.len() + usize::from(remains.refused.is_some());
         self.uncertain += missing as u64;
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
-        if all_is_sent && missing == 0 && hint.is_none() {
+        if all_is_sent && missing == 0 && !is_answer {
             self.ending = Some(self.left(now));
             return Ok(());
         }
@@ -548,6 +550,13 @@ impl Client {
         }
     }
 
+    /// Whether a server that closes the connection now may do so because of what it was just sent.
+    fn may_be_an_answer(&self, now: Instant) -> bool {
+        self.outbox.half_sent().is_some()
+            || self.link.is_refused(now)
+            || self.outbox.just_sent(now).is_some()
+    }
+
     /// Why a server may have closed the connection. `chat10` has no words for it.
     fn hint(&self, now: Instant) -> Option<String> {
         if let Some(len) = self.outbox.half_sent() {
@@ -555,14 +564,16 @@ impl Client {
                 "that was in the middle of a message of {len} bytes: is it over the server's limit?"
             ));
         }
-        match (self.link.is_refused(now), self.outbox.just_sent(now)) {
+        let lengthy = self.outbox.just_sent(now).filter(|&len| len >= LENGTHY);
+        match (self.link.is_refused(now), lengthy) {
             (true, None) => Some(
-                "that was right after joining: is the server full, or the name too long for it?"
+                "that was right after joining: is the server full, the name too long for it, or are \
+                 there too many from your address?"
                     .to_owned(),
             ),
             (true, Some(len)) => Some(format!(
-                "that was right after joining and a message of {len} bytes: is the server full, or \
-                 one of them too long for it?"
+                "that was right after joining and a message of {len} bytes: is the server full, one of \
+                 them too long for it, or are there too many from your address?"
             )),
             (false, Some(len)) => Some(format!(
                 "that was right after a message of {len} bytes: is it over the server's limit?"
