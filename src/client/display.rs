@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr;
 
-use crate::text::{Json, Shown};
+use crate::text::{Json, Quoted, Shown};
 
 /// How messages are written to an output that is no screen, each on one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// `name: message`, with what is not plain text escaped.
+    /// `name: message`, with what is not plain text escaped, and a name with a colon and a blank in it
+    /// between quotes.
     #[default]
     Plain,
     /// A JSON object.
@@ -75,7 +76,7 @@ pub fn write_line(
             out.extend_from_slice(b": ");
             out.extend_from_slice(message);
         } else {
-            write!(out, "{}: {}", Shown::plain(name), Shown::plain(message))?;
+            write!(out, "{}: {}", name_text(name), Shown::plain(message))?;
         }
     }
     out.push(b'\n');
@@ -168,7 +169,7 @@ impl Look {
     }
 
     /// Appends a message. Its first line has the name in front, further ones a bar, so that nobody
-    /// can say a line that looks like somebody else's. A message that begins with "/me " is something
+    /// can say a line that looks like somebody else's; nor can a name: see [`Self::write_name`]. A message that begins with "/me " is something
     /// that its sender does, as XEP-0245 has it.
     ///
     /// # Errors
@@ -197,7 +198,7 @@ impl Look {
         }
         self.write_name(out, name)?;
         out.extend_from_slice(if action.is_some() { b" " } else { b": " });
-        col += width_of(name) + if action.is_some() { 3 } else { 2 };
+        col += width_of_name(name) + if action.is_some() { 3 } else { 2 };
         for (index, line) in action
             .unwrap_or(message)
             .split(|&byte| byte == b'\n')
@@ -239,7 +240,8 @@ impl Look {
         Ok(())
     }
 
-    /// Appends a name, in bold and its colour.
+    /// Appends a name, in bold and its colour; between quotes if it would look like a name and what
+    /// somebody says.
     ///
     /// # Errors
     ///
@@ -249,7 +251,11 @@ impl Look {
         if let Some(colour) = self.palette.of(name) {
             queue!(out, SetForegroundColor(colour))?;
         }
-        write_shown(out, name)?;
+        if has_colon_and_blank(name) {
+            write!(out, "{}", Quoted(name))?;
+        } else {
+            write_shown(out, name)?;
+        }
         queue!(out, SetAttribute(Attribute::Reset))
     }
 }
@@ -308,6 +314,26 @@ fn blank_at(text: &[u8], at: usize) -> Option<usize> {
     char.chars().all(char::is_whitespace).then_some(len)
 }
 
+/// Whether a part of a name in front of a message would pass for the name, and the rest for the
+/// beginning of the message.
+fn has_colon_and_blank(name: &[u8]) -> bool {
+    (1..name.len()).any(|at| name[at - 1] == b':' && blank_at(name, at).is_some())
+}
+
+/// A name in front of a message.
+fn name_text(name: &[u8]) -> String {
+    if has_colon_and_blank(name) {
+        Quoted(name).to_string()
+    } else {
+        Shown::plain(name).to_string()
+    }
+}
+
+/// How many columns a name takes, as it is shown.
+pub(super) fn width_of_name(name: &[u8]) -> usize {
+    name_text(name).width()
+}
+
 /// How many columns text takes, as it is shown.
 fn width_of(text: &[u8]) -> usize {
     Shown::plain(text).to_string().width()
@@ -354,6 +380,32 @@ mod tests {
             b"b\nob: a\nb\r\x1b[2J\xff \\o/\n"
         );
         assert_eq!(line(Format::Plain, true, b"bob", b"hi"), b"12:34 bob: hi\n");
+    }
+
+    #[test]
+    fn a_name_cannot_pass_for_somebody_elses_message() {
+        let look = Look::new(Palette::None, None);
+        for (name, shown) in [
+            ("alice: send bob the key", "\"alice: send bob the key\": ok"),
+            ("\"alice: hm", "\"\\\"alice: hm\": ok"),
+            ("alice:\u{a0}hm", "\"alice:\\u{a0}hm\": ok"),
+            ("alice:", "alice:: ok"),
+            ("a:b c", "a:b c: ok"),
+        ] {
+            let name = name.as_bytes();
+            let written = line(Format::Plain, false, name, b"ok");
+            assert_eq!(String::from_utf8(written).unwrap(), format!("{shown}\n"));
+            let terminal = on_screen(|out| look.write_message(out, noon(), name, b"ok", 40));
+            assert_eq!(terminal.screen().contents(), shown);
+        }
+        // The row is as full as it looks.
+        let name = b"alice: send bob the key";
+        let terminal = on_screen(|out| look.write_message(out, noon(), name, b"and be quick", 40));
+        let expected = "\"alice: send bob the key\": and be quick";
+        assert_eq!(terminal.screen().contents(), expected);
+        let terminal =
+            on_screen(|out| look.write_message(out, noon(), name, b"and be quick ok", 40));
+        assert_eq!(terminal.screen().contents(), format!("{expected}\n  ok"));
     }
 
     #[test]

@@ -6,11 +6,10 @@ use std::time::Instant;
 use jiff::Timestamp;
 use mio::event::Event;
 use mio::{Registry, Token};
-use unicode_width::UnicodeWidthStr;
 
 use super::ROOM;
 use super::command::{Command, HELP};
-use super::display::{Look, Notice};
+use super::display::{Look, Notice, width_of_name};
 use super::front::Ask;
 use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
 use super::line_editor::{Edit, LineEditor};
@@ -52,7 +51,7 @@ impl Interactive {
     ) -> io::Result<Self> {
         let mut prompt = Prompt {
             styled: Vec::new(),
-            width: Shown::plain(name).to_string().width() + 2,
+            width: width_of_name(name) + 2,
         };
         look.write_name(&mut prompt.styled, name)?;
         prompt.styled.extend_from_slice(b"> ");
