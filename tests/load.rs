@@ -364,6 +364,16 @@ fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
 }
 
 #[test]
+fn a_relay_of_its_own_takes_messages_of_any_size_that_can_be_asked_for() {
+    let plan = ["fanout", "--members", "2", "--in-flight", "1"];
+    let time = ["--for", "50ms", "--warmup", "0s", "--size", "2MiB"];
+    let measured = measure(&[&plan[..], &time].concat());
+    assert_eq!((measured.code, measured.faults()), (0, Vec::new()));
+    let (_, help, _) = run(&mut load(&["--help"]));
+    assert!(help.contains("For a --size over"), "{help}");
+}
+
+#[test]
 fn a_report_and_a_chart_in_one_file_are_a_usage_error() {
     let path = scratch("both.svg");
     let file = path.to_str().unwrap();
