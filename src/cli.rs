@@ -27,7 +27,8 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// What the command line and the environment say. If that is wrong, the program says so and ends.
+    /// What the command line and the environment say. If that is wrong, the program says so and
+    /// ends.
     pub(crate) fn read() -> Self {
         Self::try_parse().unwrap_or_else(|mut error| {
             name_variable(&mut error);
@@ -617,8 +618,8 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         && v6.scope_id() == 0
     {
         return Err(format!(
-            "a link-local address needs the number of its interface, as in [{}%2]:{} (`ip link` has \
-             it)",
+            "a link-local address needs the number of its interface, as in [{}%2]:{} (`ip link` \
+             has it)",
             v6.ip(),
             v6.port()
         ));

@@ -271,8 +271,8 @@ fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
     })
 }
 
-/// Reads a file of up to `most` bytes; of a longer one a byte more, which tells that it is longer. A
-/// device may have no end.
+/// Reads a file of up to `most` bytes; of a longer one a byte more, which tells that it is longer.
+/// A device may have no end.
 fn read_beyond(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?

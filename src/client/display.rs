@@ -13,8 +13,8 @@ use crate::text::{Json, Quoted, Shown};
 /// How messages are written to an output that is no screen, each on one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// `name: message`, with what is not plain text escaped, and a name with a colon and a blank in it
-    /// between quotes.
+    /// `name: message`, with what is not plain text escaped, and a name with a colon and a blank in
+    /// it between quotes.
     #[default]
     Plain,
     /// A JSON object.
@@ -169,8 +169,8 @@ impl Look {
     }
 
     /// Appends a message. Its first line has the name in front, further ones a bar, so that nobody
-    /// can say a line that looks like somebody else's; nor can a name: see [`Self::write_name`]. A message that begins with "/me " is something
-    /// that its sender does, as XEP-0245 has it.
+    /// can say a line that looks like somebody else's; nor can a name: see [`Self::write_name`]. A
+    /// message that begins with "/me " is something that its sender does, as XEP-0245 has it.
     ///
     /// # Errors
     ///
