@@ -49,7 +49,8 @@ use chatloop::server::{Server, Turn};
 
 use choices::Choices;
 use faults::FaultCounts;
-use model::{Claims, End, Totals};
+
+use model::{Claims, End, Reading, Totals};
 use plan::Plan;
 use schedule::Action;
 use system::{Machine, Stream};
@@ -167,9 +168,9 @@ impl Simulation {
                     longest_held_up: world
                         .longest_held_up
                         .div_duration_f64(world.plan.config.limits.slow_timeout),
-                    waits_for_readers: match world.plan.reads_within {
-                        Some(_) => world.waits,
-                        None => 0,
+                    waits_for_readers: match Reading::of(&world.plan) {
+                        Reading::Always => world.waits,
+                        Reading::AsTheyLike | Reading::WithPauses => 0,
                     },
                 };
             }

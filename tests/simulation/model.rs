@@ -14,6 +14,8 @@ use chatloop::relay::{ConnId, Limits};
 use chatloop::server::Config;
 use chatloop::wire::Dialect;
 
+use super::plan::Plan;
+
 /// What a newcomer gets that is late with its name, and has sent something.
 const PUT_OFF: Duration = Duration::from_millis(100);
 
@@ -247,11 +249,30 @@ struct Past {
     messages: VecDeque<Vec<u8>>,
 }
 
+/// How those read who are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    AsTheyLike,
+    /// Everybody, but for a while now and then: nobody may be closed for having taken too little.
+    WithPauses,
+    /// Everybody: nobody may be closed because of what it has not taken.
+    Always,
+}
+
+impl Reading {
+    pub fn of(plan: &Plan) -> Self {
+        match plan.reads_within {
+            None => Self::AsTheyLike,
+            Some(_) if plan.has_pauses => Self::WithPauses,
+            Some(_) => Self::Always,
+        }
+    }
+}
+
 /// What the server is and has read, and what follows for everybody.
 pub struct Model {
     limits: Limits,
-    /// So nobody may be closed because of what it has not taken.
-    everybody_reads: bool,
+    reading: Reading,
     every: Option<Duration>,
     /// When the time is to be told next, if somebody hears it.
     tick_due: Duration,
@@ -337,7 +358,7 @@ pub struct Claims {
 }
 
 impl Model {
-    pub fn new(config: &Config, everybody_reads: bool) -> Self {
+    pub fn new(config: &Config, reading: Reading) -> Self {
         let protocols: Vec<_> = Dialect::ALL
             .iter()
             .map(|&dialect| Protocol::new(dialect, config))
@@ -357,7 +378,7 @@ impl Model {
             past_bytes: config.limits.history_bytes / keepers.max(1),
             protocols,
             limits: config.limits.clone(),
-            everybody_reads,
+            reading,
             every: config.every,
             tick_due: Duration::MAX,
             members: BTreeMap::new(),
@@ -909,7 +930,8 @@ impl Model {
         let is_unnamed = member.stage == Stage::AwaitingName;
         let is_ack64 = member.dialect == Dialect::Ack64;
         match end {
-            End::SlowConsumer | End::Dripping | End::OutOfMemory if self.everybody_reads => false,
+            End::SlowConsumer | End::OutOfMemory if self.reading == Reading::Always => false,
+            End::Dripping if self.reading != Reading::AsTheyLike => false,
             End::Eof => {
                 let has_all = is_ack64 && member.due.is_empty();
                 let says_all = is_unnamed || has_all || has_failed;

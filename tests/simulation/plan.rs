@@ -43,6 +43,8 @@ pub struct Plan {
     pub usual_message: usize,
     /// Everybody reads: within so much time each takes all that its socket was given.
     pub reads_within: Option<Duration>,
+    /// But now and then somebody takes nothing for a while.
+    pub has_pauses: bool,
 }
 
 /// How often each kind of thing happens, relative to the others.
@@ -79,6 +81,7 @@ impl Plan {
             longest_message: 1000,
             usual_message: USUAL_MESSAGE,
             reads_within: None,
+            has_pauses: false,
         }
     }
 
@@ -189,6 +192,7 @@ impl Plan {
             longest_message: max_message,
             usual_message: USUAL_MESSAGE,
             reads_within: None,
+            has_pauses: false,
             config,
         }
     }
@@ -211,7 +215,9 @@ impl Plan {
         // Who takes all that its socket holds as often as this takes more than it has to, even if many a
         // write is short.
         let least = choices.one_of(&[3000, 8000, 20_000, 70_000, 140_000]);
-        let is_slow = choices.below(2) == 0;
+        // Who pauses reads fast before and after that.
+        plan.has_pauses = choices.below(3) == 0;
+        let is_slow = !plan.has_pauses && choices.below(2) == 0;
         let times = if is_slow { 2 } else { 16 };
         let often_enough = limits.slow_timeout * least as u32 / (times * 64 * 1024);
         plan.reads_within = Some(often_enough.min(limits.slow_timeout / 10));
@@ -241,7 +247,7 @@ impl Plan {
             connect: 1 + weight(3),
             say: 10 + weight(20),
             flood: 1 + weight(4),
-            change_reading: 0,
+            change_reading: usize::from(plan.has_pauses),
             leave: weight(1),
             misbehave: weight(1),
             arrive: 10 + weight(30),

@@ -209,6 +209,16 @@ impl World {
 
     fn somebody_changes_its_reading(&mut self, who: usize) {
         let is_reading = !self.sockets[who].is_peer_reading;
+        if self.plan.has_pauses {
+            if is_reading {
+                return;
+            }
+            // Long enough to be told from one that takes little.
+            let slow = self.plan.config.limits.slow_timeout.as_millis() as usize;
+            let millis = self.choices.between(slow / 2 + 1, 7 * slow);
+            let pause = Duration::from_millis(millis as u64);
+            self.sockets[who].reads_again_at = Some(self.now + pause);
+        }
         self.read_or_not(who, is_reading);
         let fault = if is_reading {
             Fault::WindowOpens
@@ -410,8 +420,18 @@ impl World {
         };
         for index in 0..self.live.len() {
             let who = self.live[index];
+            let now = self.now;
+            if self.sockets[who]
+                .reads_again_at
+                .take_if(|at| *at <= now)
+                .is_some()
+            {
+                self.sockets[who].given_at = now;
+                self.read_or_not(who, true);
+                self.strike(Fault::WindowOpens);
+            }
             let socket = &self.sockets[who];
-            if socket.can_drain() && self.now >= socket.given_at + within {
+            if socket.can_drain() && now >= socket.given_at + within {
                 self.drain(who, usize::MAX);
             }
         }
@@ -431,7 +451,9 @@ impl World {
         let sockets = self.live.iter().map(|&who| &self.sockets[who]);
         let given = sockets.filter(|socket| socket.can_drain());
         let due = given.map(|socket| socket.given_at + within);
-        let until = due.chain(self.wakes_at).min();
+        let sockets = self.live.iter().map(|&who| &self.sockets[who]);
+        let back = sockets.filter_map(|socket| socket.reads_again_at);
+        let until = due.chain(back).chain(self.wakes_at).min();
         until.map_or(Duration::MAX, |until| until.saturating_sub(self.now))
     }
 

@@ -40,6 +40,8 @@ pub struct Socket {
     /// The connection is over in both directions.
     is_dead: bool,
     pub is_peer_reading: bool,
+    /// When it does again, if it pauses.
+    pub reads_again_at: Option<Duration>,
     /// Since when there has been something to take, or to be told of, all the time.
     pub given_at: Duration,
     /// For how long the server has slept with something unread, because the room waits.

@@ -28,7 +28,7 @@ use chatloop::wire::Dialect;
 
 use super::choices::Choices;
 use super::faults::{Fault, FaultCounts};
-use super::model::Model;
+use super::model::{Model, Reading};
 use super::peer::Peer;
 use super::plan::Plan;
 use super::schedule::Action;
@@ -143,7 +143,7 @@ impl World {
             choices,
             trace: Trace::default(),
             faults: FaultCounts::default(),
-            model: Model::new(&plan.config, plan.reads_within.is_some()),
+            model: Model::new(&plan.config, Reading::of(&plan)),
             torture: Torture::default(),
             script: None,
             peers: Vec::new(),
