@@ -316,7 +316,8 @@ impl<S> Relay<S> {
         !self.ready.is_empty()
     }
 
-    /// Whether somebody has sent something and is not read from, because the room waits.
+    /// Whether somebody has sent something and is not read from because the room waits, or did before it
+    /// was closed.
     #[must_use]
     pub fn has_parked(&self) -> bool {
         self.ready.has_parked()

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::deadline::after;
+
 /// How much may be spent ahead of time: what the rate allows in so long.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -28,8 +30,7 @@ impl Rate {
         let from = free_at.map_or(earliest, |free_at| free_at.max(earliest));
         let nanos = u128::from(cost) * 1_000_000_000 / u128::from(self.per_second);
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        // A century is for ever; what is later than that has no name.
-        from.checked_add(takes).unwrap_or(from)
+        after(from, takes)
     }
 }
 
@@ -68,5 +69,17 @@ mod tests {
     fn a_rate_of_nothing_is_the_slowest_there_is() {
         let now = Instant::now() + Duration::from_secs(10);
         assert_eq!(Rate::new(0).spend(None, now, 3) - now, 2 * BURST);
+    }
+
+    #[test]
+    fn what_nobody_can_pay_off_is_not_free() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        let now = Instant::now();
+        for cost in [u64::MAX / 1_000_000_000, u64::MAX] {
+            assert!(
+                Rate::new(1).spend(None, now, cost) - now > 99 * YEAR,
+                "{cost}"
+            );
+        }
     }
 }

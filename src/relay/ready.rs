@@ -63,8 +63,9 @@ impl BitOr for Ready {
 
 /// Who is to be served in the next turn, in the order of becoming ready.
 ///
-/// There are two lists because a turn reads no more than its budget allows, but writes to all who can be
-/// written to: somebody who is behind and reads is not to fall further behind because others talk.
+/// To be read and to be written to are two lists because a turn reads no more than its budget allows,
+/// but writes to all who can be written to: somebody who is behind and reads is not to fall further
+/// behind because others talk. Two more are for those who have to wait until the room goes on.
 #[derive(Debug, Default)]
 pub(super) struct ReadyLists {
     /// Who is [`READABLE`](Ready::READABLE).

@@ -524,8 +524,8 @@ impl<S: System> Server<S> {
         }
         let id = self.relay.next_id();
         if let Err(error) = self.system.watch(&mut stream, id) {
-            warn!("refused: {peer}: the system cannot watch one more connection: {error}");
-            return self.relay.count_refused(1);
+            let why = format_args!("the system cannot watch one more connection: {error}");
+            return self.refuse(stream, peer, now, why);
         }
         let had_audience = self.relay.has_audience();
         self.relay.insert(stream, peer, dialect, now);

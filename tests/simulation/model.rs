@@ -953,7 +953,7 @@ impl Model {
             }
             End::IdleTimeout => {
                 let is_late = |timeout| now >= member.heard + timeout;
-                limits.idle_timeout.is_some_and(is_late)
+                !is_leaving && limits.idle_timeout.is_some_and(is_late)
             }
             End::OutOfMemory => self.may_be_held() > limits.max_memory,
             End::Farewell => {
