@@ -154,10 +154,11 @@ pub(crate) struct ServeArgs {
 
     /// Most connections at once [default: as many as the open-file limit allows]
     ///
-    /// One more is refused by closing it, unless there is a member that has closed its sending side
-    /// and has not been written to since: it may be gone, and is dropped instead. The open-file limit
-    /// is raised as far as the system lets us (`ulimit -Hn`), and the relay needs a few descriptors
-    /// for itself; the first log line says how many clients that leaves.
+    /// One more is refused by closing it, unless somebody has been without a name for more than two
+    /// seconds, or a member has closed its sending side and has not been written to since: it may be
+    /// gone, and is dropped instead. The open-file limit is raised as far as the system lets us
+    /// (`ulimit -Hn`), and the relay needs a few descriptors for itself; the first log line says how
+    /// many clients that leaves.
     #[arg(
         long,
         env = "CHATLOOP_MAX_CLIENTS",
@@ -310,7 +311,8 @@ pub(crate) struct ServeArgs {
 
     /// Most connections from one address; `off` for no limit
     ///
-    /// One more is refused. Of IPv6, a /64 counts as one address.
+    /// One more is refused, unless one of these is dropped instead, as with --max-clients. Of IPv6, a
+    /// /64 counts as one address.
     #[arg(
         long,
         env = "CHATLOOP_MAX_PER_IP",

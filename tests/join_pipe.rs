@@ -770,3 +770,17 @@ fn it_is_one_thread() {
     server.accept().expect_frame("me");
     assert_eq!(client.status("Threads:"), 1);
 }
+
+#[test]
+fn one_line_after_the_other_is_heard_though_an_address_may_have_few_places() {
+    let mut relay = Relay::start(&["--max-per-ip", "2"]);
+    let mut listener = Piped::start(&mut join(relay.addr, "listener", &[]));
+    relay.log_line("joined: \"listener\"");
+    // Each has closed its sending side, and for all that TCP tells it may still be listening.
+    for line in ["one", "two", "three", "four"] {
+        let file = Scratch::new(line, line.as_bytes());
+        let (code, _, err) = run(join(relay.addr, "me", &["--no-reconnect"]).stdin(file.open()));
+        assert_eq!(code, 0, "{err}");
+        assert_bytes(&listener.hear(), format!("me: {line}\n").as_bytes());
+    }
+}

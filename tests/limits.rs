@@ -729,3 +729,28 @@ fn an_address_has_room_for_as_many_as_are_allowed_and_again_when_one_goes() {
     room.turns();
     assert!(!is_crowded(&room, here));
 }
+
+#[test]
+fn an_address_has_room_for_another_if_one_of_it_may_be_gone_or_gave_no_name_for_long() {
+    let limits = Limits {
+        max_per_ip: Some(3),
+        ..Limits::default()
+    };
+    let mut room = Room::new(limits);
+    let (here, elsewhere) = (([192, 0, 2, 1], 9).into(), ([192, 0, 2, 2], 9).into());
+    let (alice, gone, nameless) = (room.join("alice"), room.join("gone"), room.connect());
+    let makes_room = |room: &mut Room, peer| room.relay.make_room_from(peer, &mut room.scratch);
+    assert!(!makes_room(&mut room, here), "they came just now");
+    gone.stream.closes();
+    room.read_closed(&gone);
+    room.turns();
+    assert!(!makes_room(&mut room, elsewhere), "they are others'");
+    assert!(makes_room(&mut room, here));
+    assert!(gone.stream.is_closed());
+    room.pass(3 * SECOND);
+    assert!(!makes_room(&mut room, elsewhere));
+    assert!(makes_room(&mut room, here));
+    assert!(nameless.stream.is_closed());
+    assert!(!makes_room(&mut room, here) && !alice.stream.is_closed());
+    assert_eq!(room.relay.counters().closed.evicted, 2);
+}

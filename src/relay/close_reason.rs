@@ -52,6 +52,8 @@ pub enum CloseReason {
     /// The relay was full, and its place was needed: it had closed its sending side, or had given no
     /// name.
     Evicted,
+    /// The same, and only its address had no place left.
+    Replaced,
     /// The operating system says that the connection is broken.
     Io(ErrorKind),
     /// The relay stops.
@@ -75,6 +77,7 @@ impl CloseReason {
             | Self::Greeted
             | Self::Unheard { .. }
             | Self::Evicted
+            | Self::Replaced
             | Self::Shutdown => true,
         }
     }
@@ -103,6 +106,7 @@ impl fmt::Display for CloseReason {
                 write!(f, "sent more than {max} bytes where nobody listens")
             }
             Self::Evicted => f.write_str("its place was needed"),
+            Self::Replaced => f.write_str("its place was needed for another from its address"),
             Self::Io(kind) => kind.fmt(f),
             Self::Shutdown => f.write_str("the relay stops"),
         }
@@ -189,7 +193,7 @@ impl ClosedCounters {
             CloseReason::FarewellTimeout { .. } => &mut self.farewell_timeout,
             CloseReason::Greeted => &mut self.greeted,
             CloseReason::Unheard { .. } => &mut self.unheard,
-            CloseReason::Evicted => &mut self.evicted,
+            CloseReason::Evicted | CloseReason::Replaced => &mut self.evicted,
             CloseReason::Io(_) => &mut self.io,
             CloseReason::Shutdown => &mut self.shutdown,
         } += 1;

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::mem;
+use std::net::SocketAddr;
 
 use log::{Level, debug, info, log};
 
 use super::close_reason::likely_sender;
 use super::connection::{Connection, Leave, State, Who};
 use super::delivery::Part;
-use super::{CloseReason, ConnId, Deadline, Ready, Relay, after, get_mut};
+use super::{CloseReason, ConnId, Deadline, PeerAddr, Ready, Relay, after, get_mut};
 use crate::wire::{FrameError, header};
 
 /// A newcomer is given this long for its name, in seconds, though its place be needed: longer than any
@@ -69,7 +70,7 @@ impl<S: Read + Write> Relay<S> {
             self.nameless.remove(&id);
             self.heard_from.remove(&id);
             self.spending.forget(id);
-            self.origins.go(connection.peer().ip());
+            self.origins.go(connection.peer().ip(), id);
             self.unfinished -= connection.decoder.held_bytes();
             self.counters.closed.count(reason);
             if name.is_some() {
@@ -107,21 +108,39 @@ impl<S: Read + Write> Relay<S> {
     /// room those who left that way would keep their places for minutes. A listener that was written to
     /// is safe.
     pub fn make_room(&mut self, scratch: &mut [u8]) -> bool {
-        let Some(id) = self.late_nameless().or_else(|| self.silent_half_closed()) else {
+        let nameless = self.nameless.first().copied();
+        let late = nameless.filter(|&id| self.is_late_nameless(id));
+        let Some(id) = late.or_else(|| self.silent_half_closed()) else {
             return false;
         };
         self.mark(id, CloseReason::Evicted);
         self.close_marked(scratch) > 0
     }
 
-    /// The one who has been without a name for longest, if that is long.
-    fn late_nameless(&self) -> Option<ConnId> {
-        let id = *self.nameless.first()?;
-        let connection = self.get(id)?;
-        let seconds = self.age().saturating_sub(connection.accepted_at);
-        // What it has sent may be its name, and wait for its turn.
-        let is_late = seconds > SAFE_WITHOUT_NAME && !connection.ready.any(Ready::READABLE);
-        is_late.then_some(id)
+    /// The same if only an address has no place left: of its connections one goes, so that who comes
+    /// back to say one thing more is not refused because of where it was a moment ago.
+    pub fn make_room_from(&mut self, peer: SocketAddr, scratch: &mut [u8]) -> bool {
+        let theirs = self.origins.of(PeerAddr::from(peer).ip());
+        let late = theirs.iter().find(|&&id| self.is_late_nameless(id));
+        let is_silent = |id: &&ConnId| {
+            let mut channels = self.channels.iter();
+            channels.any(|channel| channel.silent_half_closed.contains(id))
+        };
+        let Some(&id) = late.or_else(|| theirs.iter().find(is_silent)) else {
+            return false;
+        };
+        self.mark(id, CloseReason::Replaced);
+        self.close_marked(scratch) > 0
+    }
+
+    /// Whether this one has been without a name for long.
+    fn is_late_nameless(&self, id: ConnId) -> bool {
+        self.get(id).is_some_and(|connection| {
+            let seconds = self.age().saturating_sub(connection.accepted_at);
+            // What it has sent may be its name, and wait for its turn.
+            let is_late = seconds > SAFE_WITHOUT_NAME && !connection.ready.any(Ready::READABLE);
+            is_late && self.nameless.contains(&id)
+        })
     }
 
     /// The longest connected of those who may be gone.
@@ -198,6 +217,7 @@ impl<S: Read + Write> Relay<S> {
             CloseReason::FarewellTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::Unheard { .. } => (Level::Info, "--max-message"),
             CloseReason::Evicted => (Level::Info, "--max-clients"),
+            CloseReason::Replaced => (Level::Info, "--max-per-ip"),
             CloseReason::Protocol(FrameError::BadHeader(header)) => {
                 let name = who.name.map_or(&[][..], |frame| &frame[header::WIDTH..]);
                 return match likely_sender(who.dialect, name, header) {

@@ -371,7 +371,7 @@ impl<S> Relay<S> {
         let age = self.age();
         let connection = Connection::new(stream, peer, dialect, id.generation(), age);
         let is_member = connection.is_member();
-        self.origins.come(connection.peer().ip());
+        self.origins.come(connection.peer().ip(), id);
         self.connections.insert(connection);
         self.generation = self.generation.wrapping_add(1);
         self.counters.accepted += 1;

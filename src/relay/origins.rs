@@ -1,7 +1,9 @@
-//! How many connections each address has.
+//! Which connections each address has.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
+
+use super::ConnId;
 
 /// What counts as one address: an IPv4 address, or a /64 of IPv6, which is what one customer gets and
 /// can number as it likes (RFC 6177).
@@ -18,50 +20,55 @@ impl From<Ipv6Addr> for Origin {
     }
 }
 
-/// Counts connections by where they come from, if there is a limit to that.
+/// Connections by where they come from, the longest connected first, if there is a limit to how many
+/// there may be.
 #[derive(Debug)]
 pub(super) struct Origins {
     limit: Option<usize>,
-    counts: HashMap<Origin, usize>,
+    connections: HashMap<Origin, Vec<ConnId>>,
 }
 
 impl Origins {
     pub(super) fn new(limit: Option<usize>) -> Self {
         Self {
             limit,
-            counts: HashMap::new(),
+            connections: HashMap::new(),
         }
     }
 
     /// Whether there are as many from this address as there may be. IPv4 is given as mapped.
     pub(super) fn is_crowded(&self, ip: Ipv6Addr) -> bool {
-        self.limit.is_some_and(|limit| {
-            let count = self.counts.get(&ip.into());
-            count.is_some_and(|&count| count >= limit)
-        })
+        self.limit.is_some_and(|limit| self.of(ip).len() >= limit)
+    }
+
+    /// Those from this address, if there is a limit.
+    pub(super) fn of(&self, ip: Ipv6Addr) -> &[ConnId] {
+        self.connections.get(&ip.into()).map_or(&[], Vec::as_slice)
     }
 
     /// One more comes from there.
-    pub(super) fn come(&mut self, ip: Ipv6Addr) {
+    pub(super) fn come(&mut self, ip: Ipv6Addr, id: ConnId) {
         if self.limit.is_some() {
-            *self.counts.entry(ip.into()).or_default() += 1;
+            self.connections.entry(ip.into()).or_default().push(id);
         }
     }
 
     /// One that came from there goes.
-    pub(super) fn go(&mut self, ip: Ipv6Addr) {
+    pub(super) fn go(&mut self, ip: Ipv6Addr, id: ConnId) {
         if self.limit.is_none() {
             return;
         }
         let origin = ip.into();
-        if let Some(count) = self.counts.get_mut(&origin) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&origin);
+        if let Some(from_there) = self.connections.get_mut(&origin) {
+            from_there.retain(|&other| other != id);
+            if from_there.is_empty() {
+                self.connections.remove(&origin);
             }
         }
-        if self.counts.capacity() > 1024 && self.counts.len() < self.counts.capacity() / 8 {
-            self.counts.shrink_to_fit();
+        if self.connections.capacity() > 1024
+            && self.connections.len() < self.connections.capacity() / 8
+        {
+            self.connections.shrink_to_fit();
         }
     }
 }
@@ -80,45 +87,50 @@ mod tests {
     #[test]
     fn an_ipv4_address_and_a_64_of_ipv6_are_one_address_each() {
         let mut origins = Origins::new(Some(2));
-        for from in ["192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::ffff:1"] {
+        let all = ["192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::ffff:1"];
+        for (key, from) in all.into_iter().enumerate() {
             assert!(!origins.is_crowded(ip(from)));
-            origins.come(ip(from));
+            origins.come(ip(from), ConnId::new(key, 0));
         }
         assert!(origins.is_crowded(ip("192.0.2.1")));
         assert!(!origins.is_crowded(ip("192.0.2.2")));
         assert!(origins.is_crowded(ip("2001:db8::2:3:4:5")));
         assert!(!origins.is_crowded(ip("2001:db8:0:1::1")));
-        origins.go(ip("2001:db8::1"));
+        let [third, fourth] = [ConnId::new(2, 0), ConnId::new(3, 0)];
+        assert_eq!(origins.of(ip("2001:db8::abc")), [third, fourth]);
+        origins.go(ip("2001:db8::1"), third);
         assert!(!origins.is_crowded(ip("2001:db8::1")));
+        assert_eq!(origins.of(ip("2001:db8::abc")), [fourth]);
     }
 
     #[test]
     fn an_address_from_which_all_have_gone_takes_no_memory() {
         let mut origins = Origins::new(Some(1));
         for bits in 0..10_000 {
-            origins.come(Ipv6Addr::from_bits(bits << 64));
+            origins.come(Ipv6Addr::from_bits(bits << 64), ConnId::new(7, 0));
         }
         for bits in 0..10_000 {
-            match origins.counts.len() {
+            match origins.connections.len() {
                 2500 => assert!(
-                    origins.counts.capacity() > 5000,
+                    origins.connections.capacity() > 5000,
                     "it is not moved each time"
                 ),
-                100 => assert!(origins.counts.capacity() <= 1024, "it has shrunk"),
+                100 => assert!(origins.connections.capacity() <= 1024, "it has shrunk"),
                 _ => {}
             }
-            origins.go(Ipv6Addr::from_bits(bits << 64));
+            origins.go(Ipv6Addr::from_bits(bits << 64), ConnId::new(7, 0));
         }
-        assert_eq!(origins.counts.len(), 0);
-        assert!(origins.counts.capacity() <= 1024);
+        assert_eq!(origins.connections.len(), 0);
+        assert!(origins.connections.capacity() <= 1024);
     }
 
     #[test]
     fn without_a_limit_nothing_is_counted() {
         let mut origins = Origins::new(None);
-        origins.come(ip("192.0.2.1"));
+        let id = ConnId::new(7, 0);
+        origins.come(ip("192.0.2.1"), id);
         assert!(!origins.is_crowded(ip("192.0.2.1")));
-        assert!(origins.counts.is_empty());
-        origins.go(ip("192.0.2.1"));
+        assert!(origins.connections.is_empty());
+        origins.go(ip("192.0.2.1"), id);
     }
 }

@@ -512,7 +512,7 @@ impl<S: System> Server<S> {
             peer,
             dialect,
         } = newcomer;
-        if self.relay.is_crowded(peer) {
+        if self.relay.is_crowded(peer) && !self.relay.make_room_from(peer, &mut self.scratch) {
             let limit = self.relay.limits().max_per_ip.unwrap_or_default();
             let why = format_args!("{limit} come from there already (limit: --max-per-ip)");
             return self.refuse(stream, peer, now, why);

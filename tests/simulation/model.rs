@@ -969,7 +969,8 @@ impl Model {
             End::Unheard => member.noise > limits.max_message,
             End::Evicted => {
                 let is_late = is_unnamed && now >= member.since + SAFE_WITHOUT_NAME;
-                is_full && (is_late || (input_has_ended && !told_since_end))
+                let is_needed = is_full || limits.max_per_ip.is_some();
+                is_needed && (is_late || (input_has_ended && !told_since_end))
             }
             End::Io => has_failed && is_read_dry,
             End::Shutdown => {
