@@ -117,11 +117,17 @@ impl fmt::Display for CloseReason {
 pub(super) fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'static str> {
     let spaces = |bytes: &[u8]| bytes.iter().take_while(|&&byte| byte == b' ').count();
     let width = dialect.rules().header_width?;
-    if [&b"GET "[..], b"POST ", b"HEAD "]
-        .iter()
-        .any(|method| header.starts_with(method))
-    {
-        return Some("an HTTP request?");
+    let starters: [(&[u8], &str); 5] = [
+        (b"GET ", "an HTTP request?"),
+        (b"POST ", "an HTTP request?"),
+        (b"HEAD ", "an HTTP request?"),
+        (b"SSH-", "an ssh client?"),
+        // A handshake record, of version 3 and something (RFC 8446, 5.1).
+        (b"\x16\x03", "a TLS client?"),
+    ];
+    let known = starters.iter().find(|(start, _)| header.starts_with(start));
+    if let Some(&(_, sender)) = known {
+        return Some(sender);
     }
     // What follows the first ten bytes of a 64-byte header is spaces, which here begin the name.
     if width == header::WIDTH && (spaces(header) == width || spaces(name) >= header::WIDTH) {
@@ -264,6 +270,13 @@ mod tests {
             (Dialect::Chat10, &wide[10..110], b"zzzzzzzzzz", "64-byte"),
             (Dialect::Chat64, b"127.0.0.1:1", &narrow[..64], "ten-byte"),
             (Dialect::Chat10, b"", b"GET / HTTP", "HTTP"),
+            (Dialect::Chat10, b"", b"SSH-2.0-Op", "ssh"),
+            (
+                Dialect::Chat10,
+                b"",
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03",
+                "TLS",
+            ),
             (
                 Dialect::Ack64,
                 b"",
