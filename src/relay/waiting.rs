@@ -337,6 +337,7 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.hold(first, Scope::Room, (at(9), 10), at(1));
         waiting.hold(second, Scope::Room, (at(9), 10), at(3));
+        assert_eq!(waiting.alone(first, at(5)), Duration::ZERO);
         assert_eq!(waiting.end(first, at(5)), None);
         assert!(waiting.is_on());
         assert_eq!(waiting.end(first, at(5)), None, "it is awaited no longer");
