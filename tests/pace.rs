@@ -371,6 +371,15 @@ fn nobody_is_waited_for_without_a_deadline() {
 }
 
 #[test]
+fn a_deadline_that_is_looked_at_late_is_met_all_the_same() {
+    let (mut room, alice, _bob, slow, _) = waiting();
+    room.relay.expire(Deadline::Awaited, room.now + 2 * STOPPED);
+    room.turns();
+    assert!(!room.relay.is_waiting() && !slow.stream.is_closed());
+    assert_eq!(alice.stream.unread(), 0);
+}
+
+#[test]
 fn who_is_waited_for_again_and_again_does_not_pile_up_deadlines() {
     let (mut room, alice, _bob, slow, _) = waiting();
     for _ in 0..2000 {
