@@ -6,7 +6,7 @@ mod common;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use chatloop::relay::{CloseReason, Deadline, Limits, Slow, Wording};
+use chatloop::relay::{CloseReason, Deadline, Limits, Ready, Slow, Wording};
 use chatloop::wire::Dialect::{self, Ack64, Chat64, Greet10};
 use common::script::{Peer, Room};
 use common::{assert_bytes, frame, heard, wide_frame};
@@ -284,6 +284,21 @@ fn who_waits_for_itself_may_read_as_slowly_as_it_likes() {
         take(&mut room, &asker, 500);
         assert!(!room.relay.is_waiting() && !asker.stream.is_closed());
     }
+}
+
+#[test]
+fn who_waited_for_itself_and_is_gone_does_not_keep_its_place() {
+    let mut room = room();
+    let asker = room.connect_to(Ack64);
+    asker.stream.takes(0);
+    asker.stream.says(wide_frame("").repeat(87_500));
+    room.readable(&asker);
+    room.turns();
+    asker.stream.fails(ErrorKind::ConnectionReset);
+    let hung_up = Ready::READABLE | Ready::HUNG_UP;
+    room.relay.note(asker.id, hung_up);
+    room.turns();
+    assert!(asker.stream.is_closed());
 }
 
 #[test]

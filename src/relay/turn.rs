@@ -84,15 +84,14 @@ impl<S: Read + Write> Relay<S> {
         if !connection.is_member() || connection.leaving().is_some() {
             return Some(budget);
         }
-        if self.waiting.is_for_itself(id) {
+        // The place of one that is gone is not kept for as long as it would have to rest: its last words
+        // are no more than its socket holds.
+        let is_gone = connection.is_gone();
+        if !is_gone && self.waiting.is_for_itself(id) {
             ReadyLists::rest(connection);
             return None;
         }
-        // The place of one that is gone is not kept for as long as it would have to rest: its last words
-        // are no more than its socket holds.
-        if !connection.is_gone()
-            && let Some(free_at) = self.spending.rest(id, self.now)
-        {
+        if !is_gone && let Some(free_at) = self.spending.rest(id, self.now) {
             ReadyLists::rest(connection);
             if self.resting_line.is_due(self.now) {
                 let wait = (free_at - self.now).as_secs_f64();
