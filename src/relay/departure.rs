@@ -120,13 +120,13 @@ impl<S: Read + Write> Relay<S> {
     /// The same if only an address has no place left: of its connections one goes, so that who comes
     /// back to say one thing more is not refused because of where it was a moment ago.
     pub fn make_room_from(&mut self, peer: SocketAddr, scratch: &mut [u8]) -> bool {
-        let theirs = self.origins.of(PeerAddr::from(peer).ip());
-        let late = theirs.iter().find(|&&id| self.is_late_nameless(id));
-        let is_silent = |id: &&ConnId| {
+        let theirs = || self.origins.of(PeerAddr::from(peer).ip());
+        let late = theirs().find(|&id| self.is_late_nameless(id));
+        let is_silent = |id: &ConnId| {
             let mut channels = self.channels.iter();
             channels.any(|channel| channel.silent_half_closed.contains(id))
         };
-        let Some(&id) = late.or_else(|| theirs.iter().find(is_silent)) else {
+        let Some(id) = late.or_else(|| theirs().find(is_silent)) else {
             return false;
         };
         self.mark(id, CloseReason::Replaced);
