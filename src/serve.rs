@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chatloop::descriptors;
-use chatloop::relay::{Limits, LimitsError, Wording};
+use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
 use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
@@ -219,7 +219,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
     }
     Ok(Config {
         limits,
-        wording: wording(args)?,
+        texts: reply_texts(args)?,
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
@@ -246,7 +246,7 @@ fn takes_in(socket: &Inherited, addr: SocketAddr) -> bool {
 }
 
 /// The relay's own words, where the flags have others than the tutorials.
-fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
+fn reply_texts(args: &ServeArgs) -> Result<ReplyTexts, ServeError> {
     let bytes = |text: &String| text.clone().into_bytes();
     let most = args.queue_limit / 2;
     let greeting = match &args.greeting_file {
@@ -264,7 +264,7 @@ fn wording(args: &ServeArgs) -> Result<Wording, ServeError> {
             queue_limit: args.queue_limit,
         });
     }
-    Ok(Wording {
+    Ok(ReplyTexts {
         greeting,
         ack: args.ack.as_ref().map(bytes),
         farewell: args.farewell.as_ref().map(bytes),
@@ -413,12 +413,12 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(config.limits, expected);
-        let wording = Wording {
+        let texts = ReplyTexts {
             greeting: Some(b"13".to_vec()),
             ack: Some(b"15".to_vec()),
             farewell: Some(b"16".to_vec()),
         };
-        assert_eq!(config.wording, wording);
+        assert_eq!(config.texts, texts);
         assert_eq!(config.every, Some(Duration::from_secs(14)));
         assert_eq!(config.keepalive, Some(Duration::from_secs(8)));
         assert_eq!(config.drain, Duration::from_secs(9));
@@ -433,7 +433,7 @@ mod tests {
             ..default.limits
         };
         assert_eq!(config.limits, expected);
-        assert_eq!(config.wording, default.wording);
+        assert_eq!(config.texts, default.texts);
         assert_eq!(config.every, default.every);
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);

@@ -152,9 +152,9 @@ fn ping_every() -> Option<Duration> {
 fn status(server: &Server, listens_on: &str) -> String {
     let relay = server.relay();
     if server.is_stopping() {
-        let behind = relay.behind();
-        format!("STATUS=stopping, {}, {behind} behind", relay.here())
+        let lagging = relay.lagging();
+        format!("STATUS=stopping, {}, {lagging} lagging", server.members())
     } else {
-        format!("STATUS={}; listens on {listens_on}", relay.here())
+        format!("STATUS={}; listens on {listens_on}", server.members())
     }
 }

@@ -1,124 +1,64 @@
-//! One peer: its stream, what it is to the room, and what little it has to remember.
+//! One peer: its stream, what is read from it, and what is written to it.
 
-use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::backlog::Backlog;
-use super::channel::{Channel, Channels};
+use super::channel::{Channel, Cursor, MAX_SLICES};
 use super::close_reason::CloseReason;
+use super::flow::LagTracker;
+use super::lifecycle::{DrainCause, Life};
 use super::limits::Limits;
-use super::pace::Pace;
-use super::ready::Ready;
-use super::send_queue::{MAX_SLICES, SendQueue};
-use crate::text::Quoted;
-use crate::wire::{Called, Decoder, Dialect, Hears, encode_frame, header};
+use super::peer_addr::PeerAddr;
+use super::ready::{Readiness, Ready};
+use crate::wire::{Decoder, Dialect, FrameError};
 
-/// How many reads one connection may take in one turn. More than one are needed only to read to the
-/// end, where each may be short.
-const MAX_READS: usize = 16;
-
-/// A connection, registered or not.
+/// A connection, a member or not.
 ///
-/// Thousands of these sit idle at a time, so an idle one owns no buffer: the decoder is a null
-/// pointer between frames, there is no queue while the member keeps up, and what is rarely there
-/// is in a `Box`. What remains is pinned by a test, since every byte here is paid per member.
+/// Thousands of these are idle at a time, so an idle one owns no buffer: the decoder is a null pointer
+/// between frames, there is no pending output while the member keeps up, and what is rarely there is in
+/// a `Box`. The size of the rest is pinned by a test, since every byte here is paid per member.
 #[derive(Debug)]
 pub struct Connection<S> {
     pub(super) stream: S,
-    /// Which of the connections that this slot has seen this one is: see [`super::ConnId`].
+    /// The generation of its identity: see [`ConnId`](super::ConnId).
     pub(super) generation: u32,
-    pub(super) ready: Ready,
-    /// A write failed, so this connection has to end, but not before its last words were read.
-    pub(super) broken: Option<ErrorKind>,
+    pub(super) readiness: Readiness,
     pub(super) dialect: Dialect,
-    peer: PeerAddr,
+    pub(super) peer: PeerAddr,
     /// When it was accepted, in seconds since the relay's start.
     pub(super) accepted_at: u32,
     /// How many messages its channel had had when it joined, less those of the history.
-    pub(super) heard_before: u32,
-    pub(super) state: State,
+    pub(super) messages_before: u32,
+    pub(super) life: Life,
     pub(super) decoder: Decoder,
-    pub(super) behind: Option<Box<Behind>>,
+    pub(super) output: Option<Box<PendingOutput>>,
 }
 
-/// What there is of a member only while it is behind.
+/// The output that a lagging member has still to receive. A member that keeps up has none.
 #[derive(Debug)]
-pub(super) struct Behind {
-    pub(super) queue: SendQueue,
-    pub(super) pace: Pace,
+pub(super) struct PendingOutput {
+    pub(super) cursor: Cursor,
+    pub(super) tracker: LagTracker,
 }
 
-impl Behind {
+impl PendingOutput {
     /// How much memory it takes of its own, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        size_of::<Self>() + self.queue.held_bytes()
+        size_of::<Self>() + self.cursor.held_bytes()
     }
 }
 
-/// What a connection is to the room.
+/// What a peer sent, in order.
 #[derive(Debug)]
-pub(super) enum State {
-    /// Connected, its first frame not complete: it says nothing and hears nothing.
-    AwaitingName,
-    /// A member of the room, or in the audience of a listener that has a part in no room.
-    Registered {
-        /// Its name as the frame that precedes each of its messages, encoded once.
-        name: Box<[u8]>,
-        /// How many messages it has said; where nobody listens, how many bytes.
-        said: u32,
-        stage: Stage,
+pub(super) enum Incoming<'a> {
+    /// The first frame of a pending connection.
+    Name(Box<[u8]>),
+    /// A message, and its sender's name, which is a frame already.
+    Message {
+        name_frame: &'a [u8],
+        body: &'a [u8],
     },
-    /// Marked: it neither speaks nor hears, and is removed at the end of the turn.
-    Closing,
-}
-
-/// How far a member is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Not at all.
-    Here,
-    /// It has closed its sending side, and the log has said so.
-    HalfClosed,
-    /// It says nothing more, and goes for this reason when it has been sent what is queued for it.
-    Leaving(Leave),
-}
-
-/// Why a member goes that is still sent what is queued for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// It has taken its leave.
-    Farewell,
-    /// It was greeted, and that is all.
-    Greeted,
-    /// It has closed its sending side, and there is nothing that it could be waiting to hear.
-    Eof,
-    /// The relay stops.
-    Shutdown,
-}
-
-impl From<Leave> for CloseReason {
-    fn from(leave: Leave) -> Self {
-        match leave {
-            Leave::Farewell => Self::Farewell,
-            Leave::Greeted => Self::Greeted,
-            Leave::Eof => Self::Eof,
-            Leave::Shutdown => Self::Shutdown,
-        }
-    }
-}
-
-impl State {
-    /// A member of this name.
-    fn registered(name: &[u8]) -> Self {
-        let mut frame = Vec::with_capacity(header::WIDTH + name.len());
-        encode_frame(name, &mut frame);
-        Self::Registered {
-            name: frame.into(),
-            said: 0,
-            stage: Stage::Here,
-        }
-    }
+    /// This many bytes that have no meaning in the dialect.
+    Ignored(usize),
 }
 
 /// What came of one read or write.
@@ -126,325 +66,181 @@ impl State {
 pub(super) enum Outcome {
     /// It moved this many bytes.
     Done(usize),
-    /// The socket has nothing, or no room: wait for the next edge.
+    /// The socket has nothing, or no room: the next edge will tell.
     Blocked,
     /// The connection is broken.
     Failed(ErrorKind),
 }
 
-/// What one connection's reading in one turn brought.
-#[derive(Debug)]
-pub(super) struct Input {
-    pub(super) bytes: u64,
-    /// The messages that were relayed.
-    pub(super) messages: u64,
-    /// The messages that are to be acknowledged.
-    pub(super) acks: u64,
-    pub(super) end: InputEnd,
+/// What one read came to, as far as reading on is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadStep {
+    /// This many bytes came, and there may be more.
+    More(usize),
+    /// This many bytes came, and the socket is drained.
+    Drained(usize),
+    /// The input has ended.
+    Ended,
+    /// The connection is broken.
+    Failed(ErrorKind),
 }
 
-/// How a connection's reading ended.
-#[derive(Debug)]
+/// What the end of the reads of one turn means.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum InputEnd {
-    /// For now: there may be more to come.
+    /// Nothing: the connection stays as it is.
     Open,
-    /// For good, which is news, but the peer may still listen.
-    HalfClosed,
-    /// For good, and so did the connection.
+    /// The peer has left. Output can still be delivered to it.
+    Leaves(DrainCause),
+    /// The connection is over.
     Over(CloseReason),
 }
 
 impl<S> Connection<S> {
+    /// A connection of this generation that was accepted at this time, in seconds since the relay's
+    /// start.
     pub(super) fn new(
         stream: S,
-        peer: SocketAddr,
+        peer: PeerAddr,
         dialect: Dialect,
-        generation: u32,
-        accepted_at: u32,
+        (generation, accepted_at): (u32, u32),
+        life: Life,
     ) -> Self {
-        let peer = PeerAddr::from(peer);
-        let mut connection = Self {
+        Self {
             stream,
             generation,
-            ready: Ready::default(),
-            broken: None,
+            readiness: Readiness::default(),
             dialect,
             peer,
             accepted_at,
-            heard_before: 0,
-            state: State::AwaitingName,
+            messages_before: 0,
+            life,
             decoder: Decoder::new(),
-            behind: None,
-        };
-        if dialect.rules().called == Called::ByAddress {
-            connection.state = State::registered(peer.to_string().as_bytes());
-        }
-        if dialect.only_greets() {
-            connection.leave(Leave::Greeted);
-        }
-        connection
-    }
-
-    /// From now on it says nothing more, and goes when it has been sent what is queued for it.
-    pub(super) fn leave(&mut self, leave: Leave) {
-        if let State::Registered { stage, .. } = &mut self.state {
-            *stage = Stage::Leaving(leave);
+            output: None,
         }
     }
 
-    /// Whether it has given its name, if it has to, and is not marked.
-    pub(super) const fn is_member(&self) -> bool {
-        matches!(self.state, State::Registered { .. })
+    /// How many bytes are missing from the header or the payload that is being received.
+    pub(super) fn missing(&self) -> usize {
+        let header_width = self.dialect.rules().header_width;
+        header_width.map_or(1, |width| self.decoder.missing(width))
     }
 
-    /// Whether it is a member that will say nothing more.
-    pub(super) const fn is_half_closed(&self) -> bool {
-        matches!(
-            self.state,
-            State::Registered {
-                stage: Stage::HalfClosed,
-                ..
-            }
-        )
-    }
-
-    /// Whether it goes as soon as it has been sent what is queued for it, and why.
-    pub(super) const fn leaving(&self) -> Option<Leave> {
-        match self.state {
-            State::Registered {
-                stage: Stage::Leaving(leave),
-                ..
-            } => Some(leave),
-            _ => None,
-        }
-    }
-
-    /// Whether what is said is to be written to it.
-    pub(super) const fn hears(&self) -> bool {
-        matches!(
-            self.state,
-            State::Registered {
-                stage: Stage::Here | Stage::HalfClosed,
-                ..
-            }
-        ) && self.broken.is_none()
-    }
-
-    /// Whether it is known to be gone, so that what has come from it is all that will.
-    pub(super) const fn is_gone(&self) -> bool {
-        self.broken.is_some() || self.ready.any(Ready::HUNG_UP)
-    }
-
-    pub(super) const fn peer(&self) -> PeerAddr {
-        self.peer
-    }
-
-    /// The connection as the log shows it.
-    pub(super) fn who(&self) -> Who<'_> {
-        let name = match &self.state {
-            State::Registered { name, .. } => Some(&**name),
-            State::AwaitingName | State::Closing => None,
-        };
-        Who {
-            name,
-            dialect: self.dialect,
-            peer: self.peer,
-        }
-    }
-
-    /// Notes that it can no longer be written to.
+    /// Takes the next item out of `bytes`, the input that was read last; `None` when all of it was
+    /// taken. An incomplete frame is kept for the next input.
     ///
-    /// It may have said its last words before that, so it ends only when it is read to the end: the
-    /// caller has to see to it that it is read.
-    pub(super) fn break_off(&mut self, kind: ErrorKind, backlog: &mut Backlog) {
-        self.abandon_queue(backlog);
-        self.broken = Some(kind);
-        self.ready.remove(Ready::WRITABLE);
-    }
-
-    /// Gives up what is queued.
-    pub(super) fn abandon_queue(&mut self, backlog: &mut Backlog) {
-        if let Some(behind) = self.behind.take() {
-            backlog.release(behind.held_bytes());
-            behind.queue.abandon(backlog);
-        }
-    }
-
-    /// How many messages it has said; what else that counts is said where it is.
-    pub(super) const fn said(&self) -> u32 {
-        match self.state {
-            State::Registered { said, .. } => said,
-            State::AwaitingName | State::Closing => 0,
-        }
-    }
-
-    /// Takes the frames out of `bytes`. Messages are said in the channels.
-    fn decode(
-        &mut self,
-        mut bytes: &[u8],
+    /// # Errors
+    ///
+    /// What the [`Decoder`] says.
+    #[inline]
+    pub(super) fn next_incoming<'a, 'i: 'a>(
+        &'a mut self,
+        bytes: &mut &'i [u8],
         limits: &Limits,
-        channels: &mut Channels,
-        input: &mut Input,
-    ) -> Result<(), CloseReason> {
-        let rules = self.dialect.rules();
-        let Some(header_width) = rules.header_width else {
-            return self.overhear(bytes.len(), limits);
+    ) -> Result<Option<Incoming<'a>>, FrameError> {
+        let Some(header_width) = self.dialect.rules().header_width else {
+            let ignored = std::mem::take(bytes).len();
+            return Ok((ignored > 0).then_some(Incoming::Ignored(ignored)));
         };
-        loop {
-            let max = match self.state {
-                State::AwaitingName => limits.max_name,
-                State::Registered {
-                    stage: Stage::Leaving(_),
-                    ..
-                } => return Ok(()),
-                State::Registered { .. } | State::Closing => limits.max_message,
-            };
-            let payload = self
-                .decoder
-                .decode(&mut bytes, header_width, max)
-                .map_err(CloseReason::Protocol)?;
-            let Some(payload) = payload else {
-                return Ok(());
-            };
-            match &mut self.state {
-                State::AwaitingName => self.state = State::registered(payload),
-                State::Registered { name, said, stage } => {
-                    input.acks += u64::from(rules.ack.is_some());
-                    let mut is_heard = true;
-                    if let Some(farewell) = rules.farewell
-                        && channels[self.dialect].lines.is_farewell(payload)
-                    {
-                        *stage = Stage::Leaving(Leave::Farewell);
-                        is_heard = farewell.is_heard;
-                    }
-                    if is_heard {
-                        channels.say(name, payload);
-                        *said = said.saturating_add(1);
-                        input.messages += 1;
-                    }
-                }
-                State::Closing => {}
-            }
+        let max_payload = if self.life.is_heard() {
+            limits.max_message
+        } else if self.life.is_pending() {
+            limits.max_name
+        } else {
+            // Nothing that a draining connection sends has a meaning.
+            *bytes = &[];
+            return Ok(None);
+        };
+        let Some(body) = self.decoder.decode(bytes, header_width, max_payload)? else {
+            return Ok(None);
+        };
+        if self.life.is_pending() {
+            return Ok(Some(Incoming::Name(body.into())));
         }
+        let name_frame = self.life.name_frame();
+        Ok(Some(Incoming::Message { name_frame, body }))
     }
 
-    /// Counts bytes of somebody to whom nobody listens, and drops them.
-    fn overhear(&mut self, bytes: usize, limits: &Limits) -> Result<(), CloseReason> {
-        if let State::Registered { said, .. } = &mut self.state {
-            *said = said.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-            if *said as usize > limits.max_message || *said == u32::MAX {
-                return Err(CloseReason::Unheard {
-                    max: limits.max_message,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// What it means that there is nothing more to read just now.
-    fn end_of_reading(&mut self) -> InputEnd {
-        self.ready.remove(Ready::READABLE);
-        match self.broken {
+    /// What it means that the socket has nothing more to read just now.
+    pub(super) fn on_drained(&mut self) -> InputEnd {
+        self.readiness.kernel.remove(Ready::READABLE);
+        match self.life.write_error() {
             Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
-            None if self.ready.any(Ready::HUNG_UP) => InputEnd::Over(CloseReason::Eof),
+            None if self.is_hung_up() => InputEnd::Over(CloseReason::Eof),
             None => InputEnd::Open,
         }
     }
 
-    /// What it means that there will never be anything more to read.
-    fn end_of_input(&mut self) -> InputEnd {
-        self.ready.remove(Ready::READABLE);
-        if self.decoder.is_inside_frame() && self.leaving().is_none() {
-            return InputEnd::Over(CloseReason::TruncatedFrame);
-        }
-        match self.broken {
+    /// What it means that the peer's input has ended.
+    pub(super) fn on_input_ended(&mut self) -> InputEnd {
+        self.readiness.kernel.remove(Ready::READABLE);
+        let cause = if self.decoder.is_inside_frame() {
+            DrainCause::TruncatedFrame
+        } else {
+            DrainCause::Eof
+        };
+        match self.life.write_error() {
             // Writing to a peer that has closed both sides fails like this: it just left.
-            Some(ErrorKind::BrokenPipe) => InputEnd::Over(CloseReason::Eof),
+            Some(ErrorKind::BrokenPipe) => InputEnd::Over(cause.into()),
             Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
-            None if self.ready.any(Ready::HUNG_UP) => InputEnd::Over(CloseReason::Eof),
-            None => match &mut self.state {
-                State::Registered { stage, .. } => {
-                    // It is news once; later events repeat it.
-                    if *stage != Stage::Here {
-                        return InputEnd::Open;
-                    }
-                    if self.dialect.rules().hears == Hears::Nothing {
-                        // All that it can still be waiting for is the last acknowledgement.
-                        *stage = Stage::Leaving(Leave::Eof);
-                        return InputEnd::Open;
-                    }
-                    *stage = Stage::HalfClosed;
-                    InputEnd::HalfClosed
-                }
-                State::AwaitingName | State::Closing => InputEnd::Over(CloseReason::Eof),
-            },
+            None if self.is_hung_up() => InputEnd::Over(cause.into()),
+            None if self.life.is_open() => InputEnd::Leaves(cause),
+            // It drains already, and later events repeat the end.
+            None if self.life.draining().is_some() => InputEnd::Open,
+            None => InputEnd::Over(cause.into()),
         }
+    }
+
+    /// Whether the connection is closed in both directions.
+    pub(super) const fn is_hung_up(&self) -> bool {
+        self.readiness.kernel.any(Ready::HUNG_UP)
+    }
+
+    /// Gives the pending output up.
+    pub(super) fn drop_output(&mut self, channel: &mut Channel) {
+        if let Some(output) = self.output.take() {
+            channel.backlog.refund(output.held_bytes());
+            output.cursor.abandon(&mut channel.backlog);
+        }
+    }
+
+    /// How many bytes of output are pending.
+    pub(super) fn pending_bytes(&self, channel: &Channel) -> u64 {
+        let output = self.output.as_deref();
+        output.map_or(0, |output| output.cursor.pending_bytes(&channel.backlog))
     }
 }
 
 impl<S: Read + Write> Connection<S> {
-    /// Reads this connection's share of a turn: about as much as fits `scratch`. What it says is said
-    /// in the channels.
+    /// Reads once.
     ///
-    /// A read that does not fill the buffer has emptied the socket, on epoll and kqueue, which saves
-    /// the second read that would only say "would block". There are two exceptions, and both are
-    /// read to the end. When the peer has closed its sending side, that news may have shared its
-    /// edge with the data, and no other edge will follow. And a read stops early at TCP urgent data,
-    /// which no client of ours sends, but anybody can. After a read that filled the buffer there may
-    /// be more: the connection keeps its readiness, and with it its place on the ready list.
-    pub(super) fn receive(
-        &mut self,
-        scratch: &mut [u8],
-        limits: &Limits,
-        channels: &mut Channels,
-    ) -> Input {
-        let mut input = Input {
-            bytes: 0,
-            messages: 0,
-            acks: 0,
-            end: InputEnd::Open,
-        };
-        for _ in 0..MAX_READS {
-            let read = match attempt(|| self.stream.read(scratch)) {
-                Outcome::Done(0) => {
-                    input.end = self.end_of_input();
-                    break;
-                }
-                Outcome::Done(read) => read,
-                Outcome::Blocked => {
-                    input.end = self.end_of_reading();
-                    break;
-                }
-                Outcome::Failed(kind) => {
-                    input.end = InputEnd::Over(CloseReason::Io(kind));
-                    break;
-                }
-            };
-            input.bytes += read as u64;
-            let decoded = self.decode(&scratch[..read], limits, channels, &mut input);
-            if let Err(reason) = decoded {
-                input.end = InputEnd::Over(reason);
-                break;
-            }
-            if read == scratch.len() {
-                break;
-            }
-            if !self.ready.must_read_to_end() {
-                input.end = self.end_of_reading();
-                break;
-            }
+    /// A read that does not fill the buffer has drained the socket, on epoll and kqueue, which saves the
+    /// second read that would only return "would block". There are two exceptions, and both are read on
+    /// until it does. When the peer has closed its sending side, that news may have shared its edge with
+    /// the data, and no other edge will follow. And a read stops short at TCP urgent data. After a read
+    /// that filled the buffer there may be more: the connection keeps its readiness, and with it its
+    /// place on the ready list.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> ReadStep {
+        match attempt(|| self.stream.read(buffer)) {
+            Outcome::Done(0) => ReadStep::Ended,
+            Outcome::Done(read) if read == buffer.len() => ReadStep::More(read),
+            Outcome::Done(read) if self.readiness.must_read_to_end() => ReadStep::More(read),
+            Outcome::Done(read) => ReadStep::Drained(read),
+            Outcome::Blocked => ReadStep::Drained(0),
+            Outcome::Failed(kind) => ReadStep::Failed(kind),
         }
-        input
     }
 
-    /// Reads and drops what has come, up to a bound, so that closing does not have to reset.
-    pub(super) fn discard_input(&mut self, scratch: &mut [u8]) {
-        for _ in 0..MAX_READS {
+    /// Reads and discards received bytes, up to `max_reads` buffers of them. Returns how many they were.
+    pub(super) fn discard_input(&mut self, scratch: &mut [u8], max_reads: usize) -> u64 {
+        let mut discarded = 0;
+        for _ in 0..max_reads {
             match attempt(|| self.stream.read(scratch)) {
-                Outcome::Done(1..) => {}
-                Outcome::Done(0) | Outcome::Blocked | Outcome::Failed(_) => return,
+                Outcome::Done(read @ 1..) => discarded += read as u64,
+                Outcome::Done(0) | Outcome::Blocked | Outcome::Failed(_) => break,
             }
         }
+        discarded
     }
 
     /// Writes these slices in one system call.
@@ -452,44 +248,46 @@ impl<S: Read + Write> Connection<S> {
         attempt(|| self.stream.write_vectored(slices))
     }
 
-    /// Writes two slices, either of which may be empty, in one system call.
-    pub(super) fn write(&mut self, before: &[u8], after: &[u8]) -> Outcome {
-        attempt(|| {
-            if after.is_empty() {
-                self.stream.write(before)
-            } else if before.is_empty() {
-                self.stream.write(after)
-            } else {
-                self.stream
-                    .write_vectored(&[IoSlice::new(before), IoSlice::new(after)])
-            }
-        })
+    /// Writes one slice.
+    #[inline]
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Outcome {
+        attempt(|| self.stream.write(bytes))
     }
 
-    /// Writes what is queued, in one system call. The queue is gone when all of it went out.
+    /// Writes two slices, either of which may be empty, in one system call.
+    pub(super) fn write_both(&mut self, before: &[u8], after: &[u8]) -> Outcome {
+        if after.is_empty() {
+            self.write(before)
+        } else if before.is_empty() {
+            self.write(after)
+        } else {
+            self.write_slices(&[IoSlice::new(before), IoSlice::new(after)])
+        }
+    }
+
+    /// Writes pending output, in one system call. It is gone when all of it went out.
     ///
-    /// Readiness to write is used up unless the socket took all that it was offered: a short write
-    /// means that its buffer is full and that the next edge will come.
+    /// The socket stays writable only if it accepted everything that it was offered: a short write means
+    /// that its buffer is full and that the next edge will come.
     pub(super) fn flush(&mut self, channel: &mut Channel) -> Outcome {
-        let Some(behind) = &mut self.behind else {
-            self.ready.remove(Ready::WRITABLE);
+        let Some(output) = &mut self.output else {
+            self.readiness.kernel.remove(Ready::WRITABLE);
             return Outcome::Done(0);
         };
-        let held_before = behind.held_bytes();
-        let queue = &mut behind.queue;
-        let (backlog, lines) = (&mut channel.backlog, &channel.lines);
+        let held_before = output.held_bytes();
+        let (backlog, replies) = (&mut channel.backlog, &channel.replies);
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let (count, offered) = queue.io_slices(backlog, lines, &mut slices);
+        let (count, offered) = output.cursor.io_slices(backlog, replies, &mut slices);
         let outcome = attempt(|| self.stream.write_vectored(&slices[..count]));
         if outcome != Outcome::Done(offered) {
-            self.ready.remove(Ready::WRITABLE);
+            self.readiness.kernel.remove(Ready::WRITABLE);
         }
         if let Outcome::Done(sent) = outcome
-            && !queue.advance(sent, backlog, lines)
+            && !output.cursor.advance(sent, backlog, replies)
         {
-            backlog.release(held_before);
-            self.behind = None;
-            self.ready.remove(Ready::WRITABLE);
+            backlog.refund(held_before);
+            self.output = None;
+            self.readiness.kernel.remove(Ready::WRITABLE);
         }
         outcome
     }
@@ -497,8 +295,9 @@ impl<S: Read + Write> Connection<S> {
 
 /// The one place that decides what an I/O error means.
 ///
-/// "Would block" is no error but the end of a drain, an interrupted call is made again, and
-/// everything else ends this connection and nobody else's.
+/// "Would block" is no error but the end of a drain, an interrupted call is made again, and everything
+/// else ends this connection and no other.
+#[inline]
 fn attempt(mut io: impl FnMut() -> io::Result<usize>) -> Outcome {
     loop {
         return match io() {
@@ -512,107 +311,12 @@ fn attempt(mut io: impl FnMut() -> io::Result<usize>) -> Outcome {
     }
 }
 
-/// A connection as the log shows it: its name, escaped, if it has given one, else its dialect, and where
-/// it comes from.
-pub(super) struct Who<'a> {
-    /// The name's frame.
-    pub(super) name: Option<&'a [u8]>,
-    pub(super) dialect: Dialect,
-    pub(super) peer: PeerAddr,
-}
-
-impl fmt::Display for Who<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.name, self.dialect.rules().called) {
-            (Some(name), Called::ByName) => write!(f, "{} ", Quoted(&name[header::WIDTH..]))?,
-            (None, Called::ByName) => {}
-            (_, Called::ByAddress) => write!(f, "{} ", self.dialect)?,
-        }
-        self.peer.fmt(f)
-    }
-}
-
-/// A peer's address in 18 bytes instead of the 32 of a [`SocketAddr`].
-///
-/// IPv4 is kept the way a dual-stack socket shows it, as an IPv4-mapped IPv6 address (RFC 4291,
-/// 2.5.5.2), and shown as IPv4 again. What gets lost is the scope of a link-local address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PeerAddr {
-    ip: Ipv6Addr,
-    port: u16,
-}
-
-impl From<SocketAddr> for PeerAddr {
-    fn from(addr: SocketAddr) -> Self {
-        let ip = match addr.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        Self {
-            ip,
-            port: addr.port(),
-        }
-    }
-}
-
-impl PeerAddr {
-    /// The address without the port.
-    pub(super) const fn ip(self) -> Ipv6Addr {
-        self.ip
-    }
-}
-
-impl fmt::Display for PeerAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::new(self.ip.to_canonical(), self.port).fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_shown_as_it_connected() {
-        for (addr, shown) in [
-            ("127.0.0.1:1234", "127.0.0.1:1234"),
-            ("[::ffff:10.0.0.7]:80", "10.0.0.7:80"),
-            ("[2001:db8::1]:65535", "[2001:db8::1]:65535"),
-        ] {
-            let addr: SocketAddr = addr.parse().unwrap();
-            assert_eq!(PeerAddr::from(addr).to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn the_log_calls_a_member_by_its_name_or_its_dialect_and_a_stranger_by_its_address() {
-        let peer = PeerAddr::from(SocketAddr::from(([192, 0, 2, 1], 4001)));
-        let name = b"7         al\tice";
-        for (name, dialect, shown) in [
-            (
-                Some(&name[..]),
-                Dialect::Chat10,
-                r#""al\tice" 192.0.2.1:4001"#,
-            ),
-            (None, Dialect::Chat10, "192.0.2.1:4001"),
-            (
-                Some(&b"14        192.0.2.1:4001"[..]),
-                Dialect::Ack64,
-                "ack64 192.0.2.1:4001",
-            ),
-            (None, Dialect::Hello, "hello 192.0.2.1:4001"),
-        ] {
-            let who = Who {
-                name,
-                dialect,
-                peer,
-            };
-            assert_eq!(who.to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn an_interrupted_call_is_made_again() {
+    fn interrupted_call_is_made_again() {
         let mut left = 3;
         let outcome = attempt(|| {
             left -= 1;

@@ -1,242 +1,264 @@
-//! The end of a turn, as one member sees it: one write, and what the socket did not take.
+//! Fan-out, as one member sees it: one write of the turn, and what the socket did not accept.
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::iter;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::ConnId;
-use super::backlog::Backlog;
-use super::channel::Channel;
-use super::connection::{Behind, Connection, Outcome};
-use super::lines::{Line, Lines};
-use super::pace::{Pace, PaceLimits};
-use super::send_queue::{Aside, MAX_SLICES, SendQueue};
+use super::channel::{Backlog, Channel, Cursor, MAX_SLICES, Reply, ReplyBytes, Splice};
+use super::connection::{Connection, Outcome, PendingOutput};
+use super::flow::{LagLimits, LagTracker};
 
-/// What was said in one channel in a turn, on its way to the members.
-pub(super) struct Delivery<'a> {
-    said: &'a [u8],
-    /// How many members hear it.
-    members: usize,
-    backlog: &'a mut Backlog,
-    lines: &'a Lines,
-    /// See [`Channel`].
-    pub(super) silent_half_closed: &'a mut BTreeSet<ConnId>,
-    /// Where the turn begins in the channel's stream.
-    start: u64,
-    limits: &'a PaceLimits,
-    now: Instant,
-    pub(super) bytes_out: u64,
-}
-
-/// The part that a connection had in a turn: what of it is its own, and what it is told besides.
+/// How a member's delivery differs from that of the members that were silent in this turn.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
-    /// Which of the bytes said are not for it.
-    pub(super) span: Range<usize>,
-    /// What it is told in their place.
-    pub(super) line: Line,
-    /// Where in the stream the history that it is told before all that begins, if there is any.
+pub(super) struct Override {
+    /// The member's own span of the turn buffer, which is not for it.
+    pub(super) own: Range<usize>,
+    /// The reply that it receives in the place of that span.
+    pub(super) reply: Reply,
+    /// Where in the stream the history begins that a new member receives before everything else, if
+    /// there is any.
     pub(super) history: Option<u64>,
 }
 
-impl Part {
-    /// No part.
+impl Override {
+    /// No difference.
     pub(super) const NONE: Self = Self {
-        span: 0..0,
-        line: Line::Nothing,
+        own: 0..0,
+        reply: Reply::Nothing,
         history: None,
     };
 }
 
-/// What a delivery that did not fail has come to.
+/// What a delivery came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivered {
-    /// All that can be done now is done.
-    ForNow,
-    /// There is more for this member, and its socket has not said that it is full.
-    InPart,
+pub(super) enum Delivery {
+    /// The socket accepted everything.
+    Complete,
+    /// Output is pending. The next edge will tell when the socket has room.
+    Pending {
+        /// The member's lag, in bytes, if it is over the threshold.
+        over: Option<u64>,
+        /// The socket accepted everything that it was offered, so that no edge will come: the member
+        /// must be flushed in the next turn.
+        has_room: bool,
+    },
+    /// The write failed.
+    Failed(ErrorKind),
 }
 
-/// What stood in the way of a delivery.
-pub(super) enum Trouble {
-    /// The member is this many bytes behind the room, what it has to remember included: so far that
-    /// something has to be decided about it.
-    FarBehind { behind: u64 },
-    /// It cannot be written to.
-    Broken(ErrorKind),
+impl Delivery {
+    /// The same to a member that has left: its lag is nothing to decide about, since its output ends
+    /// here.
+    pub(super) const fn regardless_of_lag(self) -> Self {
+        match self {
+            Self::Pending { has_room, .. } => Self::Pending {
+                over: None,
+                has_room,
+            },
+            other => other,
+        }
+    }
 }
 
-impl<'a> Delivery<'a> {
-    pub(super) fn new(channel: &'a mut Channel, now: Instant) -> Self {
+/// One channel's turn on its way to the members. It borrows the channel, and counts the writes.
+pub(super) struct FanOut<'a> {
+    turn: &'a [u8],
+    backlog: &'a mut Backlog,
+    replies: &'a ReplyBytes,
+    /// The stream's position at which the turn begins.
+    start: u64,
+    limits: LagLimits,
+    now: Instant,
+    /// Whether there is something to deliver, and a member to deliver it to.
+    pub(super) is_due: bool,
+    /// How many members were silent in the turn and accepted all of it.
+    complete: u64,
+    /// The other writes, and their bytes.
+    other: (u64, u64),
+}
+
+impl<'a> FanOut<'a> {
+    pub(super) fn new(channel: &'a mut Channel, limits: LagLimits, now: Instant) -> Self {
         let must_store = channel.must_store();
-        let mut delivery = Self {
-            said: &channel.said,
-            members: channel.members,
-            start: channel.backlog.end(),
+        let is_due = channel.is_due();
+        let start = channel.backlog.end();
+        let mut fan_out = Self {
+            turn: &channel.turn,
             backlog: &mut channel.backlog,
-            lines: &channel.lines,
-            silent_half_closed: &mut channel.silent_half_closed,
-            limits: &channel.pace_limits,
+            replies: &channel.replies,
+            start,
+            limits,
             now,
-            bytes_out: 0,
+            is_due,
+            complete: 0,
+            other: (0, 0),
         };
         if must_store {
-            delivery.store();
+            fan_out.store();
         }
-        delivery
+        fan_out
     }
 
-    /// How much was said, in bytes.
-    pub(super) const fn len(&self) -> usize {
-        self.said.len()
-    }
-
-    /// Whether there is something to deliver, and anybody to deliver it to.
-    pub(super) const fn is_due(&self) -> bool {
-        !self.said.is_empty() && self.members > 0
-    }
-
-    /// Ends what is queued for a member with what was said in this turn. Says whether there is any.
-    pub(super) fn end_queue<S>(&self, connection: &mut Connection<S>) -> bool {
-        match &mut connection.behind {
-            None => false,
-            Some(behind) => {
-                behind.queue.end_here(self.backlog);
-                true
-            }
-        }
-    }
-
-    /// Copies the turn into the backlog, once, because somebody is behind.
+    /// Copies the turn into the backlog, once, because a member lags.
     fn store(&mut self) {
         if self.backlog.end() == self.start {
-            self.backlog.append(self.said);
+            self.backlog.append(self.turn);
         }
     }
 
-    /// Delivers all that was said, to a member that can be written to.
+    /// Delivers the turn to a member that was silent in it. Returns whether the socket accepted all of
+    /// it; what it did not accept is for [`queue`](Self::queue).
     #[inline]
-    pub(super) fn deliver<S: Read + Write>(
-        &mut self,
-        connection: &mut Connection<S>,
-    ) -> Result<(), Trouble> {
-        if let Some(behind) = &mut connection.behind {
-            return self.queue(behind, &Part::NONE);
+    pub(super) fn deliver<S: Read + Write>(&mut self, connection: &mut Connection<S>) -> Delivery {
+        if connection.output.is_some() {
+            return self.queue(connection, &Override::NONE);
         }
-        let outcome = connection.write(self.said, &[]);
-        let sent = self.sent(outcome)?;
-        if sent < self.said.len() {
-            return self.fall_behind(connection, &Part::NONE, sent);
+        let outcome = connection.write(self.turn);
+        if outcome == Outcome::Done(self.turn.len()) {
+            self.complete += 1;
+            return Delivery::Complete;
         }
-        Ok(())
+        self.fall_behind(connection, &Override::NONE, outcome, self.turn.len())
     }
 
-    /// The same for a member that had a part in it, and is not sent that.
-    pub(super) fn deliver_rest<S: Read + Write>(
+    /// How many writes moved bytes, and how many bytes they moved.
+    pub(super) const fn written(&self) -> (u64, u64) {
+        let (writes, bytes) = self.other;
+        let complete = self.complete * self.turn.len() as u64;
+        (writes + self.complete, bytes + complete)
+    }
+
+    const fn count(&mut self, sent: usize) {
+        self.other.0 += (sent > 0) as u64;
+        self.other.1 += sent as u64;
+    }
+
+    /// Delivers the turn to a member that took part in it.
+    pub(super) fn deliver_override<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
-        part: &Part,
-    ) -> Result<Delivered, Trouble> {
-        if let Some(behind) = &mut connection.behind {
-            self.queue(behind, part)?;
-            return Ok(Delivered::ForNow);
+        over: &Override,
+    ) -> Delivery {
+        if connection.output.is_some() {
+            return self.queue(connection, over);
         }
-        if part.history.is_some() {
-            // It begins as a member that is behind.
-            self.fall_behind(connection, part, 0)?;
-            return Ok(Delivered::InPart);
+        if over.history.is_some() {
+            // It starts as a lagging member.
+            return self.fall_behind(connection, over, Outcome::Done(0), 0);
         }
-        let (before, after) = (&self.said[..part.span.start], &self.said[part.span.end..]);
-        let told = self.lines.len(part.line) as usize;
-        let total = before.len() + told + after.len();
-        let (outcome, offered) = if total == 0 {
-            return Ok(Delivered::ForNow);
-        } else if told > 0 {
-            self.write_around(connection, before, part.line, after)
+        let (before, after) = (&self.turn[..over.own.start], &self.turn[over.own.end..]);
+        let reply_len = self.replies.len(over.reply) as usize;
+        let total = before.len() + reply_len + after.len();
+        if total == 0 {
+            return Delivery::Complete;
+        }
+        let (outcome, offered) = if reply_len > 0 {
+            self.write_around(connection, before, over.reply, after)
         } else {
-            (connection.write(before, after), total)
+            (connection.write_both(before, after), total)
         };
-        let sent = self.sent(outcome)?;
-        if sent < total {
-            self.fall_behind(connection, part, sent)?;
+        if outcome == Outcome::Done(total) {
+            self.count(total);
+            return Delivery::Complete;
         }
-        Ok(if sent == offered && offered < total {
-            Delivered::InPart
-        } else {
-            Delivered::ForNow
-        })
+        self.fall_behind(connection, over, outcome, offered)
     }
 
-    /// Answers a connection that is about to be closed for what it said before, as far as its socket
-    /// takes it.
-    pub(super) fn answer<S: Read + Write>(&mut self, connection: &mut Connection<S>, line: Line) {
-        if connection.behind.is_none() && self.lines.len(line) > 0 {
-            let (outcome, _) = self.write_around(connection, &[], line, &[]);
+    /// Sends a connection that is about to be closed the reply to what it sent before, as far as its
+    /// socket accepts it.
+    pub(super) fn reply_before_close<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        reply: Reply,
+    ) {
+        if connection.output.is_none() && self.replies.len(reply) > 0 {
+            let (outcome, _) = self.write_around(connection, &[], reply, &[]);
             if let Outcome::Done(sent) = outcome {
-                self.bytes_out += sent as u64;
+                self.count(sent);
             }
         }
     }
 
-    /// How many bytes a write to a member that had kept up has moved.
-    #[inline]
-    fn sent(&mut self, outcome: Outcome) -> Result<usize, Trouble> {
-        let sent = match outcome {
-            Outcome::Done(sent) => sent,
-            Outcome::Blocked => 0,
-            Outcome::Failed(kind) => return Err(Trouble::Broken(kind)),
-        };
-        self.bytes_out += sent as u64;
-        Ok(sent)
+    /// The lag of a draining member, if it is over the threshold: it receives nothing more, but what is
+    /// published is kept in memory from its position on.
+    pub(super) fn lag_over<S>(&self, connection: &Connection<S>) -> Option<u64> {
+        let output = connection.output.as_deref()?;
+        over_threshold(output, self.backlog)
     }
 
-    /// Queues what is left of the turn after `sent` bytes.
+    /// Makes a member that kept up a lagging one: the socket did not accept everything of the `offered`
+    /// bytes, or there is history.
     #[cold]
     #[inline(never)]
     fn fall_behind<S>(
         &mut self,
         connection: &mut Connection<S>,
-        part: &Part,
-        sent: usize,
-    ) -> Result<(), Trouble> {
-        self.store();
-        let aside = self.aside(part);
-        let start = part.history.unwrap_or(self.start);
-        let queue = SendQueue::new(start, aside, sent, self.backlog, self.lines);
-        let pace = if part.history.is_some() {
-            Pace::behind_from_the_start(queue.cost(self.backlog), self.limits, self.now)
-        } else {
-            Pace::new(self.limits, self.now)
+        over: &Override,
+        outcome: Outcome,
+        offered: usize,
+    ) -> Delivery {
+        let sent = match outcome {
+            Outcome::Done(sent) => sent,
+            Outcome::Blocked => 0,
+            Outcome::Failed(kind) => return Delivery::Failed(kind),
         };
-        let behind = connection.behind.insert(Box::new(Behind { queue, pace }));
-        self.backlog.remember(behind.held_bytes());
-        if self.limits.is_off() {
-            // However much was said in this turn, it is not too far behind yet: it has had no time to
-            // take it.
-            return Ok(());
+        self.count(sent);
+        self.store();
+        let splice = self.splice(over);
+        let start = over.history.unwrap_or(self.start);
+        let cursor = Cursor::new(start, splice, sent, self.backlog, self.replies);
+        let over_threshold = start_lagging(
+            connection,
+            cursor,
+            over.history.is_some(),
+            self.backlog,
+            self.limits,
+            self.now,
+        );
+        Delivery::Pending {
+            over: over_threshold,
+            has_room: sent == offered,
         }
-        self.limit(behind)
     }
 
-    /// Writes a line between two slices, or as much of that as there are slices for. Says how many bytes
-    /// it has offered.
+    /// Leaves the turn to the pending output that is already there: it must not overtake that.
+    ///
+    /// Not inlined, since the walk over the many that keep up is faster without this code in it.
+    #[inline(never)]
+    pub(super) fn queue<S>(&mut self, connection: &mut Connection<S>, over: &Override) -> Delivery {
+        let splice = self.splice(over);
+        let Some(output) = connection.output.as_deref_mut() else {
+            return Delivery::Complete;
+        };
+        if let Some(splice) = splice {
+            let held_before = output.held_bytes();
+            output.cursor.push(splice, self.replies);
+            self.backlog.charge(output.held_bytes() - held_before);
+        }
+        Delivery::Pending {
+            over: over_threshold(output, self.backlog),
+            has_room: false,
+        }
+    }
+
+    /// Writes a reply between two slices, or as much of that as there are slices for. Returns how many
+    /// bytes it offered.
     fn write_around<S: Read + Write>(
         &self,
         connection: &mut Connection<S>,
         before: &[u8],
-        line: Line,
+        reply: Reply,
         after: &[u8],
     ) -> (Outcome, usize) {
-        let lines = self.lines;
-        let mut told = 0;
-        let line = iter::from_fn(|| {
-            let bytes = lines.bytes_at(line, told);
-            told += bytes.len() as u64;
+        let replies = self.replies;
+        let mut inserted = 0;
+        let reply = iter::from_fn(|| {
+            let bytes = replies.bytes_at(reply, inserted);
+            inserted += bytes.len() as u64;
             (!bytes.is_empty()).then_some(bytes)
         });
-        let parts = iter::once(before).chain(line).chain(iter::once(after));
+        let parts = iter::once(before).chain(reply).chain(iter::once(after));
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let (mut count, mut offered) = (0, 0);
         for (slice, part) in slices.iter_mut().zip(parts) {
@@ -247,43 +269,65 @@ impl<'a> Delivery<'a> {
         (connection.write_slices(&slices[..count]), offered)
     }
 
-    /// Leaves what was said to a queue that is already there: it must not overtake what is in it.
-    ///
-    /// Not inlined, since the walk over the many who keep up is faster without this code in it.
-    #[inline(never)]
-    fn queue(&mut self, behind: &mut Behind, part: &Part) -> Result<(), Trouble> {
-        if let Some(aside) = self.aside(part) {
-            let held_before = behind.held_bytes();
-            behind.queue.put(aside, self.lines);
-            self.backlog.remember(behind.held_bytes() - held_before);
-        }
-        self.limit(behind)
+    /// An override as a place in the channel's stream, if it differs at all.
+    fn splice(&self, over: &Override) -> Option<Splice> {
+        let differs = !over.own.is_empty() || over.reply != Reply::Nothing;
+        differs.then(|| Splice {
+            span: self.start + over.own.start as u64..self.start + over.own.end as u64,
+            reply: over.reply,
+        })
     }
+}
 
-    /// Checks that a member does not hold on to too much.
-    pub(super) fn check<S>(&self, connection: &Connection<S>) -> Result<(), Trouble> {
-        match &connection.behind {
-            None => Ok(()),
-            Some(behind) => self.limit(behind),
-        }
+/// Gives a new member its greeting and its history as pending output: it starts as a lagging member.
+/// The turn buffer must be empty. Returns whether there is any output.
+pub(super) fn greet<S>(
+    connection: &mut Connection<S>,
+    channel: &mut Channel,
+    (greeting, history): (Reply, Option<u64>),
+    limits: LagLimits,
+    now: Instant,
+) -> bool {
+    debug_assert!(channel.turn.is_empty(), "members are greeted between turns");
+    let (backlog, replies) = (&mut channel.backlog, &channel.replies);
+    if replies.len(greeting) == 0 && history.is_none() {
+        return false;
     }
+    let end = backlog.end();
+    let splice = Splice {
+        span: end..end,
+        reply: greeting,
+    };
+    let cursor = Cursor::new(history.unwrap_or(end), [splice], 0, backlog, replies);
+    start_lagging(connection, cursor, true, backlog, limits, now);
+    true
+}
 
-    fn limit(&self, member: &Behind) -> Result<(), Trouble> {
-        let behind = member.queue.cost(self.backlog);
-        if behind > member.pace.limit() {
-            return Err(Trouble::FarBehind { behind });
-        }
-        Ok(())
-    }
+/// Gives a connection pending output, and charges it. Returns the lag if it is over the threshold.
+fn start_lagging<S>(
+    connection: &mut Connection<S>,
+    cursor: Cursor,
+    is_catching_up: bool,
+    backlog: &mut Backlog,
+    limits: LagLimits,
+    now: Instant,
+) -> Option<u64> {
+    debug_assert!(connection.output.is_none(), "a member has one cursor");
+    let tracker = if is_catching_up {
+        LagTracker::catching_up(cursor.lag(backlog), &limits, now)
+    } else {
+        LagTracker::new(&limits, now)
+    };
+    let output = PendingOutput { cursor, tracker };
+    backlog.charge(output.held_bytes());
+    let over = over_threshold(&output, backlog);
+    connection.output = Some(Box::new(output));
+    // A member that is closed over its limit has had no time yet to accept what was published in
+    // this very turn.
+    over.filter(|_| limits.waits())
+}
 
-    /// A connection's part, as a place in the channel's stream, if it had one.
-    fn aside(&self, part: &Part) -> Option<Aside> {
-        let span = self.start + part.span.start as u64..self.start + part.span.end as u64;
-        let aside = Aside {
-            span,
-            line: part.line,
-        };
-        let is_one = !part.span.is_empty() || part.line != Line::Nothing;
-        is_one.then_some(aside)
-    }
+fn over_threshold(output: &PendingOutput, backlog: &Backlog) -> Option<u64> {
+    let lag = output.cursor.lag(backlog);
+    (lag > output.tracker.threshold()).then_some(lag)
 }

@@ -1,10 +1,12 @@
 //! Every limit of the relay, in one place, each default with its reason.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::backlog::CHUNK;
 use crate::wire::header;
+
+/// The bytes of a backlog's chunk, in which published bytes are stored and freed. It is also about the
+/// most that one slice of a gathered write carries.
+pub(super) const CHUNK: usize = 64 * 1024;
 
 /// The limits of a room and of each connection.
 ///
@@ -205,6 +207,7 @@ impl Limits {
         self.queue_limit
             .saturating_add(self.max_message)
             .saturating_add(history)
+            .saturating_add(self.turn_budget.max(self.largest_delivery()))
             .saturating_add(4 * CHUNK)
     }
 
@@ -294,50 +297,6 @@ pub enum LimitsError {
     NoBudget,
 }
 
-impl fmt::Display for LimitsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchHeader { what, bytes } => write!(
-                f,
-                "--max-{what} {bytes}: a header announces at most {} bytes",
-                header::MAX_LEN
-            ),
-            Self::QueueTooShort {
-                queue_limit,
-                needed,
-            } => write!(
-                f,
-                "--queue-limit of {queue_limit} bytes cannot hold one largest message: make it at \
-                 least {needed}, or lower --max-message"
-            ),
-            Self::SoftOverHard {
-                soft_limit,
-                queue_limit,
-            } => write!(
-                f,
-                "--soft-limit of {soft_limit} bytes is not below the --queue-limit of {queue_limit}: \
-                 lower it, or raise --queue-limit"
-            ),
-            Self::TooLittleMemory { max_memory, needed } => write!(
-                f,
-                "--max-memory of {max_memory} bytes is less than one member may need: make it at \
-                 least {needed}, or lower --queue-limit"
-            ),
-            Self::TooMuchHistory {
-                history_bytes,
-                room,
-            } => write!(
-                f,
-                "--history-bytes of {history_bytes} (1MiB if not given) do not fit the queue of a \
-                 newcomer: lower them to {room}, or raise --queue-limit"
-            ),
-            Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
-        }
-    }
-}
-
-impl std::error::Error for LimitsError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,10 +372,12 @@ mod tests {
             max_message: 100,
             history,
             history_bytes: 1000,
+            turn_budget: 100,
             max_memory,
             ..Limits::default()
         };
-        let chunks = 4 * 65_536;
+        // The largest delivery has the longest address for a name.
+        let chunks = 4 * 65_536 + 20 + 47 + 100;
         assert_eq!(limits(0, 2100 + chunks).check(), Ok(()));
         let error = limits(1, 3099 + chunks).check().unwrap_err();
         let says = format!("at least {},", 3100 + chunks);

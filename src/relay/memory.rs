@@ -1,77 +1,70 @@
-//! How much is held for the connections, and what to do when it is too much.
+//! The memory limit: which connections are closed when too much is held.
 
 use std::cmp::Reverse;
+use std::time::Instant;
 
-use super::backlog::Backlog;
-use super::connection::{Behind, Connection};
-use super::departure::mark;
-use super::{CloseReason, Relay};
-use crate::wire::Decoder;
+use super::close_reason::CloseReason;
+use super::connection::Connection;
+use super::room::Room;
+use super::table::Connections;
 
-impl<S> Relay<S> {
-    /// How much memory is held for the connections, in bytes: what members are behind and history, once
-    /// however many they are, unfinished messages, and what it takes to remember all that. What a
-    /// connection has while it is idle is not among it.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
-        let behind = backlogs.map(Backlog::held_bytes).sum::<usize>();
-        behind + self.unfinished
-    }
+/// The two kinds of memory. To close a connection that holds none of the kind that is short would free
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What connections hold of their own: incomplete messages, splices.
+    Own,
+    /// Published bytes, in one copy for all lagging members.
+    Shared,
+}
 
-    /// Closes those who hold most until no more is held than may be.
-    ///
-    /// What is held is of two kinds: what connections have of their own, and what was said, in one copy
-    /// for all who are behind. Of the kind that there is more of, whoever holds most goes first: the
-    /// largest unfinished message, or the one that is furthest behind. To close others would free
-    /// nothing.
-    #[cold]
-    pub(super) fn free_memory(&mut self) {
-        // Who goes in any case first.
-        let departing: Vec<_> = self.departures.iter().map(|one| one.key).collect();
-        for key in departing {
-            self.give_back(key);
+/// Closes connections until no more memory is held than the limit allows.
+///
+/// Of the kind that there is more of, the connection that holds most is closed first: the largest
+/// incomplete message, or the longest lag. Among those that lag, members that are stalled go before
+/// slow readers: a reader pays last for what others publish.
+#[cold]
+pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, now: Instant) {
+    // What is held by connections that are closed already is free.
+    for id in room.lifecycle.departing() {
+        if let Some(connection) = connections.get_mut(id) {
+            room.free(id, connection, now);
         }
-        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
-        let shared: usize = backlogs.map(Backlog::shared_bytes).sum();
-        let owns_most = self.held_bytes() - shared > shared;
-        for by_own in [owns_most, !owns_most] {
-            let mut holders: Vec<_> = self
-                .connections
-                .iter()
-                .map(|(key, connection)| (self.held_by(connection, by_own), key))
-                .filter(|&(held, _)| held > 0)
-                .collect();
-            holders.sort_unstable_by_key(|&(held, _)| Reverse(held));
-            for (held, key) in holders {
-                if self.held_bytes() <= self.limits.max_memory {
-                    return;
-                }
-                let connection = &mut self.connections[key];
-                let reason = CloseReason::OutOfMemory { held };
-                mark(connection, key, reason, &mut self.departures);
-                self.give_back(key);
+    }
+    let shared = room.channels.shared_bytes();
+    let kinds = if room.held_bytes() - shared > shared {
+        [Kind::Own, Kind::Shared]
+    } else {
+        [Kind::Shared, Kind::Own]
+    };
+    for kind in kinds {
+        let mut holders: Vec<_> = connections
+            .iter()
+            .map(|(id, connection)| (holding(room, connection, kind), id))
+            .filter(|&((_, held), _)| held > 0)
+            .collect();
+        holders.sort_unstable_by_key(|&(holding, _)| Reverse(holding));
+        for ((_, held), id) in holders {
+            if room.held_bytes() <= room.limits.max_memory {
+                return;
+            }
+            if let Some(connection) = connections.get_mut(id) {
+                room.close(id, connection, CloseReason::OutOfMemory { held });
+                room.free(id, connection, now);
             }
         }
     }
+}
 
-    /// Gives back what a connection holds that is about to go.
-    fn give_back(&mut self, key: usize) {
-        let connection = &mut self.connections[key];
-        connection.abandon_queue(&mut self.channels[connection.dialect].backlog);
-        self.unfinished -= connection.decoder.held_bytes();
-        connection.decoder = Decoder::new();
-    }
-
-    /// How much a connection has of its own, or how much of what was said it holds on to, in bytes.
-    fn held_by(&self, connection: &Connection<S>, own: bool) -> u64 {
-        let behind = connection.behind.as_deref();
-        if own {
-            let queue = behind.map_or(0, Behind::held_bytes);
-            (connection.decoder.held_bytes() + queue) as u64
-        } else {
-            let backlog = &self.channels[connection.dialect].backlog;
-            behind.map_or(0, |behind| behind.queue.cost(backlog))
+/// How much of this kind of memory a connection holds, in bytes, and whether it is closed before those
+/// that hold more.
+fn holding<S>(room: &Room, connection: &Connection<S>, kind: Kind) -> (bool, u64) {
+    match (kind, connection.output.as_deref()) {
+        (Kind::Own, _) => (false, Room::own_bytes(connection)),
+        (Kind::Shared, None) => (false, 0),
+        (Kind::Shared, Some(output)) => {
+            let backlog = &room.channels[connection.dialect].backlog;
+            (output.tracker.is_stalled(), output.cursor.lag(backlog))
         }
     }
 }

@@ -68,297 +68,336 @@
 //! has read it. A newcomer begins as a member that is behind. So the seam between what it is told and
 //! what it hears is no seam: it is one stream, read from an earlier position.
 
-mod backlog;
 mod channel;
 mod close_reason;
+mod conn_id;
 mod connection;
-mod deadline;
 mod delivery;
-mod departure;
-mod history;
+mod events;
+mod flow;
+mod lifecycle;
 mod limits;
-mod lines;
 mod memory;
-mod origins;
-mod pace;
-mod rate;
+mod peer_addr;
+mod per_address;
 mod ready;
-mod roster;
-mod seldom;
-mod send_queue;
-mod spending;
-mod turn;
-mod waiting;
+mod room;
+mod table;
+mod timers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use log::{debug, info};
-use slab::Slab;
+use crate::wire::Dialect;
+use connection::{InputEnd, Outcome, ReadStep};
+use delivery::{Delivery, FanOut};
+use flow::{Mode, Permit, ReadBudget};
+use lifecycle::DrainCause;
+use ready::Marks;
+use room::{Room, identity};
+use table::Connections;
 
-use crate::wire::{Dialect, time_message};
-use channel::{Channels, Moment};
-use connection::{Behind, PeerAddr, State};
-use delivery::Part;
-use departure::Departure;
-use lines::Line;
-use origins::Origins;
-use pace::Pace;
-use ready::ReadyLists;
-use send_queue::{Aside, SendQueue};
-use spending::Spending;
-use waiting::Waiting;
-
-pub use close_reason::{CloseReason, ClosedCounters, Counters};
+pub use channel::ReplyTexts;
+pub use close_reason::{CloseReason, CloseReasonInfo, ClosedCounters, EndedBy};
+pub use conn_id::ConnId;
 pub use connection::Connection;
-pub use deadline::Deadline;
-pub(crate) use deadline::after;
+pub use events::{Counters, Identity, MemberCounts, MemberInfo, RoomEvent};
+pub(crate) use flow::Rate;
 pub use limits::{Limits, LimitsError, Slow};
-pub use lines::Wording;
-pub(crate) use rate::Rate;
 pub use ready::Ready;
-pub use roster::{Here, Roster};
-pub(crate) use seldom::Seldom;
+pub(crate) use timers::after;
 
-/// A connection's place: its slot, and which of the slot's connections it is.
-///
-/// Slots are used again. An event that was under way when its connection ended must not be taken for
-/// one of the connection that has the slot now, so the identity has a generation in its upper half,
-/// and an identity of another generation is nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(usize);
+/// How many reads one connection may take in one turn. More than one is needed only where a read may be
+/// short though there is more, and to complete one long message.
+const MAX_READS: usize = 16;
 
-const KEY_BITS: u32 = usize::BITS / 2;
+/// A pending connection is not evicted before this: it is longer than any network needs to deliver the
+/// name.
+const SAFE_PENDING: Duration = Duration::from_secs(2);
 
-impl ConnId {
-    const fn new(key: usize, generation: u32) -> Self {
-        Self((generation as usize) << KEY_BITS | key)
-    }
-
-    const fn key(self) -> usize {
-        self.0 & ((1 << KEY_BITS) - 1)
-    }
-
-    const fn generation(self) -> u32 {
-        (self.0 >> KEY_BITS) as u32
-    }
-}
-
-impl From<usize> for ConnId {
-    fn from(id: usize) -> Self {
-        Self(id)
-    }
-}
-
-impl From<ConnId> for usize {
-    fn from(id: ConnId) -> Self {
-        id.0
-    }
-}
+/// In a room of more connections the invariants are not checked: each check walks all of them.
+const MAX_CHECKED: usize = 500;
 
 /// The room and its connections.
 #[derive(Debug)]
 pub struct Relay<S> {
-    limits: Limits,
-    /// What connections' ages are counted from.
-    started: Instant,
-    connections: Slab<Connection<S>>,
-    /// The generation of the next connection.
-    generation: u32,
-    members: usize,
-    ready: ReadyLists,
-    channels: Channels,
-    /// Whether there is more than one dialect to be told apart.
-    is_mixed: bool,
-    /// Who had a part in this turn.
-    parts: Vec<(ConnId, Part)>,
-    /// Whom this turn has marked.
-    departures: Vec<Departure>,
-    /// Who is still sent something and then goes.
-    leaving: BTreeSet<ConnId>,
-    /// Who has still to give its name; the longest connected first.
-    nameless: BTreeSet<ConnId>,
-    waiting: Waiting,
-    /// When the deadline for those whom the room waits for comes, if one was handed out.
-    awaited_due: Option<Instant>,
-    /// Whether the log tells that the room waits.
-    has_told_waiting: bool,
-    /// The log's line that the room waits.
-    waiting_line: Seldom,
-    /// The log's line that somebody rests.
-    resting_line: Seldom,
-    spending: Spending,
-    origins: Origins,
-    /// When each member sent something last, if that is limited.
-    heard_from: BTreeMap<ConnId, Instant>,
-    /// How much memory is held for unfinished frames, in bytes.
-    unfinished: usize,
-    /// What falls due, and was not handed out yet.
-    deadlines: Vec<(Instant, Deadline)>,
-    /// The time of this turn.
-    now: Instant,
-    counters: Counters,
+    connections: Connections<S>,
+    room: Room,
 }
 
-impl<S> Relay<S> {
-    /// An empty room at this time, for connections of these dialects, with the tutorials' wording
-    /// where there is no other.
-    #[must_use]
-    pub fn new(limits: Limits, served: &[Dialect], wording: &Wording, now: Instant) -> Self {
-        Self {
-            channels: Channels::new(&limits, served, wording),
-            is_mixed: served.iter().any(|dialect| *dialect != served[0]),
-            spending: Spending::new(limits.rate),
-            origins: Origins::new(limits.max_per_ip),
-            limits,
-            started: now,
-            connections: Slab::new(),
-            generation: 0,
-            members: 0,
-            ready: ReadyLists::default(),
-            parts: Vec::new(),
-            departures: Vec::new(),
-            leaving: BTreeSet::new(),
-            nameless: BTreeSet::new(),
-            waiting: Waiting::default(),
-            awaited_due: None,
-            has_told_waiting: false,
-            waiting_line: Seldom::default(),
-            resting_line: Seldom::default(),
-            heard_from: BTreeMap::new(),
-            unfinished: 0,
-            deadlines: Vec::new(),
-            now,
-            counters: Counters::default(),
+/// What the event loop calls, in the order of a turn.
+impl<S: Read + Write> Relay<S> {
+    /// Serves the connections that are ready: flushes pending output, reads input, publishes messages.
+    ///
+    /// `scratch` is the loop's one read buffer, and is as long as the read budget. A connection that was
+    /// not read when the turn's budget was used up, and one that has more to read or to write than a
+    /// turn allows, stays on its ready list.
+    pub fn serve_ready(&mut self, scratch: &mut [u8], now: Instant) {
+        for _ in 0..self.room.ready.to_flush() {
+            if let Some(id) = self.room.ready.next_to_flush() {
+                self.flush(id, now);
+            }
+        }
+        if self.room.flow.mode() != Mode::Paused {
+            self.room.ready.release_held();
+        }
+        let bytes_in = self.room.counters.bytes_in;
+        for _ in 0..self.room.ready.to_read() {
+            let read = self.room.counters.bytes_in - bytes_in;
+            if self.is_turn_full() || read >= self.room.limits.turn_budget as u64 {
+                return;
+            }
+            if let Some(id) = self.room.ready.next_to_read() {
+                self.read_if_permitted(id, scratch, now);
+            }
         }
     }
 
-    /// The limits it was given.
-    #[must_use]
-    pub const fn limits(&self) -> &Limits {
-        &self.limits
+    /// Flushes one connection's pending output.
+    fn flush(&mut self, id: ConnId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if !connection.life.is_writable() || !connection.readiness.is_writable() {
+            return;
+        }
+        let room = &mut self.room;
+        match connection.flush(&mut room.channels[connection.dialect]) {
+            Outcome::Done(sent) => room.on_written(id, connection, sent, now),
+            Outcome::Blocked => {}
+            Outcome::Failed(kind) => room.on_write_failed(id, connection, kind, now),
+        }
     }
 
-    /// What it has seen so far.
-    #[must_use]
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
+    fn read_if_permitted(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.life.is_closed() {
+            return;
+        }
+        if let Permit::Read(budget) = self.room.permit(id, connection, now) {
+            self.read(id, budget, scratch, now);
+        }
     }
 
-    /// How many connections there are, registered or not.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.connections.len()
+    /// Reads one connection, as far as the budget goes.
+    fn read(&mut self, id: ConnId, budget: ReadBudget, scratch: &mut [u8], now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let room = &mut self.room;
+        let mut input = room.begin_input(id, connection);
+        let mut end = InputEnd::Open;
+        let mut size = budget.bytes.min(scratch.len());
+        for _ in 0..MAX_READS {
+            let (read, is_drained) = match connection.read(&mut scratch[..size]) {
+                ReadStep::More(read) => (read, false),
+                ReadStep::Drained(read) => (read, true),
+                ReadStep::Ended => {
+                    end = connection.on_input_ended();
+                    break;
+                }
+                ReadStep::Failed(kind) => {
+                    end = InputEnd::Over(CloseReason::Io(kind));
+                    break;
+                }
+            };
+            room.counters.reads += u64::from(read > 0);
+            if let Err(early) = room.on_bytes(connection, &scratch[..read], &mut input) {
+                end = early;
+                break;
+            }
+            if is_drained {
+                end = connection.on_drained();
+                break;
+            }
+            if read == size {
+                if !budget.to_message_end || input.frames > 0 {
+                    break;
+                }
+                size = connection.missing().clamp(1, scratch.len());
+            }
+        }
+        room.end_input(connection, input, end, now);
     }
 
-    /// Whether there is no connection.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+    /// Looks at everything whose time has come: see [`next_timeout`](Self::next_timeout).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((id, timer)) = self.room.timers.pop_due(now) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                self.room.on_timer(id, connection, timer, now);
+            }
+        }
     }
 
-    /// How many members there are: connections that have given their name, if they have to.
-    #[must_use]
-    pub const fn members(&self) -> usize {
-        self.members
+    /// Delivers what was published in this turn: one write to each member.
+    pub fn fan_out(&mut self, now: Instant) {
+        let mut incomplete = Vec::new();
+        let mut left = Vec::new();
+        self.deliver_turn(&mut incomplete, &mut left, now);
+        for (id, delivery) in incomplete {
+            if let Some(connection) = self.connections.get_mut(id) {
+                self.room.on_delivery(id, connection, delivery, now);
+            }
+        }
+        for (id, cause) in left {
+            if let Some(connection) = self.connections.get_mut(id)
+                && connection.life.draining() == Some(cause)
+            {
+                self.room.finish_drain(id, connection, cause, now);
+            }
+        }
+        if self.room.held_bytes() > self.room.limits.max_memory {
+            memory::free_memory(&mut self.connections, &mut self.room, now);
+        }
+        for channel in self.room.channels.each_mut() {
+            channel.end_turn();
+        }
     }
 
-    /// How many of them speak this dialect.
-    #[must_use]
-    pub fn members_of(&self, dialect: Dialect) -> usize {
-        self.channels[dialect].members
+    /// Writes the turn to each member. What was not delivered completely, and which members have left,
+    /// is handled when the channels are no longer borrowed.
+    fn deliver_turn(
+        &mut self,
+        incomplete: &mut Vec<(ConnId, Delivery)>,
+        left: &mut Vec<(ConnId, DrainCause)>,
+        now: Instant,
+    ) {
+        let room = &mut self.room;
+        let flow = &room.flow;
+        let channels = room.channels.each_mut().each_mut();
+        let mut fan_outs = channels.map(|channel| {
+            let limits = *flow.lag_limits(channel.dialect);
+            FanOut::new(channel, limits, now)
+        });
+        // First the members that were silent: as a rule nearly all. That is one walk for each dialect in
+        // which something was published.
+        for (dialect, fan_out) in Dialect::ALL.into_iter().zip(&mut fan_outs) {
+            if !fan_out.is_due {
+                continue;
+            }
+            for (id, connection) in self.connections.iter_mut() {
+                if connection.dialect == dialect
+                    && connection.life.is_open()
+                    && !connection.readiness.marks.any(Marks::HAS_OVERRIDE)
+                {
+                    let delivery = fan_out.deliver(connection);
+                    if delivery != Delivery::Complete {
+                        incomplete.push((id, delivery));
+                    }
+                }
+            }
+        }
+        // A draining member receives nothing more, but what is published is kept for as long as its
+        // cursor is where it is.
+        for id in room.lifecycle.draining() {
+            if let Some(connection) = self.connections.get(id) {
+                let over = fan_outs[connection.dialect.index()].lag_over(connection);
+                if over.is_some() && !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {
+                    let has_room = false;
+                    incomplete.push((id, Delivery::Pending { over, has_room }));
+                }
+            }
+        }
+        // Then those that took part in this turn, each as its override says.
+        for (id, over) in room.overrides.drain(..) {
+            let Some(connection) = self.connections.get_mut(id) else {
+                continue;
+            };
+            connection.readiness.marks.remove(Marks::HAS_OVERRIDE);
+            let fan_out = &mut fan_outs[connection.dialect.index()];
+            if connection.life.is_closed() {
+                fan_out.reply_before_close(connection, over.reply);
+            } else if connection.life.is_writable() {
+                let mut delivery = fan_out.deliver_override(connection, &over);
+                if let Some(cause) = connection.life.draining() {
+                    left.push((id, cause));
+                    delivery = delivery.regardless_of_lag();
+                }
+                if delivery != Delivery::Complete {
+                    incomplete.push((id, delivery));
+                }
+            }
+        }
+        for fan_out in &fan_outs {
+            let (writes, bytes) = fan_out.written();
+            room.counters.writes += writes;
+            room.counters.bytes_out += bytes;
+        }
     }
 
-    /// How many bytes are held for those who are behind, and as history: once, however many they are.
-    #[must_use]
-    pub fn backlog_bytes(&self) -> u64 {
-        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
-        backlogs.map(backlog::Backlog::len).sum()
+    /// Removes the connections that were closed in this turn. Returns how many they were.
+    ///
+    /// The streams are dropped, which closes them. When the relay ends a connection that may have bytes
+    /// unread, up to a mebibyte of them is read first, into `scratch`: a socket that is closed with
+    /// unread bytes sends a reset, and the kernel drops what it has not delivered yet. A peer that had
+    /// sent more than that, or goes on sending, is reset all the same.
+    pub fn close_marked(&mut self, scratch: &mut [u8], now: Instant) -> usize {
+        let departures = self.room.lifecycle.take_departures();
+        for departure in &departures {
+            self.remove(departure, scratch, now);
+        }
+        if !departures.is_empty() {
+            self.connections.shrink();
+        }
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+        departures.len()
     }
 
-    /// How many of these bytes somebody waits for. Counted in chunks of 64 KiB.
-    #[must_use]
-    pub fn awaited_bytes(&self) -> u64 {
-        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
-        backlogs.map(backlog::Backlog::awaited).sum()
+    fn remove(&mut self, departure: &lifecycle::Departure, scratch: &mut [u8], now: Instant) {
+        let &lifecycle::Departure { id, drained, .. } = departure;
+        let Some(mut connection) = self.connections.remove(id) else {
+            return;
+        };
+        let room = &mut self.room;
+        let reason = departure.reason.clone();
+        room.free(id, &mut connection, now);
+        room.flow.remove(id);
+        room.timers.cancel_all(id);
+        room.counters.closed.count(&reason);
+        if connection.life.name().is_some() && drained.is_none() {
+            room.channels[connection.dialect].members -= 1;
+        }
+        let (peer, dialect) = (connection.peer, connection.dialect);
+        room.lifecycle
+            .remove(departure, &connection.life, peer, dialect);
+        let unread = if reason.is_ours() {
+            connection.discard_input(scratch, MAX_READS)
+        } else {
+            0
+        };
+        room.counters.bytes_discarded += unread;
+        let members = room.lifecycle.members();
+        let peer = identity(id, &connection);
+        match drained {
+            None | Some(DrainCause::Greeted) => {
+                let age = room.age(&connection, now);
+                room.events.push(RoomEvent::Left {
+                    peer,
+                    reason,
+                    members,
+                    age,
+                    unread,
+                });
+            }
+            Some(cause) if reason == cause.into() => {}
+            Some(_) => room.events.push(RoomEvent::Closed {
+                peer,
+                reason,
+                members,
+            }),
+        }
     }
+}
 
-    /// How many bytes this connection has still to be sent; 0 if there is no such connection.
-    #[must_use]
-    pub fn pending_bytes(&self, id: ConnId) -> u64 {
-        self.get(id)
-            .map_or(0, |connection| self.pending(connection))
-    }
-
-    fn pending(&self, connection: &Connection<S>) -> u64 {
-        let backlog = &self.channels[connection.dialect].backlog;
-        let behind = connection.behind.as_deref();
-        behind.map_or(0, |behind| behind.queue.pending_bytes(backlog))
-    }
-
-    /// How many members are behind, and wait for their sockets to have room.
-    #[must_use]
-    pub fn behind(&self) -> usize {
-        let backlogs = self.channels.iter().map(|channel| &channel.backlog);
-        backlogs.map(backlog::Backlog::readers).sum()
-    }
-
-    /// Whether every member has got all that was said.
-    #[must_use]
-    pub fn is_flushed(&self) -> bool {
-        self.behind() == 0
-    }
-
-    /// Whether somebody waits to be served, so that the next poll must not wait.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Whether somebody has sent something and is not read from because the room waits, or did before it
-    /// was closed.
-    #[must_use]
-    pub fn has_parked(&self) -> bool {
-        self.ready.has_parked()
-    }
-
-    /// Whether the next newcomer is one too many.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.connections.len() >= self.limits.max_clients
-    }
-
-    /// Whether there are as many connections from this address as there may be.
-    #[must_use]
-    pub fn is_crowded(&self, peer: SocketAddr) -> bool {
-        self.origins.is_crowded(PeerAddr::from(peer).ip())
-    }
-
-    /// Whether this connection is still to give its name.
-    fn awaits_name(&self, id: ConnId) -> bool {
-        self.get(id)
-            .is_some_and(|connection| matches!(connection.state, State::AwaitingName))
-    }
-
-    /// All connections.
-    #[must_use]
-    pub fn ids(&self) -> Vec<ConnId> {
-        let connections = self.connections.iter();
-        connections
-            .map(|(key, connection)| ConnId::new(key, connection.generation))
-            .collect()
-    }
-
-    /// The identity that the next [`insert`](Self::insert) will give out, so that a stream can be
-    /// registered with an event loop before the relay has it.
-    #[must_use]
-    pub fn next_id(&self) -> ConnId {
-        ConnId::new(self.connections.vacant_key(), self.generation)
-    }
-
-    /// Takes on a connection that came at this time. One that has to give its name hears nothing until
-    /// it has.
+/// What the event loop calls between turns.
+impl<S: Read + Write> Relay<S> {
+    /// Takes on a connection that was accepted. One that has to send its name receives nothing before
+    /// it has. Must be called between turns, when nothing is published that was not delivered.
     pub fn insert(
         &mut self,
         stream: S,
@@ -367,146 +406,427 @@ impl<S> Relay<S> {
         now: Instant,
     ) -> ConnId {
         let id = self.next_id();
-        self.now = now;
-        let age = self.age();
-        let connection = Connection::new(stream, peer, dialect, id.generation(), age);
-        let is_member = connection.is_member();
-        self.origins.come(connection.peer().ip(), id);
-        self.connections.insert(connection);
-        self.generation = self.generation.wrapping_add(1);
-        self.counters.accepted += 1;
-        debug!("accepted: {}", PeerAddr::from(peer));
-        if is_member {
-            let part = self.first_part(id, self.channels[dialect].moment(), Line::Nothing);
-            self.begin(id, part);
-            self.count_joined(id);
-        } else {
-            self.nameless.insert(id);
-            let due = after(now, self.limits.handshake_timeout);
-            self.deadlines.push((due, Deadline::Name(id)));
+        let life = self.room.lifecycle.accept(id, peer.into(), dialect);
+        let seconds = self.room.seconds(now);
+        self.connections.insert(Connection::new(
+            stream,
+            peer.into(),
+            dialect,
+            (id.generation(), seconds),
+            life,
+        ));
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.room.on_accept(id, connection, now);
         }
         id
     }
 
-    /// How long the relay has run, in seconds.
-    fn age(&self) -> u32 {
-        self.now.saturating_duration_since(self.started).as_secs() as u32
+    /// Evicts a connection because its place is needed. Returns whether there was one.
+    ///
+    /// First a connection whose peer is known to be gone is evicted, with what it had sent and was not
+    /// read: it needs no place any more. Then a pending connection that has had time enough for its
+    /// name, the oldest one.
+    pub fn make_room(&mut self, scratch: &mut [u8], now: Instant) -> bool {
+        let is_late = |id| self.is_late_pending(id, now);
+        let candidate = self.room.lifecycle.eviction_candidate(is_late);
+        self.evict(candidate, CloseReason::Evicted, scratch, now)
     }
 
-    /// What is to become of the turn so far for a connection that joined at this moment of it, and is
-    /// to be told this, if it is not to be greeted.
-    fn first_part(&mut self, id: ConnId, moment: Moment, line: Line) -> Part {
-        let connection = &mut self.connections[id.key()];
-        connection.heard_before = moment.heard_before;
-        let greeting = connection.dialect.rules().greeting;
-        // What was said in this turn before it joined is not for it, unless it is history. What it has
-        // said since is its own.
-        let start = moment.history.map_or(0, |_| moment.said);
-        Part {
-            span: start..self.channels[connection.dialect].said.len(),
-            line: greeting.map_or(line, |_| Line::Greeting),
-            history: moment.history,
+    /// The same when only an address is at its limit: one of its connections is evicted.
+    pub fn make_room_for(&mut self, peer: SocketAddr, scratch: &mut [u8], now: Instant) -> bool {
+        let is_late = |id| self.is_late_pending(id, now);
+        let lifecycle = &self.room.lifecycle;
+        let candidate = lifecycle.eviction_candidate_of(peer.into(), is_late);
+        self.evict(candidate, CloseReason::EvictedForAddress, scratch, now)
+    }
+
+    fn evict(
+        &mut self,
+        candidate: Option<ConnId>,
+        reason: CloseReason,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> bool {
+        let Some((id, connection)) = candidate.and_then(|id| {
+            self.connections
+                .get_mut(id)
+                .map(|connection| (id, connection))
+        }) else {
+            return false;
+        };
+        self.room.close(id, connection, reason);
+        self.close_marked(scratch, now) > 0
+    }
+
+    /// Whether a pending connection has had time enough for its name.
+    fn is_late_pending(&self, id: ConnId, now: Instant) -> bool {
+        self.connections.get(id).is_some_and(|connection| {
+            // What it has sent and was not read yet may be its name.
+            let is_silent = !connection.readiness.is_readable();
+            is_silent && self.room.age(connection, now) > SAFE_PENDING
+        })
+    }
+
+    /// Ends all throttles and the send quota: the relay stops, and what was received must be relayed
+    /// before that.
+    pub fn lift_quota(&mut self) {
+        self.room.flow.lift_quota();
+        for (id, connection) in self.connections.iter_mut() {
+            if !self.room.flow.is_self_paused(id) {
+                self.room.timers.cancel(id, timers::TimerKind::Throttle);
+                self.room.ready.unpark(&mut connection.readiness, id);
+            }
         }
     }
 
-    /// Sees to it that a newcomer gets its part, at once if nothing was said in this turn yet.
-    fn begin(&mut self, id: ConnId, part: Part) {
-        let connection = &mut self.connections[id.key()];
-        let is_leaving = connection.leaving().is_some();
-        let channel = &mut self.channels[connection.dialect];
-        if !channel.said.is_empty() {
-            connection.ready.insert(Ready::WITHHELD);
-            self.parts.push((id, part));
-        } else if part.line != Line::Nothing || part.history.is_some() {
-            let (backlog, lines) = (&mut channel.backlog, &channel.lines);
-            let end = backlog.end();
-            let aside = Aside {
-                span: end..end,
-                line: part.line,
+    /// Has a connection leave in this turn: what was received from it is relayed, and it is closed when
+    /// the output published until then is delivered. One that is no member is closed at once.
+    pub fn dismiss(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
+        let is_unread = self.connections.get(id).is_some_and(|connection| {
+            let readiness = connection.readiness;
+            readiness.is_readable() && !readiness.marks.any(Marks::HAS_OVERRIDE)
+        });
+        if is_unread {
+            // The room's pause is no reason to lose what was received. A longer read would publish too
+            // much in one turn, and another one will not come.
+            let budget = ReadBudget {
+                bytes: scratch.len(),
+                to_message_end: false,
             };
-            let start = part.history.unwrap_or(end);
-            let queue = SendQueue::new(start, [aside], 0, backlog, lines);
-            let behind = queue.cost(backlog);
-            let pace = Pace::behind_from_the_start(behind, &channel.pace_limits, self.now);
-            let behind = connection.behind.insert(Box::new(Behind { queue, pace }));
-            backlog.remember(behind.held_bytes());
-            self.ready.set(connection, id, Ready::WRITABLE);
+            self.read(id, budget, scratch, now);
         }
-        if is_leaving {
-            self.begin_leaving(id);
+        if let Some(connection) = self.connections.get_mut(id) {
+            if connection.life.is_open() {
+                self.room.on_end(id, connection, DrainCause::Shutdown, now);
+            } else if connection.life.draining().is_none() {
+                self.room.close(id, connection, CloseReason::Shutdown);
+            }
         }
     }
 
-    /// Counts a new member; one that is only greeted is none.
-    fn count_joined(&mut self, id: ConnId) {
-        let connection = &self.connections[id.key()];
-        if connection.dialect.only_greets() {
+    /// Closes every connection: the relay stops.
+    pub fn close_all(&mut self, scratch: &mut [u8], now: Instant) {
+        for (id, connection) in self.connections.iter_mut() {
+            self.room.close(id, connection, CloseReason::Shutdown);
+        }
+        self.close_marked(scratch, now);
+    }
+}
+
+impl<S> Relay<S> {
+    /// An empty room for connections of these dialects.
+    #[must_use]
+    pub fn new(limits: Limits, served: &[Dialect], texts: &ReplyTexts, now: Instant) -> Self {
+        Self {
+            connections: Connections::new(),
+            room: Room::new(limits, served, texts, now),
+        }
+    }
+
+    /// Notes what an event says of a connection. Nothing else is done before the turn is.
+    ///
+    /// An event for a connection that is gone is ignored: one batch may hold an event for a connection
+    /// that an earlier event of the batch has ended.
+    pub fn note(&mut self, id: ConnId, mut ready: Ready) {
+        let Some(connection) = self.connections.get_mut(id) else {
             return;
+        };
+        // With edge triggering a socket that is not written to is always writable, so most events say
+        // that it is. That is news only to a member that has pending output.
+        if connection.output.is_none() {
+            ready.remove(Ready::WRITABLE);
         }
-        self.channels[connection.dialect].members += 1;
-        self.members += 1;
-        self.counters.joined += 1;
-        self.counters.peak_members = self.counters.peak_members.max(self.members);
-        if let Some(timeout) = self.limits.idle_timeout
-            && connection.dialect.rules().header_width.is_some()
-        {
-            self.heard_from.insert(id, self.now);
-            let due = after(self.now, timeout);
-            self.deadlines.push((due, Deadline::Idle(id)));
+        let room = &mut self.room;
+        room.ready.note(&mut connection.readiness, id, ready);
+        if ready.any(Ready::READ_CLOSED | Ready::HUNG_UP) {
+            room.lifecycle.note_gone(id, &connection.life);
         }
-        info!("joined: {}, {}", connection.who(), self.here());
+        if connection.is_hung_up() {
+            // It is not throttled any more: see `flow::Source::LastMessages`.
+            room.ready.unpark(&mut connection.readiness, id);
+        }
     }
 
-    /// Counts newcomers that were turned away before they became connections.
-    pub const fn count_refused(&mut self, newcomers: u64) {
-        self.counters.refused += newcomers;
+    /// Publishes a tick of the server's to the members that receive ticks.
+    pub fn publish_tick(&mut self, tick: &[u8]) {
+        self.room.channels.publish_tick(tick);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest; `None` if nothing is
+    /// due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.room.timers.next()
+    }
+
+    /// Takes the events since the last call, in the order in which they happened. They must be taken
+    /// now and then, or they pile up.
+    pub fn drain_events(&mut self) -> impl Iterator<Item = RoomEvent> {
+        std::mem::take(&mut self.room.events).into_iter()
+    }
+
+    /// The identity that the next [`insert`](Self::insert) will return, so that a stream can be
+    /// registered with an event loop before the relay has it.
+    #[must_use]
+    pub fn next_id(&self) -> ConnId {
+        self.connections.next_id()
+    }
+
+    /// The limits it was given.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.room.limits
+    }
+
+    /// What it has counted so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.room.counters
+    }
+
+    /// Counts connections that were refused before they became connections of the relay.
+    pub const fn count_refused(&mut self, connections: u64) {
+        self.room.counters.refused += connections;
+    }
+
+    /// How many connections there are, members or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is no connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many members there are of each dialect.
+    #[must_use]
+    pub const fn members(&self) -> MemberCounts {
+        self.room.lifecycle.members()
+    }
+
+    /// How many connections have not sent their name yet.
+    #[must_use]
+    pub fn pending_connections(&self) -> usize {
+        self.room.lifecycle.pending()
+    }
+
+    /// How many connections have output pending.
+    #[must_use]
+    pub fn lagging(&self) -> usize {
+        let channels = self.room.channels.iter();
+        channels.map(|channel| channel.backlog.readers()).sum()
+    }
+
+    /// How many bytes of output are pending for this connection; 0 if there is no such connection.
+    #[must_use]
+    pub fn pending_bytes(&self, id: ConnId) -> u64 {
+        self.connections.get(id).map_or(0, |connection| {
+            connection.pending_bytes(&self.room.channels[connection.dialect])
+        })
+    }
+
+    /// How many bytes the backlogs hold, for lagging members and as history: once, however many members
+    /// lag.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> u64 {
+        let channels = self.room.channels.iter();
+        channels.map(|channel| channel.backlog.len()).sum()
+    }
+
+    /// How many of these bytes some member has still to receive. Counted in chunks of 64 KiB.
+    #[must_use]
+    pub fn unread_bytes(&self) -> u64 {
+        let channels = self.room.channels.iter();
+        channels.map(|channel| channel.backlog.unread_bytes()).sum()
+    }
+
+    /// How much memory is held for the connections, in bytes: published bytes that some member has not
+    /// received, once however many members that are, history, the turn, incomplete messages, and the
+    /// cursors. What a connection has while it is idle is not among it.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.room.held_bytes()
+    }
+
+    /// Whether there are slow readers, so that input is read in rounds or not at all.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.room.flow.mode() != Mode::Full
+    }
+
+    /// Whether there is work that needs no event, so that the next poll must not wait.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        let ready = &self.room.ready;
+        let is_listed = ready.to_read() > 0 || ready.to_flush() > 0;
+        let is_released = ready.has_held() && self.room.flow.mode() != Mode::Paused;
+        is_listed || is_released || self.room.lifecycle.has_departures()
+    }
+
+    /// Whether a member has sent something that is not read while the room is paused.
+    #[must_use]
+    pub fn has_held(&self) -> bool {
+        self.room.ready.has_held()
+    }
+
+    /// Whether so much was published in this turn that it should end.
+    #[must_use]
+    pub fn is_turn_full(&self) -> bool {
+        self.room.flow.is_turn_full(self.room.channels.turn_len())
+    }
+
+    /// Whether the next connection is one too many.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.connections.len() >= self.room.limits.max_clients
+    }
+
+    /// Whether there are as many connections from this address as there may be.
+    #[must_use]
+    pub fn is_address_full(&self, peer: SocketAddr) -> bool {
+        self.room.lifecycle.is_address_full(peer.into())
+    }
+
+    /// Whether a member receives ticks.
+    #[must_use]
+    pub fn has_tick_members(&self) -> bool {
+        self.room.channels.has_tick_members()
+    }
+
+    /// All connections.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ConnId> {
+        self.connections.iter().map(|(id, _)| id).collect()
     }
 
     /// A connection's stream.
     #[must_use]
     pub fn stream(&self, id: ConnId) -> Option<&S> {
-        self.get(id).map(|connection| &connection.stream)
-    }
-
-    /// Notes what an event says of a connection. Nothing is done before the turn is.
-    ///
-    /// An event for a connection that is gone is ignored: one batch may hold an event for a
-    /// connection that an earlier event of the batch has ended.
-    pub fn note(&mut self, id: ConnId, mut ready: Ready) {
-        let Some(connection) = get_mut(&mut self.connections, id) else {
-            return;
-        };
-        // With edge triggering a socket that is not written to is always writable, so most events
-        // say that it is. That is news only to a member which has something queued.
-        if connection.behind.is_none() {
-            ready.remove(Ready::WRITABLE);
-        }
-        self.ready.set(connection, id, ready);
-        if connection.is_gone() {
-            self.ready.wake(connection, id);
-        }
-    }
-
-    /// Whether there is anybody to tell the time to.
-    #[must_use]
-    pub fn has_audience(&self) -> bool {
-        self.channels.has_audience()
-    }
-
-    /// Tells the time, at the end of this turn, to the members that hear it.
-    pub fn tell_time(&mut self, time: SystemTime) {
-        self.channels.tell_time(&time_message(time));
-    }
-
-    fn get(&self, id: ConnId) -> Option<&Connection<S>> {
         self.connections
-            .get(id.key())
-            .filter(|connection| connection.generation == id.generation())
+            .get(id)
+            .map(|connection| &connection.stream)
     }
-}
 
-fn get_mut<S>(connections: &mut Slab<Connection<S>>, id: ConnId) -> Option<&mut Connection<S>> {
-    connections
-        .get_mut(id.key())
-        .filter(|connection| connection.generation == id.generation())
+    /// The members, as a table can show them.
+    pub fn member_infos(&self, now: Instant) -> impl Iterator<Item = MemberInfo<'_>> {
+        let members = self.connections.iter();
+        members.filter_map(move |(_, connection)| self.member_info(connection, now))
+    }
+
+    fn member_info<'a>(
+        &'a self,
+        connection: &'a Connection<S>,
+        now: Instant,
+    ) -> Option<MemberInfo<'a>> {
+        let (life, dialect) = (&connection.life, connection.dialect);
+        let name = life.name().filter(|_| life.is_heard())?;
+        let channel = &self.room.channels[dialect];
+        let published = channel.messages().wrapping_sub(connection.messages_before);
+        let own = if dialect.rules().receives.is_room() {
+            life.sent()
+        } else {
+            0
+        };
+        Some(MemberInfo {
+            name,
+            dialect,
+            peer: connection.peer.into(),
+            age: self.room.age(connection, now),
+            sent: life.sent(),
+            received: published.wrapping_sub(own),
+            pending: connection.pending_bytes(channel),
+        })
+    }
+
+    /// Checks everything that must hold between turns.
+    fn check_invariants(&self) {
+        let (connections, room) = (&self.connections, &self.room);
+        if connections.len() > MAX_CHECKED {
+            return;
+        }
+        room.lifecycle.check_indexes(connections.len());
+        let mut listed: Vec<_> = room.ready.listed().collect();
+        listed.sort_unstable();
+        let mut held = (0, 0);
+        for (id, connection) in connections.iter() {
+            let (readiness, life) = (connection.readiness, &connection.life);
+            room.lifecycle.check_connection(id, life);
+            let lists = listed.partition_point(|&other| other <= id)
+                - listed.partition_point(|&other| other < id);
+            let is_parked = readiness.marks.any(Marks::PARKED);
+            let places = lists + usize::from(is_parked);
+            debug_assert_eq!(
+                places,
+                usize::from(readiness.is_readable()),
+                "a readable connection is in one place, and no other is in any"
+            );
+            debug_assert!(
+                !is_parked
+                    || room.flow.is_self_paused(id)
+                    || room.timers.at(id, timers::TimerKind::Throttle).is_some(),
+                "something will list a parked connection again"
+            );
+            debug_assert_eq!(
+                room.timers.at(id, timers::TimerKind::Message).is_some(),
+                readiness.marks.any(Marks::MESSAGE_TIMER),
+                "the mark of the message timer"
+            );
+            debug_assert_eq!(
+                room.timers.at(id, timers::TimerKind::Name).is_some(),
+                life.is_pending(),
+                "a pending connection has a deadline"
+            );
+            debug_assert_eq!(
+                room.timers.at(id, timers::TimerKind::Drain).is_some(),
+                life.draining().is_some(),
+                "a draining connection has a deadline"
+            );
+            let tracker = connection.output.as_deref().map(|output| &output.tracker);
+            room.flow.check(id, connection.dialect, tracker);
+            held.0 += connection.decoder.held_bytes();
+            held.1 += connection
+                .output
+                .as_deref()
+                .map_or(0, |output| output.held_bytes());
+        }
+        debug_assert_eq!(
+            room.flow.partial_bytes(),
+            held.0,
+            "the memory of incomplete frames"
+        );
+        self.check_totals(held.1);
+    }
+
+    fn check_totals(&self, output_bytes: usize) {
+        let (connections, room) = (&self.connections, &self.room);
+        let channels = || room.channels.iter();
+        let cursor_bytes: usize = channels()
+            .map(|channel| channel.backlog.cursor_bytes())
+            .sum();
+        debug_assert_eq!(cursor_bytes, output_bytes, "the memory of the cursors");
+        let cursors = connections
+            .iter()
+            .filter(|(_, one)| one.output.is_some())
+            .count();
+        debug_assert_eq!(
+            self.lagging(),
+            cursors,
+            "a reader of a backlog is a member with a cursor"
+        );
+        for channel in channels() {
+            channel.backlog.check();
+            let members = room.lifecycle.members().of(channel.dialect);
+            debug_assert_eq!(channel.members, members, "the members of a channel");
+        }
+        let is_connection = |id| connections.get(id).is_some();
+        debug_assert!(
+            room.timers.connections().all(is_connection),
+            "timers are cancelled"
+        );
+        let slow = room.flow.check_members(is_connection);
+        debug_assert!(slow <= cursors, "a slow reader has a cursor");
+    }
 }

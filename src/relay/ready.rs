@@ -1,16 +1,15 @@
-//! What is known of each connection's readiness, and who is to be served in the next turn.
+//! Readiness: what the kernel said of each connection, and the lists of those to be served.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::ops::BitOr;
 
-use super::ConnId;
-use super::connection::Connection;
+use super::conn_id::ConnId;
 
-/// What is known of a connection's readiness, and what this turn did with it.
+/// What an event says of a connection.
 ///
-/// Events only set these; the turn's passes over the ready lists act on them and take them back. It
-/// is a set of bits in one byte because there is one for each idle member.
+/// Readiness is a hint. Events only set these bits; the turn acts on them, and takes `READABLE` and
+/// `WRITABLE` back when a read or a write has shown that the socket is drained or full. The others
+/// stay: the edge that reported them may have been the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready(u8);
 
@@ -19,37 +18,27 @@ impl Ready {
     pub const READABLE: Self = Self(1);
     /// There may be room to write.
     pub const WRITABLE: Self = Self(1 << 1);
-    /// A short read is no proof that everything was read: the peer has closed its sending side, or
-    /// it has sent urgent data, at which a read stops early. This is remembered, because the edge
-    /// that told it may be the last.
-    pub const READ_TO_END: Self = Self(1 << 2);
-    /// The connection is gone in both directions. Remembered as well.
-    pub const HUNG_UP: Self = Self(1 << 3);
-    /// Some of what was said in this turn is not for this connection.
-    pub(super) const WITHHELD: Self = Self(1 << 4);
-    /// It is readable and on no list: it is woken when it may be read from again.
-    pub(super) const RESTING: Self = Self(1 << 5);
-    /// While the room waits, it was read its share.
-    pub(super) const HAD_SHARE: Self = Self(1 << 6);
+    /// The peer has closed its sending side. A FIN can share its edge with data, so a short read does
+    /// not prove that everything was read.
+    pub const READ_CLOSED: Self = Self(1 << 2);
+    /// The peer has sent urgent data, at which a read stops short (tcp(7)).
+    pub const URGENT: Self = Self(1 << 3);
+    /// The connection is closed in both directions: what was received before can still be read.
+    pub const HUNG_UP: Self = Self(1 << 4);
 
-    /// Whether any of these is set.
+    /// Whether any of these bits is set.
     #[must_use]
     pub const fn any(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Sets these.
+    /// Sets these bits.
     pub const fn insert(&mut self, other: Self) {
         self.0 |= other.0;
     }
 
     pub(super) const fn remove(&mut self, other: Self) {
         self.0 &= !other.0;
-    }
-
-    /// Whether a short read leaves open if there is more to read.
-    pub(super) const fn must_read_to_end(self) -> bool {
-        self.any(Self(Self::READ_TO_END.0 | Self::HUNG_UP.0))
     }
 }
 
@@ -61,80 +50,129 @@ impl BitOr for Ready {
     }
 }
 
-/// Who is to be served in the next turn, in the order of becoming ready.
+/// What the relay remembers of a connection from one step of a turn to the next. Only the relay sets
+/// these bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    /// The connection took part in this turn, so its delivery differs from the others'.
+    pub(super) const HAS_OVERRIDE: Self = Self(1);
+    /// The connection is readable and in no list: the end of its throttle or of its own pause lists
+    /// it again.
+    pub(super) const PARKED: Self = Self(1 << 1);
+    /// A message timer runs for the connection.
+    pub(super) const MESSAGE_TIMER: Self = Self(1 << 2);
+
+    pub(super) const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(super) const fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(super) const fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+}
+
+/// A connection's readiness: a byte from the kernel, and a byte of the relay's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Readiness {
+    pub(super) kernel: Ready,
+    pub(super) marks: Marks,
+}
+
+impl Readiness {
+    pub(super) const fn is_readable(self) -> bool {
+        self.kernel.any(Ready::READABLE)
+    }
+
+    pub(super) const fn is_writable(self) -> bool {
+        self.kernel.any(Ready::WRITABLE)
+    }
+
+    /// Whether a short read leaves open if there is more to read.
+    pub(super) const fn must_read_to_end(self) -> bool {
+        let bits = Ready::READ_CLOSED.0 | Ready::URGENT.0 | Ready::HUNG_UP.0;
+        self.kernel.any(Ready(bits))
+    }
+}
+
+/// The connections to be served in the next turn, in the order in which they became ready.
 ///
-/// To be read and to be written to are two lists because a turn reads no more than its budget allows,
-/// but writes to all who can be written to: somebody who is behind and reads is not to fall further
-/// behind because others talk. Two more are for those who have to wait until the room goes on.
+/// Reading and flushing have a list each because a turn reads no more than its budget, but flushes
+/// every writable member: a slow reader that reads must not fall further behind because others talk.
+///
+/// **Each readable connection is in exactly one place**: in `to_read`; or in `held`, while the room is
+/// paused; or parked, which is a mark of its own and no list.
 #[derive(Debug, Default)]
 pub(super) struct ReadyLists {
-    /// Who is [`READABLE`](Ready::READABLE).
+    /// Connections that are [`READABLE`](Ready::READABLE).
     to_read: VecDeque<ConnId>,
-    /// Who is [`WRITABLE`](Ready::WRITABLE), or was until a moment ago.
+    /// Readable members that are not read from while the room is paused.
+    held: VecDeque<ConnId>,
+    /// Connections that are [`WRITABLE`](Ready::WRITABLE), or were until a moment ago.
     to_flush: VecDeque<ConnId>,
-    /// Who is readable and is not read from while the room waits.
-    parked: VecDeque<ConnId>,
-    /// The same, but it was read its share.
-    served: VecDeque<ConnId>,
 }
 
 impl ReadyLists {
     /// Sets what is known of a connection, and lists it if that is new.
-    pub(super) fn set<S>(&mut self, connection: &mut Connection<S>, id: ConnId, ready: Ready) {
-        let is_new = |bit| ready.any(bit) && !connection.ready.any(bit);
+    pub(super) fn note(&mut self, readiness: &mut Readiness, id: ConnId, ready: Ready) {
+        let is_new = |bit| ready.any(bit) && !readiness.kernel.any(bit);
         if is_new(Ready::READABLE) {
+            debug_assert!(
+                !readiness.marks.any(Marks::PARKED),
+                "a parked connection is readable already"
+            );
             self.to_read.push_back(id);
         }
         if is_new(Ready::WRITABLE) {
             self.to_flush.push_back(id);
         }
-        connection.ready.insert(ready);
+        readiness.kernel.insert(ready);
     }
 
-    /// Lists a connection again that was [`next`](Self::next_to_read) and has more to be read.
+    /// Lists a connection again that was taken from the list and has more to read.
     pub(super) fn read_again(&mut self, id: ConnId) {
         self.to_read.push_back(id);
     }
 
-    /// Keeps a connection that was [`next`](Self::next_to_read) for later, because the room waits.
-    pub(super) fn park(&mut self, id: ConnId, had_share: bool) {
-        let parked = if had_share {
-            &mut self.served
-        } else {
-            &mut self.parked
-        };
-        parked.push_back(id);
+    /// Lists a connection again that was taken from the list and has room for more.
+    pub(super) fn flush_again(&mut self, id: ConnId) {
+        self.to_flush.push_back(id);
     }
 
-    /// Those who were parked are to be read: first those who had no share, then those who came since,
-    /// then the others.
-    pub(super) fn unpark(&mut self) {
-        self.parked.append(&mut self.to_read);
-        self.parked.append(&mut self.served);
-        mem::swap(&mut self.parked, &mut self.to_read);
+    /// Holds a member that was taken from the list until the room is no longer paused.
+    pub(super) fn hold(&mut self, id: ConnId) {
+        self.held.push_back(id);
     }
 
-    /// Whether somebody is readable and has to wait for the room.
-    pub(super) fn has_parked(&self) -> bool {
-        !self.parked.is_empty() || !self.served.is_empty()
-    }
-
-    /// Keeps a connection that was [`next`](Self::next_to_read) until it is woken.
-    pub(super) fn rest<S>(connection: &mut Connection<S>) {
-        connection.ready.insert(Ready::RESTING);
-    }
-
-    /// Lists a connection again that rested.
-    pub(super) fn wake<S>(&mut self, connection: &mut Connection<S>, id: ConnId) {
-        if connection.ready.any(Ready::RESTING) {
-            connection.ready.remove(Ready::RESTING);
-            self.to_read.push_back(id);
+    /// Lists the held members again, before those that became readable since.
+    pub(super) fn release_held(&mut self) {
+        if !self.held.is_empty() {
+            self.held.append(&mut self.to_read);
+            std::mem::swap(&mut self.held, &mut self.to_read);
         }
     }
 
-    /// Lists a connection again that was [`next`](Self::next_to_flush) and has room for more.
-    pub(super) fn flush_again(&mut self, id: ConnId) {
-        self.to_flush.push_back(id);
+    /// Parks a connection that was taken from the list.
+    pub(super) fn park(readiness: &mut Readiness) {
+        debug_assert!(
+            readiness.is_readable(),
+            "only a readable connection is parked"
+        );
+        readiness.marks.insert(Marks::PARKED);
+    }
+
+    /// Lists a connection again if it was parked.
+    pub(super) fn unpark(&mut self, readiness: &mut Readiness, id: ConnId) {
+        if readiness.marks.any(Marks::PARKED) {
+            debug_assert!(readiness.is_readable(), "a parked connection is readable");
+            readiness.marks.remove(Marks::PARKED);
+            self.to_read.push_back(id);
+        }
     }
 
     pub(super) fn next_to_read(&mut self) -> Option<ConnId> {
@@ -145,18 +183,22 @@ impl ReadyLists {
         self.to_flush.pop_front()
     }
 
-    /// How many are to be read.
     pub(super) fn to_read(&self) -> usize {
         self.to_read.len()
     }
 
-    /// How many are to be flushed.
     pub(super) fn to_flush(&self) -> usize {
         self.to_flush.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.to_read.is_empty() && self.to_flush.is_empty()
+    /// Whether a member waits for the end of the room's pause.
+    pub(super) fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The connections that are listed to be read, held ones included.
+    pub(super) fn listed(&self) -> impl Iterator<Item = ConnId> {
+        self.to_read.iter().chain(&self.held).copied()
     }
 }
 
@@ -164,15 +206,44 @@ impl ReadyLists {
 mod tests {
     use super::*;
 
+    const A: ConnId = ConnId::new(1, 1);
+    const B: ConnId = ConnId::new(2, 2);
+
     #[test]
-    fn what_is_known_already_stays_known() {
+    fn a_bit_that_is_set_already_lists_nothing_again() {
+        let mut lists = ReadyLists::default();
+        let mut readiness = Readiness::default();
         let both = Ready::READABLE | Ready::WRITABLE;
-        assert_eq!(both | Ready::READABLE, both);
-        let mut ready = both;
-        ready.insert(Ready::WRITABLE | Ready::HUNG_UP);
-        assert!(ready.any(Ready::READABLE) && ready.any(Ready::WRITABLE));
-        ready.remove(both);
-        ready.remove(Ready::READABLE);
-        assert_eq!(ready, Ready::HUNG_UP);
+        lists.note(&mut readiness, A, both);
+        lists.note(&mut readiness, A, both | Ready::HUNG_UP);
+        assert_eq!((lists.to_read(), lists.to_flush()), (1, 1));
+        readiness.kernel.remove(both);
+        assert_eq!(readiness.kernel, Ready::HUNG_UP);
+        assert!(readiness.must_read_to_end());
+    }
+
+    #[test]
+    fn held_members_are_read_before_those_that_became_readable_later() {
+        let mut lists = ReadyLists::default();
+        lists.hold(A);
+        lists.read_again(B);
+        assert!(lists.has_held());
+        lists.release_held();
+        assert!(!lists.has_held());
+        assert_eq!(lists.listed().collect::<Vec<_>>(), [A, B]);
+    }
+
+    #[test]
+    fn a_parked_connection_is_in_no_list_until_it_is_unparked() {
+        let mut lists = ReadyLists::default();
+        let mut readiness = Readiness::default();
+        lists.note(&mut readiness, A, Ready::READABLE);
+        assert_eq!(lists.next_to_read(), Some(A));
+        ReadyLists::park(&mut readiness);
+        lists.note(&mut readiness, A, Ready::READABLE);
+        assert_eq!(lists.to_read(), 0);
+        lists.unpark(&mut readiness, A);
+        lists.unpark(&mut readiness, A);
+        assert_eq!(lists.listed().collect::<Vec<_>>(), [A]);
     }
 }

@@ -1,27 +1,26 @@
-//! Accepting, whatever happens.
+//! Accepting connections, whatever fails.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
-
 use super::listener::LISTEN_BACKLOG;
+use super::log::ServerLog;
 use super::system::System;
-use crate::relay::{Rate, Seldom};
+use crate::relay::Rate;
 use crate::wire::Dialect;
 
-/// While there are no descriptors, how long until the next attempt.
-const RETRY: Duration = Duration::from_millis(100);
+/// How long until accepting is tried again while there is no descriptor.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a shortage of descriptors lasts before those who wait are turned away. Most end sooner,
-/// when somebody leaves; and nobody is to hang for ever.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a shortage of descriptors lasts before the connections that wait are refused. Most shortages
+/// end sooner, when a member leaves; and no client must hang for ever.
+const MAX_SHORTAGE: Duration = Duration::from_secs(1);
 
-/// How many calls of `accept` may come to nothing in a row before the others have their turn.
-const ATTEMPTS: usize = 64;
+/// How many calls of `accept` may fail in a row before the turn goes on.
+const MAX_ATTEMPTS: usize = 64;
 
-/// What is known of a listening socket.
+/// What the acceptor knows of a listening socket.
 #[derive(Debug)]
 struct Listener {
     /// The protocol of the connections that come in here.
@@ -35,19 +34,19 @@ struct Listener {
 /// Under edge triggering two things can go wrong here that never show in a test on a quiet machine.
 ///
 /// **Too many at once.** Accepting stops after a budget although the kernel's queue is not empty. So
-/// a listener stays *ready* until its queue was seen empty, and the loop comes back to it.
+/// a listener stays *ready* until its queue was found empty, and the loop comes back to it.
 ///
 /// **Out of descriptors.** `accept` fails with `EMFILE`, and the connection stays in the queue. A
-/// level-triggered loop would spin on that; an edge-triggered one loses it, because the edge was
-/// spent and the next comes only with the next newcomer. Nor does `EMFILE` say that anybody waits:
-/// Linux looks for a descriptor before it looks at the queue. So one descriptor is kept in reserve,
-/// and given up to see who waits. If nobody does, it is taken back, and all is well. If somebody
-/// does, that newcomer is held *in hand* in the reserve's place, and a deadline brings us back. Once
-/// there is a descriptor again, it becomes the reserve, and the newcomer in hand is let in. If that
-/// takes too long, the one in hand is turned away, and so are those behind it.
+/// level-triggered loop would spin on that; an edge-triggered one loses a wake-up, because the edge was
+/// spent and the next comes only with the next connection. Nor does `EMFILE` mean that a connection
+/// waits: Linux looks for a descriptor before it looks at the queue. So one descriptor is kept in
+/// reserve, and closed to see if one waits. If none does, the reserve is opened again. If one does, it is
+/// *held* in the reserve's place, and a timeout brings the loop back. Once there is a descriptor again,
+/// it becomes the reserve, and the held connection is let in. If that takes too long, the held
+/// connection is refused, and so are those behind it.
 ///
-/// **Faster than allowed.** With `--accept-rate`, who comes too soon waits in the kernel's queue, and a
-/// deadline brings us back as well.
+/// **Faster than allowed.** With an accept rate, connections that come too soon wait in the kernel's
+/// queue, and a timeout brings the loop back as well.
 #[derive(Debug)]
 pub(super) struct Acceptor<S> {
     listeners: Vec<Listener>,
@@ -61,48 +60,42 @@ pub(super) struct Acceptor<S> {
     free_at: Option<Instant>,
     /// Nothing is tried before that.
     is_early: bool,
-    /// The log's line about that.
-    early_line: Seldom,
-    /// The log's warning of a shortage.
-    shortage_line: Seldom,
 }
 
-/// A time without descriptors: from the first newcomer for whom there is none until nobody waits.
+/// A time without descriptors: from the first connection for which there is none until none waits.
 #[derive(Debug)]
 struct Shortage<S> {
     since: Instant,
-    in_hand: Option<Newcomer<S>>,
-    /// Nothing is tried before the deadline, unless a descriptor was closed.
+    held: Option<AcceptedConnection<S>>,
+    /// Nothing is tried before the timeout, unless a descriptor was closed.
     is_waiting: bool,
-    turned_away: u64,
-    /// The log was told of its beginning and is to be told of its end.
-    told: bool,
+    refused: u64,
 }
 
 /// A connection that was accepted.
 #[derive(Debug)]
-pub(super) struct Newcomer<S> {
+pub(super) struct AcceptedConnection<S> {
     pub(super) stream: S,
     pub(super) peer: SocketAddr,
     pub(super) dialect: Dialect,
 }
 
-/// What one attempt to accept came to.
+/// What an attempt to accept came to.
 #[derive(Debug)]
 pub(super) enum Accepted<S> {
-    /// A newcomer.
-    Connection(Newcomer<S>),
-    /// Nobody waits, or nobody can be accepted before something changes.
-    Nobody,
-    /// Somebody waits and there is no descriptor.
+    /// A connection.
+    Connection(AcceptedConnection<S>),
+    /// No connection waits, or none can be accepted before something changes.
+    Nothing,
+    /// Connections wait and there is no descriptor.
     Shortage {
         /// When to try again.
         retry_at: Instant,
-        /// How many had waited too long and were turned away just now.
-        turned_away: u64,
+        /// How many connections had waited too long and were refused just now.
+        refused: u64,
     },
-    /// It is too early for one more.
-    Early {
+    /// The accept rate does not allow one more yet.
+    TooEarly {
         /// When to try again.
         retry_at: Instant,
     },
@@ -122,17 +115,15 @@ impl<S> Acceptor<S> {
         Self {
             listeners: dialects.into_iter().map(listener).collect(),
             next: 0,
-            has_reserve: system.take_reserve(),
+            has_reserve: system.open_reserve(),
             shortage: None,
             rate,
             free_at: None,
             is_early: false,
-            early_line: Seldom::default(),
-            shortage_line: Seldom::default(),
         }
     }
 
-    /// Notes that newcomers wait at the listener of this index.
+    /// Notes that connections wait at the listener of this index.
     pub(super) fn note(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
             listener.ready = true;
@@ -150,7 +141,7 @@ impl<S> Acceptor<S> {
         self.is_early || self.shortage.as_ref().is_some_and(is_short)
     }
 
-    /// Ends the waiting: it is time to try again, or a descriptor was closed.
+    /// Ends the waiting: the timeout has come, or a descriptor was closed.
     pub(super) const fn retry(&mut self) {
         self.is_early = false;
         if let Some(shortage) = &mut self.shortage {
@@ -165,25 +156,24 @@ impl<S> Acceptor<S> {
         self.is_early = false;
     }
 
-    /// Accepts the next newcomer.
+    /// Accepts the next connection.
     pub(super) fn accept(
         &mut self,
         system: &mut impl System<Stream = S>,
+        log: &mut ServerLog,
         now: Instant,
     ) -> Accepted<S> {
         if self.is_waiting() {
-            return Accepted::Nobody;
+            return Accepted::Nothing;
         }
         if let Some(retry_at) = self.free_at.filter(|&free_at| free_at > now)
             && self.has_ready()
         {
             self.is_early = true;
-            if self.early_line.is_due(now) {
-                info!("newcomers wait to be accepted (limit: --accept-rate)");
-            }
-            return Accepted::Early { retry_at };
+            log.accept_rate_reached(now);
+            return Accepted::TooEarly { retry_at };
         }
-        let accepted = self.accept_in_time(system, now);
+        let accepted = self.accept_in_time(system, log, now);
         if let (Some(rate), Accepted::Connection(_)) = (self.rate, &accepted) {
             self.free_at = Some(rate.spend(self.free_at, now, 1));
         }
@@ -193,52 +183,53 @@ impl<S> Acceptor<S> {
     fn accept_in_time(
         &mut self,
         system: &mut impl System<Stream = S>,
+        log: &mut ServerLog,
         now: Instant,
     ) -> Accepted<S> {
         if !self.has_reserve && (self.shortage.is_some() || self.has_ready()) {
-            self.has_reserve = system.take_reserve();
+            self.has_reserve = system.open_reserve();
         }
         if let Some(shortage) = &mut self.shortage {
             if !self.has_reserve {
                 return self.wait(system, now);
             }
-            if let Some(newcomer) = shortage.in_hand.take() {
-                return Accepted::Connection(newcomer);
+            if let Some(held) = shortage.held.take() {
+                return Accepted::Connection(held);
             }
         }
-        // An error about one newcomer is no reason to stop, but a row of them is none to stay either.
-        for _ in 0..ATTEMPTS {
+        // An error about one connection is no reason to stop, but a row of them is none to stay either.
+        for _ in 0..MAX_ATTEMPTS {
             let Some(index) = self.next_ready() else {
-                self.end_shortage(now);
-                return Accepted::Nobody;
+                self.end_shortage(log, now);
+                return Accepted::Nothing;
             };
             match self.try_accept(system, index) {
-                Attempt::Newcomer(newcomer) => return Accepted::Connection(newcomer),
+                Attempt::Accepted(accepted) => return Accepted::Connection(accepted),
                 Attempt::Again => {}
                 Attempt::Short(error) => {
-                    // Is anybody there? If so, that newcomer takes the reserve's place.
-                    let mut in_hand = None;
+                    // Does a connection wait? If so, it takes the reserve's place.
+                    let mut held = None;
                     if self.has_reserve {
                         self.has_reserve = false;
-                        system.give_up_reserve();
+                        system.close_reserve();
                         match self.try_accept(system, index) {
-                            Attempt::Newcomer(newcomer) => in_hand = Some(newcomer),
+                            Attempt::Accepted(accepted) => held = Some(accepted),
                             Attempt::Again => {
-                                self.has_reserve = system.take_reserve();
+                                self.has_reserve = system.open_reserve();
                                 continue;
                             }
-                            Attempt::Short(_) => self.has_reserve = system.take_reserve(),
+                            Attempt::Short(_) => self.has_reserve = system.open_reserve(),
                         }
                     }
-                    self.begin_shortage(now, &error, in_hand);
+                    self.begin_shortage(&error, held, log, now);
                     return self.wait(system, now);
                 }
             }
         }
-        Accepted::Nobody
+        Accepted::Nothing
     }
 
-    /// The next listener at which somebody may wait, in turn.
+    /// The next listener at which a connection may wait, in turn.
     fn next_ready(&mut self) -> Option<usize> {
         let count = self.listeners.len();
         let index = (self.next..self.next + count)
@@ -251,7 +242,7 @@ impl<S> Acceptor<S> {
     fn try_accept(&mut self, system: &mut impl System<Stream = S>, index: usize) -> Attempt<S> {
         let listener = &mut self.listeners[index];
         match system.accept(index) {
-            Ok((stream, peer)) => Attempt::Newcomer(Newcomer {
+            Ok((stream, peer)) => Attempt::Accepted(AcceptedConnection {
                 stream,
                 peer,
                 dialect: listener.dialect,
@@ -265,93 +256,84 @@ impl<S> Acceptor<S> {
         }
     }
 
-    fn begin_shortage(&mut self, now: Instant, error: &io::Error, in_hand: Option<Newcomer<S>>) {
+    fn begin_shortage(
+        &mut self,
+        error: &io::Error,
+        held: Option<AcceptedConnection<S>>,
+        log: &mut ServerLog,
+        now: Instant,
+    ) {
         if let Some(shortage) = &mut self.shortage {
-            shortage.in_hand = in_hand;
+            shortage.held = held;
             return;
         }
-        // When one newcomer after the other has to wait a moment, once in a while will do.
-        let told = self.shortage_line.is_due(now);
-        if told {
-            let hint = match error.raw_os_error() {
-                Some(libc::EMFILE) => " (raise the open-file limit, or lower --max-clients)",
-                _ => "",
-            };
-            warn!("cannot accept: {error}{hint}; newcomers wait");
-        }
+        log.shortage_began(error, now);
         self.shortage = Some(Shortage {
             since: now,
-            in_hand,
+            held,
             is_waiting: false,
-            turned_away: 0,
-            told,
+            refused: 0,
         });
     }
 
-    /// Waits for a descriptor; when that has taken too long, turns away who waits.
+    /// Waits for a descriptor. When that has taken too long, refuses the connections that wait.
     fn wait(&mut self, system: &mut impl System<Stream = S>, now: Instant) -> Accepted<S> {
         let Some(shortage) = &mut self.shortage else {
-            return Accepted::Nobody;
+            return Accepted::Nothing;
         };
         shortage.is_waiting = true;
-        let mut turned_away = 0;
-        if now.duration_since(shortage.since) >= PATIENCE {
-            turned_away = u64::from(shortage.in_hand.take().is_some()) + self.turn_away(system);
+        let mut refused = 0;
+        if now.duration_since(shortage.since) >= MAX_SHORTAGE {
+            refused = u64::from(shortage.held.take().is_some()) + self.refuse_waiting(system);
             if let Some(shortage) = &mut self.shortage {
-                shortage.turned_away += turned_away;
+                shortage.refused += refused;
             }
         }
         Accepted::Shortage {
-            retry_at: now + RETRY,
-            turned_away,
+            retry_at: now + RETRY_INTERVAL,
+            refused,
         }
     }
 
-    /// Accepts those who wait in the reserve's place, one after the other, and closes them.
-    fn turn_away(&mut self, system: &mut impl System<Stream = S>) -> u64 {
-        let mut turned_away = 0;
+    /// Accepts the connections that wait in the reserve's place, one after the other, and closes them.
+    fn refuse_waiting(&mut self, system: &mut impl System<Stream = S>) -> u64 {
+        let mut refused = 0;
         self.has_reserve = false;
-        system.give_up_reserve();
-        // As many as the kernel holds for us; a flood of newcomers must not keep us here.
+        system.close_reserve();
+        // As many as the kernel holds; a flood of connections must not keep the loop here.
         for _ in 0..LISTEN_BACKLOG {
             let Some(index) = self.next_ready() else {
                 break;
             };
             match self.try_accept(system, index) {
-                Attempt::Newcomer(..) => turned_away += 1,
+                Attempt::Accepted(..) => refused += 1,
                 Attempt::Again => {}
                 Attempt::Short(_) => break,
             }
         }
-        self.has_reserve = system.take_reserve();
-        turned_away
+        self.has_reserve = system.open_reserve();
+        refused
     }
 
-    /// Nobody waits any more.
-    fn end_shortage(&mut self, now: Instant) {
-        if let Some(shortage) = self.shortage.take()
-            && shortage.told
-        {
-            info!(
-                "nobody waits to be accepted any more, after {:.1} s; turned away: {}",
-                now.duration_since(shortage.since).as_secs_f64(),
-                shortage.turned_away
-            );
+    /// No connection waits any more.
+    fn end_shortage(&mut self, log: &mut ServerLog, now: Instant) {
+        if let Some(shortage) = self.shortage.take() {
+            log.shortage_ended(now.duration_since(shortage.since), shortage.refused);
         }
     }
 }
 
 /// What one `accept` came to.
 enum Attempt<S> {
-    Newcomer(Newcomer<S>),
-    /// Nobody is there, which is noted, or only an error about one newcomer was.
+    Accepted(AcceptedConnection<S>),
+    /// No connection waits, which is noted, or there was an error about one connection only.
     Again,
     /// The system has no descriptor, or no memory.
     Short(io::Error),
 }
 
-/// Whether an error of `accept` is about one newcomer only, or about nothing: the others are still
-/// to be accepted. Linux also hands on what the network has reported about it, see accept(2).
+/// Whether an error of `accept` is about one connection only: the others can still be accepted. Linux
+/// also passes on pending network errors of the new connection, see accept(2).
 fn is_about_one(error: &io::Error) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if error.raw_os_error() == Some(libc::ENONET) {
@@ -381,7 +363,7 @@ mod tests {
     use crate::server::system::{Event, Request};
     use std::time::SystemTime;
 
-    /// A system at whose only listener so many wait. Nothing else of it is used.
+    /// A system at whose only listener this many connections wait. Nothing else of it is used.
     struct Queue(usize);
 
     impl System for Queue {
@@ -424,44 +406,48 @@ mod tests {
             Ok(())
         }
 
-        fn lift_send_limit(&mut self, _: &io::Empty) {}
+        fn clear_notsent_lowat(&mut self, _: &io::Empty) {}
 
         fn close_listeners(&mut self) {}
 
-        fn take_reserve(&mut self) -> bool {
+        fn open_reserve(&mut self) -> bool {
             true
         }
 
-        fn give_up_reserve(&mut self) {}
+        fn close_reserve(&mut self) {}
     }
 
     #[test]
-    fn newcomers_that_come_faster_than_allowed_wait_and_nobody_is_forgotten() {
+    fn connections_over_the_accept_rate_wait_and_none_is_forgotten() {
         let mut queue = Queue(100);
         let mut acceptor = Acceptor::new([Dialect::Chat10], Some(Rate::new(10)), &mut queue);
         acceptor.note(0);
+        let mut log = ServerLog::new(&[Dialect::Chat10]);
         let start = Instant::now() + Duration::from_secs(100);
         let mut now = start;
         let mut accepted = Vec::new();
         loop {
-            match acceptor.accept(&mut queue, now) {
+            match acceptor.accept(&mut queue, &mut log, now) {
                 Accepted::Connection(_) => accepted.push((now - start).as_millis()),
-                Accepted::Early { retry_at } => {
+                Accepted::TooEarly { retry_at } => {
                     assert!(acceptor.is_waiting() && !acceptor.has_ready());
-                    assert!(matches!(acceptor.accept(&mut queue, now), Accepted::Nobody));
-                    // Half way there it is too early still.
+                    assert!(matches!(
+                        acceptor.accept(&mut queue, &mut log, now),
+                        Accepted::Nothing
+                    ));
+                    // Half-way there it is too early still.
                     acceptor.retry();
                     let early = now + (retry_at - now) / 2;
-                    let again = acceptor.accept(&mut queue, early);
-                    assert!(matches!(again, Accepted::Early { retry_at: at } if at == retry_at));
+                    let again = acceptor.accept(&mut queue, &mut log, early);
+                    assert!(matches!(again, Accepted::TooEarly { retry_at: at } if at == retry_at));
                     acceptor.retry();
                     now = retry_at;
                 }
-                Accepted::Nobody => break,
+                Accepted::Nothing => break,
                 Accepted::Shortage { .. } => panic!("there is none"),
             }
         }
-        // Those of a second at once, then one in a tenth of a second.
+        // Those of a second at once, then one each tenth of a second.
         let expected: Vec<u128> = (0..100_u128).map(|i| i.saturating_sub(10) * 100).collect();
         assert_eq!(accepted, expected);
         assert!(!acceptor.has_ready() && !acceptor.is_waiting());

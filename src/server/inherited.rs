@@ -135,7 +135,7 @@ mod tests {
         let newcomer = TcpStream::connect(addr).unwrap();
         while server.turn(Some(Duration::ZERO)).unwrap() == Turn::Running {}
         let mut events = server.system.events();
-        assert!(events.all(|event| event != Event::Newcomers(0)));
+        assert!(events.all(|event| event != Event::Incoming(0)));
         drop(events);
         let (_, waited) = socket.accept().unwrap();
         assert_eq!(waited, newcomer.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Listening sockets: where, for whom, and with what options.
+//! Listening sockets and their options.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,17 +11,18 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::wire::Dialect;
 
-/// How many connections the kernel holds for us until we accept them. mio's own `bind` would ask for
-/// 128, too few when a thousand members come back at once; the kernel lowers it to its `somaxconn`.
+/// The listen backlog: how many connections the kernel holds until they are accepted. mio's own `bind`
+/// asks for 128, too few when a thousand members come back at once. The kernel lowers it to its
+/// `somaxconn`.
 pub(super) const LISTEN_BACKLOG: i32 = 4096;
 
-/// How many bytes the kernel holds for a peer, in bytes, that it has not yet begun to send, before it
-/// says that there is no room; there is again when half of that is left. By itself it would take
-/// megabytes for each peer that does not read, and say nothing for as long as it takes to send a third
-/// of them: here what a peer has not read shows at once, is held once for all, and each step that it
-/// takes is seen. What is under way to the peer is not among it, so a long fast line is as fast as ever.
+/// `TCP_NOTSENT_LOWAT`, in bytes: a socket reports that it is writable only while less than half of this
+/// is queued unsent in the kernel. Without it the kernel buffers megabytes for each peer that does not
+/// read, and reports room only after a third of them were sent. Here the lag of a peer shows at once, it is
+/// held once for all peers, and each step in which the peer reads is seen: flow control depends on
+/// that. Bytes in flight do not count, so a long fast line is as fast as without it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const MOST_UNSENT: u32 = 64 * 1024;
+const NOTSENT_LOWAT: u32 = 64 * 1024;
 
 /// How often a dead peer is probed before it is given up.
 const KEEPALIVE_PROBES: u32 = 4;
@@ -38,7 +39,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Whether connections over IPv4 can come in here, when these are all the endpoints.
     ///
-    /// The IPv6 wildcard takes IPv4 too, unless somebody asked for IPv4 on the same port: the two
+    /// The IPv6 wildcard takes IPv4 too, unless another endpoint asks for IPv4 on the same port: the two
     /// would collide.
     #[must_use]
     pub fn takes_ipv4(&self, all: &[Self]) -> bool {
@@ -48,7 +49,7 @@ impl Endpoint {
     }
 }
 
-/// A listening socket with all that its connections are to inherit.
+/// A listening socket with the options that its connections inherit.
 pub(super) fn listen(
     addr: SocketAddr,
     with_ipv4: bool,
@@ -60,7 +61,7 @@ pub(super) fn listen(
         socket.set_only_v6(!with_ipv4)?;
     }
     set_options(&socket, keepalive)?;
-    // Without this a restarted relay would have to wait until the old one's connections have left
+    // Without this a restarted relay would have to wait until the connections of the old one have left
     // TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
@@ -68,7 +69,7 @@ pub(super) fn listen(
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// Sets what connections are to inherit.
+/// Sets the options that connections inherit.
 ///
 /// On Linux and the BSDs an accepted socket inherits the listener's options, so they are set here
 /// once instead of with a system call or five for each connection. `TCP_NODELAY`, because a turn's
@@ -79,7 +80,7 @@ pub(super) fn set_options(socket: &Socket, keepalive: Option<Duration>) -> io::R
     socket.set_tcp_nodelay(true)?;
     // Should that fail, the kernel holds more, and that is all.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT);
+    let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
     let Some(silence) = keepalive else {
         return socket.set_keepalive(false);
     };
@@ -96,9 +97,9 @@ pub(super) fn set_options(socket: &Socket, keepalive: Option<Duration>) -> io::R
     )
 }
 
-/// Has the kernel hold as much for this peer as its buffer takes.
-pub(super) fn lift_send_limit(stream: &TcpStream) {
-    // Should that fail, it takes what it took before.
+/// Removes the `TCP_NOTSENT_LOWAT` cap of a connection.
+pub(super) fn clear_notsent_lowat(stream: &TcpStream) {
+    // If that fails, the cap stays.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(u32::MAX);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -3,37 +3,39 @@
 //! [`Server::run`] is a loop over [`Server::turn`]. A turn is one pass of the loop:
 //!
 //! ```text
-//! poll          wait for events, or for the next deadline, or not at all if somebody is still ready
-//! dispatch      note what each event says
-//! serve_ready   write what was queued, read what there is, collect what is said
-//! expire        act on the deadlines that have passed
-//! let_go        if stopping: whose time has come
-//! fan_out       one write of all that was said in this turn to each member
-//! close_marked  remove whom the turn has marked
-//! take_signals  stop, or log who is here, if that was asked
-//! accept        newcomers, into slots that are free by now
-//! finish_drain  if stopping: is everything delivered?
+//! poll            wait for events, or for the next timeout, or not at all if there is work left
+//! dispatch        note what each event reports
+//! serve_ready     flush pending output, read input, publish messages
+//! handle_timeouts look at everything whose time has come
+//! dismiss_due     if stopping: the members whose time has come leave
+//! fan_out         one write of everything published in this turn to each member
+//! close_marked    remove the connections that were closed
+//! log_events      turn the room's events into log lines
+//! take_requests   stop, or log the members' table, if a signal asked for it
+//! accept          accept connections, into slots that are free by now
+//! finish_drain    if stopping: is everything delivered?
 //! ```
 //!
 //! **Why edge-triggered.** Each socket is registered once, for reading and writing, and never again.
-//! With level triggering a loop that watches for writability would be woken for every idle socket
-//! all the time, since an idle socket is always writable; so it has to add and take back that
-//! interest, a system call each, whenever a queue begins and ends. An edge says "something changed"
-//! once. The price is the duty to remember: what an edge has told and was not used up is told by
-//! nobody again. Here that memory is a [`Ready`](crate::relay::Ready) in each connection and the relay's ready lists, and
+//! With level triggering a loop that watches for writability is woken for every idle socket all the
+//! time, since an idle socket is always writable. So it has to add and remove that interest, a system
+//! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
+//! is the duty to remember: what an edge has reported and was not used up is never reported again. Here
+//! that memory is a [`Ready`](crate::relay::Ready) in each connection and the relay's ready lists, and
 //! every place that stops before "would block" says why it may.
 //!
-//! **Why accept last.** Slots are used again. A newcomer that is accepted after the turn's closing
-//! cannot meet an event that was meant for its slot's previous owner, and one that outlives the
-//! batch carries a generation that is nobody's ([`ConnId`](crate::relay::ConnId)).
+//! **Why accept last.** Slots are used again. A connection that is accepted after the turn's closing
+//! cannot meet an event that was meant for its slot's previous owner, and an event that outlives the
+//! batch carries a generation that refers to nothing ([`ConnId`](crate::relay::ConnId)).
 
 mod acceptor;
 mod drain;
 mod inherited;
 mod listener;
+mod log;
 mod signals;
 mod system;
-mod timers;
+mod tick;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -41,31 +43,31 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
-
-use crate::relay::{Deadline, Limits, LimitsError, Rate, Relay, Seldom, Wording, after};
-use acceptor::{Accepted, Acceptor, Newcomer};
+use crate::relay::{Counters, Limits, LimitsError, Rate, Relay, ReplyTexts};
+use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
-use timers::{Timer, Timers};
+use log::{Refusal, ServerLog, TurnTrace};
+use tick::Tick;
 
 pub use inherited::Inherited;
 pub use listener::Endpoint;
+pub use log::MembersText;
 pub use system::{Event, Kernel, Request, System};
 
-/// What a server is to do.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen, and for which protocol. At least one, unless sockets are inherited.
     pub listen: Vec<Endpoint>,
     /// The limits of the room and its connections.
     pub limits: Limits,
-    /// The relay's own words, where they are to be others than the tutorials'.
-    pub wording: Wording,
-    /// How often to tell the time to those who hear it, if ever.
+    /// The texts of the relay's replies, where they differ from the tutorials'.
+    pub texts: ReplyTexts,
+    /// The interval of the ticks, for the dialect whose members receive the time.
     pub every: Option<Duration>,
     /// How long a connection may be silent before the kernel probes whether its peer is alive.
     pub keepalive: Option<Duration>,
-    /// How long a server that was asked to stop goes on delivering what is queued.
+    /// How long a server that was asked to stop goes on delivering pending output.
     pub drain: Duration,
 }
 
@@ -76,7 +78,7 @@ impl Config {
         Self {
             listen,
             limits: Limits::default(),
-            wording: Wording::default(),
+            texts: ReplyTexts::default(),
             every: Some(Duration::from_secs(3)),
             keepalive: Some(Duration::from_secs(60)),
             drain: Duration::from_secs(5),
@@ -143,27 +145,35 @@ pub struct Server<S: System = Kernel> {
     relay: Relay<S::Stream>,
     /// The one buffer that every connection is read into.
     scratch: Box<[u8]>,
-    timers: Timers,
     phase: Phase,
-    /// How often to tell the time.
-    every: Option<Duration>,
-    /// When to tell it next, if there was somebody to tell it to.
-    time_due: Option<Instant>,
+    tick: Tick,
+    /// When accepting is tried again that was held up.
+    accept_retry: Option<Instant>,
+    /// How long a drain may take.
     drain: Duration,
     started: Instant,
-    /// The log's warning that somebody was refused.
-    refusal_line: Seldom,
-    /// Whether the last poll has brought nothing.
-    is_quiet: bool,
-    /// How many events were told since all was last known to be.
-    told: usize,
+    log: ServerLog,
+    events: EventCount,
+    /// How many turns there were.
+    turns: u64,
+}
+
+/// How many events the polls have returned.
+#[derive(Debug, Default)]
+struct EventCount {
+    /// In the last poll.
+    last: usize,
+    /// Since the event queue was known to be drained.
+    since_drained: usize,
+    /// The last poll was cut short by a signal, and so has not shown that there are none.
+    was_interrupted: bool,
 }
 
 /// Where a server is in its life.
 #[derive(Debug)]
 enum Phase {
     Running,
-    /// It was asked to stop, and lets its members go.
+    /// It was asked to stop, and its members leave one after the other.
     Draining(Drain),
     Stopped,
 }
@@ -179,7 +189,7 @@ impl Server<Kernel> {
         Self::bind_with(config, Vec::new())
     }
 
-    /// Listens as [`bind`](Self::bind) does, and serves what is `inherited` besides.
+    /// Listens as [`bind`](Self::bind) does, and serves the `inherited` sockets besides.
     ///
     /// # Errors
     ///
@@ -204,8 +214,8 @@ impl Server<Kernel> {
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
-    /// request to stop at once, SIGUSR1 as a request to log who is here, and SIGHUP as nothing. The
-    /// handlers are the process's, so this is for a program whose only server this is.
+    /// request to stop at once, SIGUSR1 as a request to log the members' table, and SIGHUP as a request
+    /// to reload. The handlers are the process's, so this is for a program whose only server this is.
     ///
     /// # Errors
     ///
@@ -214,12 +224,12 @@ impl Server<Kernel> {
         self.system.handle_signals()
     }
 
-    /// The addresses that are listened on, in the order in which they were asked for, those of
-    /// inherited sockets last.
+    /// The addresses of the listeners, in the order in which they were asked for, those of inherited
+    /// sockets last.
     ///
     /// # Errors
     ///
-    /// What the system says when it cannot tell.
+    /// Those of getsockname(2).
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         self.system.local_addrs()
     }
@@ -246,17 +256,16 @@ impl<S: System> Server<S> {
                 &mut system,
             ),
             system,
-            relay: Relay::new(config.limits.clone(), &served, &config.wording, now),
+            relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
             scratch: vec![0; config.limits.read_budget].into(),
-            timers: Timers::default(),
             phase: Phase::Running,
-            every: config.every,
-            time_due: None,
+            tick: Tick::new(config.every),
+            accept_retry: None,
             drain: config.drain,
             started: now,
-            refusal_line: Seldom::default(),
-            is_quiet: false,
-            told: 0,
+            log: ServerLog::new(&served),
+            events: EventCount::default(),
+            turns: 0,
         })
     }
 
@@ -264,6 +273,12 @@ impl<S: System> Server<S> {
     #[must_use]
     pub const fn relay(&self) -> &Relay<S::Stream> {
         &self.relay
+    }
+
+    /// How many members there are, in words.
+    #[must_use]
+    pub const fn members(&self) -> MembersText {
+        self.log.members(self.relay.members())
     }
 
     /// Whether it was asked to [`stop`](Self::stop).
@@ -276,348 +291,283 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// Only what polling itself says: no trouble with a connection gets here.
+    /// Those of the poll itself: no trouble with a connection gets here.
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn(None)? == Turn::Running {}
         Ok(())
     }
 
-    /// One turn of the loop. Waits for something to do, but not longer than `max_wait`.
+    /// One turn of the loop. Waits for something to do, but no longer than `max_wait`.
     ///
     /// # Errors
     ///
-    /// Only what polling itself says: no trouble with a connection gets here.
+    /// Those of the poll itself: no trouble with a connection gets here.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let interrupted = self.poll(max_wait)?;
+        let trace = self.begin_trace();
+        self.poll(max_wait)?;
         let now = self.system.now();
-        let signalled = self.dispatch() || interrupted;
-        // A look that was cut short has not seen that there is nothing.
-        self.is_quiet &= !interrupted;
+        let is_signalled = self.dispatch();
         self.relay.serve_ready(&mut self.scratch, now);
-        if self.has_heard_all() {
-            self.expire(now);
-        }
-        self.let_go(now);
-        self.relay.fan_out();
-        if self.relay.close_marked(&mut self.scratch) > 0 {
-            // Each has given back a descriptor.
+        self.handle_timeouts(now);
+        self.dismiss_due(now);
+        self.relay.fan_out(now);
+        if self.relay.close_marked(&mut self.scratch, now) > 0 {
+            // Each has given a descriptor back.
             self.acceptor.retry();
         }
-        if signalled {
-            self.take_signals(now);
+        self.log_events(now);
+        if is_signalled {
+            self.take_requests(now);
         }
         self.accept(now);
         let turn = self.finish_drain(now);
-        self.set_deadlines();
+        self.log_events(now);
+        self.end_trace(trace, now);
         Ok(turn)
     }
 
-    /// Asks the server to stop: it accepts nobody any more, reads and relays what has come already,
-    /// lets its members go one after the other, each with all that was said until then, for as long as
-    /// the configuration allows, and then stops. Asked a second time, it stops at once.
+    /// Asks the server to stop. It accepts no connection any more, reads and relays what was received
+    /// already, has its members leave one after the other, each with everything that was published until
+    /// then, for as long as the configuration allows, and then stops. Asked a second time, it stops at
+    /// once.
     pub fn stop(&mut self, asked_by: &str) {
-        if !matches!(self.phase, Phase::Running) {
-            info!("{asked_by} while stopping: stopping at once");
+        if self.is_stopping() {
+            self.log.stopping_at_once(asked_by);
             self.phase = Phase::Stopped;
             return;
         }
-        let drain = Drain::new(self.system.now(), self.drain);
-        self.timers.set(drain.hear_until(), Timer::Drain);
-        self.timers.set(drain.until(), Timer::Drain);
-        self.phase = Phase::Draining(drain);
-        self.relay.end_rests();
+        self.phase = Phase::Draining(Drain::new(self.system.now(), self.drain));
+        self.relay.lift_quota();
         self.acceptor.close();
         self.system.close_listeners();
-        let here = self.relay.here();
-        match self.relay.behind() {
-            0 => info!("{asked_by}: stopping, {here}, nothing queued"),
-            behind => info!(
-                "{asked_by}: stopping, {here}, {behind} of them behind, {} bytes queued; \
-                 they have {} to take them",
-                self.relay.awaited_bytes(),
-                humantime::format_duration(self.drain)
-            ),
-        }
+        self.log.stopping(asked_by, &self.relay, self.drain);
     }
 
-    /// Waits for events. Says whether a signal cut that short: the turn then just has no events.
-    ///
-    /// A signal that is a request has its event as well. But without memory for that byte the system
-    /// would drop it, and this may be all that tells of the request before somebody speaks again.
-    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
+    /// Waits for events.
+    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
         let timeout = match (self.timeout(), max_wait) {
             (Some(timeout), Some(max_wait)) => Some(timeout.min(max_wait)),
             (timeout, max_wait) => timeout.or(max_wait),
         };
         match self.system.poll(timeout) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
-            polled => polled.map(|()| false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.events.was_interrupted = true;
+                Ok(())
+            }
+            polled => {
+                self.events.was_interrupted = false;
+                polled
+            }
         }
     }
 
-    /// How long the poll may wait: not at all while somebody is ready, else until the next deadline,
-    /// and for ever if there is none.
-    fn timeout(&mut self) -> Option<Duration> {
+    /// How long the poll may wait: not at all while there is work, else until the next timeout, and for
+    /// ever if there is none.
+    fn timeout(&self) -> Option<Duration> {
         let must_look = match &self.phase {
             Phase::Running => false,
-            // One look that finds nothing tells that all was heard.
-            Phase::Draining(drain) => drain.is_hearing() && !self.relay.has_parked(),
+            // A poll that returns nothing shows that everything was received.
+            Phase::Draining(drain) => drain.is_reading() && !self.relay.has_held(),
             Phase::Stopped => true,
         };
         if must_look || self.relay.has_ready() || self.acceptor.has_ready() {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.next(is_needed(
-            &self.relay,
-            &self.acceptor,
-            matches!(self.phase, Phase::Running),
-        ))?;
+        let drain = match &self.phase {
+            Phase::Draining(drain) => drain.next_timeout(),
+            Phase::Running | Phase::Stopped => None,
+        };
+        let next = [
+            self.relay.next_timeout(),
+            self.tick.due(),
+            self.accept_retry,
+            drain,
+        ];
+        let next = next.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(self.system.now()))
     }
 
-    /// Notes what each event says; what is to be done about it is done when the whole batch is known.
-    /// Says whether a signal came, which is dealt with at the end of the turn.
+    /// Notes what each event reports; it is acted on when the whole batch is known. Returns whether there
+    /// may be requests of signals.
     fn dispatch(&mut self) -> bool {
-        let mut signalled = false;
-        self.is_quiet = true;
+        // A signal that is a request has its event as well. But without memory for that byte the system
+        // drops it, and the interrupted poll may be all that shows the request before something else
+        // happens.
+        let mut is_signalled = self.events.was_interrupted;
+        self.events.last = 0;
         for event in self.system.events() {
-            self.is_quiet = false;
-            self.told += 1;
+            self.events.last += 1;
             match event {
-                Event::Signal => signalled = true,
-                Event::Newcomers(listener) => self.acceptor.note(listener),
+                Event::Signal => is_signalled = true,
+                Event::Incoming(listener) => self.acceptor.note(listener),
                 Event::Connection(id, ready) => self.relay.note(id, ready),
             }
         }
-        signalled
+        self.events.since_drained += self.events.last;
+        is_signalled
     }
 
-    /// Whether all was told that had happened: who is late by the clock may have been in time, and the
-    /// next poll tells. That can be so after as many polls as it takes to tell of all.
-    fn has_heard_all(&mut self) -> bool {
-        let has_heard_all = !self.system.has_more() || self.told > self.relay.len();
-        if has_heard_all {
-            self.told = 0;
+    /// Looks at everything whose time has come, unless there may be events that were not returned yet: a
+    /// peer that looks late may have a readable event among them. To bound the delay, that is no reason
+    /// any more after as many events as there are connections.
+    fn handle_timeouts(&mut self, now: Instant) {
+        if self.system.has_more() && self.events.since_drained <= self.relay.len() {
+            return;
         }
-        has_heard_all
+        self.events.since_drained = 0;
+        self.relay.handle_timeout(now);
+        if self.accept_retry.is_some_and(|at| at <= now) {
+            self.accept_retry = None;
+            self.acceptor.retry();
+        }
+        let has_tick_members = self.relay.has_tick_members() && !self.is_stopping();
+        self.tick.set_running(has_tick_members, now);
+        if self.tick.take_due(now) {
+            let text = tick::text(self.system.time_of_day());
+            self.relay.publish_tick(text.as_bytes());
+        }
     }
 
-    fn take_signals(&mut self, now: Instant) {
+    /// The room's events become log lines.
+    fn log_events(&mut self, now: Instant) {
+        for event in self.relay.drain_events() {
+            self.log.event(&event, now);
+        }
+    }
+
+    fn take_requests(&mut self, now: Instant) {
         for request in self.system.requests() {
             match request {
                 Request::Stop(signal) => self.stop(signal),
-                Request::Roster => self.log_roster(now),
-                Request::Reload => info!("SIGHUP: there is no configuration to reload"),
+                Request::Table => self.log.table(&self.relay, now),
+                Request::Reload => self.log.nothing_to_reload(),
             }
         }
     }
 
-    /// Logs who is here.
-    fn log_roster(&self, now: Instant) {
-        let relay = &self.relay;
-        info!(
-            "SIGUSR1: {}, {} without a name; {} behind, {} bytes held{}",
-            relay.here(),
-            relay.unnamed(),
-            relay.behind(),
-            relay.held_bytes(),
-            if relay.is_waiting() {
-                "; the room waits"
-            } else {
-                ""
-            },
-        );
-        for line in relay.roster(now).lines() {
-            info!("{line}");
-        }
-    }
-
-    /// Acts on the timers that are due.
-    fn expire(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.pop_due(now) {
-            match timer {
-                Timer::Relay(deadline) => self.relay.expire(deadline, now),
-                Timer::TellTime => self.tell_time(now),
-                Timer::AcceptAgain => self.acceptor.retry(),
-                // The turn looks at the clock itself.
-                Timer::Drain => {}
-            }
-        }
-    }
-
-    /// Sets the timers for what the relay has to look at.
-    fn set_deadlines(&mut self) {
-        for (at, deadline) in self.relay.take_deadlines() {
-            self.timers.set(at, Timer::Relay(deadline));
-        }
-        let is_running = matches!(self.phase, Phase::Running);
-        self.timers
-            .sweep(is_needed(&self.relay, &self.acceptor, is_running));
-    }
-
-    /// Tells the time if it is due, and sets the next time for it.
-    fn tell_time(&mut self, now: Instant) {
-        let (Some(every), Some(due)) = (self.every, self.time_due) else {
-            return;
-        };
-        // A timer of an audience that has left since may come early.
-        if due > now {
-            return;
-        }
-        self.time_due = None;
-        if matches!(self.phase, Phase::Running) && self.relay.has_audience() {
-            self.relay.tell_time(self.system.time_of_day());
-            // In step, unless we are late by more than that.
-            let in_step = Some(after(due, every)).filter(|&next| next > now);
-            self.expect_time(in_step.unwrap_or_else(|| after(now, every)));
-        }
-    }
-
-    fn expect_time(&mut self, due: Instant) {
-        self.time_due = Some(due);
-        self.timers.set(due, Timer::TellTime);
-    }
-
-    /// Takes in newcomers, up to the turn's budget.
+    /// Accepts connections, up to the turn's budget.
     fn accept(&mut self, now: Instant) {
         let mut may_evict = true;
         for _ in 0..self.relay.limits().accept_budget {
-            match self.acceptor.accept(&mut self.system, now) {
-                Accepted::Connection(newcomer) => self.admit(newcomer, now),
-                Accepted::Nobody => return,
-                Accepted::Shortage {
-                    retry_at,
-                    turned_away,
-                } => {
-                    self.relay.count_refused(turned_away);
-                    self.timers.set(retry_at, Timer::AcceptAgain);
+            match self.acceptor.accept(&mut self.system, &mut self.log, now) {
+                Accepted::Connection(accepted) => self.admit(accepted, now),
+                Accepted::Nothing => break,
+                Accepted::Shortage { retry_at, refused } => {
+                    self.relay.count_refused(refused);
+                    self.accept_retry = Some(retry_at);
                     // One at a time: under a limit that was lowered, it may not help.
-                    if !mem::take(&mut may_evict) || !self.relay.make_room(&mut self.scratch) {
-                        return;
+                    if !mem::take(&mut may_evict) || !self.relay.make_room(&mut self.scratch, now) {
+                        break;
                     }
                     self.acceptor.retry();
                 }
-                Accepted::Early { retry_at } => {
-                    self.timers.set(retry_at, Timer::AcceptAgain);
-                    return;
+                Accepted::TooEarly { retry_at } => {
+                    self.accept_retry = Some(retry_at);
+                    break;
                 }
             }
         }
+        if !self.acceptor.is_waiting() {
+            self.accept_retry = None;
+        }
+        let has_tick_members = self.relay.has_tick_members() && !self.is_stopping();
+        self.tick.set_running(has_tick_members, now);
     }
 
-    /// Gives a newcomer a place, or closes it if there is none.
-    fn admit(&mut self, newcomer: Newcomer<S::Stream>, now: Instant) {
-        let Newcomer {
+    /// Gives a connection a place, or refuses it if there is none.
+    fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
+        let AcceptedConnection {
             mut stream,
             peer,
             dialect,
-        } = newcomer;
-        if self.relay.is_crowded(peer) && !self.relay.make_room_from(peer, &mut self.scratch) {
-            let limit = self.relay.limits().max_per_ip.unwrap_or_default();
-            let why = format_args!("{limit} come from there already (limit: --max-per-ip)");
-            return self.refuse(stream, peer, now, why);
+        } = accepted;
+        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
+        if relay.is_address_full(peer) && !relay.make_room_for(peer, scratch, now) {
+            let limit = relay.limits().max_per_ip.unwrap_or_default();
+            return self.refuse(stream, peer, &Refusal::AddressFull(limit), now);
         }
-        if self.relay.is_full() && !self.relay.make_room(&mut self.scratch) {
-            let places = self.relay.limits().max_clients;
-            let why = format_args!("all {places} places are taken (limit: --max-clients)");
-            return self.refuse(stream, peer, now, why);
+        if relay.is_full() && !relay.make_room(scratch, now) {
+            let limit = relay.limits().max_clients;
+            return self.refuse(stream, peer, &Refusal::RelayFull(limit), now);
         }
-        let id = self.relay.next_id();
-        if let Err(error) = self.system.watch(&mut stream, id) {
-            let why = format_args!("the system cannot watch one more connection: {error}");
-            return self.refuse(stream, peer, now, why);
-        }
-        let had_audience = self.relay.has_audience();
-        self.relay.insert(stream, peer, dialect, now);
-        if let Some(every) = self.every
-            && !had_audience
-            && self.relay.has_audience()
-        {
-            self.expect_time(after(now, every));
+        match self.system.watch(&mut stream, relay.next_id()) {
+            Ok(()) => {
+                relay.insert(stream, peer, dialect, now);
+            }
+            Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
         }
     }
 
-    /// Turns a newcomer away. Only once in a while is that worth a warning, or the log would tell of
-    /// nothing else.
-    fn refuse(
-        &mut self,
-        mut stream: S::Stream,
-        peer: SocketAddr,
-        now: Instant,
-        why: fmt::Arguments<'_>,
-    ) {
-        // If its name has come already, it is read, for the reason that `close_marked` has.
+    /// Closes a connection for which there is no place.
+    fn refuse(&mut self, mut stream: S::Stream, peer: SocketAddr, refusal: &Refusal, now: Instant) {
+        // If its name was received already, it is read, for the reason that `close_marked` has.
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
-        if self.refusal_line.is_due(now) {
-            warn!("refused: {peer}: {why}");
-        } else {
-            debug!("refused: {peer}: {why}");
-        }
+        self.log.refused(peer, refusal, now);
     }
 
-    /// If the server stops: lets those go whose time has come, once all was heard that had come before.
-    fn let_go(&mut self, now: Instant) {
+    /// If the server stops: the members whose time has come leave, once everything was read that had
+    /// been received before.
+    fn dismiss_due(&mut self, now: Instant) {
         let Phase::Draining(drain) = &mut self.phase else {
             return;
         };
-        if drain.is_hearing() {
-            let is_heard = self.is_quiet && !self.relay.has_ready() && !self.relay.has_parked();
-            if !is_heard && now < drain.hear_until() {
+        if drain.is_reading() {
+            let is_quiet = self.events.last == 0 && !self.events.was_interrupted;
+            let is_read = is_quiet && !self.relay.has_ready() && !self.relay.has_held();
+            if !is_read && now < drain.read_until() {
                 return;
             }
-            drain.begin(self.relay.ids(), now, || self.system.random());
+            drain.schedule(self.relay.ids(), now, || self.system.random());
         }
-        while !self.relay.has_said_enough()
+        while !self.relay.is_turn_full()
             && let Some(id) = drain.next(now)
         {
             if let Some(stream) = self.relay.stream(id) {
-                self.system.lift_send_limit(stream);
+                self.system.clear_notsent_lowat(stream);
             }
-            self.relay.dismiss(id, &mut self.scratch);
-        }
-        if let Some(at) = drain.next_at() {
-            self.timers.set(at, Timer::Drain);
+            self.relay.dismiss(id, &mut self.scratch, now);
         }
     }
 
-    /// Ends a drain that has let everybody go, or has no more time for it.
+    /// Ends a drain in which all members have left, or that has no more time for it.
     fn finish_drain(&mut self, now: Instant) -> Turn {
         match &self.phase {
             Phase::Running => return Turn::Running,
             Phase::Draining(_) if self.relay.is_empty() => {}
             Phase::Draining(drain) if now < drain.until() => return Turn::Running,
-            Phase::Draining(_) => warn!(
-                "{} did not take what was queued for them in time (limit: --drain)",
-                self.relay.behind()
-            ),
+            Phase::Draining(_) => self.log.drain_timed_out(self.relay.lagging()),
             Phase::Stopped => {}
         }
         self.phase = Phase::Stopped;
-        self.relay.close_all(&mut self.scratch);
-        let uptime = now.saturating_duration_since(self.started).as_secs();
-        info!(
-            "stopped after {}: {}",
-            humantime::format_duration(Duration::from_secs(uptime)),
-            self.relay.counters()
-        );
+        self.relay.close_all(&mut self.scratch, now);
+        self.log_events(now);
+        let uptime = now.saturating_duration_since(self.started);
+        self.log.stopped(uptime, self.relay.counters());
         Turn::Stopped
     }
-}
 
-/// Says whether there still is a reason for a timer.
-fn is_needed<S>(
-    relay: &Relay<S>,
-    acceptor: &Acceptor<S>,
-    is_running: bool,
-) -> impl Fn(Timer) -> bool {
-    move |timer| match timer {
-        // Who has no name by now will not need one.
-        Timer::Relay(Deadline::Name(_)) if !is_running => false,
-        Timer::Relay(deadline) => relay.is_pending(deadline),
-        Timer::TellTime => is_running && relay.has_audience(),
-        Timer::AcceptAgain => acceptor.is_waiting(),
-        Timer::Drain => !is_running,
+    /// Remembers what the trace of this turn needs, if turns are traced.
+    fn begin_trace(&mut self) -> Option<(Instant, Counters)> {
+        self.turns += 1;
+        let is_traced = self.log.traces_turns();
+        is_traced.then(|| (self.system.now(), self.relay.counters().clone()))
+    }
+
+    /// Traces the turn.
+    fn end_trace(&self, trace: Option<(Instant, Counters)>, polled_at: Instant) {
+        let Some((began, before)) = trace else {
+            return;
+        };
+        let waited = polled_at.saturating_duration_since(began);
+        let turn = TurnTrace {
+            number: self.turns,
+            polled: (waited, polled_at),
+            events: self.events.last,
+            before,
+        };
+        let now = self.system.now();
+        self.log.turn(&turn, &self.relay, self.timeout(), now);
     }
 }
 
@@ -626,7 +576,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_whose_members_are_silent_waits_for_ever() {
+    fn server_whose_members_are_silent_waits_for_ever() {
         let endpoint = Endpoint {
             dialect: crate::wire::Dialect::Chat10,
             addr: "127.0.0.1:0".parse().unwrap(),
@@ -640,13 +590,13 @@ mod tests {
         }
         assert!(server.timeout().is_some(), "its name is due");
         io::Write::write_all(&mut peer, b"5         alice").unwrap();
-        while server.relay().members() == 0 {
+        while server.relay().members().total() == 0 {
             server.turn(None).unwrap();
         }
         assert_eq!(server.timeout(), None, "nothing is due any more");
     }
 
-    /// A server that greets and tells the time every hour.
+    /// A server that greets, and whose ticks are an hour apart.
     fn greeter() -> Server {
         let endpoint = Endpoint {
             dialect: crate::wire::Dialect::Greet10,
@@ -661,61 +611,46 @@ mod tests {
     fn greeted(server: &mut Server) -> std::net::TcpStream {
         let addr = server.local_addrs().unwrap()[0];
         let mut peer = std::net::TcpStream::connect(addr).unwrap();
-        while server.relay().members() == 0 || server.relay().has_ready() {
+        while server.relay().members().total() == 0 || server.relay().has_ready() {
             server.turn(None).unwrap();
         }
         // So that a failure ends.
         peer.set_read_timeout(Some(Duration::from_secs(30)))
             .unwrap();
         let greeting = b"22        Welcome to the server!";
-        let mut heard = vec![0; greeting.len()];
-        peer.read_exact(&mut heard).unwrap();
-        assert_eq!(heard, greeting);
+        let mut received = vec![0; greeting.len()];
+        peer.read_exact(&mut received).unwrap();
+        assert_eq!(received, greeting);
         peer
     }
 
     #[test]
-    fn a_server_without_anybody_to_tell_the_time_waits_for_ever() {
+    fn server_without_tick_members_waits_for_ever() {
         let mut server = greeter();
         assert_eq!(server.timeout(), None);
         let peer = greeted(&mut server);
-        assert!(server.timeout().is_some(), "the time is due");
-        // With a reset, since a FIN alone leaves open whether it still listens.
-        let peer = socket2::Socket::from(peer);
-        peer.set_linger(Some(Duration::ZERO)).unwrap();
+        assert!(server.timeout().is_some(), "a tick is due");
         drop(peer);
-        while server.relay().members() > 0 || server.relay().has_ready() {
+        while !server.relay().is_empty() || server.relay().has_ready() {
             server.turn(None).unwrap();
         }
-        assert_eq!(server.timeout(), None, "nobody is there to be told");
+        assert_eq!(server.timeout(), None, "no member receives ticks");
     }
 
     #[test]
-    fn the_time_is_told_in_the_turn_in_which_it_is_due() {
+    fn tick_is_published_in_the_turn_in_which_it_is_due() {
         let mut server = greeter();
         let mut peer = greeted(&mut server);
-        server.expect_time(Instant::now());
+        server.tick = Tick::new(Some(Duration::from_millis(1)));
+        server.tick.set_running(true, Instant::now());
         server.turn(None).unwrap();
-        let mut heard = [0; 22];
-        peer.read_exact(&mut heard).unwrap();
-        assert_eq!(heard[10..], *b"The time is ");
-        let next = server.timeout().expect("the time is due again");
-        assert!(next > Duration::from_secs(3000), "in an hour");
+        let mut received = [0; 22];
+        peer.read_exact(&mut received).unwrap();
+        assert_eq!(received[10..], *b"The time is ");
     }
 
     #[test]
-    fn a_timer_of_an_audience_that_has_left_tells_nobody_the_time() {
-        let mut server = greeter();
-        let _peer = greeted(&mut server);
-        let due = server.time_due;
-        server.timers.set(Instant::now(), Timer::TellTime);
-        server.turn(Some(Duration::ZERO)).unwrap();
-        assert_eq!(server.time_due, due);
-        assert_eq!(server.relay().counters().bytes_out, 32, "the greeting");
-    }
-
-    #[test]
-    fn a_listener_that_cannot_be_says_why_and_what_to_do() {
+    fn listener_that_cannot_be_bound_says_why_and_what_to_do() {
         for (kind, says) in [
             (ErrorKind::AddrInUse, "the port is in use; stop"),
             (

@@ -7,13 +7,13 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals as SignalSource;
 
-/// What a signal asks of the server.
+/// What a signal requests of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Stop; the signal's name says who asked.
+    /// Stop. The name is the signal's.
     Stop(&'static str),
-    /// Log who is here.
-    Roster,
+    /// Log the members' table.
+    Table,
     /// Reload the configuration. There is none.
     Reload,
 }
@@ -38,12 +38,12 @@ impl Signals {
         Ok(Self(source))
     }
 
-    /// What was asked since the last look.
+    /// The requests since the last call.
     pub(super) fn pending(&mut self) -> impl Iterator<Item = Request> {
         self.0.pending().map(|signal| match signal {
             SIGTERM => Request::Stop("SIGTERM"),
             SIGINT => Request::Stop("SIGINT"),
-            SIGUSR1 => Request::Roster,
+            SIGUSR1 => Request::Table,
             _ => Request::Reload,
         })
     }

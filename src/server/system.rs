@@ -1,4 +1,4 @@
-//! What the loop asks of the operating system, all of it, and how mio and the kernel answer.
+//! The operating system, as the loop sees it: one trait, and its implementation with mio.
 
 use std::fmt;
 use std::fs::File;
@@ -12,83 +12,83 @@ use socket2::SockRef;
 
 use super::Endpoint;
 use super::inherited::Inherited;
-use super::listener::{lift_send_limit, listen, set_options};
+use super::listener::{clear_notsent_lowat, listen, set_options};
 use super::signals::Signals;
 use crate::relay::{ConnId, Ready};
 
 pub use super::signals::Request;
 
-/// The operating system, as the loop sees it.
+/// Everything that the loop asks of the operating system.
 ///
-/// There is one in production, [`Kernel`]. That it is a trait is for the tests: with a system of
-/// their own they have the very same loop meet what a real one does once in a year, as often as
-/// they like and the same way each time.
+/// There is one implementation in production, [`Kernel`]. It is a trait for the tests: with a system of
+/// their own they drive the very same loop through what a real one does once a year, as often as they
+/// like and the same way each time.
 pub trait System {
     /// A connection's socket. It is non-blocking.
     type Stream: Read + Write;
 
-    /// The time on a clock that never goes back.
+    /// The time of a monotonic clock.
     fn now(&self) -> Instant;
 
-    /// The time of day.
+    /// The wall-clock time.
     fn time_of_day(&self) -> SystemTime;
 
-    /// A number that nobody can foresee.
+    /// A random number.
     fn random(&mut self) -> u64;
 
-    /// Waits for events, but no longer than this, and for ever if there is no limit. They are
-    /// edges: each is told once.
+    /// Waits for events, but no longer than `timeout`, and for ever if there is none. Events are edges:
+    /// each is reported once.
     ///
     /// # Errors
     ///
     /// `Interrupted` if a signal came; anything else is the end of the loop.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// The events that the last [`poll`](Self::poll) has brought; none if it failed.
+    /// The events that the last [`poll`](Self::poll) has returned; none if it failed.
     fn events(&self) -> impl Iterator<Item = Event>;
 
-    /// Whether there may be more events than those, which the next poll brings: it was as many as one
-    /// poll fetches.
+    /// Whether there may be more events than those: they were as many as one poll returns.
     fn has_more(&self) -> bool;
 
-    /// What signals have asked for since the last look.
+    /// The requests that signals have made since the last call.
     fn requests(&mut self) -> Vec<Request>;
 
     /// Accepts from the listener of this index, without waiting.
     ///
     /// # Errors
     ///
-    /// What accept(2) says.
+    /// Those of accept(2).
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// Has a connection's events told from now on, under this identity, until it is dropped.
+    /// Registers a connection, so that its events are reported under this identity until it is dropped.
     ///
     /// # Errors
     ///
     /// If the system cannot watch one more.
     fn watch(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
 
-    /// From now on takes as much for this connection as it can hold: soon nobody else will be there to
-    /// hold it.
-    fn lift_send_limit(&mut self, stream: &Self::Stream);
+    /// Removes the `TCP_NOTSENT_LOWAT` cap of this connection, so that the kernel can take its remaining
+    /// output before the process exits.
+    fn clear_notsent_lowat(&mut self, stream: &Self::Stream);
 
-    /// Stops listening: who comes from now on is refused, or waits for whoever else has the socket.
+    /// Stops listening. A connection that comes later is refused by the kernel, or waits for another
+    /// process that has the socket.
     fn close_listeners(&mut self);
 
-    /// Takes a descriptor that is good for nothing but to be given up. Says whether there was one.
-    fn take_reserve(&mut self) -> bool;
+    /// Opens the reserve descriptor, which has no use but to be closed. Returns whether there was one.
+    fn open_reserve(&mut self) -> bool;
 
-    /// Gives that descriptor up.
-    fn give_up_reserve(&mut self);
+    /// Closes the reserve descriptor.
+    fn close_reserve(&mut self);
 }
 
-/// Something that was waited for.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A signal came.
     Signal,
-    /// Newcomers wait at the listener of this index.
-    Newcomers(usize),
+    /// Connections wait to be accepted at the listener of this index.
+    Incoming(usize),
     /// A connection became ready.
     Connection(ConnId, Ready),
 }
@@ -98,12 +98,12 @@ const SIGNALS: Token = Token(usize::MAX);
 /// The token of the first listener; the others count down from it.
 const FIRST_LISTENER: Token = Token(usize::MAX - 1);
 
-/// How many events one poll fetches. More than that wait for the next turn, and so do deadlines then.
-/// Nobody starves: epoll hands them out in the order in which they became ready.
-const EVENTS: usize = 1024;
+/// How many events one poll returns. More than that wait for the next turn, and so do timeouts then. No
+/// connection starves: epoll returns them in the order in which they became ready.
+const MAX_EVENTS: usize = 1024;
 
-/// What a connection's events are about. Urgent data is among it where the system tells, because a
-/// read stops early at it.
+/// What a connection is registered for. Urgent data is part of it where the system reports that, because
+/// a read stops short at it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const INTEREST: Interest = Interest::READABLE
     .add(Interest::WRITABLE)
@@ -116,7 +116,7 @@ pub struct Kernel {
     poll: Poll,
     events: Events,
     listeners: Vec<Listening>,
-    /// How long a connection may be silent before it is probed.
+    /// How long a connection may be silent before the kernel probes it.
     keepalive: Option<Duration>,
     reserve: Option<File>,
     signals: Option<Signals>,
@@ -139,11 +139,11 @@ impl fmt::Debug for Kernel {
 }
 
 impl Kernel {
-    /// An event queue, and nothing to wait for.
+    /// An event queue without listeners.
     pub(super) fn new(keepalive: Option<Duration>) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
-            events: Events::with_capacity(EVENTS),
+            events: Events::with_capacity(MAX_EVENTS),
             listeners: Vec::new(),
             keepalive,
             reserve: None,
@@ -151,13 +151,13 @@ impl Kernel {
         })
     }
 
-    /// Listens at one more endpoint; `all` are those that will be listened on.
+    /// Listens at one more endpoint of `all`.
     pub(super) fn listen(&mut self, endpoint: &Endpoint, all: &[Endpoint]) -> io::Result<()> {
         let socket = listen(endpoint.addr, endpoint.takes_ipv4(all), self.keepalive)?;
         self.watch_listener(socket, false)
     }
 
-    /// Listens with a socket that was opened elsewhere, too.
+    /// Listens with a socket that was opened elsewhere.
     pub(super) fn take_over(&mut self, inherited: Inherited) -> io::Result<()> {
         let socket = inherited.into_listener(self.keepalive)?;
         self.watch_listener(socket, true)
@@ -177,7 +177,7 @@ impl Kernel {
         self.listeners.iter().map(addr).collect()
     }
 
-    /// Takes signals as requests from now on, in the whole process.
+    /// Installs the signal handlers, for the whole process.
     pub(super) fn handle_signals(&mut self) -> io::Result<()> {
         self.signals = Some(Signals::install(self.poll.registry(), SIGNALS)?);
         Ok(())
@@ -209,14 +209,14 @@ impl System for Kernel {
             SIGNALS => Event::Signal,
             // With n listeners, theirs are the n tokens that end with the first one's.
             Token(token) if token > FIRST_LISTENER.0 - listeners => {
-                Event::Newcomers(FIRST_LISTENER.0 - token)
+                Event::Incoming(FIRST_LISTENER.0 - token)
             }
             Token(id) => Event::Connection(ConnId::from(id), readiness(event)),
         })
     }
 
     fn has_more(&self) -> bool {
-        self.events.iter().nth(EVENTS - 1).is_some()
+        self.events.iter().nth(MAX_EVENTS - 1).is_some()
     }
 
     fn requests(&mut self) -> Vec<Request> {
@@ -229,7 +229,7 @@ impl System for Kernel {
         let accepted = socket.accept();
         match &accepted {
             Ok((stream, _)) if *has_early => {
-                // If that fails, it is served all the same.
+                // If that fails, the connection is served all the same.
                 let _ = set_options(&SockRef::from(stream), self.keepalive);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => *has_early = false,
@@ -245,29 +245,29 @@ impl System for Kernel {
         self.poll.registry().register(stream, token, INTEREST)
     }
 
-    fn lift_send_limit(&mut self, stream: &TcpStream) {
-        lift_send_limit(stream);
+    fn clear_notsent_lowat(&mut self, stream: &TcpStream) {
+        clear_notsent_lowat(stream);
     }
 
     fn close_listeners(&mut self) {
         for mut listener in self.listeners.drain(..) {
-            // Closing would do for a socket of our own. But epoll watches a socket until its last
-            // descriptor is closed, wherever that is, and newcomers would go on waking us.
+            // Closing is enough for a socket of our own. But epoll watches a socket until its last
+            // descriptor is closed, in whatever process, and connections would go on waking the loop.
             let _ = self.poll.registry().deregister(&mut listener.socket);
         }
     }
 
-    fn take_reserve(&mut self) -> bool {
+    fn open_reserve(&mut self) -> bool {
         self.reserve = File::open("/dev/null").ok();
         self.reserve.is_some()
     }
 
-    fn give_up_reserve(&mut self) {
+    fn close_reserve(&mut self) {
         self.reserve = None;
     }
 }
 
-/// What an event says of a connection.
+/// The readiness that an event reports.
 fn readiness(event: &mio::event::Event) -> Ready {
     let mut ready = Ready::default();
     if event.is_readable() || event.is_error() {
@@ -276,11 +276,14 @@ fn readiness(event: &mio::event::Event) -> Ready {
     if event.is_writable() {
         ready.insert(Ready::WRITABLE);
     }
-    if event.is_read_closed() || event.is_priority() {
-        ready.insert(Ready::READABLE | Ready::READ_TO_END);
+    if event.is_read_closed() {
+        ready.insert(Ready::READABLE | Ready::READ_CLOSED);
+    }
+    if event.is_priority() {
+        ready.insert(Ready::READABLE | Ready::URGENT);
     }
     if event.is_write_closed() {
-        // Nothing is concluded from this before everything was read.
+        // Nothing follows from this before everything was read.
         ready.insert(Ready::READABLE | Ready::HUNG_UP);
     }
     ready

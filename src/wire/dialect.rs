@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
 
 use super::{encode_frame, header};
 
@@ -33,58 +32,71 @@ pub struct Rules {
     /// The width in bytes of the headers that its clients send. Without one, what they send is no
     /// message, and is dropped.
     pub header_width: Option<usize>,
-    /// What its clients are called where names are shown.
-    pub called: Called,
-    /// What its clients are sent of what is said.
-    pub hears: Hears,
-    /// What the sender of a message is answered, if it is.
+    /// Where a member's name comes from.
+    pub naming: Naming,
+    /// What its members receive.
+    pub receives: Receives,
+    /// What is paused while one of its members is a slow reader.
+    pub pauses: Pauses,
+    /// The acknowledgement that the sender of a message receives, if there is one.
     pub ack: Option<&'static str>,
-    /// The message with which its clients take their leave, if there is one.
+    /// The message that ends a member's connection, if there is one.
     pub farewell: Option<Farewell>,
-    /// What newcomers are told, if they are.
+    /// The greeting that a new connection receives, if there is one.
     pub greeting: Option<Greeting>,
 }
 
-/// What a client is called.
+/// Where a member's name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Called {
-    /// As its first frame says.
-    ByName,
-    /// As its address, `192.0.2.1:4000`.
-    ByAddress,
+pub enum Naming {
+    /// The first frame is the name.
+    FirstFrame,
+    /// The peer's address stands for a name: `192.0.2.1:4000`.
+    Address,
 }
 
-/// What a client is sent of what is said.
+/// What a member receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hears {
-    /// The sender's name and the message, each as a frame with a ten-byte header.
+pub enum Receives {
+    /// Each message of the room as two frames with ten-byte headers: the sender's name, the message.
     Frames,
-    /// The message's bytes alone.
+    /// The bytes of each message of the room.
     Payloads,
-    /// Nothing of that, but the time, now and then, as a frame with a ten-byte header.
-    Time,
-    /// Nothing.
+    /// The server's ticks, each a frame with a ten-byte header, and no messages.
+    Ticks,
+    /// No messages. All output is replies to the member itself.
     Nothing,
 }
 
-/// A message with which a client takes its leave. It is acknowledged like any other.
+/// What is paused while a member is a slow reader: whatever fills its backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pauses {
+    /// The input of all members.
+    Room,
+    /// The input of the member itself, since it alone causes its output.
+    Itself,
+    /// Nothing: no input of a member causes the output.
+    Nothing,
+}
+
+/// A message that ends the sender's connection. It is acknowledged like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Farewell {
     /// The message.
     pub word: &'static str,
-    /// Whether the others hear it.
-    pub is_heard: bool,
+    /// Whether it is relayed to the others.
+    pub is_relayed: bool,
 }
 
-/// What a newcomer is told.
+/// The greeting that a new connection receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// The text.
     pub text: &'static str,
-    /// Whether it goes out as a frame with a ten-byte header, or as it is.
+    /// Whether it is sent as a frame with a ten-byte header, or as it is.
     pub is_framed: bool,
-    /// Whether that is all, and the connection is closed after it.
-    pub is_all: bool,
+    /// Whether the connection is closed after it.
+    pub closes: bool,
 }
 
 impl Dialect {
@@ -107,8 +119,9 @@ impl Dialect {
             Self::Chat10 => &Rules {
                 name: "chat10",
                 header_width: Some(header::WIDTH),
-                called: Called::ByName,
-                hears: Hears::Frames,
+                naming: Naming::FirstFrame,
+                receives: Receives::Frames,
+                pauses: Pauses::Room,
                 ack: None,
                 farewell: None,
                 greeting: None,
@@ -116,51 +129,55 @@ impl Dialect {
             Self::Chat64 => &Rules {
                 name: "chat64",
                 header_width: Some(header::WIDE),
-                called: Called::ByAddress,
-                hears: Hears::Payloads,
+                naming: Naming::Address,
+                receives: Receives::Payloads,
+                pauses: Pauses::Room,
                 ack: Some("Message was Sent!"),
                 farewell: Some(Farewell {
                     word: "Client Disconnected",
-                    is_heard: true,
+                    is_relayed: true,
                 }),
                 greeting: None,
             },
             Self::Ack64 => &Rules {
                 name: "ack64",
                 header_width: Some(header::WIDE),
-                called: Called::ByAddress,
-                hears: Hears::Nothing,
+                naming: Naming::Address,
+                receives: Receives::Nothing,
+                pauses: Pauses::Itself,
                 ack: Some("Msg received"),
                 farewell: Some(Farewell {
                     word: "!DISCONNECT",
-                    is_heard: false,
+                    is_relayed: false,
                 }),
                 greeting: None,
             },
             Self::Greet10 => &Rules {
                 name: "greet10",
                 header_width: None,
-                called: Called::ByAddress,
-                hears: Hears::Time,
+                naming: Naming::Address,
+                receives: Receives::Ticks,
+                pauses: Pauses::Nothing,
                 ack: None,
                 farewell: None,
                 greeting: Some(Greeting {
                     text: "Welcome to the server!",
                     is_framed: true,
-                    is_all: false,
+                    closes: false,
                 }),
             },
             Self::Hello => &Rules {
                 name: "hello",
                 header_width: None,
-                called: Called::ByAddress,
-                hears: Hears::Nothing,
+                naming: Naming::Address,
+                receives: Receives::Nothing,
+                pauses: Pauses::Itself,
                 ack: None,
                 farewell: None,
                 greeting: Some(Greeting {
                     text: "welcome to the server!",
                     is_framed: false,
-                    is_all: true,
+                    closes: true,
                 }),
             },
         }
@@ -174,12 +191,12 @@ impl Dialect {
 
     /// Whether its clients are greeted, and that is all.
     #[must_use]
-    pub const fn only_greets(self) -> bool {
-        matches!(self.rules().greeting, Some(Greeting { is_all: true, .. }))
+    pub const fn closes_after_greeting(self) -> bool {
+        matches!(self.rules().greeting, Some(Greeting { closes: true, .. }))
     }
 }
 
-impl Hears {
+impl Receives {
     /// Whether it is what the room says.
     #[must_use]
     pub const fn is_room(self) -> bool {
@@ -195,18 +212,9 @@ impl Hears {
                 encode_frame(message, out);
             }
             Self::Payloads => out.extend_from_slice(message),
-            Self::Time | Self::Nothing => {}
+            Self::Ticks | Self::Nothing => {}
         }
     }
-}
-
-/// What tells the time: so many decimals as Python prints of `time.time()`.
-#[must_use]
-pub fn time_message(time: SystemTime) -> String {
-    // A clock that stands before 1970 has not been set.
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    let seconds = since.unwrap_or_default().as_secs_f64();
-    format!("The time is {seconds:?}")
 }
 
 impl fmt::Display for Dialect {
@@ -245,7 +253,6 @@ impl std::error::Error for UnknownDialect {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn every_dialect_is_found_by_its_name_and_its_index() {
@@ -270,7 +277,7 @@ mod tests {
     fn a_greeting_is_all_in_hello_alone() {
         for dialect in Dialect::ALL {
             let is_all = dialect == Dialect::Hello;
-            assert_eq!(dialect.only_greets(), is_all, "{dialect}");
+            assert_eq!(dialect.closes_after_greeting(), is_all, "{dialect}");
         }
     }
 
@@ -284,24 +291,10 @@ mod tests {
             (Dialect::Hello, "<"),
         ] {
             let mut out = b"<".to_vec();
-            let hears = dialect.rules().hears;
-            hears.encode(b"5         alice", b"hello!", &mut out);
+            let receives = dialect.rules().receives;
+            receives.encode(b"5         alice", b"hello!", &mut out);
             assert_eq!(out, heard.as_bytes(), "{dialect}");
-            assert_eq!(hears.is_room(), heard.len() > 1, "{dialect}");
+            assert_eq!(receives.is_room(), heard.len() > 1, "{dialect}");
         }
-    }
-
-    #[test]
-    fn the_time_is_told_as_python_prints_it() {
-        for (micros, told) in [
-            (1_593_590_400_123_000, "The time is 1593590400.123"),
-            (1_593_590_400_000_000, "The time is 1593590400.0"),
-            (1_593_590_400_123_456, "The time is 1593590400.123456"),
-        ] {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
-            assert_eq!(time_message(time), told);
-        }
-        let unset = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(time_message(unset), "The time is 0.0");
     }
 }

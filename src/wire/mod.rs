@@ -12,9 +12,7 @@ mod dialect;
 pub mod header;
 
 pub use decoder::{Decoder, FrameError};
-pub use dialect::{
-    Called, Dialect, Farewell, Greeting, Hears, Rules, UnknownDialect, time_message,
-};
+pub use dialect::{Dialect, Farewell, Greeting, Naming, Pauses, Receives, Rules, UnknownDialect};
 
 /// Appends `payload` to `out` as one frame: canonical header, then the bytes.
 ///

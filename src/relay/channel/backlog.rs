@@ -1,31 +1,31 @@
-//! What was said and not everybody has yet: one copy, however many are behind.
+//! The published bytes that some member has not received: one copy, however many members lag.
 
 use std::collections::VecDeque;
 use std::mem;
 
-/// The bytes of a chunk. It is also about the most that one slice of a gathered write carries.
-pub(super) const CHUNK: usize = 64 * 1024;
+use crate::relay::limits::CHUNK;
 
-/// A channel's stream from the place of the member that is furthest behind, or from the beginning of
-/// its history, to the end: see "the backlog" in the relay's documentation.
+/// A channel's stream from the position of the slowest member, or from the beginning of the history,
+/// to the end. See "the backlog" in the relay's documentation.
 ///
-/// Each chunk counts the readers that stand in it. Chunks at the front that have none, and that are not
-/// history, are freed; when nobody is behind and there is no history, all are.
+/// Each chunk counts the readers that stand in it. Chunks at the front that have none, and that are no
+/// history, are freed. When no member lags and there is no history, all are.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(in crate::relay) struct Backlog {
     /// All of them full but the last.
     chunks: VecDeque<Chunk>,
     /// The position of the first chunk's first byte.
     base: u64,
-    /// The position after the last byte said.
+    /// The position after the last byte stored.
     end: u64,
+    /// How many cursors there are.
     readers: usize,
-    /// How many of them stand at the end, and so in no chunk: what they wait for is their own.
+    /// How many of them stand at the end, and so in no chunk: their output is replies of their own.
     at_end: usize,
-    /// What is kept from here on, whoever has read it.
+    /// The position from which on everything is kept, as history.
     history: Option<u64>,
-    /// What it takes to remember where the readers are, in bytes.
-    remembering: usize,
+    /// The memory of the cursors themselves, in bytes.
+    cursor_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -36,50 +36,56 @@ struct Chunk {
 
 impl Backlog {
     /// The position after the last byte stored.
-    pub(super) const fn end(&self) -> u64 {
+    pub(in crate::relay) const fn end(&self) -> u64 {
         self.end
     }
 
-    /// How many bytes are held, in all, for all who are behind and as history.
-    pub(super) const fn len(&self) -> u64 {
+    /// How many bytes are stored, for all lagging members and as history.
+    pub(in crate::relay) const fn len(&self) -> u64 {
         self.end - self.base
     }
 
-    /// How much memory is held, in bytes: for what was said, and to remember where the readers are.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.shared_bytes() + self.remembering
+    /// How much memory is held, in bytes: the stored bytes, and the cursors.
+    pub(in crate::relay) fn held_bytes(&self) -> usize {
+        self.shared_bytes() + self.cursor_bytes
     }
 
-    /// How much of that is for what was said, in bytes, in one copy for all.
-    pub(super) fn shared_bytes(&self) -> usize {
+    /// How much of that is stored bytes, of which there is one copy for all.
+    pub(in crate::relay) fn shared_bytes(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
-    /// A reader takes this much more memory, in bytes.
-    pub(super) const fn remember(&mut self, bytes: usize) {
-        self.remembering += bytes;
+    /// A cursor takes this much more memory, in bytes.
+    pub(in crate::relay) const fn charge(&mut self, bytes: usize) {
+        self.cursor_bytes += bytes;
     }
 
-    /// A reader takes this much less memory.
-    pub(super) const fn release(&mut self, bytes: usize) {
-        self.remembering -= bytes;
+    /// A cursor takes this much less memory, in bytes.
+    pub(in crate::relay) const fn refund(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.cursor_bytes, "what is refunded was charged");
+        self.cursor_bytes -= bytes;
     }
 
-    /// How many of these bytes somebody waits for, to a chunk.
-    pub(super) fn awaited(&self) -> u64 {
-        let waits = |chunk: &Chunk| chunk.readers > 0;
-        let before = self.chunks.iter().position(waits);
+    /// The memory of the cursors, in bytes.
+    pub(in crate::relay) const fn cursor_bytes(&self) -> usize {
+        self.cursor_bytes
+    }
+
+    /// How many of the stored bytes some member has still to receive, counted in chunks.
+    pub(in crate::relay) fn unread_bytes(&self) -> u64 {
+        let has_reader = |chunk: &Chunk| chunk.readers > 0;
+        let before = self.chunks.iter().position(has_reader);
         before.map_or(0, |chunks| self.len() - (chunks * CHUNK) as u64)
     }
 
-    /// How many are behind.
-    pub(super) const fn readers(&self) -> usize {
+    /// How many cursors there are.
+    pub(in crate::relay) const fn readers(&self) -> usize {
         self.readers
     }
 
-    /// Appends what was said. There must be a reader, or one be attached before anything else, or it
-    /// must be history: bytes that nobody waits for would never be freed.
-    pub(super) fn append(&mut self, mut bytes: &[u8]) {
+    /// Appends published bytes. There must be a reader, or one be attached before anything else, or they
+    /// must be history: bytes that no cursor passes would never be freed.
+    pub(in crate::relay) fn append(&mut self, mut bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -107,40 +113,41 @@ impl Backlog {
     }
 
     /// The bytes at `position`, to the end of the chunk it is in; nothing at the stream's end.
-    pub(super) fn bytes_at(&self, position: u64) -> &[u8] {
+    pub(in crate::relay) fn bytes_at(&self, position: u64) -> &[u8] {
         let (index, offset) = self.locate(position);
         self.chunks
             .get(index)
             .map_or(&[], |chunk| &chunk.bytes[offset..])
     }
 
-    /// Takes on a reader that stands at `position`.
-    pub(super) fn attach(&mut self, position: u64) {
+    /// Adds a reader at `position`.
+    pub(in crate::relay) fn attach(&mut self, position: u64) {
         *self.readers_at(position) += 1;
         self.readers += 1;
     }
 
-    /// Moves a reader on.
-    pub(super) fn advance(&mut self, from: u64, to: u64) {
+    /// Moves a reader forward.
+    pub(in crate::relay) fn advance(&mut self, from: u64, to: u64) {
+        debug_assert!(from <= to, "a reader never goes back");
         *self.readers_at(from) -= 1;
         *self.readers_at(to) += 1;
-        self.let_go();
+        self.free_consumed();
     }
 
-    /// Lets go of the reader at `position`.
-    pub(super) fn detach(&mut self, position: u64) {
+    /// Removes the reader at `position`.
+    pub(in crate::relay) fn detach(&mut self, position: u64) {
         *self.readers_at(position) -= 1;
         self.readers -= 1;
-        self.let_go();
+        self.free_consumed();
     }
 
-    /// Keeps what is from this position on, and nothing before it that nobody waits for.
-    pub(super) fn keep_from(&mut self, position: u64) {
+    /// Keeps everything from this position on, as history, and nothing before it that no reader needs.
+    pub(in crate::relay) fn keep_from(&mut self, position: u64) {
         self.history = Some(position);
-        self.let_go();
+        self.free_consumed();
     }
 
-    /// The count of the readers that stand where this position is.
+    /// The count of the readers in the chunk of this position.
     fn readers_at(&mut self, position: u64) -> &mut usize {
         if position == self.end {
             return &mut self.at_end;
@@ -149,8 +156,8 @@ impl Backlog {
         &mut self.chunks[index].readers
     }
 
-    /// Frees the chunks that every reader has passed and that are not history.
-    fn let_go(&mut self) {
+    /// Frees the chunks that every reader has passed and that are no history.
+    fn free_consumed(&mut self) {
         let kept = self.history.unwrap_or(self.end);
         if self.readers == self.at_end && kept == self.end {
             self.chunks = VecDeque::new();
@@ -169,6 +176,22 @@ impl Backlog {
         debug_assert!(self.base <= position && position <= self.end);
         let offset = (position - self.base) as usize;
         (offset / CHUNK, offset % CHUNK)
+    }
+
+    /// Checks what must hold between turns.
+    pub(in crate::relay) fn check(&self) {
+        let in_chunks: usize = self.chunks.iter().map(|chunk| chunk.readers).sum();
+        debug_assert_eq!(
+            in_chunks + self.at_end,
+            self.readers,
+            "each reader is in one place"
+        );
+        let stored: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        debug_assert_eq!(stored as u64, self.len(), "the chunks are the stream");
+        debug_assert!(
+            self.readers > 0 || self.cursor_bytes == 0,
+            "without cursors nothing is charged for them"
+        );
     }
 }
 
@@ -192,29 +215,32 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_finds_every_byte_across_chunks() {
-        let said = pattern(3 * CHUNK + 17);
+    fn reader_finds_every_byte_across_chunks() {
+        let published = pattern(3 * CHUNK + 17);
         let mut backlog = Backlog::default();
-        backlog.append(&said[..100]);
+        backlog.append(&published[..100]);
         backlog.attach(40);
-        for piece in said[100..].chunks(999) {
+        for piece in published[100..].chunks(999) {
             backlog.append(piece);
         }
-        assert_eq!(backlog.end(), said.len() as u64);
-        for position in [40, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, said.len()] {
-            assert_eq!(read_to_end(&backlog, position as u64), said[position..]);
+        assert_eq!(backlog.end(), published.len() as u64);
+        for position in [40, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, published.len()] {
+            assert_eq!(
+                read_to_end(&backlog, position as u64),
+                published[position..]
+            );
         }
     }
 
     #[test]
-    fn chunks_go_when_the_last_reader_has_passed_them() {
+    fn chunks_are_freed_when_the_last_reader_has_passed_them() {
         let mut backlog = Backlog::default();
         backlog.append(&pattern(4 * CHUNK));
         backlog.attach(10);
         backlog.attach(CHUNK as u64 + 5);
         assert_eq!(backlog.len(), 4 * CHUNK as u64);
         backlog.advance(CHUNK as u64 + 5, 3 * CHUNK as u64);
-        assert_eq!(backlog.len(), 4 * CHUNK as u64, "one is still at 10");
+        assert_eq!(backlog.len(), 4 * CHUNK as u64, "a reader is still at 10");
         backlog.advance(10, 2 * CHUNK as u64 + 1);
         assert_eq!(backlog.len(), 2 * CHUNK as u64);
         backlog.detach(2 * CHUNK as u64 + 1);
@@ -225,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_was_empty_begins_again_at_the_same_position() {
+    fn emptied_backlog_continues_at_the_same_position() {
         let mut backlog = Backlog::default();
         backlog.append(&pattern(CHUNK + 100));
         backlog.attach(0);
@@ -237,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_on_a_chunk_boundary_is_whole() {
-        let said = pattern(CHUNK);
+    fn bytes_that_end_on_a_chunk_boundary_are_whole() {
+        let published = pattern(CHUNK);
         let mut backlog = Backlog::default();
-        backlog.append(&said);
+        backlog.append(&published);
         backlog.attach(0);
         assert_eq!(backlog.bytes_at(backlog.end()), b"");
-        assert_eq!(read_to_end(&backlog, 0), said);
+        assert_eq!(read_to_end(&backlog, 0), published);
         backlog.append(b"x");
         backlog.advance(0, CHUNK as u64);
         assert_eq!(read_to_end(&backlog, CHUNK as u64), b"x");
@@ -251,42 +277,46 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_at_the_end_holds_nothing_until_more_is_said() {
+    fn reader_at_the_end_holds_nothing_until_more_is_appended() {
         let mut backlog = Backlog::default();
         backlog.attach(0);
         assert_eq!((backlog.readers(), backlog.len()), (1, 0));
-        for said in [1, CHUNK - 1, 2 * CHUNK, 1] {
+        for bytes in [1, CHUNK - 1, 2 * CHUNK, 1] {
             let start = backlog.end();
-            backlog.append(&pattern(said));
-            assert_eq!(backlog.len(), said as u64);
+            backlog.append(&pattern(bytes));
+            assert_eq!(backlog.len(), bytes as u64);
             backlog.advance(start, backlog.end());
             let held = backlog.len();
-            assert_eq!((backlog.readers(), held), (1, 0), "after {said} bytes");
+            assert_eq!((backlog.readers(), held), (1, 0), "after {bytes} bytes");
         }
         backlog.detach(backlog.end());
         assert_eq!(backlog.readers(), 0);
     }
 
     #[test]
-    fn history_is_kept_though_everybody_has_read_it() {
+    fn history_is_kept_though_every_reader_has_passed_it() {
         let mut backlog = Backlog::default();
-        let said = pattern(3 * CHUNK + 9);
-        backlog.append(&said);
+        let published = pattern(3 * CHUNK + 9);
+        backlog.append(&published);
         backlog.attach(5);
         backlog.keep_from(2 * CHUNK as u64 + 1);
-        assert_eq!(backlog.len(), said.len() as u64, "one is still at 5");
-        assert_eq!(backlog.awaited(), said.len() as u64);
+        assert_eq!(
+            backlog.len(),
+            published.len() as u64,
+            "a reader is still at 5"
+        );
+        assert_eq!(backlog.unread_bytes(), published.len() as u64);
         backlog.advance(5, 2 * CHUNK as u64 + 5);
         assert_eq!(backlog.len(), CHUNK as u64 + 9, "history is what is left");
         backlog.attach(3 * CHUNK as u64);
         backlog.detach(2 * CHUNK as u64 + 5);
         assert_eq!(backlog.len(), CHUNK as u64 + 9);
-        assert_eq!(backlog.awaited(), 9);
+        assert_eq!(backlog.unread_bytes(), 9);
         backlog.detach(3 * CHUNK as u64);
         assert_eq!(backlog.len(), CHUNK as u64 + 9);
-        assert_eq!(backlog.awaited(), 0);
+        assert_eq!(backlog.unread_bytes(), 0);
         let kept = read_to_end(&backlog, 2 * CHUNK as u64 + 1);
-        assert_eq!(kept, said[2 * CHUNK + 1..]);
+        assert_eq!(kept, published[2 * CHUNK + 1..]);
         backlog.keep_from(backlog.end());
         assert_eq!(backlog.len(), 0);
     }

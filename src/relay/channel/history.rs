@@ -1,25 +1,24 @@
-//! What newcomers are told of what was said before them.
+//! The history: the messages that a new member receives of those published before it joined.
 
 use std::collections::VecDeque;
 
-use super::limits::Limits;
+use crate::relay::limits::Limits;
 
-/// Where the last messages of a channel begin in its stream.
+/// The positions at which the last messages of a channel begin in its stream.
 ///
-/// The bytes are the backlog's, which keeps them from the first of these positions on. So what is
-/// history and what a slow member has still to be sent are the same copy, and a newcomer is a member
-/// that is behind.
+/// The bytes are the backlog's, which keeps them from the first of these positions on. So history and
+/// the pending output of a slow member are the same copy, and a new member starts as a lagging one.
 #[derive(Debug)]
-pub(super) struct History {
+pub(in crate::relay) struct History {
     max_messages: usize,
-    /// How much all of it may take, in bytes.
+    /// How much memory the messages may take, in bytes.
     max_bytes: u64,
     starts: VecDeque<u64>,
 }
 
 impl History {
-    /// An empty one, which gets `1 / sharers` of the memory that the limits allow.
-    pub(super) fn new(limits: &Limits, sharers: usize) -> Self {
+    /// An empty history that gets `1 / sharers` of the memory that the limits allow.
+    pub(in crate::relay) fn new(limits: &Limits, sharers: usize) -> Self {
         Self {
             max_messages: limits.history,
             max_bytes: (limits.history_bytes / sharers.max(1)) as u64,
@@ -27,8 +26,8 @@ impl History {
         }
     }
 
-    /// One in which nothing is kept.
-    pub(super) const fn off() -> Self {
+    /// A history that keeps nothing.
+    pub(in crate::relay) const fn off() -> Self {
         Self {
             max_messages: 0,
             max_bytes: 0,
@@ -36,14 +35,14 @@ impl History {
         }
     }
 
-    /// Whether anything is kept at all.
-    pub(super) const fn is_on(&self) -> bool {
+    /// Whether messages are kept.
+    pub(in crate::relay) const fn is_on(&self) -> bool {
         self.max_messages > 0
     }
 
-    /// Adds the message that begins and ends at these positions of the stream. The oldest messages go
-    /// as far as a limit says so, this one included if it is too long by itself.
-    pub(super) fn push(&mut self, start: u64, end: u64) {
+    /// Adds the message that begins and ends at these positions of the stream. The oldest messages are
+    /// dropped as far as a limit demands it, this one included if it is too long by itself.
+    pub(in crate::relay) fn push(&mut self, start: u64, end: u64) {
         self.starts.push_back(start);
         while let Some(&first) = self.starts.front()
             && (self.starts.len() > self.max_messages || self.cost(first, end) > self.max_bytes)
@@ -52,18 +51,18 @@ impl History {
         }
     }
 
-    /// What the messages from `first` on take in memory, in bytes: a short one is more than its bytes.
+    /// The memory of the messages from `first` on, in bytes: a short one takes more than its bytes.
     fn cost(&self, first: u64, end: u64) -> u64 {
         end - first + (self.starts.len() * size_of::<u64>()) as u64
     }
 
     /// Where the first message begins, if there is one.
-    pub(super) fn start(&self) -> Option<u64> {
+    pub(in crate::relay) fn start(&self) -> Option<u64> {
         self.starts.front().copied()
     }
 
     /// How many messages there are.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::relay) fn len(&self) -> usize {
         self.starts.len()
     }
 }
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_messages_are_kept() {
+    fn last_messages_are_kept() {
         let mut history = history(3, 1000);
         for start in [0, 10, 20, 30, 40] {
             history.push(start, start + 10);
@@ -91,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_memory_allows_is_kept_however_short_the_messages() {
+    fn memory_limit_holds_however_short_the_messages_are() {
         let mut history = history(1000, 100);
-        // Each is ten bytes long and takes eight more to be remembered.
+        // Each is ten bytes long, and its position takes eight more.
         for start in (0..100).step_by(10) {
             history.push(start, start + 10);
         }
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_shared() {
+    fn memory_is_shared_between_channels() {
         let limits = Limits {
             history: 9,
             history_bytes: 100,

@@ -1,30 +1,31 @@
-//! A rate that nobody exceeds for long.
+//! A rate limit: the generic cell rate algorithm.
 
 use std::time::{Duration, Instant};
 
-use super::deadline::after;
+use crate::relay::timers::after;
 
-/// How much may be spent ahead of time: what the rate allows in so long.
+/// The burst: how much may be spent ahead of time, as the time in which the rate allows it.
 const BURST: Duration = Duration::from_secs(1);
 
-/// So much a second. Who has spent more than that waits until it is worked off, and loses nothing.
+/// A `Rate` limits how many units are spent a second. More than that is a debt that passes with time.
 ///
-/// This is the generic cell rate algorithm (ITU-T I.371): one point in time says it all, and no
-/// ticks refill anything.
+/// This is the generic cell rate algorithm (ITU-T I.371), the token bucket that needs no refilling: the
+/// whole state is the instant at which the debt has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
     per_second: u64,
 }
 
 impl Rate {
-    /// So much a second; nothing a second would be for ever, so it is taken for one.
+    /// This many units a second. A rate of none would end never, so it is taken for one.
     pub(crate) const fn new(per_second: u64) -> Self {
         Self {
             per_second: if per_second == 0 { 1 } else { per_second },
         }
     }
 
-    /// When somebody may go on that was free to at `free_at` and spends this much now.
+    /// The instant at which the debt has passed, after `cost` units are spent now; `free_at` is that of
+    /// the units before.
     pub(crate) fn spend(self, free_at: Option<Instant>, now: Instant, cost: u64) -> Instant {
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let from = free_at.map_or(earliest, |free_at| free_at.max(earliest));
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seconds_worth_may_be_spent_at_once_and_then_it_is_the_rate() {
+    fn one_second_of_the_rate_may_be_spent_at_once() {
         let rate = Rate::new(100);
         let start = Instant::now() + Duration::from_secs(10);
         let mut free_at = None;
@@ -49,7 +50,7 @@ mod tests {
             while free_at.is_none_or(|free_at| free_at <= now) {
                 free_at = Some(rate.spend(free_at, now, 1));
                 spent += 1;
-                assert!(spent < 1000, "nobody ever waits");
+                assert!(spent < 1000, "the rate is never reached");
             }
         }
         // A second's worth ahead, three seconds less a tick, and the one that is in hand.
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_expense_is_worked_off_before_the_next() {
+    fn large_cost_delays_the_next_one() {
         let rate = Rate::new(10);
         let now = Instant::now() + Duration::from_secs(10);
         let free_at = rate.spend(None, now, 1000);
@@ -66,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_nothing_is_the_slowest_there_is() {
+    fn rate_of_zero_is_one_a_second() {
         let now = Instant::now() + Duration::from_secs(10);
         assert_eq!(Rate::new(0).spend(None, now, 3) - now, 2 * BURST);
     }
 
     #[test]
-    fn what_nobody_can_pay_off_is_not_free() {
+    fn cost_beyond_any_duration_delays_for_a_century() {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         let now = Instant::now();
         for cost in [u64::MAX / 1_000_000_000, u64::MAX] {

@@ -1,0 +1,227 @@
+//! A channel for each dialect: one encoded stream, its backlog, its history.
+//!
+//! Each dialect writes the same message in its own way. So a message is encoded once for each dialect
+//! that has members, into that channel's *turn buffer*, and each member of the dialect receives the
+//! same bytes. What a socket does not accept moves to the channel's *backlog*, in one copy for all
+//! lagging members; each of them has a *cursor* in it. Output for one member alone, such as an
+//! acknowledgement, is spliced into its stream without being in it.
+
+mod backlog;
+mod cursor;
+mod history;
+mod replies;
+
+use std::ops::{Index, IndexMut};
+
+use super::limits::Limits;
+use crate::wire::{Dialect, Receives, encode_frame};
+pub(super) use backlog::Backlog;
+pub(super) use cursor::{Cursor, MAX_SLICES, Splice};
+use history::History;
+pub use replies::ReplyTexts;
+pub(super) use replies::{Reply, ReplyBytes};
+
+/// The turn buffer's capacity is returned after a turn that was larger than this, in bytes, so that
+/// one huge message does not hold its memory for as long as the relay runs.
+const KEPT_CAPACITY: usize = 512 * 1024;
+
+/// One dialect's stream: the bytes published in this turn, and those of former turns that some member
+/// has not received.
+///
+/// In one turn a connection is read once, so all that it publishes is one contiguous span, and
+/// "everything but my own span" is at most two slices of the same bytes: one `write` for a member that
+/// was silent, one `writev` for one that sent.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) dialect: Dialect,
+    receives: Receives,
+    /// How many members speak this dialect.
+    pub(super) members: usize,
+    /// The turn buffer: the bytes published in this turn, as they go on the wire.
+    pub(super) turn: Vec<u8>,
+    pub(super) backlog: Backlog,
+    history: History,
+    pub(super) replies: ReplyBytes,
+    /// How many messages were published, whether there were members or not.
+    messages: u32,
+}
+
+/// The point of a turn at which a member joins: its output depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JoinPoint {
+    /// How long the turn buffer was, in bytes.
+    pub(super) turn_len: usize,
+    /// How many messages had been published, less those of the history.
+    pub(super) messages_before: u32,
+    /// Where in the stream the history for the new member begins, if there is any.
+    pub(super) history: Option<u64>,
+}
+
+impl Channel {
+    fn new(dialect: Dialect, history: History, texts: &ReplyTexts) -> Self {
+        Self {
+            dialect,
+            receives: dialect.rules().receives,
+            members: 0,
+            turn: Vec::new(),
+            backlog: Backlog::default(),
+            history,
+            replies: ReplyBytes::new(dialect, texts),
+            messages: 0,
+        }
+    }
+
+    /// How many messages were published so far.
+    pub(super) const fn messages(&self) -> u32 {
+        self.messages
+    }
+
+    /// The point of the turn that is reached now.
+    pub(super) fn join_point(&self) -> JoinPoint {
+        JoinPoint {
+            turn_len: self.turn.len(),
+            messages_before: self.messages.wrapping_sub(self.history.len() as u32),
+            history: self.history.start(),
+        }
+    }
+
+    /// The stream's position after everything that was published. The bytes of this turn enter the
+    /// backlog when the turn ends, if they have to.
+    const fn end(&self) -> u64 {
+        self.backlog.end() + self.turn.len() as u64
+    }
+
+    /// Appends a message, if a member receives it, or will. Returns how many bytes it takes to deliver it
+    /// to all members.
+    fn append(&mut self, name_frame: &[u8], message: &[u8]) -> u64 {
+        self.messages = self.messages.wrapping_add(1);
+        if self.members == 0 && !self.history.is_on() {
+            return 0;
+        }
+        let start = self.turn.len();
+        self.receives.encode(name_frame, message, &mut self.turn);
+        let len = self.turn.len() - start;
+        if self.history.is_on() {
+            let end = self.end();
+            self.history.push(end - len as u64, end);
+        }
+        (len * self.members) as u64
+    }
+
+    /// Whether there is something to deliver, and a member to deliver it to.
+    pub(super) const fn is_due(&self) -> bool {
+        !self.turn.is_empty() && self.members > 0
+    }
+
+    /// Whether this turn's bytes must enter the backlog, whatever becomes of their deliveries: a member
+    /// lags, or they are history.
+    pub(super) const fn must_store(&self) -> bool {
+        self.backlog.readers() > 0 || self.history.is_on()
+    }
+
+    /// Forgets the turn and keeps the buffer for the next one, unless it was out of the ordinary.
+    pub(super) fn end_turn(&mut self) {
+        if self.turn.is_empty() {
+            return;
+        }
+        self.turn.clear();
+        self.turn.shrink_to(KEPT_CAPACITY);
+        if self.history.is_on() {
+            let end = self.backlog.end();
+            let start = self.history.start().unwrap_or(end);
+            self.backlog.keep_from(start);
+        }
+    }
+}
+
+/// A channel for each dialect.
+#[derive(Debug)]
+pub(super) struct Channels([Channel; Dialect::COUNT]);
+
+impl Channels {
+    /// Empty channels. Of the dialects that are `served`, those that receive messages keep the history.
+    pub(super) fn new(limits: &Limits, served: &[Dialect], texts: &ReplyTexts) -> Self {
+        let keeps =
+            |dialect: &Dialect| dialect.rules().receives.is_room() && served.contains(dialect);
+        let keepers = Dialect::ALL
+            .iter()
+            .filter(|&dialect| keeps(dialect))
+            .count();
+        Self(Dialect::ALL.map(|dialect| {
+            let history = if keeps(&dialect) {
+                History::new(limits, keepers)
+            } else {
+                History::off()
+            };
+            Channel::new(dialect, history, texts)
+        }))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.0.iter()
+    }
+
+    pub(super) const fn each_mut(&mut self) -> &mut [Channel; Dialect::COUNT] {
+        &mut self.0
+    }
+
+    /// Publishes a message to every channel that receives messages. The sender's name is a frame
+    /// already. Returns how many bytes it takes to deliver the message to all members.
+    pub(super) fn publish(&mut self, name_frame: &[u8], message: &[u8]) -> u64 {
+        let mut cost = 0;
+        for channel in &mut self.0 {
+            if channel.receives.is_room() {
+                cost += channel.append(name_frame, message);
+            }
+        }
+        cost
+    }
+
+    /// Publishes a tick of the server's to the channels that receive ticks.
+    pub(super) fn publish_tick(&mut self, tick: &[u8]) {
+        for channel in &mut self.0 {
+            if channel.receives == Receives::Ticks {
+                channel.messages = channel.messages.wrapping_add(1);
+                encode_frame(tick, &mut channel.turn);
+            }
+        }
+    }
+
+    /// Whether a member receives ticks.
+    pub(super) fn has_tick_members(&self) -> bool {
+        let has_members =
+            |channel: &Channel| channel.receives == Receives::Ticks && channel.members > 0;
+        self.0.iter().any(has_members)
+    }
+
+    /// How many bytes were published in this turn, in all channels.
+    pub(super) fn turn_len(&self) -> usize {
+        self.0.iter().map(|channel| channel.turn.len()).sum()
+    }
+
+    /// How much memory the channels hold, in bytes: backlogs, cursors, and the turn.
+    pub(super) fn held_bytes(&self) -> usize {
+        let held = |channel: &Channel| channel.backlog.held_bytes() + channel.turn.len();
+        self.0.iter().map(held).sum()
+    }
+
+    /// How much of that is bytes that all lagging members share.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let shared = |channel: &Channel| channel.backlog.shared_bytes() + channel.turn.len();
+        self.0.iter().map(shared).sum()
+    }
+}
+
+impl Index<Dialect> for Channels {
+    type Output = Channel;
+
+    fn index(&self, dialect: Dialect) -> &Channel {
+        &self.0[dialect.index()]
+    }
+}
+
+impl IndexMut<Dialect> for Channels {
+    fn index_mut(&mut self, dialect: Dialect) -> &mut Channel {
+        &mut self.0[dialect.index()]
+    }
+}

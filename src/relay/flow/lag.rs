@@ -1,0 +1,514 @@
+//! Slow readers: what a member's lag means for the room and for the member.
+//!
+//! A member that reads slower than the others talk falls behind. A relay can drop messages then, or
+//! close the slow member; or it can apply backpressure to the senders, which costs them nothing but
+//! time: TCP carries it back to the program that talks, whose `send` blocks. But a member that does
+//! not read at all must not silence the room. So the room waits for a member as long as its socket
+//! accepts bytes, and not for long after that.
+//!
+//! | a member | the room | the member |
+//! |---|---|---|
+//! | lags by no more than the soft limit | goes on | is *keeping up* |
+//! | lags by more, and its socket accepts bytes | is paused until the lag is at the limit again | is a *slow reader* |
+//! | … but fewer than the minimum read rate | goes on | is closed |
+//! | … but none for half of `slow_timeout` | goes on, and does not wait for it again before it has caught up | is *stalled* |
+//! | lags by more than the queue limit and is not waited for | goes on | is closed |
+//!
+//! ```text
+//!              lag over the soft limit          nothing accepted for slow_timeout / 2
+//!   ┌─────────┐ ──────────────────► ┌────────┐ ──────────────────► ┌─────────┐
+//!   │ Keeping │                     │  Slow  │                     │ Stalled │
+//!   └─────────┘ ◄────────────────── └───┬────┘                     └──┬───┬──┘
+//!        ▲     lag at half of that      │ below the minimum rate      │   │ lag over the
+//!        │                              ▼                             │   ▼ queue limit
+//!        │                            closed                          │ closed
+//!        └────────────────────────────────────────────────────────────┘
+//!                            lag at the soft limit
+//! ```
+//!
+//! While a slow reader is over the limit nothing is read from members. Its socket accepts some output,
+//! the lag falls to the limit, and members are read in *rounds*, each of them one message or some 512
+//! published bytes, until the lag is over the limit again. So a flood runs at the speed of the slowest
+//! reader, and an ordinary line goes out with every round. The rounds end at half of the limit, so
+//! that a reader at its limit does not have the room start and stop in large steps.
+//!
+//! A member that comes back after it had stalled, and one that starts with a long history, is catching
+//! up: it counts as stalled until its lag is at the limit.
+//!
+//! Members whose output only they cause (`ack64`) pause only themselves, for as long as they like.
+//! With `--slow cut`, and in dialects that pause nothing, a member is closed over the queue limit.
+
+use std::time::{Duration, Instant};
+
+use crate::relay::close_reason::CloseReason;
+use crate::relay::limits::{Limits, Slow};
+use crate::relay::timers::after;
+use crate::wire::{Dialect, Pauses};
+
+/// What a slow reader must accept in `slow_timeout` of pause, in bytes: the minimum read rate. It is a
+/// few times what a socket accepts at a time.
+const MIN_READ: u64 = 64 * 1024;
+
+/// The limits of lag in one dialect.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::relay) struct LagLimits {
+    soft: u64,
+    queue: u64,
+    timeout: Duration,
+    pub(super) pauses: Pauses,
+}
+
+impl LagLimits {
+    pub(super) fn new(limits: &Limits, dialect: Dialect) -> Self {
+        Self {
+            soft: limits.soft_limit as u64,
+            queue: limits.queue_limit as u64,
+            timeout: limits.slow_timeout,
+            pauses: match limits.slow {
+                Slow::Pace => dialect.rules().pauses,
+                Slow::Cut => Pauses::Nothing,
+            },
+        }
+    }
+
+    /// Whether a member over the limit is waited for, rather than closed.
+    pub(in crate::relay) fn waits(&self) -> bool {
+        self.pauses != Pauses::Nothing
+    }
+
+    /// The lag up to which a member keeps up.
+    const fn keeping(&self) -> u64 {
+        match self.pauses {
+            Pauses::Room | Pauses::Itself => self.soft,
+            Pauses::Nothing => self.queue,
+        }
+    }
+
+    /// After how long without accepting a byte a slow reader is stalled.
+    fn stall_after(&self) -> Duration {
+        self.timeout / 2
+    }
+}
+
+/// What a member's lag makes of it. See the diagram above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::relay) enum LagState {
+    /// The member keeps up, or lags by no more than the soft limit.
+    Keeping,
+    /// The member is a slow reader.
+    Slow {
+        /// Since when its lag is over the soft limit, if it is.
+        over_since: Option<Instant>,
+    },
+    /// The member does not read, or is catching up.
+    Stalled,
+}
+
+/// A `LagTracker` follows one lagging member. It exists as long as the member's cursor.
+#[derive(Debug)]
+pub(in crate::relay) struct LagTracker {
+    state: LagState,
+    /// The lag above which something must be decided.
+    threshold: u64,
+    /// When the socket accepted bytes last.
+    accepted_at: Instant,
+    /// How long the room was paused for this member, since its minimum was measured last.
+    paused: Duration,
+    /// How many bytes the socket accepted in that time.
+    accepted: u64,
+}
+
+impl LagTracker {
+    /// The tracker of a member that falls behind now, because more was published than its socket
+    /// accepted.
+    pub(in crate::relay) const fn new(limits: &LagLimits, now: Instant) -> Self {
+        Self {
+            state: LagState::Keeping,
+            threshold: limits.keeping(),
+            accepted_at: now,
+            paused: Duration::ZERO,
+            accepted: 0,
+        }
+    }
+
+    /// The tracker of a member that starts with this lag, of history.
+    pub(in crate::relay) fn catching_up(lag: u64, limits: &LagLimits, now: Instant) -> Self {
+        let mut tracker = Self::new(limits, now);
+        if lag > tracker.threshold {
+            tracker.set(LagState::Stalled, limits);
+        }
+        tracker
+    }
+
+    /// The lag above which [`on_lag`](Self::on_lag) must be called.
+    pub(in crate::relay) const fn threshold(&self) -> u64 {
+        self.threshold
+    }
+
+    pub(super) const fn state(&self) -> LagState {
+        self.state
+    }
+
+    /// Whether the room does not wait for the member, because it does not read.
+    pub(in crate::relay) fn is_stalled(&self) -> bool {
+        self.state == LagState::Stalled
+    }
+
+    fn set(&mut self, state: LagState, limits: &LagLimits) {
+        self.state = state;
+        self.threshold = match state {
+            LagState::Keeping | LagState::Slow { over_since: None } => limits.keeping(),
+            // However far that is: at a smaller lag the room would have been paused as well.
+            LagState::Slow {
+                over_since: Some(_),
+            } => u64::MAX,
+            LagState::Stalled => limits.queue,
+        };
+    }
+
+    /// The lag is over the [`threshold`](Self::threshold). Returns a reason to close the member, if
+    /// there is one.
+    pub(super) fn on_lag(
+        &mut self,
+        lag: u64,
+        limits: &LagLimits,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        debug_assert!(lag > self.threshold, "there is something to decide");
+        if limits.pauses == Pauses::Nothing || self.state == LagState::Stalled {
+            return Some(CloseReason::SlowConsumer { lag });
+        }
+        self.set(
+            LagState::Slow {
+                over_since: Some(now),
+            },
+            limits,
+        );
+        self.stall_if_silent(lag, limits, now)
+    }
+
+    /// The socket accepted `sent` bytes, and this is the lag now.
+    pub(super) fn on_accepted(&mut self, sent: u64, lag: u64, limits: &LagLimits, now: Instant) {
+        self.accepted_at = now;
+        match self.state {
+            LagState::Keeping => {}
+            LagState::Slow { over_since } => {
+                if let Some(since) = over_since {
+                    self.accepted = self.accepted.saturating_add(sent);
+                    if lag <= limits.soft {
+                        self.paused += now.saturating_duration_since(since);
+                        self.set(LagState::Slow { over_since: None }, limits);
+                    }
+                }
+                if lag <= limits.soft / 2 {
+                    self.keep_up(limits);
+                }
+            }
+            LagState::Stalled => {
+                if lag <= limits.soft {
+                    self.keep_up(limits);
+                }
+            }
+        }
+    }
+
+    /// The time of [`next_check`](Self::next_check) has come. Returns a reason to close the member, if
+    /// there is one.
+    pub(super) fn on_timer(
+        &mut self,
+        lag: u64,
+        limits: &LagLimits,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        if let Some(reason) = self.stall_if_silent(lag, limits, now) {
+            return Some(reason);
+        }
+        if limits.pauses == Pauses::Room
+            && let LagState::Slow {
+                over_since: Some(since),
+            } = self.state
+        {
+            let paused = self.paused + now.saturating_duration_since(since);
+            if paused >= limits.timeout {
+                let accepted = self.accepted;
+                if accepted < MIN_READ {
+                    return Some(CloseReason::BelowMinimumRate { accepted });
+                }
+                (self.paused, self.accepted) = (Duration::ZERO, 0);
+                self.set(
+                    LagState::Slow {
+                        over_since: Some(now),
+                    },
+                    limits,
+                );
+            }
+        }
+        None
+    }
+
+    /// When something must be decided if nothing happens: the member is stalled then, or its minimum
+    /// read rate is measured. `None` if the room is not paused for it.
+    pub(super) fn next_check(&self, limits: &LagLimits) -> Option<Instant> {
+        if limits.pauses != Pauses::Room {
+            return None;
+        }
+        let LagState::Slow {
+            over_since: Some(since),
+        } = self.state
+        else {
+            return None;
+        };
+        let stalled_at = after(self.accepted_at, limits.stall_after());
+        let measured_at = after(since, limits.timeout.saturating_sub(self.paused));
+        Some(stalled_at.min(measured_at))
+    }
+
+    /// A draining member is not waited for: nothing that is published is for it.
+    pub(super) fn on_drain(&mut self, limits: &LagLimits) {
+        self.set(LagState::Stalled, limits);
+    }
+
+    fn keep_up(&mut self, limits: &LagLimits) {
+        self.set(LagState::Keeping, limits);
+        (self.paused, self.accepted) = (Duration::ZERO, 0);
+    }
+
+    /// A slow reader over the limit whose socket accepted nothing for long is stalled. It is closed if
+    /// its lag is over the queue limit already.
+    fn stall_if_silent(
+        &mut self,
+        lag: u64,
+        limits: &LagLimits,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        let is_over = matches!(
+            self.state,
+            LagState::Slow {
+                over_since: Some(_)
+            }
+        );
+        let silent = now.saturating_duration_since(self.accepted_at);
+        if limits.pauses != Pauses::Room || !is_over || silent < limits.stall_after() {
+            return None;
+        }
+        self.set(LagState::Stalled, limits);
+        (lag > limits.queue).then_some(CloseReason::SlowConsumer { lag })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A soft limit of 1000 bytes, a queue limit of 100,000, and a slow timeout of ten seconds.
+    fn limits_of(dialect: Dialect, slow: Slow) -> LagLimits {
+        let limits = Limits {
+            soft_limit: 1000,
+            queue_limit: 100_000,
+            slow_timeout: 10 * SECOND,
+            slow,
+            ..Limits::default()
+        };
+        LagLimits::new(&limits, dialect)
+    }
+
+    fn limits() -> LagLimits {
+        limits_of(Dialect::Chat10, Slow::Pace)
+    }
+
+    const fn over(since: Instant) -> LagState {
+        let over_since = Some(since);
+        LagState::Slow { over_since }
+    }
+
+    const BELOW: LagState = LagState::Slow { over_since: None };
+
+    #[test]
+    fn slow_reader_pauses_the_room_until_its_lag_is_at_the_limit() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        assert_eq!(tracker.threshold(), 1000);
+        assert_eq!(tracker.on_lag(1001, &limits, now), None);
+        assert_eq!(
+            (tracker.state(), tracker.threshold()),
+            (over(now), u64::MAX)
+        );
+        tracker.on_accepted(10, 1001, &limits, now);
+        assert_eq!(tracker.state(), over(now), "a byte is missing");
+        tracker.on_accepted(1, 1000, &limits, now);
+        assert_eq!((tracker.state(), tracker.threshold()), (BELOW, 1000));
+        tracker.on_accepted(499, 501, &limits, now);
+        assert_eq!(
+            tracker.state(),
+            BELOW,
+            "rounds go on until half of the limit"
+        );
+        tracker.on_accepted(1, 500, &limits, now);
+        assert_eq!(tracker.state(), LagState::Keeping);
+    }
+
+    #[test]
+    fn slow_reader_is_stalled_after_half_of_the_timeout_without_accepting() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        assert_eq!(tracker.on_lag(1001, &limits, now + SECOND), None);
+        assert_eq!(tracker.next_check(&limits), Some(now + 5 * SECOND));
+        let just_before = now + 5 * SECOND - Duration::from_nanos(1);
+        assert_eq!(tracker.on_timer(1001, &limits, just_before), None);
+        assert_eq!(tracker.state(), over(now + SECOND));
+        assert_eq!(tracker.on_timer(1001, &limits, now + 5 * SECOND), None);
+        assert_eq!(
+            (tracker.state(), tracker.threshold()),
+            (LagState::Stalled, 100_000)
+        );
+        assert_eq!(tracker.next_check(&limits), None);
+    }
+
+    #[test]
+    fn member_that_accepted_nothing_for_long_stalls_without_a_pause() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        assert_eq!(tracker.on_lag(1001, &limits, now + 5 * SECOND), None);
+        assert_eq!(tracker.state(), LagState::Stalled);
+    }
+
+    #[test]
+    fn stalled_member_is_waited_for_again_only_after_it_has_caught_up() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::catching_up(50_000, &limits, now);
+        tracker.on_accepted(1, 49_999, &limits, now);
+        assert_eq!(tracker.state(), LagState::Stalled);
+        tracker.on_accepted(1, 1001, &limits, now);
+        assert_eq!(tracker.state(), LagState::Stalled);
+        tracker.on_accepted(1, 1000, &limits, now);
+        assert_eq!(
+            (tracker.state(), tracker.threshold()),
+            (LagState::Keeping, 1000)
+        );
+    }
+
+    #[test]
+    fn short_history_keeps_up_and_a_long_one_is_catching_up() {
+        let (limits, now) = (limits(), Instant::now());
+        for (lag, state) in [(1000, LagState::Keeping), (1001, LagState::Stalled)] {
+            assert_eq!(
+                LagTracker::catching_up(lag, &limits, now).state(),
+                state,
+                "{lag}"
+            );
+        }
+    }
+
+    #[test]
+    fn stalled_member_is_closed_over_the_queue_limit() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::catching_up(2000, &limits, now);
+        assert_eq!(tracker.threshold(), 100_000);
+        let reason = CloseReason::SlowConsumer { lag: 100_001 };
+        assert_eq!(tracker.on_lag(100_001, &limits, now), Some(reason));
+    }
+
+    #[test]
+    fn slow_reader_over_the_queue_limit_is_waited_for_and_closed_when_it_stalls() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
+        assert_eq!(tracker.state(), over(now));
+        let reason = CloseReason::SlowConsumer { lag: 1_000_000 };
+        let stalled = tracker.on_timer(1_000_000, &limits, now + 5 * SECOND);
+        assert_eq!(stalled, Some(reason));
+    }
+
+    #[test]
+    fn slow_reader_below_the_minimum_rate_is_closed() {
+        let (limits, now) = (limits(), Instant::now());
+        for (each, closes) in [(MIN_READ / 4 - 1, true), (MIN_READ / 4, false)] {
+            let mut tracker = LagTracker::new(&limits, now);
+            assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
+            for second in [2, 4, 6, 8] {
+                tracker.on_accepted(each, 900_000, &limits, now + second * SECOND);
+            }
+            assert_eq!(tracker.next_check(&limits), Some(now + 10 * SECOND));
+            let accepted = 4 * each;
+            let reason = closes.then_some(CloseReason::BelowMinimumRate { accepted });
+            assert_eq!(
+                tracker.on_timer(900_000, &limits, now + 10 * SECOND),
+                reason
+            );
+            if !closes {
+                // It is measured anew: the next ten seconds need as much again.
+                assert_eq!(tracker.state(), over(now + 10 * SECOND));
+                assert_eq!(tracker.accepted, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn minimum_rate_counts_only_the_time_in_which_the_room_is_paused() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        for hour in 0..9 {
+            let start = now + 3600 * SECOND * hour;
+            tracker.on_accepted(0, 1000, &limits, start);
+            assert_eq!(tracker.on_lag(1001, &limits, start), None);
+            assert_eq!(tracker.on_timer(1001, &limits, start + SECOND), None);
+            tracker.on_accepted(1, 1000, &limits, start + SECOND);
+            assert_eq!(tracker.next_check(&limits), None);
+        }
+        let start = now + 3600 * SECOND * 9;
+        tracker.on_accepted(0, 1000, &limits, start);
+        assert_eq!(tracker.on_lag(1001, &limits, start), None);
+        assert_eq!(tracker.next_check(&limits), Some(start + SECOND));
+        let reason = CloseReason::BelowMinimumRate { accepted: 9 };
+        assert_eq!(
+            tracker.on_timer(1001, &limits, start + SECOND),
+            Some(reason)
+        );
+    }
+
+    #[test]
+    fn member_that_catches_up_is_measured_anew() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        assert_eq!(tracker.on_lag(1001, &limits, now), None);
+        tracker.on_accepted(1001, 0, &limits, now + 4 * SECOND);
+        assert_eq!(
+            (tracker.state(), tracker.paused),
+            (LagState::Keeping, Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn member_that_pauses_itself_is_never_closed_for_its_lag() {
+        let limits = limits_of(Dialect::Ack64, Slow::Pace);
+        let now = Instant::now();
+        let mut tracker = LagTracker::new(&limits, now);
+        let late = now + 3600 * SECOND;
+        assert_eq!(tracker.on_lag(1_000_000, &limits, late), None);
+        assert_eq!(tracker.state(), over(late));
+        assert_eq!(tracker.next_check(&limits), None);
+        assert_eq!(
+            tracker.on_timer(1_000_000, &limits, late + 3600 * SECOND),
+            None
+        );
+        tracker.on_accepted(1, 1000, &limits, late);
+        assert_eq!(tracker.state(), BELOW);
+    }
+
+    #[test]
+    fn member_that_pauses_nothing_is_closed_over_the_queue_limit_at_once() {
+        for limits in [
+            limits_of(Dialect::Greet10, Slow::Pace),
+            limits_of(Dialect::Chat10, Slow::Cut),
+        ] {
+            let now = Instant::now();
+            let mut tracker = LagTracker::new(&limits, now);
+            assert_eq!(tracker.threshold(), 100_000);
+            tracker.on_accepted(1, 90_000, &limits, now);
+            let reason = CloseReason::SlowConsumer { lag: 100_001 };
+            assert_eq!(tracker.on_lag(100_001, &limits, now), Some(reason));
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Flow control: which connection may be read now and how much, and which one is closed for its lag.
+//!
+//! Three limits hold input back, and this is the one door to them:
+//!
+//! - **Slow readers** (`lag.rs` has the policy and its table, `pause.rs` the room's side of it): while a
+//!   member that reads is over the soft limit, no member is read.
+//! - **The send quota** (`quota.rs`): a member that has the relay write more than its rate is throttled.
+//! - **The turn's budget**: what is *published* in a turn is bounded. An empty message takes ten bytes to
+//!   send and, under a name of 256 bytes, 276 to publish; so the size of a read is chosen such that what
+//!   it can decode to fits the budget.
+
+mod lag;
+mod pause;
+mod quota;
+mod rate;
+
+use std::time::{Duration, Instant};
+
+use super::close_reason::CloseReason;
+use super::conn_id::ConnId;
+use super::limits::Limits;
+use crate::wire::{Dialect, header};
+pub(super) use lag::{LagLimits, LagState, LagTracker};
+use pause::RoomPause;
+pub(super) use pause::{Mode, PauseChange};
+use quota::SendQuota;
+pub(crate) use rate::Rate;
+
+/// How much a member publishes in one round, in bytes, before the next member has its turn; a message
+/// that is longer is read whole. A round of fifty members takes three seconds to a reader of 8 kB/s.
+const ROUND_BUDGET: usize = 512;
+
+/// The most that is read at once from a member with a send quota, in bytes: a large room makes a large
+/// bill of it.
+const CHARGED_READ: usize = 4096;
+
+/// The share of the turn's budget below which no more input is read in the turn: reads of a few bytes
+/// would cost more calls than they are worth.
+const LAST_SHARE: usize = 16;
+
+/// Whether a connection may be read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// It may be read.
+    Read(ReadBudget),
+    /// Not while the room is paused.
+    Hold,
+    /// Not before its own pause ends.
+    Park,
+    /// Not before its throttle ends, at this time.
+    Throttle(Instant),
+}
+
+/// How much of a connection may be read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReadBudget {
+    /// How many bytes one read may return.
+    pub(super) bytes: usize,
+    /// Reading goes on until one message is complete, however long it is.
+    pub(super) to_message_end: bool,
+}
+
+/// What the permit depends on, of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader {
+    pub(super) id: ConnId,
+    pub(super) source: Source,
+    /// How many bytes are missing from the header or the payload that is being received.
+    pub(super) missing: usize,
+    /// The width of its headers, in bytes.
+    pub(super) header_width: usize,
+    /// The length of its name's frame, in bytes.
+    pub(super) name_frame_len: usize,
+}
+
+/// What a connection's input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Input that has no effect: it is discarded.
+    Ignored,
+    /// A pending connection's name.
+    Name,
+    /// A member's messages.
+    Messages,
+    /// The last messages of a member whose peer is gone. Its throttle has no use: at most one socket
+    /// buffer of input remains, and a throttle would only keep its place occupied.
+    LastMessages,
+}
+
+/// The room's flow control.
+#[derive(Debug)]
+pub(super) struct FlowControl {
+    lag_limits: [LagLimits; Dialect::COUNT],
+    pause: RoomPause,
+    quota: SendQuota,
+    read_budget: usize,
+    turn_budget: usize,
+    /// The longest frame that a name can have, in bytes.
+    longest_name_frame: usize,
+    /// The memory of incomplete frames, in bytes.
+    partial_bytes: usize,
+}
+
+impl FlowControl {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            lag_limits: Dialect::ALL.map(|dialect| LagLimits::new(limits, dialect)),
+            pause: RoomPause::default(),
+            quota: SendQuota::new(limits.rate),
+            read_budget: limits.read_budget,
+            turn_budget: limits.turn_budget,
+            longest_name_frame: header::WIDTH + limits.max_name,
+            partial_bytes: 0,
+        }
+    }
+
+    /// The limits of lag in this dialect.
+    pub(super) const fn lag_limits(&self, dialect: Dialect) -> &LagLimits {
+        &self.lag_limits[dialect.index()]
+    }
+
+    /// How input is read at the moment.
+    pub(super) fn mode(&self) -> Mode {
+        self.pause.mode()
+    }
+
+    /// Whether the turn has used its budget, when this many bytes were published in it.
+    pub(super) const fn is_turn_full(&self, published: usize) -> bool {
+        published + self.turn_budget / LAST_SHARE > self.turn_budget
+    }
+
+    /// Whether and how much a connection may be read now, when this many bytes were published in the
+    /// turn.
+    pub(super) fn permit(&mut self, reader: &Reader, published: usize, now: Instant) -> Permit {
+        let mode = self.pause.mode();
+        let read = |bytes: usize, to_message_end| {
+            let bytes = bytes.clamp(1, self.read_budget);
+            let budget = ReadBudget {
+                bytes,
+                to_message_end,
+            };
+            Permit::Read(budget)
+        };
+        let left = self.turn_budget.saturating_sub(published);
+        match reader.source {
+            Source::Ignored => return read(self.read_budget, false),
+            // The name and nothing more, or the first message would not wait for the pause to end.
+            Source::Name if mode != Mode::Full => return read(reader.missing, false),
+            Source::Name => {
+                let name = self.longest_name_frame;
+                return read(reader.input_for(left, name).max(reader.missing), false);
+            }
+            Source::Messages => {
+                if self.pause.is_self_paused(reader.id) {
+                    return Permit::Park;
+                }
+                if let Some(until) = self.quota.throttle(reader.id, now) {
+                    return Permit::Throttle(until);
+                }
+            }
+            Source::LastMessages => {}
+        }
+        let name = reader.name_frame_len;
+        match mode {
+            Mode::Paused => Permit::Hold,
+            Mode::Rounds => {
+                let bytes = reader.input_for(ROUND_BUDGET, name);
+                read(bytes.max(reader.missing), true)
+            }
+            Mode::Full => {
+                let bytes = reader.input_for(left, name).max(reader.missing);
+                if self.quota.is_limited() {
+                    read(bytes.min(CHARGED_READ), false)
+                } else {
+                    read(bytes, false)
+                }
+            }
+        }
+    }
+
+    /// The end of a member's throttle has come.
+    pub(super) fn end_throttle(&mut self, id: ConnId, now: Instant) {
+        self.quota.end_throttle(id, now);
+    }
+
+    /// When a throttled member may be read from again, if it is throttled.
+    pub(super) fn throttled_until(&self, id: ConnId) -> Option<Instant> {
+        self.quota.throttled_until(id)
+    }
+
+    /// Whether members have a send quota.
+    pub(super) const fn has_quota(&self) -> bool {
+        self.quota.is_limited()
+    }
+
+    /// Lifts the send quota.
+    pub(super) fn lift_quota(&mut self) {
+        self.quota.lift();
+    }
+
+    /// A member was read, and has the relay write this many bytes.
+    pub(super) fn on_read(&mut self, id: ConnId, delivery_cost: u64, now: Instant) {
+        self.quota.charge(id, delivery_cost, now);
+    }
+
+    /// A lagging member's socket accepted `sent` bytes, and this is its lag now.
+    pub(super) fn on_written(
+        &mut self,
+        id: ConnId,
+        dialect: Dialect,
+        tracker: &mut LagTracker,
+        (sent, lag): (u64, u64),
+        now: Instant,
+    ) -> Option<PauseChange> {
+        let limits = self.lag_limits[dialect.index()];
+        tracker.on_accepted(sent, lag, &limits, now);
+        self.pause.file(id, tracker.state(), limits.pauses, now)
+    }
+
+    /// A member's lag is over its tracker's threshold.
+    pub(super) fn on_lag(
+        &mut self,
+        id: ConnId,
+        dialect: Dialect,
+        tracker: &mut LagTracker,
+        lag: u64,
+        now: Instant,
+    ) -> (Option<CloseReason>, Option<PauseChange>) {
+        let limits = self.lag_limits[dialect.index()];
+        let reason = tracker.on_lag(lag, &limits, now);
+        (
+            reason,
+            self.pause.file(id, tracker.state(), limits.pauses, now),
+        )
+    }
+
+    /// A slow reader's lag timer has fired.
+    pub(super) fn on_lag_timer(
+        &mut self,
+        id: ConnId,
+        dialect: Dialect,
+        tracker: &mut LagTracker,
+        lag: u64,
+        now: Instant,
+    ) -> (Option<CloseReason>, Option<PauseChange>) {
+        let limits = self.lag_limits[dialect.index()];
+        let reason = tracker.on_timer(lag, &limits, now);
+        (
+            reason,
+            self.pause.file(id, tracker.state(), limits.pauses, now),
+        )
+    }
+
+    /// A member drains: the room does not wait for it.
+    pub(super) fn on_drain(
+        &mut self,
+        id: ConnId,
+        dialect: Dialect,
+        tracker: &mut LagTracker,
+        now: Instant,
+    ) -> Option<PauseChange> {
+        let limits = self.lag_limits[dialect.index()];
+        tracker.on_drain(&limits);
+        self.pause.file(id, tracker.state(), limits.pauses, now)
+    }
+
+    /// A member has no pending output any more: it has caught up, or gives its output up.
+    pub(super) fn on_no_lag(
+        &mut self,
+        id: ConnId,
+        dialect: Dialect,
+        now: Instant,
+    ) -> Option<PauseChange> {
+        let pauses = self.lag_limits[dialect.index()].pauses;
+        self.pause.file(id, LagState::Keeping, pauses, now)
+    }
+
+    /// When a slow reader must be looked at again, if nothing happens.
+    pub(super) fn next_lag_check(&self, dialect: Dialect, tracker: &LagTracker) -> Option<Instant> {
+        tracker.next_check(self.lag_limits(dialect))
+    }
+
+    /// How long the relay has not read from this connection, in all: the room was paused, or the member
+    /// was, or it was throttled.
+    pub(super) fn paused_time(&self, id: ConnId, now: Instant) -> Duration {
+        self.pause.paused_time(id, now) + self.quota.throttled_time(id, now)
+    }
+
+    /// Whether this member is paused itself.
+    pub(super) fn is_self_paused(&self, id: ConnId) -> bool {
+        self.pause.is_self_paused(id)
+    }
+
+    /// Forgets a connection that ended.
+    pub(super) fn remove(&mut self, id: ConnId) {
+        self.quota.remove(id);
+        self.pause.remove(id);
+    }
+
+    /// An incomplete frame takes this much memory, in bytes.
+    pub(super) const fn charge_partial(&mut self, bytes: usize) {
+        self.partial_bytes += bytes;
+    }
+
+    /// An incomplete frame gives this much memory back, in bytes.
+    pub(super) const fn refund_partial(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.partial_bytes, "what is refunded was charged");
+        self.partial_bytes -= bytes;
+    }
+
+    /// The memory of incomplete frames, in bytes.
+    pub(super) const fn partial_bytes(&self) -> usize {
+        self.partial_bytes
+    }
+
+    /// Checks what must hold between turns, of the member with this tracker.
+    pub(super) fn check(&self, id: ConnId, dialect: Dialect, tracker: Option<&LagTracker>) {
+        let pauses = self.lag_limits(dialect).pauses;
+        self.pause.check(id, tracker.map(LagTracker::state), pauses);
+    }
+
+    /// Checks that nothing is kept of other connections than these; returns how many slow readers there
+    /// are.
+    pub(super) fn check_members(&self, is_connection: impl Fn(ConnId) -> bool) -> usize {
+        debug_assert!(
+            self.quota.members().all(is_connection),
+            "accounts are removed"
+        );
+        self.pause.slow_readers()
+    }
+}
+
+impl Reader {
+    /// How much input can be read such that no more than `published` bytes are published, in bytes, under
+    /// a name whose frame is this long.
+    ///
+    /// The worst case is a stream of empty messages: each takes a header, and is published as the name's
+    /// frame and a header. A channel of bare payloads never publishes more than the input.
+    fn input_for(&self, published: usize, name_frame_len: usize) -> usize {
+        let worst = name_frame_len + header::WIDTH + self.header_width;
+        published.saturating_mul(self.header_width) / worst
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Pauses;
+
+    const ID: ConnId = ConnId::new(1, 1);
+    const OTHER: ConnId = ConnId::new(2, 2);
+
+    fn reader(source: Source) -> Reader {
+        Reader {
+            id: ID,
+            source,
+            missing: 10,
+            header_width: 10,
+            name_frame_len: 15,
+        }
+    }
+
+    fn read(bytes: usize, to_message_end: bool) -> Permit {
+        Permit::Read(ReadBudget {
+            bytes,
+            to_message_end,
+        })
+    }
+
+    /// A slow reader over the limit.
+    fn pause(flow: &mut FlowControl, now: Instant) -> LagTracker {
+        let mut tracker = LagTracker::new(flow.lag_limits(Dialect::Chat10), now);
+        let (reason, change) = flow.on_lag(OTHER, Dialect::Chat10, &mut tracker, 9 << 20, now);
+        assert_eq!((reason, change), (None, Some(PauseChange::Began)));
+        tracker
+    }
+
+    #[test]
+    fn read_is_no_larger_than_what_may_be_published_of_it() {
+        let now = Instant::now();
+        let mut flow = FlowControl::new(&Limits::default());
+        let mut long_name = reader(Source::Messages);
+        long_name.name_frame_len = 266;
+        // Each ten bytes of empty messages are published as 276, and perhaps as payloads.
+        let bytes = 256 * 1024 * 10 / 286;
+        assert_eq!(flow.permit(&long_name, 0, now), read(bytes, false));
+        let half = 128 * 1024;
+        assert_eq!(flow.permit(&long_name, half, now), read(bytes / 2, false));
+        // A frame that has begun is read on, whatever the budget.
+        long_name.missing = 30_000;
+        assert_eq!(flow.permit(&long_name, half, now), read(30_000, false));
+        // A pending connection may have the longest name, and messages behind it.
+        assert_eq!(
+            flow.permit(&reader(Source::Name), 0, now),
+            read(bytes, false)
+        );
+        let ignored = flow.permit(&reader(Source::Ignored), half, now);
+        assert_eq!(ignored, read(64 * 1024, false));
+    }
+
+    #[test]
+    fn turn_is_full_when_a_last_share_is_left() {
+        let flow = FlowControl::new(&Limits::default());
+        assert!(!flow.is_turn_full(0) && !flow.is_turn_full(240 * 1024));
+        assert!(flow.is_turn_full(240 * 1024 + 1) && flow.is_turn_full(9 << 20));
+    }
+
+    #[test]
+    fn paused_room_reads_names_and_ignored_input_and_no_messages() {
+        let now = Instant::now();
+        let mut flow = FlowControl::new(&Limits::default());
+        let _tracker = pause(&mut flow, now);
+        assert_eq!(flow.mode(), Mode::Paused);
+        for source in [Source::Messages, Source::LastMessages] {
+            assert_eq!(flow.permit(&reader(source), 0, now), Permit::Hold);
+        }
+        assert_eq!(flow.permit(&reader(Source::Name), 0, now), read(10, false));
+        let ignored = flow.permit(&reader(Source::Ignored), 0, now);
+        assert_eq!(ignored, read(64 * 1024, false));
+    }
+
+    #[test]
+    fn rounds_read_a_message_or_half_a_kilobyte() {
+        let now = Instant::now();
+        let mut flow = FlowControl::new(&Limits::default());
+        let mut tracker = pause(&mut flow, now);
+        let change = flow.on_written(OTHER, Dialect::Chat10, &mut tracker, (1, 1 << 20), now);
+        assert_eq!((change, flow.mode()), (None, Mode::Rounds));
+        let member = reader(Source::Messages);
+        assert_eq!(flow.permit(&member, 0, now), read(512 * 10 / 35, true));
+        let in_long_message = Reader {
+            missing: 9000,
+            ..member
+        };
+        assert_eq!(flow.permit(&in_long_message, 0, now), read(9000, true));
+        let change = flow.on_no_lag(OTHER, Dialect::Chat10, now);
+        let lasted = Duration::ZERO;
+        assert_eq!(change, Some(PauseChange::Ended { lasted }));
+        assert_eq!(flow.mode(), Mode::Full);
+    }
+
+    #[test]
+    fn member_over_its_quota_is_throttled_unless_its_peer_is_gone() {
+        let now = Instant::now();
+        let limits = Limits {
+            rate: Some(1000),
+            ..Limits::default()
+        };
+        let mut flow = FlowControl::new(&limits);
+        let member = reader(Source::Messages);
+        assert_eq!(flow.permit(&member, 0, now), read(CHARGED_READ, false));
+        flow.on_read(ID, 3000, now);
+        let until = now + Duration::from_secs(2);
+        assert_eq!(flow.permit(&member, 0, now), Permit::Throttle(until));
+        let last = flow.permit(&reader(Source::LastMessages), 0, now);
+        assert_eq!(last, read(CHARGED_READ, false));
+        assert_eq!(flow.paused_time(ID, until), until - now);
+        flow.end_throttle(ID, until);
+        assert_eq!(flow.permit(&member, 0, until), read(CHARGED_READ, false));
+    }
+
+    #[test]
+    fn member_that_does_not_read_its_replies_is_parked() {
+        let now = Instant::now();
+        let mut flow = FlowControl::new(&Limits::default());
+        let mut tracker = LagTracker::new(flow.lag_limits(Dialect::Ack64), now);
+        let outcome = flow.on_lag(ID, Dialect::Ack64, &mut tracker, 9 << 20, now);
+        assert_eq!(outcome, (None, None));
+        assert_eq!(flow.permit(&reader(Source::Messages), 0, now), Permit::Park);
+        assert_eq!(flow.mode(), Mode::Full, "no other member waits");
+        assert_eq!(flow.on_no_lag(ID, Dialect::Ack64, now), None);
+        assert!(matches!(
+            flow.permit(&reader(Source::Messages), 0, now),
+            Permit::Read(_)
+        ));
+        assert_eq!(flow.lag_limits(Dialect::Ack64).pauses, Pauses::Itself);
+    }
+}

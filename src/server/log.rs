@@ -1,0 +1,698 @@
+//! The server's log: all wording, all levels, the names of the flags, and what is logged how often.
+//!
+//! The relay reports events and the acceptor its troubles; here they become lines. One event is one
+//! line, with the flag that sets a limit where a limit was met. What can happen over and over is logged
+//! at most once in [`LOG_INTERVAL`].
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::{Level, debug, info, log, log_enabled, trace, warn};
+use unicode_width::UnicodeWidthStr;
+
+use crate::relay::{
+    CloseReason, Counters, EndedBy, Identity, LimitsError, MemberCounts, MemberInfo, Relay,
+    RoomEvent,
+};
+use crate::text::Quoted;
+use crate::wire::{Dialect, FrameError, Naming, header};
+
+/// How long a repeated event is not logged again.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Logs a repeated event at most once in [`LOG_INTERVAL`].
+#[derive(Debug, Default)]
+struct LogThrottle(Option<Instant>);
+
+impl LogThrottle {
+    /// Whether the event is to be logged now. If so, it counts as logged.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self
+            .0
+            .is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
+}
+
+/// Why a connection was refused.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Its address has this many connections already.
+    AddressFull(usize),
+    /// There are this many connections already.
+    RelayFull(usize),
+    /// The system cannot watch one more.
+    Unwatchable(io::Error),
+}
+
+/// What one turn did, for the trace.
+#[derive(Debug)]
+pub(super) struct TurnTrace {
+    /// Which turn it is, counted from the start.
+    pub(super) number: u64,
+    /// How long the poll took, and when it returned.
+    pub(super) polled: (Duration, Instant),
+    /// How many events it returned.
+    pub(super) events: usize,
+    /// The counters before the turn.
+    pub(super) before: Counters,
+}
+
+/// The server's log. It remembers what it logged when.
+#[derive(Debug)]
+pub(super) struct ServerLog {
+    /// Whether there is more than one dialect to tell apart.
+    is_mixed: bool,
+    pause: LogThrottle,
+    /// The beginning of the pause was logged, so its end will be.
+    has_logged_pause: bool,
+    throttled: LogThrottle,
+    refusal: LogThrottle,
+    accept_rate: LogThrottle,
+    shortage: LogThrottle,
+    /// The beginning of the shortage was logged, so its end will be.
+    has_logged_shortage: bool,
+}
+
+impl ServerLog {
+    /// The log of a server that serves these dialects.
+    pub(super) fn new(served: &[Dialect]) -> Self {
+        Self {
+            is_mixed: served.iter().any(|dialect| *dialect != served[0]),
+            pause: LogThrottle::default(),
+            has_logged_pause: false,
+            throttled: LogThrottle::default(),
+            refusal: LogThrottle::default(),
+            accept_rate: LogThrottle::default(),
+            shortage: LogThrottle::default(),
+            has_logged_shortage: false,
+        }
+    }
+
+    /// How many members there are, in words.
+    pub(super) const fn members(&self, counts: MemberCounts) -> MembersText {
+        MembersText {
+            counts,
+            is_mixed: self.is_mixed,
+        }
+    }
+
+    /// An event of the room.
+    pub(super) fn event(&mut self, event: &RoomEvent, now: Instant) {
+        match event {
+            RoomEvent::Accepted(peer) => debug!("accepted: {}", peer.peer),
+            RoomEvent::Joined { member, members } => {
+                info!("joined: {}, {}", Who(member), self.members(*members));
+            }
+            RoomEvent::Left {
+                peer,
+                reason,
+                members,
+                ..
+            } => self.left(peer, reason, *members),
+            RoomEvent::Closed {
+                peer,
+                reason,
+                members,
+            } => self.closed(peer, reason, *members),
+            RoomEvent::PauseBegan { reader, lag } => {
+                if self.pause.is_due(now) {
+                    self.has_logged_pause = true;
+                    let who = Who(reader);
+                    info!(
+                        "senders paused: slow reader {who} lags by {lag} bytes (limit: --soft-limit)"
+                    );
+                }
+            }
+            RoomEvent::PauseEnded { lasted } => {
+                if std::mem::take(&mut self.has_logged_pause) {
+                    let seconds = lasted.as_secs_f64();
+                    info!("senders resumed after {seconds:.1} s");
+                }
+            }
+            RoomEvent::Throttled { member, wait } => {
+                if self.throttled.is_due(now) {
+                    let (who, seconds) = (Who(member), wait.as_secs_f64());
+                    info!("throttled for {seconds:.1} s: {who} (limit: --rate)");
+                }
+            }
+        }
+    }
+
+    /// A member left, or a pending connection ended: `left` if the peer or the network ended it,
+    /// `closed` if the relay did.
+    fn left(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts) {
+        if reason.info().ended_by == EndedBy::Relay {
+            return self.closed(peer, reason, members);
+        }
+        match peer.name {
+            Some(_) => info!("left: {}: {reason}, {}", Who(peer), self.members(members)),
+            // A port scan, or a health check.
+            None => debug!("left without a name: {}: {reason}", Who(peer)),
+        }
+    }
+
+    /// The relay closed a connection. Where a limit was met, the line has the flag that sets it. It is a
+    /// warning if a member lost output or a message, or a peer its name.
+    fn closed(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts) {
+        let (who, members) = (Who(peer), self.members(members));
+        let (level, flag) = match reason {
+            CloseReason::SlowConsumer { .. } => (Level::Warn, "--queue-limit"),
+            CloseReason::BelowMinimumRate { .. } => (Level::Warn, "--slow-timeout"),
+            CloseReason::MessageTimeout => (Level::Warn, "--message-timeout"),
+            CloseReason::OutOfMemory { .. } => (Level::Warn, "--max-memory"),
+            CloseReason::Protocol(FrameError::TooLong { .. }) if peer.name.is_some() => {
+                (Level::Warn, "--max-message")
+            }
+            CloseReason::Protocol(FrameError::TooLong { .. }) => (Level::Warn, "--max-name"),
+            CloseReason::IdleTimeout => (Level::Info, "--idle-timeout"),
+            CloseReason::HandshakeTimeout => (Level::Info, "--handshake-timeout"),
+            CloseReason::DrainTimeout { .. } => (Level::Info, "--farewell-timeout"),
+            CloseReason::InputIgnored { .. } => (Level::Info, "--max-message"),
+            CloseReason::Evicted => (Level::Info, "--max-clients"),
+            CloseReason::EvictedForAddress => (Level::Info, "--max-per-ip"),
+            CloseReason::Protocol(FrameError::BadHeader(header)) => {
+                let name = peer.name.as_deref().unwrap_or_default();
+                return match likely_sender(peer.dialect, name, header) {
+                    Some(sender) => info!("closed: {who}: {reason} ({sender}), {members}"),
+                    None => info!("closed: {who}: {reason}, {members}"),
+                };
+            }
+            CloseReason::Shutdown => return debug!("closed: {who}: {reason}"),
+            CloseReason::Greeted => return info!("greeted: {who}"),
+            CloseReason::Eof
+            | CloseReason::TruncatedFrame
+            | CloseReason::Farewell
+            | CloseReason::Io(_) => return info!("closed: {who}: {reason}, {members}"),
+        };
+        log!(level, "closed: {who}: {reason} (limit: {flag}), {members}");
+    }
+
+    /// A connection was refused.
+    pub(super) fn refused(&mut self, peer: SocketAddr, refusal: &Refusal, now: Instant) {
+        let level = if self.refusal.is_due(now) {
+            Level::Warn
+        } else {
+            Level::Debug
+        };
+        log!(level, "refused: {peer}: {refusal}");
+    }
+
+    /// There is no descriptor for the connections that wait to be accepted.
+    pub(super) fn shortage_began(&mut self, error: &io::Error, now: Instant) {
+        // When one connection after the other has to wait a moment, once in a while will do.
+        self.has_logged_shortage = self.shortage.is_due(now);
+        if self.has_logged_shortage {
+            let hint = match error.raw_os_error() {
+                Some(libc::EMFILE) => " (raise the open-file limit, or lower --max-clients)",
+                _ => "",
+            };
+            warn!("cannot accept: {error}{hint}; connections wait in the kernel");
+        }
+    }
+
+    /// All connections that waited were accepted or refused.
+    pub(super) fn shortage_ended(&mut self, lasted: Duration, refused: u64) {
+        if std::mem::take(&mut self.has_logged_shortage) {
+            let seconds = lasted.as_secs_f64();
+            info!("accepting again after {seconds:.1} s; refused meanwhile: {refused}");
+        }
+    }
+
+    /// Connections come faster than they may be accepted.
+    pub(super) fn accept_rate_reached(&mut self, now: Instant) {
+        if self.accept_rate.is_due(now) {
+            info!("accept rate reached, connections wait in the kernel (limit: --accept-rate)");
+        }
+    }
+
+    /// The server was asked to stop.
+    pub(super) fn stopping<S>(&self, asked_by: &str, relay: &Relay<S>, drain: Duration) {
+        let members = self.members(relay.members());
+        match relay.lagging() {
+            0 => info!("{asked_by}: stopping, {members}, no output pending"),
+            lagging => info!(
+                "{asked_by}: stopping, {members}, {lagging} of them with output pending, {} bytes; \
+                 they have {} to read it (limit: --drain)",
+                relay.unread_bytes(),
+                humantime::format_duration(drain)
+            ),
+        }
+    }
+
+    /// The server was asked to stop a second time.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn stopping_at_once(&self, asked_by: &str) {
+        info!("{asked_by} while stopping: stopping at once");
+    }
+
+    /// The drain ended with output pending.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn drain_timed_out(&self, lagging: usize) {
+        warn!("{lagging} members did not read their output in time (limit: --drain)");
+    }
+
+    /// The server has stopped.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn stopped(&self, uptime: Duration, counters: &Counters) {
+        let uptime = humantime::format_duration(Duration::from_secs(uptime.as_secs()));
+        info!("stopped after {uptime}: {counters}");
+    }
+
+    /// SIGHUP came.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn nothing_to_reload(&self) {
+        info!("SIGHUP: there is no configuration to reload");
+    }
+
+    /// The members' table, and the totals above it.
+    pub(super) fn table<S>(&self, relay: &Relay<S>, now: Instant) {
+        info!(
+            "SIGUSR1: {}, {} without a name; {} lagging, {} bytes held{}",
+            self.members(relay.members()),
+            relay.pending_connections(),
+            relay.lagging(),
+            relay.held_bytes(),
+            if relay.is_paused() {
+                "; senders are paused"
+            } else {
+                ""
+            },
+        );
+        let table = MembersTable { relay, now };
+        for line in table.lines() {
+            info!("{line}");
+        }
+    }
+
+    /// Whether turns are traced.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn traces_turns(&self) -> bool {
+        log_enabled!(Level::Trace)
+    }
+
+    /// One line about a turn.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn turn<S>(
+        &self,
+        turn: &TurnTrace,
+        relay: &Relay<S>,
+        next: Option<Duration>,
+        now: Instant,
+    ) {
+        let (before, after) = (&turn.before, relay.counters());
+        let (waited, polled_at) = turn.polled;
+        let next = next.map_or_else(|| "none".to_owned(), |next| format!("in {next:.1?}"));
+        trace!(
+            "turn {}: polled {waited:.1?}, {} events; {} reads of {} B, {} messages published; {} writes \
+             of {} B; {} lagging, {} B in backlogs{}; next timeout {next}; took {:.1?}",
+            turn.number,
+            turn.events,
+            after.reads - before.reads,
+            after.bytes_in - before.bytes_in,
+            after.messages - before.messages,
+            after.writes - before.writes,
+            after.bytes_out - before.bytes_out,
+            relay.lagging(),
+            relay.backlog_bytes(),
+            if relay.is_paused() { ", paused" } else { "" },
+            now.saturating_duration_since(polled_at),
+        );
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressFull(limit) => write!(
+                f,
+                "{limit} connections come from this address already (limit: --max-per-ip)"
+            ),
+            Self::RelayFull(limit) => {
+                write!(f, "all {limit} places are taken (limit: --max-clients)")
+            }
+            Self::Unwatchable(error) => {
+                write!(f, "the system cannot watch one more connection: {error}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eof => f.write_str("closed the connection"),
+            Self::TruncatedFrame => f.write_str("closed the connection inside a frame"),
+            Self::Protocol(error) => error.fmt(f),
+            Self::HandshakeTimeout => f.write_str("sent no name in time"),
+            Self::SlowConsumer { lag } => write!(f, "slow consumer, lagged by {lag} bytes"),
+            Self::BelowMinimumRate { accepted } => write!(
+                f,
+                "below the minimum read rate: read {accepted} bytes while senders were paused"
+            ),
+            Self::MessageTimeout => f.write_str("did not complete a message in time"),
+            Self::IdleTimeout => f.write_str("sent nothing for too long"),
+            Self::OutOfMemory { held } => {
+                write!(f, "memory limit reached, and it held {held} bytes")
+            }
+            Self::Farewell => f.write_str("sent its farewell"),
+            Self::DrainTimeout { pending } => {
+                write!(f, "had left with {pending} bytes of output unread")
+            }
+            Self::Greeted => f.write_str("was greeted"),
+            Self::InputIgnored { max } => {
+                write!(f, "sent more than {max} bytes where input has no meaning")
+            }
+            Self::Evicted => f.write_str("evicted: relay full"),
+            Self::EvictedForAddress => f.write_str("evicted: its address is at its limit"),
+            Self::Io(kind) => kind.fmt(f),
+            Self::Shutdown => f.write_str("the relay stops"),
+        }
+    }
+}
+
+impl fmt::Display for Counters {
+    /// The counters on one line: the totals always, and of the close reasons those that occurred.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            accepted,
+            refused,
+            joined,
+            peak_members,
+            messages,
+            reads: _,
+            bytes_in,
+            writes: _,
+            bytes_out,
+            bytes_discarded,
+            closed,
+        } = self;
+        write!(
+            f,
+            "accepted {accepted}, refused {refused}, joined {joined}, peak {peak_members}, \
+             messages {messages}, bytes in {bytes_in}, bytes out {bytes_out}, bytes discarded \
+             {bytes_discarded}"
+        )?;
+        let mut sep = "; closed: ";
+        for (info, count) in closed.iter().filter(|&(_, count)| count > 0) {
+            write!(f, "{sep}{} {count}", info.label)?;
+            sep = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchHeader { what, bytes } => write!(
+                f,
+                "--max-{what} {bytes}: a header announces at most {} bytes",
+                header::MAX_LEN
+            ),
+            Self::QueueTooShort {
+                queue_limit,
+                needed,
+            } => write!(
+                f,
+                "--queue-limit of {queue_limit} bytes cannot hold one largest message: make it at \
+                 least {needed}, or lower --max-message"
+            ),
+            Self::SoftOverHard {
+                soft_limit,
+                queue_limit,
+            } => write!(
+                f,
+                "--soft-limit of {soft_limit} bytes is not below the --queue-limit of {queue_limit}: \
+                 lower it, or raise --queue-limit"
+            ),
+            Self::TooLittleMemory { max_memory, needed } => write!(
+                f,
+                "--max-memory of {max_memory} bytes is less than one member may need: make it at \
+                 least {needed}, or lower --queue-limit"
+            ),
+            Self::TooMuchHistory {
+                history_bytes,
+                room,
+            } => write!(
+                f,
+                "--history-bytes of {history_bytes} (1MiB if not given) do not fit the queue of a \
+                 newcomer: lower them to {room}, or raise --queue-limit"
+            ),
+            Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
+        }
+    }
+}
+
+impl std::error::Error for LimitsError {}
+
+/// A connection as the log names it: its name, escaped, if it has one, else its dialect; and where it
+/// comes from.
+struct Who<'a>(&'a Identity);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity {
+            name,
+            dialect,
+            peer,
+            ..
+        } = self.0;
+        match (name, dialect.rules().naming) {
+            (Some(name), Naming::FirstFrame) => write!(f, "{} ", Quoted(name))?,
+            (None, Naming::FirstFrame) => {}
+            (_, Naming::Address) => write!(f, "{dialect} ")?,
+        }
+        peer.fmt(f)
+    }
+}
+
+/// How many members there are; where they may speak different dialects, how many speak which.
+#[derive(Debug)]
+pub struct MembersText {
+    counts: MemberCounts,
+    is_mixed: bool,
+}
+
+impl fmt::Display for MembersText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.counts.total();
+        let plural = if total == 1 { "" } else { "s" };
+        write!(f, "{total} member{plural}")?;
+        if !self.is_mixed || total == 0 {
+            return Ok(());
+        }
+        let mut sep = " (";
+        for dialect in Dialect::ALL {
+            let count = self.counts.of(dialect);
+            if count > 0 {
+                write!(f, "{sep}{count} {dialect}")?;
+                sep = ", ";
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+const COLUMNS: usize = 7;
+
+/// The head of the members' table. `sent` and `received` are messages, `pending` are bytes.
+const HEAD: [&str; COLUMNS] = [
+    "name", "address", "dialect", "age", "sent", "received", "pending",
+];
+
+/// The members as a table. Nothing of it is kept but the widths of the columns, however many members
+/// there are.
+struct MembersTable<'a, S> {
+    relay: &'a Relay<S>,
+    now: Instant,
+}
+
+impl<S> MembersTable<'_, S> {
+    /// The table's lines: the head, and one for each member.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        let mut widths = HEAD.map(str::len);
+        for row in self.rows() {
+            for (width, cell) in widths.iter_mut().zip(&row) {
+                *width = cell.width().max(*width);
+            }
+        }
+        let head = HEAD.map(str::to_owned);
+        std::iter::once(head)
+            .chain(self.rows())
+            .map(move |row| line(&row, &widths))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = [String; COLUMNS]> {
+        let members = self.relay.member_infos(self.now);
+        members.map(|member| row(&member))
+    }
+}
+
+fn row(member: &MemberInfo<'_>) -> [String; COLUMNS] {
+    let rules = member.dialect.rules();
+    [
+        match rules.naming {
+            Naming::FirstFrame => Quoted(member.name).to_string(),
+            Naming::Address => "-".to_owned(),
+        },
+        member.peer.to_string(),
+        rules.name.to_owned(),
+        humantime::format_duration(member.age).to_string(),
+        match rules.header_width {
+            Some(_) => member.sent.to_string(),
+            None => "-".to_owned(),
+        },
+        member.received.to_string(),
+        member.pending.to_string(),
+    ]
+}
+
+/// A line of the table: texts are aligned on the left, numbers on the right.
+fn line(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
+    let mut line = String::new();
+    for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+        let padding = " ".repeat(width - cell.width());
+        if column > 0 {
+            line.push_str("  ");
+        }
+        if column < 3 {
+            line.push_str(cell);
+            line.push_str(&padding);
+        } else {
+            line.push_str(&padding);
+            line.push_str(cell);
+        }
+    }
+    line
+}
+
+/// What may have sent bytes that are no header, for an operator who wonders why a client was closed.
+fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'static str> {
+    let spaces = |bytes: &[u8]| bytes.iter().take_while(|&&byte| byte == b' ').count();
+    let width = dialect.rules().header_width?;
+    let starters: [(&[u8], &str); 5] = [
+        (b"GET ", "an HTTP request?"),
+        (b"POST ", "an HTTP request?"),
+        (b"HEAD ", "an HTTP request?"),
+        (b"SSH-", "an ssh client?"),
+        // A handshake record, of version 3 and something (RFC 8446, 5.1).
+        (b"\x16\x03", "a TLS client?"),
+    ];
+    let known = starters.iter().find(|(start, _)| header.starts_with(start));
+    if let Some(&(_, sender)) = known {
+        return Some(sender);
+    }
+    // What follows the first ten bytes of a 64-byte header is spaces, which here begin the name.
+    if width == header::WIDTH && (spaces(header) == width || spaces(name) >= header::WIDTH) {
+        return Some("a client with 64-byte headers? its listener is chat64:// or ack64://");
+    }
+    let narrow = header.get(..header::WIDTH);
+    if width == header::WIDE && narrow.is_some_and(|narrow| header::parse(narrow).is_some()) {
+        return Some("a client with ten-byte headers? its listener is chat10://");
+    }
+    let is_typed = |&byte: &u8| byte >= b' ' || matches!(byte, b'\t' | b'\r' | b'\n');
+    let ends_line = header.contains(&b'\n');
+    (ends_line && header.iter().all(is_typed)).then_some("text typed into nc?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::ConnId;
+
+    #[test]
+    fn repeated_event_is_logged_again_after_the_interval_and_not_before() {
+        let start = Instant::now();
+        let mut throttle = LogThrottle::default();
+        let times = [0, 0, 9, 10, 11, 19, 20, 100, 109];
+        let logged = times.map(|second| throttle.is_due(start + Duration::from_secs(second)));
+        let due = [true, false, false, true, false, false, true, true, false];
+        assert_eq!(logged, due);
+    }
+
+    #[test]
+    fn connection_is_named_by_its_name_its_dialect_or_its_address() {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4001));
+        for (name, dialect, shown) in [
+            (
+                Some(&b"al\tice"[..]),
+                Dialect::Chat10,
+                r#""al\tice" 192.0.2.1:4001"#,
+            ),
+            (None, Dialect::Chat10, "192.0.2.1:4001"),
+            (
+                Some(&b"192.0.2.1:4001"[..]),
+                Dialect::Ack64,
+                "ack64 192.0.2.1:4001",
+            ),
+            (None, Dialect::Hello, "hello 192.0.2.1:4001"),
+        ] {
+            let identity = Identity {
+                id: ConnId::from(0),
+                name: name.map(Into::into),
+                dialect,
+                peer,
+            };
+            assert_eq!(Who(&identity).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn likely_sender_of_a_bad_header_is_guessed() {
+        let wide = format!("{:<64}{}", 100, "z".repeat(100)).into_bytes();
+        let narrow = b"3         bob5         hello5         hello5         hello5         ";
+        let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03";
+        let post = b"POST / HTTP/1.1".repeat(5);
+        for (dialect, name, header, says) in [
+            (
+                Dialect::Chat10,
+                &b"          "[..],
+                &b"          "[..],
+                "64-byte",
+            ),
+            (Dialect::Chat10, &wide[10..110], b"zzzzzzzzzz", "64-byte"),
+            (Dialect::Chat64, b"127.0.0.1:1", &narrow[..64], "ten-byte"),
+            (Dialect::Chat64, b"127.0.0.1:1", &narrow[..11], "ten-byte"),
+            (Dialect::Chat10, b"", b"GET / HTTP", "HTTP"),
+            (Dialect::Chat10, b"", b"SSH-2.0-Op", "ssh"),
+            (Dialect::Chat10, b"", tls, "TLS"),
+            (Dialect::Ack64, b"", &post[..64], "HTTP"),
+            (Dialect::Chat10, b"", b"hello\r\nwor", "nc?"),
+            (Dialect::Chat64, b"", b"hi\n", "nc?"),
+        ] {
+            let sender = likely_sender(dialect, name, header).unwrap();
+            assert!(sender.contains(says), "{sender}");
+        }
+        let unknown = likely_sender(Dialect::Chat10, b"alice", b"hello ther");
+        assert_eq!(unknown, None);
+        assert_eq!(likely_sender(Dialect::Chat64, b"", &[b'x'; 64]), None);
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_name_the_flags_and_the_way_out() {
+        for (error, says) in [
+            (
+                LimitsError::QueueTooShort {
+                    queue_limit: 179,
+                    needed: 180,
+                },
+                "--queue-limit of 179 bytes cannot hold one largest message: make it at least 180,",
+            ),
+            (
+                LimitsError::NoSuchHeader {
+                    what: "message",
+                    bytes: 10_000_000_000,
+                },
+                "--max-message 10000000000: a header announces at most 9999999999 bytes",
+            ),
+        ] {
+            assert!(error.to_string().starts_with(says), "{error}");
+        }
+    }
+}
