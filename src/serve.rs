@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, Wording};
-use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
+use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn};
 use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
 #[cfg(target_os = "linux")]
@@ -158,12 +158,24 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
             info!("{}", from_outside(endpoint.dialect, ips, addr.port()));
         }
     }
-    match Manager::from_env() {
-        Some(manager) => manager.run(&mut server, &listening),
-        None => server.run(),
-    }
-    .map_err(|error| ServeError::Io("the event loop failed", error))?;
+    run(&mut server, Manager::from_env(), &listening)
+        .map_err(|error| ServeError::Io("the event loop failed", error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the loop as [`Server::run`] does. Between the turns it notifies the service manager, which
+/// cannot block. It wakes up for that only if a notification could not be sent yet, or for a watchdog.
+fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> io::Result<()> {
+    let mut turn = Turn::Running;
+    loop {
+        let max_wait = manager
+            .as_mut()
+            .and_then(|manager| manager.notify(server, listens_on));
+        if turn == Turn::Stopped {
+            return Ok(());
+        }
+        turn = server.turn(max_wait)?;
+    }
 }
 
 /// What the flags ask for, under this limit of open descriptors, beside what was passed.
