@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
@@ -173,6 +173,22 @@ fn unread_log_does_not_delay_sigterm() {
             assert_whole(line);
         }
     }
+}
+
+#[test]
+fn full_pipe_does_not_delay_the_end_of_a_failed_start() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+    let (_log, mut stderr) = io::pipe().unwrap();
+    let flags = fcntl_getfl(&stderr).unwrap();
+    fcntl_setfl(&stderr, flags | OFlags::NONBLOCK).unwrap();
+    while stderr.write(&[b'x'; 512]).is_ok() {}
+    fcntl_setfl(&stderr, flags).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let mut command = chatloop(&["serve", "-l", &addr]);
+    let mut child = command.stderr(stderr).spawn().unwrap();
+    assert_eq!(exit_code(&mut child), 3);
 }
 
 #[cfg(target_os = "linux")]
