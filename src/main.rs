@@ -4,11 +4,11 @@ mod cli;
 mod join;
 mod journal;
 mod load_command;
+mod log_output;
 mod serve;
 mod service;
 
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::panic;
 use std::process::{self, ExitCode};
 
@@ -40,11 +40,11 @@ fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
     ExitCode::from(exit_code)
 }
 
-/// Says what went wrong, in one line. There is nobody to tell if that fails too.
+/// Prints an error as one line. If standard error does not accept it, it is lost.
 fn complain(what: &str) {
     let mut line = format!("chatloop: {what}\n");
     if journal::is_stderr() {
         line = journal::line(Level::Error, line.trim_end());
     }
-    let _ = io::stderr().write_all(line.as_bytes());
+    log_output::write_line(&line);
 }

@@ -1,5 +1,6 @@
 //! The `serve` command: from flags to a running relay.
 
+use std::env;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -7,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anstream::AutoStream;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
-use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
+use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn};
 use chatloop::wire::Dialect;
 use log::{LevelFilter, info};
 #[cfg(target_os = "linux")]
@@ -17,6 +19,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::cli::ServeArgs;
 use crate::journal;
+use crate::log_output;
 use crate::service::{self, Manager};
 
 /// Where to listen if nobody says.
@@ -158,12 +161,28 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
             info!("{}", from_outside(endpoint.dialect, ips, addr.port()));
         }
     }
-    match Manager::from_env() {
-        Some(manager) => manager.run(&mut server, &listening),
-        None => server.run(),
-    }
-    .map_err(|error| ServeError::Io("the event loop failed", error))?;
+    run(&mut server, Manager::from_env(), &listening)
+        .map_err(|error| ServeError::Io("the event loop failed", error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the loop as [`Server::run`] does. Between the turns it notifies the service manager and
+/// writes the log lines that wait; neither can block. It wakes up for them only if there is something
+/// that could not be sent or written yet, or a watchdog.
+fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> io::Result<()> {
+    let mut turn = Turn::Running;
+    loop {
+        let manager_wait = manager
+            .as_mut()
+            .and_then(|manager| manager.notify(server, listens_on));
+        // After the manager, since a failure to notify it is logged.
+        let log_wait = log_output::flush();
+        if turn == Turn::Stopped {
+            return Ok(());
+        }
+        let max_wait = manager_wait.into_iter().chain(log_wait).min();
+        turn = server.turn(max_wait)?;
+    }
 }
 
 /// What the flags ask for, under this limit of open descriptors, beside what was passed.
@@ -290,13 +309,18 @@ fn start_log(level: Option<LevelFilter>) {
         Some(level) => log.filter_level(level),
         None => log.parse_default_env(),
     };
+    // `never` and `always` are settled.
+    let style = env::var("RUST_LOG_STYLE").unwrap_or_default();
+    if level.is_some() || !matches!(&*style, "never" | "always") {
+        log.write_style(AutoStream::choice(&io::stderr()).into());
+    }
     if journal::is_stderr() {
         log.format(|log, record| {
             let line = journal::line(record.level(), &record.args().to_string());
             log.write_all(line.as_bytes())
         });
     }
-    log.init();
+    log_output::install(&mut log);
 }
 
 fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usize, ServeError> {

@@ -4,13 +4,14 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::{Duration, Instant};
 
-use chatloop::server::{Inherited, Server, Turn};
+use chatloop::server::{Inherited, Server};
 use chatloop::wire::Dialect;
 use listenfd::ListenFd;
 use log::warn;
@@ -44,23 +45,49 @@ fn dialect(name: &str) -> Dialect {
     })
 }
 
-/// The service manager, which is told how the relay is: see sd_notify(3).
+/// After how long to try again to notify the manager of a state. The loop has no event for when a
+/// queue of another process has room again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A `Manager` is the service manager, which is notified of the relay's state: see sd_notify(3).
 ///
 /// A message is one datagram. It needs no connection, so that a manager that is started anew is
-/// told again; and no descriptor but this one, so that a relay which is short of them can still say
-/// that it is alive.
+/// notified again; and no descriptor but this one, so that a relay which is short of them can still
+/// report that it is alive.
 #[derive(Debug)]
 pub(crate) struct Manager {
+    /// It is non-blocking: the manager's queue may be full.
     socket: UnixDatagram,
     addr: SocketAddr,
-    /// How often its watchdog is to hear from the loop, if there is one.
+    /// The state that the manager was not notified of yet.
+    pending: Option<State>,
+    /// The last state that it was to be notified of.
+    state: State,
+    /// How often its watchdog must hear from the loop, if there is one.
     ping_every: Option<Duration>,
-    /// The last message did not get there, of which the log was told.
+    ping_due: Option<Instant>,
+    /// The last message did not get there, which was logged.
     is_deaf: bool,
 }
 
+/// A state of the relay that the manager acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Stopping,
+}
+
+impl State {
+    const fn assignment(self) -> &'static str {
+        match self {
+            Self::Ready => "READY=1",
+            Self::Stopping => "STOPPING=1",
+        }
+    }
+}
+
 impl Manager {
-    /// The manager that wants to be told, if there is one.
+    /// The manager that asks for notifications, if there is one.
     pub(crate) fn from_env() -> Option<Self> {
         let name = env::var_os("NOTIFY_SOCKET")?;
         match Self::at(&name) {
@@ -73,56 +100,73 @@ impl Manager {
     }
 
     fn at(name: &OsStr) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        let ping_every = ping_every();
         Ok(Self {
-            socket: UnixDatagram::unbound()?,
+            socket,
             addr: address(name)?,
-            ping_every: ping_every(),
+            pending: Some(State::Ready),
+            state: State::Ready,
+            ping_every,
+            ping_due: next_ping(ping_every),
             is_deaf: false,
         })
     }
 
-    /// Runs a server as [`Server::run`] does, and tells the manager when it is ready and when it
-    /// stops. A watchdog is pinged from the loop itself, so that a loop which hangs is noticed.
-    /// Nothing else is worth waking up for, so who is here is told with the pings.
-    pub(crate) fn run(mut self, server: &mut Server, listens_on: &str) -> io::Result<()> {
-        self.tell(&format!("READY=1\n{}", status(server, listens_on)));
-        // That had to arrive. From here on the loop waits for nobody.
-        self.socket.set_nonblocking(true)?;
-        let mut told_of_stop = false;
-        let mut ping_due = self.next_ping();
-        loop {
-            let now = Instant::now();
-            let turn = server.turn(ping_due.map(|due| due.saturating_duration_since(now)))?;
-            if server.is_stopping() && !told_of_stop {
-                told_of_stop = true;
-                self.tell(&format!("STOPPING=1\n{}", status(server, listens_on)));
-            }
-            if ping_due.is_some_and(|due| due <= Instant::now()) {
-                self.tell(&format!("WATCHDOG=1\n{}", status(server, listens_on)));
-                ping_due = self.next_ping();
-            }
-            if turn == Turn::Stopped {
-                return Ok(());
+    /// Sends what is due, without blocking: that the relay is ready, that it stops, or a ping. Returns
+    /// after how long to call this again at the latest.
+    ///
+    /// Call this before the first turn and after each. So it is the loop itself that pings the
+    /// watchdog, and a loop that hangs is noticed. A change of the room is not worth a wake-up, so the
+    /// number of members is sent with the pings.
+    pub(crate) fn notify(&mut self, server: &Server, listens_on: &str) -> Option<Duration> {
+        if server.is_stopping() && self.state == State::Ready {
+            self.state = State::Stopping;
+            // That the relay was ready before is of no use any more.
+            self.pending = Some(State::Stopping);
+        }
+        if let Some(state) = self.pending {
+            let message = format!("{}\n{}", state.assignment(), status(server, listens_on));
+            if self.send(&message) {
+                self.pending = None;
             }
         }
+        // A ping before the state could take the only room in the manager's queue.
+        if self.pending.is_some() {
+            return Some(RETRY_INTERVAL);
+        }
+        let now = Instant::now();
+        if self.ping_due.is_some_and(|due| due <= now) {
+            self.send(&format!("WATCHDOG=1\n{}", status(server, listens_on)));
+            self.ping_due = next_ping(self.ping_every);
+        }
+        Some(self.ping_due?.saturating_duration_since(now))
     }
 
-    fn next_ping(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.ping_every?)
-    }
-
-    /// Sends a message. What does not arrive is told to the log, once until one does.
-    fn tell(&mut self, message: &str) {
+    /// Sends a message. One that does not get there is logged, but only the first in a row. Returns
+    /// false if it is worth sending it again: the manager's queue is full now.
+    fn send(&mut self, message: &str) -> bool {
         match self.socket.send_to_addr(message.as_bytes(), &self.addr) {
-            Ok(_) => self.is_deaf = false,
+            Ok(_) => {
+                self.is_deaf = false;
+                true
+            }
             Err(error) => {
-                if !self.is_deaf {
-                    warn!("cannot tell the service manager how it is: {error}");
+                if !mem::replace(&mut self.is_deaf, true) {
+                    warn!("cannot notify the service manager: {error}");
                 }
-                self.is_deaf = true;
+                // Linux and the BSDs have different errors for it.
+                let is_full = error.kind() == ErrorKind::WouldBlock
+                    || error.raw_os_error() == Some(libc::ENOBUFS);
+                !(is_full || error.kind() == ErrorKind::Interrupted)
             }
         }
     }
+}
+
+fn next_ping(every: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(every?)
 }
 
 /// Where `NOTIFY_SOCKET` is: a path, or a name without a file if it begins with `@`.

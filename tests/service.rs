@@ -55,6 +55,13 @@ impl Manager {
         while !self.told().iter().any(|told| told == line) {}
     }
 
+    /// Fills the manager's queue, so that it accepts no message until the test reads some.
+    fn fill(&self) {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while sender.send_to(b"junk", &self.name).is_ok() {}
+    }
+
     /// Whether nothing was said that was not heard.
     fn heard_all(&self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
@@ -182,7 +189,7 @@ fn a_manager_may_have_a_socket_without_a_file() {
 #[test]
 fn without_a_manager_that_can_be_told_the_chat_goes_on() {
     for (name, says) in [
-        ("/nowhere/notify", "cannot tell the service manager how"),
+        ("/nowhere/notify", "cannot notify the service manager: "),
         (
             "nonsense",
             "cannot use NOTIFY_SOCKET nonsense: neither a path",
@@ -194,7 +201,7 @@ fn without_a_manager_that_can_be_told_the_chat_goes_on() {
         relay.signal("TERM");
         let (code, log) = relay.wait();
         assert_eq!(code, 0);
-        assert!(!log.contains("cannot tell"), "once is enough: {log}");
+        assert!(!log.contains("cannot notify"), "once is enough: {log}");
     }
 }
 
@@ -203,12 +210,40 @@ fn a_manager_that_does_not_listen_does_not_hold_up_the_chat() {
     let manager = Manager::start();
     let mut relay = relay_with(&[("NOTIFY_SOCKET", &manager.name), ("WATCHDOG_USEC", "2000")]);
     // By then its queue is full.
-    relay.log_line("cannot tell the service manager how it is: ");
+    relay.log_line("cannot notify the service manager: ");
     relay.join("alice");
     manager.wait_for(&format!(
         "STATUS=1 here; listens on chat10://{}",
         relay.addr
     ));
+}
+
+#[test]
+fn manager_whose_queue_is_full_at_the_start_is_notified_when_it_has_room() {
+    let manager = Manager::start();
+    manager.fill();
+    let mut relay = relay_with(&[("NOTIFY_SOCKET", &manager.name)]);
+    relay.log_line("cannot notify the service manager: ");
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    alice.write_all(&frame("hello")).unwrap();
+    let mut got = vec![0; heard("alice", "hello").len()];
+    bob.read_exact(&mut got).unwrap();
+    assert_bytes(&got, &heard("alice", "hello"));
+    manager.wait_for("READY=1");
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, 0);
+    manager.wait_for("STOPPING=1");
+}
+
+#[test]
+fn manager_whose_queue_stays_full_does_not_delay_sigterm() {
+    let manager = Manager::start();
+    manager.fill();
+    let mut relay = relay_with(&[("NOTIFY_SOCKET", &manager.name)]);
+    relay.join("alice");
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
 }
 
 /// The program with these sockets passed, the second of which is optional. A shell puts them where
