@@ -93,9 +93,9 @@ impl Manager {
         loop {
             let now = Instant::now();
             let turn = server.turn(ping_due.map(|due| due.saturating_duration_since(now)))?;
+            // The manager's queue may be full. Then the next turn tries again.
             if server.is_stopping() && !told_of_stop {
-                told_of_stop = true;
-                self.tell(&format!("STOPPING=1\n{}", status(server, listens_on)));
+                told_of_stop = self.tell(&format!("STOPPING=1\n{}", status(server, listens_on)));
             }
             if ping_due.is_some_and(|due| due <= Instant::now()) {
                 self.tell(&format!("WATCHDOG=1\n{}", status(server, listens_on)));
@@ -111,8 +111,8 @@ impl Manager {
         Instant::now().checked_add(self.ping_every?)
     }
 
-    /// Sends a message. What does not arrive is told to the log, once until one does.
-    fn tell(&mut self, message: &str) {
+    /// Sends a message. Returns whether it was sent. The first failure in a row is logged.
+    fn tell(&mut self, message: &str) -> bool {
         match self.socket.send_to_addr(message.as_bytes(), &self.addr) {
             Ok(_) => self.is_deaf = false,
             Err(error) => {
@@ -122,6 +122,7 @@ impl Manager {
                 self.is_deaf = true;
             }
         }
+        !self.is_deaf
     }
 }
 
