@@ -175,7 +175,7 @@ fn a_server_that_cannot_be_watched_has_no_figures_of_its_process() {
 }
 
 #[test]
-fn fifteen_thousand_silent_members_lose_nothing() {
+fn idle_scenario_with_fifteen_thousand_members_loses_nothing() {
     let limit = descriptors::raise_limit().unwrap();
     // The relay has the same limit, and listens.
     let members = descriptors::room_for_clients(limit, 1).min(15_000);
@@ -187,7 +187,7 @@ fn fifteen_thousand_silent_members_lose_nothing() {
     assert_sound(&measured);
     assert_eq!(measured.report["members"], members);
     assert_eq!(measured.report["deliveries"], members - 1);
-    assert_eq!(measured.report["troubles"], Value::Array(Vec::new()));
+    assert_eq!(measured.warnings_about_the_server(), [""; 0]);
 }
 
 /// What a table's rows and columns are called.
@@ -513,7 +513,7 @@ fn the_relay_that_was_started_ends_with_the_measurement() {
 }
 
 #[test]
-fn the_relay_that_is_started_heeds_the_environment_and_is_heard_when_it_warns() {
+fn started_relay_reads_the_environment_and_its_warnings_are_reported() {
     let mut command = load(&[
         "fanout",
         "--members",
@@ -525,7 +525,20 @@ fn the_relay_that_is_started_heeds_the_environment_and_is_heard_when_it_warns() 
     ]);
     command.env("CHATLOOP_MAX_CLIENTS", "3");
     let measured = measure_with(command);
-    assert_eq!(measured.faults(), ["cut 2", "cuts/closed 2"]);
+    // A refused connection ends with a FIN or with a reset: its name may arrive between the relay's
+    // last read and its close.
+    let causes = measured.report["cuts"].as_object().unwrap();
+    assert!(
+        causes
+            .keys()
+            .all(|cause| ["closed", "reset"].contains(&&cause[..])),
+        "{causes:?}"
+    );
+    let cuts: u64 = causes.values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(cuts, 2);
+    let mut faults = measured.faults();
+    faults.retain(|fault| !fault.starts_with("cuts/"));
+    assert_eq!(faults, ["cut 2"]);
     assert_eq!(measured.code, 5);
     assert_eq!(measured.report["members"], 3);
     let said = measured.trouble("the relay says: ");

@@ -219,7 +219,7 @@ fn ports_that_are_used_up_while_it_connects_are_counted_and_told() {
     assert_eq!(measured.report["members"], 11);
     let expected = "11 connected, 1 did not: 1 without a port on this side; use more source \
                     addresses, as in --bind 127.0.0.1-127.0.0.4";
-    assert_eq!(measured.troubles(), [expected]);
+    assert_eq!(measured.warnings_about_the_server(), [expected]);
 }
 
 #[test]

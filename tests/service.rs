@@ -160,12 +160,45 @@ fn a_watchdog_hears_from_the_loop_over_and_over_and_who_is_here() {
             break told;
         }
     };
-    assert_eq!(
-        stopping,
-        ["STOPPING=1", "STATUS=stopping, 2 here, 1 behind"]
-    );
+    // On a busy machine the manager's queue may have been full, and Alice may have left meanwhile.
+    assert_eq!(stopping[0], "STOPPING=1");
+    assert!(stopping[1].starts_with("STATUS=stopping, "), "{stopping:?}");
     let still_there = "STATUS=stopping, 1 here, 1 behind";
     while manager.told() != ["WATCHDOG=1", still_there] {}
+    bob.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(relay.wait().0, 0);
+}
+
+#[test]
+fn stop_is_reported_as_soon_as_the_queue_of_the_manager_has_room() {
+    let manager = Manager::start();
+    let mut command = chatloop(&[
+        "serve",
+        "--listen=127.0.0.1:0",
+        "--drain=1h",
+        "--queue-limit=1GiB",
+    ]);
+    command.env("NOTIFY_SOCKET", &manager.name);
+    command.env("WATCHDOG_USEC", "2000");
+    let mut relay = Relay::spawn(command);
+    // Then the queue is full.
+    relay.log_line("cannot tell the service manager how it is: ");
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    // Bob does not read, so the drain lasts.
+    let message = frame(vec![b'x'; 1_000_000]);
+    for _ in 0..20 {
+        alice.write_all(&message).unwrap();
+    }
+    relay.signal("USR1");
+    while !relay.log_line("SIGUSR1: ").contains(" 1 behind") {
+        relay.signal("USR1");
+    }
+    relay.signal("TERM");
+    relay.log_line("SIGTERM: stopping");
+    // A later turn: by then the report of the stop has failed.
+    relay.signal("USR1");
+    relay.log_line("SIGUSR1: ");
+    manager.wait_for("STOPPING=1");
     bob.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(relay.wait().0, 0);
 }
@@ -427,8 +460,17 @@ fn an_ipv6_wildcard_that_is_passed_takes_ipv4_unless_its_opener_said_no() {
         return;
     }
     for only_v6 in [false, true] {
-        let socket = ipv6_wildcard(only_v6);
-        let own = format!("127.0.0.1:{}", socket.local_addr().unwrap().port());
+        let (socket, own, _reserved) = loop {
+            let socket = ipv6_wildcard(only_v6);
+            let own = SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
+            // Another process may have the port of IPv4. Bound without listening, this socket reserves
+            // it, and the relay may listen there.
+            let reserved = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            reserved.set_reuse_address(true).unwrap();
+            if !only_v6 || reserved.bind(&own.into()).is_ok() {
+                break (socket, own.to_string(), reserved);
+            }
+        };
         let inherited = Inherited::new(Dialect::Chat10, socket.try_clone().unwrap());
         assert_eq!(inherited.unwrap().takes_ipv4(), !only_v6);
         let mut command = with_sockets(socket.into(), None, &["--listen", &own]);
