@@ -256,10 +256,12 @@ class Member:
             self.closed_after = time.monotonic() - self.joined_at
 
     def place(self):
-        """What became of its place, for a table."""
-        if self.closed_after is None:
-            return KEPT
-        return f"lost after {self.closed_after:.0f} s: {self.relay.close_line(self.name)}"
+        """Whether it kept its place, for a table."""
+        return KEPT if self.kept else f"lost after {self.closed_after:.0f} s"
+
+    def place_and_reason(self):
+        """The same with the relay's reason. The relay's log must still be there."""
+        return self.place() if self.kept else f"{self.place()}: {self.relay.close_line(self.name)}"
 
     @property
     def kept(self):
@@ -478,7 +480,7 @@ def line_delays(program, title, names, blocks, rate, seconds, verdict):
             loop.run(LATE_LINES, until=lambda: len(listener.arrived) == sent)
             loop.look_at_places()
         now = time.monotonic()
-        places = {member.name: member.place() for member in (reader, listener, chatter)}
+        places = {one.name: one.place_and_reason() for one in (reader, listener, chatter)}
     delays = [listener.arrived.get(k, now) - due for k, due in enumerate(chatter.due)]
     missing = sum(k not in listener.arrived for k in range(sent))
     p99 = percentile(delays, 0.99)
@@ -493,7 +495,7 @@ def line_delays(program, title, names, blocks, rate, seconds, verdict):
         *map(seconds_text, (percentile(delays, 0.5), p99, max(delays))),
         f"≤ {MAX_LINE_DELAY:.0f} s",
         f"{pace / 1000:,.0f} kB/s",
-        places[reader.name],
+        reader.place(),
     ]
 
 
@@ -518,7 +520,7 @@ def stalled_member(program, warmup, seconds, verdict):
             meter.longest_gap = 0.0
             loop.run(seconds)
             ended_at = time.monotonic()
-        place, fast_place = stalled.place(), meter.place()
+        fast_place = meter.place_and_reason()
     first = int((stopped_at - meter.joined_at) / BUCKET)
     last = int((ended_at - meter.joined_at) / BUCKET)
     # The first second is the flood's start.
@@ -539,7 +541,7 @@ def stalled_member(program, warmup, seconds, verdict):
         f"≤ {MAX_STALL:.0f} s",
         f"{len(stalls)}",
         seconds_text(longest_gap),
-        place,
+        stalled.place(),
     ]
     head = ["beside", "normal", "below a tenth", "wanted", "stalls ≥ 1 s", "longest gap", "its place"]
     table(f"A member that stops reading for good, in the {seconds:.0f} s after that", head, [row])
@@ -595,7 +597,7 @@ def slow_readers(program, seconds, verdict):
                 complete = heard == [len(one.due) for one in chatters]
             state = reader.fault or ("complete" if complete else reader.end or "not complete")
             what = f"a reader of {reader.rate_text()} beside {beside}"
-            verdict.check(reader.kept, f"{what}: its place was {reader.place()}")
+            verdict.check(reader.kept, f"{what}: its place was {reader.place_and_reason()}")
             verdict.check(state == "complete", f"{what}: its stream was {state}")
             figures = [f"{received / 1e6:.2f} MB", f"{messages:,}", f"{reader.received / 1e6:.2f} MB"]
             rows.append([reader.rate_text(), beside, *figures, state, reader.place()])
