@@ -422,13 +422,15 @@ class Loop:
 
     def look_at_places(self):
         """A slow reader sees the end of its stream long after the relay has closed the connection."""
-        ports = {}
-        for member in self.watched:
-            server_port = member.relay.port
-            if server_port not in ports:
-                ports[server_port] = open_ports(server_port)
-            if member.port not in ports[server_port]:
-                member.note_close()
+        for relay in {member.relay for member in self.watched}:
+            members = [member for member in self.watched if member.relay is relay and member.kept]
+            ports = open_ports(relay.port)
+            if any(member.port not in ports for member in members):
+                # The kernel may skip an entry of the list while others change it.
+                ports |= open_ports(relay.port)
+            for member in members:
+                if member.port not in ports:
+                    member.note_close()
 
 
 # Scenarios
