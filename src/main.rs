@@ -1,5 +1,6 @@
 //! The `chatloop` program: see `chatloop --help`.
 
+mod address;
 mod cli;
 mod join;
 mod journal;

@@ -15,14 +15,15 @@ use log::{LevelFilter, info};
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::cli::ServeArgs;
+use crate::address::{DEFAULT_PORT, LookupError};
+use crate::cli::{Listen, ServeArgs};
 use crate::journal;
 use crate::service::{self, Manager};
 
 /// Where to listen if nobody says.
 const DEFAULT: Endpoint = Endpoint {
     dialect: Dialect::Chat10,
-    addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1234)),
+    addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
 };
 
 /// Why the command failed.
@@ -36,6 +37,8 @@ pub(crate) enum ServeError {
         room: usize,
         limit: u64,
     },
+    /// The name of an address to listen on has none.
+    Lookup(LookupError),
     /// An address was given twice, or one that another takes in.
     Collision(SocketAddr, SocketAddr),
     /// An address was given that a socket that was passed takes in.
@@ -65,7 +68,7 @@ impl ServeError {
             | Self::LongNames { .. }
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
-            Self::Start(StartError::Listen(..)) | Self::Passed(_) => 3,
+            Self::Start(StartError::Listen(..)) | Self::Lookup(_) | Self::Passed(_) => 3,
             Self::Start(StartError::Poll(_)) | Self::NoRoom { .. } | Self::Io(..) => 1,
         }
     }
@@ -80,6 +83,7 @@ impl fmt::Display for ServeError {
                 "--max-clients {asked}: the open-file limit of {limit} leaves room for {room}; raise \
                  it (ulimit -Hn, or LimitNOFILE= in a systemd unit) or ask for fewer"
             ),
+            Self::Lookup(error) => error.fmt(f),
             Self::Collision(one, other) if one == other => {
                 write!(f, "--listen {one} is given twice")
             }
@@ -168,7 +172,12 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
 
 /// What the flags ask for, under this limit of open descriptors, beside what was passed.
 fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
-    let mut listen = args.listen.clone();
+    let endpoint = |Listen { dialect, addr }: &Listen| {
+        let (dialect, addr) = (*dialect, addr.lookup_first()?);
+        Ok(Endpoint { dialect, addr })
+    };
+    let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
+    let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
         listen.push(DEFAULT);
     }

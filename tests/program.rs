@@ -373,6 +373,36 @@ fn an_address_that_is_not_ours_says_so() {
 }
 
 #[test]
+fn name_without_an_address_has_the_exit_code_of_one_that_cannot_be_listened_on() {
+    let addr = "nosuch.invalid:1234";
+    let by_flag = chatloop(&["serve", "--listen", addr]);
+    let mut by_variable = chatloop(&["serve"]);
+    by_variable.env("CHATLOOP_LISTEN", addr);
+    for mut command in [by_flag, by_variable] {
+        let (code, out, err) = run(&mut command);
+        assert_eq!((code, &*out), (3, ""), "{err}");
+        let says = "chatloop: cannot find the address of nosuch.invalid: ";
+        assert!(err.starts_with(says), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn port_without_an_address_is_one_of_this_machine_for_serve_and_join() {
+    let mut command = chatloop(&["serve", "-l", "0", "-l", "chat64://0"]);
+    command.args(["-l", "hello://127.0.0.2:0"]);
+    let mut relay = Relay::spawn(command);
+    for dialect in ["chat10", "chat64"] {
+        let ip = relay.addr_of(dialect).ip();
+        assert!(ip.is_loopback() && ip.to_string() == "127.0.0.1", "{ip}");
+    }
+    let port = relay.addr_of("chat10").port().to_string();
+    let (code, out, err) = run(&mut chatloop(&["join", &port, "-n", "me", "-q"]));
+    assert_eq!((code, &*out, &*err), (0, "", ""));
+    relay.log_line("joined: \"me\" 127.0.0.1:");
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_says_what_to_do() {
     for (args, says) in [
         (
@@ -380,9 +410,14 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
             "the known ones: chat10",
         ),
         (
-            &["serve", "-l", "127.0.0.1"],
+            &["serve", "-l", ":1234"],
             "not ADDR:PORT; write 127.0.0.1:1234",
         ),
+        (
+            &["serve", "-l", "1234:1234"],
+            "1234 is not an address; write 127.0.0.1:1234 for this machine",
+        ),
+        (&["join", "1234:1234"], "write 127.0.0.1:1234"),
         (&["serve", "--max-message", "lots"], "64KiB"),
         (&["serve", "--drain", "5"], "10s or 2min"),
         (&["serve", "--handshake-timeout", "0s"], "more than zero"),
@@ -394,7 +429,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
             &["serve", "--max-name", "1GiB"],
             "at least 1074790420, or lower --max-name",
         ),
-        (&["serve", "-l", "::"], "write [::]:1234"),
+        (&["serve", "-l", "::1:1234"], "write [::1]:1234"),
         (&["serve", "-l", "[fe80::1]:1"], "as in [fe80::1%2]:1 "),
         (
             &["serve", "--max-message", "10GB", "--queue-limit", "20GB"],
