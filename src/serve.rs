@@ -61,7 +61,7 @@ impl ServeError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Start(StartError::Limits(_))
+            Self::Start(StartError::Limits(_) | StartError::NoEndpoint)
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)

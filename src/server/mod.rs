@@ -89,6 +89,8 @@ impl Config {
 pub enum StartError {
     /// The limits contradict each other.
     Limits(LimitsError),
+    /// There is nothing to listen on, so no client could ever connect.
+    NoEndpoint,
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
     /// The system has no event queue for it.
@@ -99,6 +101,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limits(error) => error.fmt(f),
+            Self::NoEndpoint => f.write_str("there is no address to listen on"),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
             }
@@ -173,8 +176,8 @@ impl Server<Kernel> {
     ///
     /// # Errors
     ///
-    /// [`StartError`]: limits that contradict each other, an endpoint that cannot be listened on, or
-    /// a system without descriptors.
+    /// [`StartError`]: limits that contradict each other, no endpoint or one that cannot be listened
+    /// on, or a system without descriptors.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         Self::bind_with(config, Vec::new())
     }
@@ -230,13 +233,16 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`StartError::Limits`].
+    /// [`StartError::Limits`] and [`StartError::NoEndpoint`].
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
         Self::serving(&config.listen, system, config)
     }
 
     fn serving(endpoints: &[Endpoint], mut system: S, config: &Config) -> Result<Self, StartError> {
         config.limits.check().map_err(StartError::Limits)?;
+        if endpoints.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
         let now = system.now();
         let served: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
         Ok(Self {
@@ -712,6 +718,13 @@ mod tests {
         server.turn(Some(Duration::ZERO)).unwrap();
         assert_eq!(server.time_due, due);
         assert_eq!(server.relay().counters().bytes_out, 32, "the greeting");
+    }
+
+    #[test]
+    fn server_without_an_endpoint_does_not_start() {
+        let error = Server::bind(&Config::new(Vec::new())).unwrap_err();
+        assert!(matches!(error, StartError::NoEndpoint), "{error}");
+        assert_eq!(error.to_string(), "there is no address to listen on");
     }
 
     #[test]
