@@ -1,7 +1,9 @@
 //! The command line: what each flag is called, takes and means.
 
 mod load;
+pub(crate) mod variables;
 
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use bytesize::ByteSize;
 use chatloop::relay::Slow;
 use chatloop::wire::Dialect;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::address::{Address, DEFAULT_PORT};
@@ -30,10 +32,15 @@ impl Cli {
     /// What the command line and the environment say. If that is wrong, the program says so and
     /// ends.
     pub(crate) fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|mut error| {
-            name_variable(&mut error);
-            error.exit()
-        })
+        let mut command = variables::ignore_empty(Self::command());
+        command
+            .try_get_matches_from_mut(env::args_os())
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .unwrap_or_else(|error| {
+                let mut error = error.format(&mut command);
+                name_variable(&mut error);
+                error.exit()
+            })
     }
 }
 
@@ -95,7 +102,7 @@ pub(crate) enum Command {
 
 const SERVE_EPILOGUE: &str = "\
 Every flag is an environment variable as well: --max-clients is CHATLOOP_MAX_CLIENTS.
-A flag on the command line wins over its environment variable.
+A flag on the command line wins over its environment variable; an empty variable counts as unset.
 Sizes are bytes or have a unit: 512, 64KiB, 1.5MiB (powers of 1024), 64KB, 1MB (powers of 1000).
 Times have a unit: 500ms, 10s, 2min, 1h 30min.
 
@@ -511,7 +518,8 @@ Examples:
   chatloop join -n log > chat.log               write down what is said
   chatloop join -n bot --json | jq -r .message  a JSON object a message
 
-Environment: CHATLOOP_SERVER, CHATLOOP_NAME; NO_COLOR and TERM=dumb are respected.
+Environment: CHATLOOP_SERVER, CHATLOOP_NAME, which count as unset if they are empty; NO_COLOR and \
+TERM=dumb are respected.
 
 Exit codes:
   0  left, and all that was said has reached the server

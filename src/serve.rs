@@ -11,12 +11,12 @@ use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, Wording};
 use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
 use chatloop::wire::Dialect;
-use log::{LevelFilter, info};
+use log::{LevelFilter, info, warn};
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PORT, LookupError};
-use crate::cli::{Listen, ServeArgs};
+use crate::cli::{Listen, ServeArgs, variables};
 use crate::journal;
 use crate::service::{self, Manager};
 
@@ -130,6 +130,9 @@ impl fmt::Display for ServeError {
 /// Runs a relay until a signal stops it.
 pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     start_log(args.log_level);
+    for warning in variables::warnings() {
+        warn!("{warning}");
+    }
     #[cfg(target_os = "linux")]
     if args.end_with_parent {
         set_parent_process_death_signal(Some(Signal::TERM))

@@ -509,6 +509,62 @@ fn every_flag_is_an_environment_variable_too() {
 }
 
 #[test]
+fn variable_that_is_none_is_warned_of_with_the_one_that_is_near() {
+    let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
+    command.env("CHATLOOP_MAX_CLIENT", "5");
+    command.env("CHATLOOP_COLOUR\n", "blue");
+    // Of another command, and unset.
+    command.env("CHATLOOP_NAME", "me").env("CHATLOOP_PORT", "");
+    let relay = Relay::spawn(command);
+    let warnings = [
+        "CHATLOOP_COLOUR\\n is no variable of chatloop; `--help` lists the flags",
+        "CHATLOOP_MAX_CLIENT is no variable of chatloop; did you mean CHATLOOP_MAX_CLIENTS?",
+    ];
+    assert_eq!(relay.lines[..2], warnings);
+    assert!(relay.lines[2].contains("listens on"), "{:?}", relay.lines);
+
+    for args in [
+        &["join", &relay.addr.to_string(), "-n", "me", "-q"][..],
+        &["load", "idle", "--members", "2", "--for", "1ms"],
+    ] {
+        let mut command = chatloop(args);
+        let (code, _, err) = run(command.env("CHATLOOP_SERVR", "chat.example.org"));
+        assert_eq!(code, 0, "{err}");
+        let warning =
+            "chatloop: CHATLOOP_SERVR is no variable of chatloop; did you mean CHATLOOP_SERVER?";
+        assert_eq!(err.matches("CHATLOOP_SERVR").count(), 1, "{err}");
+        assert_eq!(err.lines().next(), Some(warning));
+    }
+}
+
+#[test]
+fn empty_variable_counts_as_unset() {
+    let mut command = chatloop(&["serve"]);
+    for name in ["MAX_CLIENTS", "DRAIN", "GREETING_FILE", "LOG_LEVEL", "ACK"] {
+        command.env(format!("CHATLOOP_{name}"), "");
+    }
+    command.env("CHATLOOP_LISTEN", "127.0.0.1:0,chat64://0");
+    let mut relay = Relay::spawn(command);
+    let mut client = TcpStream::connect(relay.addr_of("chat64")).unwrap();
+    client.write_all(&common::wide_frame("hello")).unwrap();
+    let mut answer = *b"Message was Sent!";
+    client.read_exact(&mut answer).unwrap();
+    assert_bytes(&answer, b"Message was Sent!");
+
+    let addr = relay.addr.to_string();
+    let mut command = chatloop(&["join", &addr, "-q"]);
+    command.env("CHATLOOP_NAME", "").env("LOGNAME", "carol");
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, &*out, &*err), (0, "", ""));
+    relay.log_line("joined: \"carol\" 127.0.0.1:");
+
+    // A flag may be empty all the same.
+    let (code, _, err) = run(&mut chatloop(&["serve", "--listen", ""]));
+    assert_eq!(code, 2);
+    assert!(err.contains("not ADDR:PORT"), "{err}");
+}
+
+#[test]
 fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
     let joined_at_info = |rust_log: Option<&str>, flag: Option<&str>| {
         let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
