@@ -126,10 +126,11 @@ Examples:
 Signals:
   SIGTERM, SIGINT   accept nobody, deliver what is queued, stop; a second one stops at once
   SIGUSR1           log a table of who is here
-  SIGHUP            logged and ignored
+  SIGHUP            if standard input or standard error was a terminal at the start: as SIGTERM,
+                    since the terminal was closed; otherwise logged and ignored
 
 Exit codes:
-  0  stopped by SIGTERM or SIGINT
+  0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
   3  cannot listen on an address that was asked for, or find it, or on a socket that was passed";

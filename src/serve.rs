@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -145,8 +145,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let others: Vec<_> = passed.iter().map(Inherited::endpoint).collect();
     let endpoints = [&*config.listen, &others].concat();
     let mut server = Server::bind_with(&config, passed).map_err(ServeError::Start)?;
+    // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
+    // is from an operator or a service manager.
+    let has_terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     server
-        .handle_signals()
+        .handle_signals(has_terminal)
         .map_err(|error| ServeError::Io("cannot handle signals", error))?;
     let addrs = server
         .local_addrs()

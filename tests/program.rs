@@ -3,11 +3,12 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 use common::process::{Relay, chatloop, listening_on, run};
-use common::{assert_bytes, frame, heard};
+use common::terminal::{Ended, Terminal};
+use common::{PATIENCE, assert_bytes, frame, heard};
 
 #[test]
 fn the_first_line_says_where_it_listens_and_for_how_many() {
@@ -284,6 +285,75 @@ fn sighup_changes_nothing() {
     relay.signal("HUP");
     relay.log_line("SIGHUP: there is no configuration to reload");
     relay.join("alice");
+}
+
+/// A relay on a terminal of its own, by way of a shell, and a member of it. The shell leads the
+/// session: without it the kernel hangs the terminal up.
+fn relay_on_a_terminal() -> (Terminal, SocketAddr) {
+    let relay = chatloop(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$@\"; :", "sh"]);
+    command.arg(relay.get_program()).args(relay.get_args());
+    let mut terminal = Terminal::run(&command, 24, 200);
+    terminal.wait_for_text("listens on");
+    let output = String::from_utf8_lossy(terminal.output()).into_owned();
+    (terminal, listening_on(&output))
+}
+
+/// A member of a relay that has said something, which `ear` has heard: both are here.
+fn speaker_and_ear(addr: SocketAddr) -> (TcpStream, TcpStream) {
+    let connect = |name| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&frame(name)).unwrap();
+        stream
+    };
+    let (mut alice, ear) = (connect("alice"), connect("ear"));
+    let mut got = [0; 1];
+    ear.set_nonblocking(true).unwrap();
+    common::process::wait_for("the ear to hear alice", || {
+        alice.write_all(&frame("hello")).unwrap();
+        ear.peek(&mut got).is_ok()
+    });
+    ear.set_nonblocking(false).unwrap();
+    (alice, ear)
+}
+
+#[test]
+fn relay_stops_with_a_drain_when_its_terminal_is_closed() {
+    let (mut terminal, addr) = relay_on_a_terminal();
+    let (mut alice, mut ear) = speaker_and_ear(addr);
+    alice.write_all(&frame("last words")).unwrap();
+    terminal.signal("KILL");
+    let mut got = Vec::new();
+    ear.read_to_end(&mut got).unwrap();
+    assert!(got.ends_with(&heard("alice", "last words")));
+    assert_eq!(alice.read(&mut [0; 1]).unwrap(), 0, "a FIN, not a reset");
+    common::process::wait_for("the port to be free", || TcpListener::bind(addr).is_ok());
+}
+
+#[test]
+fn second_hang_up_does_not_cut_the_drain_short() {
+    let mut relay = chatloop(&["serve", "--listen", "127.0.0.1:0"]);
+    relay.args(["--drain", "1h", "--queue-limit", "1GiB"]);
+    let mut terminal = Terminal::run(&relay, 24, 200);
+    terminal.wait_for_text("listens on");
+    let addr = listening_on(&String::from_utf8_lossy(terminal.output()));
+    let (mut alice, mut ear) = speaker_and_ear(addr);
+    // More than the kernel's buffers take, so that the drain waits for the ear.
+    let message = vec![b'x'; 1_000_000];
+    for _ in 0..10 {
+        alice.write_all(&frame(&message)).unwrap();
+    }
+    alice.shutdown(std::net::Shutdown::Write).unwrap();
+    terminal.wait_for_text("closed its sending side");
+    terminal.signal("HUP");
+    terminal.wait_for_text("SIGHUP: stopping, 2 here, 1 of them behind");
+    terminal.signal("HUP");
+    let mut got = Vec::new();
+    ear.read_to_end(&mut got).unwrap();
+    assert!(got.ends_with(&heard("alice", &message)));
+    assert_eq!(terminal.wait(), Ended::Code(0));
 }
 
 /// A relay with a member, `slow`, that has megabytes to take. Returns them and what was said.

@@ -207,14 +207,16 @@ impl Server<Kernel> {
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
-    /// request to stop at once, SIGUSR1 as a request to log who is here, and SIGHUP as nothing. The
-    /// handlers are the process's, so this is for a program whose only server this is.
+    /// request to stop at once, and SIGUSR1 as a request to log who is here. SIGHUP means that the
+    /// process's terminal was closed, if it `has_terminal`: a request to stop, but never at once.
+    /// Otherwise it is logged and changes nothing. The handlers are the process's, so this is for a
+    /// program whose only server this is.
     ///
     /// # Errors
     ///
     /// If the system refuses the handlers or the pipe they write to.
-    pub fn handle_signals(&mut self) -> io::Result<()> {
-        self.system.handle_signals()
+    pub fn handle_signals(&mut self, has_terminal: bool) -> io::Result<()> {
+        self.system.handle_signals(has_terminal)
     }
 
     /// The addresses that are listened on, in the order in which they were asked for, those of
@@ -412,6 +414,8 @@ impl<S: System> Server<S> {
         for request in self.system.requests() {
             match request {
                 Request::Stop(signal) => self.stop(signal),
+                Request::HangUp if self.is_stopping() => {}
+                Request::HangUp => self.stop("SIGHUP"),
                 Request::Roster => self.log_roster(now),
                 Request::Reload => info!("SIGHUP: there is no configuration to reload"),
             }
