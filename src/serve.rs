@@ -6,12 +6,16 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
+use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, Wording};
 use chatloop::server::{Config, Endpoint, Inherited, Server, StartError};
 use chatloop::wire::Dialect;
-use log::{LevelFilter, info, warn};
+use env_logger::fmt::Formatter;
+use env_logger::fmt::style::AnsiColor;
+use log::{LevelFilter, Record, info, warn};
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -300,7 +304,7 @@ fn read_beyond(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 /// journal has times and levels of its own.
 fn start_log(level: Option<LevelFilter>) {
     let mut log = env_logger::Builder::new();
-    log.format_target(false).filter_level(LevelFilter::Info);
+    log.filter_level(LevelFilter::Info);
     match level {
         Some(level) => log.filter_level(level),
         None => log.parse_default_env(),
@@ -310,8 +314,24 @@ fn start_log(level: Option<LevelFilter>) {
             let line = journal::line(record.level(), &record.args().to_string());
             log.write_all(line.as_bytes())
         });
+    } else {
+        log.format(write_line);
     }
     log.init();
+}
+
+/// Writes a line of the log with its time and its level. A further line of the message is indented, so
+/// that it does not pass for one of the log's.
+fn write_line(log: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let frame = AnsiColor::BrightBlack.on_default();
+    let time = clock::timestamp(SystemTime::now());
+    let level = record.level();
+    let color = log.default_level_style(level);
+    let message = record.args().to_string().replace('\n', "\n    ");
+    writeln!(
+        log,
+        "{frame}[{frame:#}{time:.0} {color}{level:<5}{color:#}{frame}]{frame:#} {message}"
+    )
 }
 
 fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usize, ServeError> {

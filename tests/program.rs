@@ -731,6 +731,55 @@ fn a_time_longer_than_anybody_waits_is_no_trouble() {
     assert_eq!(relay.wait().0, 0);
 }
 
+/// Timestamps have years of four digits.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn clock_after_the_year_9999_ends_neither_relay_nor_client() {
+    let Some(shim) = common::shim::compiled("clock_shim") else {
+        return;
+    };
+    let year_10000 = "253402300800";
+    let with_clock = |args: &[&str]| {
+        let mut command = chatloop(args);
+        command
+            .env("LD_PRELOAD", &shim)
+            .env("SHIM_CLOCK", year_10000);
+        command
+    };
+    let serve = ["serve", "-l", "127.0.0.1:0", "-l", "greet10://127.0.0.1:0"];
+    let mut relay = Relay::spawn(with_clock(&[&serve[..], &["--every", "1ms"]].concat()));
+    let mut audience = TcpStream::connect(relay.addr_of("greet10")).unwrap();
+    relay.log_line("joined: greet10");
+    let mut told = vec![0; 32 + 10 + b"The time is 253402300800".len()];
+    audience.read_exact(&mut told).unwrap();
+    assert!(told.ends_with(b"The time is 253402300800"), "{told:?}");
+
+    let addr = relay.addr.to_string();
+    let mut client = with_clock(&["join", &addr, "-n", "me", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    relay.log_line("joined: \"me\"");
+    let mut alice = relay.join("alice");
+    alice.write_all(&frame("hello")).unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(client.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    assert!(
+        line.starts_with(r#"{"time":"9999-12-30T22:00:00.999Z","#),
+        "{line}"
+    );
+    drop(client.stdin.take());
+    assert_eq!(client.wait().unwrap().code(), Some(0));
+
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
+    let start = "[9999-12-30T22:00:00Z INFO ] ";
+    assert!(log.lines().all(|line| line.starts_with(start)), "{log}");
+}
+
 #[test]
 fn help_and_version_go_to_standard_output() {
     let (code, out, err) = run(&mut chatloop(&["--version"]));
