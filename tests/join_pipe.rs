@@ -555,7 +555,7 @@ fn every_failure_is_one_line_and_a_code() {
             2,
             "\"no/where\": not ADDR:PORT; write 127.0.0.1:1234",
         ),
-        (&["join", "::1:1234"], 2, "[::1]:1234 for IPv6"),
+        (&["join", "::1:1234"], 2, "; write [::1]:1234\n"),
         (
             &["join", "http://127.0.0.1:1234"],
             2,
