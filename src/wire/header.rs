@@ -5,10 +5,10 @@
 //! ```
 //!
 //! Spaces may lead because one tutorial's client formats with Python's `:< {10}`, where the blank is
-//! the sign option. Everything else is refused: a header of spaces alone, a sign, an underscore, an
-//! inner space, a tab, NUL, a letter, a non-ASCII digit. Neither Python's `int()` nor Rust's
-//! `FromStr` can be the parser: both take `+5`, and two programs that disagree about a length
-//! disagree about where every later frame begins (CVE-2021-32715 was that mistake in an HTTP
+//! the sign option. Everything else is refused at its first impossible byte: a header of spaces alone,
+//! a sign, an underscore, an inner space, a tab, NUL, a letter, a non-ASCII digit. Neither Python's
+//! `int()` nor Rust's `FromStr` can be the parser: both take `+5`, and two programs that disagree about
+//! a length disagree about where every later frame begins (CVE-2021-32715 was that mistake in an HTTP
 //! library). For the same reason the relay writes headers of its own and never echoes a sender's.
 
 /// Width in bytes of `chat10` headers, and of every header that the relay writes.
