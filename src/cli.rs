@@ -1,20 +1,22 @@
 //! The command line: what each flag is called, takes and means.
 
 mod load;
+pub(crate) mod variables;
 
+use std::env;
 use std::ffi::OsString;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::num::IntErrorKind;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use chatloop::relay::Slow;
-use chatloop::server::Endpoint;
 use chatloop::wire::Dialect;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
+
+use crate::address::{Address, DEFAULT_PORT};
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 
@@ -30,10 +32,15 @@ impl Cli {
     /// What the command line and the environment say. If that is wrong, the program says so and
     /// ends.
     pub(crate) fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|mut error| {
-            name_variable(&mut error);
-            error.exit()
-        })
+        let mut command = variables::ignore_empty(Self::command());
+        command
+            .try_get_matches_from_mut(env::args_os())
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .unwrap_or_else(|error| {
+                let mut error = error.format(&mut command);
+                name_variable(&mut error);
+                error.exit()
+            })
     }
 }
 
@@ -95,7 +102,7 @@ pub(crate) enum Command {
 
 const SERVE_EPILOGUE: &str = "\
 Every flag is an environment variable as well: --max-clients is CHATLOOP_MAX_CLIENTS.
-A flag on the command line wins over its environment variable.
+A flag on the command line wins over its environment variable; an empty variable counts as unset.
 Sizes are bytes or have a unit: 512, 64KiB, 1.5MiB (powers of 1024), 64KB, 1MB (powers of 1000).
 Times have a unit: 500ms, 10s, 2min, 1h 30min.
 
@@ -108,6 +115,7 @@ Dialects, by what the client of your tutorial has:
 
 Examples:
   chatloop serve                              for this machine only, port 1234
+  chatloop serve -l chat64://5050             the same, port 5050, for clients with HEADER = 64
   chatloop serve -l 0.0.0.0:1234              for everybody who can reach this machine over IPv4
   chatloop serve -l '[::]:1234'               the same over IPv4 and IPv6
   chatloop serve -l 127.0.0.1:0               on a free port, which the first log line names
@@ -118,21 +126,22 @@ Examples:
 Signals:
   SIGTERM, SIGINT   accept nobody, deliver what is queued, stop; a second one stops at once
   SIGUSR1           log a table of who is here
-  SIGHUP            logged and ignored
+  SIGHUP            if standard input or standard error was a terminal at the start: as SIGTERM,
+                    since the terminal was closed; otherwise logged and ignored
 
 Exit codes:
-  0  stopped by SIGTERM or SIGINT
+  0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  3  cannot listen on an address that was asked for, or on a socket that was passed";
+  3  cannot listen on an address that was asked for, or find it, or on a socket that was passed";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Where to listen; may be given more than once [default: 127.0.0.1:1234]
     ///
     /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
-    /// the first address is taken, IPv4 before IPv6. `0.0.0.0` means every IPv4 address of this
-    /// machine. `[::]` means every address, IPv6 and IPv4; if another --listen names an IPv4
+    /// the first address is taken, IPv4 before IPv6. Without a port it is 1234; a port alone is one of
+    /// 127.0.0.1. `0.0.0.0` means every IPv4 address of this machine. `[::]` means every address, IPv6 and IPv4; if another --listen names an IPv4
     /// address with the same port, it is IPv6 only. Port 0 lets the system choose one. In the
     /// environment, commas separate several.
     ///
@@ -147,10 +156,10 @@ pub(crate) struct ServeArgs {
         env = "CHATLOOP_LISTEN",
         value_name = "[DIALECT://]ADDR:PORT",
         value_delimiter = ',',
-        value_parser = parse_endpoint,
+        value_parser = parse_listen,
         hide_env = true
     )]
-    pub(crate) listen: Vec<Endpoint>,
+    pub(crate) listen: Vec<Listen>,
 
     /// Most connections at once [default: as many as the open-file limit allows]
     ///
@@ -510,7 +519,8 @@ Examples:
   chatloop join -n log > chat.log               write down what is said
   chatloop join -n bot --json | jq -r .message  a JSON object a message
 
-Environment: CHATLOOP_SERVER, CHATLOOP_NAME; NO_COLOR and TERM=dumb are respected.
+Environment: CHATLOOP_SERVER, CHATLOOP_NAME, which count as unset if they are empty; NO_COLOR and \
+TERM=dumb are respected.
 
 Exit codes:
   0  left, and all that was said has reached the server
@@ -526,8 +536,8 @@ A client that a signal ends, ends by that signal, and leaves the terminal as it 
 pub(crate) struct JoinArgs {
     /// The relay's address
     ///
-    /// `127.0.0.1:1234`, `[::1]:1234`, `chat.example.org:1234`; without a port it is 1234. Of several
-    /// addresses that a name has, the first that answers is taken.
+    /// `127.0.0.1:1234`, `[::1]:1234`, `chat.example.org:1234`; without a port it is 1234. A port alone
+    /// is one of 127.0.0.1. Of several addresses that a name has, the first that answers is taken.
     #[arg(
         env = "CHATLOOP_SERVER",
         value_name = "ADDR:PORT",
@@ -595,7 +605,14 @@ impl<T> OrOff<T> {
     }
 }
 
-fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+/// Where to listen, and for which protocol, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listen {
+    pub(crate) dialect: Dialect,
+    pub(crate) addr: Address,
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
     let text = text.trim();
     let (dialect, addr) = match text.split_once("://") {
         Some((name, addr)) => {
@@ -610,12 +627,12 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
         let rest = rest.trim_start_matches('/');
         return Err(format!("write {name}://{rest}"));
     }
-    check_addr(
+    let addr = Address::parse(
         addr,
+        DEFAULT_PORT,
         "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for everybody",
     )?;
-    let addr = resolve(addr)?;
-    if let SocketAddr::V6(v6) = addr
+    if let Address::Ip(SocketAddr::V6(v6)) = &addr
         && v6.ip().is_unicast_link_local()
         && v6.scope_id() == 0
     {
@@ -626,46 +643,7 @@ fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
             v6.port()
         ));
     }
-    Ok(Endpoint { dialect, addr })
-}
-
-/// Whether this can be an address with a port; if it cannot, what to write.
-fn check_addr(addr: &str, write: &str) -> Result<(), String> {
-    if addr.contains('[') != addr.contains(']') {
-        return Err("a bracket is missing; write [::1]:1234".to_owned());
-    }
-    let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
-    let parsed = port.parse::<u16>();
-    if let Err(error) = &parsed
-        && *error.kind() == IntErrorKind::PosOverflow
-    {
-        return Err("a port is a number up to 65535".to_owned());
-    }
-    if host.is_empty() || parsed.is_err() {
-        if let Ok(ip) = addr.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
-            return Err(format!("not ADDR:PORT; write [{ip}]:1234"));
-        }
-        return Err(format!("not ADDR:PORT; {write}"));
-    }
-    if host.contains(':') && !host.starts_with('[') {
-        return Err("an IPv6 address needs brackets, as in [::1]:1234".to_owned());
-    }
-    Ok(())
-}
-
-/// The address with a port that this is, or that its name has, IPv4 before IPv6.
-pub(crate) fn resolve(addr: &str) -> Result<SocketAddr, String> {
-    let (host, _) = addr.rsplit_once(':').unwrap_or((addr, ""));
-    let resolved: Vec<SocketAddr> = addr
-        .to_socket_addrs()
-        .map_err(|error| format!("cannot find the address of {host}: {error}"))?
-        .collect();
-    resolved
-        .iter()
-        .find(|addr| addr.is_ipv4())
-        .or_else(|| resolved.first())
-        .copied()
-        .ok_or_else(|| format!("{host} has no address"))
+    Ok(Listen { dialect, addr })
 }
 
 fn parse_number(text: &str) -> Result<usize, String> {
@@ -765,44 +743,41 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_have_an_optional_dialect() {
-        for (text, addr) in [
-            ("127.0.0.1:1234", "127.0.0.1:1234"),
-            ("chat10://0.0.0.0:0", "0.0.0.0:0"),
-            ("[::1]:99", "[::1]:99"),
-            ("[fe80::1%2]:99", "[fe80::1%2]:99"),
-            ("localhost:1234", "127.0.0.1:1234"),
-            (" CHAT10://[::1]:99 ", "[::1]:99"),
+    fn listen_address_has_an_optional_dialect() {
+        for (text, dialect, addr) in [
+            ("127.0.0.1:1234", Dialect::Chat10, "127.0.0.1:1234"),
+            ("5050", Dialect::Chat10, "127.0.0.1:5050"),
+            ("chat10://0.0.0.0:0", Dialect::Chat10, "0.0.0.0:0"),
+            ("chat64://5050", Dialect::Chat64, "127.0.0.1:5050"),
+            ("ack64://::1", Dialect::Ack64, "[::1]:1234"),
+            ("[fe80::1%2]:99", Dialect::Chat10, "[fe80::1%2]:99"),
+            (" CHAT10://[::1] ", Dialect::Chat10, "[::1]:1234"),
         ] {
-            let endpoint = parse_endpoint(text).unwrap();
-            assert_eq!(endpoint.dialect, Dialect::Chat10);
-            assert_eq!(endpoint.addr, addr.parse().unwrap(), "{text}");
+            let addr = Address::Ip(addr.parse().unwrap());
+            assert_eq!(parse_listen(text), Ok(Listen { dialect, addr }), "{text}");
         }
     }
 
     #[test]
-    fn an_endpoint_that_is_none_says_what_to_write() {
+    fn listen_address_that_is_none_has_an_error_that_says_what_to_write() {
         for (text, says) in [
-            ("1234", "0.0.0.0:1234"),
-            ("127.0.0.1", "127.0.0.1:1234"),
-            ("127.0.0.1:", "127.0.0.1:1234"),
+            ("1234:1234", "1234 is not an address; write 127.0.0.1:1234"),
             ("127.0.0.1:99999", "a port is a number up to 65535"),
             ("chat64:127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
             ("chat64:/127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
+            ("chat64:5050", "write chat64://5050"),
             (":1234", "0.0.0.0:1234"),
             ("chat10://", "127.0.0.1:1234"),
             ("", "127.0.0.1:1234"),
-            ("::1:1234", "[::1]:1234"),
-            ("::", "not ADDR:PORT; write [::]:1234"),
-            ("[::]", "not ADDR:PORT; write [::]:1234"),
-            ("[::1:1234", "a bracket is missing"),
+            ("::1:1234", "write [::1]:1234"),
             ("[fe80::1]:99", "as in [fe80::1%2]:99"),
+            ("fe80::1", "as in [fe80::1%2]:1234"),
             (
                 "irc://127.0.0.1:6667",
                 "unknown dialect; the known ones: chat10",
             ),
         ] {
-            let error = parse_endpoint(text).unwrap_err();
+            let error = parse_listen(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
     }

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
@@ -17,10 +17,8 @@ use jiff::tz::TimeZone;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use signal_hook::low_level::emulate_default_handler;
 
+use crate::address::{Address, DEFAULT_PORT, LookupError};
 use crate::cli::JoinArgs;
-
-/// The port of the tutorials, and of `chatloop serve`.
-const DEFAULT_PORT: u16 = 1234;
 
 /// Why the command failed.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub(crate) enum JoinError {
     /// The server's address is none, and why.
     Address(String, String),
     /// The server's name has no address.
-    Resolve(String, String),
+    Lookup(LookupError),
     /// The client could not go on.
     Client(ClientError),
     /// Not everything that was said has arrived.
@@ -42,7 +40,7 @@ impl JoinError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Address(..) => 2,
-            Self::Resolve(..) | Self::Client(ClientError::Connect(..)) => 4,
+            Self::Lookup(_) | Self::Client(ClientError::Connect(..)) => 4,
             Self::Incomplete { .. } | Self::Client(ClientError::Lost { .. }) => 5,
             Self::Client(ClientError::NotChat(..)) => 6,
             Self::Client(_) | Self::Io(..) => 1,
@@ -54,9 +52,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(server, why) => write!(f, "{}: {why}", Quoted(server.as_bytes())),
-            Self::Resolve(server, error) => {
-                write!(f, "cannot find the address of {server}: {error}")
-            }
+            Self::Lookup(error) => error.fmt(f),
             Self::Client(error @ ClientError::Connect(..)) => {
                 write!(f, "{error}; `chatloop serve` runs a relay")
             }
@@ -131,51 +127,24 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
     }
 }
 
-/// The addresses of a server, which is written with its port or without, and may have the dialect in
-/// front, as the relay's start line has it.
+/// The addresses of a server, which may have the dialect in front, as the relay's start line has it.
 fn resolve(server: &str) -> Result<Vec<SocketAddr>, JoinError> {
-    let wrong = |why| {
-        let why = format!("{why}; write 127.0.0.1:1234, or [::1]:1234 for IPv6");
-        Err(JoinError::Address(server.to_owned(), why))
-    };
-    let addr = server.strip_prefix("chat10://").unwrap_or(server);
+    let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
+    let addr = server.trim();
+    let addr = addr.strip_prefix("chat10://").unwrap_or(addr);
     if let Some((scheme, _)) = addr.split_once("://") {
-        if scheme.parse::<Dialect>().is_ok() {
-            return wrong("this client speaks chat10 only");
-        }
-        let why = format!("write HOST:PORT, without {}://", Escaped(scheme.as_bytes()));
-        return Err(JoinError::Address(server.to_owned(), why));
+        return wrong(if scheme.parse::<Dialect>().is_ok() {
+            "this client speaks chat10 only".to_owned()
+        } else {
+            format!("write HOST:PORT, without {}://", Escaped(scheme.as_bytes()))
+        });
     }
-    if addr.contains('[') != addr.contains(']') {
-        return wrong("a bracket is missing");
+    let write = "write 127.0.0.1:1234, or [::1]:1234 for IPv6";
+    match Address::parse(addr, DEFAULT_PORT, write) {
+        Ok(addr) if addr.port() == 0 => wrong("port 0 cannot be connected to".to_owned()),
+        Ok(addr) => addr.lookup().map_err(JoinError::Lookup),
+        Err(why) => wrong(why),
     }
-    let (host, port) = match addr.rsplit_once(':') {
-        Some((left, _)) if left.contains(':') && !left.starts_with('[') => {
-            return wrong("an IPv6 address needs brackets");
-        }
-        Some((host, port)) if !port.ends_with(']') => match port.parse() {
-            Ok(0) => return wrong("port 0 cannot be connected to"),
-            Ok(port) => (host, port),
-            Err(_) => return wrong("a port is a number up to 65535"),
-        },
-        _ => (addr, DEFAULT_PORT),
-    };
-    if host.is_empty() || host.contains('/') {
-        return wrong("not ADDR:PORT");
-    }
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let failed = |error: String| {
-        let error = error.replace("failed to lookup address information: ", "");
-        JoinError::Resolve(host.to_owned(), error)
-    };
-    let addrs: Vec<_> = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| failed(error.to_string()))?
-        .collect();
-    if addrs.is_empty() {
-        return Err(failed("it has none".to_owned()));
-    }
-    Ok(addrs)
 }
 
 /// What the environment says of the terminal.
@@ -319,7 +288,11 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:1234"),
             ("[::1]:99", "[::1]:99"),
             ("[::1]", "[::1]:1234"),
+            ("1234", "127.0.0.1:1234"),
+            ("::1", "[::1]:1234"),
             ("chat10://127.0.0.1:99", "127.0.0.1:99"),
+            ("chat10://5050", "127.0.0.1:5050"),
+            (" 127.0.0.1:99\n", "127.0.0.1:99"),
         ] {
             let addr: SocketAddr = addr.parse().unwrap();
             assert_eq!(resolve(server).unwrap(), [addr], "{server}");
@@ -345,6 +318,8 @@ mod tests {
             ("example.org/chat", "not ADDR:PORT"),
             ("127.0.0.1:", "a port is a number up to 65535"),
             ("127.0.0.1:99999", "a port is a number up to 65535"),
+            ("1234:1234", "1234 is not an address; write 127.0.0.1:1234"),
+            ("0", "port 0 cannot be connected to"),
             ("::1:1234", "an IPv6 address needs brackets"),
             ("chat64://127.0.0.1:5050", "this client speaks chat10 only"),
         ] {

@@ -33,12 +33,14 @@
 //! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock.
 //! - [`server`]: the event loop around it: listeners, timers, signals.
 //! - [`text`]: how strangers' text is shown.
+//! - [`clock`]: the time of day, whatever the clock says.
 //! - [`client`]: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - [`load`]: the load generator, an event loop of its own over thousands of sockets.
 //! - [`descriptors`]: how many of them a process may have.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client` and `load` know `wire`, `text` and `descriptors`, and nothing of the relay.
+//! knows both; `client` and `load` know `wire`, `text`, `clock` and `descriptors`, and nothing of the
+//! relay.
 //!
 //! # A relay of your own
 //!
@@ -65,6 +67,8 @@ pub mod relay;
 pub mod server;
 
 pub mod text;
+
+pub mod clock;
 
 pub mod descriptors;
 

@@ -18,7 +18,8 @@ use chatloop::load::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg, resolve};
+use crate::address::LookupError;
+use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 use crate::complain;
 
 /// How many members an idle room has, if the system lets it.
@@ -39,7 +40,7 @@ pub(crate) enum MeasureError {
     /// What is to be written cannot be.
     Output(PathBuf, io::Error),
     /// A server's name has no address.
-    Resolve(String),
+    Lookup(LookupError),
     /// There is nothing to tell.
     Load(LoadError),
     /// The system failed us.
@@ -60,7 +61,7 @@ impl MeasureError {
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
-            Self::Resolve(_) | Self::Load(LoadError::Connect { .. }) => 4,
+            Self::Lookup(_) | Self::Load(LoadError::Connect { .. }) => 4,
             Self::Load(LoadError::Ended { .. }) => 5,
             Self::Load(LoadError::NotChat(..)) => 6,
             Self::Load(_) | Self::Io(..) => 1,
@@ -86,7 +87,7 @@ impl fmt::Display for MeasureError {
                 path.display()
             ),
             Self::Output(path, error) => write!(f, "cannot write {}: {error}", path.display()),
-            Self::Resolve(error) => f.write_str(error),
+            Self::Lookup(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
@@ -287,7 +288,7 @@ fn server(named: Option<&ServerArg>) -> Result<Option<Server>, MeasureError> {
     let Some(named) = named else {
         return Ok(None);
     };
-    let addr = resolve(&named.addr).map_err(MeasureError::Resolve)?;
+    let addr = named.addr.lookup_first().map_err(MeasureError::Lookup)?;
     Ok(Some(Server {
         protocol: named.protocol,
         addr,

@@ -1,5 +1,6 @@
 //! The `chatloop` program: see `chatloop --help`.
 
+mod address;
 mod cli;
 mod join;
 mod journal;
@@ -12,7 +13,7 @@ use std::fmt::Display;
 use std::panic;
 use std::process::{self, ExitCode};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, variables};
 use log::Level;
 
 fn main() -> ExitCode {
@@ -21,7 +22,14 @@ fn main() -> ExitCode {
         complain(&format!("internal error, please report it: {panic}").replace('\n', " "));
         process::exit(1);
     }));
-    match Cli::read().command {
+    let command = Cli::read().command;
+    // The relay has a log for these.
+    if !matches!(command, Command::Serve(_)) {
+        for warning in variables::warnings() {
+            complain(&warning);
+        }
+    }
+    match command {
         Command::Serve(args) => {
             serve::serve(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }

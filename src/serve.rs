@@ -3,21 +3,26 @@
 use std::env;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anstream::AutoStream;
+use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn};
 use chatloop::wire::Dialect;
-use log::{LevelFilter, info};
+use env_logger::fmt::Formatter;
+use env_logger::fmt::style::AnsiColor;
+use log::{LevelFilter, Record, info, warn};
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::cli::ServeArgs;
+use crate::address::{DEFAULT_PORT, LookupError};
+use crate::cli::{Listen, ServeArgs, variables};
 use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
@@ -25,7 +30,7 @@ use crate::service::{self, Manager};
 /// Where to listen if nobody says.
 const DEFAULT: Endpoint = Endpoint {
     dialect: Dialect::Chat10,
-    addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1234)),
+    addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
 };
 
 /// Why the command failed.
@@ -39,6 +44,8 @@ pub(crate) enum ServeError {
         room: usize,
         limit: u64,
     },
+    /// The name of an address to listen on has none.
+    Lookup(LookupError),
     /// An address was given twice, or one that another takes in.
     Collision(SocketAddr, SocketAddr),
     /// An address was given that a socket that was passed takes in.
@@ -61,14 +68,14 @@ impl ServeError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Start(StartError::Limits(_))
+            Self::Start(StartError::Limits(_) | StartError::NoEndpoint)
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)
             | Self::LongNames { .. }
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
-            Self::Start(StartError::Listen(..)) | Self::Passed(_) => 3,
+            Self::Start(StartError::Listen(..)) | Self::Lookup(_) | Self::Passed(_) => 3,
             Self::Start(StartError::Poll(_)) | Self::NoRoom { .. } | Self::Io(..) => 1,
         }
     }
@@ -83,6 +90,7 @@ impl fmt::Display for ServeError {
                 "--max-clients {asked}: the open-file limit of {limit} leaves room for {room}; raise \
                  it (ulimit -Hn, or LimitNOFILE= in a systemd unit) or ask for fewer"
             ),
+            Self::Lookup(error) => error.fmt(f),
             Self::Collision(one, other) if one == other => {
                 write!(f, "--listen {one} is given twice")
             }
@@ -129,6 +137,9 @@ impl fmt::Display for ServeError {
 /// Runs a relay until a signal stops it.
 pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     start_log(args.log_level);
+    for warning in variables::warnings() {
+        warn!("{warning}");
+    }
     #[cfg(target_os = "linux")]
     if args.end_with_parent {
         set_parent_process_death_signal(Some(Signal::TERM))
@@ -141,8 +152,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let others: Vec<_> = passed.iter().map(Inherited::endpoint).collect();
     let endpoints = [&*config.listen, &others].concat();
     let mut server = Server::bind_with(&config, passed).map_err(ServeError::Start)?;
+    // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
+    // is from an operator or a service manager.
+    let has_terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     server
-        .handle_signals()
+        .handle_signals(has_terminal)
         .map_err(|error| ServeError::Io("cannot handle signals", error))?;
     let addrs = server
         .local_addrs()
@@ -187,7 +201,12 @@ fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> i
 
 /// What the flags ask for, under this limit of open descriptors, beside what was passed.
 fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
-    let mut listen = args.listen.clone();
+    let endpoint = |Listen { dialect, addr }: &Listen| {
+        let (dialect, addr) = (*dialect, addr.lookup_first()?);
+        Ok(Endpoint { dialect, addr })
+    };
+    let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
+    let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
         listen.push(DEFAULT);
     }
@@ -304,7 +323,7 @@ fn read_beyond(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 /// journal has times and levels of its own.
 fn start_log(level: Option<LevelFilter>) {
     let mut log = env_logger::Builder::new();
-    log.format_target(false).filter_level(LevelFilter::Info);
+    log.filter_level(LevelFilter::Info);
     match level {
         Some(level) => log.filter_level(level),
         None => log.parse_default_env(),
@@ -319,8 +338,24 @@ fn start_log(level: Option<LevelFilter>) {
             let line = journal::line(record.level(), &record.args().to_string());
             log.write_all(line.as_bytes())
         });
+    } else {
+        log.format(write_line);
     }
     log_output::install(&mut log);
+}
+
+/// Writes a line of the log with its time and its level. A further line of the message is indented, so
+/// that it does not pass for one of the log's.
+fn write_line(log: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let frame = AnsiColor::BrightBlack.on_default();
+    let time = clock::timestamp(SystemTime::now());
+    let level = record.level();
+    let color = log.default_level_style(level);
+    let message = record.args().to_string().replace('\n', "\n    ");
+    writeln!(
+        log,
+        "{frame}[{frame:#}{time:.0} {color}{level:<5}{color:#}{frame}]{frame:#} {message}"
+    )
 }
 
 fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usize, ServeError> {

@@ -52,6 +52,20 @@ fn what_is_no_frame_closes_its_sender_only() {
 }
 
 #[test]
+fn peer_that_waits_for_an_answer_to_an_unfinished_header_is_closed() {
+    let dialects = [Dialect::Chat10, Dialect::Chat64, Dialect::Ack64];
+    let mut relay = TestRelay::serving(&dialects, Limits::default());
+    for dialect in dialects {
+        for bytes in [&b"hi\r\n"[..], b"\x16\x03\x01", b"5 5", b"  -", b"G"] {
+            let mut peer = relay.connect_to(dialect);
+            peer.send(bytes);
+            relay.expect_close(&mut peer);
+        }
+    }
+    assert_eq!(relay.counters().closed.protocol, 15);
+}
+
+#[test]
 fn who_is_closed_for_nonsense_still_gets_what_it_was_sent_before() {
     let mut relay = TestRelay::start();
     let (mut alice, mut mallory) = (relay.join("alice"), relay.join("mallory"));

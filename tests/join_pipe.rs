@@ -555,7 +555,7 @@ fn every_failure_is_one_line_and_a_code() {
             2,
             "\"no/where\": not ADDR:PORT; write 127.0.0.1:1234",
         ),
-        (&["join", "::1:1234"], 2, "[::1]:1234 for IPv6"),
+        (&["join", "::1:1234"], 2, "; write [::1]:1234\n"),
         (
             &["join", "http://127.0.0.1:1234"],
             2,
@@ -621,7 +621,8 @@ fn what_a_server_does_wrong_is_told() {
         peer.close();
     });
     let expected = "chatloop: the server closed the connection; that was right after joining: is the \
-                    server full, the name too long for it, or are there too many from your address?";
+                    server full, the name too long for it, are there too many from your address, or \
+                    does the port have another dialect?";
     assert_eq!((code, said.as_str()), (5, expected));
 
     // It is hardly for a short message that a server ends a chat.
@@ -658,8 +659,8 @@ fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
     client.say("x".repeat(1025) + "\n");
     let (code, said) = client.finish();
     assert_eq!(code, 5, "{said}");
-    let hint = "a message of 1025 bytes: is the server full, one of them too long for it, or are there \
-                too many from your address?\n";
+    let hint = "a message of 1025 bytes: is the server full, one of them too long for it, are there too \
+                many from your address, or does the port have another dialect?\n";
     assert!(said.ends_with(hint), "{said}");
 }
 
@@ -692,9 +693,31 @@ fn a_relay_that_is_full_or_does_not_take_the_name_is_told_as_such() {
         (client.child.wait().unwrap().code(), told)
     };
     assert_eq!(code, Some(5), "{said}");
-    let hint = "right after joining: is the server full, the name too long for it, or are there too \
-                many from your address?\n";
+    let hint = "right after joining: is the server full, the name too long for it, are there too many \
+                from your address, or does the port have another dialect?\n";
     assert!(said.ends_with(hint), "{said}");
+}
+
+#[test]
+fn client_is_closed_at_once_on_a_port_for_64_byte_headers() {
+    let mut relay = Relay::serving(&["chat64", "ack64"], &[]);
+    for dialect in ["chat64", "ack64"] {
+        let addr = relay.addr_of(dialect);
+        // The input stays open: only the relay can end this.
+        let mut client = Piped::start(&mut join(addr, "me", &["--no-reconnect"]));
+        client.say("hi\n");
+        let mut told = String::new();
+        let mut stderr = client.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut told).unwrap();
+        assert_eq!(client.child.wait().unwrap().code(), Some(5), "{told}");
+        assert!(
+            told.ends_with("does the port have another dialect?\n"),
+            "{told}"
+        );
+        let line = relay.log_line(&format!("closed: {dialect} "));
+        assert!(line.contains("not a header: \"2         m"), "{line}");
+        assert!(line.contains("a client with ten-byte headers?"), "{line}");
+    }
 }
 
 #[test]

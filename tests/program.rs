@@ -3,11 +3,12 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 use common::process::{Relay, chatloop, listening_on, run};
-use common::{assert_bytes, frame, heard};
+use common::terminal::{Ended, Terminal};
+use common::{PATIENCE, assert_bytes, frame, heard};
 
 #[test]
 fn the_first_line_says_where_it_listens_and_for_how_many() {
@@ -286,6 +287,75 @@ fn sighup_changes_nothing() {
     relay.join("alice");
 }
 
+/// A relay on a terminal of its own, by way of a shell, and a member of it. The shell leads the
+/// session: without it the kernel hangs the terminal up.
+fn relay_on_a_terminal() -> (Terminal, SocketAddr) {
+    let relay = chatloop(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$@\"; :", "sh"]);
+    command.arg(relay.get_program()).args(relay.get_args());
+    let mut terminal = Terminal::run(&command, 24, 200);
+    terminal.wait_for_text("listens on");
+    let output = String::from_utf8_lossy(terminal.output()).into_owned();
+    (terminal, listening_on(&output))
+}
+
+/// A member of a relay that has said something, which `ear` has heard: both are here.
+fn speaker_and_ear(addr: SocketAddr) -> (TcpStream, TcpStream) {
+    let connect = |name| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&frame(name)).unwrap();
+        stream
+    };
+    let (mut alice, ear) = (connect("alice"), connect("ear"));
+    let mut got = [0; 1];
+    ear.set_nonblocking(true).unwrap();
+    common::process::wait_for("the ear to hear alice", || {
+        alice.write_all(&frame("hello")).unwrap();
+        ear.peek(&mut got).is_ok()
+    });
+    ear.set_nonblocking(false).unwrap();
+    (alice, ear)
+}
+
+#[test]
+fn relay_stops_with_a_drain_when_its_terminal_is_closed() {
+    let (mut terminal, addr) = relay_on_a_terminal();
+    let (mut alice, mut ear) = speaker_and_ear(addr);
+    alice.write_all(&frame("last words")).unwrap();
+    terminal.signal("KILL");
+    let mut got = Vec::new();
+    ear.read_to_end(&mut got).unwrap();
+    assert!(got.ends_with(&heard("alice", "last words")));
+    assert_eq!(alice.read(&mut [0; 1]).unwrap(), 0, "a FIN, not a reset");
+    common::process::wait_for("the port to be free", || TcpListener::bind(addr).is_ok());
+}
+
+#[test]
+fn second_hang_up_does_not_cut_the_drain_short() {
+    let mut relay = chatloop(&["serve", "--listen", "127.0.0.1:0"]);
+    relay.args(["--drain", "1h", "--queue-limit", "1GiB"]);
+    let mut terminal = Terminal::run(&relay, 24, 200);
+    terminal.wait_for_text("listens on");
+    let addr = listening_on(&String::from_utf8_lossy(terminal.output()));
+    let (mut alice, mut ear) = speaker_and_ear(addr);
+    // More than the kernel's buffers take, so that the drain waits for the ear.
+    let message = vec![b'x'; 1_000_000];
+    for _ in 0..10 {
+        alice.write_all(&frame(&message)).unwrap();
+    }
+    alice.shutdown(std::net::Shutdown::Write).unwrap();
+    terminal.wait_for_text("closed its sending side");
+    terminal.signal("HUP");
+    terminal.wait_for_text("SIGHUP: stopping, 2 here, 1 of them behind");
+    terminal.signal("HUP");
+    let mut got = Vec::new();
+    ear.read_to_end(&mut got).unwrap();
+    assert!(got.ends_with(&heard("alice", &message)));
+    assert_eq!(terminal.wait(), Ended::Code(0));
+}
+
 /// A relay with a member, `slow`, that has megabytes to take. Returns them and what was said.
 fn relay_with_a_queue(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
     let mut relay = Relay::start(&[args, &["--queue-limit=1GiB"]].concat());
@@ -373,6 +443,36 @@ fn an_address_that_is_not_ours_says_so() {
 }
 
 #[test]
+fn name_without_an_address_has_the_exit_code_of_one_that_cannot_be_listened_on() {
+    let addr = "nosuch.invalid:1234";
+    let by_flag = chatloop(&["serve", "--listen", addr]);
+    let mut by_variable = chatloop(&["serve"]);
+    by_variable.env("CHATLOOP_LISTEN", addr);
+    for mut command in [by_flag, by_variable] {
+        let (code, out, err) = run(&mut command);
+        assert_eq!((code, &*out), (3, ""), "{err}");
+        let says = "chatloop: cannot find the address of nosuch.invalid: ";
+        assert!(err.starts_with(says), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn port_without_an_address_is_one_of_this_machine_for_serve_and_join() {
+    let mut command = chatloop(&["serve", "-l", "0", "-l", "chat64://0"]);
+    command.args(["-l", "hello://127.0.0.2:0"]);
+    let mut relay = Relay::spawn(command);
+    for dialect in ["chat10", "chat64"] {
+        let ip = relay.addr_of(dialect).ip();
+        assert!(ip.is_loopback() && ip.to_string() == "127.0.0.1", "{ip}");
+    }
+    let port = relay.addr_of("chat10").port().to_string();
+    let (code, out, err) = run(&mut chatloop(&["join", &port, "-n", "me", "-q"]));
+    assert_eq!((code, &*out, &*err), (0, "", ""));
+    relay.log_line("joined: \"me\" 127.0.0.1:");
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_says_what_to_do() {
     for (args, says) in [
         (
@@ -380,9 +480,14 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
             "the known ones: chat10",
         ),
         (
-            &["serve", "-l", "127.0.0.1"],
+            &["serve", "-l", ":1234"],
             "not ADDR:PORT; write 127.0.0.1:1234",
         ),
+        (
+            &["serve", "-l", "1234:1234"],
+            "1234 is not an address; write 127.0.0.1:1234 for this machine",
+        ),
+        (&["join", "1234:1234"], "write 127.0.0.1:1234"),
         (&["serve", "--max-message", "lots"], "64KiB"),
         (&["serve", "--drain", "5"], "10s or 2min"),
         (&["serve", "--handshake-timeout", "0s"], "more than zero"),
@@ -394,7 +499,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
             &["serve", "--max-name", "1GiB"],
             "at least 1074790420, or lower --max-name",
         ),
-        (&["serve", "-l", "::"], "write [::]:1234"),
+        (&["serve", "-l", "::1:1234"], "write [::1]:1234"),
         (&["serve", "-l", "[fe80::1]:1"], "as in [fe80::1%2]:1 "),
         (
             &["serve", "--max-message", "10GB", "--queue-limit", "20GB"],
@@ -471,6 +576,62 @@ fn every_flag_is_an_environment_variable_too() {
         "{:?}",
         relay.lines
     );
+}
+
+#[test]
+fn variable_that_is_none_is_warned_of_with_the_one_that_is_near() {
+    let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
+    command.env("CHATLOOP_MAX_CLIENT", "5");
+    command.env("CHATLOOP_COLOUR\n", "blue");
+    // Of another command, and unset.
+    command.env("CHATLOOP_NAME", "me").env("CHATLOOP_PORT", "");
+    let relay = Relay::spawn(command);
+    let warnings = [
+        "CHATLOOP_COLOUR\\n is no variable of chatloop; `--help` lists the flags",
+        "CHATLOOP_MAX_CLIENT is no variable of chatloop; did you mean CHATLOOP_MAX_CLIENTS?",
+    ];
+    assert_eq!(relay.lines[..2], warnings);
+    assert!(relay.lines[2].contains("listens on"), "{:?}", relay.lines);
+
+    for args in [
+        &["join", &relay.addr.to_string(), "-n", "me", "-q"][..],
+        &["load", "idle", "--members", "2", "--for", "1ms"],
+    ] {
+        let mut command = chatloop(args);
+        let (code, _, err) = run(command.env("CHATLOOP_SERVR", "chat.example.org"));
+        assert_eq!(code, 0, "{err}");
+        let warning =
+            "chatloop: CHATLOOP_SERVR is no variable of chatloop; did you mean CHATLOOP_SERVER?";
+        assert_eq!(err.matches("CHATLOOP_SERVR").count(), 1, "{err}");
+        assert_eq!(err.lines().next(), Some(warning));
+    }
+}
+
+#[test]
+fn empty_variable_counts_as_unset() {
+    let mut command = chatloop(&["serve"]);
+    for name in ["MAX_CLIENTS", "DRAIN", "GREETING_FILE", "LOG_LEVEL", "ACK"] {
+        command.env(format!("CHATLOOP_{name}"), "");
+    }
+    command.env("CHATLOOP_LISTEN", "127.0.0.1:0,chat64://0");
+    let mut relay = Relay::spawn(command);
+    let mut client = TcpStream::connect(relay.addr_of("chat64")).unwrap();
+    client.write_all(&common::wide_frame("hello")).unwrap();
+    let mut answer = *b"Message was Sent!";
+    client.read_exact(&mut answer).unwrap();
+    assert_bytes(&answer, b"Message was Sent!");
+
+    let addr = relay.addr.to_string();
+    let mut command = chatloop(&["join", &addr, "-q"]);
+    command.env("CHATLOOP_NAME", "").env("LOGNAME", "carol");
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, &*out, &*err), (0, "", ""));
+    relay.log_line("joined: \"carol\" 127.0.0.1:");
+
+    // A flag may be empty all the same.
+    let (code, _, err) = run(&mut chatloop(&["serve", "--listen", ""]));
+    assert_eq!(code, 2);
+    assert!(err.contains("not ADDR:PORT"), "{err}");
 }
 
 #[test]
@@ -568,6 +729,55 @@ fn a_time_longer_than_anybody_waits_is_no_trouble() {
     relay.join("alice");
     relay.signal("TERM");
     assert_eq!(relay.wait().0, 0);
+}
+
+/// Timestamps have years of four digits.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn clock_after_the_year_9999_ends_neither_relay_nor_client() {
+    let Some(shim) = common::shim::compiled("clock_shim") else {
+        return;
+    };
+    let year_10000 = "253402300800";
+    let with_clock = |args: &[&str]| {
+        let mut command = chatloop(args);
+        command
+            .env("LD_PRELOAD", &shim)
+            .env("SHIM_CLOCK", year_10000);
+        command
+    };
+    let serve = ["serve", "-l", "127.0.0.1:0", "-l", "greet10://127.0.0.1:0"];
+    let mut relay = Relay::spawn(with_clock(&[&serve[..], &["--every", "1ms"]].concat()));
+    let mut audience = TcpStream::connect(relay.addr_of("greet10")).unwrap();
+    relay.log_line("joined: greet10");
+    let mut told = vec![0; 32 + 10 + b"The time is 253402300800".len()];
+    audience.read_exact(&mut told).unwrap();
+    assert!(told.ends_with(b"The time is 253402300800"), "{told:?}");
+
+    let addr = relay.addr.to_string();
+    let mut client = with_clock(&["join", &addr, "-n", "me", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    relay.log_line("joined: \"me\"");
+    let mut alice = relay.join("alice");
+    alice.write_all(&frame("hello")).unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(client.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    assert!(
+        line.starts_with(r#"{"time":"9999-12-30T22:00:00.999Z","#),
+        "{line}"
+    );
+    drop(client.stdin.take());
+    assert_eq!(client.wait().unwrap().code(), Some(0));
+
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0, "{log}");
+    let start = "[9999-12-30T22:00:00Z INFO ] ";
+    assert!(log.lines().all(|line| line.starts_with(start)), "{log}");
 }
 
 #[test]

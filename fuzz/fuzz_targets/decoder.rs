@@ -10,7 +10,7 @@
 #![no_main]
 
 use chatloop::wire::{Decoder, FrameError, header};
-use chatloop_fuzz::{announced, pieces};
+use chatloop_fuzz::{announced, first_impossible, pieces};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -61,7 +61,7 @@ struct Reading {
 enum End {
     BetweenFrames,
     InsideFrame,
-    /// The header that ends at this place is refused.
+    /// What ends at this place is refused: a complete header, or one at its first impossible byte.
     Refused(usize, FrameError),
 }
 
@@ -93,14 +93,18 @@ impl Rules {
             if at == stream.len() {
                 break End::BetweenFrames;
             }
-            let Some(header) = stream.get(at..at + self.header_width) else {
+            let rest = &stream[at..];
+            let header = &rest[..rest.len().min(self.header_width)];
+            if let Some(impossible) = first_impossible(header, self.header_width) {
+                let refused = header[..=impossible].into();
+                break End::Refused(at + impossible + 1, FrameError::BadHeader(refused));
+            }
+            if header.len() < self.header_width {
                 break End::InsideFrame;
-            };
+            }
             at += self.header_width;
             let max = self.max(payloads.len());
-            let Some(len) = announced(header) else {
-                break End::Refused(at, FrameError::BadHeader(header.into()));
-            };
+            let len = announced(header).expect("no byte of it is impossible");
             if len > max as u64 {
                 break End::Refused(at, FrameError::TooLong { len, max });
             }
@@ -136,6 +140,17 @@ impl Rules {
                         assert!(!decoder.is_inside_frame(), "inside at {at}, where one ends");
                     }
                     Ok(None) => break,
+                    Err(FrameError::BadHeader(bytes)) => {
+                        let from = payloads.last().map_or(0, |(end, _)| *end);
+                        let come = &stream[from..ends];
+                        let come = &come[..come.len().min(self.header_width)];
+                        assert_eq!(*bytes, *come, "all of the header that has come");
+                        let impossible = first_impossible(&bytes, self.header_width);
+                        let impossible = impossible.expect("a byte of it is impossible");
+                        let refused = FrameError::BadHeader(bytes[..=impossible].into());
+                        let end = End::Refused(from + impossible + 1, refused);
+                        return Reading { payloads, end };
+                    }
                     Err(error) => {
                         let end = End::Refused(at, error);
                         return Reading { payloads, end };

@@ -40,3 +40,17 @@ pub fn announced(header: &[u8]) -> Option<u64> {
     };
     Some(u64::try_from(number).unwrap_or(u64::MAX))
 }
+
+/// The index of the first byte that no header of this width has after those before it: with it, what
+/// has come is no header however it is filled up.
+#[must_use]
+pub fn first_impossible(header: &[u8], width: usize) -> Option<usize> {
+    (0..header.len()).find(|&index| {
+        let filled_with = |byte| {
+            let mut filled = header[..=index].to_vec();
+            filled.resize(width, byte);
+            announced(&filled)
+        };
+        filled_with(b' ').is_none() && filled_with(b'0').is_none()
+    })
+}

@@ -8,7 +8,9 @@ use chatloop::load::{MIN_SIZE, Protocol, Sources};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{check_addr, parse_count, parse_duration, parse_positive_duration, parse_size};
+use crate::address::{Address, DEFAULT_PORT};
+
+use super::{parse_count, parse_duration, parse_positive_duration, parse_size};
 
 pub(super) const EPILOGUE: &str = "\
 Without --target, a relay is started for the measurement and ended with it. It is `chatloop serve` \
@@ -94,8 +96,9 @@ pub(crate) enum LoadCommand {
 pub(crate) struct CommonArgs {
     /// The server to measure [default: a relay that is started for it]
     ///
-    /// An address such as `127.0.0.1:1234`. Before it may stand what the server speaks: `chat10://`,
-    /// which is the default, `redis://` for Redis publish/subscribe, `mqtt://` for an MQTT broker.
+    /// An address such as `127.0.0.1:1234`, or its port alone for this machine. Before it may stand what
+    /// the server speaks: `chat10://`, which is the default, `redis://` for Redis publish/subscribe,
+    /// `mqtt://` for an MQTT broker. Without a port it is the usual one of these: 1234, 6379, 1883.
     #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
     pub(crate) target: Option<ServerArg>,
 
@@ -406,11 +409,11 @@ pub(crate) struct SoakArgs {
     pub(crate) common: CommonArgs,
 }
 
-/// A server, whose address may be a name.
+/// A server, and what it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerArg {
     pub(crate) protocol: Protocol,
-    pub(crate) addr: String,
+    pub(crate) addr: Address,
 }
 
 fn parse_server(text: &str) -> Result<ServerArg, String> {
@@ -419,11 +422,13 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
         Some((name, addr)) => (name.parse()?, addr),
         None => (Protocol::default(), text),
     };
-    check_addr(addr, "write 127.0.0.1:1234")?;
-    Ok(ServerArg {
-        protocol,
-        addr: addr.to_owned(),
-    })
+    let usual_port = match protocol {
+        Protocol::Chat10 => DEFAULT_PORT,
+        Protocol::Redis => 6379,
+        Protocol::Mqtt => 1883,
+    };
+    let addr = Address::parse(addr, usual_port, "write 127.0.0.1:1234")?;
+    Ok(ServerArg { protocol, addr })
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
@@ -500,15 +505,18 @@ mod tests {
             ("127.0.0.1:1234", Protocol::Chat10, "127.0.0.1:1234"),
             ("chat10://[::1]:1", Protocol::Chat10, "[::1]:1"),
             ("redis://127.0.0.1:6379", Protocol::Redis, "127.0.0.1:6379"),
-            ("MQTT://localhost:1883", Protocol::Mqtt, "localhost:1883"),
+            ("5050", Protocol::Chat10, "127.0.0.1:5050"),
+            ("127.0.0.1", Protocol::Chat10, "127.0.0.1:1234"),
+            ("redis://127.0.0.1", Protocol::Redis, "127.0.0.1:6379"),
+            ("MQTT://[::1]", Protocol::Mqtt, "[::1]:1883"),
         ] {
-            let server = parse_server(text).unwrap();
-            assert_eq!(server.protocol, protocol);
-            assert_eq!(server.addr, addr);
+            let addr = Address::Ip(addr.parse().unwrap());
+            assert_eq!(parse_server(text), Ok(ServerArg { protocol, addr }));
         }
         for (text, says) in [
             ("irc://127.0.0.1:1", "the known ones: chat10, redis, mqtt"),
-            ("127.0.0.1", "127.0.0.1:1234"),
+            (":1234", "write 127.0.0.1:1234"),
+            ("1234:1234", "1234 is not an address"),
         ] {
             let error = parse_server(text).unwrap_err();
             assert!(error.contains(says), "{error}");

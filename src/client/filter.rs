@@ -2,8 +2,8 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use mio::event::Event;
 use mio::{Registry, Token};
 
@@ -14,6 +14,7 @@ use super::front::Ask;
 use super::lines::LineSplitter;
 use super::session::MAX_PAYLOAD;
 use super::stdio::{Sink, Source};
+use crate::clock::timestamp;
 
 /// How much to read at once, in bytes: what a pipe holds.
 const INPUT: usize = 64 * 1024;
@@ -166,7 +167,8 @@ impl Filter {
         let Some(output) = &mut self.output else {
             return Ok(());
         };
-        let clock = self.clock.as_ref().map(|clock| (clock, Timestamp::now()));
+        let timed = |clock| (clock, timestamp(SystemTime::now()));
+        let clock = self.clock.as_ref().map(timed);
         write_line(output.buffer(), self.format, clock, name, message)
     }
 

@@ -1,9 +1,8 @@
 //! The client on a terminal: a line that is being typed, and above it what was said.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use jiff::Timestamp;
 use mio::event::Event;
 use mio::{Registry, Token};
 
@@ -16,6 +15,7 @@ use super::line_editor::{Edit, LineEditor};
 use super::screen::{Prompt, Screen};
 use super::stdio::{Sink, Source};
 use super::terminal::Terminal;
+use crate::clock::timestamp;
 use crate::text::Shown;
 
 /// How many bytes of keys to read at once. A key is a few, a paste can be many.
@@ -181,7 +181,7 @@ impl Interactive {
     pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
         self.stale = true;
-        let (now, cols) = (Timestamp::now(), self.screen.cols());
+        let (now, cols) = (timestamp(SystemTime::now()), self.screen.cols());
         let out = self.display.buffer();
         self.look.write_message(out, now, name, message, cols)
     }

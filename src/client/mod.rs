@@ -567,13 +567,14 @@ impl Client {
         let lengthy = self.outbox.just_sent(now).filter(|&len| len >= LENGTHY);
         match (self.link.is_refused(now), lengthy) {
             (true, None) => Some(
-                "that was right after joining: is the server full, the name too long for it, or are \
-                 there too many from your address?"
+                "that was right after joining: is the server full, the name too long for it, are there \
+                 too many from your address, or does the port have another dialect?"
                     .to_owned(),
             ),
             (true, Some(len)) => Some(format!(
                 "that was right after joining and a message of {len} bytes: is the server full, one of \
-                 them too long for it, or are there too many from your address?"
+                 them too long for it, are there too many from your address, or does the port have \
+                 another dialect?"
             )),
             (false, Some(len)) => Some(format!(
                 "that was right after a message of {len} bytes: is it over the server's limit?"

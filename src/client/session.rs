@@ -207,16 +207,23 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_another_kind_is_named_by_what_it_says() {
+    fn server_of_another_kind_is_named_by_its_first_bytes_as_soon_as_one_is_no_header() {
         let banner = b"SSH-2.0-OpenSSH_9.2p1\r\n";
-        for at in 1..10 {
-            let (heard, loss) = receive_all(vec![&banner[..at], &banner[at..]]);
+        let greeting = b"22 things to do\n";
+        for (pieces, says) in [
+            (vec![&banner[..]], r#""SSH-2.0-OpenSSH_9.2p1\r\n""#),
+            (vec![&banner[..7], &banner[7..]], r#""SSH-2.0""#),
+            (
+                vec![&greeting[..2], &greeting[2..]],
+                r#""22 things to do\n""#,
+            ),
+            (vec![&greeting[..4], &greeting[4..]], r#""22 t""#),
+            (vec![b"hi\n"], r#""hi\n""#),
+        ] {
+            let (heard, loss) = receive_all(pieces);
             assert_eq!(heard, []);
-            assert_eq!(
-                loss.to_string(),
-                "this port does not speak the chat protocol; it says \
-                 \"SSH-2.0-OpenSSH_9.2p1\\r\\n\""
-            );
+            let expected = format!("this port does not speak the chat protocol; it says {says}");
+            assert_eq!(loss.to_string(), expected);
         }
     }
 

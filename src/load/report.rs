@@ -14,6 +14,7 @@ use super::outcome::{Figure, Figures, Outcome, Shown, Unit};
 use super::trouble::Trouble;
 use super::units::{Bytes, Count, Time};
 use super::{Plan, Scenario, Server, Wait};
+use crate::clock;
 
 /// The version of the JSON. It counts up when a key goes away or means something else.
 const SCHEMA: u64 = 1;
@@ -82,7 +83,7 @@ impl Report {
             done: done(plan, rounds),
             machine: machine(),
             command: plan.command.clone(),
-            started: Timestamp::try_from(started).unwrap_or(Timestamp::UNIX_EPOCH),
+            started: clock::timestamp(started),
             plan: json!({
                 "members": plan.members,
                 "senders": plan.senders,

@@ -91,6 +91,8 @@ impl Config {
 pub enum StartError {
     /// The limits contradict each other.
     Limits(LimitsError),
+    /// There is nothing to listen on, so no client could ever connect.
+    NoEndpoint,
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
     /// The system has no event queue for it.
@@ -101,6 +103,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limits(error) => error.fmt(f),
+            Self::NoEndpoint => f.write_str("there is no address to listen on"),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
             }
@@ -183,8 +186,8 @@ impl Server<Kernel> {
     ///
     /// # Errors
     ///
-    /// [`StartError`]: limits that contradict each other, an endpoint that cannot be listened on, or
-    /// a system without descriptors.
+    /// [`StartError`]: limits that contradict each other, no endpoint or one that cannot be listened
+    /// on, or a system without descriptors.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         Self::bind_with(config, Vec::new())
     }
@@ -214,14 +217,16 @@ impl Server<Kernel> {
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
-    /// request to stop at once, SIGUSR1 as a request to log the members' table, and SIGHUP as a request
-    /// to reload. The handlers are the process's, so this is for a program whose only server this is.
+    /// request to stop at once, and SIGUSR1 as a request to log the members' table. SIGHUP means that
+    /// the process's terminal was closed, if it `has_terminal`: a request to stop, but never at once.
+    /// Otherwise it is a request to reload. The handlers are the process's, so this is for a program
+    /// whose only server this is.
     ///
     /// # Errors
     ///
     /// If the system refuses the handlers or the pipe they write to.
-    pub fn handle_signals(&mut self) -> io::Result<()> {
-        self.system.handle_signals()
+    pub fn handle_signals(&mut self, has_terminal: bool) -> io::Result<()> {
+        self.system.handle_signals(has_terminal)
     }
 
     /// The addresses of the listeners, in the order in which they were asked for, those of inherited
@@ -240,13 +245,16 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`StartError::Limits`].
+    /// [`StartError::Limits`] and [`StartError::NoEndpoint`].
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
         Self::serving(&config.listen, system, config)
     }
 
     fn serving(endpoints: &[Endpoint], mut system: S, config: &Config) -> Result<Self, StartError> {
         config.limits.check().map_err(StartError::Limits)?;
+        if endpoints.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
         let now = system.now();
         let served: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
         Ok(Self {
@@ -439,6 +447,8 @@ impl<S: System> Server<S> {
         for request in self.system.requests() {
             match request {
                 Request::Stop(signal) => self.stop(signal),
+                Request::HangUp if self.is_stopping() => {}
+                Request::HangUp => self.stop("SIGHUP"),
                 Request::Table => self.log.table(&self.relay, now),
                 Request::Reload => self.log.nothing_to_reload(),
             }
@@ -647,6 +657,13 @@ mod tests {
         let mut received = [0; 22];
         peer.read_exact(&mut received).unwrap();
         assert_eq!(received[10..], *b"The time is ");
+    }
+
+    #[test]
+    fn server_without_an_endpoint_does_not_start() {
+        let error = Server::bind(&Config::new(Vec::new())).unwrap_err();
+        assert!(matches!(error, StartError::NoEndpoint), "{error}");
+        assert_eq!(error.to_string(), "there is no address to listen on");
     }
 
     #[test]

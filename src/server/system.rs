@@ -178,8 +178,9 @@ impl Kernel {
     }
 
     /// Installs the signal handlers, for the whole process.
-    pub(super) fn handle_signals(&mut self) -> io::Result<()> {
-        self.signals = Some(Signals::install(self.poll.registry(), SIGNALS)?);
+    pub(super) fn handle_signals(&mut self, has_terminal: bool) -> io::Result<()> {
+        let signals = Signals::install(self.poll.registry(), SIGNALS, has_terminal)?;
+        self.signals = Some(signals);
         Ok(())
     }
 }

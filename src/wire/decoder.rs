@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::header;
+use super::header::{self, Prefix};
 
 /// An incremental decoder: give it the bytes as they come, take the payloads as they are complete.
 ///
@@ -18,8 +18,9 @@ use super::header;
 ///                                                the next in place; nothing is kept any more
 /// ```
 ///
-/// Three promises follow. Nothing is scanned twice: a header is parsed once, when its last byte is
-/// there. Nothing is allocated because a header *says* so: what is kept grows with the bytes that
+/// Three promises follow. Nothing is scanned twice: a header that arrives whole is parsed once, and of
+/// one that arrives in pieces each piece is, since a byte that no header has is refused as soon as it is
+/// there. A peer that speaks another protocol may wait for an answer and never send the rest. Nothing is allocated because a header *says* so: what is kept grows with the bytes that
 /// came. And an idle connection owns nothing here but one null pointer.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -36,8 +37,8 @@ struct Partial {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DecodeState {
-    /// The header is not complete.
-    Header,
+    /// The header is not complete; so far it is this.
+    Header(Prefix),
     /// The header is parsed; the payload has this many bytes.
     Payload(usize),
     /// The payload was handed out and goes when the next frame is asked for.
@@ -60,8 +61,10 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`FrameError`], as soon as a header is complete and before any byte of its payload is kept.
-    /// The stream has lost its place then: the only thing left to do with it is to close it.
+    /// [`FrameError::BadHeader`], as soon as a byte has come that cannot stand where it does in a
+    /// header; [`FrameError::TooLong`], as soon as the header is complete and before any byte of its
+    /// payload is kept. The stream has lost its place then: the only thing left to do with it is to
+    /// close it.
     pub fn decode<'d, 'i: 'd>(
         &'d mut self,
         input: &mut &'i [u8],
@@ -70,7 +73,9 @@ impl Decoder {
     ) -> Result<Option<&'d [u8]>, FrameError> {
         let len = match self.partial.as_deref().map(|partial| partial.state) {
             Some(DecodeState::Payload(len)) => return Ok(self.resume_payload(input, len)),
-            Some(DecodeState::Header) => self.resume_header(input, header_width, max_payload)?,
+            Some(DecodeState::Header(prefix)) => {
+                self.resume_header(input, prefix, header_width, max_payload)?
+            }
             Some(DecodeState::Yielded) => {
                 self.partial = None;
                 self.start_header(input, header_width, max_payload)?
@@ -102,7 +107,7 @@ impl Decoder {
     pub fn missing(&self, header_width: usize) -> usize {
         let partial = self.partial.as_deref();
         partial.map_or(header_width, |partial| match partial.state {
-            DecodeState::Header => header_width - partial.bytes.len(),
+            DecodeState::Header(_) => header_width - partial.bytes.len(),
             DecodeState::Payload(len) => len - partial.bytes.len(),
             DecodeState::Yielded => header_width,
         })
@@ -128,7 +133,10 @@ impl Decoder {
             return payload_len(header, max_payload).map(Some);
         }
         if !input.is_empty() {
-            self.keep(input, DecodeState::Header);
+            let Some(prefix) = Prefix::default().extend(input) else {
+                return Err(FrameError::BadHeader((*input).into()));
+            };
+            self.keep(input, DecodeState::Header(prefix));
         }
         Ok(None)
     }
@@ -137,19 +145,27 @@ impl Decoder {
     fn resume_header(
         &mut self,
         input: &mut &[u8],
+        prefix: Prefix,
         header_width: usize,
         max_payload: usize,
     ) -> Result<Option<usize>, FrameError> {
-        let Some(partial) = self.partial.as_deref_mut() else {
+        let Some(mut partial) = self.partial.take() else {
             return Ok(None);
         };
+        let kept = partial.bytes.len();
         partial.take(input, header_width);
-        if partial.bytes.len() < header_width {
-            return Ok(None);
+        let is_complete = partial.bytes.len() == header_width;
+        match prefix.extend(&partial.bytes[kept..]) {
+            Some(prefix) if !is_complete => {
+                partial.state = DecodeState::Header(prefix);
+                self.partial = Some(partial);
+                Ok(None)
+            }
+            prefix => match prefix.and_then(Prefix::announced) {
+                Some(len) => within(len, max_payload).map(Some),
+                None => Err(FrameError::BadHeader(partial.bytes.into())),
+            },
         }
-        let len = payload_len(&partial.bytes, max_payload)?;
-        self.partial = None;
-        Ok(Some(len))
     }
 
     /// Adds to a kept payload of `len` bytes, and yields it once it is whole.
@@ -195,6 +211,11 @@ fn payload_len(header: &[u8], max: usize) -> Result<usize, FrameError> {
     let Some(len) = header::parse(header) else {
         return Err(FrameError::BadHeader(header.into()));
     };
+    within(len, max)
+}
+
+/// A length that was announced, if it is no more than is accepted.
+fn within(len: u64, max: usize) -> Result<usize, FrameError> {
     usize::try_from(len)
         .ok()
         .filter(|&len| len <= max)
@@ -204,7 +225,11 @@ fn payload_len(header: &[u8], max: usize) -> Result<usize, FrameError> {
 /// Why a stream of frames cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// These bytes stand where a header should and are none (see [`header`]).
+    /// These bytes stand where a header should, and no header begins with them (see [`header`]).
+    ///
+    /// They begin where the header should, and the first byte that is impossible there is among them.
+    /// After it they have, up to the header's width, what had come with it: that is for a reader to
+    /// guess what the peer is, and depends on how the stream was cut.
     BadHeader(Box<[u8]>),
     /// The header announces more than is accepted, both in bytes.
     TooLong {
@@ -256,13 +281,33 @@ mod tests {
                 match decoder.decode(&mut piece, header_width, MAX) {
                     Ok(Some(payload)) => payloads.push(payload.to_vec()),
                     Ok(None) => break,
-                    Err(error) => return (payloads, Some(error), false),
+                    Err(error) => {
+                        let error = without_what_came_after(error, header_width);
+                        return (payloads, Some(error), false);
+                    }
                 }
             }
             assert!(piece.is_empty(), "None means that the input is used up");
         }
         let inside = decoder.is_inside_frame();
         (payloads, None, inside)
+    }
+
+    /// The error without the bytes after the impossible one, which depend on how the stream was cut.
+    fn without_what_came_after(error: FrameError, header_width: usize) -> FrameError {
+        let FrameError::BadHeader(bytes) = error else {
+            return error;
+        };
+        assert!(bytes.len() <= header_width, "no more than a header");
+        let begins_a_header = |prefix: &[u8]| {
+            [b' ', b'0'].into_iter().any(|rest| {
+                let mut header = prefix.to_vec();
+                header.resize(header_width, rest);
+                header::parse(&header).is_some()
+            })
+        };
+        let end = (1..=bytes.len()).find(|&end| !begins_a_header(&bytes[..end]));
+        FrameError::BadHeader(bytes[..end.expect("an impossible byte")].into())
     }
 
     /// Decodes `stream` whole, byte by byte and at every split, and insists on one answer.
@@ -345,14 +390,58 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_header_is_refused_when_its_last_byte_is_there_and_what_came_before_stands() {
-        let mut stream = frames(&[b"alice", b"hello"]);
-        stream.extend_from_slice(b"GET / HTTP/1.1\r\n");
-        let (decoded, error, _) = decode_every_way(&stream);
-        assert_eq!(decoded, [b"alice", b"hello"]);
-        assert_eq!(error, Some(FrameError::BadHeader((*b"GET / HTTP").into())));
-        let (_, error, inside) = decode_every_way(b"GET / HTT");
-        assert_eq!((error, inside), (None, true));
+    fn header_is_refused_at_its_first_impossible_byte_and_frames_before_it_are_yielded() {
+        for (header, impossible) in [
+            (&b"GET / HTTP/1.1\r\n"[..], 0),
+            (b"5\t        ", 1),
+            (b"  +5      ", 2),
+            (b"5   5     ", 4),
+            (b"12345678\0 ", 8),
+            (b"          ", 9),
+            (b"5        a", 9),
+        ] {
+            let text = header.escape_ascii();
+            let good = frames(&[b"alice", b"hello"]);
+            let possible = [&good[..], &header[..impossible]].concat();
+            let (decoded, error, inside) = decode_every_way(&possible);
+            assert_eq!(decoded, [b"alice", b"hello"]);
+            assert_eq!((error, inside), (None, impossible > 0), "\"{text}\"");
+            for end in impossible + 1..=header.len() {
+                let (decoded, error, _) = decode_every_way(&[&good, &header[..end]].concat());
+                assert_eq!(decoded, [b"alice", b"hello"]);
+                let refused = header[..=impossible].into();
+                assert_eq!(error, Some(FrameError::BadHeader(refused)), "\"{text}\"");
+            }
+        }
+    }
+
+    #[test]
+    fn header_of_ten_bytes_is_refused_as_a_wide_one_at_the_payload_after_it() {
+        let stream = frames(&[b"x", b"hi"]);
+        let refused = FrameError::BadHeader(stream[..11].into());
+        for size in 1..=stream.len() {
+            let (decoded, error, _) = decode_pieces_of(header::WIDE, stream.chunks(size));
+            assert_eq!(decoded, Vec::<Vec<u8>>::new());
+            assert_eq!(error.as_ref(), Some(&refused), "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn refused_header_has_the_bytes_that_came_with_it_up_to_its_width() {
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        for (width, end, reported) in [(10, 18, 10), (64, 18, 18), (10, 6, 6), (64, 1, 1)] {
+            let mut decoder = Decoder::new();
+            let refused = decoder.decode(&mut &request[..end], width, MAX);
+            let reported = request[..reported].into();
+            assert_eq!(refused, Err(FrameError::BadHeader(reported)));
+        }
+        let mut decoder = Decoder::new();
+        assert_eq!(decoder.decode(&mut &b"5  "[..], 10, MAX), Ok(None));
+        let refused = decoder.decode(&mut &b" hello there"[..], 10, MAX);
+        assert_eq!(
+            refused,
+            Err(FrameError::BadHeader(b"5   hello "[..].into()))
+        );
     }
 
     #[test]

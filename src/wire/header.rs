@@ -5,10 +5,10 @@
 //! ```
 //!
 //! Spaces may lead because one tutorial's client formats with Python's `:< {10}`, where the blank is
-//! the sign option. Everything else is refused: a header of spaces alone, a sign, an underscore, an
-//! inner space, a tab, NUL, a letter, a non-ASCII digit. Neither Python's `int()` nor Rust's
-//! `FromStr` can be the parser: both take `+5`, and two programs that disagree about a length
-//! disagree about where every later frame begins (CVE-2021-32715 was that mistake in an HTTP
+//! the sign option. Everything else is refused at its first impossible byte: a header of spaces alone,
+//! a sign, an underscore, an inner space, a tab, NUL, a letter, a non-ASCII digit. Neither Python's
+//! `int()` nor Rust's `FromStr` can be the parser: both take `+5`, and two programs that disagree about
+//! a length disagree about where every later frame begins (CVE-2021-32715 was that mistake in an HTTP
 //! library). For the same reason the relay writes headers of its own and never echoes a sender's.
 
 /// Width in bytes of `chat10` headers, and of every header that the relay writes.
@@ -31,12 +31,55 @@ pub fn parse(header: &[u8]) -> Option<u64> {
     header[first..=last]
         .iter()
         .try_fold(0_u64, |len, byte| match byte {
-            b'0'..=b'9' => Some(
-                len.saturating_mul(10)
-                    .saturating_add(u64::from(byte - b'0')),
-            ),
+            b'0'..=b'9' => Some(with_digit(len, *byte)),
             _ => None,
         })
+}
+
+/// The part of a header that has arrived, as far as the grammar has come with it.
+///
+/// `None` in place of a `Prefix` means that no header begins with these bytes. The width is not known
+/// here: a complete header of spaces alone is a prefix without a [length](Prefix::announced).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Prefix {
+    /// No bytes, or spaces alone.
+    #[default]
+    Blank,
+    /// The last byte is a digit of this number.
+    Digits(u64),
+    /// A space has ended this number. Only spaces can follow.
+    Padded(u64),
+}
+
+impl Prefix {
+    /// The prefix with these bytes after it, or `None` at the first byte that the grammar has no place
+    /// for.
+    pub(super) fn extend(self, bytes: &[u8]) -> Option<Self> {
+        bytes
+            .iter()
+            .try_fold(self, |prefix, &byte| match (prefix, byte) {
+                (Self::Blank, b' ') => Some(Self::Blank),
+                (Self::Blank, b'0'..=b'9') => Some(Self::Digits(with_digit(0, byte))),
+                (Self::Digits(len), b'0'..=b'9') => Some(Self::Digits(with_digit(len, byte))),
+                (Self::Digits(len) | Self::Padded(len), b' ') => Some(Self::Padded(len)),
+                _ => None,
+            })
+    }
+
+    /// The length that a complete header announces, like that of [`parse`].
+    pub(super) const fn announced(self) -> Option<u64> {
+        match self {
+            Self::Blank => None,
+            Self::Digits(len) | Self::Padded(len) => Some(len),
+        }
+    }
+}
+
+/// A decimal number with one more digit; [`u64::MAX`] stands for all that are larger.
+fn with_digit(number: u64, digit: u8) -> u64 {
+    number
+        .saturating_mul(10)
+        .saturating_add(u64::from(digit - b'0'))
 }
 
 /// The canonical header for a payload of `len` bytes: digits first, then spaces.
@@ -121,6 +164,47 @@ mod tests {
                 _ => None,
             };
             assert_eq!(parse(&header), expected, "byte {byte:#04x}");
+        }
+    }
+
+    /// A prefix that came byte by byte.
+    fn prefix_of(bytes: &[u8]) -> Option<Prefix> {
+        bytes.chunks(1).try_fold(Prefix::default(), Prefix::extend)
+    }
+
+    #[test]
+    fn prefix_is_refused_exactly_if_no_header_begins_with_it() {
+        // Each sequence of up to seven bytes of these kinds.
+        let kinds = b" 07+";
+        let mut prefixes = vec![Vec::new()];
+        while let Some(prefix) = prefixes.pop() {
+            let padded_with = |byte| {
+                let mut header = prefix.clone();
+                header.resize(WIDTH, byte);
+                parse(&header).is_some()
+            };
+            let begins_a_header = padded_with(b' ') || padded_with(b'0');
+            let found = prefix_of(&prefix);
+            let text = prefix.escape_ascii();
+            assert_eq!(found.is_some(), begins_a_header, "\"{text}\"");
+            assert_eq!(Prefix::default().extend(&prefix), found, "\"{text}\"");
+            if let Some(found) = found {
+                assert_eq!(found.announced(), parse(&prefix), "\"{text}\"");
+            }
+            if prefix.len() < 7 {
+                for &byte in kinds {
+                    prefixes.push([&*prefix, &[byte]].concat());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn prefix_of_a_wide_header_cannot_overflow() {
+        for digits in [20, 21, 40, WIDE] {
+            let header = vec![b'9'; digits];
+            let prefix = prefix_of(&header).unwrap();
+            assert_eq!(prefix.announced(), Some(u64::MAX), "{digits} digits");
         }
     }
 

@@ -109,6 +109,15 @@ fn announced(header: &[u8]) -> Option<u64> {
     Some(digits.parse().unwrap_or(u64::MAX))
 }
 
+/// Whether a header of this width may begin so: padded with spaces or with digits it is one.
+fn begins_a_header(bytes: &[u8], width: usize) -> bool {
+    [b' ', b'0'].into_iter().any(|rest| {
+        let mut header = bytes.to_vec();
+        header.resize(width, rest);
+        announced(&header).is_some()
+    })
+}
+
 /// Why a connection may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
@@ -560,6 +569,10 @@ impl Model {
                 Stage::Leaving | Stage::Lost => return,
             };
             let Some((header, after)) = rest.split_at_checked(width) else {
+                if !begins_a_header(rest, width) {
+                    member.stage = Stage::Lost;
+                    return;
+                }
                 break;
             };
             let Some(len) = announced(header).filter(|&len| len <= max as u64) else {
