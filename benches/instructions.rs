@@ -382,11 +382,11 @@ fn fall_behind_and_catch_up() {
         relay.note(speaker, Ready::READABLE);
         writable(&mut relay);
         turn(&mut relay, &mut scratch, now);
-        assert_eq!(relay.behind(), listeners.len());
+        assert_eq!(relay.lagging(), listeners.len());
         // Each takes all.
         writable(&mut relay);
         turn(&mut relay, &mut scratch, now);
-        assert_eq!(relay.behind(), 0);
+        assert_eq!(relay.lagging(), 0);
     };
     three_turns();
     counted(&mut three_turns);

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use chatloop::relay::{ConnId, Deadline, Limits, Ready, Relay, Wording};
+use chatloop::relay::{ConnId, Limits, Ready, Relay, ReplyTexts};
 use chatloop::wire::{Decoder, Dialect, encode_frame, header};
 
 /// So many frames, one after the other.
@@ -78,8 +78,8 @@ impl Write for Sink {
 
 pub fn turn<S: Read + Write>(relay: &mut Relay<S>, scratch: &mut [u8], now: Instant) {
     relay.serve_ready(scratch, now);
-    relay.fan_out();
-    relay.close_marked(scratch);
+    relay.fan_out(now);
+    relay.close_marked(scratch, now);
 }
 
 /// A room of so many members that speak these dialects in turn.
@@ -89,18 +89,18 @@ pub fn room_of<S: Read + Write + Default>(
     scratch: &mut [u8],
 ) -> (Relay<S>, Vec<ConnId>) {
     let now = Instant::now();
-    let mut relay = Relay::new(Limits::default(), dialects, &Wording::default(), now);
+    let mut relay = Relay::new(Limits::default(), dialects, &ReplyTexts::default(), now);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4000));
     let mut ids = Vec::with_capacity(members);
     for &dialect in dialects.iter().cycle().take(members) {
         let id = relay.insert(S::default(), peer, dialect, now);
-        if relay.is_pending(Deadline::Name(id)) {
+        if relay.pending_connections() > 0 {
             relay.note(id, Ready::READABLE);
         }
         turn(&mut relay, scratch, now);
-        relay.take_deadlines();
+        relay.drain_events();
         ids.push(id);
     }
-    assert_eq!(relay.members(), members);
+    assert_eq!(relay.members().total(), members);
     (relay, ids)
 }

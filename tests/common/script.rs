@@ -1,13 +1,13 @@
 //! A relay without sockets: its streams do what a script says.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use chatloop::relay::{ConnId, Deadline, Limits, Ready, Relay, Wording};
+use chatloop::relay::{ConnId, Limits, Ready, Relay, ReplyTexts, RoomEvent};
 use chatloop::wire::Dialect;
 
 use super::frame;
@@ -185,8 +185,8 @@ pub struct Room {
     pub scratch: Vec<u8>,
     /// The time, which passes only when a test says so.
     pub now: Instant,
-    /// What falls due, and when.
-    pub deadlines: BTreeSet<(Instant, Deadline)>,
+    /// The events of all turns, until a test takes them.
+    pub events: Vec<RoomEvent>,
     /// The last connection's port.
     port: u16,
     turns: usize,
@@ -195,27 +195,27 @@ pub struct Room {
 impl Room {
     /// A room for `chat10` alone.
     pub fn new(limits: Limits) -> Self {
-        Self::serving(&[Dialect::Chat10], limits, &Wording::default())
+        Self::serving(&[Dialect::Chat10], limits, &ReplyTexts::default())
     }
 
-    pub fn serving(served: &[Dialect], limits: Limits, wording: &Wording) -> Self {
+    pub fn serving(served: &[Dialect], limits: Limits, texts: &ReplyTexts) -> Self {
         let now = Instant::now();
         Self {
             scratch: vec![0; limits.read_budget],
-            relay: Relay::new(limits, served, wording, now),
+            relay: Relay::new(limits, served, texts, now),
             now,
-            deadlines: BTreeSet::new(),
+            events: Vec::new(),
             port: 4000,
             turns: 0,
         }
     }
 
-    /// A `chat10` connection that has said nothing.
+    /// A `chat10` connection that has sent nothing.
     pub fn connect(&mut self) -> Peer {
         self.connect_to(Dialect::Chat10)
     }
 
-    /// A connection that has said nothing. Each has a port of its own, counted from 4001.
+    /// A connection that has sent nothing. Each has a port of its own, counted from 4001.
     pub fn connect_to(&mut self, dialect: Dialect) -> Peer {
         let stream = Script::default();
         self.port += 1;
@@ -241,13 +241,13 @@ impl Room {
         self.relay.note(peer.id, Ready::WRITABLE);
     }
 
-    /// One edge that tells of data and of the peer's closing.
+    /// One edge that reports data and the end of the peer's input.
     pub fn read_closed(&mut self, peer: &Peer) {
         self.relay
-            .note(peer.id, Ready::READABLE | Ready::READ_TO_END);
+            .note(peer.id, Ready::READABLE | Ready::READ_CLOSED);
     }
 
-    /// The peer says this in a turn of its own.
+    /// The peer sends this in a turn of its own.
     pub fn say(&mut self, peer: &Peer, message: impl AsRef<[u8]>) {
         peer.stream.says(frame(message));
         self.readable(peer);
@@ -259,26 +259,24 @@ impl Room {
         self.turns += 1;
         assert!(self.turns <= MOST_TURNS, "it comes to no end");
         self.relay.serve_ready(&mut self.scratch, self.now);
-        self.relay.fan_out();
-        self.relay.close_marked(&mut self.scratch);
-        self.deadlines.extend(self.relay.take_deadlines());
-        // As the server does: what has no reason any more is dropped when it comes to the front.
-        while let Some(&(_, deadline)) = self.deadlines.first()
-            && !self.relay.is_pending(deadline)
-        {
-            self.deadlines.pop_first();
-        }
+        self.finish_turn();
     }
 
-    /// So much time passes, and what falls due in it does, each in turns of its own.
+    /// The rest of a turn whose input was read.
+    pub fn finish_turn(&mut self) {
+        self.relay.fan_out(self.now);
+        self.relay.close_marked(&mut self.scratch, self.now);
+        self.events.extend(self.relay.drain_events());
+    }
+
+    /// This much time passes, and each timeout in it is handled in a turn of its own.
     pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
-        while let Some(&(at, deadline)) = self.deadlines.first()
+        while let Some(at) = self.relay.next_timeout()
             && at <= until
         {
-            self.deadlines.pop_first();
             self.now = self.now.max(at);
-            self.relay.expire(deadline, self.now);
+            self.relay.handle_timeout(self.now);
             self.turn();
             self.turns();
         }
@@ -287,10 +285,15 @@ impl Room {
         self.turns();
     }
 
-    /// Turns until nobody is ready.
+    /// Turns until no connection is ready.
     pub fn turns(&mut self) {
         while self.relay.has_ready() {
             self.turn();
         }
+    }
+
+    /// Takes the events since the last call.
+    pub fn take_events(&mut self) -> Vec<RoomEvent> {
+        std::mem::take(&mut self.events)
     }
 }

@@ -79,7 +79,7 @@ impl TestRelay {
     }
 
     pub fn members(&self) -> usize {
-        self.server.relay().members()
+        self.server.relay().members().total()
     }
 
     pub fn counters(&self) -> &Counters {
