@@ -166,7 +166,7 @@ impl Default for Limits {
             queue_limit: 8 * 1024 * 1024,
             slow: Slow::Pace,
             soft_limit: 1024 * 1024,
-            slow_timeout: Duration::from_secs(10),
+            slow_timeout: Duration::from_secs(40),
             message_timeout: Duration::from_secs(60),
             idle_timeout: None,
             rate: None,

@@ -139,9 +139,17 @@ impl<S: Read + Write> Relay<S> {
                 self.flush(id, now);
             }
         }
-        if self.room.flow.mode() != Mode::Paused {
+        if self.room.flow.is_round_due(now) {
             self.room.ready.release_held();
         }
+        let before = self.room.channels.turn_len();
+        self.read_ready(scratch, now);
+        let published = self.room.channels.turn_len() - before;
+        self.room.flow.end_round(published, now);
+    }
+
+    /// Reads the connections that are listed, as far as the turn's budget goes.
+    fn read_ready(&mut self, scratch: &mut [u8], now: Instant) {
         let bytes_in = self.room.counters.bytes_in;
         for _ in 0..self.room.ready.to_read() {
             let read = self.room.counters.bytes_in - bytes_in;
@@ -554,7 +562,10 @@ impl<S> Relay<S> {
     /// due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.room.timers.next()
+        let next_round = self.room.flow.next_round();
+        let next_round = next_round.filter(|_| self.room.ready.has_held());
+        let timer = self.room.timers.next();
+        timer.into_iter().chain(next_round).min()
     }
 
     /// Takes the events since the last call, in the order in which they happened. They must be taken

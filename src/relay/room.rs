@@ -417,8 +417,11 @@ impl Room {
         let lag = output.cursor.lag(&self.channels[dialect].backlog);
         let tracker = &mut output.tracker;
         let written = (sent as u64, lag);
-        let change = self.flow.on_written(id, dialect, tracker, written, now);
+        let (reason, change) = self.flow.on_written(id, dialect, tracker, written, now);
         self.after_lag_change(id, connection, change, lag);
+        if let Some(reason) = reason {
+            self.close(id, connection, reason);
+        }
     }
 
     /// A member has no output pending any more.

@@ -9,7 +9,7 @@
 //! | a member | the room | the member |
 //! |---|---|---|
 //! | lags by no more than the soft limit | goes on | is *keeping up* |
-//! | lags by more, and its socket accepts bytes | is paused until the lag is at the limit again | is a *slow reader* |
+//! | lags by more, and its socket accepts bytes | is *paused* until the lag is at the limit again | is a *slow reader* |
 //! | … but fewer than the minimum read rate | goes on | is closed |
 //! | … but none for half of `slow_timeout` | goes on, and does not wait for it again before it has caught up | is *stalled* |
 //! | lags by more than the queue limit and is not waited for | goes on | is closed |
@@ -26,11 +26,19 @@
 //!                            lag at the soft limit
 //! ```
 //!
-//! While a slow reader is over the limit nothing is read from members. Its socket accepts some output,
-//! the lag falls to the limit, and members are read in *rounds*, each of them one message or some 512
-//! published bytes, until the lag is over the limit again. So a flood runs at the speed of the slowest
-//! reader, and an ordinary line goes out with every round. The rounds end at half of the limit, so
+//! **Rounds.** While there is a slow reader, members are read in *rounds*: one message or some 512
+//! published bytes each, so that an ordinary line goes out with every round beside any flood. Below the
+//! limit one round follows the other. Over it, the room is paused: rounds come no faster than the
+//! minimum read rate allows, which every reader that is waited for can follow. So a flood runs at the
+//! speed of the slowest reader, and a conversation goes on. The rounds end at half of the limit, so
 //! that a reader at its limit does not have the room start and stop in large steps.
+//!
+//! **Why `slow_timeout` is long.** A socket that accepts nothing for many seconds may belong to a reader.
+//! Linux gives a receive buffer's memory back in pieces as large as the packets that it has merged, up to
+//! the whole buffer (`tcp_try_coalesce`), and opens the window only then. With the default buffer of
+//! 128 KiB a reader of 20 kB/s shows progress every 6.5 s, and one at the minimum rate every 20 s,
+//! which is half of the default. A program that reads slowly behind a buffer of megabytes looks stalled.
+//! For the same reason the rate is measured from one accepted piece to another, never at any moment.
 //!
 //! A member that comes back after it had stalled, and one that starts with a long history, is catching
 //! up: it counts as stalled until its lag is at the limit.
@@ -45,9 +53,9 @@ use crate::relay::limits::{Limits, Slow};
 use crate::relay::timers::after;
 use crate::wire::{Dialect, Pauses};
 
-/// What a slow reader must accept in `slow_timeout` of pause, in bytes: the minimum read rate. It is a
-/// few times what a socket accepts at a time.
-const MIN_READ: u64 = 64 * 1024;
+/// The minimum read rate, in bytes a second: what a slow reader must accept while the room is paused for
+/// it, and what the room may publish meanwhile.
+pub(super) const MIN_READ_RATE: u64 = 64 * 1024 / 10;
 
 /// The limits of lag in one dialect.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +120,7 @@ pub(in crate::relay) struct LagTracker {
     threshold: u64,
     /// When the socket accepted bytes last.
     accepted_at: Instant,
-    /// How long the room was paused for this member, since its minimum was measured last.
+    /// How long the room was paused for this member, since its rate was measured last.
     paused: Duration,
     /// How many bytes the socket accepted in that time.
     accepted: u64,
@@ -187,22 +195,30 @@ impl LagTracker {
         self.stall_if_silent(lag, limits, now)
     }
 
-    /// The socket accepted `sent` bytes, and this is the lag now.
-    pub(super) fn on_accepted(&mut self, sent: u64, lag: u64, limits: &LagLimits, now: Instant) {
+    /// The socket accepted `sent` bytes, and this is the lag now. Returns a reason to close the member,
+    /// if there is one.
+    pub(super) fn on_accepted(
+        &mut self,
+        sent: u64,
+        lag: u64,
+        limits: &LagLimits,
+        now: Instant,
+    ) -> Option<CloseReason> {
         self.accepted_at = now;
         match self.state {
             LagState::Keeping => {}
             LagState::Slow { over_since } => {
                 if let Some(since) = over_since {
                     self.accepted = self.accepted.saturating_add(sent);
-                    if lag <= limits.soft {
-                        self.paused += now.saturating_duration_since(since);
-                        self.set(LagState::Slow { over_since: None }, limits);
-                    }
+                    self.paused += now.saturating_duration_since(since);
+                    let is_over = lag > limits.soft;
+                    let over_since = is_over.then_some(now);
+                    self.set(LagState::Slow { over_since }, limits);
                 }
                 if lag <= limits.soft / 2 {
                     self.keep_up(limits);
                 }
+                return self.measure(limits);
             }
             LagState::Stalled => {
                 if lag <= limits.soft {
@@ -210,6 +226,18 @@ impl LagTracker {
                 }
             }
         }
+        None
+    }
+
+    /// Measures the read rate of a slow reader, when the room was paused for it for long enough.
+    fn measure(&mut self, limits: &LagLimits) -> Option<CloseReason> {
+        if self.paused < limits.timeout || limits.pauses != Pauses::Room {
+            return None;
+        }
+        let accepted = self.accepted;
+        let minimum = u128::from(MIN_READ_RATE) * self.paused.as_millis() / 1000;
+        (self.paused, self.accepted) = (Duration::ZERO, 0);
+        (u128::from(accepted) < minimum).then_some(CloseReason::BelowMinimumRate { accepted })
     }
 
     /// The time of [`next_check`](Self::next_check) has come. Returns a reason to close the member, if
@@ -220,47 +248,19 @@ impl LagTracker {
         limits: &LagLimits,
         now: Instant,
     ) -> Option<CloseReason> {
-        if let Some(reason) = self.stall_if_silent(lag, limits, now) {
-            return Some(reason);
-        }
-        if limits.pauses == Pauses::Room
-            && let LagState::Slow {
-                over_since: Some(since),
-            } = self.state
-        {
-            let paused = self.paused + now.saturating_duration_since(since);
-            if paused >= limits.timeout {
-                let accepted = self.accepted;
-                if accepted < MIN_READ {
-                    return Some(CloseReason::BelowMinimumRate { accepted });
-                }
-                (self.paused, self.accepted) = (Duration::ZERO, 0);
-                self.set(
-                    LagState::Slow {
-                        over_since: Some(now),
-                    },
-                    limits,
-                );
-            }
-        }
-        None
+        self.stall_if_silent(lag, limits, now)
     }
 
-    /// When something must be decided if nothing happens: the member is stalled then, or its minimum
-    /// read rate is measured. `None` if the room is not paused for it.
+    /// When the member is stalled if nothing happens. `None` if the room is not paused for it.
     pub(super) fn next_check(&self, limits: &LagLimits) -> Option<Instant> {
-        if limits.pauses != Pauses::Room {
-            return None;
-        }
-        let LagState::Slow {
-            over_since: Some(since),
-        } = self.state
-        else {
-            return None;
-        };
-        let stalled_at = after(self.accepted_at, limits.stall_after());
-        let measured_at = after(since, limits.timeout.saturating_sub(self.paused));
-        Some(stalled_at.min(measured_at))
+        let is_over = matches!(
+            self.state,
+            LagState::Slow {
+                over_since: Some(_)
+            }
+        );
+        let is_waited_for = is_over && limits.pauses == Pauses::Room;
+        is_waited_for.then(|| after(self.accepted_at, limits.stall_after()))
     }
 
     /// A draining member is not waited for: nothing that is published is for it.
@@ -335,17 +335,17 @@ mod tests {
             (tracker.state(), tracker.threshold()),
             (over(now), u64::MAX)
         );
-        tracker.on_accepted(10, 1001, &limits, now);
+        assert_eq!(tracker.on_accepted(10, 1001, &limits, now), None);
         assert_eq!(tracker.state(), over(now), "a byte is missing");
-        tracker.on_accepted(1, 1000, &limits, now);
+        assert_eq!(tracker.on_accepted(1, 1000, &limits, now), None);
         assert_eq!((tracker.state(), tracker.threshold()), (BELOW, 1000));
-        tracker.on_accepted(499, 501, &limits, now);
+        assert_eq!(tracker.on_accepted(499, 501, &limits, now), None);
         assert_eq!(
             tracker.state(),
             BELOW,
             "rounds go on until half of the limit"
         );
-        tracker.on_accepted(1, 500, &limits, now);
+        assert_eq!(tracker.on_accepted(1, 500, &limits, now), None);
         assert_eq!(tracker.state(), LagState::Keeping);
     }
 
@@ -378,11 +378,11 @@ mod tests {
     fn stalled_member_is_waited_for_again_only_after_it_has_caught_up() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::catching_up(50_000, &limits, now);
-        tracker.on_accepted(1, 49_999, &limits, now);
+        assert_eq!(tracker.on_accepted(1, 49_999, &limits, now), None);
         assert_eq!(tracker.state(), LagState::Stalled);
-        tracker.on_accepted(1, 1001, &limits, now);
+        assert_eq!(tracker.on_accepted(1, 1001, &limits, now), None);
         assert_eq!(tracker.state(), LagState::Stalled);
-        tracker.on_accepted(1, 1000, &limits, now);
+        assert_eq!(tracker.on_accepted(1, 1000, &limits, now), None);
         assert_eq!(
             (tracker.state(), tracker.threshold()),
             (LagState::Keeping, 1000)
@@ -424,25 +424,36 @@ mod tests {
     #[test]
     fn slow_reader_below_the_minimum_rate_is_closed() {
         let (limits, now) = (limits(), Instant::now());
-        for (each, closes) in [(MIN_READ / 4 - 1, true), (MIN_READ / 4, false)] {
+        for (each, closes) in [(2 * MIN_READ_RATE - 1, true), (2 * MIN_READ_RATE, false)] {
             let mut tracker = LagTracker::new(&limits, now);
             assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
             for second in [2, 4, 6, 8] {
-                tracker.on_accepted(each, 900_000, &limits, now + second * SECOND);
+                let at = now + second * SECOND;
+                assert_eq!(tracker.on_accepted(each, 900_000, &limits, at), None);
             }
-            assert_eq!(tracker.next_check(&limits), Some(now + 10 * SECOND));
-            let accepted = 4 * each;
+            let accepted = 5 * each;
             let reason = closes.then_some(CloseReason::BelowMinimumRate { accepted });
-            assert_eq!(
-                tracker.on_timer(900_000, &limits, now + 10 * SECOND),
-                reason
-            );
-            if !closes {
-                // It is measured anew: the next ten seconds need as much again.
-                assert_eq!(tracker.state(), over(now + 10 * SECOND));
-                assert_eq!(tracker.accepted, 0);
-            }
+            let end = now + 10 * SECOND;
+            assert_eq!(tracker.on_accepted(each, 900_000, &limits, end), reason);
+            // It is measured anew: the next ten seconds need as much again.
+            assert_eq!((tracker.paused, tracker.accepted), (Duration::ZERO, 0));
         }
+    }
+
+    #[test]
+    fn read_rate_is_measured_from_one_accepted_piece_to_another() {
+        let (limits, now) = (limits(), Instant::now());
+        let mut tracker = LagTracker::new(&limits, now);
+        assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
+        // Pieces of four seconds: after ten seconds only two have come, which is no reason.
+        for second in [4, 8] {
+            let (at, piece) = (now + second * SECOND, 4 * MIN_READ_RATE);
+            assert_eq!(tracker.on_accepted(piece, 900_000, &limits, at), None);
+        }
+        assert_eq!(tracker.on_timer(900_000, &limits, now + 10 * SECOND), None);
+        let at = now + 12 * SECOND;
+        let third = tracker.on_accepted(4 * MIN_READ_RATE, 900_000, &limits, at);
+        assert_eq!(third, None);
     }
 
     #[test]
@@ -451,21 +462,19 @@ mod tests {
         let mut tracker = LagTracker::new(&limits, now);
         for hour in 0..9 {
             let start = now + 3600 * SECOND * hour;
-            tracker.on_accepted(0, 1000, &limits, start);
+            tracker.accepted_at = start;
             assert_eq!(tracker.on_lag(1001, &limits, start), None);
             assert_eq!(tracker.on_timer(1001, &limits, start + SECOND), None);
-            tracker.on_accepted(1, 1000, &limits, start + SECOND);
+            let at = start + SECOND;
+            assert_eq!(tracker.on_accepted(1, 1000, &limits, at), None);
             assert_eq!(tracker.next_check(&limits), None);
         }
         let start = now + 3600 * SECOND * 9;
-        tracker.on_accepted(0, 1000, &limits, start);
+        tracker.accepted_at = start;
         assert_eq!(tracker.on_lag(1001, &limits, start), None);
-        assert_eq!(tracker.next_check(&limits), Some(start + SECOND));
-        let reason = CloseReason::BelowMinimumRate { accepted: 9 };
-        assert_eq!(
-            tracker.on_timer(1001, &limits, start + SECOND),
-            Some(reason)
-        );
+        let reason = CloseReason::BelowMinimumRate { accepted: 10 };
+        let tenth = tracker.on_accepted(1, 1000, &limits, start + SECOND);
+        assert_eq!(tenth, Some(reason));
     }
 
     #[test]
@@ -473,7 +482,10 @@ mod tests {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
         assert_eq!(tracker.on_lag(1001, &limits, now), None);
-        tracker.on_accepted(1001, 0, &limits, now + 4 * SECOND);
+        assert_eq!(
+            tracker.on_accepted(1001, 0, &limits, now + 4 * SECOND),
+            None
+        );
         assert_eq!(
             (tracker.state(), tracker.paused),
             (LagState::Keeping, Duration::ZERO)
@@ -493,7 +505,7 @@ mod tests {
             tracker.on_timer(1_000_000, &limits, late + 3600 * SECOND),
             None
         );
-        tracker.on_accepted(1, 1000, &limits, late);
+        assert_eq!(tracker.on_accepted(1, 1000, &limits, late), None);
         assert_eq!(tracker.state(), BELOW);
     }
 
@@ -506,7 +518,7 @@ mod tests {
             let now = Instant::now();
             let mut tracker = LagTracker::new(&limits, now);
             assert_eq!(tracker.threshold(), 100_000);
-            tracker.on_accepted(1, 90_000, &limits, now);
+            assert_eq!(tracker.on_accepted(1, 90_000, &limits, now), None);
             let reason = CloseReason::SlowConsumer { lag: 100_001 };
             assert_eq!(tracker.on_lag(100_001, &limits, now), Some(reason));
         }

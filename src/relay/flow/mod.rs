@@ -132,6 +132,24 @@ impl FlowControl {
         &self.lag_limits[dialect.index()]
     }
 
+    /// Whether members may be read now, if only in a round.
+    pub(super) fn is_round_due(&self, now: Instant) -> bool {
+        self.next_round().is_none_or(|due| due <= now)
+    }
+
+    /// When the next round of a pause is due; `None` if the room is not paused.
+    pub(super) const fn next_round(&self) -> Option<Instant> {
+        self.pause.next_round()
+    }
+
+    /// Connections were read that have published this many bytes. If that was a round of a pause, the
+    /// next one is due later.
+    pub(super) fn end_round(&mut self, published: usize, now: Instant) {
+        if published > 0 && self.is_round_due(now) {
+            self.pause.end_round(published, now);
+        }
+    }
+
     /// How input is read at the moment.
     pub(super) fn mode(&self) -> Mode {
         self.pause.mode()
@@ -182,8 +200,8 @@ impl FlowControl {
         }
         let name = reader.name_frame_len;
         match mode {
-            Mode::Paused => Permit::Hold,
-            Mode::Rounds => {
+            Mode::Paused if !self.is_round_due(now) => Permit::Hold,
+            Mode::Paused | Mode::Rounds => {
                 let permit = self.read(reader.input_for(ROUND_BUDGET, name), reader);
                 permit.to_message_end()
             }
@@ -236,13 +254,16 @@ impl FlowControl {
         tracker: &mut LagTracker,
         (sent, lag): (u64, u64),
         now: Instant,
-    ) -> Option<PauseChange> {
+    ) -> (Option<CloseReason>, Option<PauseChange>) {
         let limits = self.lag_limits[dialect.index()];
-        tracker.on_accepted(sent, lag, &limits, now);
+        let reason = tracker.on_accepted(sent, lag, &limits, now);
         if !self.is_restricting() {
-            return None;
+            return (None, None);
         }
-        self.pause.file(id, tracker.state(), limits.pauses, now)
+        (
+            reason,
+            self.pause.file(id, tracker.state(), limits.pauses, now),
+        )
     }
 
     /// A member's lag is over its tracker's threshold.
@@ -437,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn paused_room_reads_names_and_ignored_input_and_no_messages() {
+    fn paused_room_reads_names_and_ignored_input_and_messages_only_in_rounds() {
         let now = Instant::now();
         let mut flow = FlowControl::new(&Limits::default());
         let _tracker = pause(&mut flow, now);
@@ -448,6 +469,13 @@ mod tests {
         assert_eq!(flow.permit(&reader(Source::Name), 0, now), read(10, false));
         let ignored = flow.permit(&reader(Source::Ignored), 0, now);
         assert_eq!(ignored, read(64 * 1024, false));
+        // Until a round is due.
+        let due = flow.next_round().unwrap();
+        let round = flow.permit(&reader(Source::Messages), 0, due);
+        assert_eq!(round, read(512 * 10 / 35, true));
+        flow.end_round(600, due);
+        assert!(flow.next_round().unwrap() > due);
+        assert_eq!(flow.permit(&reader(Source::Messages), 0, due), Permit::Hold);
     }
 
     #[test]
@@ -455,8 +483,8 @@ mod tests {
         let now = Instant::now();
         let mut flow = FlowControl::new(&Limits::default());
         let mut tracker = pause(&mut flow, now);
-        let change = flow.on_written(OTHER, Dialect::Chat10, &mut tracker, (1, 1 << 20), now);
-        assert_eq!((change, flow.mode()), (None, Mode::Rounds));
+        let outcome = flow.on_written(OTHER, Dialect::Chat10, &mut tracker, (1, 1 << 20), now);
+        assert_eq!((outcome, flow.mode()), ((None, None), Mode::Rounds));
         let member = reader(Source::Messages);
         assert_eq!(flow.permit(&member, 0, now), read(512 * 10 / 35, true));
         let in_long_message = Reader {

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::lag::LagState;
+use super::lag::{LagState, MIN_READ_RATE};
 use crate::relay::conn_id::ConnId;
+use crate::relay::timers::after;
 use crate::wire::Pauses;
+
+/// How long it is from one round of a pause to the next at least. It is short enough for a conversation.
+const MIN_ROUND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A stopwatch: how long something has lasted in all, over several times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,9 +47,11 @@ impl PauseClock {
 pub(in crate::relay) enum Mode {
     /// There is no slow reader: everything is read, up to the turn's budgets.
     Full,
-    /// There is a slow reader, below its limit at the moment: each member is read in rounds.
+    /// There is a slow reader, below its limit at the moment: members are read in rounds, one after the
+    /// other.
     Rounds,
-    /// A slow reader is over its limit: no member is read.
+    /// A slow reader is over its limit: members are read in rounds that come no faster than the minimum
+    /// read rate allows.
     Paused,
 }
 
@@ -72,6 +78,8 @@ pub(super) struct RoomPause {
     slow_since: Option<Instant>,
     /// How long the room was paused.
     paused: PauseClock,
+    /// When the next round of the pause is due.
+    next_round: Option<Instant>,
     /// How long each member whose output only it causes was paused itself.
     of_members: BTreeMap<ConnId, PauseClock>,
 }
@@ -115,8 +123,11 @@ impl RoomPause {
         if is_over {
             self.over.insert(id);
             self.paused.start(now);
+            self.next_round
+                .get_or_insert(after(now, MIN_ROUND_INTERVAL));
         } else if self.over.remove(&id) && self.over.is_empty() {
             self.paused.stop(now);
+            self.next_round = None;
         }
         if matches!(state, LagState::Slow { .. }) {
             self.slow.insert(id);
@@ -148,6 +159,21 @@ impl RoomPause {
             Mode::Rounds
         } else {
             Mode::Paused
+        }
+    }
+
+    /// When the next round of the pause is due; `None` if the room is not paused.
+    pub(super) const fn next_round(&self) -> Option<Instant> {
+        self.next_round
+    }
+
+    /// A round of the pause has published this many bytes. The next one is due when a reader at the
+    /// minimum rate has read them.
+    pub(super) fn end_round(&mut self, published: usize, now: Instant) {
+        if let Some(next_round) = &mut self.next_round {
+            let nanos = published as u64 * 1_000_000_000 / MIN_READ_RATE;
+            let interval = Duration::from_nanos(nanos).max(MIN_ROUND_INTERVAL);
+            *next_round = after(now, interval);
         }
     }
 
@@ -237,6 +263,24 @@ mod tests {
             (change, pause.mode()),
             (Some(PauseChange::Ended { lasted }), Mode::Full)
         );
+    }
+
+    #[test]
+    fn rounds_of_a_pause_come_no_faster_than_the_minimum_read_rate() {
+        let now = Instant::now();
+        let mut pause = RoomPause::default();
+        assert_eq!(pause.next_round(), None);
+        pause.file(A, over(now), Pauses::Room, now);
+        assert_eq!(pause.next_round(), Some(now + MIN_ROUND_INTERVAL));
+        pause.file(B, over(now), Pauses::Room, now + MIN_ROUND_INTERVAL);
+        assert_eq!(pause.next_round(), Some(now + MIN_ROUND_INTERVAL));
+        pause.end_round(2 * MIN_READ_RATE as usize, now);
+        assert_eq!(pause.next_round(), Some(now + Duration::from_secs(2)));
+        pause.end_round(1, now);
+        assert_eq!(pause.next_round(), Some(now + MIN_ROUND_INTERVAL));
+        pause.file(A, BELOW, Pauses::Room, now);
+        pause.file(B, BELOW, Pauses::Room, now);
+        assert_eq!(pause.next_round(), None);
     }
 
     #[test]
