@@ -189,7 +189,7 @@ fn stopped_server_delivers_what_was_published_and_ends_each_connection() {
     assert_eq!(bob.end, Some(End::Fin));
     assert!(
         TcpStream::connect(relay.addr).is_err(),
-        "nobody listens any more"
+        "the listener is closed"
     );
 }
 
@@ -343,7 +343,7 @@ enum Act {
 
 fn act(peers: usize) -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => (0..peers, 1..3000_usize).prop_map(|(who, bytes)| Act::Send(who, bytes)),
+        4 => (0..peers, 1..3000_usize).prop_map(|(from, bytes)| Act::Send(from, bytes)),
         1 => (0..peers).prop_map(Act::Read),
         2 => Just(Act::Turn),
     ]
@@ -365,45 +365,45 @@ proptest! {
     ) {
         let mut relay = TestRelay::start();
         let mut peers: Vec<_> = (0..4).map(|i| relay.join(format!("{i}"))).collect();
-        let message = |who: usize, i: usize, len: usize| {
-            let mut message = format!("{who}:{i}:").into_bytes();
+        let message = |from: usize, i: usize, len: usize| {
+            let mut message = format!("{from}:{i}:").into_bytes();
             message.resize(message.len() + len, b'a' + (i % 26) as u8);
             message
         };
         let scripts: Vec<Vec<Vec<u8>>> = lens
             .iter()
             .enumerate()
-            .map(|(who, lens)| {
-                lens.iter().enumerate().map(|(i, &len)| message(who, i, len)).collect()
+            .map(|(from, lens)| {
+                lens.iter().enumerate().map(|(i, &len)| message(from, i, len)).collect()
             })
             .collect();
         let mut to_send: Vec<Vec<u8>> =
             scripts.iter().map(|script| script.iter().flat_map(frame).collect()).collect();
-        let rest = (0..4).map(|who| Act::Send(who, usize::MAX));
+        let rest = (0..4).map(|from| Act::Send(from, usize::MAX));
         for act in acts.into_iter().chain(rest) {
             match act {
-                Act::Send(who, bytes) => {
-                    let bytes = bytes.min(to_send[who].len());
-                    let piece: Vec<u8> = to_send[who].drain(..bytes).collect();
+                Act::Send(from, bytes) => {
+                    let bytes = bytes.min(to_send[from].len());
+                    let piece: Vec<u8> = to_send[from].drain(..bytes).collect();
                     let mut sent = 0;
                     relay.until("the peer to send", |_| {
                         if sent < piece.len() {
-                            sent += peers[who].send_some(&piece[sent..]);
+                            sent += peers[from].send_some(&piece[sent..]);
                         }
                         sent == piece.len()
                     });
                 }
-                Act::Read(who) => drop(peers[who].pump()),
+                Act::Read(from) => drop(peers[from].pump()),
                 Act::Turn => drop(relay.turn()),
             }
         }
         let lens: Vec<usize> = (0..4)
             .map(|me| {
-                let others = scripts.iter().enumerate().filter(|&(who, _)| who != me);
+                let others = scripts.iter().enumerate().filter(|&(from, _)| from != me);
                 others.flat_map(|(_, script)| script).map(|m| 10 + 1 + 10 + m.len()).sum()
             })
             .collect();
-        relay.until("everybody to hear everything", |_| {
+        relay.until("each peer to receive everything", |_| {
             peers.iter_mut().zip(&lens).all(|(peer, &len)| peer.pump().len() >= len)
         });
         for (me, peer) in peers.iter().enumerate() {

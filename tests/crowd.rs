@@ -36,7 +36,7 @@ fn sixteen_hundred_members_receive_each_message_once() {
         members.push(member);
         relay.turn();
     }
-    relay.until("everybody to join", |relay| relay.members() == MEMBERS);
+    relay.until("all to join", |relay| relay.members() == MEMBERS);
 
     let speakers = [0, 1, 799, 1023, 1024, 1025, 1599];
     for (already, &speaker) in speakers.iter().enumerate() {
@@ -78,7 +78,7 @@ fn name_that_arrived_in_time_is_not_late_though_one_poll_cannot_return_all_event
     }
     // The relay is stopped for that long, or its machine is.
     thread::sleep(handshake_timeout);
-    relay.until("everybody to join", |relay| {
+    relay.until("all to join", |relay| {
         let counters = relay.counters();
         counters.joined + counters.closed.of("handshake_timeout") == MEMBERS as u64
     });

@@ -1,4 +1,4 @@
-//! The other dialects over real sockets: what depends on how TCP ends, and on who reads slowly.
+//! The other dialects over real sockets: how connections end, and slow readers.
 
 mod common;
 
@@ -55,15 +55,16 @@ fn ticks_are_sent_to_greet10_members_only() {
     let mut relay = TestRelay::with_config(&config);
     let mut alice = relay.join("alice");
     for _ in 0..2 {
-        // The second time nobody has been there to be told for a while.
+        // The second time the room has had no tick members for a while.
         let (mut one, mut two) = (relay.connect_to(Greet10), relay.connect_to(Greet10));
         for peer in [&mut one, &mut two] {
             relay.expect(peer, frame("Welcome to the server!"));
         }
-        relay.until("both to be told the time three times", |_| {
+        relay.until("both to receive three ticks", |_| {
             [&mut one, &mut two].iter_mut().all(|peer| {
-                let told = peer.pump();
-                told.windows(12)
+                let received = peer.pump();
+                received
+                    .windows(12)
                     .filter(|bytes| bytes == b"The time is ")
                     .count()
                     >= 3

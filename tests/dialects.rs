@@ -34,11 +34,15 @@ fn ends(room: &mut Room, peer: &Peer) -> Vec<CloseReason> {
     let events = room.take_events().into_iter();
     let reasons = events.filter_map(|event| match event {
         RoomEvent::Left {
-            peer: who, reason, ..
+            peer: other,
+            reason,
+            ..
         }
         | RoomEvent::Closed {
-            peer: who, reason, ..
-        } if who.id == peer.id => Some(reason),
+            peer: other,
+            reason,
+            ..
+        } if other.id == peer.id => Some(reason),
         _ => None,
     });
     reasons.collect()
@@ -187,12 +191,12 @@ fn room_has_tick_members_only_while_a_greet10_member_is_there() {
         room.connect_to(Hello),
     );
     assert!(!room.relay.has_tick_members());
-    let told = room.connect_to(Greet10);
+    let greeted = room.connect_to(Greet10);
     assert!(room.relay.has_tick_members());
     room.turns();
     assert!(room.relay.has_tick_members());
-    told.stream.fails(std::io::ErrorKind::ConnectionReset);
-    room.readable(&told);
+    greeted.stream.fails(std::io::ErrorKind::ConnectionReset);
+    room.readable(&greeted);
     room.turns();
     assert!(!room.relay.has_tick_members());
 }
@@ -201,7 +205,7 @@ fn room_has_tick_members_only_while_a_greet10_member_is_there() {
 fn hello_connection_is_greeted_and_closed() {
     let mut room = room();
     let peer = room.connect_to(Hello);
-    peer.stream.says("is anybody there?");
+    peer.stream.says("is this a chat?");
     room.readable(&peer);
     room.turns();
     assert_bytes(&peer.stream.heard(), b"welcome to the server!");
@@ -666,18 +670,18 @@ fn greeting_is_delivered_whole_before_anything_else_however_slowly_it_is_read() 
     room.turns();
     room.relay.publish_tick(b"The time is 0.0");
     room.turn();
-    let mut told = [greet10.stream.heard(), hello.stream.heard()];
+    let mut received = [greet10.stream.heard(), hello.stream.heard()];
     while room.relay.lagging() > 0 {
-        for (peer, told) in [&greet10, &hello].into_iter().zip(&mut told) {
+        for (peer, received) in [&greet10, &hello].into_iter().zip(&mut received) {
             peer.stream.takes(100_000);
             room.writable(peer);
             room.turn();
-            told.extend(peer.stream.heard());
+            received.extend(peer.stream.heard());
         }
     }
     let expected = [frame(vec![b'!'; 300_000]), frame("The time is 0.0")].concat();
-    assert_bytes(&told[0], &expected);
-    assert_bytes(&told[1], &vec![b'!'; 300_000]);
+    assert_bytes(&received[0], &expected);
+    assert_bytes(&received[1], &vec![b'!'; 300_000]);
     assert!(hello.stream.is_closed() && !greet10.stream.is_closed());
 }
 
@@ -768,18 +772,21 @@ fn new_members_receive_the_history_in_their_own_dialect() {
     room.say(&alice, "four");
     let (late10, late64) = (room.join("late"), room.connect_to(Chat64));
     room.turns();
-    let told = [
+    let received = [
         heard("alice", "two"),
         heard("192.0.2.1:4002", "three"),
         heard("alice", "four"),
     ];
-    assert_bytes(&late10.stream.heard(), &told.concat());
+    assert_bytes(&late10.stream.heard(), &received.concat());
     assert_bytes(&late64.stream.heard(), b"twothreefour");
     for deaf in [Ack64, Greet10, Hello] {
         let peer = room.connect_to(deaf);
         room.turns();
-        let told = peer.stream.heard();
-        assert!(!told.windows(5).any(|bytes| bytes == b"three"), "{deaf}");
+        let received = peer.stream.heard();
+        assert!(
+            !received.windows(5).any(|bytes| bytes == b"three"),
+            "{deaf}"
+        );
     }
     room.say(&alice, "five");
     assert_bytes(&late64.stream.heard(), b"five");
@@ -795,23 +802,21 @@ fn history_and_live_messages_join_without_gap_or_repetition() {
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     room.say(&alice, "old");
     alice.stream.says(frame("before"));
-    let newcomer = room.connect();
-    newcomer
-        .stream
-        .says([frame("newcomer"), frame("mine")].concat());
+    let late = room.connect();
+    late.stream.says([frame("late"), frame("mine")].concat());
     bob.stream.says(frame("after"));
-    for peer in [&alice, &newcomer, &bob] {
+    for peer in [&alice, &late, &bob] {
         room.readable(peer);
     }
     room.turns();
     room.say(&alice, "live");
-    let told = [
+    let received = [
         heard("alice", "old"),
         heard("alice", "before"),
         heard("bob", "after"),
         heard("alice", "live"),
     ];
-    assert_bytes(&newcomer.stream.heard(), &told.concat());
+    assert_bytes(&late.stream.heard(), &received.concat());
 }
 
 #[test]
@@ -838,10 +843,10 @@ fn new_member_receives_the_history_though_senders_exceed_the_turn_budget() {
     talk(&mut room);
     room.turns();
     talk(&mut room);
-    let newcomer = room.connect_to(Chat64);
+    let late = room.connect_to(Chat64);
     room.turns();
-    assert!(!newcomer.stream.is_closed());
-    assert_eq!(newcomer.stream.heard().len(), 10 * 100 + 500 * 100);
+    assert!(!late.stream.is_closed());
+    assert_eq!(late.stream.heard().len(), 10 * 100 + 500 * 100);
 }
 
 #[test]
@@ -942,14 +947,14 @@ fn history_is_kept_in_an_empty_room_in_bounded_memory() {
     room.turns();
     let late = room.join("late");
     room.turns();
-    let told = late.stream.heard();
+    let received = late.stream.heard();
     // Each takes 75 bytes on the wire, and 8 to be remembered.
     let count = 200_000 / 83;
     let first = 40_000 - count;
     let expected: Vec<u8> = (first..40_000)
         .flat_map(|number| heard("alone", format!("{number:050}")))
         .collect();
-    assert_bytes(&told, &expected);
+    assert_bytes(&received, &expected);
 }
 
 #[test]
@@ -1017,16 +1022,16 @@ fn member_infos_count_what_each_member_sent_and_received() {
 /// What a random script does next.
 #[derive(Clone, Debug)]
 enum Step {
-    Say { who: usize, len: usize },
-    Takes { who: usize, bytes: usize },
+    Say { member: usize, len: usize },
+    Takes { member: usize, bytes: usize },
     Join(Dialect),
     Turn,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (any::<usize>(), 0..600_usize).prop_map(|(who, len)| Step::Say { who, len }),
-        4 => (any::<usize>(), 0..500_usize).prop_map(|(who, bytes)| Step::Takes { who, bytes }),
+        5 => (any::<usize>(), 0..600_usize).prop_map(|(member, len)| Step::Say { member, len }),
+        4 => (any::<usize>(), 0..500_usize).prop_map(|(member, bytes)| Step::Takes { member, bytes }),
         1 => prop::sample::select(&[Chat10, Chat64, Ack64][..]).prop_map(Step::Join),
         3 => Just(Step::Turn),
     ]
@@ -1046,15 +1051,15 @@ struct Member {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Members of every dialect come, speak and read as they like, and their bytes are cut anywhere.
-    /// Sockets tell once, as under edge triggering, that they have room again after they had not.
-    /// One member, who only listens and always reads, hears in which order everything was said; from
-    /// that follows, to the byte, what everybody else has to hear: the history, then each message that
-    /// was said since it joined, and its acknowledgements in the place of its own.
+    /// Members of each dialect join, send and read in any order, and their bytes are cut anywhere. A
+    /// socket reports once, as under edge triggering, that it has room again. One member only listens and
+    /// always reads, so it receives all messages in the order in which they were published. From that
+    /// follows, to the byte, the stream of each other member: the history, then each message that was
+    /// published since it joined, and its acknowledgements in the place of its own messages.
     #[test]
     fn each_member_receives_the_same_stream_in_its_own_dialect(
         steps in prop::collection::vec(step(), 1..150),
-        // So that a newcomer's name and its first message are read together.
+        // At least the name and the first message of a new member are read together.
         read_budget in 60..2000_usize,
         history in 0..6_usize,
         ack_len in prop::sample::select(&[0, 17, 90_000][..]),
@@ -1081,9 +1086,9 @@ proptest! {
         let mut port = 4001;
         for step in [Step::Join(Chat10), Step::Join(Chat64), Step::Join(Ack64)].into_iter().chain(steps) {
             match step {
-                Step::Say { who, len } => {
-                    let who = who % members.len();
-                    let member = &mut members[who];
+                Step::Say { member, len } => {
+                    let index = member % members.len();
+                    let member = &mut members[index];
                     let message = format!("<{}:{}{}>", member.name, member.said, "x".repeat(len));
                     member.said += 1;
                     member.peer.stream.says(match member.dialect {
@@ -1092,8 +1097,8 @@ proptest! {
                     });
                     room.readable(&member.peer);
                 }
-                Step::Takes { who, bytes } => {
-                    let member = &members[who % members.len()];
+                Step::Takes { member, bytes } => {
+                    let member = &members[member % members.len()];
                     if member.peer.stream.takes(bytes) {
                         room.writable(&member.peer);
                     }

@@ -37,9 +37,9 @@ fn bad_header_closes_its_sender_only() {
         "٥         ".as_bytes(),
     ];
     for bytes in nonsense {
-        let mut stranger = relay.connect();
-        stranger.send(bytes);
-        relay.expect_close(&mut stranger);
+        let mut peer = relay.connect();
+        peer.send(bytes);
+        relay.expect_close(&mut peer);
     }
     for bytes in [&b"1048577   "[..], b"hello     ", b"5\t        hello"] {
         let mut member = relay.join("mallory");
@@ -123,8 +123,8 @@ fn connection_over_the_limit_is_refused_by_a_close() {
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let carol = relay.join("carol");
     for refused in 1..=3 {
-        let mut newcomer = relay.connect();
-        relay.expect_close(&mut newcomer);
+        let mut extra = relay.connect();
+        relay.expect_close(&mut extra);
         assert_eq!(relay.counters().refused, refused);
     }
     assert_room_works(&mut relay, &mut alice, &mut bob);
@@ -158,9 +158,9 @@ fn refused_connection_that_sent_its_name_receives_a_fin() {
         ..Limits::default()
     });
     let _alice = relay.join("alice");
-    let mut newcomer = relay.connect();
-    newcomer.send(frame("newcomer"));
-    assert_eq!(relay.expect_close(&mut newcomer), End::Fin);
+    let mut extra = relay.connect();
+    extra.send(frame("extra"));
+    assert_eq!(relay.expect_close(&mut extra), End::Fin);
 }
 
 #[test]

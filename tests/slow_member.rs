@@ -104,8 +104,12 @@ fn member_that_never_reads_again_is_closed_at_the_queue_limit() {
 
 #[test]
 fn flood_beside_a_slow_reader_with_small_buffers_closes_no_member() {
-    const SAID: usize = 24 * 1024 * 1024;
-    let mut relay = TestRelay::start();
+    const QUEUE_LIMIT: usize = 3 * 1024 * 1024;
+    const SAID: usize = 3 * QUEUE_LIMIT;
+    let mut relay = TestRelay::with_limits(Limits {
+        queue_limit: QUEUE_LIMIT,
+        ..Limits::default()
+    });
     let mut talker = relay.join("talker");
     let mut ordinary: Vec<_> = (0..5).map(|i| relay.join(format!("{i}"))).collect();
     // It reads, but far slower than the talker talks.
@@ -125,7 +129,7 @@ fn flood_beside_a_slow_reader_with_small_buffers_closes_no_member() {
         }
         slow.read_some(100_000, &mut slow_heard);
         assert!(slow.end.is_none(), "it reads, and must not be cut");
-        assert!(relay.server.relay().backlog_bytes() < 3 * 1024 * 1024);
+        assert!(relay.server.relay().backlog_bytes() < QUEUE_LIMIT as u64);
         assert!(start.elapsed() < PATIENCE, "heard {}", slow_heard.len());
     }
     assert_bytes(&slow_heard, &expected);
