@@ -123,6 +123,7 @@ fn last_descriptor_is_used_without_a_shortage() {
 
 #[test]
 fn eviction_that_frees_no_usable_descriptor_is_not_repeated_at_once() {
+    const GONE: usize = 100;
     let args = [
         "--max-message=16KiB",
         "--soft-limit=64KiB",
@@ -143,7 +144,6 @@ fn eviction_that_frees_no_usable_descriptor_is_not_repeated_at_once() {
         }
     });
     relay.log_line("senders paused: ");
-    const GONE: usize = 100;
     for i in 0..GONE {
         let mut member = relay.join(&format!("{i}"));
         member.write_all(&frame("unread")).unwrap();

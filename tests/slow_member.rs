@@ -200,7 +200,7 @@ fn ordinary_slow_readers_with_default_buffers_keep_their_places_beside_an_endles
         }
         was_paused |= relay.server.relay().is_paused();
         most_held = most_held.max(relay.server.relay().held_bytes());
-        assert!(start.elapsed() < PATIENCE, "{} messages", messages);
+        assert!(start.elapsed() < PATIENCE, "{messages} messages");
     }
     assert!(was_paused, "the readers were slow");
     // The soft limit, a turn's budget, and the message that is being received.
