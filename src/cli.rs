@@ -1,24 +1,27 @@
 //! The command line: what each flag is called, takes and means.
 
 mod load;
-pub(crate) mod variables;
+mod values;
+mod variables;
 
 use std::env;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use chatloop::relay::Slow;
-use chatloop::wire::Dialect;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::address::{Address, DEFAULT_PORT};
+use values::{
+    parse_accept_rate, parse_count, parse_duration, parse_every, parse_idle_timeout,
+    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_number,
+    parse_positive_duration, parse_rate, parse_size, parse_slow,
+};
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
+pub(crate) use values::{Listen, OrOff};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -41,6 +44,11 @@ impl Cli {
                 name_variable(&mut error);
                 error.exit()
             })
+    }
+
+    /// A warning for each environment variable that looks like one of ours and is none.
+    pub(crate) fn warnings() -> Vec<String> {
+        variables::warnings(&Self::command())
     }
 }
 
@@ -592,146 +600,6 @@ pub(crate) struct JoinArgs {
     pub(crate) raw: bool,
 }
 
-/// A limit, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OrOff<T = Duration>(pub(crate) Option<T>);
-
-impl<T> OrOff<T> {
-    fn parse(text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Self, String> {
-        if text.eq_ignore_ascii_case("off") {
-            return Ok(Self(None));
-        }
-        parse(text).map(|limit| Self(Some(limit)))
-    }
-}
-
-/// Where to listen, and for which protocol, as it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listen {
-    pub(crate) dialect: Dialect,
-    pub(crate) addr: Address,
-}
-
-fn parse_listen(text: &str) -> Result<Listen, String> {
-    let text = text.trim();
-    let (dialect, addr) = match text.split_once("://") {
-        Some((name, addr)) => {
-            let dialect = name.parse::<Dialect>().map_err(|error| error.to_string())?;
-            (dialect, addr)
-        }
-        None => (Dialect::Chat10, text),
-    };
-    if let Some((name, rest)) = addr.split_once(':')
-        && name.parse::<Dialect>().is_ok()
-    {
-        let rest = rest.trim_start_matches('/');
-        return Err(format!("write {name}://{rest}"));
-    }
-    let addr = Address::parse(
-        addr,
-        DEFAULT_PORT,
-        "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for everybody",
-    )?;
-    if let Address::Ip(SocketAddr::V6(v6)) = &addr
-        && v6.ip().is_unicast_link_local()
-        && v6.scope_id() == 0
-    {
-        return Err(format!(
-            "a link-local address needs the number of its interface, as in [{}%2]:{} (`ip link` \
-             has it)",
-            v6.ip(),
-            v6.port()
-        ));
-    }
-    Ok(Listen { dialect, addr })
-}
-
-fn parse_number(text: &str) -> Result<usize, String> {
-    text.parse()
-        .map_err(|_| format!("not a number from 0 to {}", usize::MAX))
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|&count| count > 0)
-        .ok_or_else(|| "not a count; write a number from 1 up".to_owned())
-}
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    text.parse::<ByteSize>()
-        .ok()
-        .and_then(|size| usize::try_from(size.as_u64()).ok())
-        .ok_or_else(|| "not a size; write bytes or a unit, as in 512, 64KiB or 1MiB".to_owned())
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "not a time; write a number and a unit, as in 500ms, 10s or 2min".to_owned())
-}
-
-fn parse_positive_duration(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if duration.is_zero() {
-        return Err("must be more than zero".to_owned());
-    }
-    Ok(duration)
-}
-
-fn parse_or_off(text: &str) -> Result<OrOff, String> {
-    OrOff::parse(text, parse_positive_duration)
-}
-
-fn parse_idle_timeout(text: &str) -> Result<OrOff, String> {
-    parse_or_off(text).map_err(|error| format!("{error}; write `off` for no limit"))
-}
-
-fn parse_rate(text: &str) -> Result<OrOff<u64>, String> {
-    let positive = |text: &str| match parse_size(text)? {
-        0 => Err("must be more than zero".to_owned()),
-        bytes => Ok(bytes as u64),
-    };
-    OrOff::parse(text, positive).map_err(|error| format!("{error}; write `off` for no limit"))
-}
-
-fn parse_max_per_ip(text: &str) -> Result<OrOff<usize>, String> {
-    OrOff::parse(text, parse_count).map_err(|error| format!("{error}, or `off` for no limit"))
-}
-
-fn parse_accept_rate(text: &str) -> Result<OrOff<u64>, String> {
-    OrOff::parse(text, |text| parse_count(text).map(|count| count as u64))
-        .map_err(|error| format!("{error}, or `off` for no limit"))
-}
-
-fn parse_slow(text: &str) -> Result<Slow, String> {
-    match text {
-        "pace" => Ok(Slow::Pace),
-        "cut" => Ok(Slow::Cut),
-        _ => Err("not a policy; write `pace` or `cut`".to_owned()),
-    }
-}
-
-fn parse_every(text: &str) -> Result<OrOff, String> {
-    parse_or_off(text).map_err(|error| format!("{error}; write `off` for never"))
-}
-
-fn parse_keepalive(text: &str) -> Result<OrOff, String> {
-    // The most that Linux takes, in seconds: see tcp(7) and MAX_TCP_KEEPIDLE.
-    const MOST: Duration = Duration::from_secs(32_767);
-    match parse_or_off(text) {
-        Ok(OrOff(Some(duration))) if duration > MOST => {
-            Err("at most 32767s, about nine hours; write `off` for no keepalive".to_owned())
-        }
-        Ok(keepalive) => Ok(keepalive),
-        Err(error) => Err(format!("{error}; write `off` for no keepalive")),
-    }
-}
-
-fn parse_level(text: &str) -> Result<LevelFilter, String> {
-    text.parse()
-        .map_err(|_| "not a level; write off, error, warn, info, debug or trace".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -740,74 +608,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn listen_address_has_an_optional_dialect() {
-        for (text, dialect, addr) in [
-            ("127.0.0.1:1234", Dialect::Chat10, "127.0.0.1:1234"),
-            ("5050", Dialect::Chat10, "127.0.0.1:5050"),
-            ("chat10://0.0.0.0:0", Dialect::Chat10, "0.0.0.0:0"),
-            ("chat64://5050", Dialect::Chat64, "127.0.0.1:5050"),
-            ("ack64://::1", Dialect::Ack64, "[::1]:1234"),
-            ("[fe80::1%2]:99", Dialect::Chat10, "[fe80::1%2]:99"),
-            (" CHAT10://[::1] ", Dialect::Chat10, "[::1]:1234"),
-        ] {
-            let addr = Address::Ip(addr.parse().unwrap());
-            assert_eq!(parse_listen(text), Ok(Listen { dialect, addr }), "{text}");
-        }
-    }
-
-    #[test]
-    fn listen_address_that_is_none_has_an_error_that_says_what_to_write() {
-        for (text, says) in [
-            ("1234:1234", "1234 is not an address; write 127.0.0.1:1234"),
-            ("127.0.0.1:99999", "a port is a number up to 65535"),
-            ("chat64:127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
-            ("chat64:/127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
-            ("chat64:5050", "write chat64://5050"),
-            (":1234", "0.0.0.0:1234"),
-            ("chat10://", "127.0.0.1:1234"),
-            ("", "127.0.0.1:1234"),
-            ("::1:1234", "write [::1]:1234"),
-            ("[fe80::1]:99", "as in [fe80::1%2]:99"),
-            ("fe80::1", "as in [fe80::1%2]:1234"),
-            (
-                "irc://127.0.0.1:6667",
-                "unknown dialect; the known ones: chat10",
-            ),
-        ] {
-            let error = parse_listen(text).unwrap_err();
-            assert!(error.contains(says), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [
-            ("512", 512),
-            ("64KiB", 65_536),
-            ("64KB", 64_000),
-            ("1.5 MiB", 1_572_864),
-        ] {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "-1", "many", "12 parsecs"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn keepalive_can_be_off() {
-        assert_eq!(parse_keepalive("off"), Ok(OrOff(None)));
-        assert_eq!(parse_keepalive("OFF"), Ok(OrOff(None)));
-        let minute = Duration::from_secs(60);
-        assert_eq!(parse_keepalive("1min"), Ok(OrOff(Some(minute))));
-        let longest = Duration::from_secs(32_767);
-        assert_eq!(parse_keepalive("32767s"), Ok(OrOff(Some(longest))));
-        for text in ["0s", "60", "10h", ""] {
-            let error = parse_keepalive(text).unwrap_err();
-            assert!(error.contains("`off`"), "{text}: {error}");
-        }
     }
 }

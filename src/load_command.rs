@@ -20,7 +20,7 @@ use signal_hook::flag;
 
 use crate::address::LookupError;
 use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
-use crate::complain;
+use crate::error_line;
 
 /// How many members an idle room has, if the system lets it.
 const IDLE_MEMBERS: usize = 10_000;
@@ -301,7 +301,7 @@ fn idle_members() -> Result<usize, MeasureError> {
     // The relay that may have to be started has the same limit, and listens.
     let room = descriptors::room_for_clients(limit, 1);
     if room < IDLE_MEMBERS {
-        complain(&format!(
+        error_line::print(&format!(
             "{room} members and not {IDLE_MEMBERS}: the open-file limit has no room for more \
              (ulimit -Hn)"
         ));

@@ -2,6 +2,7 @@
 
 mod address;
 mod cli;
+mod error_line;
 mod join;
 mod journal;
 mod load_command;
@@ -13,20 +14,19 @@ use std::fmt::Display;
 use std::panic;
 use std::process::{self, ExitCode};
 
-use cli::{Cli, Command, variables};
-use log::Level;
+use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| {
         chatloop::client::give_back();
-        complain(&format!("internal error, please report it: {panic}").replace('\n', " "));
+        error_line::print(&format!("internal error, please report it: {panic}").replace('\n', " "));
         process::exit(1);
     }));
     let command = Cli::read().command;
     // The relay has a log for these.
     if !matches!(command, Command::Serve(_)) {
-        for warning in variables::warnings() {
-            complain(&warning);
+        for warning in Cli::warnings() {
+            error_line::print(&warning);
         }
     }
     match command {
@@ -44,15 +44,6 @@ fn main() -> ExitCode {
 
 /// Says why a command failed, for the exit code that says it to programs.
 fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
-    complain(&error.to_string());
+    error_line::print(&error.to_string());
     ExitCode::from(exit_code)
-}
-
-/// Prints an error as one line. If standard error does not accept it, it is lost.
-fn complain(what: &str) {
-    let mut line = format!("chatloop: {what}\n");
-    if journal::is_stderr() {
-        line = journal::line(Level::Error, line.trim_end());
-    }
-    log_output::write_line(&line);
 }

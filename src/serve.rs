@@ -22,7 +22,7 @@ use log::{LevelFilter, Record, info, warn};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PORT, LookupError};
-use crate::cli::{Listen, ServeArgs, variables};
+use crate::cli::{Cli, Listen, ServeArgs};
 use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
@@ -137,7 +137,7 @@ impl fmt::Display for ServeError {
 /// Runs a relay until a signal stops it.
 pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     start_log(args.log_level);
-    for warning in variables::warnings() {
+    for warning in Cli::warnings() {
         warn!("{warning}");
     }
     #[cfg(target_os = "linux")]

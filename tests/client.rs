@@ -99,7 +99,7 @@ impl TestClient {
         assert_bytes(&sent, expected);
     }
 
-    /// This is told next, with the address for `ADDR`, and up to where it says how long it waits.
+    /// This is the next notice, with `ADDR` for the address, and without the time to the next attempt.
     #[track_caller]
     fn expect_notice(&mut self, expected: &str) {
         let mut line = String::new();
@@ -125,7 +125,7 @@ impl TestClient {
 }
 
 #[test]
-fn what_comes_byte_by_byte_is_written_when_it_is_whole() {
+fn message_that_arrives_byte_by_byte_is_written_when_it_is_complete() {
     let mut client = TestClient::start();
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
@@ -143,7 +143,7 @@ fn what_comes_byte_by_byte_is_written_when_it_is_whole() {
 }
 
 #[test]
-fn the_end_of_the_input_is_the_end_of_the_client_once_all_is_sent() {
+fn client_ends_after_its_input_when_everything_is_sent() {
     let mut client = TestClient::start();
     client.say("one\ntwo\nthree");
     client.input = None;
@@ -166,7 +166,7 @@ fn the_end_of_the_input_is_the_end_of_the_client_once_all_is_sent() {
 }
 
 #[test]
-fn a_lost_connection_is_made_again_and_begins_with_the_name() {
+fn lost_connection_is_made_again_and_begins_with_the_name() {
     let mut client = TestClient::start();
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
@@ -184,7 +184,7 @@ fn a_lost_connection_is_made_again_and_begins_with_the_name() {
 }
 
 #[test]
-fn what_comes_with_the_end_of_the_connection_is_heard() {
+fn message_that_arrives_with_the_end_of_the_connection_is_written() {
     let mut client = TestClient::start();
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
@@ -199,7 +199,7 @@ fn what_comes_with_the_end_of_the_connection_is_heard() {
 }
 
 #[test]
-fn who_is_refused_at_first_is_told_where() {
+fn first_connection_that_is_refused_is_an_error_with_the_address() {
     let refusal = Refusal::new();
     let ((input, _say), (_hear, output), (_told, notices)) =
         (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use chatloop::relay::Limits;
 use chatloop::server::{Config, Endpoint, Turn};
 use chatloop::wire::Dialect;
-use common::socket::{End, TestRelay};
+use common::socket::{End, TestPeer, TestRelay};
 use common::{PATIENCE, assert_bytes, frame, heard};
 use proptest::prelude::*;
 
 #[test]
-fn members_hear_each_other_and_not_themselves() {
+fn member_receives_the_messages_of_others_and_not_its_own() {
     let mut relay = TestRelay::start();
     let (mut alice, mut bob, mut carol) =
         (relay.join("alice"), relay.join("bob"), relay.join("carol"));
@@ -21,13 +21,13 @@ fn members_hear_each_other_and_not_themselves() {
     relay.expect(&mut bob, b"5         alice5         hello");
     relay.expect(&mut carol, b"5         alice5         hello");
     bob.send(frame("hi alice"));
-    // What alice hears first is bob's, so she has not heard herself.
+    // The first message that alice receives is bob's, so she did not receive her own.
     relay.expect(&mut alice, heard("bob", "hi alice"));
     relay.expect(&mut carol, heard("bob", "hi alice"));
 }
 
 #[test]
-fn nobody_is_told_of_who_comes_and_goes() {
+fn joins_and_departures_are_not_announced() {
     let mut relay = TestRelay::start();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let carol = relay.join("carol");
@@ -38,7 +38,7 @@ fn nobody_is_told_of_who_comes_and_goes() {
 }
 
 #[test]
-fn a_silent_newcomer_holds_up_nobody() {
+fn silent_pending_connection_delays_no_member() {
     let mut relay = TestRelay::start();
     let _silent = relay.connect();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
@@ -47,7 +47,7 @@ fn a_silent_newcomer_holds_up_nobody() {
 }
 
 #[test]
-fn a_name_that_trickles_in_byte_by_byte_is_a_name() {
+fn name_that_arrives_byte_by_byte_is_accepted() {
     let mut relay = TestRelay::start();
     let mut bob = relay.join("bob");
     let mut alice = relay.connect();
@@ -61,7 +61,7 @@ fn a_name_that_trickles_in_byte_by_byte_is_a_name() {
 /// A read stops early at urgent data, so its length says nothing about whether more is there.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
-fn what_follows_urgent_data_does_not_wait_for_another_event() {
+fn input_after_urgent_data_needs_no_other_event() {
     let mut relay = TestRelay::start();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     alice.send(frame("one"));
@@ -74,7 +74,7 @@ fn what_follows_urgent_data_does_not_wait_for_another_event() {
 }
 
 #[test]
-fn a_message_as_large_as_allowed_arrives_whole() {
+fn message_of_the_largest_size_is_delivered_whole() {
     let mut relay = TestRelay::start();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let message: Vec<u8> = (0..1_048_576_u32).map(|i| (i % 251) as u8).collect();
@@ -89,7 +89,7 @@ fn a_message_as_large_as_allowed_arrives_whole() {
 }
 
 #[test]
-fn last_words_before_a_close_are_relayed() {
+fn last_message_before_a_close_is_relayed() {
     let mut relay = TestRelay::start();
     let mut bob = relay.join("bob");
     for i in 0..50 {
@@ -101,38 +101,81 @@ fn last_words_before_a_close_are_relayed() {
 }
 
 #[test]
-fn after_its_half_close_a_member_hears_the_room_until_it_closes() {
+fn end_of_input_is_a_departure_and_the_last_turn_is_delivered() {
     let mut relay = TestRelay::start();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
-    alice.send(frame("my last word"));
-    alice.shutdown_write();
-    relay.expect(&mut bob, heard("alice", "my last word"));
-    for i in 0..3 {
-        bob.send(frame(format!("still listening? {i}")));
-        relay.expect(&mut alice, heard("bob", format!("still listening? {i}")));
+    for i in 0..20 {
+        bob.send(frame(format!("before {i}")));
+        relay.expect(&mut alice, heard("bob", format!("before {i}")));
     }
-    assert_eq!(relay.members(), 2);
-    drop(alice);
-    // Only writing to it can show that it is gone; the second write at the latest does.
-    relay.until("alice to be gone", |relay| {
-        bob.send(frame("anybody?"));
-        relay.members() == 1
+    bob.send(frame("in time"));
+    relay.until("the message to be relayed", |relay| {
+        relay.counters().messages == 21
     });
-    assert_eq!(relay.counters().closed.eof, 1);
+    alice.send(frame("my last words"));
+    alice.shutdown_write();
+    relay.expect(&mut bob, heard("alice", "my last words"));
+    relay.until("alice to have left", |relay| relay.members() == 1);
+    bob.send(frame("too late"));
+    relay.expect(&mut alice, heard("bob", "in time"));
+    assert_eq!(relay.expect_close(&mut alice), End::Fin);
+    assert_eq!(relay.counters().closed.of("eof"), 1);
+    // Its place and its memory are free at once: nothing must be written to it for that.
+    assert_eq!(relay.server.relay().len(), 1);
 }
 
 #[test]
-fn a_connection_that_ends_without_a_name_is_just_gone() {
+fn member_that_closes_in_a_silent_room_is_removed_at_once() {
+    let mut relay = TestRelay::start();
+    let (alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    drop(alice);
+    relay.until("alice to be removed", |relay| {
+        relay.members() == 1 && relay.server.relay().len() == 1
+    });
+    assert_bytes(bob.pump(), b"");
+    assert_eq!(relay.counters().closed.of("eof"), 1);
+}
+
+#[test]
+fn member_that_leaves_with_output_pending_receives_all_of_it() {
+    let mut relay = TestRelay::start();
+    let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
+    let mut leaver = TestPeer::with_small_buffer(relay.addr);
+    leaver.send(frame("leaver"));
+    relay.until("it to join", |relay| relay.members() == 3);
+    let mut expected = Vec::new();
+    while relay.server.relay().lagging() == 0 {
+        let message = "x".repeat(10_000);
+        alice.send(frame(&message));
+        relay.expect(&mut bob, heard("alice", &message));
+        expected.extend(heard("alice", &message));
+    }
+    leaver.send(frame("bye"));
+    leaver.shutdown_write();
+    relay.expect(&mut bob, heard("leaver", "bye"));
+    relay.until("it to have left", |relay| relay.members() == 2);
+    alice.send(frame("too late"));
+    relay.expect(&mut bob, heard("alice", "too late"));
+    relay.expect(&mut leaver, &expected);
+    assert_eq!(relay.expect_close(&mut leaver), End::Fin);
+    assert_eq!(relay.counters().closed.of("eof"), 1);
+    assert_eq!(relay.server.relay().backlog_bytes(), 0);
+}
+
+#[test]
+fn pending_connection_that_ends_is_removed() {
     let mut relay = TestRelay::start();
     drop(relay.connect());
     let half = relay.connect();
     half.shutdown_write();
-    relay.until("both to be gone", |relay| relay.counters().closed.eof == 2);
+    relay.until("both to be gone", |relay| {
+        relay.counters().closed.of("eof") == 2
+    });
     assert_eq!(relay.server.relay().len(), 0);
 }
 
 #[test]
-fn a_stopped_server_delivers_what_was_said_before_and_then_ends_every_connection() {
+fn stopped_server_delivers_what_was_published_and_ends_each_connection() {
     let mut relay = TestRelay::start();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     alice.send(frame("just in time"));
@@ -146,12 +189,12 @@ fn a_stopped_server_delivers_what_was_said_before_and_then_ends_every_connection
     assert_eq!(bob.end, Some(End::Fin));
     assert!(
         TcpStream::connect(relay.addr).is_err(),
-        "nobody listens any more"
+        "the listener is closed"
     );
 }
 
 #[test]
-fn what_had_come_when_it_is_stopped_is_read_relayed_and_delivered() {
+fn input_received_before_a_stop_is_relayed_and_delivered() {
     let mut relay = TestRelay::start();
     let mut members: Vec<_> = (0..8).map(|i| relay.join(format!("{i}"))).collect();
     let mut bob = relay.join("bob");
@@ -175,7 +218,7 @@ fn what_had_come_when_it_is_stopped_is_read_relayed_and_delivered() {
 }
 
 #[test]
-fn a_server_that_is_stopped_with_nothing_to_deliver_waits_for_nothing() {
+fn stopped_server_without_pending_output_does_not_wait() {
     let endpoint = Endpoint {
         dialect: Dialect::Chat10,
         addr: "127.0.0.1:0".parse().unwrap(),
@@ -191,27 +234,28 @@ fn a_server_that_is_stopped_with_nothing_to_deliver_waits_for_nothing() {
 }
 
 #[test]
-fn an_end_that_came_before_the_accept_is_not_missed() {
+fn end_of_input_before_the_accept_is_noticed() {
     let mut relay = TestRelay::start();
     let mut bob = relay.join("bob");
     let (mut whole, mut cut, unnamed) = (relay.connect(), relay.connect(), relay.connect());
     whole.send([frame("alice"), frame("bye")].concat());
     cut.send(&frame("carol")[..12]);
-    // All that there will ever be to say of these comes with the first event on them.
+    // The first event of each of these is the only one.
     for peer in [&whole, &cut, &unnamed] {
         peer.shutdown_write();
     }
     relay.expect(&mut bob, heard("alice", "bye"));
+    relay.expect_close(&mut whole);
     relay.expect_close(&mut cut);
-    relay.until("the nameless to be gone", |relay| {
-        relay.server.relay().len() == 2
+    relay.until("the pending connection to be removed", |relay| {
+        relay.server.relay().len() == 1
     });
     let closed = &relay.counters().closed;
-    assert_eq!((closed.truncated_frame, closed.eof), (1, 1));
+    assert_eq!((closed.of("truncated_frame"), closed.of("eof")), (1, 2));
 }
 
 #[test]
-fn one_server_listens_on_several_addresses_and_has_one_room() {
+fn several_listeners_share_one_room() {
     let endpoint = |addr: &str| Endpoint {
         dialect: Dialect::Chat10,
         addr: addr.parse().unwrap(),
@@ -227,7 +271,7 @@ fn one_server_listens_on_several_addresses_and_has_one_room() {
 }
 
 #[test]
-fn a_crowd_at_one_listener_does_not_shut_out_who_comes_to_another() {
+fn crowd_at_one_listener_does_not_delay_another_listener() {
     let endpoint = |addr: &str| Endpoint {
         dialect: Dialect::Chat10,
         addr: addr.parse().unwrap(),
@@ -244,7 +288,7 @@ fn a_crowd_at_one_listener_does_not_shut_out_who_comes_to_another() {
 }
 
 #[test]
-fn the_ipv6_wildcard_takes_ipv4_too() {
+fn ipv6_wildcard_listener_accepts_ipv4() {
     let endpoint = Endpoint {
         dialect: Dialect::Chat10,
         addr: "[::]:0".parse().unwrap(),
@@ -266,7 +310,7 @@ fn the_ipv6_wildcard_takes_ipv4_too() {
 }
 
 #[test]
-fn a_newcomer_without_a_name_is_closed_in_time() {
+fn pending_connection_is_closed_at_the_handshake_timeout() {
     let mut relay = TestRelay::with_limits(Limits {
         handshake_timeout: Duration::from_millis(50),
         ..Limits::default()
@@ -276,7 +320,7 @@ fn a_newcomer_without_a_name_is_closed_in_time() {
     let mut trickling = relay.connect();
     trickling.send(&frame("trickling")[..5]);
     // Turns that may wait for ever: that this ends at all shows that the deadline wakes the poll.
-    while relay.counters().closed.handshake_timeout < 2 {
+    while relay.counters().closed.of("handshake_timeout") < 2 {
         relay.server.turn(None).unwrap();
     }
     relay.expect_close(&mut silent);
@@ -299,7 +343,7 @@ enum Act {
 
 fn act(peers: usize) -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => (0..peers, 1..3000_usize).prop_map(|(who, bytes)| Act::Send(who, bytes)),
+        4 => (0..peers, 1..3000_usize).prop_map(|(from, bytes)| Act::Send(from, bytes)),
         1 => (0..peers).prop_map(Act::Read),
         2 => Just(Act::Turn),
     ]
@@ -321,45 +365,45 @@ proptest! {
     ) {
         let mut relay = TestRelay::start();
         let mut peers: Vec<_> = (0..4).map(|i| relay.join(format!("{i}"))).collect();
-        let message = |who: usize, i: usize, len: usize| {
-            let mut message = format!("{who}:{i}:").into_bytes();
+        let message = |from: usize, i: usize, len: usize| {
+            let mut message = format!("{from}:{i}:").into_bytes();
             message.resize(message.len() + len, b'a' + (i % 26) as u8);
             message
         };
         let scripts: Vec<Vec<Vec<u8>>> = lens
             .iter()
             .enumerate()
-            .map(|(who, lens)| {
-                lens.iter().enumerate().map(|(i, &len)| message(who, i, len)).collect()
+            .map(|(from, lens)| {
+                lens.iter().enumerate().map(|(i, &len)| message(from, i, len)).collect()
             })
             .collect();
         let mut to_send: Vec<Vec<u8>> =
             scripts.iter().map(|script| script.iter().flat_map(frame).collect()).collect();
-        let rest = (0..4).map(|who| Act::Send(who, usize::MAX));
+        let rest = (0..4).map(|from| Act::Send(from, usize::MAX));
         for act in acts.into_iter().chain(rest) {
             match act {
-                Act::Send(who, bytes) => {
-                    let bytes = bytes.min(to_send[who].len());
-                    let piece: Vec<u8> = to_send[who].drain(..bytes).collect();
+                Act::Send(from, bytes) => {
+                    let bytes = bytes.min(to_send[from].len());
+                    let piece: Vec<u8> = to_send[from].drain(..bytes).collect();
                     let mut sent = 0;
                     relay.until("the peer to send", |_| {
                         if sent < piece.len() {
-                            sent += peers[who].send_some(&piece[sent..]);
+                            sent += peers[from].send_some(&piece[sent..]);
                         }
                         sent == piece.len()
                     });
                 }
-                Act::Read(who) => drop(peers[who].pump()),
+                Act::Read(from) => drop(peers[from].pump()),
                 Act::Turn => drop(relay.turn()),
             }
         }
         let lens: Vec<usize> = (0..4)
             .map(|me| {
-                let others = scripts.iter().enumerate().filter(|&(who, _)| who != me);
+                let others = scripts.iter().enumerate().filter(|&(from, _)| from != me);
                 others.flat_map(|(_, script)| script).map(|m| 10 + 1 + 10 + m.len()).sum()
             })
             .collect();
-        relay.until("everybody to hear everything", |_| {
+        relay.until("each peer to receive everything", |_| {
             peers.iter_mut().zip(&lens).all(|(peer, &len)| peer.pump().len() >= len)
         });
         for (me, peer) in peers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The other dialects over real sockets: what depends on how TCP ends, and on who reads slowly.
+//! The other dialects over real sockets: how connections end, and slow readers.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::socket::{End, TestPeer, TestRelay};
 use common::{assert_bytes, frame, heard, wide_frame};
 
 #[test]
-fn hello_ends_in_order_though_the_peer_has_sent_something() {
+fn hello_connection_ends_with_a_fin_though_its_peer_has_sent_bytes() {
     let mut relay = TestRelay::serving(&[Hello], Limits::default());
     for says in [&b""[..], b"hello?", &b"hello?".repeat(9_000)] {
         let mut peer = TestPeer::from(std::net::TcpStream::connect(relay.addr).unwrap());
@@ -18,11 +18,11 @@ fn hello_ends_in_order_though_the_peer_has_sent_something() {
         relay.expect(&mut peer, b"welcome to the server!");
         assert_eq!(relay.expect_close(&mut peer), End::Fin);
     }
-    assert_eq!(relay.counters().closed.greeted, 3);
+    assert_eq!(relay.counters().closed.of("greeted"), 3);
 }
 
 #[test]
-fn a_farewell_is_answered_and_the_connection_ends_in_order() {
+fn farewell_is_answered_and_the_connection_ends_with_a_fin() {
     let mut relay = TestRelay::serving(&[Chat64, Ack64], Limits::default());
     let mut listener = relay.connect_to(Chat64);
     for (dialect, word, answer) in [
@@ -40,11 +40,11 @@ fn a_farewell_is_answered_and_the_connection_ends_in_order() {
     hasty.send(wide_frame("!DISCONNECT"));
     drop(hasty);
     relay.until("it to be gone", |relay| relay.members() == 1);
-    assert_eq!(relay.counters().closed.farewell, 3);
+    assert_eq!(relay.counters().closed.of("farewell"), 3);
 }
 
 #[test]
-fn the_time_is_told_to_those_who_came_for_it() {
+fn ticks_are_sent_to_greet10_members_only() {
     let endpoint = |dialect| chatloop::server::Endpoint {
         dialect,
         addr: "127.0.0.1:0".parse().unwrap(),
@@ -55,15 +55,16 @@ fn the_time_is_told_to_those_who_came_for_it() {
     let mut relay = TestRelay::with_config(&config);
     let mut alice = relay.join("alice");
     for _ in 0..2 {
-        // The second time nobody has been there to be told for a while.
+        // The second time the room has had no tick members for a while.
         let (mut one, mut two) = (relay.connect_to(Greet10), relay.connect_to(Greet10));
         for peer in [&mut one, &mut two] {
             relay.expect(peer, frame("Welcome to the server!"));
         }
-        relay.until("both to be told the time three times", |_| {
+        relay.until("both to receive three ticks", |_| {
             [&mut one, &mut two].iter_mut().all(|peer| {
-                let told = peer.pump();
-                told.windows(12)
+                let received = peer.pump();
+                received
+                    .windows(12)
                     .filter(|bytes| bytes == b"The time is ")
                     .count()
                     >= 3
@@ -79,7 +80,7 @@ fn the_time_is_told_to_those_who_came_for_it() {
 }
 
 #[test]
-fn who_takes_its_leave_and_does_not_read_is_closed_in_time() {
+fn draining_member_that_does_not_read_is_closed_at_the_farewell_timeout() {
     let mut relay = TestRelay::serving(
         &[Chat10, Chat64],
         Limits {
@@ -91,7 +92,7 @@ fn who_takes_its_leave_and_does_not_read_is_closed_in_time() {
     let mut stopped = TestPeer::with_small_buffer(relay.addr_of(Chat64));
     relay.until("it to join", |relay| relay.members() == 2);
     let mut said = Vec::new();
-    while relay.server.relay().behind() == 0 {
+    while relay.server.relay().lagging() == 0 {
         let message = [b'x'; 10_000];
         alice.send(frame(message));
         said.extend(message);
@@ -102,7 +103,7 @@ fn who_takes_its_leave_and_does_not_read_is_closed_in_time() {
     }
     stopped.send(wide_frame("Client Disconnected"));
     relay.until("it to be closed", |relay| {
-        relay.counters().closed.farewell_timeout == 1
+        relay.counters().closed.of("drain_timeout") == 1
     });
     relay.expect(
         &mut alice,
@@ -119,7 +120,7 @@ fn who_takes_its_leave_and_does_not_read_is_closed_in_time() {
 }
 
 #[test]
-fn a_newcomer_that_reads_slowly_is_told_all_of_the_history_while_others_talk() {
+fn slow_new_member_receives_all_of_the_history_and_what_follows() {
     let mut relay = TestRelay::serving(
         &[Chat10, Chat64],
         Limits {
@@ -145,7 +146,7 @@ fn a_newcomer_that_reads_slowly_is_told_all_of_the_history_while_others_talk() {
     let mut late64 = TestPeer::with_small_buffer(relay.addr_of(Chat64));
     relay.until("both to join", |relay| relay.members() == 4);
     talk(&mut relay, 400..500);
-    assert_eq!(relay.server.relay().behind(), 2);
+    assert_eq!(relay.server.relay().lagging(), 2);
     let expected10 = &said.0[said.0.len() / 5..];
     let expected64 = &said.1[said.1.len() / 5..];
     relay.expect(&mut late64, expected64);

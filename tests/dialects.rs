@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use chatloop::relay::{CloseReason, Deadline, Limits, Slow, Wording};
+use chatloop::relay::{CloseReason, Limits, ReplyTexts, RoomEvent, Slow};
 use chatloop::wire::Dialect::{self, Ack64, Chat10, Chat64, Greet10, Hello};
 use chatloop::wire::FrameError;
 use common::script::{Peer, Room};
@@ -14,11 +14,11 @@ use proptest::prelude::*;
 const SENT: &[u8] = b"Message was Sent!";
 const RECEIVED: &[u8] = b"Msg received";
 
-/// How long a member that leaves may take nothing.
+/// The default of the farewell timeout.
 const FAREWELL: Duration = Duration::from_secs(60);
 
 fn room() -> Room {
-    Room::serving(&Dialect::ALL, Limits::default(), &Wording::default())
+    Room::serving(&Dialect::ALL, Limits::default(), &ReplyTexts::default())
 }
 
 fn room_with_history(messages: usize) -> Room {
@@ -26,7 +26,26 @@ fn room_with_history(messages: usize) -> Room {
         history: messages,
         ..Limits::default()
     };
-    Room::serving(&Dialect::ALL, limits, &Wording::default())
+    Room::serving(&Dialect::ALL, limits, &ReplyTexts::default())
+}
+
+/// The reasons of a connection's end, in the order of their events.
+fn ends(room: &mut Room, peer: &Peer) -> Vec<CloseReason> {
+    let events = room.take_events().into_iter();
+    let reasons = events.filter_map(|event| match event {
+        RoomEvent::Left {
+            peer: other,
+            reason,
+            ..
+        }
+        | RoomEvent::Closed {
+            peer: other,
+            reason,
+            ..
+        } if other.id == peer.id => Some(reason),
+        _ => None,
+    });
+    reasons.collect()
 }
 
 /// A peer says these bytes in a turn of its own.
@@ -37,7 +56,7 @@ fn say_bytes(room: &mut Room, peer: &Peer, bytes: impl AsRef<[u8]>) {
 }
 
 #[test]
-fn chat64_relays_the_message_alone_and_answers_its_sender() {
+fn chat64_message_is_relayed_alone_and_its_sender_is_answered() {
     let mut room = room();
     let (one, two) = (room.connect_to(Chat64), room.connect_to(Chat64));
     say_bytes(
@@ -51,12 +70,12 @@ fn chat64_relays_the_message_alone_and_answers_its_sender() {
     assert_bytes(&one.stream.heard(), b"Client Disconnected");
     assert_bytes(&two.stream.heard(), b"Message was Sent!");
     assert!(two.stream.is_closed() && !one.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.farewell, 1);
-    assert_eq!(room.relay.members_of(Chat64), 1);
+    assert_eq!(room.relay.counters().closed.of("farewell"), 1);
+    assert_eq!(room.relay.members().of(Chat64), 1);
 }
 
 #[test]
-fn ack64_answers_and_hears_nothing_of_the_room() {
+fn ack64_member_is_answered_and_receives_nothing_of_the_room() {
     let mut room = room();
     let (one, two) = (room.connect_to(Ack64), room.connect_to(Ack64));
     let listener = room.join("listener");
@@ -70,58 +89,61 @@ fn ack64_answers_and_hears_nothing_of_the_room() {
     say_bytes(&mut room, &one, wide_frame("!DISCONNECT"));
     assert_bytes(&one.stream.heard(), b"Msg received");
     assert!(one.stream.is_closed());
-    // The others hear what it says, and not that it leaves.
+    // The other members receive its message, and not its farewell.
     assert_bytes(
         &listener.stream.heard(),
         &heard("192.0.2.1:4001", "Hello World!"),
     );
     assert_eq!(room.relay.counters().messages, 1);
-    assert_eq!(room.relay.counters().closed.farewell, 1);
+    assert_eq!(room.relay.counters().closed.of("farewell"), 1);
 }
 
 #[test]
-fn greet10_greets_and_then_tells_the_time_to_all() {
+fn greet10_member_receives_a_greeting_and_then_ticks() {
     let mut room = room();
     let one = room.connect_to(Greet10);
     room.turns();
     assert_bytes(&one.stream.heard(), b"22        Welcome to the server!");
-    let time = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-    room.relay.tell_time(time(1_593_590_400_123));
+    room.relay.publish_tick(b"The time is 1593590400.123");
     room.turn();
     assert_bytes(&one.stream.heard(), b"26        The time is 1593590400.123");
 
     let two = room.connect_to(Greet10);
     let other = room.join("other");
     room.turns();
-    room.relay.tell_time(time(1_593_590_403_000));
+    room.relay.publish_tick(b"The time is 1593590403.0");
     room.turn();
-    let told = b"24        The time is 1593590403.0";
-    assert_bytes(&one.stream.heard(), told);
-    let greeted = [&b"22        Welcome to the server!"[..], told].concat();
+    let tick = b"24        The time is 1593590403.0";
+    assert_bytes(&one.stream.heard(), tick);
+    let greeted = [&b"22        Welcome to the server!"[..], tick].concat();
     assert_bytes(&two.stream.heard(), &greeted);
     assert_bytes(&other.stream.heard(), b"");
     assert_eq!(one.stream.write_calls(), 3, "each in one write");
 }
 
 #[test]
-fn who_comes_in_the_middle_of_a_turn_hears_nothing_that_was_said_before() {
+fn new_member_receives_nothing_that_was_published_before_it_joined() {
     let mut room = room();
     let alice = room.join("alice");
     let _others = (room.connect_to(Chat64), room.connect_to(Greet10));
     room.turns();
+    let chat10 = room.connect();
     alice.stream.says(frame("too early"));
+    chat10.stream.says(frame("late"));
     room.readable(&alice);
-    room.relay.tell_time(SystemTime::UNIX_EPOCH);
-    room.relay.serve_ready(&mut room.scratch, room.now);
+    room.readable(&chat10);
+    room.relay.publish_tick(b"The time is 0.0");
+    room.turns();
     let (chat64, greet10) = (room.connect_to(Chat64), room.connect_to(Greet10));
     room.turns();
     room.say(&alice, "in time");
+    assert_bytes(&chat10.stream.heard(), &heard("alice", "in time"));
     assert_bytes(&chat64.stream.heard(), b"in time");
     assert_bytes(&greet10.stream.heard(), b"22        Welcome to the server!");
 }
 
 #[test]
-fn who_is_only_greeted_and_does_not_take_it_is_closed() {
+fn greeting_that_is_not_read_times_out() {
     let mut room = room();
     let peer = room.connect_to(Hello);
     peer.stream.takes(0);
@@ -130,60 +152,71 @@ fn who_is_only_greeted_and_does_not_take_it_is_closed() {
     assert!(!peer.stream.is_closed());
     room.pass(FAREWELL / 2);
     assert!(peer.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.farewell_timeout, 1);
+    assert_eq!(room.relay.counters().closed.of("drain_timeout"), 1);
 }
 
 #[test]
-fn who_speaks_and_cannot_be_written_to_goes() {
-    let mut room = room();
-    let (listener, speaker) = (room.join("listener"), room.connect_to(Chat64));
-    speaker.stream.breaks(std::io::ErrorKind::ConnectionReset);
-    speaker.stream.says(wide_frame("my last words")).closes();
-    room.readable(&speaker);
-    room.turns();
-    assert!(speaker.stream.is_closed());
-    assert_bytes(
-        &listener.stream.heard(),
-        &heard("192.0.2.1:4002", "my last words"),
-    );
-    assert_eq!(room.relay.counters().closed.io, 1);
+fn member_whose_reply_cannot_be_written_is_read_to_its_end_and_removed() {
+    for (ends, is_reported, reason) in [
+        (false, false, "io"),
+        (true, false, "io"),
+        (true, true, "eof"),
+    ] {
+        let mut room = room();
+        let (listener, sender) = (room.join("listener"), room.connect_to(Chat64));
+        sender.stream.breaks(std::io::ErrorKind::ConnectionReset);
+        sender.stream.says(wide_frame("my last words"));
+        if ends {
+            sender.stream.closes();
+        }
+        if is_reported {
+            room.read_closed(&sender);
+        } else {
+            room.readable(&sender);
+        }
+        room.turns();
+        assert!(sender.stream.is_closed());
+        let relayed = heard("192.0.2.1:4002", "my last words");
+        assert_bytes(&listener.stream.heard(), &relayed);
+        assert_eq!(room.relay.counters().closed.of(reason), 1);
+    }
 }
 
 #[test]
-fn the_time_has_an_audience_only_while_somebody_is_there_to_hear_it() {
+fn room_has_tick_members_only_while_a_greet10_member_is_there() {
     let mut room = room();
     let _others = (
         room.join("alice"),
         room.connect_to(Chat64),
         room.connect_to(Hello),
     );
-    assert!(!room.relay.has_audience());
-    let told = room.connect_to(Greet10);
-    assert!(room.relay.has_audience());
+    assert!(!room.relay.has_tick_members());
+    let greeted = room.connect_to(Greet10);
+    assert!(room.relay.has_tick_members());
     room.turns();
-    assert!(room.relay.has_audience());
-    told.stream.fails(std::io::ErrorKind::ConnectionReset);
-    room.readable(&told);
+    assert!(room.relay.has_tick_members());
+    greeted.stream.fails(std::io::ErrorKind::ConnectionReset);
+    room.readable(&greeted);
     room.turns();
-    assert!(!room.relay.has_audience());
+    assert!(!room.relay.has_tick_members());
 }
 
 #[test]
-fn hello_greets_and_hangs_up() {
+fn hello_connection_is_greeted_and_closed() {
     let mut room = room();
     let peer = room.connect_to(Hello);
-    peer.stream.says("is anybody there?");
+    peer.stream.says("is this a chat?");
     room.readable(&peer);
     room.turns();
     assert_bytes(&peer.stream.heard(), b"welcome to the server!");
     assert!(peer.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.greeted, 1);
+    assert_eq!(room.relay.counters().closed.of("greeted"), 1);
     let counters = room.relay.counters();
     assert_eq!((counters.joined, counters.peak_members), (0, 0));
 }
 
 #[test]
-fn all_who_chat_share_one_room() {
+fn members_of_all_dialects_share_one_room() {
     let mut room = room();
     let alice = room.join("alice"); // port 4001
     let (chat64, ack64) = (room.connect_to(Chat64), room.connect_to(Ack64));
@@ -210,13 +243,13 @@ fn all_who_chat_share_one_room() {
     );
     assert_bytes(&ack64.stream.heard(), RECEIVED);
     assert_bytes(&greet10.stream.heard(), b"");
-    assert_eq!(room.relay.members(), 5);
-    let of = Dialect::ALL.map(|dialect| room.relay.members_of(dialect));
+    assert_eq!(room.relay.members().total(), 5);
+    let of = Dialect::ALL.map(|dialect| room.relay.members().of(dialect));
     assert_eq!(of, [2, 1, 1, 1, 0]);
 }
 
 #[test]
-fn a_turn_costs_each_member_one_write_whatever_it_speaks() {
+fn turn_costs_each_member_one_write_in_each_dialect() {
     let mut room = room();
     let speakers: Vec<_> = (0..3).map(|i| room.join(format!("{i}"))).collect();
     let members = [Chat10, Chat64].map(|dialect| room.connect_to(dialect));
@@ -230,7 +263,7 @@ fn a_turn_costs_each_member_one_write_whatever_it_speaks() {
     talker.stream.says(wide_frame("b").repeat(5));
     room.readable(&talker);
     room.turn();
-    assert!(!room.relay.has_ready(), "nobody has more to take");
+    assert!(!room.relay.has_ready(), "all output was accepted");
     for peer in speakers.iter().chain(&members).chain([&talker]) {
         assert_eq!(peer.stream.write_calls(), 1);
     }
@@ -240,7 +273,7 @@ fn a_turn_costs_each_member_one_write_whatever_it_speaks() {
 }
 
 #[test]
-fn an_acknowledgement_comes_between_what_was_said_before_and_after_however_it_is_cut() {
+fn acknowledgement_stands_between_what_was_published_before_and_after_at_each_cut() {
     for cut in 0..40 {
         let mut room = room();
         let (alice, bob) = (room.join("alice"), room.join("bob"));
@@ -261,7 +294,7 @@ fn an_acknowledgement_comes_between_what_was_said_before_and_after_however_it_is
         let mut heard = member.stream.heard();
         assert_eq!(heard.len(), cut);
         // From here on byte by byte.
-        while !room.relay.is_flushed() {
+        while room.relay.lagging() > 0 {
             member.stream.takes(1);
             room.writable(&member);
             room.turn();
@@ -273,46 +306,64 @@ fn an_acknowledgement_comes_between_what_was_said_before_and_after_however_it_is
 }
 
 #[test]
-fn acknowledgements_that_nobody_reads_are_a_number_and_count_for_the_queue_limit() {
+fn ack64_member_that_does_not_read_its_replies_is_not_read_from_and_keeps_its_place() {
     let limits = Limits {
         max_name: 10,
         max_message: 100,
+        soft_limit: 600,
         queue_limit: 1250,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
-    let deaf = room.connect_to(Ack64);
-    deaf.stream.takes(5);
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let (unread, other) = (room.connect_to(Ack64), room.join("other"));
+    unread.stream.takes(5);
     for _ in 0..100 {
-        say_bytes(&mut room, &deaf, wide_frame(""));
+        say_bytes(&mut room, &unread, wide_frame(""));
     }
-    assert_eq!(room.relay.pending_bytes(deaf.id), 1195);
+    // It is paused with the reply that brings it over the soft limit. The replies are a count.
+    let pending = room.relay.pending_bytes(unread.id);
+    assert!((500..=612).contains(&pending), "{pending}");
+    let answered = (pending as usize + 5) / RECEIVED.len();
+    assert!(room.relay.held_bytes() < 500);
     assert_eq!(room.relay.backlog_bytes(), 0);
-    assert!(!deaf.stream.is_closed());
-    for _ in 0..5 {
-        say_bytes(&mut room, &deaf, wide_frame(""));
-    }
-    assert!(deaf.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.slow_consumer, 1);
+    assert_eq!(unread.stream.unread(), (100 - answered) * 64);
+    assert!(!room.relay.is_paused(), "no other member waits");
+    room.say(&other, "hello");
+    // However long that takes.
+    room.pass(Duration::from_secs(3600));
+    assert!(!unread.stream.is_closed());
+    assert_bytes(
+        &other.stream.heard(),
+        &heard("192.0.2.1:4001", "").repeat(answered),
+    );
+    unread.stream.takes(usize::MAX);
+    room.writable(&unread);
+    room.turns();
+    assert_bytes(&unread.stream.heard(), &RECEIVED.repeat(100));
+    assert_bytes(
+        &other.stream.heard(),
+        &heard("192.0.2.1:4001", "").repeat(100 - answered),
+    );
 }
 
 #[test]
-fn who_does_not_read_cannot_hold_more_memory_than_the_queue_limit_by_saying_nothing() {
-    let wording = Wording {
+fn splices_of_empty_replies_count_for_the_queue_limit() {
+    let texts = ReplyTexts {
         ack: Some(Vec::new()),
-        ..Wording::default()
+        ..ReplyTexts::default()
     };
     let limits = Limits {
         max_message: 100,
         queue_limit: 10_000,
+        slow: Slow::Cut,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &wording);
+    let mut room = Room::serving(&Dialect::ALL, limits, &texts);
     let (talker, deaf) = (room.connect_to(Chat64), room.connect_to(Chat64));
     deaf.stream.takes(0);
     let mut turns = 0;
     while !deaf.stream.is_closed() {
-        // A byte, and a place after it that has to be remembered.
+        // A byte, and a splice after it.
         say_bytes(&mut room, &talker, wide_frame("."));
         say_bytes(&mut room, &deaf, wide_frame(""));
         turns += 1;
@@ -321,14 +372,14 @@ fn who_does_not_read_cannot_hold_more_memory_than_the_queue_limit_by_saying_noth
 }
 
 #[test]
-fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
+fn draining_member_receives_its_pending_output_and_nothing_later() {
     let mut room = room();
     let alice = room.join("alice");
     let leaver = room.connect_to(Chat64);
     leaver.stream.takes(3);
     room.say(&alice, "one");
     room.say(&alice, "two");
-    // What it sends after its farewell is not read as messages, not even as nonsense.
+    // Input after the farewell is ignored, whatever it is.
     say_bytes(
         &mut room,
         &leaver,
@@ -342,7 +393,7 @@ fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
     leaver.stream.takes(5);
     room.writable(&leaver);
     room.turns();
-    // It has taken something, so it has as much time again.
+    // It has accepted some output, so it has as much time again.
     room.pass(FAREWELL);
     assert!(!leaver.stream.is_closed());
     leaver.stream.takes(usize::MAX);
@@ -358,20 +409,21 @@ fn who_takes_its_leave_is_sent_what_is_queued_and_nothing_that_is_said_later() {
 }
 
 #[test]
-fn who_takes_its_leave_holds_on_to_no_more_than_anybody_else() {
+fn draining_member_is_closed_when_the_backlog_kept_for_it_is_over_the_queue_limit() {
     let limits = Limits {
         queue_limit: 2_000_000,
         slow: Slow::Cut,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
     let (talker, leaver) = (room.connect_to(Ack64), room.connect_to(Chat64));
+    let _listener = room.connect_to(Chat64);
     leaver.stream.takes(0);
     say_bytes(&mut room, &talker, wide_frame("x".repeat(1000)));
     say_bytes(&mut room, &leaver, wide_frame("Client Disconnected"));
     let mut said = 0;
     while !leaver.stream.is_closed() {
-        // It goes on reading, a byte at a time, and others go on talking.
+        // It goes on reading, a byte at a time, and the other member goes on sending.
         leaver.stream.takes(1);
         room.writable(&leaver);
         say_bytes(&mut room, &talker, wide_frame("x".repeat(100_000)));
@@ -383,30 +435,31 @@ fn who_takes_its_leave_holds_on_to_no_more_than_anybody_else() {
 }
 
 #[test]
-fn a_farewell_is_answered_though_the_queue_is_full() {
+fn farewell_that_brings_its_sender_over_the_queue_limit_is_answered() {
     let limits = Limits {
         max_name: 10,
         max_message: 100,
         queue_limit: 1100,
+        slow: Slow::Cut,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
     let (talker, leaver) = (room.join("talker"), room.connect_to(Chat64));
     leaver.stream.takes(0);
     for _ in 0..13 {
-        room.say(&talker, "x".repeat(80));
+        room.say(&talker, "x".repeat(84));
     }
     say_bytes(&mut room, &leaver, wide_frame("Client Disconnected"));
     leaver.stream.takes(usize::MAX);
     room.writable(&leaver);
     room.turns();
-    let expected = [&b"x".repeat(13 * 80)[..], SENT].concat();
+    let expected = [&b"x".repeat(13 * 84)[..], SENT].concat();
     assert_bytes(&leaver.stream.heard(), &expected);
-    assert_eq!(room.relay.counters().closed.farewell, 1);
+    assert_eq!(room.relay.counters().closed.of("farewell"), 1);
 }
 
 #[test]
-fn who_is_closed_for_nonsense_is_answered_for_what_came_before() {
+fn member_closed_for_a_bad_header_is_answered_for_the_messages_before() {
     let mut room = room();
     let (sender, listener) = (room.connect_to(Ack64), room.join("listener"));
     let before = room.relay.counters().bytes_out;
@@ -422,7 +475,7 @@ fn who_is_closed_for_nonsense_is_answered_for_what_came_before() {
     let written = room.relay.counters().bytes_out - before;
     assert_eq!(written, (relayed.len() + RECEIVED.len()) as u64);
 
-    // But not before what is queued for it.
+    // The reply must not overtake pending output.
     let sender = room.connect_to(Chat64);
     sender.stream.takes(0);
     room.say(&listener, "queued");
@@ -437,16 +490,16 @@ fn who_is_closed_for_nonsense_is_answered_for_what_came_before() {
 }
 
 #[test]
-fn answers_that_are_too_many_for_one_write_all_go_out_without_another_event() {
-    let wording = Wording {
+fn replies_too_many_for_one_write_are_sent_without_another_event() {
+    let texts = ReplyTexts {
         ack: Some(vec![b'k'; 10_000]),
-        ..Wording::default()
+        ..ReplyTexts::default()
     };
     let limits = Limits {
         queue_limit: 3_000_000,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &wording);
+    let mut room = Room::serving(&Dialect::ALL, limits, &texts);
     let peer = room.connect_to(Ack64);
     say_bytes(&mut room, &peer, wide_frame("").repeat(200));
     assert_bytes(&peer.stream.heard(), &b"k".repeat(2_000_000));
@@ -460,28 +513,29 @@ fn answers_that_are_too_many_for_one_write_all_go_out_without_another_event() {
 }
 
 #[test]
-fn who_takes_its_leave_and_reads_no_more_is_closed() {
+fn draining_member_that_does_not_read_is_closed_at_the_farewell_timeout() {
     let mut room = room();
     let leaver = room.connect_to(Ack64);
     leaver.stream.takes(0);
     say_bytes(&mut room, &leaver, wide_frame("!DISCONNECT"));
     room.pass(FAREWELL / 2);
     assert!(!leaver.stream.is_closed());
-    let (id, pending) = (leaver.id, 12);
-    assert!(room.relay.is_pending(Deadline::Farewell { id, pending }));
+    assert_eq!(room.relay.next_timeout(), Some(room.now + FAREWELL / 2));
     room.pass(FAREWELL / 2);
     assert!(leaver.stream.is_closed());
-    assert!(!room.relay.is_pending(Deadline::Farewell { id, pending }));
-    assert_eq!(room.relay.counters().closed.farewell_timeout, 1);
-    let reason = CloseReason::FarewellTimeout { pending: 12 };
+    assert_eq!(room.relay.next_timeout(), None);
+    assert_eq!(room.relay.counters().closed.of("drain_timeout"), 1);
+    let reasons = ends(&mut room, &leaver);
+    let timeout = CloseReason::DrainTimeout { pending: 12 };
+    assert_eq!(reasons, [CloseReason::Farewell, timeout.clone()]);
     assert_eq!(
-        reason.to_string(),
-        "did not read the last 12 bytes before it left"
+        timeout.to_string(),
+        "had left with 12 bytes of output unread"
     );
 }
 
 #[test]
-fn a_farewell_is_the_whole_message_and_nothing_else() {
+fn farewell_is_the_whole_message_in_its_own_dialect() {
     let mut room = room();
     let (chat64, ack64) = (room.connect_to(Chat64), room.connect_to(Ack64));
     for other in [
@@ -496,51 +550,97 @@ fn a_farewell_is_the_whole_message_and_nothing_else() {
         say_bytes(&mut room, &ack64, wide_frame(other));
     }
     assert!(!chat64.stream.is_closed() && !ack64.stream.is_closed());
-    // A chat10 member may say it as it likes.
+    // In chat10 it is a message like any other.
     let alice = room.join("alice");
     room.say(&alice, "!DISCONNECT");
     assert!(!alice.stream.is_closed());
 }
 
 #[test]
-fn who_only_speaks_and_closes_its_sending_side_gets_its_answers_and_goes() {
-    let mut room = room();
-    let peer = room.connect_to(Ack64);
-    peer.stream.takes(4);
-    peer.stream
-        .says([wide_frame("one"), wide_frame("two")].concat())
-        .closes();
-    room.read_closed(&peer);
-    room.turns();
-    assert!(!peer.stream.is_closed());
-    peer.stream.takes(usize::MAX);
-    room.writable(&peer);
-    room.turns();
-    assert_bytes(&peer.stream.heard(), &RECEIVED.repeat(2));
-    assert!(peer.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.eof, 1);
-
-    let silent = room.connect_to(Ack64);
-    silent.stream.closes();
-    room.read_closed(&silent);
-    room.turns();
-    assert!(silent.stream.is_closed());
-    // Somebody who hears may go on to listen.
-    let listener = room.connect_to(Chat64);
-    listener.stream.closes();
-    room.read_closed(&listener);
-    room.turns();
-    assert!(!listener.stream.is_closed());
+fn end_of_input_is_a_departure_in_each_dialect() {
+    for dialect in [Ack64, Chat64, Chat10, Greet10] {
+        let mut room = room();
+        let alice = room.join("alice");
+        let (leaver, silent) = (room.connect_to(dialect), room.connect_to(dialect));
+        room.turns();
+        for (peer, name) in [(&leaver, "leaver"), (&silent, "silent")] {
+            if dialect == Chat10 {
+                say_bytes(&mut room, peer, frame(name));
+            }
+            peer.stream.heard();
+        }
+        leaver.stream.takes(4);
+        let words = match dialect {
+            Chat10 => [frame("one"), frame("two")].concat(),
+            Greet10 => Vec::new(),
+            _ => [wide_frame("one"), wide_frame("two")].concat(),
+        };
+        leaver.stream.says(words).closes();
+        alice.stream.says(frame("in its last turn"));
+        room.relay.publish_tick(b"a tick");
+        room.readable(&alice);
+        room.read_closed(&leaver);
+        silent.stream.closes();
+        room.read_closed(&silent);
+        room.turns();
+        assert!(silent.stream.is_closed(), "{dialect}");
+        assert_eq!(room.relay.members().total(), 1, "{dialect}");
+        assert!(
+            !leaver.stream.is_closed(),
+            "{dialect}: its output is pending"
+        );
+        room.say(&alice, "too late");
+        room.relay.publish_tick(b"too late");
+        room.turn();
+        leaver.stream.takes(usize::MAX);
+        room.writable(&leaver);
+        room.turns();
+        let last = match dialect {
+            Ack64 => RECEIVED.repeat(2),
+            Chat64 => [b"in its last turn", SENT, SENT].concat(),
+            Greet10 => frame("a tick"),
+            _ => heard("alice", "in its last turn"),
+        };
+        assert_bytes(&leaver.stream.heard(), &last);
+        assert!(leaver.stream.is_closed(), "{dialect}");
+        assert_eq!(room.relay.counters().closed.of("eof"), 2);
+        assert_eq!(ends(&mut room, &leaver), [CloseReason::Eof]);
+        let name = match dialect {
+            Chat10 => "leaver",
+            _ => "192.0.2.1:4002",
+        };
+        let words = [heard(name, "one"), heard(name, "two")].concat();
+        let expected = if dialect == Greet10 {
+            Vec::new()
+        } else {
+            words
+        };
+        assert_bytes(&alice.stream.heard(), &expected);
+    }
 }
 
 #[test]
-fn the_words_can_be_others() {
-    let wording = Wording {
+fn end_of_input_inside_a_frame_is_a_departure_and_the_frame_is_dropped() {
+    let mut room = room();
+    let (alice, leaver) = (room.join("alice"), room.connect_to(Chat64));
+    let cut = [&wide_frame("whole")[..], &wide_frame("cut")[..66]].concat();
+    leaver.stream.says(cut).closes();
+    room.read_closed(&leaver);
+    room.turns();
+    assert_bytes(&leaver.stream.heard(), SENT);
+    assert!(leaver.stream.is_closed());
+    assert_bytes(&alice.stream.heard(), &heard("192.0.2.1:4002", "whole"));
+    assert_eq!(ends(&mut room, &leaver), [CloseReason::TruncatedFrame]);
+}
+
+#[test]
+fn reply_texts_can_be_configured() {
+    let texts = ReplyTexts {
         greeting: Some(b"\x80\x04}\x94.".to_vec()),
         ack: Some(b"ok\n".to_vec()),
         farewell: Some(b"exit".to_vec()),
     };
-    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &wording);
+    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &texts);
     let (greet10, hello) = (room.connect_to(Greet10), room.connect_to(Hello));
     room.turns();
     assert_bytes(&greet10.stream.heard(), b"5         \x80\x04}\x94.");
@@ -557,41 +657,41 @@ fn the_words_can_be_others() {
 }
 
 #[test]
-fn a_greeting_goes_out_whole_before_anything_else_however_slowly() {
-    let wording = Wording {
+fn greeting_is_delivered_whole_before_anything_else_however_slowly_it_is_read() {
+    let texts = ReplyTexts {
         greeting: Some(vec![b'!'; 300_000]),
-        ..Wording::default()
+        ..ReplyTexts::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &wording);
+    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &texts);
     let (greet10, hello) = (room.connect_to(Greet10), room.connect_to(Hello));
     for peer in [&greet10, &hello] {
         peer.stream.takes(7);
     }
     room.turns();
-    room.relay.tell_time(SystemTime::UNIX_EPOCH);
+    room.relay.publish_tick(b"The time is 0.0");
     room.turn();
-    let mut told = [greet10.stream.heard(), hello.stream.heard()];
-    while !room.relay.is_flushed() {
-        for (peer, told) in [&greet10, &hello].into_iter().zip(&mut told) {
+    let mut received = [greet10.stream.heard(), hello.stream.heard()];
+    while room.relay.lagging() > 0 {
+        for (peer, received) in [&greet10, &hello].into_iter().zip(&mut received) {
             peer.stream.takes(100_000);
             room.writable(peer);
             room.turn();
-            told.extend(peer.stream.heard());
+            received.extend(peer.stream.heard());
         }
     }
     let expected = [frame(vec![b'!'; 300_000]), frame("The time is 0.0")].concat();
-    assert_bytes(&told[0], &expected);
-    assert_bytes(&told[1], &vec![b'!'; 300_000]);
+    assert_bytes(&received[0], &expected);
+    assert_bytes(&received[1], &vec![b'!'; 300_000]);
     assert!(hello.stream.is_closed() && !greet10.stream.is_closed());
 }
 
 #[test]
-fn what_is_sent_to_a_greeter_is_dropped_up_to_a_limit() {
+fn ignored_input_is_discarded_up_to_the_message_limit() {
     let limits = Limits {
         max_message: 1000,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
     let (listener, peer) = (room.join("listener"), room.connect_to(Greet10));
     for _ in 0..100 {
         say_bytes(&mut room, &peer, frame(""));
@@ -600,16 +700,16 @@ fn what_is_sent_to_a_greeter_is_dropped_up_to_a_limit() {
     assert_bytes(&listener.stream.heard(), b"");
     say_bytes(&mut room, &peer, b"!");
     assert!(peer.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.unheard, 1);
-    let reason = CloseReason::Unheard { max: 1000 };
+    assert_eq!(room.relay.counters().closed.of("input_ignored"), 1);
+    let reason = CloseReason::InputIgnored { max: 1000 };
     assert_eq!(
         reason.to_string(),
-        "sent more than 1000 bytes where nobody listens"
+        "sent more than 1000 bytes where input has no meaning"
     );
 }
 
 #[test]
-fn a_header_of_64_bytes_may_be_cut_anywhere() {
+fn header_of_64_bytes_may_be_cut_anywhere() {
     let stream = [wide_frame("hello"), wide_frame(""), wide_frame("bye")].concat();
     for cut in 1..stream.len() {
         let mut room = room();
@@ -623,7 +723,7 @@ fn a_header_of_64_bytes_may_be_cut_anywhere() {
 }
 
 #[test]
-fn a_header_of_64_bytes_that_is_none_or_too_much_closes_its_sender() {
+fn bad_header_of_64_bytes_closes_its_sender() {
     let headers = [
         format!("{:<64}", "9".repeat(26)),
         "9".repeat(64),
@@ -646,7 +746,7 @@ fn a_header_of_64_bytes_that_is_none_or_too_much_closes_its_sender() {
             );
             assert!(sender.stream.is_closed(), "{header:?}");
             assert_bytes(&listener.stream.heard(), &heard("192.0.2.1:4001", "last"));
-            assert_eq!(room.relay.counters().closed.protocol, 1);
+            assert_eq!(room.relay.counters().closed.of("protocol"), 1);
         }
         // One digit fewer than the limit's, of a message that is not there, is no reason.
         let mut room = room();
@@ -662,7 +762,7 @@ fn a_header_of_64_bytes_that_is_none_or_too_much_closes_its_sender() {
 }
 
 #[test]
-fn newcomers_are_told_the_last_messages_each_in_its_own_dialect() {
+fn new_members_receive_the_history_in_their_own_dialect() {
     let mut room = room_with_history(3);
     let alice = room.join("alice");
     let chat64 = room.connect_to(Chat64);
@@ -672,65 +772,67 @@ fn newcomers_are_told_the_last_messages_each_in_its_own_dialect() {
     room.say(&alice, "four");
     let (late10, late64) = (room.join("late"), room.connect_to(Chat64));
     room.turns();
-    let told = [
+    let received = [
         heard("alice", "two"),
         heard("192.0.2.1:4002", "three"),
         heard("alice", "four"),
     ];
-    assert_bytes(&late10.stream.heard(), &told.concat());
+    assert_bytes(&late10.stream.heard(), &received.concat());
     assert_bytes(&late64.stream.heard(), b"twothreefour");
     for deaf in [Ack64, Greet10, Hello] {
         let peer = room.connect_to(deaf);
         room.turns();
-        let told = peer.stream.heard();
-        assert!(!told.windows(5).any(|bytes| bytes == b"three"), "{deaf}");
+        let received = peer.stream.heard();
+        assert!(
+            !received.windows(5).any(|bytes| bytes == b"three"),
+            "{deaf}"
+        );
     }
     room.say(&alice, "five");
     assert_bytes(&late64.stream.heard(), b"five");
-    // Those who were here before are told nothing twice.
+    // The members that were there before receive nothing twice.
     let all = ["one", "two"].map(str::as_bytes).concat();
     let expected = [&all[..], SENT, b"fourfive"].concat();
     assert_bytes(&chat64.stream.heard(), &expected);
 }
 
 #[test]
-fn at_the_seam_nothing_is_missing_and_nothing_comes_twice() {
+fn history_and_live_messages_join_without_gap_or_repetition() {
     let mut room = room_with_history(2);
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     room.say(&alice, "old");
     alice.stream.says(frame("before"));
-    let newcomer = room.connect();
-    newcomer
-        .stream
-        .says([frame("newcomer"), frame("mine")].concat());
+    let late = room.connect();
+    late.stream.says([frame("late"), frame("mine")].concat());
     bob.stream.says(frame("after"));
-    for peer in [&alice, &newcomer, &bob] {
+    for peer in [&alice, &late, &bob] {
         room.readable(peer);
     }
     room.turns();
     room.say(&alice, "live");
-    let told = [
+    let received = [
         heard("alice", "old"),
         heard("alice", "before"),
         heard("bob", "after"),
         heard("alice", "live"),
     ];
-    assert_bytes(&newcomer.stream.heard(), &told.concat());
+    assert_bytes(&late.stream.heard(), &received.concat());
 }
 
 #[test]
-fn a_newcomer_gets_the_history_though_others_have_more_to_say_than_a_turn_allows() {
+fn new_member_receives_the_history_though_senders_exceed_the_turn_budget() {
     let limits = Limits {
         history: 10,
         history_bytes: 4000,
         max_name: 50,
         max_message: 1000,
+        soft_limit: 10_000,
         queue_limit: 20_000,
         read_budget: 1000,
         turn_budget: 2000,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
     let talkers: Vec<_> = (0..100).map(|_| room.connect_to(Ack64)).collect();
     let talk = |room: &mut Room| {
         for talker in &talkers {
@@ -741,80 +843,122 @@ fn a_newcomer_gets_the_history_though_others_have_more_to_say_than_a_turn_allows
     talk(&mut room);
     room.turns();
     talk(&mut room);
-    let newcomer = room.connect_to(Chat64);
+    let late = room.connect_to(Chat64);
     room.turns();
-    assert!(!newcomer.stream.is_closed());
-    assert_eq!(newcomer.stream.heard().len(), 10 * 100 + 500 * 100);
+    assert!(!late.stream.is_closed());
+    assert_eq!(late.stream.heard().len(), 10 * 100 + 500 * 100);
 }
 
 #[test]
-fn a_half_closed_newcomer_that_was_told_the_history_is_not_the_one_to_evict() {
+fn member_that_leaves_as_it_joins_receives_the_history() {
     let mut room = room_with_history(5);
     let alice = room.join("alice");
     room.say(&alice, "hello");
-    let newcomer = room.connect();
-    newcomer.stream.says(frame("newcomer")).closes();
-    room.read_closed(&newcomer);
+    let leaver = room.connect();
+    leaver.stream.says(frame("leaver")).closes();
+    room.read_closed(&leaver);
     room.turns();
-    assert_bytes(&newcomer.stream.heard(), &heard("alice", "hello"));
-    assert!(!room.relay.make_room(&mut room.scratch));
-
-    // Of those who were not, it is the one that is longest here, whatever it speaks.
-    let (first, second) = (room.connect_to(Greet10), room.connect_to(Chat64));
-    room.turns();
-    for peer in [&second, &first] {
-        peer.stream.closes();
-        room.read_closed(peer);
-        room.turns();
-    }
-    assert!(room.relay.make_room(&mut room.scratch));
-    assert!(first.stream.is_closed() && !second.stream.is_closed());
+    assert_bytes(&leaver.stream.heard(), &heard("alice", "hello"));
+    assert!(leaver.stream.is_closed());
+    assert_eq!(ends(&mut room, &leaver), [CloseReason::Eof]);
 }
 
 #[test]
-fn a_member_whose_last_word_was_empty_and_was_answered_is_not_the_one_to_evict() {
-    let mut room = room_with_history(0);
+fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() {
+    let limits = Limits {
+        max_name: 50,
+        max_message: 1000,
+        soft_limit: 5000,
+        queue_limit: 20_000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    let (first, second) = (room.connect_to(Chat64), room.join("second"));
+    let present = room.connect_to(Ack64);
+    slow.stream.takes(0);
+    for _ in 0..6 {
+        room.say(&alice, "x".repeat(1000));
+    }
+    assert!(room.relay.is_paused());
+    second.stream.says(frame("unread")).closes();
+    first.stream.says(wide_frame("unread")).closes();
+    present.stream.says(wide_frame("unread"));
+    room.readable(&present);
+    room.read_closed(&second);
+    room.read_closed(&first);
+    room.turns();
+    assert!(!first.stream.is_closed() && !second.stream.is_closed());
+    for (gone, unread) in [(&first, 64 + 6), (&second, 10 + 6)] {
+        room.take_events();
+        assert!(room.relay.make_room(&mut room.scratch, room.now));
+        assert!(gone.stream.is_closed());
+        room.turn();
+        let events = room.take_events();
+        let [
+            RoomEvent::Left {
+                peer,
+                reason,
+                unread: discarded,
+                ..
+            },
+        ] = &events[..]
+        else {
+            panic!("{events:?}");
+        };
+        assert_eq!((peer.id, reason), (gone.id, &CloseReason::Evicted));
+        assert_eq!(*discarded, unread);
+    }
+    assert_eq!(room.relay.counters().bytes_discarded, 70 + 16);
+    assert!(!room.relay.make_room(&mut room.scratch, room.now));
+    assert!(!present.stream.is_closed());
+}
+
+#[test]
+fn last_message_that_is_empty_is_answered_before_the_close() {
+    let mut room = room();
     let last = room.connect_to(Chat64);
     last.stream.says(wide_frame("")).closes();
     room.read_closed(&last);
     room.turns();
-    assert_bytes(&last.stream.heard(), b"Message was Sent!");
-    assert!(!room.relay.make_room(&mut room.scratch));
+    assert_bytes(&last.stream.heard(), SENT);
+    assert!(last.stream.is_closed());
+    assert_eq!(ends(&mut room, &last), [CloseReason::Eof]);
 }
 
 #[test]
-fn history_is_kept_though_nobody_is_here_and_its_memory_is_bounded() {
+fn history_is_kept_in_an_empty_room_in_bounded_memory() {
     let limits = Limits {
         history: 1_000_000,
         history_bytes: 200_000,
         ..Limits::default()
     };
-    let mut room = Room::serving(&[Chat10], limits, &Wording::default());
+    let mut room = Room::serving(&[Chat10], limits, &ReplyTexts::default());
     let alone = room.join("alone");
     for number in 0..40_000 {
         room.say(&alone, format!("{number:050}"));
     }
     // To a chunk.
     assert!(room.relay.backlog_bytes() < 200_000 + 65_536);
-    assert!(room.relay.is_flushed());
-    assert_eq!(room.relay.awaited_bytes(), 0);
+    assert_eq!(room.relay.lagging(), 0);
+    assert_eq!(room.relay.unread_bytes(), 0);
     alone.stream.closes();
     room.read_closed(&alone);
     room.turns();
     let late = room.join("late");
     room.turns();
-    let told = late.stream.heard();
+    let received = late.stream.heard();
     // Each takes 75 bytes on the wire, and 8 to be remembered.
     let count = 200_000 / 83;
     let first = 40_000 - count;
     let expected: Vec<u8> = (first..40_000)
         .flat_map(|number| heard("alone", format!("{number:050}")))
         .collect();
-    assert_bytes(&told, &expected);
+    assert_bytes(&received, &expected);
 }
 
 #[test]
-fn without_history_nothing_is_kept() {
+fn published_bytes_are_not_kept_without_history() {
     let mut room = room();
     let alice = room.join("alice");
     room.connect_to(Chat64);
@@ -826,16 +970,15 @@ fn without_history_nothing_is_kept() {
 }
 
 #[test]
-fn the_roster_tells_who_is_here() {
+fn member_infos_count_what_each_member_sent_and_received() {
     let mut room = room_with_history(10);
-    assert_eq!(room.relay.here().to_string(), "0 here");
-    assert_eq!(room.relay.unnamed(), 0);
+    assert_eq!(room.relay.pending_connections(), 0);
     let alice = room.join("al\tice");
     room.now += Duration::from_secs(3700);
     let (chat64, _) = (room.connect_to(Chat64), room.connect_to(Ack64));
-    let _unnamed = room.connect();
-    let _audience = room.connect_to(Greet10);
-    assert_eq!(room.relay.unnamed(), 1);
+    let _pending = room.connect();
+    let _greeted = room.connect_to(Greet10);
+    assert_eq!(room.relay.pending_connections(), 1);
     room.turns();
     chat64.stream.takes(2);
     room.say(&alice, "one");
@@ -844,47 +987,57 @@ fn the_roster_tells_who_is_here() {
     let late = room.join("zoë");
     room.turns();
     room.say(&late, "four");
-    let lines: Vec<String> = room
-        .relay
-        .roster(room.now + Duration::from_secs(5))
-        .lines()
+    let infos = room.relay.member_infos(room.now + Duration::from_secs(5));
+    let infos: Vec<_> = infos
+        .map(|info| {
+            let name = String::from_utf8_lossy(info.name).into_owned();
+            let counts = (info.sent, info.received, info.pending);
+            (
+                name,
+                info.peer.port(),
+                info.dialect,
+                info.age.as_secs(),
+                counts,
+            )
+        })
         .collect();
+    let ip = |port: u16| format!("192.0.2.1:{port}");
     assert_eq!(
-        lines,
+        infos,
         [
-            "name       address         dialect   here for  sent  heard  queued",
-            r#""al\tice"  192.0.2.1:4001  chat10   1h 1m 45s     2      2       0"#,
-            "-          192.0.2.1:4002  chat64          5s     1      3      25",
-            "-          192.0.2.1:4003  ack64           5s     0      0       0",
-            "-          192.0.2.1:4005  greet10         5s     -      0       0",
-            r#""zoë"      192.0.2.1:4006  chat10          5s     1      3       0"#,
+            ("al\tice".to_owned(), 4001, Chat10, 3705, (2, 2, 0)),
+            (ip(4002), 4002, Chat64, 5, (1, 3, 25)),
+            (ip(4003), 4003, Ack64, 5, (0, 0, 0)),
+            (ip(4005), 4005, Greet10, 5, (0, 0, 0)),
+            ("zoë".to_owned(), 4006, Chat10, 5, (1, 3, 0)),
         ]
     );
+    let members = room.relay.members();
     assert_eq!(
-        room.relay.here().to_string(),
-        "5 here (2 chat10, 1 chat64, 1 ack64, 1 greet10)"
+        Dialect::ALL.map(|dialect| members.of(dialect)),
+        [2, 1, 1, 1, 0]
     );
 }
 
 /// What a random script does next.
 #[derive(Clone, Debug)]
 enum Step {
-    Say { who: usize, len: usize },
-    Takes { who: usize, bytes: usize },
+    Say { member: usize, len: usize },
+    Takes { member: usize, bytes: usize },
     Join(Dialect),
     Turn,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (any::<usize>(), 0..200_usize).prop_map(|(who, len)| Step::Say { who, len }),
-        4 => (any::<usize>(), 0..500_usize).prop_map(|(who, bytes)| Step::Takes { who, bytes }),
+        5 => (any::<usize>(), 0..600_usize).prop_map(|(member, len)| Step::Say { member, len }),
+        4 => (any::<usize>(), 0..500_usize).prop_map(|(member, bytes)| Step::Takes { member, bytes }),
         1 => prop::sample::select(&[Chat10, Chat64, Ack64][..]).prop_map(Step::Join),
         3 => Just(Step::Turn),
     ]
 }
 
-/// Somebody in a random script.
+/// A member in a random script.
 struct Member {
     peer: Peer,
     dialect: Dialect,
@@ -898,31 +1051,34 @@ struct Member {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Members of every dialect come, speak and read as they like, and their bytes are cut anywhere.
-    /// Sockets tell once, as under edge triggering, that they have room again after they had not.
-    /// One member, who only listens and always reads, hears in which order everything was said; from
-    /// that follows, to the byte, what everybody else has to hear: the history, then each message that
-    /// was said since it joined, and its acknowledgements in the place of its own.
+    /// Members of each dialect join, send and read in any order, and their bytes are cut anywhere. A
+    /// socket reports once, as under edge triggering, that it has room again. One member only listens and
+    /// always reads, so it receives all messages in the order in which they were published. From that
+    /// follows, to the byte, the stream of each other member: the history, then each message that was
+    /// published since it joined, and its acknowledgements in the place of its own messages.
     #[test]
-    fn whatever_happens_everybody_hears_the_same_in_its_own_dialect(
+    fn each_member_receives_the_same_stream_in_its_own_dialect(
         steps in prop::collection::vec(step(), 1..150),
-        // So that a newcomer's name and its first message are read together.
+        // At least the name and the first message of a new member are read together.
         read_budget in 60..2000_usize,
         history in 0..6_usize,
         ack_len in prop::sample::select(&[0, 17, 90_000][..]),
     ) {
         let limits = Limits {
             read_budget,
-            turn_budget: 1000,
+            // The name and the first message of each member are read together, whatever is left of a
+            // turn.
+            max_name: 14,
+            turn_budget: 4096,
             history,
-            // When the room waits, a name and what follows it are read apart.
+            // In a paused room, too, a name and the message after it are read apart.
             slow: Slow::Cut,
             queue_limit: usize::MAX,
             ..Limits::default()
         };
         let ack = vec![b'k'; ack_len];
-        let wording = Wording { ack: Some(ack.clone()), ..Wording::default() };
-        let mut room = Room::serving(&Dialect::ALL, limits, &wording);
+        let texts = ReplyTexts { ack: Some(ack.clone()), ..ReplyTexts::default() };
+        let mut room = Room::serving(&Dialect::ALL, limits, &texts);
         let witness = room.join("witness");
         room.turns();
         let mut witnessed = Vec::new();
@@ -930,9 +1086,9 @@ proptest! {
         let mut port = 4001;
         for step in [Step::Join(Chat10), Step::Join(Chat64), Step::Join(Ack64)].into_iter().chain(steps) {
             match step {
-                Step::Say { who, len } => {
-                    let who = who % members.len();
-                    let member = &mut members[who];
+                Step::Say { member, len } => {
+                    let index = member % members.len();
+                    let member = &mut members[index];
                     let message = format!("<{}:{}{}>", member.name, member.said, "x".repeat(len));
                     member.said += 1;
                     member.peer.stream.says(match member.dialect {
@@ -941,8 +1097,8 @@ proptest! {
                     });
                     room.readable(&member.peer);
                 }
-                Step::Takes { who, bytes } => {
-                    let member = &members[who % members.len()];
+                Step::Takes { member, bytes } => {
+                    let member = &members[member % members.len()];
                     if member.peer.stream.takes(bytes) {
                         room.writable(&member.peer);
                     }
@@ -971,7 +1127,7 @@ proptest! {
             }
         }
         room.turns();
-        prop_assert!(room.relay.is_flushed());
+        prop_assert_eq!(room.relay.lagging(), 0);
         witnessed.extend(witness.stream.heard());
         let frames = common::parse_frames(&witnessed);
         let messages: Vec<(&[u8], &[u8])> = frames.chunks(2).map(|pair| (pair[0], pair[1])).collect();

@@ -6,7 +6,7 @@ use chatloop::relay::Connection;
 use mio::net::TcpStream;
 
 #[test]
-fn a_connection_is_80_bytes_and_so_is_its_slot() {
+fn connection_is_80_bytes_and_so_is_its_slot() {
     // In a debug build mio keeps a selector's identity with each socket, to catch mix-ups.
     let expected = if cfg!(debug_assertions) { 96 } else { 80 };
     assert_eq!(size_of::<Connection<TcpStream>>(), expected);

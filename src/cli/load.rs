@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::address::{Address, DEFAULT_PORT};
 
-use super::{parse_count, parse_duration, parse_positive_duration, parse_size};
+use super::values::{parse_count, parse_duration, parse_positive_duration, parse_size};
 
 pub(super) const EPILOGUE: &str = "\
 Without --target, a relay is started for the measurement and ended with it. It is `chatloop serve` \

@@ -5,9 +5,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 
 use chatloop::text::Escaped;
-use clap::{Arg, Command, CommandFactory};
-
-use super::Cli;
+use clap::{Arg, Command};
 
 const PREFIX: &str = "CHATLOOP_";
 
@@ -26,9 +24,9 @@ fn is_set(name: &OsStr) -> bool {
 }
 
 /// A warning for each variable that is set and has the prefix of ours, but is none of any command.
-pub(crate) fn warnings() -> Vec<String> {
+pub(super) fn warnings(command: &Command) -> Vec<String> {
     let mut known = BTreeSet::new();
-    collect(&Cli::command(), &mut known);
+    collect(command, &mut known);
     let set = env::vars_os().filter(|(_, value)| !value.is_empty());
     let ours = |name: &OsString| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
     let set: BTreeSet<_> = set.map(|(name, _)| name).filter(ours).collect();
@@ -91,6 +89,8 @@ fn edit_distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
 
     #[test]
     fn edit_distance_counts_insertions_removals_and_replacements() {

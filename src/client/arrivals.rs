@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ROOM;
+use super::limits::MAX_PENDING;
 use super::link::{Link, Untold};
 use super::outbox::Outbox;
 
@@ -85,7 +85,7 @@ impl Arrivals {
         let is_stalled = self.next.is_some_and(|question| question.stalled);
         let (first, longest) = if leaving.is_some() {
             (FIRST_TO_LEAVE, LONGEST_TO_LEAVE)
-        } else if outbox.waiting_cost() > ROOM && !is_stalled {
+        } else if outbox.waiting_cost() > MAX_PENDING && !is_stalled {
             (OF_MUCH, OF_MUCH)
         } else {
             (FIRST, LONGEST)

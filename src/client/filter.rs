@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use mio::event::Event;
 use mio::{Registry, Token};
 
-use super::ROOM;
+use super::ask::Ask;
 use super::display::{Clock, Format, write_line};
 use super::error::ClientError;
-use super::front::Ask;
+use super::limits::MAX_PENDING;
 use super::lines::LineSplitter;
 use super::session::MAX_PAYLOAD;
 use super::stdio::{Sink, Source};
@@ -115,7 +115,7 @@ impl Filter {
     pub(super) fn has_room(&self) -> bool {
         self.output
             .as_ref()
-            .is_none_or(|output| output.pending() < ROOM)
+            .is_none_or(|output| output.pending() < MAX_PENDING)
     }
 
     /// Whether all of the output is written.
@@ -174,7 +174,7 @@ impl Filter {
 
     /// Tells something that was not heard, unless nobody has read what was told before.
     pub(super) fn notice(&mut self, text: &str) {
-        if self.notices.pending() < ROOM {
+        if self.notices.pending() < MAX_PENDING {
             // Memory takes it all.
             let _ = writeln!(self.notices.buffer(), "chatloop: {text}");
         }

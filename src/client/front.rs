@@ -6,6 +6,7 @@ use mio::Registry;
 use mio::event::Event;
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::ask::Ask;
 use super::display::Notice;
 use super::error::ClientError;
 use super::filter::Filter;
@@ -21,19 +22,6 @@ const SHOWN: usize = 20;
 pub(super) enum Front {
     Interactive(Box<Interactive>),
     Filter(Box<Filter>),
-}
-
-/// What a user asks for.
-#[derive(Debug)]
-pub(super) enum Ask {
-    /// To say this.
-    Say(Vec<u8>),
-    /// To leave, once all is said; asked for twice, at once.
-    Leave,
-    /// The same, but nothing more: there is no more to be said.
-    Finish,
-    /// Nothing more: the terminal is gone.
-    Vanish,
 }
 
 impl Front {

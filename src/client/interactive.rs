@@ -6,11 +6,11 @@ use std::time::{Instant, SystemTime};
 use mio::event::Event;
 use mio::{Registry, Token};
 
-use super::ROOM;
+use super::ask::Ask;
 use super::command::{Command, HELP};
 use super::display::{Look, Notice, width_of_name};
-use super::front::Ask;
 use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
+use super::limits::MAX_PENDING;
 use super::line_editor::{Edit, LineEditor};
 use super::screen::{Prompt, Screen};
 use super::stdio::{Sink, Source};
@@ -84,7 +84,7 @@ impl Interactive {
 
     /// Whether the terminal keeps up.
     pub(super) fn has_room(&self) -> bool {
-        self.display.pending() < ROOM
+        self.display.pending() < MAX_PENDING
     }
 
     /// Reads keys, and adds what they ask for to `asked`.

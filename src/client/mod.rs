@@ -36,6 +36,7 @@
 
 mod acknowledged;
 mod arrivals;
+mod ask;
 mod backoff;
 mod command;
 pub mod display;
@@ -44,6 +45,7 @@ mod filter;
 mod front;
 mod interactive;
 pub mod keys;
+mod limits;
 pub mod line_editor;
 pub mod lines;
 mod link;
@@ -63,13 +65,15 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 use signal_hook_mio::v1_0::Signals;
 
 use arrivals::Arrivals;
+use ask::Ask;
 use display::{Look, Notice};
 pub use error::ClientError;
 use error::reason;
 use filter::Filter;
 pub use filter::Streams;
-use front::{Ask, Front};
+use front::Front;
 use interactive::Interactive;
+use limits::MAX_PENDING;
 use link::{Attempt, Link};
 use outbox::{Cut, Outbox};
 use session::Loss;
@@ -82,10 +86,6 @@ const INPUT: Token = Token(1);
 const OUTPUT: Token = Token(2);
 const NOTICES: Token = Token(3);
 const SIGNALS: Token = Token(4);
-
-/// How many bytes may wait for a slow server, and how many for a slow terminal or pipe, before no
-/// more is read.
-const ROOM: usize = 1024 * 1024;
 
 /// How much is read from the socket at once, in bytes.
 const SCRATCH: usize = 64 * 1024;
@@ -382,7 +382,7 @@ impl Client {
 
     /// Whether what is piped in is read: not while megabytes of it wait to be sent, or to arrive.
     fn wants_input(&self) -> bool {
-        self.outbox.unsent_cost() < ROOM && self.outbox.waiting_cost() < 8 * ROOM
+        self.outbox.unsent_cost() < MAX_PENDING && self.outbox.waiting_cost() < 8 * MAX_PENDING
     }
 
     fn take_input(&mut self, now: Instant, asked: &mut Vec<Ask>) -> Result<(), ClientError> {

@@ -11,10 +11,10 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::Wait;
 use super::connect::{Cause, Causes, Site, is_made};
 use super::delays::Delays;
 use super::ledger::Ledger;
+use super::plan::Wait;
 use super::process::accept_queue;
 use super::protocol::{Incoming, Protocol, Role};
 

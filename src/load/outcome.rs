@@ -1,5 +1,6 @@
 //! What came of a measurement: figures, each defined once for the table, the JSON and the ratios.
 
+use super::connect::Causes;
 use super::delays::{Delays, Percentiles};
 use super::trouble::Trouble;
 
@@ -69,6 +70,16 @@ pub(super) struct Outcome {
     pub(super) troubles: Vec<Trouble>,
     /// Whether it was ended early.
     pub(super) interrupted: bool,
+}
+
+/// What a measurement tells of whether there was a chat at all.
+#[derive(Debug)]
+pub(super) struct Contact {
+    pub(super) deliveries: u64,
+    /// How many were connected in the end.
+    pub(super) connected: usize,
+    pub(super) cuts: Causes,
+    pub(super) refusals: Causes,
 }
 
 impl Outcome {

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 use super::chart::{self, Axis, Chart, Scale, Series};
 use super::delays::Delays;
 use super::outcome::{Figure, Figures, Outcome, Shown, Unit};
+use super::plan::{Plan, Scenario, Server, Wait};
 use super::trouble::Trouble;
 use super::units::{Bytes, Count, Time};
-use super::{Plan, Scenario, Server, Wait};
 use crate::clock;
 
 /// The version of the JSON. It counts up when a key goes away or means something else.

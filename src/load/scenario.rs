@@ -7,11 +7,11 @@ use super::account::{self, Base};
 use super::delays::Delays;
 use super::gather::Pace;
 use super::outcome::{Outcome, Unit};
+use super::plan::{Plan, Scenario};
 use super::process::kernel_memory;
 use super::run::Run;
 use super::schedule::Schedule;
 use super::trouble::Trouble;
-use super::{Plan, Scenario};
 
 /// How many points a curve over time has.
 const POINTS: u64 = 60;

@@ -604,7 +604,76 @@ fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::ConnId;
+    use crate::relay::{ConnId, Limits, Ready, ReplyTexts};
+    use std::io::{Read, Write};
+
+    /// A stream with this input, whose output is discarded.
+    struct Stub(&'static [u8]);
+
+    impl Read for Stub {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                read => Ok(read),
+            }
+        }
+    }
+
+    impl Write for Stub {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn table_has_a_line_for_each_member_and_aligned_columns() {
+        let mut now = Instant::now();
+        let (limits, texts) = (Limits::default(), ReplyTexts::default());
+        let mut scratch = vec![0; limits.read_budget];
+        let mut relay = Relay::new(limits, &Dialect::ALL, &texts, now);
+        let inputs: [(&[u8], _); 5] = [
+            (b"8         al\tice's5         hello", Dialect::Chat10),
+            (b"", Dialect::Chat64),
+            (b"", Dialect::Chat10),
+            (b"", Dialect::Greet10),
+            ("4         zoë".as_bytes(), Dialect::Chat10),
+        ];
+        for (port, (input, dialect)) in (4001..).zip(inputs) {
+            let peer = SocketAddr::from(([192, 0, 2, 1], port));
+            let id = relay.insert(Stub(input), peer, dialect, now);
+            relay.note(id, Ready::READABLE);
+            now += Duration::from_secs(60);
+            relay.serve_ready(&mut scratch, now);
+            relay.fan_out(now);
+        }
+        let now = now + Duration::from_secs(3600);
+        let table = MembersTable { relay: &relay, now };
+        assert_eq!(
+            table.lines().collect::<Vec<_>>(),
+            [
+                "name         address         dialect    age  sent  received  pending",
+                r#""al\tice's"  192.0.2.1:4001  chat10   1h 5m     1         0        0"#,
+                "-            192.0.2.1:4002  chat64   1h 4m     0         0        0",
+                "-            192.0.2.1:4004  greet10  1h 2m     -         0        0",
+                r#""zoë"        192.0.2.1:4005  chat10   1h 1m     0         0        0"#,
+            ]
+        );
+        let log = ServerLog::new(&Dialect::ALL);
+        let text = log.members(relay.members()).to_string();
+        assert_eq!(text, "4 members (2 chat10, 1 chat64, 1 greet10)");
+        let log = ServerLog::new(&[Dialect::Chat10; 2]);
+        assert_eq!(log.members(relay.members()).to_string(), "4 members");
+        assert_eq!(
+            ServerLog::new(&Dialect::ALL)
+                .members(MemberCounts::default())
+                .to_string(),
+            "0 members"
+        );
+    }
 
     #[test]
     fn repeated_event_is_logged_again_after_the_interval_and_not_before() {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{encode_frame, header};
+use super::frame::encode_frame;
+use super::header;
 
 /// A protocol that a listener speaks: what its clients send, and what they expect to hear.
 ///

@@ -9,29 +9,9 @@
 
 mod decoder;
 mod dialect;
+mod frame;
 pub mod header;
 
 pub use decoder::{Decoder, FrameError};
 pub use dialect::{Dialect, Farewell, Greeting, Naming, Pauses, Receives, Rules, UnknownDialect};
-
-/// Appends `payload` to `out` as one frame: canonical header, then the bytes.
-///
-/// # Panics
-///
-/// If the payload's length has more digits than [`header::WIDTH`], that is from ten gigabytes on.
-pub fn encode_frame(payload: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&header::encode(payload.len()));
-    out.extend_from_slice(payload);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_encoded_frame_is_header_then_payload() {
-        let mut out = b"before".to_vec();
-        encode_frame("é!".as_bytes(), &mut out);
-        assert_eq!(out, "before3         é!".as_bytes());
-    }
-}
+pub use frame::encode_frame;

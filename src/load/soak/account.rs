@@ -3,20 +3,53 @@
 use std::time::Duration;
 
 use super::super::outcome::{Figures, Outcome, Unit};
+use super::super::plan::Plan;
+use super::super::process::Usage;
 use super::super::trouble::{Leak, Trouble};
 use super::leaks::{JUDGED_FROM, Watch};
+use super::party::Party;
 use super::plan::{Fault, Leave};
-use super::{Plan, Rest, Soak, Used};
+
+/// What is known of a soak when it is over.
+#[derive(Debug)]
+pub(super) struct Soaked<'a> {
+    pub(super) party: &'a Party,
+    pub(super) watch: &'a Watch<'a>,
+    pub(super) used: Used,
+    pub(super) rest: Rest,
+    /// The server's resident memory before the first member, in bytes.
+    pub(super) at_start: Option<u64>,
+    /// Whether it was ended early.
+    pub(super) is_stopped: bool,
+    /// For how long this program did not run.
+    pub(super) paused: Duration,
+}
+
+/// What was used while it soaked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    pub(super) seconds: f64,
+    pub(super) said: u64,
+    pub(super) heard: u64,
+    pub(super) server: Option<Usage>,
+    /// How much of a core the load tool used.
+    pub(super) core: f64,
+}
+
+/// What came of the end, when all was to come to rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rest {
+    /// How many members there were then.
+    pub(super) members: usize,
+    /// Descriptors that the server had too many while the members were silent, and after they had
+    /// left.
+    pub(super) excess: Option<u64>,
+    pub(super) left_over: Option<u64>,
+}
 
 /// The figures of a soak, and what casts doubt on the server.
-pub(super) fn tell(
-    soak: &Soak<'_>,
-    plan: &Plan,
-    used: &Used,
-    rest: &Rest,
-    at_start: Option<u64>,
-    outcome: &mut Outcome,
-) {
+pub(super) fn tell(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
+    let (used, rest) = (&soak.used, &soak.rest);
     let figures = &mut outcome.figures;
     let members = rest.members as f64;
     figures.mention("members", "members", Unit::Count, members);
@@ -30,9 +63,9 @@ pub(super) fn tell(
     let share = "load_tool/cpu_share";
     figures.mention(share, "load tool, CPU used", Unit::Share, used.core);
     let troubles = &mut outcome.troubles;
-    let is_judged = plan.lasts.as_nanos() >= u128::from(JUDGED_FROM) && !soak.is_stopped();
-    memory(&soak.watch, at_start, is_judged, figures, troubles);
-    descriptors(&soak.watch, rest, figures, troubles);
+    let is_judged = plan.lasts.as_nanos() >= u128::from(JUDGED_FROM) && !soak.is_stopped;
+    memory(soak.watch, soak.at_start, is_judged, figures, troubles);
+    descriptors(soak.watch, rest, figures, troubles);
     faults(soak, figures, troubles);
     if soak.paused > Duration::ZERO {
         troubles.push(Trouble::Paused(soak.paused));
@@ -40,7 +73,7 @@ pub(super) fn tell(
     outcome.memory = soak.watch.curve();
 }
 
-fn came_and_went(soak: &Soak<'_>, figures: &mut Figures) {
+fn came_and_went(soak: &Soaked<'_>, figures: &mut Figures) {
     let counts = &soak.party.counts;
     figures.count("joins", "joined", soak.party.checker.joins().into());
     figures.count("left", "left as planned", counts.leaves.values().sum());
@@ -75,7 +108,7 @@ const fn label(fault: Fault) -> &'static str {
     }
 }
 
-fn said_and_heard(soak: &Soak<'_>, used: &Used, figures: &mut Figures) {
+fn said_and_heard(soak: &Soaked<'_>, used: &Used, figures: &mut Figures) {
     figures.count("messages", "messages", used.said);
     figures.count("deliveries", "deliveries", used.heard);
     let rate = used.heard as f64 / used.seconds;
@@ -152,7 +185,7 @@ fn descriptors(watch: &Watch<'_>, rest: &Rest, figures: &mut Figures, troubles: 
 }
 
 /// What went wrong, by what it was.
-fn faults(soak: &Soak<'_>, figures: &mut Figures, troubles: &mut Vec<Trouble>) {
+fn faults(soak: &Soaked<'_>, figures: &mut Figures, troubles: &mut Vec<Trouble>) {
     let checker = &soak.party.checker;
     let counts = &soak.party.counts;
     let tally = checker.tally();

@@ -26,11 +26,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::connect::Site;
-use super::outcome::Outcome;
+use super::outcome::{Contact, Outcome};
 use super::own_relay::OwnRelay;
+use super::plan::Plan;
 use super::process::{Process, Usage, own_cpu};
 use super::progress::{Reporter, Status};
-use super::{Contact, Plan};
+use account::{Rest, Soaked, Used};
 use checker::Checker;
 use leaks::Watch;
 use party::Party;
@@ -77,28 +78,6 @@ struct Soak<'a> {
     paused: Duration,
 }
 
-/// What was used while it soaked.
-#[derive(Clone, Copy, Debug)]
-struct Used {
-    seconds: f64,
-    said: u64,
-    heard: u64,
-    server: Option<Usage>,
-    /// How much of a core the load tool used.
-    core: f64,
-}
-
-/// What came of the end, when all was to come to rest.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rest {
-    /// How many members there were then.
-    members: usize,
-    /// Descriptors that the server had too many while the members were silent, and after they had
-    /// left.
-    excess: Option<u64>,
-    left_over: Option<u64>,
-}
-
 /// Soaks a server as the plan says.
 ///
 /// # Errors
@@ -137,7 +116,16 @@ pub(super) fn measure(
         let used = soak.soak(plan)?;
         let rest = soak.come_to_rest()?;
         connected = rest.members;
-        account::tell(&soak, plan, &used, &rest, at_start, &mut outcome);
+        let soaked = Soaked {
+            party: &soak.party,
+            watch: &soak.watch,
+            used,
+            rest,
+            at_start,
+            is_stopped: soak.is_stopped(),
+            paused: soak.paused,
+        };
+        account::tell(&soaked, plan, &mut outcome);
     }
     outcome.interrupted = soak.is_stopped();
     let contact = Contact {

@@ -1,0 +1,105 @@
+//! The plan of a measurement: what is done to which server, and how.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::protocol::Protocol;
+use super::sources::Sources;
+
+/// What is done to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Members come, are silent, and hear one message.
+    Idle,
+    /// One speaks, all others hear.
+    Fanout,
+    /// All speak, all hear.
+    Chat,
+    /// Messages are said by the clock.
+    Latency,
+    /// All leave and come back at once.
+    Storm,
+    /// Members come and go, some of them misbehave, and all is checked for a long time.
+    Soak,
+}
+
+impl Scenario {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Fanout => "fanout",
+            Self::Chat => "chat",
+            Self::Latency => "latency",
+            Self::Storm => "storm",
+            Self::Soak => "soak",
+        }
+    }
+}
+
+/// How the load tool waits for what is to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// It keeps asking, which takes a core.
+    #[default]
+    Spin,
+    /// It sleeps until there is something.
+    Sleep,
+}
+
+/// A server that is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+/// What is to be measured, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is done.
+    pub scenario: Scenario,
+    /// The server; without one, a relay is started for this.
+    pub target: Option<Server>,
+    /// Another one to compare it with, in turns.
+    pub against: Option<Server>,
+    /// How often each of two servers is measured.
+    pub rounds: usize,
+    /// The program that is a relay of one's own: `chatloop`.
+    pub program: PathBuf,
+    /// The server's process, if it is not to be searched for.
+    pub pid: Option<u32>,
+    /// How many members there are. At least two.
+    pub members: usize,
+    /// How many of them speak.
+    pub senders: usize,
+    /// How long a message is, in bytes; at least [`MIN_SIZE`](super::MIN_SIZE). In a soak, where they have many
+    /// sizes, it is [`SOAK_SIZE`](super::SOAK_SIZE).
+    pub size: usize,
+    /// How many messages are under way at a time.
+    pub in_flight: usize,
+    /// How many connections are made a second, or messages said: what the scenario is about.
+    pub rate: Option<f64>,
+    /// How many members leave a second, and are replaced by others: in a soak.
+    pub churn: f64,
+    /// How many misbehave at a time: in a soak, beside the members.
+    pub faults: usize,
+    /// How long it is measured.
+    pub lasts: Duration,
+    /// How long it runs before that.
+    pub warmup: Duration,
+    /// In how many steps the members come.
+    pub steps: usize,
+    /// Where connections come from, if that is not left to the system.
+    pub sources: Option<Sources>,
+    /// What chance starts from.
+    pub seed: u64,
+    /// How to wait.
+    pub wait: Wait,
+    /// The command that asked for it, for the report.
+    pub command: String,
+}
