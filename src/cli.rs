@@ -278,7 +278,7 @@ pub(crate) struct ServeArgs {
         long,
         env = "CHATLOOP_SLOW_TIMEOUT",
         value_name = "DUR",
-        default_value = "10s",
+        default_value = "40s",
         value_parser = parse_positive_duration,
         hide_env = true
     )]
