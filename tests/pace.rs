@@ -953,7 +953,10 @@ fn paused_room_goes_on_when_its_slow_reader_ends_or_drains() {
                 slow.stream.breaks(ErrorKind::BrokenPipe);
                 room.writable(&slow);
             }
-            1 => room.relay.dismiss(slow.id, &mut room.scratch, room.now),
+            1 => {
+                room.relay.dismiss(slow.id, &mut room.scratch, room.now);
+                room.finish_turn();
+            }
             2 => {
                 // It leaves in the round that it makes possible itself.
                 slow.stream.closes();
@@ -966,7 +969,6 @@ fn paused_room_goes_on_when_its_slow_reader_ends_or_drains() {
                 room.writable(&slow);
             }
         }
-        room.turn();
         room.turns();
         assert!(!room.relay.is_paused(), "end {end}");
         assert_eq!(alice.stream.unread(), 0);
