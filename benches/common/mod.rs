@@ -98,7 +98,7 @@ pub fn room_of<S: Read + Write + Default>(
             relay.note(id, Ready::READABLE);
         }
         turn(&mut relay, scratch, now);
-        relay.drain_events();
+        drop(relay.drain_events());
         ids.push(id);
     }
     assert_eq!(relay.members().total(), members);

@@ -48,6 +48,18 @@ pub(super) enum Delivery {
 }
 
 impl Delivery {
+    /// Whether anything must be done about it.
+    pub(super) const fn needs_handling(self) -> bool {
+        !matches!(
+            self,
+            Self::Complete
+                | Self::Pending {
+                    over: None,
+                    has_room: false
+                }
+        )
+    }
+
     /// The same to a member that has left: its lag is nothing to decide about, since its output ends
     /// here.
     pub(super) const fn regardless_of_lag(self) -> Self {
@@ -304,6 +316,7 @@ pub(super) fn greet<S>(
 }
 
 /// Gives a connection pending output, and charges it. Returns the lag if it is over the threshold.
+#[inline]
 fn start_lagging<S>(
     connection: &mut Connection<S>,
     cursor: Cursor,

@@ -252,9 +252,7 @@ impl<S: Read + Write> Relay<S> {
         if self.room.held_bytes() > self.room.limits.max_memory {
             memory::free_memory(&mut self.connections, &mut self.room, now);
         }
-        for channel in self.room.channels.each_mut() {
-            channel.end_turn();
-        }
+        self.room.channels.end_turn();
     }
 
     /// Writes the turn to each member. What was not delivered completely, and which members have left,
@@ -284,7 +282,7 @@ impl<S: Read + Write> Relay<S> {
                     && !connection.readiness.marks.any(Marks::HAS_OVERRIDE)
                 {
                     let delivery = fan_out.deliver(connection);
-                    if delivery != Delivery::Complete {
+                    if delivery.needs_handling() {
                         incomplete.push((id, delivery));
                     }
                 }
@@ -316,7 +314,7 @@ impl<S: Read + Write> Relay<S> {
                     left.push((id, cause));
                     delivery = delivery.regardless_of_lag();
                 }
-                if delivery != Delivery::Complete {
+                if delivery.needs_handling() {
                     incomplete.push((id, delivery));
                 }
             }

@@ -46,10 +46,10 @@ pub(super) struct Room {
 pub(super) struct Input {
     id: ConnId,
     dialect: Dialect,
-    /// The point of the turn at which the connection's own span begins.
-    start: JoinPoint,
-    /// Whether it became a member.
-    has_joined: bool,
+    /// Where in the turn buffer the connection's own span begins.
+    start: usize,
+    /// The point of the turn at which it became a member, if it did.
+    joined: Option<JoinPoint>,
     /// How many bytes were read.
     bytes: u64,
     /// How many frames were completed.
@@ -208,8 +208,8 @@ impl Room {
         Input {
             id,
             dialect: connection.dialect,
-            start: self.channels[connection.dialect].join_point(),
-            has_joined: false,
+            start: self.channels[connection.dialect].turn.len(),
+            joined: None,
             bytes: 0,
             frames: 0,
             messages: 0,
@@ -247,9 +247,9 @@ impl Room {
     /// A pending connection sent its name: it is a member now.
     fn on_name<S>(&mut self, connection: &mut Connection<S>, name: &[u8], input: &mut Input) {
         input.frames += 1;
-        input.has_joined = true;
-        input.start = self.channels[input.dialect].join_point();
-        connection.messages_before = input.start.messages_before;
+        let point = self.channels[input.dialect].join_point();
+        input.joined = Some(point);
+        connection.messages_before = point.messages_before;
         self.timers.cancel(input.id, TimerKind::Name);
         self.lifecycle
             .join(input.id, &mut connection.life, input.dialect, name);
@@ -304,17 +304,14 @@ impl Room {
         let own = self.own_override(&input);
         if self.flow.has_quota() {
             // A member does not pay for its own span, which it is not sent.
-            let own = if input.has_joined {
-                0
-            } else {
-                own.own.len() as u64
-            };
-            self.flow.on_read(id, input.cost.saturating_sub(own), now);
+            let own = input.joined.map_or(own.own.len(), |_| 0);
+            let cost = input.cost.saturating_sub(own as u64);
+            self.flow.on_read(id, cost, now);
         }
-        if input.has_joined || !own.own.is_empty() || own.reply != Reply::Nothing {
+        if input.joined.is_some() || !own.own.is_empty() || own.reply != Reply::Nothing {
             self.push_override(id, connection, own);
         }
-        if input.has_joined {
+        if input.joined.is_some() {
             self.on_join(id, connection, now);
         } else if input.bytes > 0 {
             self.start_idle_timer(id, connection, now);
@@ -336,16 +333,16 @@ impl Room {
         let channel = &self.channels[input.dialect];
         let has_ack = input.dialect.rules().ack.is_some();
         let acks = Reply::acks(if has_ack { input.acks } else { 0 });
-        if !input.has_joined {
+        let Some(point) = input.joined else {
             return Override {
-                own: input.start.turn_len..channel.turn.len(),
+                own: input.start..channel.turn.len(),
                 reply: acks,
                 history: None,
             };
-        }
+        };
         // What was published in this turn before the member joined is not for it, unless it is history.
-        let history = input.start.history;
-        let start = history.map_or(0, |_| input.start.turn_len);
+        let history = point.history;
+        let start = history.map_or(0, |_| point.turn_len);
         let greeting = greeting_of(input.dialect);
         Override {
             own: start..channel.turn.len(),
@@ -364,6 +361,7 @@ impl Room {
     }
 
     /// A message timer runs while a member is inside a message, from its first byte on.
+    #[inline]
     fn keep_message_timer<S>(
         &mut self,
         id: ConnId,
@@ -372,10 +370,11 @@ impl Room {
         now: Instant,
     ) {
         let is_running = connection.readiness.marks.any(Marks::MESSAGE_TIMER);
-        let is_inside = connection.life.is_heard() && connection.decoder.is_inside_frame();
-        if is_inside && (has_completed || !is_running) {
-            self.start_message_timer(id, connection, self.limits.message_timeout, now);
-        } else if !is_inside && is_running {
+        if connection.decoder.is_inside_frame() && connection.life.is_heard() {
+            if has_completed || !is_running {
+                self.start_message_timer(id, connection, self.limits.message_timeout, now);
+            }
+        } else if is_running {
             connection.readiness.marks.remove(Marks::MESSAGE_TIMER);
             self.timers.cancel(id, TimerKind::Message);
         }
@@ -486,6 +485,9 @@ impl Room {
         change: Option<PauseChange>,
         lag: u64,
     ) {
+        if change.is_none() && !self.flow.is_restricting() {
+            return;
+        }
         let output = connection.output.as_deref();
         let check = output.and_then(|output| {
             self.flow

@@ -71,16 +71,18 @@ impl Decoder {
         header_width: usize,
         max_payload: usize,
     ) -> Result<Option<&'d [u8]>, FrameError> {
-        let len = match self.partial.as_deref().map(|partial| partial.state) {
-            Some(DecodeState::Payload(len)) => return Ok(self.resume_payload(input, len)),
-            Some(DecodeState::Header(prefix)) => {
-                self.resume_header(input, prefix, header_width, max_payload)?
-            }
-            Some(DecodeState::Yielded) => {
-                self.partial = None;
-                self.start_header(input, header_width, max_payload)?
-            }
+        let len = match self.partial.as_deref_mut() {
             None => self.start_header(input, header_width, max_payload)?,
+            Some(partial) => match partial.state {
+                DecodeState::Payload(len) => return Ok(self.resume_payload(input, len)),
+                DecodeState::Header(prefix) => {
+                    self.resume_header(input, prefix, header_width, max_payload)?
+                }
+                DecodeState::Yielded => {
+                    self.partial = None;
+                    self.start_header(input, header_width, max_payload)?
+                }
+            },
         };
         let Some(len) = len else {
             return Ok(None);
@@ -122,6 +124,7 @@ impl Decoder {
     }
 
     /// Reads a header straight from `input`, or keeps what there is of it.
+    #[inline]
     fn start_header(
         &mut self,
         input: &mut &[u8],
@@ -133,15 +136,25 @@ impl Decoder {
             return payload_len(header, max_payload).map(Some);
         }
         if !input.is_empty() {
-            let Some(prefix) = Prefix::default().extend(input) else {
-                return Err(FrameError::BadHeader((*input).into()));
-            };
-            self.keep(input, DecodeState::Header(prefix));
+            self.keep_header(input)?;
         }
         Ok(None)
     }
 
-    /// Completes a kept header from `input`, if it can, and lets go of it.
+    /// Keeps the beginning of a header, if it can be one.
+    #[inline(never)]
+    fn keep_header(&mut self, input: &mut &[u8]) -> Result<(), FrameError> {
+        match Prefix::default().extend(input) {
+            Some(prefix) => {
+                self.keep(input, DecodeState::Header(prefix));
+                Ok(())
+            }
+            None => Err(FrameError::BadHeader((*input).into())),
+        }
+    }
+
+    /// Completes a kept header from `input`, if it can, and drops it then.
+    #[inline(never)]
     fn resume_header(
         &mut self,
         input: &mut &[u8],
@@ -207,6 +220,8 @@ impl Partial {
     }
 }
 
+/// The length that a complete header announces.
+#[inline(never)]
 fn payload_len(header: &[u8], max: usize) -> Result<usize, FrameError> {
     let Some(len) = header::parse(header) else {
         return Err(FrameError::BadHeader(header.into()));

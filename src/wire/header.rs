@@ -26,14 +26,7 @@ pub const MAX_LEN: u64 = 9_999_999_999;
 /// [`u64::MAX`], which is over every limit, so that no header can overflow its way to a small one.
 #[must_use]
 pub fn parse(header: &[u8]) -> Option<u64> {
-    let first = header.iter().position(|&byte| byte != b' ')?;
-    let last = header.iter().rposition(|&byte| byte != b' ')?;
-    header[first..=last]
-        .iter()
-        .try_fold(0_u64, |len, byte| match byte {
-            b'0'..=b'9' => Some(with_digit(len, *byte)),
-            _ => None,
-        })
+    Prefix::default().extend(header)?.announced()
 }
 
 /// The part of a header that has arrived, as far as the grammar has come with it.
@@ -54,16 +47,28 @@ pub(super) enum Prefix {
 impl Prefix {
     /// The prefix with these bytes after it, or `None` at the first byte that the grammar has no place
     /// for.
-    pub(super) fn extend(self, bytes: &[u8]) -> Option<Self> {
-        bytes
-            .iter()
-            .try_fold(self, |prefix, &byte| match (prefix, byte) {
-                (Self::Blank, b' ') => Some(Self::Blank),
-                (Self::Blank, b'0'..=b'9') => Some(Self::Digits(with_digit(0, byte))),
-                (Self::Digits(len), b'0'..=b'9') => Some(Self::Digits(with_digit(len, byte))),
-                (Self::Digits(len) | Self::Padded(len), b' ') => Some(Self::Padded(len)),
-                _ => None,
-            })
+    #[inline]
+    pub(super) fn extend(mut self, bytes: &[u8]) -> Option<Self> {
+        let mut bytes = bytes.iter();
+        if self == Self::Blank {
+            match bytes.find(|&&byte| byte != b' ') {
+                None => return Some(self),
+                Some(digit @ b'0'..=b'9') => self = Self::Digits(u64::from(digit - b'0')),
+                Some(_) => return None,
+            }
+        }
+        if let Self::Digits(mut len) = self {
+            loop {
+                match bytes.next() {
+                    None => return Some(Self::Digits(len)),
+                    Some(digit @ b'0'..=b'9') => len = with_digit(len, *digit),
+                    Some(b' ') => break,
+                    Some(_) => return None,
+                }
+            }
+            self = Self::Padded(len);
+        }
+        bytes.all(|&byte| byte == b' ').then_some(self)
     }
 
     /// The length that a complete header announces, like that of [`parse`].
@@ -76,6 +81,7 @@ impl Prefix {
 }
 
 /// A decimal number with one more digit; [`u64::MAX`] stands for all that are larger.
+#[inline]
 fn with_digit(number: u64, digit: u8) -> u64 {
     number
         .saturating_mul(10)

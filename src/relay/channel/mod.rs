@@ -46,6 +46,15 @@ pub(super) struct Channel {
     messages: u32,
 }
 
+/// What one message came to, once it was encoded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Published {
+    /// How many bytes it is.
+    len: usize,
+    /// How many bytes it takes to deliver it to all members.
+    cost: u64,
+}
+
 /// The point of a turn at which a member joins: its output depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JoinPoint {
@@ -91,12 +100,11 @@ impl Channel {
         self.backlog.end() + self.turn.len() as u64
     }
 
-    /// Appends a message, if a member receives it, or will. Returns how many bytes it takes to deliver it
-    /// to all members.
-    fn append(&mut self, name_frame: &[u8], message: &[u8]) -> u64 {
+    /// Appends a message, if a member receives it, or will.
+    fn append(&mut self, name_frame: &[u8], message: &[u8]) -> Published {
         self.messages = self.messages.wrapping_add(1);
         if self.members == 0 && !self.history.is_on() {
-            return 0;
+            return Published::default();
         }
         let start = self.turn.len();
         self.receives.encode(name_frame, message, &mut self.turn);
@@ -105,7 +113,10 @@ impl Channel {
             let end = self.end();
             self.history.push(end - len as u64, end);
         }
-        (len * self.members) as u64
+        Published {
+            len,
+            cost: (len * self.members) as u64,
+        }
     }
 
     /// Whether there is something to deliver, and a member to deliver it to.
@@ -120,7 +131,7 @@ impl Channel {
     }
 
     /// Forgets the turn and keeps the buffer for the next one, unless it was out of the ordinary.
-    pub(super) fn end_turn(&mut self) {
+    fn end_turn(&mut self) {
         if self.turn.is_empty() {
             return;
         }
@@ -136,7 +147,11 @@ impl Channel {
 
 /// A channel for each dialect.
 #[derive(Debug)]
-pub(super) struct Channels([Channel; Dialect::COUNT]);
+pub(super) struct Channels {
+    each: [Channel; Dialect::COUNT],
+    /// How many bytes were published in this turn, in all channels.
+    turn_len: usize,
+}
 
 impl Channels {
     /// Empty channels. Of the dialects that are `served`, those that receive messages keep the history.
@@ -147,31 +162,34 @@ impl Channels {
             .iter()
             .filter(|&dialect| keeps(dialect))
             .count();
-        Self(Dialect::ALL.map(|dialect| {
+        let each = Dialect::ALL.map(|dialect| {
             let history = if keeps(&dialect) {
                 History::new(limits, keepers)
             } else {
                 History::off()
             };
             Channel::new(dialect, history, texts)
-        }))
+        });
+        Self { each, turn_len: 0 }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> {
-        self.0.iter()
+        self.each.iter()
     }
 
     pub(super) const fn each_mut(&mut self) -> &mut [Channel; Dialect::COUNT] {
-        &mut self.0
+        &mut self.each
     }
 
     /// Publishes a message to every channel that receives messages. The sender's name is a frame
     /// already. Returns how many bytes it takes to deliver the message to all members.
     pub(super) fn publish(&mut self, name_frame: &[u8], message: &[u8]) -> u64 {
         let mut cost = 0;
-        for channel in &mut self.0 {
+        for channel in &mut self.each {
             if channel.receives.is_room() {
-                cost += channel.append(name_frame, message);
+                let published = channel.append(name_frame, message);
+                self.turn_len += published.len;
+                cost += published.cost;
             }
         }
         cost
@@ -179,10 +197,12 @@ impl Channels {
 
     /// Publishes a tick of the server's to the channels that receive ticks.
     pub(super) fn publish_tick(&mut self, tick: &[u8]) {
-        for channel in &mut self.0 {
+        for channel in &mut self.each {
             if channel.receives == Receives::Ticks {
                 channel.messages = channel.messages.wrapping_add(1);
+                let before = channel.turn.len();
                 encode_frame(tick, &mut channel.turn);
+                self.turn_len += channel.turn.len() - before;
             }
         }
     }
@@ -191,24 +211,40 @@ impl Channels {
     pub(super) fn has_tick_members(&self) -> bool {
         let has_members =
             |channel: &Channel| channel.receives == Receives::Ticks && channel.members > 0;
-        self.0.iter().any(has_members)
+        self.each.iter().any(has_members)
     }
 
     /// How many bytes were published in this turn, in all channels.
-    pub(super) fn turn_len(&self) -> usize {
-        self.0.iter().map(|channel| channel.turn.len()).sum()
+    pub(super) const fn turn_len(&self) -> usize {
+        self.turn_len
+    }
+
+    /// Forgets the turn: it was delivered.
+    pub(super) fn end_turn(&mut self) {
+        debug_assert_eq!(
+            self.turn_len,
+            self.each
+                .iter()
+                .map(|channel| channel.turn.len())
+                .sum::<usize>(),
+            "the turn is the sum of the channels'"
+        );
+        self.turn_len = 0;
+        for channel in &mut self.each {
+            channel.end_turn();
+        }
     }
 
     /// How much memory the channels hold, in bytes: backlogs, cursors, and the turn.
     pub(super) fn held_bytes(&self) -> usize {
         let held = |channel: &Channel| channel.backlog.held_bytes() + channel.turn.len();
-        self.0.iter().map(held).sum()
+        self.each.iter().map(held).sum()
     }
 
     /// How much of that is bytes that all lagging members share.
     pub(super) fn shared_bytes(&self) -> usize {
         let shared = |channel: &Channel| channel.backlog.shared_bytes() + channel.turn.len();
-        self.0.iter().map(shared).sum()
+        self.each.iter().map(shared).sum()
     }
 }
 
@@ -216,12 +252,12 @@ impl Index<Dialect> for Channels {
     type Output = Channel;
 
     fn index(&self, dialect: Dialect) -> &Channel {
-        &self.0[dialect.index()]
+        &self.each[dialect.index()]
     }
 }
 
 impl IndexMut<Dialect> for Channels {
     fn index_mut(&mut self, dialect: Dialect) -> &mut Channel {
-        &mut self.0[dialect.index()]
+        &mut self.each[dialect.index()]
     }
 }

@@ -51,6 +51,19 @@ pub(super) enum Permit {
     Throttle(Instant),
 }
 
+impl Permit {
+    /// The same, until one message is complete.
+    const fn to_message_end(self) -> Self {
+        match self {
+            Self::Read(ReadBudget { bytes, .. }) => Self::Read(ReadBudget {
+                bytes,
+                to_message_end: true,
+            }),
+            other => other,
+        }
+    }
+}
+
 /// How much of a connection may be read now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadBudget {
@@ -124,6 +137,12 @@ impl FlowControl {
         self.pause.mode()
     }
 
+    /// Whether any member is, or was, held back because of a slow reader. If not, no lag timer runs.
+    #[inline]
+    pub(super) fn is_restricting(&self) -> bool {
+        self.pause.is_any()
+    }
+
     /// Whether the turn has used its budget, when this many bytes were published in it.
     pub(super) const fn is_turn_full(&self, published: usize) -> bool {
         published + self.turn_budget / LAST_SHARE > self.turn_budget
@@ -131,24 +150,25 @@ impl FlowControl {
 
     /// Whether and how much a connection may be read now, when this many bytes were published in the
     /// turn.
+    #[inline]
     pub(super) fn permit(&mut self, reader: &Reader, published: usize, now: Instant) -> Permit {
+        if reader.source == Source::Messages && !self.is_restricting() && !self.quota.is_limited() {
+            let left = self.turn_budget.saturating_sub(published);
+            return self.read(reader.input_for(left, reader.name_frame_len), reader);
+        }
+        self.restricted_permit(reader, published, now)
+    }
+
+    /// The permit where something holds input back, or where input is no message.
+    fn restricted_permit(&mut self, reader: &Reader, published: usize, now: Instant) -> Permit {
         let mode = self.pause.mode();
-        let read = |bytes: usize, to_message_end| {
-            let bytes = bytes.clamp(1, self.read_budget);
-            let budget = ReadBudget {
-                bytes,
-                to_message_end,
-            };
-            Permit::Read(budget)
-        };
         let left = self.turn_budget.saturating_sub(published);
         match reader.source {
-            Source::Ignored => return read(self.read_budget, false),
+            Source::Ignored => return self.read(self.read_budget, reader),
             // The name and nothing more, or the first message would not wait for the pause to end.
-            Source::Name if mode != Mode::Full => return read(reader.missing, false),
+            Source::Name if mode != Mode::Full => return self.read(0, reader),
             Source::Name => {
-                let name = self.longest_name_frame;
-                return read(reader.input_for(left, name).max(reader.missing), false);
+                return self.read(reader.input_for(left, self.longest_name_frame), reader);
             }
             Source::Messages => {
                 if self.pause.is_self_paused(reader.id) {
@@ -164,17 +184,13 @@ impl FlowControl {
         match mode {
             Mode::Paused => Permit::Hold,
             Mode::Rounds => {
-                let bytes = reader.input_for(ROUND_BUDGET, name);
-                read(bytes.max(reader.missing), true)
+                let permit = self.read(reader.input_for(ROUND_BUDGET, name), reader);
+                permit.to_message_end()
             }
-            Mode::Full => {
-                let bytes = reader.input_for(left, name).max(reader.missing);
-                if self.quota.is_limited() {
-                    read(bytes.min(CHARGED_READ), false)
-                } else {
-                    read(bytes, false)
-                }
+            Mode::Full if self.quota.is_limited() => {
+                self.read(reader.input_for(left, name).min(CHARGED_READ), reader)
             }
+            Mode::Full => self.read(reader.input_for(left, name), reader),
         }
     }
 
@@ -185,7 +201,17 @@ impl FlowControl {
             Source::Ignored | Source::Name => self.longest_name_frame,
             Source::Messages | Source::LastMessages => reader.name_frame_len,
         };
-        let bytes = reader.input_for(self.turn_budget, name);
+        self.budget(reader.input_for(self.turn_budget, name), reader)
+    }
+
+    #[inline]
+    fn read(&self, bytes: usize, reader: &Reader) -> Permit {
+        Permit::Read(self.budget(bytes, reader))
+    }
+
+    /// A read of this many bytes. A header or a payload that has begun is read on, whatever the budget.
+    #[inline]
+    fn budget(&self, bytes: usize, reader: &Reader) -> ReadBudget {
         ReadBudget {
             bytes: bytes.max(reader.missing).clamp(1, self.read_budget),
             to_message_end: false,
@@ -228,6 +254,9 @@ impl FlowControl {
     ) -> Option<PauseChange> {
         let limits = self.lag_limits[dialect.index()];
         tracker.on_accepted(sent, lag, &limits, now);
+        if !self.is_restricting() {
+            return None;
+        }
         self.pause.file(id, tracker.state(), limits.pauses, now)
     }
 
@@ -285,6 +314,9 @@ impl FlowControl {
         dialect: Dialect,
         now: Instant,
     ) -> Option<PauseChange> {
+        if !self.is_restricting() {
+            return None;
+        }
         let pauses = self.lag_limits[dialect.index()].pauses;
         self.pause.file(id, LagState::Keeping, pauses, now)
     }

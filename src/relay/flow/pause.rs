@@ -134,6 +134,12 @@ impl RoomPause {
         None
     }
 
+    /// Whether any member is, or was, held back because of a slow reader.
+    #[inline]
+    pub(super) fn is_any(&self) -> bool {
+        !self.slow.is_empty() || !self.of_members.is_empty()
+    }
+
     /// How input is read at the moment.
     pub(super) fn mode(&self) -> Mode {
         if self.slow.is_empty() {
