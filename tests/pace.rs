@@ -984,6 +984,35 @@ fn paused_room_goes_on_when_its_slow_reader_ends_or_drains() {
     }
 }
 
+#[test]
+fn held_member_that_is_dismissed_is_read_and_receives_what_was_published_until_then() {
+    let Paused {
+        mut room,
+        bob,
+        slow,
+        alice,
+        published,
+    } = paused();
+    for peer in [&alice, &slow] {
+        peer.stream.says(frame("the last"));
+        room.readable(peer);
+    }
+    room.turns();
+    assert!(room.relay.has_held());
+    for peer in [&alice, &slow] {
+        room.relay.dismiss(peer.id, &mut room.scratch, room.now);
+        room.finish_turn();
+    }
+    let expected = [heard("alice", "the last"), heard("slow", "the last")];
+    assert_bytes(&bob.stream.heard(), &expected.concat());
+    assert!(alice.stream.is_closed() && !slow.stream.is_closed());
+    room.turns();
+    accept_all(&mut room, &slow);
+    let expected = [published, heard("alice", "the last")];
+    assert_bytes(&slow.stream.heard(), &expected.concat());
+    assert_eq!(closed(&room, "shutdown"), 2);
+}
+
 // ---- Timers.
 
 #[test]
