@@ -572,7 +572,7 @@ impl Room {
         let dialect = connection.dialect;
         self.lifecycle
             .drain(id, &mut connection.life, dialect, cause);
-        self.channels[dialect].members -= 1;
+        self.channels[dialect].on_leave();
         self.timers.cancel(id, TimerKind::Idle);
         self.keep_message_timer(id, connection, false, now);
         if !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {
