@@ -55,9 +55,9 @@ fn message_reaches_every_member_but_its_sender_under_the_senders_name() {
 #[test]
 fn names_and_messages_may_be_empty_and_any_bytes() {
     let mut room = room();
-    let (nobody, listener) = (room.join(""), room.join("listener"));
-    room.say(&nobody, "");
-    room.say(&nobody, b"\x1b[2J\n\0\xff");
+    let (unnamed, listener) = (room.join(""), room.join("listener"));
+    room.say(&unnamed, "");
+    room.say(&unnamed, b"\x1b[2J\n\0\xff");
     let expected = [heard("", ""), heard("", b"\x1b[2J\n\0\xff")].concat();
     assert_bytes(&listener.stream.heard(), &expected);
 }
@@ -1027,7 +1027,7 @@ fn interrupted_read_is_made_again() {
 }
 
 #[test]
-fn counters_are_written_on_one_line() {
+fn counters_and_close_reasons_are_written_as_the_log_has_them() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     room.say(&alice, "hello");
@@ -1042,6 +1042,22 @@ fn counters_are_written_on_one_line() {
          discarded 0; closed: \
          protocol error 1"
     );
+    for (reason, text) in [
+        (
+            CloseReason::SlowConsumer { lag: 7 },
+            "slow consumer, lagged by 7 bytes",
+        ),
+        (
+            CloseReason::BelowMinimumRate { accepted: 9000 },
+            "below the minimum read rate: read 9000 bytes while senders were paused",
+        ),
+        (
+            CloseReason::MessageTimeout,
+            "did not complete a message in time",
+        ),
+    ] {
+        assert_eq!(reason.to_string(), text);
+    }
 }
 
 // ---- The promise.
