@@ -314,6 +314,41 @@ fn input_that_was_not_read_in_a_pause_is_a_sign_of_life() {
 }
 
 #[test]
+fn member_that_is_not_read_for_long_seldom_wakes_the_relay() {
+    let limits = Limits {
+        idle_timeout: Some(100 * SECOND),
+        soft_limit: 10_000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let asker = room.connect_to(Ack64);
+    let unfinished = &wide_frame("unfinished")[..70];
+    asker.stream.takes(0);
+    asker
+        .stream
+        .says([&wide_frame("").repeat(1000), unfinished].concat());
+    room.readable(&asker);
+    room.turns();
+    asker.stream.says(wide_frame(""));
+    room.readable(&asker);
+    room.turns();
+    assert!(asker.stream.unread() > 0, "it is paused itself");
+    let until = room.now + 10_000 * SECOND;
+    let mut timeouts = 0;
+    while let Some(at) = room.relay.next_timeout().filter(|&at| at <= until) {
+        room.now = at;
+        room.relay.handle_timeout(at);
+        room.turn();
+        room.turns();
+        timeouts += 1;
+        assert!(timeouts < 1000, "{:?} are left", until - at);
+    }
+    assert!(!asker.stream.is_closed());
+    // One in each idle timeout, and one in each message timeout.
+    assert!((200..=300).contains(&timeouts), "{timeouts}");
+}
+
+#[test]
 fn draining_member_has_no_idle_timeout() {
     let limits = Limits {
         idle_timeout: Some(100 * SECOND),

@@ -459,11 +459,10 @@ impl<S: Read + Write> Relay<S> {
         self.close_marked(scratch, now) > 0
     }
 
-    /// Whether a member's input is not read for now: the room waits for a slow reader, or the member is
-    /// throttled or paused itself. Otherwise its turn comes within a few turns.
+    /// Whether a member's input is not read for now.
     fn is_held_back(&self, id: ConnId) -> bool {
-        let is_parked = |connection: &Connection<S>| connection.readiness.marks.any(Marks::PARKED);
-        self.is_paused() || self.connections.get(id).is_some_and(is_parked)
+        let connection = self.connections.get(id);
+        connection.is_some_and(|connection| self.room.is_held_back(connection))
     }
 
     /// Whether a pending connection has had time enough for its name.

@@ -13,7 +13,7 @@ use super::conn_id::ConnId;
 use super::connection::{Connection, Incoming, InputEnd, PendingOutput};
 use super::delivery::{Delivery, Override, greet};
 use super::events::{Counters, Identity, RoomEvent};
-use super::flow::{FlowControl, PauseChange, Permit, ReadBudget, Reader, Source};
+use super::flow::{FlowControl, Mode, PauseChange, Permit, ReadBudget, Reader, Source};
 use super::lifecycle::{DrainCause, Lifecycle};
 use super::limits::Limits;
 use super::ready::{Marks, Ready, ReadyLists};
@@ -196,6 +196,12 @@ impl Room {
             header_width,
             name_frame_len: life.name_frame().len(),
         }
+    }
+
+    /// Whether a member's input is not read for now: the room waits for a slow reader, or the member is
+    /// throttled or paused itself. Otherwise its turn comes within a few turns.
+    pub(super) fn is_held_back<S>(&self, connection: &Connection<S>) -> bool {
+        self.flow.mode() != Mode::Full || connection.readiness.marks.any(Marks::PARKED)
     }
 
     /// A connection is about to be read.
@@ -630,10 +636,15 @@ impl Room {
     ) {
         match timer {
             Timer::Name => {
-                self.close_if_late(id, connection, timer, CloseReason::HandshakeTimeout, now);
+                let late = (CloseReason::HandshakeTimeout, GRACE);
+                self.close_if_late(id, connection, timer, late, now);
             }
             Timer::Idle => {
-                self.close_if_late(id, connection, timer, CloseReason::IdleTimeout, now);
+                // What a member sent that is held back is a sign of life, too.
+                let timeout = self.limits.idle_timeout;
+                let more = timeout.filter(|_| self.is_held_back(connection));
+                let late = (CloseReason::IdleTimeout, more.unwrap_or(GRACE));
+                self.close_if_late(id, connection, timer, late, now);
             }
             Timer::Message { paused_before } => {
                 self.on_message_timer(id, connection, paused_before, now);
@@ -648,17 +659,17 @@ impl Room {
     }
 
     /// Closes a connection that is late, unless it has sent something that was not read yet: it may be
-    /// what is waited for.
+    /// what is waited for. Then the connection gets this much more time.
     fn close_if_late<S>(
         &mut self,
         id: ConnId,
         connection: &mut Connection<S>,
         timer: Timer,
-        reason: CloseReason,
+        (reason, more): (CloseReason, Duration),
         now: Instant,
     ) {
         if connection.readiness.is_readable() {
-            let due = self.when_read(id, after(now, GRACE));
+            let due = self.when_read(id, after(now, more));
             self.timers.set(id, timer, due);
         } else {
             self.close(id, connection, reason);
