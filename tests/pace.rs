@@ -250,7 +250,7 @@ fn round_gives_a_flood_and_an_ordinary_member_their_turns_in_order() {
 fn member_that_waited_longest_is_first_in_the_next_round() {
     let mut room = room();
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
-    let (carol, dave) = (room.join("carol"), room.join("dave"));
+    let (carol, dave, late) = (room.join("carol"), room.join("dave"), room.join("late"));
     slow.stream.takes(0);
     publish(&mut room, &alice, "alice", 2 * SOFT);
     bob.stream.heard();
@@ -259,12 +259,16 @@ fn member_that_waited_longest_is_first_in_the_next_round() {
         room.readable(peer);
         room.turns();
     }
+    // It is reported readable in the turn in which the round begins.
+    late.stream.says(frame("y".repeat(600)).repeat(2));
+    room.readable(&late);
+    let expected = ["dave", "alice", "carol", "late"];
     for _ in 0..2 {
         accept_down_to(&mut room, &slow, SOFT);
         room.turns();
-        assert_eq!(senders(&bob.stream.heard()), ["dave", "alice", "carol"]);
+        assert_eq!(senders(&bob.stream.heard()), expected);
     }
-    for peer in [&alice, &carol, &dave] {
+    for peer in [&alice, &carol, &dave, &late] {
         assert_eq!(peer.stream.unread(), 0);
     }
 }
