@@ -1,44 +1,73 @@
-//! How fast the room goes when somebody reads slowly, or not at all: without sockets, on a clock that
-//! moves when a test says so.
+//! How fast the room goes when members read slowly, or not at all: without sockets, on a clock that
+//! moves when a test moves it. The policy is the table in `src/relay/flow/lag.rs`.
 
 mod common;
 
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use chatloop::relay::{CloseReason, Deadline, Limits, Ready, Slow, Wording};
+use chatloop::relay::{CloseReason, Limits, Ready, ReplyTexts, RoomEvent, Slow};
 use chatloop::wire::Dialect::{self, Ack64, Chat64, Greet10};
 use common::script::{Peer, Room};
-use common::{assert_bytes, frame, heard, wide_frame};
+use common::{assert_bytes, frame, heard, parse_frames, wide_frame};
 
+/// The soft limit, in bytes of lag.
 const SOFT: usize = 100_000;
-const HARD: usize = 8_000_000;
+/// The queue limit, in bytes of lag.
+const QUEUE: usize = 8_000_000;
+/// What a slow reader must accept in `slow_timeout` of pause, in bytes.
+const MIN_READ: usize = 64 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
-/// After so long of taking nothing a member has stopped.
-const STOPPED: Duration = Duration::from_secs(60);
+/// A slow reader is stalled when its socket has accepted nothing for so long: half of `slow_timeout`.
+const STALL_TIME: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(1);
 
 fn limits() -> Limits {
     Limits {
         soft_limit: SOFT,
-        queue_limit: HARD,
+        queue_limit: QUEUE,
         ..Limits::default()
     }
 }
 
 fn room() -> Room {
-    Room::serving(&Dialect::ALL, limits(), &Wording::default())
+    Room::serving(&Dialect::ALL, limits(), &ReplyTexts::default())
 }
 
-/// The socket takes so many bytes, of which there is an edge if it had been full.
-fn take(room: &mut Room, peer: &Peer, bytes: usize) {
-    if peer.stream.takes(bytes) {
-        room.writable(peer);
+/// The most that a socket accepts in one turn, in bytes: less than what one write can offer.
+const ONE_WRITE: usize = 500_000;
+
+/// The socket accepts this many bytes and is full then. That is one turn, or as many as it takes.
+fn accept(room: &mut Room, peer: &Peer, mut bytes: usize) {
+    while bytes > 0 {
+        let now = bytes.min(ONE_WRITE);
+        if peer.stream.takes(now) {
+            room.writable(peer);
+        }
+        room.turn();
+        bytes -= now;
     }
-    room.turn();
     peer.stream.takes(0);
 }
 
-/// A talker that has so much to say at once, and what the others hear of it.
+/// The socket accepts output until this lag is left.
+fn accept_down_to(room: &mut Room, peer: &Peer, lag: usize) {
+    let bytes = self::lag(room, peer) - lag;
+    accept(room, peer, bytes);
+}
+
+/// The socket accepts everything from now on.
+fn accept_all(room: &mut Room, peer: &Peer) {
+    peer.stream.takes(usize::MAX);
+    room.writable(peer);
+    room.turns();
+}
+
+fn lag(room: &Room, peer: &Peer) -> usize {
+    usize::try_from(room.relay.pending_bytes(peer.id)).unwrap()
+}
+
+/// The talker sends so much in messages of 1000 bytes. Returns what the others receive of it.
 fn talk(room: &mut Room, talker: &Peer, name: &str, bytes: usize) -> Vec<u8> {
     let message = "x".repeat(1000);
     let count = bytes / 1000;
@@ -48,261 +77,255 @@ fn talk(room: &mut Room, talker: &Peer, name: &str, bytes: usize) -> Vec<u8> {
     heard(name, &message).repeat(count)
 }
 
-/// Alice, bob, and a member that takes nothing more; it is as far behind as makes the room wait.
-fn waiting() -> (Room, Peer, Peer, Peer, Vec<u8>) {
-    let mut room = room();
-    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
-    slow.stream.takes(0);
-    let said = talk(&mut room, &alice, "alice", 2 * SOFT);
-    assert!(room.relay.is_waiting());
-    (room, alice, bob, slow, said)
+/// One message of this many bytes is published in one turn. Returns what the others receive of it.
+fn publish(room: &mut Room, sender: &Peer, name: &str, bytes: usize) -> Vec<u8> {
+    room.say(sender, "x".repeat(bytes));
+    room.turns();
+    assert_eq!(sender.stream.unread(), 0);
+    heard(name, "x".repeat(bytes))
 }
 
-#[test]
-fn an_endless_talker_runs_at_the_pace_of_the_slowest_reader_and_loses_nobody() {
+/// A room that is paused for a slow reader.
+struct Paused {
+    room: Room,
+    alice: Peer,
+    bob: Peer,
+    slow: Peer,
+    /// What was published so far, as `bob` received it and `slow` did not.
+    published: Vec<u8>,
+}
+
+/// A room that is paused for a slow reader with this lag. No member has sent anything that was not read.
+fn paused_at(lag: usize) -> Paused {
     let mut room = room();
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
-    let said = talk(&mut room, &alice, "alice", 5_000_000);
-    assert!(alice.stream.unread() > 4_000_000, "most of it has to wait");
-    let mut slow_heard = Vec::new();
-    while slow_heard.len() < said.len() {
-        room.pass(SECOND / 10);
-        take(&mut room, &slow, 2000);
-        room.turns();
-        slow_heard.extend(slow.stream.heard());
-        let most = 2 * SOFT + room.relay.limits().turn_budget;
-        assert!(room.relay.backlog_bytes() < most as u64);
+    let published = publish(&mut room, &alice, "alice", lag - heard("alice", "").len());
+    assert_eq!(room.relay.pending_bytes(slow.id), lag as u64);
+    assert!(room.relay.is_paused());
+    assert_bytes(&bob.stream.heard(), &published);
+    room.take_events();
+    Paused {
+        room,
+        alice,
+        bob,
+        slow,
+        published,
     }
-    assert_bytes(&slow_heard, &said);
-    assert_bytes(&bob.stream.heard(), &said);
-    assert_eq!(room.relay.members(), 3);
-    assert_eq!(room.relay.backlog_bytes(), 0);
 }
 
+fn paused() -> Paused {
+    paused_at(2 * SOFT)
+}
+
+fn closed(room: &Room, key: &str) -> u64 {
+    room.relay.counters().closed.of(key)
+}
+
+/// The reason for which a member left, or was closed after it had left.
+fn reason_of(events: &[RoomEvent], of: &Peer) -> Option<CloseReason> {
+    events.iter().rev().find_map(|event| match event {
+        RoomEvent::Left { peer, reason, .. } | RoomEvent::Closed { peer, reason, .. }
+            if peer.id == of.id =>
+        {
+            Some(reason.clone())
+        }
+        _ => None,
+    })
+}
+
+/// The names of the senders of these messages, in order.
+fn senders(messages: &[u8]) -> Vec<String> {
+    let names = parse_frames(messages).into_iter().step_by(2);
+    names
+        .map(|name| String::from_utf8(name.to_vec()).unwrap())
+        .collect()
+}
+
+// ---- Paused until the lag is at the limit.
+
 #[test]
-fn the_room_waits_for_who_is_over_the_soft_limit_and_not_at_it() {
+fn room_is_paused_over_the_soft_limit_and_not_at_it() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     slow.stream.takes(0);
-    room.say(&alice, "x".repeat(SOFT - heard("alice", "").len()));
-    room.turns();
-    assert_eq!(room.relay.pending_bytes(slow.id), SOFT as u64);
-    assert!(!room.relay.is_waiting());
+    publish(&mut room, &alice, "alice", SOFT - heard("alice", "").len());
+    assert_eq!(lag(&room, &slow), SOFT);
+    assert!(!room.relay.is_paused());
+    room.take_events();
     room.say(&alice, "");
-    assert!(room.relay.is_waiting());
+    assert!(room.relay.is_paused());
+    let events = room.take_events();
+    let [RoomEvent::PauseBegan { reader, lag }] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(reader.id, slow.id);
+    assert_eq!(*lag, (SOFT + heard("alice", "").len()) as u64);
 }
 
 #[test]
-fn the_room_waits_until_half_of_the_soft_limit_is_left() {
-    let (mut room, alice, bob, slow, said) = waiting();
-    alice.stream.says(frame("later"));
-    let unread = alice.stream.unread();
-    bob.stream.says(frame("from bob"));
-    room.readable(&bob);
-    room.turns();
-    let behind = usize::try_from(room.relay.pending_bytes(slow.id)).unwrap();
-    take(&mut room, &slow, behind - SOFT / 2 - 1);
-    room.turns();
-    assert_eq!(alice.stream.unread(), unread, "a byte too much is left");
-    assert!(room.relay.has_parked());
-    take(&mut room, &slow, 1);
-    room.turns();
-    assert!(alice.stream.unread() < unread);
-    assert_eq!(bob.stream.unread(), 0);
-    slow.stream.takes(usize::MAX);
-    room.writable(&slow);
-    room.turns();
-    assert!(!room.relay.has_parked());
-    let all = slow.stream.heard();
-    assert_eq!(
-        all.len(),
-        said.len() + heard("alice", "later").len() + heard("bob", "from bob").len()
-    );
-    assert_bytes(&all[..2 * SOFT / 3], &said[..2 * SOFT / 3]);
-}
-
-#[test]
-fn a_member_that_has_stopped_reading_holds_nobody_back_and_is_closed_at_the_queue_limit() {
-    let (mut room, alice, bob, slow, mut said) = waiting();
-    room.pass(STOPPED);
-    room.turns();
-    assert!(!room.relay.is_waiting());
-    assert_eq!(alice.stream.unread(), 0);
-    assert!(!slow.stream.is_closed());
-    let mut turns = 0;
-    while !slow.stream.is_closed() {
-        said.extend(talk(&mut room, &alice, "alice", 100_000));
-        assert_eq!(alice.stream.unread(), 0, "nobody waits for it again");
-        turns += 1;
-        assert!(turns < 1000);
+fn paused_room_reads_no_member_until_the_lag_is_at_the_soft_limit() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        published,
+    } = paused();
+    for peer in [&alice, &bob] {
+        peer.stream.says(frame("later"));
+        room.readable(peer);
     }
-    assert!(said.len() > HARD);
-    assert_bytes(&bob.stream.heard(), &said);
-    assert_eq!(room.relay.counters().closed.slow_consumer, 1);
+    room.turns();
+    assert!(room.relay.has_held());
+    accept_down_to(&mut room, &slow, SOFT + 1);
+    room.turns();
+    assert!(room.relay.has_held(), "one byte is missing");
+    assert!(alice.stream.unread() > 0 && bob.stream.unread() > 0);
+    accept(&mut room, &slow, 1);
+    room.turns();
+    assert!(!room.relay.has_held());
+    assert_eq!((alice.stream.unread(), bob.stream.unread()), (0, 0));
+    accept_all(&mut room, &slow);
+    let expected = [published, heard("alice", "later"), heard("bob", "later")];
+    assert_bytes(&slow.stream.heard(), &expected.concat());
+}
+
+#[test]
+fn endless_talker_runs_at_the_speed_of_the_slowest_reader_and_no_member_is_lost() {
+    let mut room = room();
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    slow.stream.takes(0);
+    let published = talk(&mut room, &alice, "alice", 3_000_000);
+    assert!(alice.stream.unread() > 2_700_000, "most of it must wait");
+    let most = (2 * SOFT + room.relay.limits().turn_budget) as u64;
+    let mut received = Vec::new();
+    while received.len() < published.len() {
+        room.pass(SECOND / 10);
+        accept(&mut room, &slow, 2000);
+        room.turns();
+        received.extend(slow.stream.heard());
+        assert!(room.relay.backlog_bytes() < most);
+    }
+    assert_bytes(&received, &published);
+    assert_bytes(&bob.stream.heard(), &published);
+    assert_eq!(room.relay.members().total(), 3);
     assert_eq!(room.relay.backlog_bytes(), 0);
 }
 
-#[test]
-fn nobody_waits_for_a_member_that_had_stopped_long_before_it_was_far_behind() {
-    let mut room = room();
-    let (alice, slow) = (room.join("alice"), room.join("slow"));
-    slow.stream.takes(0);
-    room.say(&alice, "somebody sits before input()");
-    room.pass(30 * 60 * SECOND);
-    talk(&mut room, &alice, "alice", 10 * SOFT);
-    assert_eq!(alice.stream.unread(), 0);
-    assert!(!slow.stream.is_closed());
-    room.pass(30 * 60 * SECOND);
-    assert!(!slow.stream.is_closed(), "and it may sit there");
-}
+// ---- Rounds.
 
 #[test]
-fn a_member_that_comes_back_is_not_waited_for_while_it_reads_what_it_has_missed() {
-    let mut room = room();
-    let (alice, slow) = (room.join("alice"), room.join("slow"));
-    slow.stream.takes(0);
-    let mut said = talk(&mut room, &alice, "alice", 20_000);
-    room.pass(STOPPED);
-    said.extend(talk(&mut room, &alice, "alice", 10 * SOFT));
-    let mut slow_heard = Vec::new();
-    while slow_heard.len() < said.len() {
-        take(&mut room, &slow, 5000);
-        slow_heard.extend(slow.stream.heard());
-        if said.len() < 15 * SOFT {
-            said.extend(talk(&mut room, &alice, "alice", 1000));
-        }
-        assert!(!room.relay.is_waiting());
-        room.pass(SECOND / 10);
-    }
-    assert_bytes(&slow_heard, &said);
-}
-
-#[test]
-fn a_member_that_comes_back_is_waited_for_if_it_falls_further_behind() {
-    let mut room = room();
-    let (alice, slow) = (room.join("alice"), room.join("slow"));
-    slow.stream.takes(0);
-    let mut said = talk(&mut room, &alice, "alice", 20_000);
-    room.pass(STOPPED);
-    said.extend(talk(&mut room, &alice, "alice", 10 * SOFT));
-    take(&mut room, &slow, 10);
-    // Now it reads, and an endless talker comes.
-    said.extend(talk(&mut room, &alice, "alice", 2 * HARD));
-    assert!(room.relay.is_waiting());
-    let mut slow_heard = slow.stream.heard();
-    while slow_heard.len() < said.len() {
-        room.pass(SECOND / 10);
-        take(&mut room, &slow, 200_000);
+fn round_gives_a_flood_and_an_ordinary_member_their_turns_in_order() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    let carol = room.join("carol");
+    alice.stream.says(frame("flood").repeat(10_000));
+    room.readable(&alice);
+    for _ in 0..20 {
+        carol.stream.says(frame("a line"));
+        room.readable(&carol);
         room.turns();
-        slow_heard.extend(slow.stream.heard());
+        assert_bytes(&bob.stream.heard(), b"");
+        accept_down_to(&mut room, &slow, SOFT);
+        let round = bob.stream.heard();
+        assert!(lag(&room, &slow) > SOFT, "the round has filled it again");
+        let senders = senders(&round);
+        let (last, flood) = senders.split_last().unwrap();
+        assert_eq!(last, "carol");
+        assert!(!flood.is_empty() && flood.iter().all(|name| name == "alice"));
+        let of_flood = round.len() - heard("carol", "a line").len();
+        assert!((200..=512).contains(&of_flood), "{of_flood}");
+        assert_eq!(carol.stream.unread(), 0);
     }
-    assert_bytes(&slow_heard, &said);
-    assert_eq!(room.relay.members(), 2);
+    assert!(room.relay.is_paused());
 }
 
 #[test]
-fn a_member_that_drips_cannot_hold_the_room() {
-    let (mut room, alice, bob, slow, said) = waiting();
-    for _ in 0..9 {
-        room.pass(SECOND);
-        take(&mut room, &slow, 1000);
-        assert!(room.relay.is_waiting() && !slow.stream.is_closed());
-    }
-    room.pass(SECOND);
-    assert!(slow.stream.is_closed());
-    room.turns();
-    assert_eq!(alice.stream.unread(), 0);
-    assert_bytes(&bob.stream.heard(), &said);
-    assert_eq!(room.relay.counters().closed.dripping, 1);
-    let reason = CloseReason::Dripping { took: 9000 };
-    assert_eq!(
-        reason.to_string(),
-        "held the room up, and took 9000 bytes meanwhile"
-    );
-}
-
-#[test]
-fn who_takes_much_at_long_intervals_holds_the_room_up_like_that_only_once() {
-    let (mut room, alice, bob, slow, _) = waiting();
-    let mut seconds = 0;
+fn member_that_waited_longest_is_first_in_the_next_round() {
+    let mut room = room();
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    let (carol, dave, late) = (room.join("carol"), room.join("dave"), room.join("late"));
+    slow.stream.takes(0);
+    publish(&mut room, &alice, "alice", 2 * SOFT);
     bob.stream.heard();
-    for _ in 0..10 {
-        for _ in 0..50 {
-            if alice.stream.unread() < 1_000_000 {
-                alice.stream.says(frame("x".repeat(1000)).repeat(2000));
-                room.readable(&alice);
-            }
-            room.pass(SECOND);
-            let said = bob.stream.heard().len();
-            seconds += u32::from(said > 0 && said < 200_000);
-        }
-        take(&mut room, &slow, 65_536);
+    for peer in [&dave, &alice, &carol] {
+        peer.stream.says(frame("y".repeat(600)).repeat(2));
+        room.readable(peer);
+        room.turns();
     }
-    // It was quiet for most of the first fifty, and after that awaited for five at a time.
-    assert!((45..=60).contains(&seconds), "{seconds}");
-}
-
-#[test]
-fn who_was_silent_for_a_while_is_not_closed_for_what_it_could_not_take() {
-    // What one write offers is little: as many lines as go into one, or answers.
-    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &Wording::default());
-    let (alice, bob) = (room.join("alice"), room.join("bob"));
-    bob.stream.takes(0);
-    while !room.relay.is_waiting() {
-        room.say(&alice, "x".repeat(100));
-        room.say(&bob, "me too");
+    // It is reported readable in the turn in which the round begins.
+    late.stream.says(frame("y".repeat(600)).repeat(2));
+    room.readable(&late);
+    let expected = ["dave", "alice", "carol", "late"];
+    for _ in 0..2 {
+        accept_down_to(&mut room, &slow, SOFT);
+        room.turns();
+        assert_eq!(senders(&bob.stream.heard()), expected);
     }
-    let asker = room.connect_to(Ack64);
-    asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(87_500));
-    room.readable(&asker);
-    room.turns();
-    room.pass(12 * SECOND);
-    for peer in [&bob, &asker] {
-        peer.stream.takes(usize::MAX);
-        room.writable(peer);
-        room.turn();
-        assert!(peer.stream.heard().len() < 64 * 1024);
-        assert!(!peer.stream.is_closed());
-    }
-    room.turns();
-    assert_eq!(room.relay.behind(), 0);
-    assert_eq!(room.relay.members(), 3);
-}
-
-#[test]
-fn who_waits_for_itself_may_read_as_slowly_as_it_likes() {
-    let mut room = room();
-    let asker = room.connect_to(Ack64);
-    asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(87_500));
-    room.readable(&asker);
-    room.turns();
-    for _ in 0..100 {
-        room.pass(SECOND);
-        take(&mut room, &asker, 500);
-        assert!(!room.relay.is_waiting() && !asker.stream.is_closed());
+    for peer in [&alice, &carol, &dave, &late] {
+        assert_eq!(peer.stream.unread(), 0);
     }
 }
 
 #[test]
-fn who_waited_for_itself_and_is_gone_does_not_keep_its_place() {
-    let mut room = room();
-    let asker = room.connect_to(Ack64);
-    asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(87_500));
-    room.readable(&asker);
+fn round_reads_a_long_message_whole() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    let carol = room.join("carol");
+    let long = "y".repeat(300_000);
+    alice
+        .stream
+        .says([frame(&long), frame("next").repeat(100)].concat());
+    carol.stream.says(frame("a line"));
+    for peer in [&alice, &carol] {
+        room.readable(peer);
+    }
     room.turns();
-    asker.stream.fails(ErrorKind::ConnectionReset);
-    let hung_up = Ready::READABLE | Ready::HUNG_UP;
-    room.relay.note(asker.id, hung_up);
+    // One turn publishes no more than its budget, and what one message is over it.
+    accept_down_to(&mut room, &slow, SOFT);
+    assert_bytes(&bob.stream.heard(), &heard("alice", &long));
     room.turns();
-    assert!(asker.stream.is_closed());
+    assert_bytes(&bob.stream.heard(), b"");
+    accept_down_to(&mut room, &slow, SOFT);
+    let round = bob.stream.heard();
+    assert!(round.starts_with(&heard("carol", "a line")), "its turn");
+    assert!(senders(&round)[1..].iter().all(|name| name == "alice"));
 }
 
 #[test]
-fn messages_that_waited_for_their_last_byte_silence_nobody() {
+fn round_of_empty_messages_under_a_long_name_publishes_no_more_than_another() {
+    let Paused {
+        mut room,
+        bob,
+        slow,
+        ..
+    } = paused();
+    let name = "n".repeat(256);
+    let flooder = room.join(&name);
+    flooder.stream.says(frame("").repeat(1000));
+    room.readable(&flooder);
+    room.turns();
+    for _ in 0..20 {
+        accept_down_to(&mut room, &slow, SOFT);
+        room.turns();
+        let published = bob.stream.heard().len();
+        assert!((276..=2 * 276).contains(&published), "{published}");
+    }
+}
+
+#[test]
+fn messages_that_lack_only_their_last_byte_are_published_one_a_turn() {
     let mut room = Room::new(Limits::default());
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     let message = frame("y".repeat(1_000_000));
@@ -314,328 +337,422 @@ fn messages_that_waited_for_their_last_byte_silence_nobody() {
         room.turns();
     }
     slow.stream.takes(0);
-    alice.stream.says(frame("x".repeat(1_000_000)).repeat(2));
-    room.readable(&alice);
-    room.turns();
-    assert!(room.relay.is_waiting());
+    publish(&mut room, &alice, "alice", 1024 * 1024);
+    assert!(room.relay.is_paused());
     bob.stream.heard();
     for peer in &large {
         peer.stream.says(last);
         room.readable(peer);
     }
     room.turns();
-    assert_eq!(
-        bob.stream.heard().len(),
-        5 * heard("large0", "").len() + 5_000_000
-    );
-    let carol = room.join("carol");
-    carol.stream.says(frame("hello"));
-    room.readable(&carol);
-    room.turns();
-    assert_bytes(&bob.stream.heard(), &heard("carol", "hello"));
-    assert!(room.relay.is_waiting());
+    assert_bytes(&bob.stream.heard(), b"");
+    for i in 0..5 {
+        accept_down_to(&mut room, &slow, 1024 * 1024);
+        room.turns();
+        assert_eq!(senders(&bob.stream.heard()), [format!("large{i}")]);
+    }
+    assert_eq!(room.relay.members().total(), 8);
 }
 
 #[test]
-fn who_takes_enough_has_as_much_time_again() {
+fn rounds_end_when_the_lag_is_at_half_of_the_soft_limit() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    room.pass(SECOND);
+    accept_down_to(&mut room, &slow, SOFT / 2 + 1);
+    assert!(room.relay.is_paused(), "members are read in rounds");
+    alice.stream.says(frame("").repeat(1000));
+    room.readable(&alice);
+    room.turn();
+    assert!(bob.stream.heard().len() <= 512);
+    assert_eq!(room.take_events(), []);
+    // One byte less than half is left now.
+    accept_down_to(&mut room, &slow, SOFT / 2);
+    assert!(!room.relay.is_paused());
+    let lasted = SECOND;
+    assert_eq!(room.take_events(), [RoomEvent::PauseEnded { lasted }]);
+    room.turns();
+    assert_eq!(alice.stream.unread(), 0);
+}
+
+#[test]
+fn room_at_half_of_the_soft_limit_reads_at_full_speed() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    alice.stream.says(frame("").repeat(10_000));
+    room.readable(&alice);
+    room.turns();
+    accept_down_to(&mut room, &slow, SOFT / 2);
+    // A whole read, and not 512 bytes.
+    assert!(bob.stream.heard().len() > 50_000);
+}
+
+// ---- Stalled.
+
+#[test]
+fn stalled_reader_costs_the_others_half_of_the_slow_timeout_and_is_closed_at_the_queue_limit() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    alice.stream.says(frame("held"));
+    room.readable(&alice);
+    room.pass(STALL_TIME.checked_sub(MOMENT).unwrap());
+    assert!(room.relay.is_paused() && alice.stream.unread() > 0);
+    room.pass(MOMENT);
+    assert!(!room.relay.is_paused() && !slow.stream.is_closed());
+    let lasted = STALL_TIME;
+    assert_eq!(room.take_events(), [RoomEvent::PauseEnded { lasted }]);
+    let mut published = heard("alice", "held");
+    let mut turns = 0;
+    while !slow.stream.is_closed() {
+        published.extend(talk(&mut room, &alice, "alice", 100_000));
+        assert_eq!(alice.stream.unread(), 0, "the room does not wait again");
+        turns += 1;
+        assert!(turns < 1000);
+    }
+    assert!(published.len() + 2 * SOFT > QUEUE);
+    assert_bytes(&bob.stream.heard(), &published);
+    let reason = reason_of(&room.take_events(), &slow);
+    let Some(CloseReason::SlowConsumer { lag }) = reason else {
+        panic!("{reason:?}");
+    };
+    assert!(lag > QUEUE as u64);
+    assert_eq!(closed(&room, "slow_consumer"), 1);
+    assert_eq!(room.relay.backlog_bytes(), 0);
+}
+
+#[test]
+fn member_that_accepted_nothing_for_long_does_not_pause_the_room() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     slow.stream.takes(0);
-    // One turn makes it so far behind that to catch up takes two minutes.
-    alice.stream.says(frame("x".repeat(1_000_000)));
-    room.readable(&alice);
-    room.turns();
-    assert!(room.relay.is_waiting());
-    for _ in 0..120 {
-        room.pass(SECOND);
-        take(&mut room, &slow, 8000);
-        assert!(!slow.stream.is_closed());
-    }
-    assert_eq!(slow.stream.heard().len(), 120 * 8000);
+    room.say(&alice, "its user sits before input()");
+    room.pass(30 * 60 * SECOND);
+    room.take_events();
+    talk(&mut room, &alice, "alice", 10 * SOFT);
+    assert_eq!(alice.stream.unread(), 0);
+    assert_eq!(room.take_events(), []);
+    room.pass(30 * 60 * SECOND);
+    assert!(!slow.stream.is_closed(), "below the queue limit it may");
 }
 
 #[test]
-fn the_time_begins_anew_when_it_has_drained() {
-    let (mut room, alice, _bob, slow, _) = waiting();
+fn stalled_member_that_reads_again_is_not_waited_for_before_it_has_caught_up() {
+    let mut room = room();
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    slow.stream.takes(0);
+    let mut published = talk(&mut room, &alice, "alice", 20_000);
+    room.pass(60 * SECOND);
+    published.extend(talk(&mut room, &alice, "alice", 10 * SOFT));
+    let mut received = Vec::new();
+    while received.len() < published.len() {
+        accept(&mut room, &slow, 5000);
+        received.extend(slow.stream.heard());
+        if published.len() < 15 * SOFT {
+            published.extend(talk(&mut room, &alice, "alice", 1000));
+        }
+        assert!(!room.relay.is_paused());
+        room.pass(SECOND / 10);
+    }
+    assert_bytes(&received, &published);
+}
+
+#[test]
+fn stalled_member_that_has_caught_up_is_waited_for_like_any_other() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused();
+    room.pass(STALL_TIME);
+    talk(&mut room, &alice, "alice", 10 * SOFT);
+    assert!(!room.relay.is_paused());
+    accept_down_to(&mut room, &slow, SOFT + 1);
+    publish(&mut room, &alice, "alice", SOFT);
+    assert!(!room.relay.is_paused(), "one byte was missing");
+    accept_down_to(&mut room, &slow, SOFT);
+    assert!(!room.relay.is_paused());
+    room.say(&alice, "");
+    assert!(room.relay.is_paused());
+    room.pass(STALL_TIME);
+    assert!(!room.relay.is_paused());
+    assert_eq!(room.relay.members().total(), 3);
+}
+
+#[test]
+fn reader_that_stalls_over_the_queue_limit_is_closed() {
+    let limits = Limits {
+        max_message: 10_000,
+        soft_limit: 1000,
+        queue_limit: 20_000,
+        ..limits()
+    };
+    let mut room = Room::new(limits);
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    slow.stream.takes(0);
+    // All of it in one turn, so that the lag is over both limits at once.
+    alice.stream.says(frame("x".repeat(10_000)).repeat(3));
+    room.readable(&alice);
+    room.turn();
+    assert!(room.relay.is_paused() && !slow.stream.is_closed());
+    room.pass(STALL_TIME.checked_sub(MOMENT).unwrap());
+    assert!(!slow.stream.is_closed(), "it may still read");
+    room.pass(MOMENT);
+    assert!(slow.stream.is_closed() && !room.relay.is_paused());
+    assert_eq!(closed(&room, "slow_consumer"), 1);
+    assert_eq!(
+        bob.stream.heard().len(),
+        3 * heard("alice", "").len() + 30_000
+    );
+}
+
+// ---- The minimum read rate.
+
+#[test]
+fn reader_below_the_minimum_rate_is_closed() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    alice.stream.says(frame("held"));
+    room.readable(&alice);
+    for _ in 0..9 {
+        room.pass(SECOND);
+        accept(&mut room, &slow, 1000);
+        assert!(room.relay.is_paused() && !slow.stream.is_closed());
+    }
+    room.pass(SECOND.checked_sub(MOMENT).unwrap());
+    assert!(!slow.stream.is_closed());
+    room.pass(MOMENT);
+    assert!(slow.stream.is_closed());
+    let reason = reason_of(&room.take_events(), &slow);
+    let accepted = 9000;
+    assert_eq!(reason, Some(CloseReason::BelowMinimumRate { accepted }));
+    assert_eq!(closed(&room, "below_minimum_rate"), 1);
+    assert!(!room.relay.is_paused());
+    assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+    assert_eq!(room.relay.backlog_bytes(), 0);
+}
+
+#[test]
+fn reader_at_the_minimum_rate_is_not_closed() {
+    for (accepted, is_closed) in [(MIN_READ - 1, true), (MIN_READ, false)] {
+        let Paused { mut room, slow, .. } = paused();
+        room.pass(4 * SECOND);
+        accept(&mut room, &slow, accepted - 1);
+        room.pass(4 * SECOND);
+        accept(&mut room, &slow, 1);
+        room.pass(2 * SECOND);
+        assert_eq!(slow.stream.is_closed(), is_closed, "{accepted} bytes");
+        assert_eq!(room.relay.is_paused(), !is_closed);
+    }
+}
+
+#[test]
+fn minimum_rate_is_measured_anew_after_each_slow_timeout() {
+    let Paused { mut room, slow, .. } = paused_at(1_000_000);
+    for _ in 0..100 {
+        room.pass(SECOND);
+        accept(&mut room, &slow, 8000);
+        assert!(room.relay.is_paused() && !slow.stream.is_closed());
+    }
+    for _ in 0..9 {
+        room.pass(SECOND);
+        accept(&mut room, &slow, 1000);
+        assert!(!slow.stream.is_closed());
+    }
+    room.pass(SECOND);
+    assert!(slow.stream.is_closed());
+}
+
+#[test]
+fn minimum_rate_counts_pauses_that_rounds_interrupt_together() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused_at(SOFT + 100);
+    talk(&mut room, &alice, "alice", 1_000_000);
+    // Each second a round is read, and fills the little that was accepted.
+    let mut seconds = 0;
+    while !slow.stream.is_closed() {
+        room.pass(SECOND);
+        let lag = lag(&room, &slow);
+        if lag > SOFT {
+            accept_down_to(&mut room, &slow, SOFT);
+        }
+        seconds += 1;
+        assert!(seconds < 100, "it holds the room for ever");
+    }
+    assert_eq!(seconds, 10);
+    assert_eq!(closed(&room, "below_minimum_rate"), 1);
+}
+
+#[test]
+fn minimum_rate_is_measured_anew_after_the_reader_has_caught_up() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused();
     for _ in 0..5 {
         for _ in 0..8 {
             room.pass(SECOND);
-            take(&mut room, &slow, 1);
+            accept(&mut room, &slow, 1);
         }
-        // It drains, after eight of ten seconds, and others go on until it is far behind again.
-        take(&mut room, &slow, 2 * SOFT);
-        talk(&mut room, &alice, "alice", 2 * SOFT);
-        assert!(room.relay.is_waiting());
+        // After eight of ten seconds it catches up, and then lags again.
+        accept(&mut room, &slow, 4 * SOFT);
+        assert!(!room.relay.is_paused());
+        publish(&mut room, &alice, "alice", 2 * SOFT);
+        assert!(room.relay.is_paused());
     }
     assert!(!slow.stream.is_closed());
 }
 
 #[test]
-fn nobody_is_waited_for_without_a_deadline() {
-    let (mut room, alice, _bob, slow, _) = waiting();
-    take(&mut room, &slow, usize::MAX);
-    room.turns();
-    assert!(!room.relay.is_waiting());
-    room.pass(SECOND);
-    // The first deadline has lost its reason and is forgotten. This is another time.
-    talk(&mut room, &alice, "alice", 2 * SOFT);
-    assert!(room.relay.is_waiting());
-    room.pass(STOPPED);
-    assert!(!room.relay.is_waiting());
-    assert_eq!(alice.stream.unread(), 0);
-}
-
-#[test]
-fn a_deadline_that_is_looked_at_late_is_met_all_the_same() {
-    let (mut room, alice, _bob, slow, _) = waiting();
-    room.relay.expire(Deadline::Awaited, room.now + 2 * STOPPED);
-    room.turns();
-    assert!(!room.relay.is_waiting() && !slow.stream.is_closed());
-    assert_eq!(alice.stream.unread(), 0);
-}
-
-#[test]
-fn who_is_waited_for_again_and_again_does_not_pile_up_deadlines() {
-    let (mut room, alice, _bob, slow, _) = waiting();
-    for _ in 0..2000 {
-        room.pass(SECOND / 100);
-        take(&mut room, &slow, SOFT);
-        talk(&mut room, &alice, "alice", SOFT);
-        assert!(room.relay.is_waiting());
+fn time_without_a_pause_does_not_count_for_the_minimum_rate() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused();
+    // In rounds, and accepting a byte now and then: no member waits for it.
+    accept_down_to(&mut room, &slow, SOFT);
+    for _ in 0..100 {
+        room.pass(3 * SECOND);
+        accept(&mut room, &slow, 1);
     }
-    let due = room.deadlines.iter();
-    let awaited = due.filter(|&&(_, deadline)| deadline == Deadline::Awaited);
-    // One of each time that was over before its deadline.
-    assert!(awaited.count() <= 501);
-    assert_eq!(room.relay.members(), 3);
+    assert!(room.relay.is_paused(), "members are read in rounds");
+    assert!(!slow.stream.is_closed());
+    publish(&mut room, &alice, "alice", SOFT);
+    room.pass(4 * SECOND);
+    accept(&mut room, &slow, 1);
+    room.pass(4 * SECOND);
+    assert!(!slow.stream.is_closed());
 }
 
-#[test]
-fn newcomers_get_in_while_the_room_waits_and_speak_when_it_goes_on() {
-    let (mut room, _alice, bob, slow, said) = waiting();
-    let newcomer = room.connect();
-    newcomer
-        .stream
-        .says([frame("newcomer"), frame("hello").repeat(1000)].concat());
-    room.readable(&newcomer);
-    room.turns();
-    assert_eq!(room.relay.members(), 4);
-    assert!(
-        newcomer.stream.unread() > 14_000,
-        "its name, and little more"
-    );
-    let heard_before = bob.stream.heard();
-    take(&mut room, &slow, 2 * SOFT);
-    room.turns();
-    assert_eq!(newcomer.stream.unread(), 0);
-    let all = [heard_before, bob.stream.heard()].concat();
-    assert_eq!(
-        all.len(),
-        said.len() + 1000 * heard("newcomer", "hello").len()
-    );
-}
+// ---- Readers in bursts.
 
 #[test]
-fn of_two_that_are_waited_for_each_has_its_own_time() {
+fn reader_in_bursts_that_keeps_the_minimum_rate_keeps_its_place() {
     let mut room = room();
-    let alice = room.join("alice");
-    let (late, early) = (room.join("late"), room.join("early"));
-    early.stream.takes(0);
-    talk(&mut room, &alice, "alice", SOFT / 2);
-    room.pass(2 * SECOND);
-    late.stream.takes(0);
-    // Of one message, so that both are far behind at once.
-    room.say(&alice, "x".repeat(2 * SOFT));
-    room.turns();
-    room.pass(SECOND);
-    late.stream.takes(usize::MAX);
-    room.writable(&late);
-    room.turns();
-    assert!(room.relay.is_waiting());
-    assert!(room.relay.is_pending(Deadline::Awaited));
-    // That is a minute after the first of them took something.
-    room.pass(STOPPED.checked_sub(3 * SECOND).unwrap());
-    assert!(
-        !room.relay.is_waiting(),
-        "it has taken nothing since it was behind"
-    );
-    assert!(!room.relay.is_pending(Deadline::Awaited));
-    assert_eq!(alice.stream.unread(), 0);
-}
-
-#[test]
-fn who_drips_is_closed_in_time_even_if_another_one_may_be_silent_for_longer() {
-    let (mut room, alice, _bob, quiet, _) = waiting();
-    let drip = room.join("drip");
-    // In ten seconds of silence one may miss a lot, and is given fifty more.
-    room.pass(10 * SECOND);
-    drip.stream.takes(0);
-    while room.relay.pending_bytes(drip.id) <= SOFT as u64 {
-        talk(&mut room, &alice, "alice", 10_000);
-        room.pass(SECOND);
-        take(&mut room, &drip, 1);
-    }
-    for _ in 0..9 {
-        room.pass(SECOND);
-        take(&mut room, &drip, 1000);
-        assert!(!drip.stream.is_closed());
-    }
-    room.pass(SECOND);
-    assert!(drip.stream.is_closed());
-    assert!(room.relay.is_waiting() && !quiet.stream.is_closed());
-}
-
-#[test]
-fn who_says_nothing_that_anybody_hears_is_read_from_while_the_room_waits() {
-    let (mut room, _alice, _bob, slow, _) = waiting();
-    let (told, leaver) = (room.connect_to(Greet10), room.connect_to(Chat64));
-    leaver.stream.takes(0);
-    leaver.stream.says(wide_frame("Client Disconnected"));
-    room.readable(&leaver);
-    take(&mut room, &slow, usize::MAX);
-    room.turns();
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
-    let bob = room.join("another bob");
-    talk(&mut room, &bob, "another bob", 2 * SOFT);
-    assert!(room.relay.is_waiting());
-    for peer in [&told, &leaver] {
-        // More than its share, if it had one.
-        peer.stream.says("nobody listens ".repeat(1000));
-        room.readable(peer);
-    }
-    room.turns();
-    assert_eq!((told.stream.unread(), leaver.stream.unread()), (0, 0));
-}
-
-#[test]
-fn the_last_words_of_who_leaves_meanwhile_are_heard_when_the_room_goes_on() {
-    let (mut room, _alice, bob, slow, _) = waiting();
-    let leaver = room.join("leaver");
-    let words = "goodbye ".repeat(200);
-    leaver.stream.says(frame(&words)).closes();
-    room.read_closed(&leaver);
-    room.turns();
-    assert!(leaver.stream.unread() > 0);
+    let published = talk(&mut room, &alice, "alice", 5_000_000);
     bob.stream.heard();
-    take(&mut room, &slow, usize::MAX);
-    slow.stream.takes(usize::MAX);
-    room.turns();
-    let end = heard("leaver", words);
-    let all = bob.stream.heard();
-    assert!(all.windows(end.len()).any(|window| window == end));
-}
-
-#[test]
-fn a_chat_goes_on_while_the_room_waits() {
-    let (mut room, _alice, bob, slow, _) = waiting();
-    let carol = room.join("carol");
-    bob.stream.heard();
-    carol.stream.says(frame("hello"));
-    room.readable(&carol);
-    room.turns();
-    assert_bytes(&bob.stream.heard(), &heard("carol", "hello"));
-    // A second line has to wait for a second.
-    carol.stream.says(frame("again"));
-    room.readable(&carol);
-    room.turns();
-    assert_bytes(&bob.stream.heard(), b"");
-    room.pass(SECOND);
-    let all = bob.stream.heard();
-    let again = heard("carol", "again");
-    assert!(all.windows(again.len()).any(|window| window == again));
-    assert!(room.relay.is_waiting() && !slow.stream.is_closed());
-}
-
-#[test]
-fn all_together_say_no_more_while_the_room_waits_than_the_slowest_takes() {
-    let mut room = room();
-    let (alice, bob) = (room.join("alice"), room.join("bob"));
-    let slow = [room.join("slow"), room.join("as slow")];
-    let talkers: Vec<_> = (0..100).map(|i| room.join(format!("{i:03}"))).collect();
-    for peer in &slow {
-        peer.stream.takes(0);
-    }
-    alice.stream.says(frame("x".repeat(1_000_000)));
-    room.readable(&alice);
-    room.turns();
-    assert!(room.relay.is_waiting());
-    bob.stream.heard();
-    for talker in &talkers {
-        // Ten bytes that become 23.
-        talker.stream.says(frame("").repeat(10_000));
-        room.readable(talker);
-    }
-    room.turns();
-    let mut said = bob.stream.heard().len();
-    for _ in 0..60 {
-        // Not when all may say a little more.
-        room.pass(SECOND / 2);
-        for peer in &slow {
-            take(&mut room, peer, 7400);
-        }
-        room.pass(SECOND / 2);
-        said += bob.stream.heard().len();
-    }
-    // A tenth of 64 KiB each second, the first time one for free, and what the last read has brought.
-    let allowed = 61 * 6553 + 2000;
-    assert!(said <= allowed, "{said}");
-    assert!(said > allowed - 10_000, "{said}");
-    // And each had its share of that.
-    let unread = talkers.iter().map(|talker| talker.stream.unread());
-    let (least, most) = (unread.clone().min().unwrap(), unread.max().unwrap());
-    assert!(most - least <= 1024, "{least} to {most}");
-    assert!(room.relay.is_waiting() && !slow[0].stream.is_closed());
-}
-
-#[test]
-fn the_room_goes_on_when_the_one_it_waits_for_is_gone() {
-    for end in 0..3 {
-        let (mut room, alice, bob, slow, said) = waiting();
-        match end {
-            0 => {
-                slow.stream.breaks(ErrorKind::BrokenPipe);
-                room.writable(&slow);
-            }
-            1 => room.relay.dismiss(slow.id, &mut room.scratch),
-            _ => {
-                take(&mut room, &slow, usize::MAX);
-            }
-        }
+    let mut received = Vec::new();
+    for _ in 0..50 {
+        // Its kernel reports what it has read in large steps.
+        room.pass(4 * SECOND);
+        accept(&mut room, &slow, 60_000);
         room.turns();
-        if end == 1 {
-            // It is let go, but what is queued for it is still to be taken.
-            assert!(room.relay.is_waiting());
-            take(&mut room, &slow, usize::MAX);
-            room.turns();
-        }
-        assert!(!room.relay.is_waiting());
-        assert_eq!(alice.stream.unread(), 0);
-        assert_bytes(&bob.stream.heard(), &said);
+        received.extend(slow.stream.heard());
+        let went_on = bob.stream.heard().len();
+        // Rounds fill up to the limit what was accepted; at half of it, one read is published whole.
+        assert!((20_000..80_000).contains(&went_on), "{went_on}");
     }
+    assert_bytes(&received, &published[..50 * 60_000]);
+    assert_eq!(room.relay.members().total(), 3);
 }
 
 #[test]
-fn with_the_cut_policy_nobody_waits() {
+fn reader_in_bursts_with_long_gaps_holds_the_others_up_for_no_longer_than_a_stall() {
+    let mut room = room();
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    slow.stream.takes(0);
+    room.say(&alice, "it falls behind now");
+    let mut received = Vec::new();
+    let mut published = heard("alice", "it falls behind now");
+    bob.stream.heard();
+    let mut silent = 0;
+    for second in 1..=80 {
+        published.extend(talk(&mut room, &alice, "alice", 50_000));
+        room.pass(SECOND);
+        silent += u32::from(bob.stream.heard().is_empty());
+        if second % 8 == 0 {
+            assert!(!slow.stream.is_closed());
+            accept(&mut room, &slow, 10_000_000);
+            room.turns();
+            received.extend(slow.stream.heard());
+        }
+    }
+    // In each eight seconds the lag is over the limit after two, and the reader is stalled after five.
+    assert!((20..=30).contains(&silent), "{silent}");
+    accept_all(&mut room, &slow);
+    received.extend(slow.stream.heard());
+    assert_bytes(&received, &published);
+}
+
+// ---- History.
+
+#[test]
+fn new_member_with_history_over_the_soft_limit_does_not_pause_the_room() {
     let limits = Limits {
-        slow: Slow::Cut,
+        history: 10_000,
+        history_bytes: 10 * SOFT,
         ..limits()
     };
     let mut room = Room::new(limits);
-    let (alice, slow) = (room.join("alice"), room.join("slow"));
-    slow.stream.takes(0);
-    talk(&mut room, &alice, "alice", 2 * HARD);
+    let alice = room.join("alice");
+    let mut published = talk(&mut room, &alice, "alice", 5 * SOFT);
+    let new = room.connect();
+    new.stream.takes(1000);
+    new.stream.says(frame("new"));
+    room.readable(&new);
+    room.turns();
+    new.stream.takes(0);
+    published.extend(talk(&mut room, &alice, "alice", 2 * SOFT));
+    assert!(!room.relay.is_paused());
     assert_eq!(alice.stream.unread(), 0);
-    assert!(slow.stream.is_closed());
-    assert_eq!(room.relay.counters().closed.slow_consumer, 1);
+    // It is waited for once it has caught up.
+    accept_down_to(&mut room, &new, SOFT);
+    published.extend(publish(&mut room, &alice, "alice", 1000));
+    assert!(room.relay.is_paused());
+    accept_all(&mut room, &new);
+    assert_bytes(&new.stream.heard(), &published);
+}
+
+// ---- Members that pause only themselves.
+
+/// An `ack64` member that does not read its acknowledgements, and is paused itself.
+fn self_paused(room: &mut Room) -> Peer {
+    let asker = room.connect_to(Ack64);
+    asker.stream.takes(0);
+    asker.stream.says(wide_frame("").repeat(87_500));
+    room.readable(&asker);
+    room.turns();
+    assert!(asker.stream.unread() > 0, "its input is not read");
+    asker
 }
 
 #[test]
-fn who_does_not_read_its_own_answers_waits_alone() {
-    let wording = Wording {
+fn member_that_does_not_read_its_acknowledgements_pauses_only_itself() {
+    let texts = ReplyTexts {
         ack: Some(vec![b'k'; 10_000]),
-        ..Wording::default()
+        ..ReplyTexts::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits(), &wording);
+    let mut room = Room::serving(&Dialect::ALL, limits(), &texts);
     let (asker, alice, bob) = (room.connect_to(Ack64), room.join("alice"), room.join("bob"));
     asker.stream.takes(0);
     for _ in 0..100 {
@@ -644,165 +761,526 @@ fn who_does_not_read_its_own_answers_waits_alone() {
         room.turn();
     }
     room.turns();
-    assert!(asker.stream.unread() > 0, "it is not read from");
-    assert!(!room.relay.is_waiting());
+    assert!(asker.stream.unread() > 0, "its input is not read");
+    assert!(!room.relay.is_paused());
     bob.stream.heard();
-    room.say(&alice, "nobody else notices");
-    assert_bytes(&bob.stream.heard(), &heard("alice", "nobody else notices"));
-    let mut answers = 0;
-    while answers < 10_000_000 {
-        take(&mut room, &asker, 100_000);
+    room.say(&alice, "as if nothing had happened");
+    let expected = heard("alice", "as if nothing had happened");
+    assert_bytes(&bob.stream.heard(), &expected);
+    let mut acks = 0;
+    while acks < 10_000_000 {
+        accept(&mut room, &asker, 100_000);
         room.turns();
         room.pass(SECOND / 10);
-        answers += asker.stream.heard().len();
+        acks += asker.stream.heard().len();
     }
-    assert_eq!((answers, asker.stream.unread()), (10_000_000, 0));
-    assert_eq!(room.relay.members(), 3);
+    assert_eq!((acks, asker.stream.unread()), (10_000_000, 0));
+    assert_eq!(room.relay.members().total(), 3);
 }
 
 #[test]
-fn answers_that_are_not_read_keep_everybody_waiting_where_they_are_part_of_the_room() {
+fn self_paused_member_may_read_as_slowly_as_it_likes() {
+    let mut room = room();
+    let asker = self_paused(&mut room);
+    for _ in 0..100 {
+        room.pass(SECOND);
+        accept(&mut room, &asker, 500);
+        assert!(!room.relay.is_paused() && !asker.stream.is_closed());
+    }
+    room.pass(24 * 60 * 60 * SECOND);
+    assert!(!asker.stream.is_closed());
+    accept_all(&mut room, &asker);
+    assert_eq!(asker.stream.unread(), 0);
+    assert_bytes(&asker.stream.heard(), &b"Msg received".repeat(87_500));
+}
+
+#[test]
+fn self_paused_member_whose_peer_is_gone_loses_its_place() {
+    let mut room = room();
+    let asker = self_paused(&mut room);
+    asker.stream.fails(ErrorKind::ConnectionReset);
+    room.relay.note(asker.id, Ready::READABLE | Ready::HUNG_UP);
+    room.turns();
+    assert!(asker.stream.is_closed());
+    assert_eq!(room.relay.counters().messages, 87_500);
+}
+
+#[test]
+fn acknowledgements_that_are_not_read_pause_the_room_where_its_messages_are_among_them() {
     let mut room = room();
     let (asker, alice) = (room.connect_to(Chat64), room.join("alice"));
     asker.stream.takes(0);
-    talk(&mut room, &alice, "alice", 2 * SOFT);
-    assert!(room.relay.is_waiting());
-    take(&mut room, &asker, usize::MAX);
+    asker.stream.says(wide_frame("").repeat(10_000));
+    room.readable(&asker);
     room.turns();
-    assert_eq!(alice.stream.unread(), 0);
+    assert!(room.relay.is_paused());
+    alice.stream.says(frame("held"));
+    room.readable(&alice);
+    room.turns();
+    assert!(alice.stream.unread() > 0 && asker.stream.unread() > 0);
+    accept_all(&mut room, &asker);
+    assert_eq!((alice.stream.unread(), asker.stream.unread()), (0, 0));
 }
 
+// ---- What is read during a pause.
+
 #[test]
-fn nobody_waits_for_those_who_are_told_the_time() {
-    let wording = Wording {
-        greeting: Some(vec![b'g'; 2 * SOFT]),
-        ..Wording::default()
-    };
-    let mut room = Room::serving(&Dialect::ALL, limits(), &wording);
-    let alice = room.join("alice");
-    let told = room.connect_to(Greet10);
-    told.stream.takes(0);
-    room.turns();
-    for _ in 0..10_000 {
-        room.relay.tell_time(std::time::SystemTime::UNIX_EPOCH);
-        room.turn();
+fn paused_room_reads_names_and_no_message_behind_them() {
+    let Paused {
+        mut room,
+        bob,
+        slow,
+        ..
+    } = paused();
+    let new: Vec<_> = (0..50).map(|_| room.connect()).collect();
+    for peer in &new {
+        peer.stream
+            .says([frame("new"), frame("hello").repeat(10)].concat());
+        room.readable(peer);
     }
-    assert!(!room.relay.is_waiting());
-    talk(&mut room, &alice, "alice", 2 * SOFT);
-    assert_eq!(alice.stream.unread(), 0);
+    room.turns();
+    assert_eq!(room.relay.members().total(), 53);
+    assert_eq!(room.relay.pending_connections(), 0);
+    let unread = 10 * frame("hello").len();
+    assert!(new.iter().all(|peer| peer.stream.unread() == unread));
+    assert_bytes(&bob.stream.heard(), b"");
+    accept_all(&mut room, &slow);
+    assert_eq!(bob.stream.heard().len(), 500 * heard("new", "hello").len());
 }
 
 #[test]
-fn who_is_too_slow_to_be_told_the_time_does_not_keep_the_room_waiting_for_another() {
+fn name_that_comes_in_pieces_is_read_in_a_pause_to_its_last_byte() {
+    let Paused { mut room, bob, .. } = paused();
+    let new = room.connect();
+    let input = [frame("new"), frame("hello")].concat();
+    for (i, byte) in input.iter().enumerate() {
+        new.stream.says([*byte]);
+        room.readable(&new);
+        room.turns();
+        let unread = (i + 1).saturating_sub(frame("new").len());
+        assert_eq!(new.stream.unread(), unread);
+    }
+    assert_eq!(room.relay.members().total(), 4);
+    assert_bytes(&bob.stream.heard(), b"");
+}
+
+#[test]
+fn input_that_no_member_receives_is_read_in_a_pause() {
+    let mut room = room();
+    let (listener, leaver) = (room.connect_to(Greet10), room.connect_to(Chat64));
+    leaver.stream.takes(0);
+    leaver.stream.says(wide_frame("Client Disconnected"));
+    room.readable(&leaver);
+    room.turns();
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    slow.stream.takes(0);
+    publish(&mut room, &alice, "alice", 2 * SOFT);
+    assert!(room.relay.is_paused());
+    for peer in [&listener, &leaver] {
+        peer.stream.says("without a meaning ".repeat(1000));
+        room.readable(peer);
+    }
+    room.turns();
+    assert_eq!((listener.stream.unread(), leaver.stream.unread()), (0, 0));
+    assert!(!leaver.stream.is_closed(), "its output is pending");
+}
+
+#[test]
+fn last_messages_of_a_member_that_left_during_a_pause_are_relayed_after_it() {
+    for is_hung_up in [false, true] {
+        let Paused {
+            mut room,
+            bob,
+            slow,
+            ..
+        } = paused();
+        let leaver = room.join("leaver");
+        leaver
+            .stream
+            .says([frame("goodbye").repeat(200), frame("the last")].concat())
+            .closes();
+        room.read_closed(&leaver);
+        if is_hung_up {
+            room.relay.note(leaver.id, Ready::HUNG_UP);
+        }
+        room.turns();
+        assert!(leaver.stream.unread() > 0);
+        room.take_events();
+        accept_all(&mut room, &slow);
+        let expected = [
+            heard("leaver", "goodbye").repeat(200),
+            heard("leaver", "the last"),
+        ];
+        assert_bytes(&bob.stream.heard(), &expected.concat());
+        let reason = reason_of(&room.take_events(), &leaver);
+        assert_eq!(reason, Some(CloseReason::Eof));
+    }
+}
+
+// ---- Members that leave.
+
+#[test]
+fn draining_member_does_not_pause_the_room_and_is_closed_at_the_queue_limit() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
-    let told = room.connect_to(Greet10);
-    room.turns();
-    told.stream.takes(0);
-    while room.relay.pending_bytes(told.id) <= SOFT as u64 {
-        room.relay.tell_time(std::time::SystemTime::UNIX_EPOCH);
-        room.turn();
-    }
-    // As in a loop, a deadline for which there is no reason is dropped when it comes to the front.
-    let relay = &room.relay;
-    room.deadlines
-        .retain(|&(_, deadline)| relay.is_pending(deadline));
-    room.pass(SECOND);
     slow.stream.takes(0);
-    talk(&mut room, &alice, "alice", 2 * SOFT);
-    assert!(room.relay.is_waiting());
-    room.pass(STOPPED);
-    assert!(!room.relay.is_waiting(), "it has stopped reading");
+    publish(&mut room, &alice, "alice", SOFT / 2);
+    slow.stream.closes();
+    room.read_closed(&slow);
+    room.turns();
+    assert!(!slow.stream.is_closed(), "its output is pending");
+    talk(&mut room, &alice, "alice", 70 * SOFT);
+    assert!(!room.relay.is_paused() && !slow.stream.is_closed());
+    talk(&mut room, &alice, "alice", 20 * SOFT);
+    assert_eq!(alice.stream.unread(), 0);
+    assert!(slow.stream.is_closed(), "what is published is kept for it");
+    assert_eq!(closed(&room, "slow_consumer"), 1);
+    assert_eq!(room.relay.backlog_bytes(), 0);
 }
 
 #[test]
-fn who_is_too_slow_to_be_told_the_time_is_closed_over_the_queue_limit() {
+fn paused_room_goes_on_when_its_slow_reader_ends_or_drains() {
+    for end in 0..4 {
+        let Paused {
+            mut room,
+            alice,
+            bob,
+            slow,
+            published,
+        } = paused();
+        alice.stream.says(frame("held"));
+        room.readable(&alice);
+        room.turns();
+        assert!(alice.stream.unread() > 0);
+        match end {
+            0 => {
+                slow.stream.breaks(ErrorKind::BrokenPipe);
+                room.writable(&slow);
+            }
+            1 => {
+                room.relay.dismiss(slow.id, &mut room.scratch, room.now);
+                room.finish_turn();
+            }
+            2 => {
+                // It leaves in the round that it makes possible itself.
+                slow.stream.closes();
+                room.read_closed(&slow);
+                room.turns();
+                accept_down_to(&mut room, &slow, SOFT);
+            }
+            _ => {
+                slow.stream.takes(usize::MAX);
+                room.writable(&slow);
+            }
+        }
+        room.turns();
+        assert!(!room.relay.is_paused(), "end {end}");
+        assert_eq!(alice.stream.unread(), 0);
+        assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+        if matches!(end, 1 | 2) {
+            // It receives what was published until it left.
+            assert!(!slow.stream.is_closed());
+            accept_all(&mut room, &slow);
+            assert!(slow.stream.is_closed());
+            let received = slow.stream.heard();
+            assert_bytes(&received[..published.len()], &published);
+        }
+    }
+}
+
+#[test]
+fn held_member_that_is_dismissed_is_read_and_receives_what_was_published_until_then() {
+    let Paused {
+        mut room,
+        bob,
+        slow,
+        alice,
+        published,
+    } = paused();
+    for peer in [&alice, &slow] {
+        peer.stream.says(frame("the last"));
+        room.readable(peer);
+    }
+    room.turns();
+    assert!(room.relay.has_held());
+    for peer in [&alice, &slow] {
+        room.relay.dismiss(peer.id, &mut room.scratch, room.now);
+        room.finish_turn();
+    }
+    let expected = [heard("alice", "the last"), heard("slow", "the last")];
+    assert_bytes(&bob.stream.heard(), &expected.concat());
+    assert!(alice.stream.is_closed() && !slow.stream.is_closed());
+    room.turns();
+    accept_all(&mut room, &slow);
+    let expected = [published, heard("alice", "the last")];
+    assert_bytes(&slow.stream.heard(), &expected.concat());
+    assert_eq!(closed(&room, "shutdown"), 2);
+}
+
+// ---- Timers.
+
+#[test]
+fn stall_that_is_noticed_late_ends_the_pause_all_the_same() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused();
+    alice.stream.says(frame("held"));
+    room.readable(&alice);
+    room.turns();
+    room.now += 10 * 60 * SECOND;
+    room.relay.handle_timeout(room.now);
+    room.turns();
+    assert!(!room.relay.is_paused() && !slow.stream.is_closed());
+    assert_eq!(alice.stream.unread(), 0);
+}
+
+#[test]
+fn minimum_rate_that_is_measured_late_closes_the_reader_all_the_same() {
+    let Paused { mut room, slow, .. } = paused();
+    for _ in 0..4 {
+        room.now += 4 * SECOND;
+        accept(&mut room, &slow, 1000);
+    }
+    assert!(!slow.stream.is_closed(), "no timer was handled");
+    room.relay.handle_timeout(room.now);
+    room.turns();
+    assert!(slow.stream.is_closed());
+    assert_eq!(closed(&room, "below_minimum_rate"), 1);
+}
+
+#[test]
+fn pause_that_ended_leaves_no_timer() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused();
+    assert_eq!(room.relay.next_timeout(), Some(room.now + STALL_TIME));
+    for _ in 0..100 {
+        room.pass(SECOND / 100);
+        accept_down_to(&mut room, &slow, SOFT);
+        assert_eq!(room.relay.next_timeout(), None, "in rounds");
+        publish(&mut room, &alice, "alice", SOFT);
+        assert!(room.relay.next_timeout().is_some());
+    }
+    accept_all(&mut room, &slow);
+    assert_eq!(room.relay.next_timeout(), None);
+    // The next pause has a time of its own.
+    slow.stream.takes(0);
+    publish(&mut room, &alice, "alice", 2 * SOFT);
+    assert_eq!(room.relay.next_timeout(), Some(room.now + STALL_TIME));
+}
+
+// ---- Several slow readers.
+
+#[test]
+fn room_is_paused_until_the_last_of_many_slow_readers_is_at_the_limit() {
+    let mut room = room();
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    let slow: Vec<_> = (0..50).map(|i| room.join(format!("slow{i}"))).collect();
+    for peer in &slow {
+        peer.stream.takes(0);
+    }
+    publish(&mut room, &alice, "alice", 2 * SOFT);
+    bob.stream.heard();
+    room.take_events();
+    alice.stream.says(frame("held"));
+    room.readable(&alice);
+    for peer in &slow {
+        room.turns();
+        assert_bytes(&bob.stream.heard(), b"");
+        accept_down_to(&mut room, peer, SOFT);
+    }
+    room.turns();
+    assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+    for peer in &slow {
+        accept_all(&mut room, peer);
+    }
+    assert!(!room.relay.is_paused());
+    let lasted = Duration::ZERO;
+    assert_eq!(room.take_events(), [RoomEvent::PauseEnded { lasted }]);
+}
+
+#[test]
+fn slowest_of_many_readers_sets_the_pace_and_none_is_closed() {
+    let mut room = room();
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    let slow: Vec<_> = (0..20).map(|i| room.join(format!("slow{i}"))).collect();
+    for peer in &slow {
+        peer.stream.takes(0);
+    }
+    let published = talk(&mut room, &alice, "alice", 1_000_000);
+    let start = bob.stream.heard().len();
+    let mut went_on = 0;
+    let mut received = vec![0; slow.len()];
+    for _ in 0..60 {
+        room.pass(SECOND);
+        for (i, peer) in slow.iter().enumerate() {
+            accept(&mut room, peer, if i == 7 { 8000 } else { 10_000 });
+            room.turns();
+            received[i] += peer.stream.heard().len();
+        }
+        went_on += bob.stream.heard().len();
+    }
+    assert_eq!(received[7], 60 * 8000);
+    assert!(received.iter().all(|&bytes| bytes >= 60 * 8000));
+    let ahead = start + went_on - received[7];
+    assert!((SOFT - 2000..SOFT + 2000).contains(&ahead), "{ahead}");
+    assert!(start + went_on < published.len());
+    assert_eq!(room.relay.members().total(), 22);
+}
+
+#[test]
+fn many_readers_that_stop_together_cost_the_others_one_stall() {
+    let mut room = room();
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    let stopped: Vec<_> = (0..50).map(|i| room.join(format!("{i}"))).collect();
+    for peer in &stopped {
+        peer.stream.takes(0);
+    }
+    let published = talk(&mut room, &alice, "alice", 1_000_000);
+    assert!(alice.stream.unread() > 0);
+    room.pass(STALL_TIME);
+    assert_eq!(alice.stream.unread(), 0);
+    assert_bytes(&bob.stream.heard(), &published);
+    assert_eq!(room.relay.members().total(), 52);
+    // They share one copy.
+    let chunk = 65_536;
+    assert!(room.relay.backlog_bytes() <= (published.len() + chunk) as u64);
+}
+
+#[test]
+fn each_slow_reader_has_its_own_time_to_stall() {
+    let mut room = room();
+    let alice = room.join("alice");
+    let (early, late) = (room.join("early"), room.join("late"));
+    early.stream.takes(0);
+    publish(&mut room, &alice, "alice", SOFT / 2);
+    room.pass(2 * SECOND);
+    late.stream.takes(0);
+    // Both are over the limit at once, and one has accepted nothing for two seconds already.
+    publish(&mut room, &alice, "alice", 2 * SOFT);
+    alice.stream.says(frame("held"));
+    room.readable(&alice);
+    room.pass(3 * SECOND);
+    assert!(room.relay.is_paused() && alice.stream.unread() > 0);
+    accept_all(&mut room, &late);
+    assert!(!room.relay.is_paused(), "the early one is stalled");
+    assert_eq!(alice.stream.unread(), 0);
+    assert_eq!(room.relay.next_timeout(), None);
+}
+
+#[test]
+fn reader_below_the_minimum_rate_is_closed_while_the_room_is_paused_for_another() {
+    let Paused {
+        mut room,
+        slow: steady,
+        alice,
+        ..
+    } = paused_at(900_000);
+    let slow = room.join("slow");
+    accept_down_to(&mut room, &steady, SOFT / 2);
+    slow.stream.takes(0);
+    publish(&mut room, &alice, "alice", 900_000);
+    for _ in 0..10 {
+        assert!(!slow.stream.is_closed());
+        accept(&mut room, &steady, 10_000);
+        accept(&mut room, &slow, 1000);
+        room.pass(SECOND);
+    }
+    assert!(slow.stream.is_closed());
+    assert_eq!(closed(&room, "below_minimum_rate"), 1);
+    assert!(room.relay.is_paused() && !steady.stream.is_closed());
+}
+
+// ---- Where no pause is wanted.
+
+#[test]
+fn with_the_cut_policy_no_member_is_waited_for() {
+    let limits = Limits {
+        slow: Slow::Cut,
+        ..limits()
+    };
+    let texts = ReplyTexts {
+        ack: Some(vec![b'k'; 1000]),
+        ..ReplyTexts::default()
+    };
+    let mut room = Room::serving(&Dialect::ALL, limits, &texts);
+    let (alice, slow, asker) = (
+        room.join("alice"),
+        room.join("slow"),
+        room.connect_to(Ack64),
+    );
+    slow.stream.takes(0);
+    asker.stream.takes(0);
+    asker.stream.says(wide_frame("").repeat(500));
+    room.readable(&asker);
+    talk(&mut room, &alice, "alice", 70 * SOFT);
+    assert!(!slow.stream.is_closed() && !room.relay.is_paused());
+    assert_eq!((alice.stream.unread(), asker.stream.unread()), (0, 0));
+    talk(&mut room, &alice, "alice", 15 * SOFT);
+    assert_eq!(alice.stream.unread(), 0);
+    assert!(slow.stream.is_closed());
+    assert_eq!(closed(&room, "slow_consumer"), 1);
+    assert!(!asker.stream.is_closed(), "it lags by half a megabyte");
+    asker.stream.says(wide_frame("").repeat(8000));
+    room.readable(&asker);
+    room.turns();
+    assert!(asker.stream.is_closed());
+    assert_eq!(closed(&room, "slow_consumer"), 2);
+}
+
+#[test]
+fn member_that_receives_ticks_does_not_pause_the_room_and_is_closed_over_the_queue_limit() {
     let limits = Limits {
         max_message: 1000,
         soft_limit: 1000,
         queue_limit: 10_000,
         ..limits()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &Wording::default());
-    let told = room.connect_to(Greet10);
+    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let (alice, bob) = (room.join("alice"), room.join("bob"));
+    let listener = room.connect_to(Greet10);
     room.turns();
-    // It is far behind so soon after it took something last that it may still read.
-    told.stream.takes(0);
-    for _ in 0..1000 {
-        room.relay.tell_time(std::time::SystemTime::UNIX_EPOCH);
+    let greeting = listener.stream.heard().len();
+    assert!(greeting > 0);
+    listener.stream.takes(0);
+    let tick = [b't'; 90];
+    for _ in 0..100 {
+        room.relay.publish_tick(&tick);
         room.turn();
         room.pass(SECOND / 10);
+        assert!(!room.relay.is_paused());
     }
-    assert!(told.stream.is_closed());
+    assert_eq!(lag(&room, &listener), 10_000);
+    assert!(!listener.stream.is_closed(), "at the limit");
+    room.say(&alice, "as if nothing had happened");
+    let expected = heard("alice", "as if nothing had happened");
+    assert_bytes(&bob.stream.heard(), &expected);
+    room.relay.publish_tick(&tick);
+    room.turn();
+    assert!(listener.stream.is_closed());
+    assert_eq!(closed(&room, "slow_consumer"), 1);
 }
 
 #[test]
-fn nobody_waits_for_a_newcomer_that_is_told_the_history() {
-    let limits = Limits {
-        history: 10_000,
-        history_bytes: 10 * SOFT,
-        ..limits()
+fn long_greeting_that_is_not_read_does_not_pause_the_room() {
+    let texts = ReplyTexts {
+        greeting: Some(vec![b'g'; 2 * SOFT]),
+        ..ReplyTexts::default()
     };
-    let mut room = Room::new(limits);
+    let mut room = Room::serving(&Dialect::ALL, limits(), &texts);
     let alice = room.join("alice");
-    let mut said = talk(&mut room, &alice, "alice", 5 * SOFT);
-    let newcomer = room.connect();
-    newcomer.stream.takes(1000);
-    newcomer.stream.says(frame("newcomer"));
-    room.readable(&newcomer);
+    let listener = room.connect_to(Greet10);
+    listener.stream.takes(0);
     room.turns();
-    newcomer.stream.takes(0);
-    said.extend(talk(&mut room, &alice, "alice", 1000));
-    assert!(!room.relay.is_waiting());
+    assert!(!room.relay.is_paused());
+    talk(&mut room, &alice, "alice", 2 * SOFT);
     assert_eq!(alice.stream.unread(), 0);
-    take(&mut room, &newcomer, usize::MAX);
-    room.turns();
-    assert_bytes(&newcomer.stream.heard(), &said);
-}
-
-#[test]
-fn a_member_that_is_quiet_for_a_minute_has_a_queue_that_lasts_a_minute() {
-    let mut room = room();
-    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
-    slow.stream.takes(0);
-    // Its kernel tells of what it has read in large steps.
-    let said = talk(&mut room, &alice, "alice", 40_000_000);
-    let mut slow_heard = Vec::new();
-    let (mut before, mut idle) = (0, 0);
-    for _ in 0..8 {
-        for _ in 0..59 {
-            room.pass(SECOND);
-            let now = bob.stream.heard().len();
-            idle += usize::from(now == 0);
-            before += now;
-        }
-        assert!(!slow.stream.is_closed(), "it reads");
-        take(&mut room, &slow, 400_000);
-        slow_heard.extend(slow.stream.heard());
-    }
-    assert!(before > 2_000_000, "{before} were said");
-    assert!(idle < 8 * 8, "the room stood still for {idle} seconds");
-    assert_bytes(&slow_heard, &said[..slow_heard.len()]);
-    // Then it stops, and nobody waits.
-    room.pass(STOPPED);
-    assert!(slow.stream.is_closed());
-    room.pass(SECOND);
-    assert_eq!(alice.stream.unread(), 0);
-}
-
-#[test]
-fn who_comes_in_while_the_room_waits_is_read_its_name_and_not_a_byte_more() {
-    let (mut room, _alice, bob, _slow, _) = waiting();
-    let newcomers: Vec<_> = (0..50).map(|_| room.connect()).collect();
-    bob.stream.heard();
-    for newcomer in &newcomers {
-        newcomer
-            .stream
-            .says([frame("n".repeat(118)), frame("").repeat(1000)].concat());
-        room.readable(newcomer);
-    }
-    room.turns();
-    assert_eq!(room.relay.members(), 53);
-    // All that they have said by then was said within the allowance.
-    assert!(bob.stream.heard().len() < 20_000);
+    accept_all(&mut room, &listener);
+    assert_bytes(&listener.stream.heard(), &frame(vec![b'g'; 2 * SOFT]));
 }

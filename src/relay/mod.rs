@@ -429,20 +429,23 @@ impl<S: Read + Write> Relay<S> {
 
     /// Evicts a connection because its place is needed. Returns whether there was one.
     ///
-    /// First a connection whose peer is known to be gone is evicted, with what it had sent and was not
-    /// read: it needs no place any more. Then a pending connection that has had time enough for its
+    /// First a connection whose peer is known to be gone is evicted, if what it had sent is not about to
+    /// be read: it needs no place any more. Then a pending connection that has had time enough for its
     /// name, the oldest one.
     pub fn make_room(&mut self, scratch: &mut [u8], now: Instant) -> bool {
+        let is_held_back = |id| self.is_held_back(id);
         let is_late = |id| self.is_late_pending(id, now);
-        let candidate = self.room.lifecycle.eviction_candidate(is_late);
+        let lifecycle = &self.room.lifecycle;
+        let candidate = lifecycle.eviction_candidate(is_held_back, is_late);
         self.evict(candidate, CloseReason::Evicted, scratch, now)
     }
 
     /// The same when only an address is at its limit: one of its connections is evicted.
     pub fn make_room_for(&mut self, peer: SocketAddr, scratch: &mut [u8], now: Instant) -> bool {
+        let is_held_back = |id| self.is_held_back(id);
         let is_late = |id| self.is_late_pending(id, now);
         let lifecycle = &self.room.lifecycle;
-        let candidate = lifecycle.eviction_candidate_of(peer.into(), is_late);
+        let candidate = lifecycle.eviction_candidate_of(peer.into(), is_held_back, is_late);
         self.evict(candidate, CloseReason::EvictedForAddress, scratch, now)
     }
 
@@ -462,6 +465,12 @@ impl<S: Read + Write> Relay<S> {
         };
         self.room.close(id, connection, reason);
         self.close_marked(scratch, now) > 0
+    }
+
+    /// Whether a member's input is not read for now.
+    fn is_held_back(&self, id: ConnId) -> bool {
+        let connection = self.connections.get(id);
+        connection.is_some_and(|connection| self.room.is_held_back(connection))
     }
 
     /// Whether a pending connection has had time enough for its name.
@@ -488,17 +497,14 @@ impl<S: Read + Write> Relay<S> {
     /// Has a connection leave in this turn: what was received from it is relayed, and it is closed when
     /// the output published until then is delivered. One that is no member is closed at once.
     pub fn dismiss(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
-        let is_unread = self.connections.get(id).is_some_and(|connection| {
-            let readiness = connection.readiness;
-            readiness.is_readable() && !readiness.marks.any(Marks::HAS_OVERRIDE)
-        });
-        if is_unread {
+        if let Some(connection) = self.connections.get_mut(id)
+            && connection.readiness.is_readable()
+            && !connection.readiness.marks.any(Marks::HAS_OVERRIDE)
+        {
             // The room's pause is no reason to lose what was received. A longer read would publish too
             // much in one turn, and another one will not come.
-            let budget = ReadBudget {
-                bytes: scratch.len(),
-                to_message_end: false,
-            };
+            let budget = self.room.last_read(id, connection);
+            self.room.ready.unlist(&mut connection.readiness, id);
             self.read(id, budget, scratch, now);
         }
         if let Some(connection) = self.connections.get_mut(id) {

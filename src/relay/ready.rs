@@ -175,6 +175,16 @@ impl ReadyLists {
         }
     }
 
+    /// Takes a connection from the place in which it waits to be read, whichever that is.
+    pub(super) fn unlist(&mut self, readiness: &mut Readiness, id: ConnId) {
+        if readiness.marks.any(Marks::PARKED) {
+            readiness.marks.remove(Marks::PARKED);
+        } else {
+            self.to_read.retain(|&listed| listed != id);
+            self.held.retain(|&held| held != id);
+        }
+    }
+
     pub(super) fn next_to_read(&mut self) -> Option<ConnId> {
         self.to_read.pop_front()
     }
@@ -231,6 +241,22 @@ mod tests {
         lists.release_held();
         assert!(!lists.has_held());
         assert_eq!(lists.listed().collect::<Vec<_>>(), [A, B]);
+    }
+
+    #[test]
+    fn connection_is_taken_from_the_place_in_which_it_waits() {
+        let mut lists = ReadyLists::default();
+        let mut readiness = Readiness::default();
+        lists.note(&mut readiness, A, Ready::READABLE);
+        lists.hold(B);
+        lists.unlist(&mut readiness, A);
+        assert_eq!(lists.listed().collect::<Vec<_>>(), [B]);
+        lists.unlist(&mut readiness, B);
+        assert_eq!(lists.listed().count(), 0);
+        ReadyLists::park(&mut readiness);
+        lists.unlist(&mut readiness, A);
+        lists.unpark(&mut readiness, A);
+        assert_eq!(lists.listed().count(), 0, "it is not parked any more");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::conn_id::ConnId;
 use super::connection::{Connection, Incoming, InputEnd, PendingOutput};
 use super::delivery::{Delivery, Override, greet};
 use super::events::{Counters, Identity, RoomEvent};
-use super::flow::{FlowControl, PauseChange, Permit, Reader, Source};
+use super::flow::{FlowControl, Mode, PauseChange, Permit, ReadBudget, Reader, Source};
 use super::lifecycle::{DrainCause, Lifecycle};
 use super::limits::Limits;
 use super::ready::{Marks, Ready, ReadyLists};
@@ -153,25 +153,7 @@ impl Room {
         connection: &mut Connection<S>,
         now: Instant,
     ) -> Permit {
-        let header_width = connection.dialect.rules().header_width;
-        let life = &connection.life;
-        let source = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
-            Source::Ignored
-        } else if life.is_pending() {
-            Source::Name
-        } else if connection.is_hung_up() || life.write_error().is_some() {
-            Source::LastMessages
-        } else {
-            Source::Messages
-        };
-        let header_width = header_width.unwrap_or(1);
-        let reader = Reader {
-            id,
-            source,
-            missing: connection.decoder.missing(header_width),
-            header_width,
-            name_frame_len: life.name_frame().len(),
-        };
+        let reader = Self::reader(id, connection);
         let permit = self.flow.permit(&reader, self.channels.turn_len(), now);
         match permit {
             Permit::Read(_) => {}
@@ -186,6 +168,40 @@ impl Room {
             }
         }
         permit
+    }
+
+    /// How much is read from a connection that is dismissed.
+    pub(super) fn last_read<S>(&self, id: ConnId, connection: &Connection<S>) -> ReadBudget {
+        self.flow.last_read(&Self::reader(id, connection))
+    }
+
+    /// What flow control needs to know of a connection.
+    fn reader<S>(id: ConnId, connection: &Connection<S>) -> Reader {
+        let header_width = connection.dialect.rules().header_width;
+        let life = &connection.life;
+        let source = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
+            Source::Ignored
+        } else if life.is_pending() {
+            Source::Name
+        } else if connection.is_hung_up() || life.write_error().is_some() {
+            Source::LastMessages
+        } else {
+            Source::Messages
+        };
+        let header_width = header_width.unwrap_or(1);
+        Reader {
+            id,
+            source,
+            missing: connection.decoder.missing(header_width),
+            header_width,
+            name_frame_len: life.name_frame().len(),
+        }
+    }
+
+    /// Whether a member's input is not read for now: the room waits for a slow reader, or the member is
+    /// throttled or paused itself. Otherwise its turn comes within a few turns.
+    pub(super) fn is_held_back<S>(&self, connection: &Connection<S>) -> bool {
+        self.flow.mode() != Mode::Full || connection.readiness.marks.any(Marks::PARKED)
     }
 
     /// A connection is about to be read.
@@ -565,7 +581,7 @@ impl Room {
         let dialect = connection.dialect;
         self.lifecycle
             .drain(id, &mut connection.life, dialect, cause);
-        self.channels[dialect].members -= 1;
+        self.channels[dialect].on_leave();
         self.timers.cancel(id, TimerKind::Idle);
         self.keep_message_timer(id, connection, false, now);
         if !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {
@@ -625,10 +641,15 @@ impl Room {
     ) {
         match timer {
             Timer::Name => {
-                self.close_if_late(id, connection, timer, CloseReason::HandshakeTimeout, now);
+                let late = (CloseReason::HandshakeTimeout, GRACE);
+                self.close_if_late(id, connection, timer, late, now);
             }
             Timer::Idle => {
-                self.close_if_late(id, connection, timer, CloseReason::IdleTimeout, now);
+                // What a member sent that is held back is a sign of life, too.
+                let timeout = self.limits.idle_timeout;
+                let more = timeout.filter(|_| self.is_held_back(connection));
+                let late = (CloseReason::IdleTimeout, more.unwrap_or(GRACE));
+                self.close_if_late(id, connection, timer, late, now);
             }
             Timer::Message { paused_before } => {
                 self.on_message_timer(id, connection, paused_before, now);
@@ -643,17 +664,17 @@ impl Room {
     }
 
     /// Closes a connection that is late, unless it has sent something that was not read yet: it may be
-    /// what is waited for.
+    /// what is waited for. Then the connection gets this much more time.
     fn close_if_late<S>(
         &mut self,
         id: ConnId,
         connection: &mut Connection<S>,
         timer: Timer,
-        reason: CloseReason,
+        (reason, more): (CloseReason, Duration),
         now: Instant,
     ) {
         if connection.readiness.is_readable() {
-            let due = self.when_read(id, after(now, GRACE));
+            let due = self.when_read(id, after(now, more));
             self.timers.set(id, timer, due);
         } else {
             self.close(id, connection, reason);

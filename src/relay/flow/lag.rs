@@ -237,7 +237,12 @@ impl LagTracker {
         let accepted = self.accepted;
         let minimum = u128::from(MIN_READ_RATE) * self.paused.as_millis() / 1000;
         (self.paused, self.accepted) = (Duration::ZERO, 0);
-        (u128::from(accepted) < minimum).then_some(CloseReason::BelowMinimumRate { accepted })
+        if u128::from(accepted) >= minimum {
+            return None;
+        }
+        // The room does not wait for a member that is closed, and no timer is set for it.
+        self.set(LagState::Stalled, limits);
+        Some(CloseReason::BelowMinimumRate { accepted })
     }
 
     /// The time of [`next_check`](Self::next_check) has come. Returns a reason to close the member, if
@@ -439,6 +444,7 @@ mod tests {
             assert_eq!(tracker.on_accepted(each, 900_000, &limits, end), reason);
             // It is measured anew: the next ten seconds need as much again.
             assert_eq!((tracker.paused, tracker.accepted), (Duration::ZERO, 0));
+            assert_eq!(tracker.next_check(&limits).is_none(), closes);
         }
     }
 

@@ -212,13 +212,28 @@ impl FlowControl {
         }
     }
 
-    /// A read of this many bytes. A header or a payload that has begun is read on, whatever the budget.
+    /// How much is read from a connection that must leave, whatever holds its input back: as much as a
+    /// whole turn may publish of it.
+    pub(super) fn last_read(&self, reader: &Reader) -> ReadBudget {
+        let name = match reader.source {
+            Source::Ignored | Source::Name => self.longest_name_frame,
+            Source::Messages | Source::LastMessages => reader.name_frame_len,
+        };
+        self.budget(reader.input_for(self.turn_budget, name), reader)
+    }
+
     #[inline]
     fn read(&self, bytes: usize, reader: &Reader) -> Permit {
-        Permit::Read(ReadBudget {
+        Permit::Read(self.budget(bytes, reader))
+    }
+
+    /// A read of this many bytes. A header or a payload that has begun is read on, whatever the budget.
+    #[inline]
+    fn budget(&self, bytes: usize, reader: &Reader) -> ReadBudget {
+        ReadBudget {
             bytes: bytes.max(reader.missing).clamp(1, self.read_budget),
             to_message_end: false,
-        })
+        }
     }
 
     /// The end of a member's throttle has come.
