@@ -120,12 +120,6 @@ impl<S> Connection<S> {
         }
     }
 
-    /// How many bytes are missing from the header or the payload that is being received.
-    pub(super) fn missing(&self) -> usize {
-        let header_width = self.dialect.rules().header_width;
-        header_width.map_or(1, |width| self.decoder.missing(width))
-    }
-
     /// Takes the next item out of `bytes`, the input that was read last; `None` when all of it was
     /// taken. An incomplete frame is kept for the next input.
     ///

@@ -222,10 +222,15 @@ impl<S: Read + Write> Relay<S> {
                 break;
             }
             if read == size {
-                if !budget.to_message_end || input.frames > 0 {
+                let more = if budget.is_round {
+                    room.rest_of_round(connection, &input)
+                } else {
+                    0
+                };
+                if more == 0 {
                     break;
                 }
-                size = connection.missing().clamp(1, scratch.len());
+                size = more.min(scratch.len());
             }
         }
         room.end_input(connection, input, end, now);

@@ -53,7 +53,9 @@ pub(super) struct Input {
     /// How many bytes were read.
     bytes: u64,
     /// How many frames were completed.
-    pub(super) frames: u32,
+    frames: u32,
+    /// How many bytes were published.
+    published: usize,
     /// How many messages were relayed.
     messages: u32,
     /// How many messages are acknowledged.
@@ -204,6 +206,13 @@ impl Room {
         self.flow.mode() != Mode::Full || connection.readiness.marks.any(Marks::PARKED)
     }
 
+    /// How much more of a connection may be read in a round, in bytes.
+    pub(super) fn rest_of_round<S>(&self, connection: &Connection<S>, input: &Input) -> usize {
+        let reader = Self::reader(input.id, connection);
+        self.flow
+            .rest_of_round(input.published, input.frames, &reader)
+    }
+
     /// A connection is about to be read.
     pub(super) fn begin_input<S>(&mut self, id: ConnId, connection: &Connection<S>) -> Input {
         debug_assert!(
@@ -218,6 +227,7 @@ impl Room {
             joined: None,
             bytes: 0,
             frames: 0,
+            published: 0,
             messages: 0,
             acks: 0,
             cost: 0,
@@ -267,7 +277,9 @@ impl Room {
         input.frames += 1;
         input.acks += 1;
         input.messages += 1;
-        input.cost += self.channels.publish(name_frame, body);
+        let published = self.channels.publish(name_frame, body);
+        input.published += published.len;
+        input.cost += published.cost;
     }
 
     /// A member sent the farewell of its dialect: a message like any other, or for the relay alone, and

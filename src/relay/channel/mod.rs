@@ -50,11 +50,11 @@ pub(super) struct Channel {
 
 /// What one message came to, once it was encoded.
 #[derive(Clone, Copy, Debug, Default)]
-struct Published {
+pub(super) struct Published {
     /// How many bytes it is.
-    len: usize,
+    pub(super) len: usize,
     /// How many bytes it takes to deliver it to all members.
-    cost: u64,
+    pub(super) cost: u64,
 }
 
 /// The point of a turn at which a member joins: its output depends on it.
@@ -192,17 +192,18 @@ impl Channels {
     }
 
     /// Publishes a message to every channel that receives messages. The sender's name is a frame
-    /// already. Returns how many bytes it takes to deliver the message to all members.
-    pub(super) fn publish(&mut self, name_frame: &[u8], message: &[u8]) -> u64 {
-        let mut cost = 0;
+    /// already.
+    pub(super) fn publish(&mut self, name_frame: &[u8], message: &[u8]) -> Published {
+        let mut published = Published::default();
         for channel in &mut self.each {
             if channel.receives.is_room() {
-                let published = channel.append(name_frame, message);
-                self.turn_len += published.len;
-                cost += published.cost;
+                let in_channel = channel.append(name_frame, message);
+                published.len += in_channel.len;
+                published.cost += in_channel.cost;
             }
         }
-        cost
+        self.turn_len += published.len;
+        published
     }
 
     /// Publishes a tick of the server's to the channels that receive ticks.

@@ -52,12 +52,12 @@ pub(super) enum Permit {
 }
 
 impl Permit {
-    /// The same, until one message is complete.
-    const fn to_message_end(self) -> Self {
+    /// The same, as part of a round.
+    const fn in_round(self) -> Self {
         match self {
             Self::Read(ReadBudget { bytes, .. }) => Self::Read(ReadBudget {
                 bytes,
-                to_message_end: true,
+                is_round: true,
             }),
             other => other,
         }
@@ -69,8 +69,8 @@ impl Permit {
 pub(super) struct ReadBudget {
     /// How many bytes one read may return.
     pub(super) bytes: usize,
-    /// Reading goes on until one message is complete, however long it is.
-    pub(super) to_message_end: bool,
+    /// The read is part of a round: see [`FlowControl::rest_of_round`].
+    pub(super) is_round: bool,
 }
 
 /// What the permit depends on, of one connection.
@@ -203,7 +203,7 @@ impl FlowControl {
             Mode::Paused if !self.is_round_due(now) => Permit::Hold,
             Mode::Paused | Mode::Rounds => {
                 let permit = self.read(reader.input_for(ROUND_BUDGET, name), reader);
-                permit.to_message_end()
+                permit.in_round()
             }
             Mode::Full if self.quota.is_limited() => {
                 self.read(reader.input_for(left, name).min(CHARGED_READ), reader)
@@ -222,6 +222,19 @@ impl FlowControl {
         self.budget(reader.input_for(self.turn_budget, name), reader)
     }
 
+    /// How much more of a member may be read in a round in which it has published this many bytes and
+    /// completed this many frames, in bytes: the rest of its share, or of one message, however long that
+    /// is.
+    pub(super) fn rest_of_round(&self, published: usize, frames: u32, reader: &Reader) -> usize {
+        if frames == 0 {
+            return reader.missing.max(1);
+        }
+        reader.input_for(
+            ROUND_BUDGET.saturating_sub(published),
+            reader.name_frame_len,
+        )
+    }
+
     #[inline]
     fn read(&self, bytes: usize, reader: &Reader) -> Permit {
         Permit::Read(self.budget(bytes, reader))
@@ -232,7 +245,7 @@ impl FlowControl {
     fn budget(&self, bytes: usize, reader: &Reader) -> ReadBudget {
         ReadBudget {
             bytes: bytes.max(reader.missing).clamp(1, self.read_budget),
-            to_message_end: false,
+            is_round: false,
         }
     }
 
@@ -428,11 +441,8 @@ mod tests {
         }
     }
 
-    fn read(bytes: usize, to_message_end: bool) -> Permit {
-        Permit::Read(ReadBudget {
-            bytes,
-            to_message_end,
-        })
+    fn read(bytes: usize, is_round: bool) -> Permit {
+        Permit::Read(ReadBudget { bytes, is_round })
     }
 
     /// A slow reader over the limit.
