@@ -62,21 +62,21 @@ fn a_wildcard_comes_with_what_to_write_on_other_machines() {
 }
 
 #[test]
-fn the_log_counts_who_is_here_by_dialect() {
+fn log_counts_the_members_by_dialect() {
     let mut relay = Relay::serving(&["chat10", "chat64", "greet10"], &[]);
     let mut alice = TcpStream::connect(relay.addr_of("chat10")).unwrap();
     alice.write_all(&frame("alice")).unwrap();
     let line = relay.log_line("joined:");
     assert!(line.starts_with("joined: \"alice\" 127.0.0.1:"), "{line}");
-    assert!(line.ends_with(", 1 here (1 chat10)"), "{line}");
+    assert!(line.ends_with(", 1 member (1 chat10)"), "{line}");
     let chat64 = TcpStream::connect(relay.addr_of("chat64")).unwrap();
     let line = relay.log_line("joined:");
     let who = format!("joined: chat64 {}, ", chat64.local_addr().unwrap());
-    assert_eq!(line, who + "2 here (1 chat10, 1 chat64)");
+    assert_eq!(line, who + "2 members (1 chat10, 1 chat64)");
     let _audience = TcpStream::connect(relay.addr_of("greet10")).unwrap();
     let line = relay.log_line("joined: greet10 ");
     assert!(
-        line.ends_with("3 here (1 chat10, 1 chat64, 1 greet10)"),
+        line.ends_with("3 members (1 chat10, 1 chat64, 1 greet10)"),
         "{line}"
     );
 
@@ -84,19 +84,23 @@ fn the_log_counts_who_is_here_by_dialect() {
     let line = relay.log_line("SIGUSR1: ");
     assert_eq!(
         line,
-        "SIGUSR1: 3 here (1 chat10, 1 chat64, 1 greet10), 0 without a name; 0 behind, 0 bytes held"
+        "SIGUSR1: 3 members (1 chat10, 1 chat64, 1 greet10), 0 without a name; 0 lagging, 0 bytes held"
     );
     let head = relay.log_line("name ");
     let cells: Vec<_> = head.split_whitespace().collect();
     let expected = [
-        "name", "address", "dialect", "here", "for", "sent", "heard", "queued",
+        "name", "address", "dialect", "age", "sent", "received", "pending",
     ];
     assert_eq!(cells, expected);
     let row = relay.log_line("alice");
     assert!(row.contains("  chat10 "), "{row}");
     relay.log_line("  greet10 ");
-    drop((alice, chat64));
-    relay.log_line("closed its sending side: \"alice\"");
+    drop(alice);
+    let left = relay.log_line("left: \"alice\"");
+    assert!(
+        left.ends_with(": closed the connection, 2 members (1 chat64, 1 greet10)"),
+        "{left}"
+    );
 }
 
 #[test]
@@ -150,7 +154,7 @@ fn a_greeting_can_come_from_a_file() {
 }
 
 #[test]
-fn two_clients_chat_and_the_log_tells_who_was_here() {
+fn two_clients_chat_and_the_log_reports_their_joining_and_leaving() {
     let mut relay = Relay::start(&[]);
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob\n\x1b[2J\u{202e}"));
     alice.write_all(&frame("hello")).unwrap();
@@ -162,19 +166,20 @@ fn two_clients_chat_and_the_log_tells_who_was_here() {
         "{:?}",
         relay.lines
     );
-    assert!(relay.lines[1].ends_with(", 1 here"), "{:?}", relay.lines);
+    assert!(relay.lines[1].ends_with(", 1 member"), "{:?}", relay.lines);
     let bob_joined = "joined: \"bob\\n\\u{1b}[2J\\u{202e}\" 127.0.0.1:";
     assert!(relay.lines[2].starts_with(bob_joined), "{:?}", relay.lines);
 
     drop(bob);
-    relay.log_line("closed its sending side: \"bob");
-    alice.write_all(&frame("anybody?")).unwrap();
     let left = relay.log_line("left: \"bob");
-    assert!(left.ends_with("closed the connection, 1 here"), "{left}");
+    assert!(
+        left.ends_with(": closed the connection, 1 member"),
+        "{left}"
+    );
     alice.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let left = relay.log_line("closed: \"alice\"");
     assert!(
-        left.ends_with("not a header: \"GET / HTTP\" (an HTTP request?), 0 here"),
+        left.ends_with("not a header: \"GET / HTTP\" (an HTTP request?), 0 members"),
         "{left}"
     );
 
@@ -182,17 +187,17 @@ fn two_clients_chat_and_the_log_tells_who_was_here() {
     let (code, log) = relay.wait();
     assert_eq!(code, 0);
     assert!(
-        log.contains("SIGINT: stopping, 0 here, nothing queued"),
+        log.contains("SIGINT: stopping, 0 members, no output pending"),
         "{log}"
     );
     assert!(
-        log.contains("accepted 2, refused 0, joined 2, peak 2, messages 2, "),
+        log.contains("accepted 2, refused 0, joined 2, peak 2, messages 1, "),
         "{log}"
     );
 }
 
 #[test]
-fn what_meets_a_limit_is_logged_with_the_flag_that_moves_it() {
+fn limit_that_is_met_is_logged_with_its_flag() {
     let mut relay = Relay::start(&["--max-clients=2", "--max-message=10", "--max-name=3"]);
     let mut stranger = relay.connect();
     stranger.write_all(&frame("long name")).unwrap();
@@ -204,7 +209,7 @@ fn what_meets_a_limit_is_logged_with_the_flag_that_moves_it() {
     let mut ann = relay.join("ann");
     ann.write_all(b"11        ").unwrap();
     let line = relay.log_line("closed: \"ann\"");
-    assert!(line.contains("(limit: --max-message), 0 here"), "{line}");
+    assert!(line.contains("(limit: --max-message), 0 members"), "{line}");
     let _members = (relay.join("bob"), relay.join("cat"));
     let mut refused = relay.connect();
     assert_eq!(refused.read(&mut [0; 1]).unwrap(), 0);
@@ -212,13 +217,13 @@ fn what_meets_a_limit_is_logged_with_the_flag_that_moves_it() {
 }
 
 #[test]
-fn who_gives_no_name_is_closed_when_the_flag_says() {
+fn connection_without_a_name_is_closed_after_the_handshake_timeout() {
     let mut relay = Relay::start(&["--handshake-timeout=50ms"]);
     let mut silent = relay.connect();
     assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
     let line = relay.log_line("closed: 127.0.0.1:");
     assert!(
-        line.contains("gave no name in time (limit: --handshake-timeout)"),
+        line.contains("sent no name in time (limit: --handshake-timeout)"),
         "{line}"
     );
 }
@@ -266,14 +271,14 @@ fn the_soft_open_file_limit_is_raised_and_too_low_a_hard_one_is_an_error() {
 }
 
 #[test]
-fn sigterm_stops_it_at_once_when_nothing_is_queued() {
+fn sigterm_stops_the_relay_at_once_when_no_output_is_pending() {
     let mut relay = Relay::start(&["--drain=1h"]);
     let mut alice = relay.join("alice");
     relay.signal("TERM");
     let (code, log) = relay.wait();
     assert_eq!(code, 0, "{log}");
     assert!(
-        log.contains("SIGTERM: stopping, 1 here, nothing queued"),
+        log.contains("SIGTERM: stopping, 1 member, no output pending"),
         "{log}"
     );
     assert_eq!(alice.read(&mut [0; 1]).unwrap(), 0, "a FIN, not a reset");
@@ -300,7 +305,7 @@ fn relay_on_a_terminal() -> (Terminal, SocketAddr) {
     (terminal, listening_on(&output))
 }
 
-/// A member of a relay that has said something, which `ear` has heard: both are here.
+/// Two members of a relay; `ear` has received a message of the other, so both are registered.
 fn speaker_and_ear(addr: SocketAddr) -> (TcpStream, TcpStream) {
     let connect = |name| {
         let mut stream = TcpStream::connect(addr).unwrap();
@@ -346,9 +351,9 @@ fn second_hang_up_does_not_cut_the_drain_short() {
         alice.write_all(&frame(&message)).unwrap();
     }
     alice.shutdown(std::net::Shutdown::Write).unwrap();
-    terminal.wait_for_text("closed its sending side");
+    terminal.wait_for_text("left: \"alice\"");
     terminal.signal("HUP");
-    terminal.wait_for_text("SIGHUP: stopping, 2 here, 1 of them behind");
+    terminal.wait_for_text("SIGHUP: stopping, 1 member, 1 of them with output pending");
     terminal.signal("HUP");
     let mut got = Vec::new();
     ear.read_to_end(&mut got).unwrap();
@@ -356,12 +361,12 @@ fn second_hang_up_does_not_cut_the_drain_short() {
     assert_eq!(terminal.wait(), Ended::Code(0));
 }
 
-/// A relay with a member, `slow`, that has megabytes to take. Returns them and what was said.
-fn relay_with_a_queue(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
+/// A relay with one member, `slow`, for which megabytes are pending. Returns them and what was published.
+fn relay_with_pending_output(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
     let mut relay = Relay::start(&[args, &["--queue-limit=1GiB"]].concat());
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let slow = relay.join("slow");
-    let mut said = Vec::new();
+    let mut published = Vec::new();
     for i in 0..150 {
         let message = format!("{i:>60000}");
         alice.write_all(&frame(&message)).unwrap();
@@ -369,43 +374,46 @@ fn relay_with_a_queue(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
         let mut got = vec![0; expected.len()];
         bob.read_exact(&mut got).unwrap();
         assert_bytes(&got, &expected);
-        said.extend(expected);
+        published.extend(expected);
     }
-    (relay, slow, said)
+    drop((alice, bob));
+    relay.log_line("left: ");
+    relay.log_line("left: ");
+    (relay, slow, published)
 }
 
 #[test]
-fn what_is_queued_when_it_is_asked_to_stop_is_delivered_first() {
-    let (mut relay, mut slow, said) = relay_with_a_queue(&["--drain=1h"]);
+fn pending_output_is_delivered_before_the_relay_stops() {
+    let (mut relay, mut slow, said) = relay_with_pending_output(&["--drain=1h"]);
     relay.signal("TERM");
-    let line = relay.log_line("SIGTERM: stopping, 3 here, ");
+    let line = relay.log_line("SIGTERM: stopping, 1 member, ");
     assert!(
-        !line.contains(", 0 bytes"),
-        "the test is to leave something queued: {line}"
+        line.contains("1 of them with output pending, ") && !line.contains(", 0 bytes"),
+        "the test must leave output pending: {line}"
     );
     let mut got = Vec::new();
     slow.read_to_end(&mut got).unwrap();
     assert_bytes(&got, &said);
     let (code, log) = relay.wait();
     assert_eq!(code, 0, "{log}");
-    assert!(!log.contains("did not take"), "{log}");
+    assert!(!log.contains("did not read"), "{log}");
 }
 
 #[test]
-fn what_nobody_takes_ends_with_the_drain() {
-    let (mut relay, _slow, _) = relay_with_a_queue(&["--drain=100ms"]);
+fn output_that_is_not_read_ends_with_the_drain() {
+    let (mut relay, _slow, _) = relay_with_pending_output(&["--drain=100ms"]);
     relay.signal("TERM");
     let (code, log) = relay.wait();
     assert_eq!(code, 0, "{log}");
     assert!(
-        log.contains("1 did not take what was queued for them in time (limit: --drain)"),
+        log.contains("1 members did not read their output in time (limit: --drain)"),
         "{log}"
     );
 }
 
 #[test]
-fn a_second_signal_stops_it_at_once() {
-    let (mut relay, _slow, _) = relay_with_a_queue(&["--drain=1h"]);
+fn second_signal_stops_the_relay_at_once() {
+    let (mut relay, _slow, _) = relay_with_pending_output(&["--drain=1h"]);
     relay.signal("TERM");
     relay.log_line("SIGTERM: stopping");
     relay.signal("INT");

@@ -100,7 +100,7 @@ fn recorded_counts(shim: &Path) -> BTreeMap<String, usize> {
         assert_eq!(undisturbed.fault, None);
         let log = undisturbed.log;
         assert!(
-            log.contains(", 1 of them behind, "),
+            log.contains(", 1 of them with output pending, "),
             "no member lags: {log}"
         );
         for (function, count) in count(&undisturbed.calls) {

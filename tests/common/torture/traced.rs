@@ -81,7 +81,6 @@ pub struct Traffic {
     pub is_let_in: bool,
     pub read: usize,
     pub written: usize,
-    pub has_seen_end: bool,
     pub is_closed: bool,
     /// A call about it failed in a way that may cost it the connection.
     pub is_hit: bool,
@@ -326,7 +325,6 @@ impl Traced {
         let traffic = self.traffic.get_mut(route).unwrap();
         match &call.function[..] {
             "epoll_ctl" => traffic.is_let_in = true,
-            "recv" if result == 0 => traffic.has_seen_end = true,
             "recv" => traffic.read += result,
             "send" | "writev" => traffic.written += result,
             _ => {}
