@@ -3,12 +3,12 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use common::process::{Relay, chatloop, listening_on, run};
 use common::terminal::{Ended, Terminal};
-use common::{PATIENCE, assert_bytes, frame, heard};
+use common::{PATIENCE, assert_bytes, frame, heard, wide_frame};
 
 #[test]
 fn the_first_line_says_where_it_listens_and_for_how_many() {
@@ -197,6 +197,93 @@ fn two_clients_chat_and_the_log_reports_their_joining_and_leaving() {
 }
 
 #[test]
+fn member_that_ends_its_input_receives_its_answers_and_is_closed() {
+    let mut relay = Relay::serving(&["chat10", "chat64"], &[]);
+    let _alice = relay.join("alice");
+    let mut script = TcpStream::connect(relay.addr_of("chat64")).unwrap();
+    script.set_read_timeout(Some(PATIENCE)).unwrap();
+    for text in ["one", "two", "three"] {
+        script.write_all(&wide_frame(text)).unwrap();
+    }
+    script.shutdown(Shutdown::Write).unwrap();
+    let mut received = Vec::new();
+    script.read_to_end(&mut received).unwrap();
+    assert_bytes(&received, &b"Message was Sent!".repeat(3));
+    let left = relay.log_line("left: chat64 ");
+    assert!(
+        left.ends_with(": closed the connection, 1 member (1 chat10)"),
+        "{left}"
+    );
+}
+
+/// A relay that is full and paused: `slow` does not read what `alice` sends. The third member, of
+/// `ack64`, receives nothing and so cannot be slow.
+fn full_and_paused_relay() -> (Relay, [TcpStream; 3]) {
+    // No time limit ends the pause.
+    let flags = [
+        "--max-clients=3",
+        "--soft-limit=100KiB",
+        "--slow-timeout=1h",
+    ];
+    let mut relay = Relay::serving(&["chat10", "ack64"], &flags);
+    let bob = TcpStream::connect(relay.addr_of("ack64")).unwrap();
+    relay.log_line("joined: ack64");
+    let (slow, mut alice) = (relay.join("slow"), relay.join("alice"));
+    alice.set_nonblocking(true).unwrap();
+    let message = frame(vec![b'x'; 10_000]);
+    let mut sent = 0;
+    common::process::wait_for("the relay to pause", || {
+        for _ in 0..100 {
+            let rest = &message[sent % message.len()..];
+            sent += alice.write(rest).unwrap_or_default();
+        }
+        relay
+            .try_log_line("senders paused: slow reader \"slow\"")
+            .is_some()
+    });
+    (relay, [slow, alice, bob])
+}
+
+#[test]
+fn slow_reader_pauses_the_senders_and_the_log_reports_it() {
+    let (mut relay, [mut slow, _alice, _bob]) = full_and_paused_relay();
+    let line = relay.lines.last().unwrap();
+    assert!(line.ends_with(" bytes (limit: --soft-limit)"), "{line}");
+    relay.signal("USR1");
+    let line = relay.log_line("SIGUSR1: 3 members");
+    assert!(line.ends_with("; senders are paused"), "{line}");
+    slow.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    common::process::wait_for("the pause to end", || {
+        while slow.read(&mut buffer).is_ok() {}
+        relay.try_log_line("senders resumed after ").is_some()
+    });
+}
+
+#[test]
+fn peer_that_is_gone_is_evicted_from_a_full_and_paused_relay() {
+    let (mut relay, [_slow, _alice, mut bob]) = full_and_paused_relay();
+    let mut refused = relay.connect();
+    assert_eq!(refused.read(&mut [0; 1]).unwrap(), 0);
+    relay.log_line("all 3 places are taken (limit: --max-clients)");
+    bob.write_all(&wide_frame("last words")).unwrap();
+    drop(bob);
+    let mut dave = relay.connect();
+    dave.write_all(&frame("dave")).unwrap();
+    let evicted = relay.log_line("closed: ack64 ");
+    let says = ": evicted: relay full (limit: --max-clients), 2 members (2 chat10)";
+    assert!(evicted.ends_with(says), "{evicted}");
+    relay.log_line("joined: \"dave\"");
+    relay.signal("TERM");
+    relay.log_line("SIGTERM: stopping");
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, 0);
+    assert!(log.contains("evicted 1"), "{log}");
+    assert!(!log.contains("bytes discarded 0"), "{log}");
+}
+
+#[test]
 fn limit_that_is_met_is_logged_with_its_flag() {
     let mut relay = Relay::start(&["--max-clients=2", "--max-message=10", "--max-name=3"]);
     let mut stranger = relay.connect();
@@ -350,7 +437,7 @@ fn second_hang_up_does_not_cut_the_drain_short() {
     for _ in 0..10 {
         alice.write_all(&frame(&message)).unwrap();
     }
-    alice.shutdown(std::net::Shutdown::Write).unwrap();
+    alice.shutdown(Shutdown::Write).unwrap();
     terminal.wait_for_text("left: \"alice\"");
     terminal.signal("HUP");
     terminal.wait_for_text("SIGHUP: stopping, 1 member, 1 of them with output pending");
@@ -406,7 +493,7 @@ fn output_that_is_not_read_ends_with_the_drain() {
     let (code, log) = relay.wait();
     assert_eq!(code, 0, "{log}");
     assert!(
-        log.contains("1 members did not read their output in time (limit: --drain)"),
+        log.contains("1 member did not read pending output in time (limit: --drain)"),
         "{log}"
     );
 }
@@ -624,7 +711,7 @@ fn empty_variable_counts_as_unset() {
     command.env("CHATLOOP_LISTEN", "127.0.0.1:0,chat64://0");
     let mut relay = Relay::spawn(command);
     let mut client = TcpStream::connect(relay.addr_of("chat64")).unwrap();
-    client.write_all(&common::wide_frame("hello")).unwrap();
+    client.write_all(&wide_frame("hello")).unwrap();
     let mut answer = *b"Message was Sent!";
     client.read_exact(&mut answer).unwrap();
     assert_bytes(&answer, b"Message was Sent!");
