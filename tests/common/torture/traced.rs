@@ -72,10 +72,6 @@ impl Route {
 
 /// One connection as the relay's system calls show it.
 #[derive(Clone, Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each was seen or not, whatever the others"
-)]
 pub struct Traffic {
     /// It is watched, and not only held in hand until there is a descriptor for it.
     pub is_let_in: bool,
