@@ -117,14 +117,14 @@ Times have a unit: 500ms, 10s, 2min, 1h 30min.
 Dialects, by what the client of your tutorial has:
   chat10    HEADER_LENGTH = 10; it sends a username first
   chat64    HEADER = 64; it is answered `Message was Sent!`
-  ack64     HEADER = 64; it is answered `Msg received`, and hears nobody, though all hear it
-  greet10   HEADERSIZE = 10; it is greeted, and then told the time
-  hello     no header; it is greeted, and that is all
+  ack64     HEADER = 64; it is answered `Msg received`, and receives nothing else
+  greet10   HEADERSIZE = 10; it receives a greeting, and then the time
+  hello     no header; it receives a greeting, and is closed
 
 Examples:
   chatloop serve                              for this machine only, port 1234
   chatloop serve -l chat64://5050             the same, port 5050, for clients with HEADER = 64
-  chatloop serve -l 0.0.0.0:1234              for everybody who can reach this machine over IPv4
+  chatloop serve -l 0.0.0.0:1234              for all that can reach this machine over IPv4
   chatloop serve -l '[::]:1234'               the same over IPv4 and IPv6
   chatloop serve -l 127.0.0.1:0               on a free port, which the first log line names
   chatloop serve -l chat10://0.0.0.0:1234 -l chat64://0.0.0.0:5050
@@ -132,8 +132,8 @@ Examples:
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
-  SIGTERM, SIGINT   accept nobody, deliver what is queued, stop; a second one stops at once
-  SIGUSR1           log a table of who is here
+  SIGTERM, SIGINT   accept no connection, deliver pending output, stop; a second one stops at once
+  SIGUSR1           log a table of the members
   SIGHUP            if standard input or standard error was a terminal at the start: as SIGTERM,
                     since the terminal was closed; otherwise logged and ignored
 
@@ -149,9 +149,9 @@ pub(crate) struct ServeArgs {
     ///
     /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
     /// the first address is taken, IPv4 before IPv6. Without a port it is 1234; a port alone is one of
-    /// 127.0.0.1. `0.0.0.0` means every IPv4 address of this machine. `[::]` means every address, IPv6 and IPv4; if another --listen names an IPv4
-    /// address with the same port, it is IPv6 only. Port 0 lets the system choose one. In the
-    /// environment, commas separate several.
+    /// 127.0.0.1. `0.0.0.0` means every IPv4 address of this machine. `[::]` means every address, IPv6
+    /// and IPv4; if another --listen names an IPv4 address with the same port, it is IPv6 only. Port 0
+    /// lets the system choose one. In the environment, commas separate several.
     ///
     /// The dialect is the protocol that clients speak there, one of those listed below; `chat10` if
     /// none is given. All listeners share one room.
@@ -171,11 +171,10 @@ pub(crate) struct ServeArgs {
 
     /// Most connections at once [default: as many as the open-file limit allows]
     ///
-    /// One more is refused by closing it, unless somebody has been without a name for more than two
-    /// seconds, or a member has closed its sending side and has not been written to since: it may be
-    /// gone, and is dropped instead. The open-file limit is raised as far as the system lets us
-    /// (`ulimit -Hn`), and the relay needs a few descriptors for itself; the first log line says how
-    /// many clients that leaves.
+    /// One more is refused by closing it, unless a place can be freed. A connection whose peer is gone
+    /// is evicted first, then the oldest one that has not sent its name for more than two seconds. The
+    /// open-file limit is raised as far as the system allows (`ulimit -Hn`), and the relay needs a few
+    /// descriptors for itself; the first log line has the number of clients that leaves.
     #[arg(
         long,
         env = "CHATLOOP_MAX_CLIENTS",
@@ -200,9 +199,9 @@ pub(crate) struct ServeArgs {
 
     /// Longest message
     ///
-    /// A client that announces a longer one is disconnected before the message is read. Every
-    /// client may keep the relay holding an unfinished message of this size. --queue-limit must be
-    /// able to hold one such message.
+    /// A client that announces a longer one is disconnected before the message is read. Each client
+    /// can make the relay hold an incomplete message of this size. --queue-limit must be able to hold
+    /// one such message.
     #[arg(
         long,
         env = "CHATLOOP_MAX_MESSAGE",
@@ -213,7 +212,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_message: usize,
 
-    /// How long a newcomer may take to give its name
+    /// How long a new connection may take to send its name
     ///
     /// The whole name must arrive in this time, or the connection is closed.
     #[arg(
@@ -226,11 +225,12 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) handshake_timeout: Duration,
 
-    /// How far a member may fall behind before it is closed
+    /// How far a member may lag before it is closed
     ///
-    /// In bytes that were said in the room since what this member received last, not counting what
-    /// the kernel's socket buffers hold. All members that are behind share one copy of them. At
-    /// least --max-message plus --max-name plus 20.
+    /// In bytes that were published and that the member's socket has not accepted; the kernel's socket
+    /// buffers come on top. All lagging members share one copy of them. With --slow pace the room waits
+    /// for a member that reads, so that it does not get there. At least --max-message plus --max-name
+    /// plus 20.
     #[arg(
         long,
         env = "CHATLOOP_QUEUE_LIMIT",
@@ -241,11 +241,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) queue_limit: usize,
 
-    /// What to do while a member that reads falls behind: `pace` or `cut`
+    /// What to do while a member that reads lags: `pace` or `cut`
     ///
-    /// `pace`: those who speak are read a line or two a second until that member has caught up, so the
-    /// room runs at the pace of its slowest reader, and loses nobody. Nobody waits for a member that does
-    /// not read. `cut`: nothing; whoever is over --queue-limit is closed.
+    /// `pace`: while its lag is over --soft-limit, no member is read, so the room runs at the speed of
+    /// its slowest reader. The room does not wait for a member whose socket accepts nothing. `cut`: the
+    /// room never waits, and a member over --queue-limit is closed.
     #[arg(
         long,
         env = "CHATLOOP_SLOW",
@@ -256,10 +256,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) slow: Slow,
 
-    /// How far a member that reads may fall behind before the room waits for it [default: an eighth of
+    /// How far a member that reads may lag before senders are paused [default: an eighth of
     /// --queue-limit]
     ///
-    /// It waits until half of that is left. Below --queue-limit.
+    /// They are paused until the lag is at this limit again, and then go on in small steps until it is
+    /// at half of it. Below --queue-limit.
     #[arg(
         long,
         env = "CHATLOOP_SOFT_LIMIT",
@@ -269,11 +270,12 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) soft_limit: Option<usize>,
 
-    /// How long the room waits for a member that takes next to nothing
+    /// How long senders are paused for a member that reads almost nothing
     ///
-    /// If that is less than 64KiB, the member is closed. A member that has taken nothing at all for
-    /// half of this time may have stopped reading: the room goes on slowly, so that its queue lasts six
-    /// times as long, and after that at full speed.
+    /// A member that accepts less than 64KiB in this time of pause is closed. One that accepts nothing
+    /// for half of this time is stalled: the room goes on at full speed, and does not wait for it before
+    /// its lag is at --soft-limit; over --queue-limit it is closed. A program that reads slowly behind a
+    /// receive buffer of megabytes can look stalled: for its sake raise this time, or --queue-limit.
     #[arg(
         long,
         env = "CHATLOOP_SLOW_TIMEOUT",
@@ -286,8 +288,8 @@ pub(crate) struct ServeArgs {
 
     /// How long a member may take to send a message
     ///
-    /// From its first byte to its last, not counting the time in which the relay does not read because
-    /// of --slow or --rate.
+    /// From its first byte to its last, not counting the time in which the relay does not read from
+    /// it because of --slow or --rate.
     #[arg(
         long,
         env = "CHATLOOP_MESSAGE_TIMEOUT",
@@ -298,9 +300,9 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) message_timeout: Duration,
 
-    /// How long a member may send nothing before it is closed; `off` for as long as it likes
+    /// How long a member may send nothing before it is closed; `off` for no limit
     ///
-    /// The protocols have no sign of life, so this closes those who only listen.
+    /// The protocols have no sign of life, so this closes members that only listen.
     #[arg(
         long,
         env = "CHATLOOP_IDLE_TIMEOUT",
@@ -313,9 +315,9 @@ pub(crate) struct ServeArgs {
 
     /// Most that a member may have the relay write in a second; `off` for no limit
     ///
-    /// The bytes of its messages times those who hear them. A second's worth may come at once, and what
-    /// 4KiB of messages come to in any case. Who says more is not closed but read from later, and loses
-    /// nothing.
+    /// The bytes of its messages times the members that receive them. A second's worth may come at once,
+    /// and what 4KiB of messages come to in any case. A member over it is throttled: it is not closed
+    /// but read from later, and loses nothing.
     #[arg(
         long,
         env = "CHATLOOP_RATE",
@@ -328,8 +330,8 @@ pub(crate) struct ServeArgs {
 
     /// Most connections from one address; `off` for no limit
     ///
-    /// One more is refused, unless one of these is dropped instead, as with --max-clients. Of IPv6, a
-    /// /64 counts as one address.
+    /// One more is refused, unless one of these can be evicted, as with --max-clients. Of IPv6, a /64
+    /// counts as one address.
     #[arg(
         long,
         env = "CHATLOOP_MAX_PER_IP",
@@ -353,11 +355,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) accept_rate: OrOff<u64>,
 
-    /// Most memory for what clients have not read, or not finished sending [default: 128MiB, or what
-    /// one client may need if that is more]
+    /// Most memory for unread output, incomplete messages and the history [default: 128MiB, or what one
+    /// client may need if that is more]
     ///
-    /// For all of them together, and for the history. Over it, those who hold most are closed. At least
-    /// --queue-limit plus --max-message.
+    /// For all connections together. Over it, the connections that hold most are closed, stalled members
+    /// before those that read. At least --queue-limit plus --max-message.
     #[arg(
         long,
         env = "CHATLOOP_MAX_MEMORY",
@@ -367,11 +369,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) max_memory: Option<usize>,
 
-    /// How long a member that is leaving may go without reading
+    /// How long a member that has left may go without reading
     ///
-    /// Clients of `chat64` and `ack64` leave with a message that says so: see --farewell. They are
-    /// sent what is queued for them, and then closed; or when they have read nothing of it for so
-    /// long. The same holds for those who are only greeted.
+    /// A member leaves when it ends its input; in `chat64` and `ack64` also with a message: see
+    /// --farewell. It receives what was published until then, and is closed; or it is closed when it has
+    /// read nothing of that for so long. The same holds for clients that are only greeted.
     #[arg(
         long,
         env = "CHATLOOP_FAREWELL_TIMEOUT",
@@ -382,9 +384,9 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) farewell_timeout: Duration,
 
-    /// How many of the last messages newcomers get
+    /// How many of the last messages a new member receives
     ///
-    /// Right after they have joined, before anything new. Nothing in the protocols tells old messages
+    /// Right after it has joined, before anything new. Nothing in the protocols tells old messages
     /// from new ones, so none is the default.
     #[arg(
         long,
@@ -398,7 +400,7 @@ pub(crate) struct ServeArgs {
 
     /// Most memory for the history
     ///
-    /// The oldest messages go when there are more. `chat10` and `chat64` have half of it each if there
+    /// The oldest messages are dropped when there are more. `chat10` and `chat64` have half of it each if there
     /// are listeners for both. --queue-limit must have room for it and one message more.
     #[arg(
         long,
@@ -410,7 +412,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) history_bytes: usize,
 
-    /// What `greet10` and `hello` tell newcomers [default: as in the tutorials]
+    /// What `greet10` and `hello` send as a greeting [default: as in the tutorials]
     #[arg(
         long,
         env = "CHATLOOP_GREETING",
@@ -431,7 +433,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) greeting_file: Option<PathBuf>,
 
-    /// How often `greet10` tells the time; `off` for never
+    /// How often `greet10` sends the time; `off` for never
     #[arg(
         long,
         env = "CHATLOOP_EVERY",
@@ -451,7 +453,7 @@ pub(crate) struct ServeArgs {
 
     /// The message with which `chat64` and `ack64` clients leave [default: as in the tutorials]
     ///
-    /// `Client Disconnected` in `chat64`, where the others hear it; `!DISCONNECT` in `ack64`. For clients
+    /// `Client Disconnected` in `chat64`, where others receive it; `!DISCONNECT` in `ack64`. For clients
     /// that have another word; an empty text for none. It goes for both dialects.
     #[arg(long, env = "CHATLOOP_FAREWELL", value_name = "TEXT", hide_env = true)]
     pub(crate) farewell: Option<String>,
@@ -470,11 +472,11 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) keepalive: OrOff,
 
-    /// How long to go on delivering what is queued when asked to stop
+    /// How long to go on delivering pending output when asked to stop
     ///
-    /// Members are let go one after the other in the first half of this time, in an order that chance
-    /// decides, so that thousands do not all come back at once; a few are let go at once. What they
-    /// say before that is still relayed.
+    /// Members leave one after the other in the first half of this time, in random order, so that
+    /// thousands do not reconnect at the same time; a few members leave at once. What they send before
+    /// that is still relayed.
     #[arg(
         long,
         env = "CHATLOOP_DRAIN",
@@ -498,7 +500,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) log_level: Option<LevelFilter>,
 
-    /// End when the program does that started this one: for `chatloop load`, however it ends
+    /// End when the program ends that started this one: for `chatloop load`
     #[arg(long, hide = true)]
     pub(crate) end_with_parent: bool,
 }

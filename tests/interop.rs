@@ -144,13 +144,13 @@ fn python_clients_of_every_chat_share_one_room() {
     assert_eq!(alice.enter("hi all"), [""; 0]);
     assert_eq!(bob.send(""), "hi all");
 
-    // Each has said its farewell when its input has ended, is answered, and closed.
+    // Each sends its farewell when its input ends, is answered, and closed.
     carol.input = None;
     assert_eq!(carol.line(), "Msg received");
     assert_eq!(carol.line(), "closed by the relay");
     let left = relay.log_line("left: ack64 127.0.0.1:");
     assert!(
-        left.ends_with(": said goodbye, 2 here (1 chat10, 1 chat64)"),
+        left.ends_with(": sent its farewell, 2 members (1 chat10, 1 chat64)"),
         "{left}"
     );
     bob.input = None;
@@ -197,7 +197,7 @@ fn a_python_client_is_greeted_and_that_is_all() {
 }
 
 #[test]
-fn a_python_client_that_is_killed_takes_nobody_with_it() {
+fn python_client_that_is_killed_affects_no_other_member() {
     if !has_python() {
         return;
     }
@@ -205,11 +205,11 @@ fn a_python_client_that_is_killed_takes_nobody_with_it() {
     let mut alice = PythonClient::join(&mut relay, "alice");
     let mut bob = PythonClient::join(&mut relay, "bob");
     drop(PythonClient::join(&mut relay, "carol"));
+    relay.log_line("left: \"carol\"");
     for i in 0..3 {
         alice.enter(&format!("{i}"));
     }
     assert_eq!(bob.wait_to_hear(3), ["alice > 0", "alice > 1", "alice > 2"]);
-    relay.log_line("left: \"carol\"");
 }
 
 #[test]

@@ -795,11 +795,11 @@ fn it_is_one_thread() {
 }
 
 #[test]
-fn one_line_after_the_other_is_heard_though_an_address_may_have_few_places() {
+fn each_client_of_a_script_has_a_place_though_an_address_has_few() {
     let mut relay = Relay::start(&["--max-per-ip", "2"]);
     let mut listener = Piped::start(&mut join(relay.addr, "listener", &[]));
     relay.log_line("joined: \"listener\"");
-    // Each has closed its sending side, and for all that TCP tells it may still be listening.
+    // The end of its input is a departure: each gives its place back before the next one connects.
     for line in ["one", "two", "three", "four"] {
         let file = Scratch::new(line, line.as_bytes());
         let (code, _, err) = run(join(relay.addr, "me", &["--no-reconnect"]).stdin(file.open()));

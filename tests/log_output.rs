@@ -217,8 +217,8 @@ fn stopped_terminal_holds_up_its_log_and_not_the_relay() {
     flood(addr, CONNECTIONS);
     assert_relays(&mut alice, &mut bob);
     tcflow(&side, Action::OOn).unwrap();
-    terminal.signal("HUP");
-    terminal.wait_for_text("SIGHUP: ");
+    terminal.signal("USR1");
+    terminal.wait_for_text("SIGUSR1: 2 members");
     let output = String::from_utf8(terminal.output().to_vec()).unwrap();
     let lines: Vec<_> = output.split_inclusive("\r\n").collect();
     for line in &lines {

@@ -91,7 +91,7 @@ fn relay_with(env: &[(&str, &str)]) -> Relay {
 }
 
 #[test]
-fn a_manager_is_told_when_the_relay_listens_and_when_it_stops_and_nothing_between() {
+fn manager_is_notified_when_the_relay_listens_and_when_it_stops_and_not_between() {
     for watchdog in [
         &[][..],
         &[("WATCHDOG_USEC", "0")],
@@ -102,7 +102,7 @@ fn a_manager_is_told_when_the_relay_listens_and_when_it_stops_and_nothing_betwee
         let manager = Manager::start();
         let env = [&[("NOTIFY_SOCKET", &*manager.name)], watchdog].concat();
         let mut relay = relay_with(&env);
-        let status = format!("STATUS=0 here; listens on chat10://{}", relay.addr);
+        let status = format!("STATUS=0 members; listens on chat10://{}", relay.addr);
         assert_eq!(manager.told(), ["READY=1", &*status]);
         let _alice = relay.join("alice");
         relay.signal("HUP");
@@ -111,7 +111,7 @@ fn a_manager_is_told_when_the_relay_listens_and_when_it_stops_and_nothing_betwee
         assert_eq!(relay.wait().0, 0);
         assert_eq!(
             manager.told(),
-            ["STOPPING=1", "STATUS=stopping, 1 here, 0 behind"],
+            ["STOPPING=1", "STATUS=stopping, 1 member, 0 lagging"],
             "{watchdog:?}"
         );
         assert!(manager.heard_all(), "{watchdog:?}");
@@ -119,7 +119,7 @@ fn a_manager_is_told_when_the_relay_listens_and_when_it_stops_and_nothing_betwee
 }
 
 #[test]
-fn a_watchdog_hears_from_the_loop_over_and_over_and_who_is_here() {
+fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     let manager = Manager::start();
     let mut command = chatloop_after(
         "export WATCHDOG_PID=$$;",
@@ -135,12 +135,12 @@ fn a_watchdog_hears_from_the_loop_over_and_over_and_who_is_here() {
     let mut relay = Relay::spawn(command);
     assert_eq!(manager.told()[0], "READY=1");
     for _ in 0..3 {
-        let status = format!("STATUS=0 here; listens on chat10://{}", relay.addr);
+        let status = format!("STATUS=0 members; listens on chat10://{}", relay.addr);
         assert_eq!(manager.told(), ["WATCHDOG=1", &*status]);
     }
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     manager.wait_for(&format!(
-        "STATUS=2 here; listens on chat10://{}",
+        "STATUS=2 members; listens on chat10://{}",
         relay.addr
     ));
 
@@ -150,7 +150,7 @@ fn a_watchdog_hears_from_the_loop_over_and_over_and_who_is_here() {
         alice.write_all(&message).unwrap();
     }
     relay.signal("USR1");
-    while !relay.log_line("SIGUSR1: ").contains(" 1 behind") {
+    while !relay.log_line("SIGUSR1: ").contains(" 1 lagging") {
         relay.signal("USR1");
     }
     relay.signal("TERM");
@@ -163,7 +163,8 @@ fn a_watchdog_hears_from_the_loop_over_and_over_and_who_is_here() {
     // On a busy machine the manager's queue may have been full, and Alice may have left meanwhile.
     assert_eq!(stopping[0], "STOPPING=1");
     assert!(stopping[1].starts_with("STATUS=stopping, "), "{stopping:?}");
-    let still_there = "STATUS=stopping, 1 here, 1 behind";
+    // Bob has left by then, and his output is pending.
+    let still_there = "STATUS=stopping, 0 members, 1 lagging";
     while manager.told() != ["WATCHDOG=1", still_there] {}
     bob.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(relay.wait().0, 0);
@@ -182,7 +183,7 @@ fn stop_is_reported_as_soon_as_the_queue_of_the_manager_has_room() {
     command.env("WATCHDOG_USEC", "2000");
     let mut relay = Relay::spawn(command);
     // Then the queue is full.
-    relay.log_line("cannot tell the service manager how it is: ");
+    relay.log_line("cannot notify the service manager: ");
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     // Bob does not read, so the drain lasts.
     let message = frame(vec![b'x'; 1_000_000]);
@@ -190,7 +191,7 @@ fn stop_is_reported_as_soon_as_the_queue_of_the_manager_has_room() {
         alice.write_all(&message).unwrap();
     }
     relay.signal("USR1");
-    while !relay.log_line("SIGUSR1: ").contains(" 1 behind") {
+    while !relay.log_line("SIGUSR1: ").contains(" 1 lagging") {
         relay.signal("USR1");
     }
     relay.signal("TERM");
@@ -239,14 +240,14 @@ fn without_a_manager_that_can_be_told_the_chat_goes_on() {
 }
 
 #[test]
-fn a_manager_that_does_not_listen_does_not_hold_up_the_chat() {
+fn manager_that_does_not_read_does_not_delay_the_chat() {
     let manager = Manager::start();
     let mut relay = relay_with(&[("NOTIFY_SOCKET", &manager.name), ("WATCHDOG_USEC", "2000")]);
     // By then its queue is full.
     relay.log_line("cannot notify the service manager: ");
-    relay.join("alice");
+    let _alice = relay.join("alice");
     manager.wait_for(&format!(
-        "STATUS=1 here; listens on chat10://{}",
+        "STATUS=1 member; listens on chat10://{}",
         relay.addr
     ));
 }
@@ -327,7 +328,7 @@ fn sockets_that_are_passed_are_served_in_the_dialect_that_is_their_name() {
 }
 
 #[test]
-fn those_who_come_to_different_sockets_are_in_one_room() {
+fn members_of_different_sockets_share_one_room() {
     let ((one, addr), (two, wide_addr)) = (listener(), listener());
     let mut command = with_sockets(one.into(), Some(two.into()), &[]);
     command.env("LISTEN_FDNAMES", "chat10:chat64");
@@ -337,7 +338,10 @@ fn those_who_come_to_different_sockets_are_in_one_room() {
     let mut bob = TcpStream::connect(wide_addr).unwrap();
     bob.set_read_timeout(Some(PATIENCE)).unwrap();
     let joined = relay.log_line("joined: chat64");
-    assert!(joined.ends_with("2 here (1 chat10, 1 chat64)"), "{joined}");
+    assert!(
+        joined.ends_with("2 members (1 chat10, 1 chat64)"),
+        "{joined}"
+    );
     alice.write_all(&frame("hello")).unwrap();
     let mut got = [0; 5];
     bob.read_exact(&mut got).unwrap();
@@ -588,7 +592,7 @@ fn setting<'a>(unit: &'a str, key: &str) -> &'a str {
 }
 
 #[test]
-fn the_units_start_the_program_as_it_is() {
+fn units_start_the_program_as_it_is() {
     let (service, port) = (unit("chatloop.service"), unit("chatloop.socket"));
     let name = setting(&port, "FileDescriptorName");
     assert_eq!(name.parse(), Ok(Dialect::Chat10));
@@ -607,7 +611,7 @@ fn the_units_start_the_program_as_it_is() {
     command.env("LISTEN_FDNAMES", name);
     command.env("NOTIFY_SOCKET", &manager.name);
     let mut relay = Relay::spawn(command);
-    let status = format!("STATUS=0 here; listens on chat10://{addr}");
+    let status = format!("STATUS=0 members; listens on chat10://{addr}");
     assert_eq!(manager.told(), ["READY=1", &*status]);
     relay.signal("TERM");
     assert_eq!(relay.wait().0, 0);

@@ -79,6 +79,7 @@ const ERRORS: &[Errors] = errors! {
     writev: EACCES EAGAIN ECONNABORTED ECONNRESET EHOSTUNREACH EINTR EIO ENETDOWN ENETUNREACH
         ENOBUFS ENOMEM EPERM EPIPE ETIMEDOUT, lasting: EINTR ENOBUFS ENOMEM EPERM;
     write: EAGAIN EBADF EDQUOT EFBIG EINTR EIO ENOSPC EPIPE, lasting: EAGAIN EINTR EIO ENOSPC;
+    shutdown: EINTR EIO ENOBUFS ENOTCONN EPERM, lasting: ENOBUFS;
     close: EDQUOT EINTR EIO ENOSPC, lasting: EINTR EIO;
 };
 
@@ -100,7 +101,7 @@ fn recorded_counts(shim: &Path) -> BTreeMap<String, usize> {
         assert_eq!(undisturbed.fault, None);
         let log = undisturbed.log;
         assert!(
-            log.contains(", 1 of them behind, "),
+            log.contains(", 1 of them with output pending, "),
             "no member lags: {log}"
         );
         for (function, count) in count(&undisturbed.calls) {

@@ -14,143 +14,139 @@ pub(super) const CHUNK: usize = 64 * 1024;
 /// the loop's own work budgets: they decide how a turn is cut, never what is delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many connections there may be at once. The next one is refused.
+    /// How many connections there may be at once. For one more a connection is evicted, or it is refused.
     ///
-    /// Default: unlimited, for a room in memory. A server that has descriptors to mind sets it from
-    /// the process's descriptor limit.
+    /// Default: unlimited, for a room in memory. A server sets it from the process's descriptor limit.
     pub max_clients: usize,
 
     /// The longest username, in bytes.
     ///
-    /// Default: 256. A name is kept for as long as its member is here and goes out with each of its
-    /// messages, so it is to be short; 256 bytes are a long name in any script.
+    /// Default: 256. A name is kept for as long as its member is connected, and is delivered with each of
+    /// its messages, so it should be short; 256 bytes are a long name in any script.
     pub max_name: usize,
 
     /// The longest message, in bytes.
     ///
-    /// Default: 1 MiB. Far more than anybody types, room for a pasted file or a small picture, and
-    /// an unfinished message cannot take more memory than that from us.
+    /// Default: 1 MiB. That is far more than a line of text, and room for a pasted file or a small
+    /// picture. An incomplete message cannot take more memory than that.
     pub max_message: usize,
 
-    /// How far a member may fall behind the room, in bytes of what was said, before it is closed as
-    /// a slow consumer.
+    /// The lag, in bytes, over which a member that is not waited for is closed as a slow consumer.
     ///
-    /// Default: 8 MiB. The tutorials' clients read only when their user presses Enter, so they are
-    /// minutes late: this is some ninety thousand short messages, on top of what the kernel's
-    /// socket buffers hold. What is behind is kept once for all who are behind, not once each.
+    /// Default: 8 MiB. The tutorials' clients read only when their user presses Enter, so they lag by
+    /// minutes: this is some ninety thousand short messages, on top of what the kernel's socket buffers
+    /// hold. Published bytes are kept once for all lagging members, not once each.
     pub queue_limit: usize,
 
-    /// What becomes of the room while a member that reads falls behind.
+    /// Whether senders are paused for a slow reader.
     ///
-    /// Default: [`Slow::Pace`]. Nobody who reads is to lose anything because others talk fast.
+    /// Default: [`Slow::Pace`]. A member that reads must lose nothing because others send fast.
     pub slow: Slow,
 
-    /// How far a member that reads may fall behind, in bytes of what was said, before the room waits
-    /// for it: the soft limit.
+    /// The soft limit: the lag of a member that reads, in bytes, over which senders are paused.
     ///
-    /// Default: 1 MiB. One message of the largest size makes nobody wait.
+    /// Default: 1 MiB. A short flood pauses nothing.
     pub soft_limit: usize,
 
-    /// How long the room waits for a member that takes next to nothing before it is closed.
+    /// The time of pause in which a slow reader must accept the minimum, or it is closed. A member that
+    /// accepts nothing for half of this time is stalled: senders are not paused for it.
     ///
-    /// Default: 10 s, with which a member that takes 6.5 kB/s keeps its place however much others say.
-    /// After half of it without taking anything a member may have stopped reading, after six times as
-    /// long it has: see the relay's "pace, then cut".
+    /// Default: 10 s, with which a member that reads 6.5 kB/s keeps its place however much others send.
     pub slow_timeout: Duration,
 
-    /// How long a newcomer may take for its whole first frame, however it trickles.
+    /// How long a pending connection may take for its whole first frame.
     ///
-    /// Default: 10 s. A client sends its name in the segment after the handshake, so even a bad
-    /// mobile link needs a fraction of it; someone who holds a place without a name gets no more.
+    /// Default: 10 s. A client sends its name in the segment after the handshake, so even a bad mobile
+    /// link needs a fraction of it; a connection without a name keeps its place no longer.
     pub handshake_timeout: Duration,
 
     /// How long a member may take for a whole message, from its first byte to its last, not counting
-    /// the time in which we did not read from it.
+    /// the time in which the relay did not read from it.
     ///
-    /// Default: 60 s, in which the largest message arrives at 17 kB/s. Who sends one byte of it now
-    /// and then holds memory that nobody else can have.
+    /// Default: 60 s, in which the largest message arrives at 17 kB/s. A member that sends a byte now and
+    /// then holds memory that no other member can have.
     pub message_timeout: Duration,
 
     /// How long a member may send nothing before it is closed, if there is such a time.
     ///
-    /// Default: none. The protocols have no sign of life, and to listen is to be a member too. Peers
-    /// that are gone are found by TCP keepalive.
+    /// Default: none. The protocols have no sign of life, and a member may only listen. Peers that are
+    /// gone are found by TCP keepalive.
     pub idle_timeout: Option<Duration>,
 
-    /// How many bytes a second a member may have the relay write: those of its messages times those who
-    /// hear them, if there is such a limit. Who says more is not read from until it is worked off.
+    /// The send quota, if there is one: how many bytes a second a member may have the relay write, which
+    /// are those of its messages times the members that receive them. A member over it is throttled.
     ///
-    /// Default: none. In a small room everybody may fill the line.
+    /// Default: none. In a small room each member may fill the line.
     pub rate: Option<u64>,
 
     /// How many connections there may be from one address at once, if there is such a limit. Of IPv6 a
     /// /64 counts as one address: that is what one customer gets.
     ///
-    /// Default: none. A school, an office, a proxy and everybody on this machine are one address.
+    /// Default: none. A school, an office, a proxy and all clients on this machine are one address.
     pub max_per_ip: Option<usize>,
 
     /// How many connections are accepted a second, if there is such a limit; a second's worth may come
     /// at once. The others wait in the kernel's queue.
     ///
-    /// Default: none. To accept one takes microseconds.
+    /// Default: none. To accept a connection takes microseconds.
     pub accept_rate: Option<u64>,
 
-    /// How much memory may be held for all connections together, in bytes: what members are behind,
-    /// counted once however many they are, history, unfinished messages, and what it takes to
-    /// remember them. Over it, those who hold most are closed.
+    /// How much memory may be held for all connections together, in bytes: published bytes that some
+    /// member has not received, counted once however many members that are, the turn buffer, history,
+    /// incomplete messages, and cursors. Over it, the connections that hold most are closed.
     ///
     /// Default: 128 MiB. It takes hundreds of clients at their other limits at the same time to get
     /// there, which is an attack or a mishap; without it ten thousand of them could hold ten gigabytes.
     pub max_memory: usize,
 
-    /// How long a member that is leaving may take nothing of what is queued for it, before it is closed
-    /// with that unsent.
+    /// How long a draining member may accept none of its remaining output, before it is closed with that
+    /// output undelivered.
     ///
-    /// Default: 60 s. What it takes shows only when the kernel has room for more, which is after about a
-    /// third of what its buffer holds, up to a megabyte: less time would end those on slow links.
+    /// Default: 60 s. What a peer reads shows only when the kernel has room for more, which is after about
+    /// a third of what its buffer holds, up to a megabyte: less time would close members on slow links.
     pub farewell_timeout: Duration,
 
-    /// How many messages of those said last a newcomer is told.
+    /// How many of the last messages a new member receives.
     ///
     /// Default: 0. Clients that know of no history cannot tell what is old from what is new.
     pub history: usize,
 
     /// How much memory these messages may take, in bytes.
     ///
-    /// Default: 1 MiB: thousands of short messages, and at most one of the longest. Dialects that hear
-    /// the room in different forms share it. A newcomer is behind by as much, so it must leave room in
-    /// the queue.
+    /// Default: 1 MiB: thousands of short messages, and at most one of the longest. Dialects that encode
+    /// messages differently share it. A new member lags by as much, so it must be smaller than the queue
+    /// limit.
     pub history_bytes: usize,
 
     /// How much is read from one connection in one turn, in bytes. It is the size of the loop's
     /// scratch buffer too.
     ///
-    /// Default: 64 KiB. An endless talker gets this much and then waits until everybody else had
-    /// their turn. Larger reads would save few system calls and delay the others more.
+    /// Default: 64 KiB. A flooding member is read as far as this, and then waits until every other one
+    /// had its turn. Larger reads would save few system calls and delay the others more.
     pub read_budget: usize,
 
-    /// How much may be said in one turn, in bytes, before what else is ready waits for the next.
+    /// How much may be published in one turn, in bytes. Connections that are ready after that wait for
+    /// the next turn.
     ///
-    /// Default: 256 KiB. A turn's bytes are written to each member in turn, so they should stay in
-    /// the processor's second-level cache, and a member at the end of the walk should not wait for
-    /// megabytes to be copied to all before it. A turn exceeds it by what one connection's read
-    /// decodes to: as a rule by that read, at worst, with empty messages and the longest name, by
-    /// 27 times as much.
+    /// Default: 256 KiB. A turn's bytes are written to each member in turn, so they should stay in the
+    /// processor's second-level cache, and the last member of the walk should not wait for megabytes to
+    /// be copied to all before it. A read is never larger than what may still be published, so a turn
+    /// exceeds this by one message at most, except when the relay stops.
     pub turn_budget: usize,
 
     /// How many connections are accepted in one turn.
     ///
-    /// Default: 64. In a storm of newcomers those who talk still get their turns.
+    /// Default: 64. When thousands connect at once, members still have their turns.
     pub accept_budget: usize,
 }
 
-/// What becomes of the room while a member that reads falls behind.
+/// Whether senders are paused for a slow reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Slow {
-    /// The room waits for it: see the relay's "pace, then cut".
+    /// Senders are paused: see `relay/flow/lag.rs`.
     #[default]
     Pace,
-    /// Nothing. Over the queue limit it is closed.
+    /// They are not. A member over the queue limit is closed.
     Cut,
 }
 
@@ -185,7 +181,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The most that one message can take on the wire, in bytes: two headers, name and message.
+    /// The longest that one message can be on the wire, in bytes: two headers, name and message.
     #[must_use]
     pub fn largest_delivery(&self) -> usize {
         self.max_name
@@ -194,9 +190,9 @@ impl Limits {
             .saturating_add(2 * header::WIDTH)
     }
 
-    /// The least memory budget, in bytes, under which one member that is at its limits is not closed
-    /// for the budget before it is for them: a full queue, an unfinished message, and history. What was
-    /// said is kept in chunks, of which two dialects have a first and a last one.
+    /// The smallest memory limit, in bytes, under which one member can reach its own limits before it is
+    /// closed for memory: a full queue, an incomplete message, and history. Published bytes are kept in
+    /// chunks, of which two dialects have a first and a last one.
     #[must_use]
     pub fn least_memory(&self) -> usize {
         let history = if self.history > 0 {
@@ -211,12 +207,12 @@ impl Limits {
             .saturating_add(4 * CHUNK)
     }
 
-    /// Checks that the limits can hold together.
+    /// Checks that the limits do not contradict each other.
     ///
     /// # Errors
     ///
-    /// The first contradiction found: a length that no header can announce, a queue that one
-    /// message would overflow, or a budget of nothing, with which the loop would stand still.
+    /// The first contradiction found: a length that no header can announce, a queue that one message
+    /// would overflow, or a budget of zero, with which the loop would make no progress.
     pub fn check(&self) -> Result<(), LimitsError> {
         for (what, bytes) in [("name", self.max_name), ("message", self.max_message)] {
             if bytes as u64 > header::MAX_LEN {
@@ -257,26 +253,25 @@ impl Limits {
 /// Why a set of [`Limits`] cannot work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsError {
-    /// Names or messages may be longer than any header can say.
+    /// Names or messages may be longer than any header can announce.
     NoSuchHeader {
         /// Which of the two.
         what: &'static str,
         /// How long they may be.
         bytes: usize,
     },
-    /// One largest message does not fit the queue, so it would close everyone who is not ready for
-    /// it at once.
+    /// One largest message does not fit the queue, so it would close every member that lags at all.
     QueueTooShort {
         /// The limit as it is.
         queue_limit: usize,
         /// What it must be at least.
         needed: usize,
     },
-    /// The room would wait for nobody, because the queue is full before.
+    /// Senders would never be paused, because a member is closed before.
     SoftOverHard {
-        /// Where the room begins to wait.
+        /// The lag over which senders are paused.
         soft_limit: usize,
-        /// Where the member is closed.
+        /// The lag over which a member is closed.
         queue_limit: usize,
     },
     /// One member could take more memory than there may be.
@@ -286,11 +281,11 @@ pub enum LimitsError {
         /// What it must be at least.
         needed: usize,
     },
-    /// The history does not fit the queue, so newcomers would be closed as too slow.
+    /// The history does not fit the queue, so new members would be closed as slow consumers.
     TooMuchHistory {
         /// The memory that the history may take.
         history_bytes: usize,
-        /// What the queue has room for, beside one largest message.
+        /// How much the queue can hold beside one largest message.
         room: usize,
     },
     /// A work budget is zero.

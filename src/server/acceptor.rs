@@ -408,6 +408,8 @@ mod tests {
 
         fn clear_notsent_lowat(&mut self, _: &io::Empty) {}
 
+        fn shutdown_write(&mut self, _: &io::Empty) {}
+
         fn close_listeners(&mut self) {}
 
         fn open_reserve(&mut self) -> bool {

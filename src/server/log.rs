@@ -254,7 +254,8 @@ impl ServerLog {
     /// The drain ended with output pending.
     #[allow(clippy::unused_self, reason = "all lines are the log's")]
     pub(super) fn drain_timed_out(&self, lagging: usize) {
-        warn!("{lagging} members did not read their output in time (limit: --drain)");
+        let plural = if lagging == 1 { "" } else { "s" };
+        warn!("{lagging} member{plural} did not read pending output in time (limit: --drain)");
     }
 
     /// The server has stopped.

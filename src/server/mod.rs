@@ -510,7 +510,9 @@ impl<S: System> Server<S> {
 
     /// Closes a connection for which there is no place.
     fn refuse(&mut self, mut stream: S::Stream, peer: SocketAddr, refusal: &Refusal, now: Instant) {
-        // If its name was received already, it is read, for the reason that `close_marked` has.
+        // A socket that is closed with unread bytes sends a reset. So its name is read, if it was
+        // received already; for one that comes at this very moment the peer has its FIN before that.
+        self.system.shutdown_write(&stream);
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
         self.log.refused(peer, refusal, now);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::{TcpListener, TcpStream};
@@ -70,6 +70,9 @@ pub trait System {
     /// Removes the `TCP_NOTSENT_LOWAT` cap of this connection, so that the kernel can take its remaining
     /// output before the process exits.
     fn clear_notsent_lowat(&mut self, stream: &Self::Stream);
+
+    /// Ends the relay's side of this connection: the peer receives a FIN after what was written.
+    fn shutdown_write(&mut self, stream: &Self::Stream);
 
     /// Stops listening. A connection that comes later is refused by the kernel, or waits for another
     /// process that has the socket.
@@ -248,6 +251,11 @@ impl System for Kernel {
 
     fn clear_notsent_lowat(&mut self, stream: &TcpStream) {
         clear_notsent_lowat(stream);
+    }
+
+    fn shutdown_write(&mut self, stream: &TcpStream) {
+        // If it fails, there is no connection any more.
+        let _ = stream.shutdown(Shutdown::Write);
     }
 
     fn close_listeners(&mut self) {

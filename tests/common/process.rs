@@ -162,15 +162,32 @@ impl Relay {
                     self.lines.join("\n")
                 );
             };
-            let line = match line.split_once("] ") {
-                Some((_, message)) => message.to_owned(),
-                None => line,
-            };
-            self.lines.push(line.clone());
+            let line = self.note_line(line);
             if line.contains(text) {
                 return line;
             }
         }
+    }
+
+    /// A log line that holds `text`, if it has come by now.
+    pub fn try_log_line(&mut self, text: &str) -> Option<String> {
+        while let Ok(line) = self.log.try_recv() {
+            let line = self.note_line(line);
+            if line.contains(text) {
+                return Some(line);
+            }
+        }
+        None
+    }
+
+    /// Keeps a line of the log, without its time stamp, and returns it.
+    fn note_line(&mut self, line: String) -> String {
+        let line = match line.split_once("] ") {
+            Some((_, message)) => message.to_owned(),
+            None => line,
+        };
+        self.lines.push(line.clone());
+        line
     }
 
     pub fn signal(&self, signal: &str) {

@@ -74,6 +74,10 @@ impl System for Machine {
         self.world.borrow_mut().lift_send_limit(stream.peer);
     }
 
+    fn shutdown_write(&mut self, _stream: &Stream) {
+        // The stream is dropped next, and the peer receives its FIN then.
+    }
+
     fn close_listeners(&mut self) {
         self.world.borrow_mut().close_listeners();
     }

@@ -31,8 +31,9 @@ const CONNECTING: usize = 64;
 /// How much the system is to keep for one that does not read, in bytes. The rest is the server's.
 const LITTLE: usize = 16 * 1024;
 
-/// Who was connected for so long and has heard nothing hears nothing.
-const DEAF: u64 = 10_000_000_000;
+/// A member that was connected for so long and received nothing receives nothing. This is longer than a
+/// relay pauses a room for one slow reader.
+const DEAF: u64 = 30_000_000_000;
 
 /// What has happened, by its kind.
 #[derive(Debug, Default)]

@@ -32,7 +32,8 @@ const DRIPPING: Duration = Duration::from_secs(10);
 const UNNAMED: Duration = Duration::from_secs(30);
 const BROKEN: Duration = Duration::from_secs(5);
 
-/// For how long one reads on that has closed its sending side and was heard.
+/// How long a member reads on after it closed its sending side and its last message was delivered. A
+/// relay for which the end of input is a departure closes it before.
 const LINGERING: Duration = Duration::from_secs(1);
 
 /// For how long a place is empty before the next one comes who misbehaves, in milliseconds.
@@ -80,7 +81,7 @@ pub(super) enum Step {
 pub(super) enum Leave {
     /// It closes its connection, having just said something.
     Fin,
-    /// It closes its sending side, and reads on for a while.
+    /// It closes its sending side, and reads until the server closes the connection, or for a while.
     HalfClose,
     /// It resets its connection, having just said something.
     Reset,

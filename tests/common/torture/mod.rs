@@ -329,7 +329,7 @@ impl Room {
         Ok(true)
     }
 
-    /// Somebody leaves, in silence or with a reset.
+    /// A peer ends its input, or resets its connection. In both cases the relay closes it.
     fn leave(&mut self, name: &'static str, how: Shutdown) -> Step {
         self.return_all()?;
         let index = self.present.remove(name).unwrap();
@@ -344,8 +344,7 @@ impl Room {
         let route = peer.route;
         self.settle(|room| {
             let traffic = room.relay.traffic(route).unwrap();
-            let is_noticed = how == Shutdown::Write && traffic.has_seen_end;
-            is_noticed || traffic.is_closed || room.is_stalled(route)
+            traffic.is_closed || room.is_stalled(route)
         })?;
         self.return_all()
     }

@@ -72,16 +72,11 @@ impl Route {
 
 /// One connection as the relay's system calls show it.
 #[derive(Clone, Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each was seen or not, whatever the others"
-)]
 pub struct Traffic {
     /// It is watched, and not only held in hand until there is a descriptor for it.
     pub is_let_in: bool,
     pub read: usize,
     pub written: usize,
-    pub has_seen_end: bool,
     pub is_closed: bool,
     /// A call about it failed in a way that may cost it the connection.
     pub is_hit: bool,
@@ -326,7 +321,6 @@ impl Traced {
         let traffic = self.traffic.get_mut(route).unwrap();
         match &call.function[..] {
             "epoll_ctl" => traffic.is_let_in = true,
-            "recv" if result == 0 => traffic.has_seen_end = true,
             "recv" => traffic.read += result,
             "send" | "writev" => traffic.written += result,
             _ => {}
