@@ -593,7 +593,9 @@ impl Room {
         };
         // Nothing that is published from here on is for it.
         output.cursor.end_here(&channel.backlog);
-        let change = self.flow.on_drain(id, dialect, &mut output.tracker, now);
+        let lag = output.cursor.lag(&channel.backlog);
+        let tracker = &mut output.tracker;
+        let change = self.flow.on_drain(id, dialect, tracker, lag, now);
         self.after_lag_change(id, connection, change, 0);
         let due = after(now, self.limits.farewell_timeout);
         self.timers.set(id, Timer::Drain { pending }, due);

@@ -263,9 +263,11 @@ impl LagTracker {
         Some(stalled_at.min(measured_at))
     }
 
-    /// A draining member is not waited for: nothing that is published is for it.
-    pub(super) fn on_drain(&mut self, limits: &LagLimits) {
+    /// A draining member is not waited for: nothing that is published is for it. The lag with which it
+    /// left is no reason to close it, even if it is over the queue limit.
+    pub(super) fn on_drain(&mut self, lag: u64, limits: &LagLimits) {
         self.set(LagState::Stalled, limits);
+        self.threshold = self.threshold.max(lag);
     }
 
     fn keep_up(&mut self, limits: &LagLimits) {
