@@ -347,10 +347,15 @@ impl Lifecycle {
         self.per_address.is_at_limit(peer.ip())
     }
 
-    /// The connection to evict when a place is needed: the oldest whose peer is gone, or else the
-    /// oldest pending one, if `is_late` says that it has had enough time for its name.
-    pub(super) fn eviction_candidate(&self, is_late: impl Fn(ConnId) -> bool) -> Option<ConnId> {
-        let gone = self.gone.first().copied();
+    /// The connection to evict when a place is needed: the oldest whose peer is gone, if `is_held_back`
+    /// says that its last words are not about to be read; or else the oldest pending one, if `is_late`
+    /// says that it has had enough time for its name.
+    pub(super) fn eviction_candidate(
+        &self,
+        is_held_back: impl Fn(ConnId) -> bool,
+        is_late: impl Fn(ConnId) -> bool,
+    ) -> Option<ConnId> {
+        let gone = self.gone.iter().copied().find(|&id| is_held_back(id));
         gone.or_else(|| self.pending.first().copied().filter(|&id| is_late(id)))
     }
 
@@ -358,10 +363,11 @@ impl Lifecycle {
     pub(super) fn eviction_candidate_of(
         &self,
         peer: PeerAddr,
+        is_held_back: impl Fn(ConnId) -> bool,
         is_late: impl Fn(ConnId) -> bool,
     ) -> Option<ConnId> {
         let of_address = || self.per_address.of(peer.ip());
-        let gone = of_address().find(|id| self.gone.contains(id));
+        let gone = of_address().find(|id| self.gone.contains(id) && is_held_back(*id));
         let late = |id: &ConnId| self.pending.contains(id) && is_late(*id);
         gone.or_else(|| of_address().find(late))
     }
@@ -520,25 +526,38 @@ mod tests {
         let mut lifecycle = Lifecycle::new(Some(9));
         let mut pending = lifecycle.accept(ID, peer(), Dialect::Chat10);
         let mut gone = member(&mut lifecycle, OTHER);
-        assert_eq!(lifecycle.eviction_candidate(|_| false), None);
-        assert_eq!(lifecycle.eviction_candidate(|_| true), Some(ID));
-        assert_eq!(lifecycle.eviction_candidate_of(peer(), |_| true), Some(ID));
+        assert_eq!(lifecycle.eviction_candidate(|_| true, |_| false), None);
+        assert_eq!(lifecycle.eviction_candidate(|_| true, |_| true), Some(ID));
+        assert_eq!(
+            lifecycle.eviction_candidate_of(peer(), |_| true, |_| true),
+            Some(ID)
+        );
         lifecycle.note_gone(ID, &pending);
         assert_eq!(
-            lifecycle.eviction_candidate(|_| false),
+            lifecycle.eviction_candidate(|_| true, |_| false),
             None,
             "no member yet"
         );
         lifecycle.note_gone(OTHER, &gone);
-        assert_eq!(lifecycle.eviction_candidate(|_| true), Some(OTHER));
         assert_eq!(
-            lifecycle.eviction_candidate_of(peer(), |_| true),
+            lifecycle.eviction_candidate(|_| true, |_| true),
             Some(OTHER)
         );
+        assert_eq!(
+            lifecycle.eviction_candidate_of(peer(), |_| true, |_| true),
+            Some(OTHER)
+        );
+        // What it has sent is about to be read.
+        assert_eq!(lifecycle.eviction_candidate(|_| false, |_| false), None);
+        let of_address = lifecycle.eviction_candidate_of(peer(), |_| false, |_| true);
+        assert_eq!(of_address, Some(ID));
         let elsewhere = SocketAddr::from(([192, 0, 2, 2], 1)).into();
-        assert_eq!(lifecycle.eviction_candidate_of(elsewhere, |_| true), None);
+        assert_eq!(
+            lifecycle.eviction_candidate_of(elsewhere, |_| true, |_| true),
+            None
+        );
         lifecycle.close(OTHER, &mut gone, CloseReason::Evicted);
         lifecycle.close(ID, &mut pending, CloseReason::Evicted);
-        assert_eq!(lifecycle.eviction_candidate(|_| true), None);
+        assert_eq!(lifecycle.eviction_candidate(|_| true, |_| true), None);
     }
 }

@@ -421,20 +421,23 @@ impl<S: Read + Write> Relay<S> {
 
     /// Evicts a connection because its place is needed. Returns whether there was one.
     ///
-    /// First a connection whose peer is known to be gone is evicted, with what it had sent and was not
-    /// read: it needs no place any more. Then a pending connection that has had time enough for its
+    /// First a connection whose peer is known to be gone is evicted, if what it had sent is not about to
+    /// be read: it needs no place any more. Then a pending connection that has had time enough for its
     /// name, the oldest one.
     pub fn make_room(&mut self, scratch: &mut [u8], now: Instant) -> bool {
+        let is_held_back = |id| self.is_held_back(id);
         let is_late = |id| self.is_late_pending(id, now);
-        let candidate = self.room.lifecycle.eviction_candidate(is_late);
+        let lifecycle = &self.room.lifecycle;
+        let candidate = lifecycle.eviction_candidate(is_held_back, is_late);
         self.evict(candidate, CloseReason::Evicted, scratch, now)
     }
 
     /// The same when only an address is at its limit: one of its connections is evicted.
     pub fn make_room_for(&mut self, peer: SocketAddr, scratch: &mut [u8], now: Instant) -> bool {
+        let is_held_back = |id| self.is_held_back(id);
         let is_late = |id| self.is_late_pending(id, now);
         let lifecycle = &self.room.lifecycle;
-        let candidate = lifecycle.eviction_candidate_of(peer.into(), is_late);
+        let candidate = lifecycle.eviction_candidate_of(peer.into(), is_held_back, is_late);
         self.evict(candidate, CloseReason::EvictedForAddress, scratch, now)
     }
 
@@ -454,6 +457,13 @@ impl<S: Read + Write> Relay<S> {
         };
         self.room.close(id, connection, reason);
         self.close_marked(scratch, now) > 0
+    }
+
+    /// Whether a member's input is not read for now: the room waits for a slow reader, or the member is
+    /// throttled or paused itself. Otherwise its turn comes within a few turns.
+    fn is_held_back(&self, id: ConnId) -> bool {
+        let is_parked = |connection: &Connection<S>| connection.readiness.marks.any(Marks::PARKED);
+        self.is_paused() || self.connections.get(id).is_some_and(is_parked)
     }
 
     /// Whether a pending connection has had time enough for its name.
