@@ -13,7 +13,7 @@ use super::conn_id::ConnId;
 use super::connection::{Connection, Incoming, InputEnd, PendingOutput};
 use super::delivery::{Delivery, Override, greet};
 use super::events::{Counters, Identity, RoomEvent};
-use super::flow::{FlowControl, PauseChange, Permit, Reader, Source};
+use super::flow::{FlowControl, PauseChange, Permit, ReadBudget, Reader, Source};
 use super::lifecycle::{DrainCause, Lifecycle};
 use super::limits::Limits;
 use super::ready::{Marks, Ready, ReadyLists};
@@ -153,25 +153,7 @@ impl Room {
         connection: &mut Connection<S>,
         now: Instant,
     ) -> Permit {
-        let header_width = connection.dialect.rules().header_width;
-        let life = &connection.life;
-        let source = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
-            Source::Ignored
-        } else if life.is_pending() {
-            Source::Name
-        } else if connection.is_hung_up() || life.write_error().is_some() {
-            Source::LastMessages
-        } else {
-            Source::Messages
-        };
-        let header_width = header_width.unwrap_or(1);
-        let reader = Reader {
-            id,
-            source,
-            missing: connection.decoder.missing(header_width),
-            header_width,
-            name_frame_len: life.name_frame().len(),
-        };
+        let reader = Self::reader(id, connection);
         let permit = self.flow.permit(&reader, self.channels.turn_len(), now);
         match permit {
             Permit::Read(_) => {}
@@ -186,6 +168,34 @@ impl Room {
             }
         }
         permit
+    }
+
+    /// How much is read from a connection that is dismissed.
+    pub(super) fn last_read<S>(&self, id: ConnId, connection: &Connection<S>) -> ReadBudget {
+        self.flow.last_read(&Self::reader(id, connection))
+    }
+
+    /// What flow control needs to know of a connection.
+    fn reader<S>(id: ConnId, connection: &Connection<S>) -> Reader {
+        let header_width = connection.dialect.rules().header_width;
+        let life = &connection.life;
+        let source = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
+            Source::Ignored
+        } else if life.is_pending() {
+            Source::Name
+        } else if connection.is_hung_up() || life.write_error().is_some() {
+            Source::LastMessages
+        } else {
+            Source::Messages
+        };
+        let header_width = header_width.unwrap_or(1);
+        Reader {
+            id,
+            source,
+            missing: connection.decoder.missing(header_width),
+            header_width,
+            name_frame_len: life.name_frame().len(),
+        }
     }
 
     /// A connection is about to be read.

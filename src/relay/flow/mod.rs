@@ -203,6 +203,20 @@ impl FlowControl {
         })
     }
 
+    /// How much is read from a connection that must leave, whatever holds its input back: as much as a
+    /// whole turn may publish of it.
+    pub(super) fn last_read(&self, reader: &Reader) -> ReadBudget {
+        let name = match reader.source {
+            Source::Ignored | Source::Name => self.longest_name_frame,
+            Source::Messages | Source::LastMessages => reader.name_frame_len,
+        };
+        let bytes = reader.input_for(self.turn_budget, name);
+        ReadBudget {
+            bytes: bytes.max(reader.missing).clamp(1, self.read_budget),
+            to_message_end: false,
+        }
+    }
+
     /// The end of a member's throttle has come.
     pub(super) fn end_throttle(&mut self, id: ConnId, now: Instant) {
         self.quota.end_throttle(id, now);
