@@ -232,6 +232,8 @@ impl LagTracker {
             if paused >= limits.timeout {
                 let accepted = self.accepted;
                 if accepted < MIN_READ {
+                    // The room does not wait for a member that is closed, and no timer is set for it.
+                    self.set(LagState::Stalled, limits);
                     return Some(CloseReason::BelowMinimumRate { accepted });
                 }
                 (self.paused, self.accepted) = (Duration::ZERO, 0);
@@ -439,7 +441,9 @@ mod tests {
                 tracker.on_timer(900_000, &limits, now + 10 * SECOND),
                 reason
             );
-            if !closes {
+            if closes {
+                assert_eq!(tracker.next_check(&limits), None, "it is over");
+            } else {
                 // It is measured anew: the next ten seconds need as much again.
                 assert_eq!(tracker.state(), over(now + 10 * SECOND));
                 assert_eq!(tracker.accepted, 0);
