@@ -576,7 +576,7 @@ impl Room {
         let dialect = connection.dialect;
         self.lifecycle
             .drain(id, &mut connection.life, dialect, cause);
-        self.channels[dialect].members -= 1;
+        self.channels[dialect].leave();
         self.timers.cancel(id, TimerKind::Idle);
         self.keep_message_timer(id, connection, false, now);
         if !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {

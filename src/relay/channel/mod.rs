@@ -37,6 +37,8 @@ pub(super) struct Channel {
     receives: Receives,
     /// How many members speak this dialect.
     pub(super) members: usize,
+    /// How many members left in this turn: all of the turn is for them, too.
+    pub(super) leaving: usize,
     /// The turn buffer: the bytes published in this turn, as they go on the wire.
     pub(super) turn: Vec<u8>,
     pub(super) backlog: Backlog,
@@ -72,6 +74,7 @@ impl Channel {
             dialect,
             receives: dialect.rules().receives,
             members: 0,
+            leaving: 0,
             turn: Vec::new(),
             backlog: Backlog::default(),
             history,
@@ -100,10 +103,16 @@ impl Channel {
         self.backlog.end() + self.turn.len() as u64
     }
 
+    /// A member leaves in this turn.
+    pub(super) const fn leave(&mut self) {
+        self.members -= 1;
+        self.leaving += 1;
+    }
+
     /// Appends a message, if a member receives it, or will.
     fn append(&mut self, name_frame: &[u8], message: &[u8]) -> Published {
         self.messages = self.messages.wrapping_add(1);
-        if self.members == 0 && !self.history.is_on() {
+        if self.members + self.leaving == 0 && !self.history.is_on() {
             return Published::default();
         }
         let start = self.turn.len();
@@ -132,6 +141,7 @@ impl Channel {
 
     /// Forgets the turn and keeps the buffer for the next one, unless it was out of the ordinary.
     fn end_turn(&mut self) {
+        self.leaving = 0;
         if self.turn.is_empty() {
             return;
         }
