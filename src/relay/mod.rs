@@ -218,6 +218,9 @@ impl<S: Read + Write> Relay<S> {
                     break;
                 }
                 size = connection.missing().clamp(1, scratch.len());
+            } else {
+                // A short read that is not the last, as at urgent data: all reads share the budget.
+                size -= read;
             }
         }
         room.end_input(connection, input, end, now);
