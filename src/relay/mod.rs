@@ -493,11 +493,12 @@ impl<S: Read + Write> Relay<S> {
     /// Has a connection leave in this turn: what was received from it is relayed, and it is closed when
     /// the output published until then is delivered. One that is no member is closed at once.
     pub fn dismiss(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
-        let unread = self.connections.get(id).filter(|connection| {
+        let unread = self.connections.get_mut(id).filter(|connection| {
             let readiness = connection.readiness;
             readiness.is_readable() && !readiness.marks.any(Marks::HAS_OVERRIDE)
         });
         if let Some(connection) = unread {
+            self.room.ready.unlist(&mut connection.readiness, id);
             // The room's pause is no reason to lose what was received. A longer read would publish too
             // much in one turn, and another one will not come.
             let budget = self.room.last_read(id, connection);

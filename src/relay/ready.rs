@@ -175,6 +175,16 @@ impl ReadyLists {
         }
     }
 
+    /// Takes a readable connection from the place where it is, to be read out of its turn.
+    pub(super) fn unlist(&mut self, readiness: &mut Readiness, id: ConnId) {
+        if readiness.marks.any(Marks::PARKED) {
+            readiness.marks.remove(Marks::PARKED);
+        } else {
+            self.to_read.retain(|&listed| listed != id);
+            self.held.retain(|&held| held != id);
+        }
+    }
+
     pub(super) fn next_to_read(&mut self) -> Option<ConnId> {
         self.to_read.pop_front()
     }
@@ -245,5 +255,24 @@ mod tests {
         lists.unpark(&mut readiness, A);
         lists.unpark(&mut readiness, A);
         assert_eq!(lists.listed().collect::<Vec<_>>(), [A]);
+    }
+
+    #[test]
+    fn unlisted_connection_is_in_no_place() {
+        let mut lists = ReadyLists::default();
+        let mut parked = Readiness::default();
+        lists.note(&mut parked, A, Ready::READABLE);
+        assert_eq!(lists.next_to_read(), Some(A));
+        ReadyLists::park(&mut parked);
+        lists.unlist(&mut parked, A);
+        lists.unpark(&mut parked, A);
+        assert_eq!(lists.to_read(), 0);
+
+        let mut listed = Readiness::default();
+        lists.note(&mut listed, B, Ready::READABLE);
+        lists.hold(A);
+        lists.unlist(&mut listed, B);
+        lists.unlist(&mut listed, A);
+        assert_eq!((lists.to_read(), lists.has_held()), (0, false));
     }
 }
