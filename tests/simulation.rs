@@ -3,6 +3,7 @@
 #[path = "simulation/mod.rs"]
 mod simulation;
 
+use std::panic::catch_unwind;
 use std::time::Instant;
 
 use chatloop::server::Request;
@@ -263,8 +264,12 @@ fn long_run() {
     let seeds = number("SEEDS").unwrap_or(10_000);
     let begun = Instant::now();
     let mut all = Outcome::default();
+    let mut failed = Vec::new();
     for seed in from..from + seeds {
-        all.add(&run(seed));
+        match catch_unwind(|| run(seed)) {
+            Ok(outcome) => all.add(&outcome),
+            Err(_) => failed.push(seed),
+        }
     }
     let totals = &all.totals;
     println!("seeds       {} from {from}", all.simulations);
@@ -295,4 +300,5 @@ fn long_run() {
     for (fault, count) in all.faults.iter() {
         println!("{count:12} {fault}");
     }
+    assert!(failed.is_empty(), "failed seeds: {failed:?}");
 }
