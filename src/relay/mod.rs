@@ -231,6 +231,9 @@ impl<S: Read + Write> Relay<S> {
                     break;
                 }
                 size = more.min(scratch.len());
+            } else {
+                // A short read that is not the last, as at urgent data: all reads share the budget.
+                size -= read;
             }
         }
         room.end_input(connection, input, end, now);

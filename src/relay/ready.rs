@@ -272,4 +272,23 @@ mod tests {
         lists.unpark(&mut readiness, A);
         assert_eq!(lists.listed().collect::<Vec<_>>(), [A]);
     }
+
+    #[test]
+    fn unlisted_connection_is_in_no_place() {
+        let mut lists = ReadyLists::default();
+        let mut parked = Readiness::default();
+        lists.note(&mut parked, A, Ready::READABLE);
+        assert_eq!(lists.next_to_read(), Some(A));
+        ReadyLists::park(&mut parked);
+        lists.unlist(&mut parked, A);
+        lists.unpark(&mut parked, A);
+        assert_eq!(lists.to_read(), 0);
+
+        let mut listed = Readiness::default();
+        lists.note(&mut listed, B, Ready::READABLE);
+        lists.hold(A);
+        lists.unlist(&mut listed, B);
+        lists.unlist(&mut listed, A);
+        assert_eq!((lists.to_read(), lists.has_held()), (0, false));
+    }
 }

@@ -337,6 +337,10 @@ impl Room {
         self.keep_message_timer(id, connection, input.frames > 0, now);
         match end {
             InputEnd::Open => {}
+            // Nothing can be delivered to it any more.
+            InputEnd::Leaves(cause) if connection.life.write_error().is_some() => {
+                self.close(id, connection, cause.into());
+            }
             InputEnd::Leaves(cause) => self.on_end(id, connection, cause, now),
             InputEnd::Over(reason) => self.close(id, connection, reason),
         }

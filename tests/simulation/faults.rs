@@ -40,7 +40,7 @@ faults! {
     ShortWrite: "a write is short",
     LoneByteWritten: "a write takes one byte",
     // How connections end.
-    HalfClose: "a peer closes its sending side and listens",
+    HalfClose: "a peer closes its sending side, and reads what is left for it",
     TruncatedFrame: "a peer closes inside a frame",
     FullClose: "a peer closes, and answers what comes with a reset",
     ResetAfterFin: "a reset comes after the end of the input: EPIPE",
@@ -52,7 +52,7 @@ faults! {
     // What events say.
     SpuriousReadable: "an event says readable, and nothing is there",
     SpuriousWritable: "an event says writable, and there is no room",
-    SpuriousNewcomers: "an event tells of newcomers, and nobody is there",
+    SpuriousIncoming: "an event reports connections to accept, and none waits",
     DuplicateEvent: "an event comes twice in a batch",
     StaleEvent: "an event is about a connection that is gone",
     StaleEventOfSlot: "an event is about the slot's previous connection",
@@ -75,7 +75,7 @@ faults! {
     ClockStands: "the clock stands still",
     DayTurnsBack: "somebody sets the time of day back",
     // Signals.
-    Roster: "SIGUSR1",
+    Table: "SIGUSR1",
     Reload: "SIGHUP",
     Stop: "SIGTERM in the middle of things",
     SecondStop: "a second SIGTERM",

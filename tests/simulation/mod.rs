@@ -44,7 +44,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use chatloop::relay::Relay;
+use chatloop::relay::{CloseReason, Relay};
 use chatloop::server::{Server, Turn};
 
 use choices::Choices;
@@ -188,13 +188,15 @@ impl World {
         }
         let limits = relay.limits();
         let is_full = relay.is_full() || self.was_short() || self.model.is_crowded();
+        self.model.has_more = self.has_more;
         self.model.end_turn(&claims(relay), self.now, is_full);
+        self.has_held = relay.has_held();
         assert!(
             relay.len() <= limits.max_clients,
             "more connections than allowed"
         );
-        self.waits += u64::from(relay.is_waiting() && !self.is_room_waiting);
-        self.is_room_waiting = relay.is_waiting();
+        self.waits += u64::from(relay.is_paused() && !self.is_room_paused);
+        self.is_room_paused = relay.is_paused();
         let held = relay.held_bytes();
         // Newcomers come after that was seen to; until the next turn each has a queue for its greeting.
         let greetings = 256 * limits.accept_budget;
@@ -214,10 +216,10 @@ impl World {
         }
         // Somebody who is to be sent nothing, in one write, is behind for a turn.
         assert!(
-            relay.behind() == behind || relay.has_ready(),
+            relay.lagging() == behind || relay.has_ready(),
             "members behind"
         );
-        let is_held = relay.behind() > 0 || limits.history > 0;
+        let is_held = relay.lagging() > 0 || limits.history > 0;
         assert!(is_held || relay.backlog_bytes() == 0, "held for nobody");
     }
 }
@@ -226,6 +228,11 @@ impl World {
 fn claims(relay: &Relay<Stream>) -> Claims {
     let counters = relay.counters();
     let closed = &counters.closed;
+    let mut keys = CloseReason::TABLE.iter().map(|info| info.key);
+    assert!(
+        keys.all(|key| End::ALL.iter().any(|(_, known)| *known == key)),
+        "the model knows each reason"
+    );
     Claims {
         accepted: counters.accepted,
         refused: counters.refused,
@@ -233,26 +240,14 @@ fn claims(relay: &Relay<Stream>) -> Claims {
         messages: counters.messages,
         bytes_in: counters.bytes_in,
         bytes_out: counters.bytes_out,
+        bytes_discarded: counters.bytes_discarded,
         connections: relay.len(),
-        members: relay.members(),
+        members: relay.members().total(),
         held_bytes: relay.backlog_bytes(),
-        ends: vec![
-            (End::Eof, closed.eof),
-            (End::TruncatedFrame, closed.truncated_frame),
-            (End::Protocol, closed.protocol),
-            (End::HandshakeTimeout, closed.handshake_timeout),
-            (End::SlowConsumer, closed.slow_consumer),
-            (End::Dripping, closed.dripping),
-            (End::MessageTimeout, closed.message_timeout),
-            (End::IdleTimeout, closed.idle_timeout),
-            (End::OutOfMemory, closed.out_of_memory),
-            (End::Farewell, closed.farewell),
-            (End::FarewellTimeout, closed.farewell_timeout),
-            (End::Greeted, closed.greeted),
-            (End::Unheard, closed.unheard),
-            (End::Evicted, closed.evicted),
-            (End::Io, closed.io),
-            (End::Shutdown, closed.shutdown),
-        ],
+        is_paused: relay.is_paused(),
+        ends: End::ALL
+            .iter()
+            .map(|&(end, key)| (end, closed.of(key)))
+            .collect(),
     }
 }

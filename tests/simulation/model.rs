@@ -10,17 +10,23 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chatloop::relay::{ConnId, Limits};
+use chatloop::relay::{ConnId, Limits, Slow};
 use chatloop::server::Config;
 use chatloop::wire::Dialect;
 
 use super::plan::Plan;
 
-/// What a newcomer gets that is late with its name, and has sent something.
-const PUT_OFF: Duration = Duration::from_millis(100);
+/// How much more time a pending connection gets that is late, but has sent something.
+const GRACE: Duration = Duration::from_millis(100);
 
-/// How long somebody without a name keeps its place though that is needed, to a second.
-const SAFE_WITHOUT_NAME: Duration = Duration::from_secs(1);
+/// A pending connection is not evicted before this.
+const SAFE_PENDING: Duration = Duration::from_secs(2);
+
+/// The least that a slow reader must accept in `slow_timeout` of pause, in bytes.
+pub const MIN_READ: usize = 64 * 1024;
+
+/// How much a member publishes in one round, unless one message is longer, in bytes.
+const ROUND: usize = 512;
 
 /// What a dialect's clients send and are told, as the tutorials have it.
 struct Protocol {
@@ -44,7 +50,7 @@ enum Hears {
 
 impl Protocol {
     fn new(dialect: Dialect, config: &Config) -> Self {
-        let wording = &config.wording;
+        let texts = &config.texts;
         let or = |own: &Option<Vec<u8>>, text: &str| own.clone().unwrap_or_else(|| text.into());
         let silent = Self {
             width: 0,
@@ -65,24 +71,24 @@ impl Protocol {
             Dialect::Chat64 => Self {
                 width: 64,
                 hears: Hears::Payloads,
-                ack: or(&wording.ack, "Message was Sent!"),
-                farewell: or(&wording.farewell, "Client Disconnected"),
+                ack: or(&texts.ack, "Message was Sent!"),
+                farewell: or(&texts.farewell, "Client Disconnected"),
                 is_farewell_heard: true,
                 ..silent
             },
             Dialect::Ack64 => Self {
                 width: 64,
-                ack: or(&wording.ack, "Msg received"),
-                farewell: or(&wording.farewell, "!DISCONNECT"),
+                ack: or(&texts.ack, "Msg received"),
+                farewell: or(&texts.farewell, "!DISCONNECT"),
                 ..silent
             },
             Dialect::Greet10 => Self {
                 hears: Hears::Time,
-                greeting: frame(&or(&wording.greeting, "Welcome to the server!")),
+                greeting: frame(&or(&texts.greeting, "Welcome to the server!")),
                 ..silent
             },
             Dialect::Hello => Self {
-                greeting: or(&wording.greeting, "welcome to the server!"),
+                greeting: or(&texts.greeting, "welcome to the server!"),
                 ..silent
             },
         }
@@ -118,36 +124,80 @@ fn begins_a_header(bytes: &[u8], width: usize) -> bool {
     })
 }
 
-/// Why a connection may end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
-    Eof,
-    TruncatedFrame,
-    Protocol,
-    HandshakeTimeout,
-    SlowConsumer,
-    Dripping,
-    MessageTimeout,
-    IdleTimeout,
-    OutOfMemory,
-    Farewell,
-    FarewellTimeout,
-    Greeted,
-    Unheard,
-    Evicted,
-    Io,
-    Shutdown,
+/// Declares the reasons for which connections end, with their keys in the relay's table.
+macro_rules! ends {
+    ($($end:ident: $key:literal,)*) => {
+        /// Why a connection ends.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum End {
+            $(#[doc = $key] $end,)*
+        }
+
+        impl End {
+            /// Every reason, with its key.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$end, $key),)*];
+        }
+    };
+}
+
+ends! {
+    Eof: "eof",
+    TruncatedFrame: "truncated_frame",
+    Farewell: "farewell",
+    Io: "io",
+    Protocol: "protocol",
+    HandshakeTimeout: "handshake_timeout",
+    SlowConsumer: "slow_consumer",
+    BelowMinimumRate: "below_minimum_rate",
+    MessageTimeout: "message_timeout",
+    IdleTimeout: "idle_timeout",
+    OutOfMemory: "out_of_memory",
+    DrainTimeout: "drain_timeout",
+    Greeted: "greeted",
+    InputIgnored: "input_ignored",
+    Evicted: "evicted",
+    EvictedForAddress: "evicted_for_address",
+    Shutdown: "shutdown",
 }
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     AwaitingName,
+    /// It is a member.
     Here,
-    /// It has said goodbye or was greeted, and this is all that it is told.
-    Leaving,
-    /// It has sent what is no frame, and nothing that it sends counts any more.
+    /// It has left: what was published until the end of that turn is the last that is due to it.
+    Leaving(Cause),
+    /// It has sent bytes that are no frame, and nothing that it sends counts any more.
     Lost,
+}
+
+/// Why a connection has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Its input ended between two frames.
+    Eof,
+    /// Its input ended inside a frame.
+    TruncatedFrame,
+    /// It sent its dialect's farewell.
+    Farewell,
+    /// It is only greeted.
+    Greeted,
+    /// The server stops.
+    Shutdown,
+}
+
+impl Cause {
+    /// The reason of its end, when everything was delivered.
+    const fn end(self) -> End {
+        match self {
+            Self::Eof => End::Eof,
+            Self::TruncatedFrame => End::TruncatedFrame,
+            Self::Farewell => End::Farewell,
+            Self::Greeted => End::Greeted,
+            Self::Shutdown => End::Shutdown,
+        }
+    }
 }
 
 /// Bytes that are added at one end and taken at the other.
@@ -199,12 +249,22 @@ struct Member {
     since: Duration,
     /// Since when something has been due to it all the time.
     behind_since: Duration,
+    /// When it left, and how much was due to it when that turn was over.
+    left_at: Duration,
+    left_due: usize,
     /// The frame that precedes its messages.
     name: Vec<u8>,
     stage: Stage,
-    /// Nothing more is due to it: the turn in which it took its leave is over.
+    /// The stage before a change in this turn that the relay may not have come to: it closed the
+    /// connection in this turn, perhaps for a reason from before the change.
+    stage_before: Option<Stage>,
+    /// It became a member in this turn.
+    has_just_joined: bool,
+    /// A call on it had failed before it left.
+    was_broken: bool,
+    /// Nothing more is due to it: the turn in which it left is over.
     is_final: bool,
-    /// The server stops, and has said so.
+    /// The server stops, and has dismissed it.
     is_let_go: bool,
     /// Read, and not a whole frame.
     unfinished: Vec<u8>,
@@ -224,14 +284,106 @@ struct Member {
     /// leave, and how many words of its own there were.
     holds: usize,
     own_words: usize,
+    lag: LagBounds,
     facts: Facts,
 }
 
+/// What may follow from a member's lag. The model knows only bounds of that lag, so it knows what the
+/// relay may do and what it must do.
+#[derive(Debug, Default)]
+struct LagBounds {
+    /// Since when its lag may be over the soft limit.
+    over_since: Option<Duration>,
+    /// How long it may have been over that limit before, since it caught up last.
+    paused: Duration,
+    /// What it accepted when its lag was over the soft limit for certain, and when.
+    accepted: VecDeque<(Duration, usize)>,
+    /// Its socket accepted nothing for half of `slow_timeout` while its lag may have been over the soft
+    /// limit, or it began with such a lag; and it may not have caught up since.
+    may_be_stalled: bool,
+    /// It began with history, and may not have caught up since.
+    may_be_catching_up: bool,
+    /// The room may be paused or read in rounds because of it.
+    may_be_slow: bool,
+}
+
 impl Member {
-    /// Whether it was about to leave before this turn's end. Who is let go in a turn may have had to go
-    /// already for another reason.
-    fn is_leaving(&self) -> bool {
-        self.stage == Stage::Leaving && (self.is_final || !self.is_let_go)
+    const fn is_leaving(&self) -> bool {
+        matches!(self.stage, Stage::Leaving(_))
+    }
+
+    /// Whether what is published now is for it.
+    const fn receives(&self) -> bool {
+        matches!(self.stage, Stage::Here | Stage::Leaving(_)) && !self.is_final
+    }
+
+    /// These bytes are due to it from now on.
+    fn owe(&mut self, bytes: &[u8], now: Duration) {
+        if self.due.is_empty() {
+            self.behind_since = now;
+        }
+        self.due.extend(bytes);
+    }
+
+    /// It leaves in this turn.
+    fn leave(&mut self, cause: Cause, now: Duration) {
+        self.stage = Stage::Leaving(cause);
+        self.left_at = now;
+        self.was_broken = self.facts.has_failed;
+    }
+
+    /// The most that its lag can be, in bytes: its own words and what was published after it left count,
+    /// and so does the memory that each of its own words takes.
+    const fn most_lag(&self) -> usize {
+        self.due.len() + self.holds + 64 * (self.own_words + 1)
+    }
+
+    /// Since when its socket has accepted nothing.
+    fn silent_since(&self) -> Duration {
+        self.facts.progressed.max(self.behind_since)
+    }
+
+    /// Its socket has accepted something.
+    fn lag_falls(&mut self, soft_limit: usize, now: Duration) {
+        let (lag, most) = (
+            &mut self.lag,
+            self.due.len() + self.holds + 64 * (self.own_words + 1),
+        );
+        if self.due.is_empty() {
+            *lag = LagBounds::default();
+            return;
+        }
+        if most <= soft_limit {
+            lag.may_be_stalled = false;
+            lag.may_be_catching_up = false;
+            if let Some(since) = lag.over_since.take() {
+                lag.paused += now - since;
+            }
+        }
+        if most <= soft_limit / 2 {
+            *lag = LagBounds::default();
+        }
+    }
+
+    /// A turn is over, with this much due to it.
+    fn lag_rises(&mut self, limits: &Limits, now: Duration) {
+        if self.due.is_empty() {
+            self.lag = LagBounds::default();
+            return;
+        }
+        if self.most_lag() <= limits.soft_limit {
+            self.lag.may_be_catching_up = false;
+            return;
+        }
+        let is_silent = now - self.silent_since() >= limits.slow_timeout / 2;
+        self.lag.over_since.get_or_insert(now);
+        self.lag.may_be_slow = true;
+        self.lag.may_be_stalled |= is_silent || self.lag.may_be_catching_up;
+    }
+
+    /// Whether its peer is known to be gone, and its last words were not read.
+    const fn is_gone(&self) -> bool {
+        matches!(self.stage, Stage::Here) && (self.facts.is_gone || self.facts.has_failed)
     }
 }
 
@@ -240,15 +392,13 @@ impl Member {
 pub struct Facts {
     /// A read has said that this is the end of the input.
     pub input_has_ended: bool,
-    /// What ended was a frame too.
-    is_truncated: bool,
     /// A call on it has failed, or an event has said that it is over.
     pub has_failed: bool,
-    /// Something was written to it after its input had ended.
-    told_since_end: bool,
+    /// An event has said that the peer sends nothing more.
+    pub is_gone: bool,
     /// It was the kernel's word that nothing was left to be read.
     pub is_read_dry: bool,
-    /// When a write last moved something.
+    /// When its socket accepted something last.
     pub progressed: Duration,
 }
 
@@ -283,8 +433,9 @@ pub struct Model {
     limits: Limits,
     reading: Reading,
     every: Option<Duration>,
-    /// When the time is to be told next, if somebody hears it.
-    tick_due: Duration,
+    /// When the next tick is due, if a member receives ticks. There are two such times if the last such
+    /// member left in the turn in which another one came: the relay may have stopped the clock or not.
+    ticks_due: Vec<Duration>,
     protocols: Vec<Protocol>,
     /// For each dialect, if its members are told of the past.
     pasts: Vec<Option<Past>>,
@@ -292,9 +443,9 @@ pub struct Model {
     members: BTreeMap<usize, Member>,
     /// What was read last. If the very next thing that happens is that its connection is closed, the
     /// server may have read it only to throw it away.
-    fresh: Option<(usize, Vec<Vec<u8>>)>,
+    fresh: Option<(usize, Vec<Piece>)>,
     /// What was read last from who was closed first in this turn, if it is so.
-    undecided: Option<(usize, Vec<Vec<u8>>)>,
+    undecided: Option<(usize, Vec<Piece>)>,
     undecided_leaver: Option<usize>,
     /// Who was closed in this turn. From the first one on, what is read is thrown away.
     closed: Vec<usize>,
@@ -316,6 +467,21 @@ pub struct Model {
     bytes_thrown_away: u64,
     said_in_turn: u64,
     most_said_in_turn: u64,
+    /// The last poll may have left events for the next one, so that timeouts may have been put off.
+    pub has_more: bool,
+    /// The relay reports slow readers, and did so at the end of the turn before.
+    is_paused: bool,
+    was_paused: bool,
+    /// How many bytes the relay has published in this turn, in the channels that have members or keep
+    /// history, and whether it dismissed members in it.
+    published_in_turn: u64,
+    dismissed_in_turn: bool,
+}
+
+/// What a read has brought.
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
 }
 
 /// What was counted on the way.
@@ -359,9 +525,11 @@ pub struct Claims {
     pub messages: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    pub bytes_discarded: u64,
     pub connections: usize,
     pub members: usize,
     pub held_bytes: u64,
+    pub is_paused: bool,
     /// The ends so far, for each reason.
     pub ends: Vec<(End, u64)>,
 }
@@ -389,7 +557,7 @@ impl Model {
             limits: config.limits.clone(),
             reading,
             every: config.every,
-            tick_due: Duration::MAX,
+            ticks_due: Vec::new(),
             members: BTreeMap::new(),
             fresh: None,
             undecided: None,
@@ -407,6 +575,11 @@ impl Model {
             bytes_thrown_away: 0,
             said_in_turn: 0,
             most_said_in_turn: 0,
+            has_more: false,
+            is_paused: false,
+            was_paused: false,
+            published_in_turn: 0,
+            dismissed_in_turn: false,
         }
     }
 
@@ -420,14 +593,19 @@ impl Model {
             );
             member.due_in_turn = 0;
             member.acks_in_turn = 0;
-            member.is_final = member.stage == Stage::Leaving;
+            if member.is_leaving() && !mem::replace(&mut member.is_final, true) {
+                member.left_due = member.due.len();
+            }
+            member.stage_before = None;
+            member.has_just_joined = false;
             if member.due.is_empty() {
                 member.holds = 0;
                 member.own_words = 0;
-                member.behind_since = self.now;
             }
         }
         self.said_in_turn = 0;
+        self.published_in_turn = 0;
+        self.dismissed_in_turn = false;
     }
 
     /// The server has accepted a connection and watches it from now on.
@@ -441,15 +619,17 @@ impl Model {
     ) {
         self.settle();
         self.totals.accepted += 1;
-        if let (Some(every), Dialect::Greet10, false) = (self.every, dialect, self.has_audience()) {
-            self.tick_due = now + every;
-        }
         let protocol = &self.protocols[dialect.index()];
         let member = Member {
             dialect,
             id,
             since: now,
             behind_since: now,
+            left_at: now,
+            left_due: 0,
+            stage_before: None,
+            has_just_joined: false,
+            was_broken: false,
             name: frame(addr.to_string().as_bytes()),
             stage: Stage::AwaitingName,
             is_final: false,
@@ -464,6 +644,7 @@ impl Model {
             is_answered: false,
             holds: 0,
             own_words: 0,
+            lag: LagBounds::default(),
             facts: Facts {
                 progressed: now,
                 ..Facts::default()
@@ -481,6 +662,9 @@ impl Model {
             if !is_named {
                 self.join(who);
             }
+            if let Some(member) = self.members.get_mut(&who) {
+                member.lag_rises(&self.limits, self.now);
+            }
         }
     }
 
@@ -488,15 +672,17 @@ impl Model {
     fn join(&mut self, who: usize) {
         let member = self.members.get_mut(&who).expect("it is here");
         if member.dialect == Dialect::Hello {
-            member.stage = Stage::Leaving;
+            member.stage = Stage::Leaving(Cause::Greeted);
             member.is_final = true;
             return;
         }
         member.stage = Stage::Here;
+        member.has_just_joined = true;
         self.totals.joined += 1;
         if let Some(past) = &self.pasts[member.dialect.index()] {
+            member.lag.may_be_catching_up = !past.messages.is_empty();
             for message in &past.messages {
-                member.due.extend(message);
+                member.owe(message, self.now);
                 self.totals.deliveries += 1;
             }
         }
@@ -512,12 +698,16 @@ impl Model {
             self.bytes_thrown_away += bytes.len() as u64;
             return;
         }
+        self.note_piece(who, Piece::Bytes(bytes.to_vec()));
+    }
+
+    fn note_piece(&mut self, who: usize, piece: Piece) {
         match &mut self.fresh {
-            Some((last, pieces)) if *last == who => pieces.push(bytes.to_vec()),
-            None if self.leaver == Some(who) => self.fresh = Some((who, vec![bytes.to_vec()])),
+            Some((last, pieces)) if *last == who => pieces.push(piece),
+            None if self.leaver == Some(who) => self.fresh = Some((who, vec![piece])),
             _ => {
                 self.settle();
-                self.fresh = Some((who, vec![bytes.to_vec()]));
+                self.fresh = Some((who, vec![piece]));
             }
         }
     }
@@ -526,7 +716,7 @@ impl Model {
     pub fn settle(&mut self) {
         if let Some((who, pieces)) = self.fresh.take() {
             for piece in pieces {
-                self.take_in(who, &piece);
+                self.take_in_piece(who, &piece);
             }
         }
         if let Some(member) = self
@@ -534,11 +724,31 @@ impl Model {
             .take()
             .and_then(|who| self.members.get_mut(&who))
         {
-            // Some are about to leave in any case.
-            let is_last_ack = member.dialect == Dialect::Ack64 && member.facts.input_has_ended;
-            member.is_let_go = member.stage != Stage::Leaving && !is_last_ack;
-            if member.is_let_go && member.stage == Stage::Here {
-                member.stage = Stage::Leaving;
+            // Some leave in any case.
+            member.is_let_go = !member.is_leaving();
+            if member.stage == Stage::Here && !member.facts.has_failed {
+                member.stage_before = Some(member.stage);
+                member.leave(Cause::Shutdown, self.now);
+            }
+        }
+    }
+
+    fn take_in_piece(&mut self, who: usize, piece: &Piece) {
+        match piece {
+            Piece::Bytes(bytes) => self.take_in(who, bytes),
+            Piece::End => {
+                let now = self.now;
+                let member = self.members.get_mut(&who).expect("it is here");
+                if member.stage == Stage::Here {
+                    member.leave(
+                        if member.unfinished.is_empty() {
+                            Cause::Eof
+                        } else {
+                            Cause::TruncatedFrame
+                        },
+                        now,
+                    );
+                }
             }
         }
     }
@@ -547,6 +757,7 @@ impl Model {
     pub fn let_go(&mut self, who: usize) {
         self.settle();
         self.leaver = Some(who);
+        self.dismissed_in_turn = true;
     }
 
     /// A connection has sent this, and the server means it.
@@ -566,7 +777,7 @@ impl Model {
             let max = match member.stage {
                 Stage::AwaitingName => self.limits.max_name,
                 Stage::Here => self.limits.max_message,
-                Stage::Leaving | Stage::Lost => return,
+                Stage::Leaving(_) | Stage::Lost => return,
             };
             let Some((header, after)) = rest.split_at_checked(width) else {
                 if !begins_a_header(rest, width) {
@@ -603,26 +814,39 @@ impl Model {
     fn say(&mut self, who: usize, message: &[u8]) {
         let speaker = self.members.get_mut(&who).expect("it is here");
         let protocol = &self.protocols[speaker.dialect.index()];
-        speaker.due.extend(&protocol.ack);
+        speaker.owe(&protocol.ack, self.now);
         speaker.due_in_turn += protocol.ack.len();
         speaker.acks_in_turn += 1;
         speaker.own_words += 1;
         if !protocol.farewell.is_empty() && protocol.farewell == message {
-            speaker.stage = Stage::Leaving;
+            speaker.leave(Cause::Farewell, self.now);
             if !protocol.is_farewell_heard {
                 return;
             }
         }
+        let is_member = !speaker.has_just_joined;
+        let speaker_dialect = speaker.dialect;
         self.totals.messages += 1;
         let framed = [&speaker.name[..], &frame(message)].concat();
+        let mut has_members = [false; Dialect::COUNT];
+        has_members[speaker_dialect.index()] = is_member;
+        for (&whom, member) in &self.members {
+            // A member that has left in this turn is counted until the turn is over.
+            let is_counted = whom != who && member.receives();
+            has_members[member.dialect.index()] |= is_counted;
+        }
         let as_heard = |protocol: &Protocol| match protocol.hears {
             Hears::Frames => framed.clone(),
             Hears::Payloads => message.to_vec(),
             Hears::Time | Hears::Nothing => Vec::new(),
         };
-        for (protocol, past) in self.protocols.iter().zip(&mut self.pasts) {
+        let pasts = self.pasts.iter_mut().zip(has_members);
+        for (protocol, (past, has_members)) in self.protocols.iter().zip(pasts) {
             let words = as_heard(protocol);
             self.said_in_turn += words.len() as u64;
+            if has_members || past.is_some() {
+                self.published_in_turn += words.len() as u64;
+            }
             let Some(past) = past else {
                 continue;
             };
@@ -641,9 +865,8 @@ impl Model {
                 Hears::Payloads => message,
                 Hears::Time | Hears::Nothing => continue,
             };
-            let hears = matches!(member.stage, Stage::Here | Stage::Leaving) && !member.is_final;
-            if whom != who && hears {
-                member.due.extend(words);
+            if whom != who && member.receives() {
+                member.owe(words, self.now);
                 member.due_in_turn += words.len();
                 self.totals.deliveries += 1;
             } else {
@@ -656,10 +879,16 @@ impl Model {
     pub fn tick(&mut self, millis: u64, now: Duration) {
         self.settle();
         let every = self.every.expect("the time is told");
-        assert!(now >= self.tick_due, "the time is told before it is due");
-        // In step, unless a whole step was missed.
-        let in_step = Some(self.tick_due + every).filter(|&next| next > now);
-        self.tick_due = in_step.unwrap_or(now + every);
+        self.ticks_due.retain(|&due| due <= now);
+        assert!(
+            !self.ticks_due.is_empty(),
+            "a tick is early, or for no member"
+        );
+        for due in &mut self.ticks_due {
+            // In step, unless a whole step was missed.
+            let in_step = Some(*due + every).filter(|&next| next > now);
+            *due = in_step.unwrap_or(now + every);
+        }
         self.totals.ticks += 1;
         let fraction = format!("{:03}", millis % 1000);
         let fraction = match fraction.trim_end_matches('0') {
@@ -668,9 +897,10 @@ impl Model {
         };
         let told = frame(format!("The time is {}.{fraction}", millis / 1000).as_bytes());
         self.said_in_turn += told.len() as u64;
+        self.published_in_turn += told.len() as u64;
         for member in self.members.values_mut() {
-            if member.dialect == Dialect::Greet10 && member.stage == Stage::Here {
-                member.due.extend(&told);
+            if member.dialect == Dialect::Greet10 && member.receives() {
+                member.owe(&told, now);
                 member.due_in_turn += told.len();
                 self.totals.deliveries += 1;
             }
@@ -684,12 +914,21 @@ impl Model {
         let Some(member) = self.members.get_mut(&who) else {
             panic!("peer {who} was written to before it was anybody");
         };
-        let facts = &mut member.facts;
-        facts.progressed = now;
-        facts.told_since_end |= facts.input_has_ended;
+        let soft_limit = self.limits.soft_limit;
+        if !bytes.is_empty() {
+            member.facts.progressed = now;
+            if member.due.len() > soft_limit {
+                member.lag.accepted.push_back((now, bytes.len()));
+            }
+        }
         if member.due.bytes().starts_with(bytes) {
             member.due.advance(bytes.len());
             member.due_in_turn = member.due_in_turn.min(member.due.len());
+            if member.due.is_empty() {
+                member.holds = 0;
+                member.own_words = 0;
+            }
+            member.lag_falls(soft_limit, now);
             return;
         }
         // Who is closed in this turn is answered for what it has said in it, and hears no more.
@@ -708,6 +947,9 @@ impl Model {
     /// A read has said that the input is over.
     pub fn input_ends(&mut self, who: usize) {
         self.fact(who, |facts| facts.input_has_ended = true);
+        if self.closed.is_empty() && self.members.contains_key(&who) {
+            self.note_piece(who, Piece::End);
+        }
     }
 
     /// Notes something about a connection, if it is one.
@@ -739,18 +981,26 @@ impl Model {
         members.map(|(&who, member)| (who, member.id, member.due.len(), member.facts))
     }
 
-    /// Whether somebody hears the time.
-    fn has_audience(&self) -> bool {
-        let members = self.members.iter();
-        let mut here = members
-            .filter(|(who, _)| !self.closed.contains(who))
-            .map(|(_, one)| one);
-        let mut newcomers = self.newcomers.iter().map(|(_, one)| one);
-        let hears = |member: &Member| member.dialect == Dialect::Greet10;
-        here.any(hears) || newcomers.any(hears)
+    /// Whether a member receives ticks, when this turn is over.
+    fn has_tick_members(&self) -> bool {
+        let mut members = self.members.values();
+        members.any(|one| one.dialect == Dialect::Greet10 && one.stage == Stage::Here)
     }
 
-    /// When the server has to have looked at its clock again, whatever happens, and what for.
+    /// Follows whether a member receives ticks, when a turn is over. `were_gone`: at some moment of the
+    /// turn there may have been none.
+    fn follow_ticks(&mut self, were_gone: bool, now: Duration) {
+        let Some(every) = self.every else {
+            return;
+        };
+        if !self.has_tick_members() {
+            self.ticks_due.clear();
+        } else if self.ticks_due.is_empty() || were_gone {
+            self.ticks_due.push(now + every);
+        }
+    }
+
+    /// When the server must have looked at its clock again, whatever happens, and what for.
     pub fn deadline(&self, now: Duration) -> Option<(Duration, &'static str)> {
         let limits = &self.limits;
         let is_running = !self.is_stopping;
@@ -759,22 +1009,62 @@ impl Model {
             .values()
             .filter_map(|member| match member.stage {
                 Stage::AwaitingName if is_running => {
-                    // If it has sent something that is still to be read, it gets a little more.
-                    let due = (member.since + limits.handshake_timeout).max(now + PUT_OFF);
+                    // If it has sent something that was not read yet, it gets a little more.
+                    let due = (member.since + limits.handshake_timeout).max(now + GRACE);
                     Some((due, "a name is due"))
                 }
-                Stage::Leaving if !member.due.is_empty() => {
-                    // It may have taken something since it was looked at, or be looked at late.
+                Stage::Leaving(_) if !member.due.is_empty() => {
+                    // It may have accepted something since it was looked at, or be looked at late.
                     let late = now.saturating_sub(limits.farewell_timeout);
                     let due = member.facts.progressed.max(late) + 2 * limits.farewell_timeout;
-                    Some((due, "somebody who leaves is to be gone"))
+                    Some((due, "a draining connection must be closed"))
+                }
+                Stage::Here if self.pauses_room(member) && !member.lag.may_be_stalled => {
+                    // The room is paused for it, and that ends when it stalls.
+                    let is_over = member.due.len() > limits.soft_limit && !member.facts.has_failed;
+                    let due = member.silent_since() + limits.slow_timeout / 2;
+                    is_over.then_some((due, "a slow reader is stalled"))
                 }
                 _ => None,
             });
-        let tick = (self.tick_due.max(now), "the time is to be told");
-        let of_audience =
-            (is_running && self.every.is_some() && self.has_audience()).then_some(tick);
-        of_members.chain(of_audience).min()
+        let tick = self.ticks_due.iter().max().copied();
+        let tick = tick.filter(|_| is_running);
+        let tick = tick.map(|due| (due.max(now), "a tick is due"));
+        of_members.chain(tick).min()
+    }
+
+    /// Whether the room waits for this member when it is a slow reader.
+    fn pauses_room(&self, member: &Member) -> bool {
+        let hears_room = self.protocols[member.dialect.index()].hears_room();
+        hears_room && self.limits.slow == Slow::Pace
+    }
+
+    /// Whether something may be due of the members, so that the server may have a timeout.
+    pub fn may_have_timeout(&self) -> bool {
+        let limits = &self.limits;
+        let has_timer = |member: &Member| match member.stage {
+            Stage::AwaitingName => true,
+            Stage::Leaving(_) => !member.due.is_empty(),
+            Stage::Here => {
+                let has_frames = self.protocols[member.dialect.index()].width > 0;
+                let is_idle = limits.idle_timeout.is_some() && has_frames;
+                let is_slow = self.pauses_room(member) && member.most_lag() > limits.soft_limit;
+                let is_behind = is_slow && !member.due.is_empty();
+                is_idle || is_behind || !member.unfinished.is_empty()
+            }
+            Stage::Lost => false,
+        };
+        self.is_stopping
+            || limits.rate.is_some()
+            || !self.ticks_due.is_empty()
+            || self.members.values().any(has_timer)
+    }
+
+    /// Whether a member that receives only replies to itself may be paused because it does not read them.
+    pub fn may_be_self_paused(&self, who: usize) -> bool {
+        let member = &self.members[&who];
+        let is_over = !member.due.is_empty() && member.most_lag() > self.limits.soft_limit;
+        member.dialect == Dialect::Ack64 && self.limits.slow == Slow::Pace && is_over
     }
 
     /// The server has closed a connection.
@@ -804,26 +1094,37 @@ impl Model {
             let member = self.members.get_mut(who).expect("it was here");
             // After that there is nothing to be compared any more.
             member.is_answered = false;
-            let is_cut = !member.unfinished.is_empty() && !member.is_leaving();
-            member.facts.is_truncated = member.facts.input_has_ended && is_cut;
         }
+        for member in self.members.values_mut() {
+            member.lag_rises(&self.limits, now);
+        }
+        self.was_paused = mem::replace(&mut self.is_paused, claims.is_paused);
         self.match_ends(claims, now, is_full);
+        let stays = |(who, member): (&usize, &Member)| {
+            let receives = member.dialect == Dialect::Greet10 && member.stage == Stage::Here;
+            receives && !self.closed.contains(who)
+        };
+        let were_gone = !self.members.iter().any(stays);
         self.take_in_newcomers();
         for who in mem::take(&mut self.closed) {
             self.members.remove(&who);
         }
+        self.follow_ticks(were_gone, now);
         if !self.is_stopping {
             self.totals.refused += mem::take(&mut self.turned_away);
             assert_eq!(claims.refused, self.totals.refused, "refused");
         }
         let totals = &self.totals;
         let members = self.members.values();
-        let is_member =
-            |one: &&Member| one.stage != Stage::AwaitingName && one.dialect != Dialect::Hello;
+        let is_member = |one: &&Member| one.stage == Stage::Here;
         assert_eq!(claims.accepted, totals.accepted, "accepted");
         assert_eq!(claims.joined, totals.joined, "joined");
         assert_eq!(claims.messages, totals.messages, "messages");
         assert_eq!(claims.bytes_out, totals.bytes_told, "bytes out");
+        assert_eq!(
+            claims.bytes_discarded, self.bytes_thrown_away,
+            "bytes discarded"
+        );
         assert_eq!(claims.connections, self.members.len(), "connections");
         assert_eq!(claims.members, members.filter(is_member).count(), "members");
         self.most_said_in_turn = self.most_said_in_turn.max(self.said_in_turn);
@@ -832,6 +1133,50 @@ impl Model {
             claims.held_bytes <= most,
             "{} bytes held, {most} allowed",
             claims.held_bytes
+        );
+        self.check_published();
+        self.check_pause(claims.is_paused, now);
+    }
+
+    /// What is published in a turn is bounded, whatever one read decodes to.
+    fn check_published(&self) {
+        let limits = &self.limits;
+        let longest = limits.largest_delivery() + limits.max_message;
+        let mut most = limits.turn_budget + ROUND + 2 * longest + 64;
+        if self.dismissed_in_turn {
+            // A member that is dismissed is read whatever was published before in the turn.
+            most += limits.turn_budget + longest;
+        }
+        assert!(
+            self.published_in_turn <= most as u64,
+            "{} bytes were published in one turn, and {most} are allowed",
+            self.published_in_turn
+        );
+    }
+
+    /// The room is paused if a member that reads is over the soft limit, and only then.
+    fn check_pause(&self, is_paused: bool, now: Duration) {
+        let (soft_limit, timeout) = (self.limits.soft_limit, self.limits.slow_timeout);
+        for (who, member) in &self.members {
+            let is_waited_for = member.stage == Stage::Here
+                && self.pauses_room(member)
+                && !member.lag.may_be_stalled
+                && !member.facts.has_failed;
+            assert!(
+                is_paused || !is_waited_for || member.due.len() <= soft_limit,
+                "the room goes on, and peer {who} that reads is {} bytes behind",
+                member.due.len()
+            );
+        }
+        let may_be_waited_for = |member: &Member| {
+            let is_stalled =
+                member.due.len() > soft_limit && now - member.silent_since() >= timeout / 2;
+            let is_slow = member.lag.may_be_slow && (!is_stalled || self.has_more);
+            member.stage == Stage::Here && self.pauses_room(member) && is_slow
+        };
+        assert!(
+            !is_paused || self.members.values().any(may_be_waited_for),
+            "the room is paused, and no slow reader is there"
         );
     }
 
@@ -860,10 +1205,21 @@ impl Model {
             while thrown_away > 0
                 && let Some(last) = pieces.pop()
             {
-                thrown_away = thrown_away.wrapping_sub(last.len() as u64);
+                if let Piece::Bytes(bytes) = last {
+                    thrown_away = thrown_away.wrapping_sub(bytes.len() as u64);
+                }
             }
+            let has_end = matches!(pieces.last(), Some(Piece::End));
+            let end = if has_end { pieces.pop() } else { None };
             for piece in pieces {
-                self.take_in(who, &piece);
+                self.take_in_piece(who, &piece);
+            }
+            if let Some(end) = end {
+                // Perhaps that was the end of what was thrown away, and no reason for anything.
+                let stage = self.members[&who].stage;
+                self.take_in_piece(who, &end);
+                let member = self.members.get_mut(&who).expect("it is here");
+                member.stage_before = Some(stage);
             }
             self.leaver = self.undecided_leaver.take();
             self.settle();
@@ -879,6 +1235,8 @@ impl Model {
     fn may_be_held(&self) -> usize {
         // A first and a last one for each dialect that hears anything.
         const CHUNKS: usize = 3 * 2 * 64 * 1024;
+        // The turn, which may be in the backlogs besides.
+        let turn = self.said_in_turn as usize;
         let of_its_own =
             |one: &Member| 2 * one.unfinished.len() + 200 * (one.own_words + one.acks_in_turn + 2);
         // One copy for all who are behind, as far as the one is that is furthest.
@@ -895,7 +1253,7 @@ impl Model {
         } else {
             0
         };
-        own + Dialect::ALL.iter().map(shared).sum::<usize>() + past + CHUNKS
+        own + Dialect::ALL.iter().map(shared).sum::<usize>() + past + turn + CHUNKS
     }
 
     /// Finds for each end that the relay has counted a connection that this can have happened to.
@@ -909,7 +1267,7 @@ impl Model {
             .closed
             .iter()
             .map(|who| {
-                let is_possible = |end: &End| self.can_be(&self.members[who], *end, now, is_full);
+                let is_possible = |end: &End| self.may_end(&self.members[who], *end, now, is_full);
                 claims
                     .ends
                     .iter()
@@ -927,69 +1285,124 @@ impl Model {
     }
 
     /// Whether there is this reason for a connection to end.
-    fn can_be(&self, member: &Member, end: End, now: Duration, is_full: bool) -> bool {
+    fn may_end(&self, member: &Member, end: End, now: Duration, is_full: bool) -> bool {
+        let is_reason = |stage| self.is_reason(member, stage, end, now, is_full);
+        is_reason(member.stage) || member.stage_before.is_some_and(is_reason)
+    }
+
+    /// Whether there is this reason for a connection of this stage to end.
+    fn is_reason(
+        &self,
+        member: &Member,
+        stage: Stage,
+        end: End,
+        now: Duration,
+        is_full: bool,
+    ) -> bool {
         let Facts {
             input_has_ended,
-            is_truncated,
             has_failed,
-            told_since_end,
+            is_gone: _,
             is_read_dry,
             progressed,
         } = member.facts;
         let limits = &self.limits;
-        let is_over = input_has_ended || has_failed;
-        let is_hello = member.dialect == Dialect::Hello;
-        let is_leaving = member.is_leaving();
-        let is_unnamed = member.stage == Stage::AwaitingName;
-        let is_ack64 = member.dialect == Dialect::Ack64;
+        let cause = match stage {
+            Stage::Leaving(cause) => Some(cause),
+            Stage::AwaitingName | Stage::Here | Stage::Lost => None,
+        };
+        let is_unnamed = stage == Stage::AwaitingName;
+        let is_here = stage == Stage::Here;
+        // Nothing more is due to it, or nothing that can be delivered.
+        let is_done = member.due.is_empty() || has_failed;
+        if cause.is_some_and(|cause| cause.end() == end) && is_done && end != End::Shutdown {
+            return is_read_dry || end == End::Farewell || end == End::Greeted;
+        }
         match end {
-            End::SlowConsumer | End::OutOfMemory if self.reading == Reading::Always => false,
-            End::Dripping if self.reading != Reading::AsTheyLike => false,
-            End::Eof => {
-                let has_all = is_ack64 && member.due.is_empty();
-                let says_all = is_unnamed || has_all || has_failed;
-                is_over && says_all && is_read_dry && !is_truncated && !is_leaving
+            End::Eof | End::TruncatedFrame => {
+                let is_cut = !member.unfinished.is_empty() && input_has_ended;
+                let is_over = has_failed || (is_unnamed && input_has_ended);
+                let is_end = is_cut == (end == End::TruncatedFrame);
+                (is_here || is_unnamed) && is_over && is_read_dry && is_end
             }
-            End::TruncatedFrame => is_truncated && is_read_dry,
-            End::Protocol => member.stage == Stage::Lost,
+            End::Farewell | End::Greeted => false,
+            End::Io => {
+                let was_broken = cause.is_none() || member.was_broken;
+                has_failed && was_broken && is_read_dry
+            }
+            End::Protocol => stage == Stage::Lost,
             End::HandshakeTimeout => is_unnamed && now >= member.since + limits.handshake_timeout,
             End::SlowConsumer => {
-                let own = member.holds + 64 * (member.own_words + 1);
-                member.due.len() + own > limits.queue_limit
+                let is_waited_for = match member.dialect {
+                    _ if limits.slow == Slow::Cut => false,
+                    Dialect::Chat10 | Dialect::Chat64 => !member.lag.may_be_stalled,
+                    Dialect::Ack64 => true,
+                    Dialect::Greet10 | Dialect::Hello => false,
+                };
+                // A member that begins with history, and one that has left, is not waited for, even if it
+                // reads.
+                let is_awaited = !member.lag.may_be_catching_up && !member.is_final;
+                let is_honest = self.reading == Reading::Always && is_awaited;
+                let may_be_cut = !is_waited_for || member.is_final;
+                // The lag with which a member has left is no reason.
+                let most = limits.queue_limit.max(member.left_due);
+                member.most_lag() > most && may_be_cut && !is_honest
             }
-            End::Dripping => {
-                !member.due.is_empty() && now >= member.behind_since + limits.slow_timeout
+            End::BelowMinimumRate => {
+                let lag = &member.lag;
+                let paused = lag.over_since.map_or(Duration::ZERO, |since| now - since);
+                let window = now.saturating_sub(limits.slow_timeout);
+                let recent = lag.accepted.iter().filter(|(at, _)| *at > window);
+                let accepted: usize = recent.map(|(_, bytes)| bytes).sum();
+                self.pauses_room(member)
+                    && self.reading == Reading::AsTheyLike
+                    && !member.is_final
+                    && lag.may_be_slow
+                    && lag.paused + paused >= limits.slow_timeout
+                    && accepted < MIN_READ
             }
             End::MessageTimeout => {
                 let is_late = now >= member.begun + limits.message_timeout;
-                !is_unnamed && !is_leaving && !member.unfinished.is_empty() && is_late
+                is_here && !member.unfinished.is_empty() && is_late
             }
             End::IdleTimeout => {
+                let has_frames = self.protocols[member.dialect.index()].width > 0;
                 let is_late = |timeout| now >= member.heard + timeout;
-                !is_leaving && limits.idle_timeout.is_some_and(is_late)
+                is_here && has_frames && limits.idle_timeout.is_some_and(is_late)
             }
-            End::OutOfMemory => self.may_be_held() > limits.max_memory,
-            End::Farewell => {
-                let has_all = member.due.is_empty() || is_over;
-                is_leaving && !is_hello && !member.is_let_go && has_all
+            End::OutOfMemory => {
+                self.reading != Reading::Always && self.may_be_held() > limits.max_memory
             }
-            End::Greeted => is_hello && (member.due.is_empty() || is_over),
-            End::FarewellTimeout => {
-                let is_last = is_leaving || (is_ack64 && input_has_ended);
-                let waited = now >= progressed + limits.farewell_timeout;
-                is_last && (!member.due.is_empty() || has_failed) && waited
+            End::DrainTimeout => {
+                let waited = now >= progressed.max(member.left_at) + limits.farewell_timeout;
+                cause.is_some() && member.is_final && !member.due.is_empty() && waited
             }
-            End::Unheard => member.noise > limits.max_message,
-            End::Evicted => {
-                let is_late = is_unnamed && now >= member.since + SAFE_WITHOUT_NAME;
-                let is_needed = is_full || limits.max_per_ip.is_some();
-                is_needed && (is_late || (input_has_ended && !told_since_end))
+            End::InputIgnored => is_here && member.noise > limits.max_message,
+            End::Evicted | End::EvictedForAddress => {
+                let is_for_address = end == End::EvictedForAddress;
+                let is_needed = if is_for_address {
+                    limits.max_per_ip.is_some()
+                } else {
+                    is_full
+                };
+                // Its input is held back: otherwise it is about to be read.
+                let is_throttled = limits.rate.is_some() || member.dialect == Dialect::Ack64;
+                let is_held_back = self.is_paused || self.was_paused || is_throttled;
+                let is_gone = is_here && (member.facts.is_gone || has_failed) && is_held_back;
+                let is_late = is_unnamed && now >= member.since + SAFE_PENDING;
+                // A peer that is gone needs its place less than a pending connection does, and one that
+                // has been there longer needs it least.
+                let comes_first = |(who, other): (&usize, &Member)| {
+                    let is_older = other.id < member.id || is_late;
+                    other.is_gone() && is_older && !self.closed.contains(who)
+                };
+                let is_first =
+                    is_for_address || !self.is_paused || !self.members.iter().any(comes_first);
+                is_needed && is_first && (is_gone || is_late)
             }
-            End::Io => has_failed && is_read_dry,
             End::Shutdown => {
-                let has_all = member.due.is_empty() || has_failed;
-                let is_let_go = member.is_let_go && (has_all || is_over || is_unnamed);
-                is_let_go || (self.has_stopped && (has_all || !self.is_stop_in_time))
+                let is_dismissed = member.is_let_go && (is_done || is_unnamed);
+                is_dismissed || (self.has_stopped && (is_done || !self.is_stop_in_time))
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chatloop::relay::{Limits, Slow, Wording};
+use chatloop::relay::{Limits, ReplyTexts, Slow};
 use chatloop::server::{Config, Endpoint};
 use chatloop::wire::Dialect;
 
@@ -140,7 +140,7 @@ impl Plan {
             choices.one_of(&[0, 1, 20, 100, 400, 2000])
         };
         config.limits = chosen_limits(choices, max_message);
-        config.wording = chosen_wording(choices);
+        config.texts = chosen_texts(choices);
         config.every = match choices.below(4) {
             // To work off what was said too fast may take days, and nobody counts them.
             _ if config.limits.rate.is_some() => None,
@@ -227,7 +227,7 @@ impl Plan {
             // Then the others can say more in a turn than it takes in all the time that it has.
             plan.window = (70_000, 70_000);
         }
-        plan.config.wording = chosen_wording(choices);
+        plan.config.texts = chosen_texts(choices);
         plan.steps = choices.between(500, 4000);
         plan.peers = choices.one_of(&[3, 5, 8, 12]);
         plan.piece = choices.one_of(&[100, 5000, 200_000]);
@@ -346,13 +346,13 @@ fn millis(choices: &mut Choices, all: &[u64]) -> Duration {
     Duration::from_millis(choices.one_of(all))
 }
 
-fn chosen_wording(choices: &mut Choices) -> Wording {
+fn chosen_texts(choices: &mut Choices) -> ReplyTexts {
     // Some are empty, and some are longer than a buffer.
     let mut words = |all: &[&[u8]]| {
         let chosen = choices.below(3 * all.len());
         all.get(chosen).map(|words| words.to_vec())
     };
-    Wording {
+    ReplyTexts {
         greeting: words(&[b"", b"hi", &[b'g'; 700]]),
         ack: words(&[b"", b"k", &[b'a'; 300]]),
         farewell: words(&[b"", b"bye"]),

@@ -189,7 +189,7 @@ impl World {
 
     fn say_farewell(&mut self, who: usize) {
         let peer = &self.peers[who];
-        let own = self.plan.config.wording.farewell.as_deref();
+        let own = self.plan.config.texts.farewell.as_deref();
         let word = match peer.dialect {
             Dialect::Chat64 => own.unwrap_or(b"Client Disconnected"),
             Dialect::Ack64 => own.unwrap_or(b"!DISCONNECT"),
@@ -491,7 +491,7 @@ impl World {
                 self.day_turned_back += self.choices.below(100_000) as u64;
             }
             6 if self.strikes(Fault::Reload) => self.signal(Request::Reload),
-            _ if self.strikes(Fault::Roster) => self.signal(Request::Roster),
+            _ if self.strikes(Fault::Table) => self.signal(Request::Table),
             _ => {}
         }
     }

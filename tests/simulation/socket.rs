@@ -140,7 +140,7 @@ impl Socket {
     }
 
     /// The buffer has room for everything. Says whether the server is owed an edge for that.
-    pub fn lift_send_limit(&mut self) -> bool {
+    pub fn clear_notsent_lowat(&mut self) -> bool {
         self.buffer = usize::MAX / 4;
         mem::take(&mut self.is_short_of_room)
     }
@@ -209,11 +209,14 @@ impl Socket {
         if self.has_input() || self.error.is_some() {
             ready.insert(Ready::READABLE);
         }
-        if self.fin_has_arrived || self.urgent.is_some() {
-            ready.insert(Ready::READABLE | Ready::READ_TO_END);
+        if self.fin_has_arrived {
+            ready.insert(Ready::READABLE | Ready::READ_CLOSED);
+        }
+        if self.urgent.is_some() {
+            ready.insert(Ready::READABLE | Ready::URGENT);
         }
         if self.is_dead {
-            ready.insert(Ready::READABLE | Ready::READ_TO_END | Ready::HUNG_UP);
+            ready.insert(Ready::READABLE | Ready::READ_CLOSED | Ready::HUNG_UP);
         }
         if self.is_dead || self.has_room() {
             ready.insert(Ready::WRITABLE);

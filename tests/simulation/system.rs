@@ -70,8 +70,8 @@ impl System for Machine {
         self.world.borrow_mut().watch(stream.peer, id)
     }
 
-    fn lift_send_limit(&mut self, stream: &Stream) {
-        self.world.borrow_mut().lift_send_limit(stream.peer);
+    fn clear_notsent_lowat(&mut self, stream: &Stream) {
+        self.world.borrow_mut().clear_notsent_lowat(stream.peer);
     }
 
     fn shutdown_write(&mut self, _stream: &Stream) {
@@ -82,12 +82,12 @@ impl System for Machine {
         self.world.borrow_mut().close_listeners();
     }
 
-    fn take_reserve(&mut self) -> bool {
-        self.world.borrow_mut().take_reserve()
+    fn open_reserve(&mut self) -> bool {
+        self.world.borrow_mut().open_reserve()
     }
 
-    fn give_up_reserve(&mut self) {
-        self.world.borrow_mut().give_up_reserve();
+    fn close_reserve(&mut self) {
+        self.world.borrow_mut().close_reserve();
     }
 }
 

@@ -6,7 +6,7 @@ pub enum Call {
     Poll,
     Accept,
     Watch,
-    TakeReserve,
+    OpenReserve,
     Read,
     Write,
 }
@@ -34,7 +34,7 @@ impl Call {
                 libc::EOPNOTSUPP,
             ],
             Self::Watch => &[libc::ENOSPC, libc::ENOMEM],
-            Self::TakeReserve => &[libc::EMFILE],
+            Self::OpenReserve => &[libc::EMFILE],
             Self::Read => &[
                 libc::EINTR,
                 libc::EAGAIN,
@@ -95,7 +95,7 @@ impl Torture {
     }
 
     pub fn reserve(&mut self) -> bool {
-        self.call(Call::TakeReserve).is_some()
+        self.call(Call::OpenReserve).is_some()
     }
 
     pub fn read(&mut self) -> Option<i32> {

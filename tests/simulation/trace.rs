@@ -96,7 +96,8 @@ impl Happening {
         let all = [
             Ready::READABLE,
             Ready::WRITABLE,
-            Ready::READ_TO_END,
+            Ready::READ_CLOSED,
+            Ready::URGENT,
             Ready::HUNG_UP,
         ];
         let mut bits = 0;
@@ -173,7 +174,7 @@ fn outcome(result: Result<usize, i32>) -> String {
 }
 
 fn bits_named(bits: u8) -> String {
-    let all = ["readable", "writable", "read to the end", "hung up"];
+    let all = ["readable", "writable", "read closed", "urgent", "hung up"];
     let set = all
         .iter()
         .enumerate()

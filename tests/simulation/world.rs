@@ -28,7 +28,7 @@ use chatloop::wire::Dialect;
 
 use super::choices::Choices;
 use super::faults::{Fault, FaultCounts};
-use super::model::{Model, Reading};
+use super::model::{MIN_READ, Model, Reading};
 use super::peer::Peer;
 use super::plan::Plan;
 use super::schedule::Action;
@@ -113,8 +113,12 @@ pub struct World {
     /// Somebody who had said something that the last poll did not tell of.
     unheard: Option<usize>,
     has_drawn_lots: bool,
-    /// The relay says that it reads from nobody, because it waits for somebody.
-    pub is_room_waiting: bool,
+    /// The relay reports slow readers, for which members are read in rounds or not at all.
+    pub is_room_paused: bool,
+    /// The relay reports members that are not read while the room is paused.
+    pub has_held: bool,
+    /// When accepting failed last for a shortage.
+    short_at: Option<Duration>,
     /// How often it began to say so.
     pub waits: u64,
     /// The longest that anybody was not listened to because of that.
@@ -165,7 +169,9 @@ impl World {
             was_short: false,
             unheard: None,
             has_drawn_lots: false,
-            is_room_waiting: false,
+            is_room_paused: false,
+            has_held: false,
+            short_at: None,
             waits: 0,
             longest_held_up: Duration::ZERO,
             wakes_at: None,
@@ -305,14 +311,14 @@ impl World {
         }
         // Linux looks for a descriptor, and for memory, before it looks at the queue.
         if self.used_descriptors() >= self.descriptors {
-            self.was_short = true;
+            self.is_short();
             self.strike(Fault::NoDescriptor);
             return Err(libc::EMFILE);
         }
         if let Some((errno, until)) = self.shortage
             && self.now < until
         {
-            self.was_short = true;
+            self.is_short();
             self.strike(match errno {
                 libc::ENFILE => Fault::FileTableFull,
                 libc::ENOBUFS => Fault::NoBuffers,
@@ -342,11 +348,16 @@ impl World {
         self.fail_accept(listener, errno)
     }
 
+    fn is_short(&mut self) {
+        self.was_short = true;
+        self.short_at = Some(self.now);
+    }
+
     /// An error of accepting, which may be the end of the connection that was to be accepted.
     fn fail_accept(&mut self, listener: usize, errno: i32) -> Result<usize, i32> {
         match errno {
             libc::EINTR | libc::EAGAIN => {}
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.was_short = true,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.is_short(),
             _ => {
                 if let Some(who) = self.listeners[listener].queue.pop_front() {
                     self.bury(who);
@@ -390,10 +401,10 @@ impl World {
     }
 
     /// The server is about to let go of a member.
-    pub fn lift_send_limit(&mut self, who: usize) {
+    pub fn clear_notsent_lowat(&mut self, who: usize) {
         self.trace.note(Happening::LetsGo { peer: who });
         self.model.let_go(who);
-        if self.sockets[who].lift_send_limit() {
+        if self.sockets[who].clear_notsent_lowat() {
             self.edge(who);
         }
     }
@@ -408,18 +419,20 @@ impl World {
         }
     }
 
-    pub fn take_reserve(&mut self) -> bool {
+    pub fn open_reserve(&mut self) -> bool {
         let is_free = self.open < self.descriptors;
         let fails = self.torture.reserve() || self.strikes(Fault::NoReserve);
         self.has_reserve = is_free && !fails;
-        self.was_short |= !self.has_reserve;
+        if !self.has_reserve {
+            self.is_short();
+        }
         self.trace.note(Happening::Reserve {
             is_there: self.has_reserve,
         });
         self.has_reserve
     }
 
-    pub fn give_up_reserve(&mut self) {
+    pub fn close_reserve(&mut self) {
         self.trace.note(Happening::Reserve { is_there: false });
         self.has_reserve = false;
     }
@@ -645,7 +658,7 @@ impl World {
                 Listed::Listener(index) => {
                     self.listeners[index].is_listed = false;
                     if !self.listeners[index].queue.is_empty() {
-                        events.push(Event::Newcomers(index));
+                        events.push(Event::Incoming(index));
                     }
                 }
                 Listed::Socket(who) => {
@@ -660,6 +673,9 @@ impl World {
                         }
                         if ready.any(Ready::HUNG_UP) {
                             self.model.fact(who, |facts| facts.has_failed = true);
+                        }
+                        if ready.any(Ready::READ_CLOSED | Ready::HUNG_UP) {
+                            self.model.fact(who, |facts| facts.is_gone = true);
                         }
                         events.push(Event::Connection(id, ready));
                     }
@@ -746,11 +762,8 @@ impl World {
     fn check_sleeper(&self, deadline: Option<Duration>) {
         for (who, _, due, facts) in self.model.pending() {
             let socket = &self.sockets[who];
-            // Who is kept waiting is so because of somebody who is to be looked at in time.
             assert!(
-                !socket.has_news()
-                    || socket.is_listed
-                    || (self.may_wait(who) && deadline.is_some()),
+                !socket.has_news() || socket.is_listed || self.may_wait(who, deadline),
                 "the server sleeps on what it was told: peer {who} has sent something"
             );
             assert!(
@@ -765,6 +778,15 @@ impl World {
                 "the server sleeps until {deadline:?}, and at {due:?} {what}"
             );
         }
+        // What was due and is done, or was due to a connection that is gone, has left no timeout behind.
+        let accepting = self.short_at.map(|at| at + Duration::from_millis(100));
+        assert!(
+            deadline.is_none()
+                || self.model.may_have_timeout()
+                || self.plan.config.limits.accept_rate.is_some()
+                || deadline <= accepting,
+            "the server has a timeout at {deadline:?}, and nothing is due"
+        );
         let waits = self
             .listeners
             .iter()
@@ -775,22 +797,22 @@ impl World {
         );
     }
 
-    /// Whether there is a reason not to read from a member: the room waits, it has said more than it may,
-    /// or it does not take the answers to what it says.
-    fn may_wait(&self, who: usize) -> bool {
-        let is_slowed = self.is_room_waiting || self.plan.config.limits.rate.is_some();
+    /// Whether there is a reason not to read from a member: the room is paused or the member is throttled,
+    /// and a timeout ends that; or the member does not read the replies to what it sends, and only that
+    /// ends it.
+    fn may_wait(&self, who: usize, deadline: Option<Duration>) -> bool {
+        let is_slowed = self.has_held || self.plan.config.limits.rate.is_some();
         match self.peers[who].dialect {
-            // Even while it leaves.
-            Dialect::Ack64 if self.model.due(who) > 0 => true,
             _ if !self.model.is_talking(who) => false,
-            Dialect::Chat10 | Dialect::Chat64 | Dialect::Ack64 => is_slowed,
+            Dialect::Ack64 if self.model.may_be_self_paused(who) => true,
+            Dialect::Chat10 | Dialect::Chat64 | Dialect::Ack64 => is_slowed && deadline.is_some(),
             Dialect::Greet10 | Dialect::Hello => false,
         }
     }
 
-    /// While the room waits, everybody may say a little in its turn.
+    /// While there are slow readers each member is read in its turn.
     fn check_held_up(&mut self, begun: Duration, deadline: Option<Duration>) {
-        if !self.is_room_waiting || self.plan.config.limits.rate.is_some() {
+        if !self.is_room_paused || self.plan.config.limits.rate.is_some() {
             return;
         }
         // A server that is woken late is not to blame for that.
@@ -806,29 +828,23 @@ impl World {
             socket.held_up += slept;
             assert!(
                 socket.held_up <= most,
-                "peer {who} has something to say and was not listened to for {:?}, where {most:?} \
-                 are allowed",
+                "peer {who} has sent something and was not read for {:?}, where {most:?} are allowed",
                 socket.held_up
             );
             self.longest_held_up = self.longest_held_up.max(socket.held_up);
         }
     }
 
-    /// How long somebody may have to wait for its turn while the room waits: until each of the others
-    /// had one, in which it has finished a message as long as may be, or as many empty ones as fit what
-    /// it may be read.
+    /// How long a member may have to wait to be read while there are slow readers. Each turn may take a
+    /// slow reader over the limit by what one turn publishes, which it accepts at the minimum read rate
+    /// at least, or is closed; and in each turn one member at least is read, in the order in which they
+    /// became ready.
     fn longest_wait(&self) -> Duration {
-        /// How often in `slow_timeout` there are turns, and what all together may say each time, and
-        /// what one may be read.
-        const TURNS: u32 = 10;
-        const EACH_TIME: usize = 64 * 1024 / TURNS as usize;
-        const SHARE: usize = 512;
         let limits = &self.plan.config.limits;
-        let most_words = SHARE / 10 + 1;
-        let most_said = limits.largest_delivery() * 2 + most_words * (limits.max_name.max(47) + 20);
-        let each = most_said / EACH_TIME + 1;
-        let turns = 2 + self.plan.peers * each;
-        limits.slow_timeout / TURNS * turns as u32
+        let in_a_turn = limits.turn_budget + 1024 + 4 * limits.largest_delivery();
+        let timeouts = in_a_turn / MIN_READ + 2;
+        let turns = self.plan.peers + 2;
+        limits.slow_timeout * (timeouts * turns) as u32
     }
 
     /// Events that no kernel would have to send, and that a loop has to bear.
@@ -842,7 +858,7 @@ impl World {
             let (has_news, lacks_room) = (socket.has_news(), socket.will_tell_of_room());
             if let Some(id) = socket.watched {
                 if !has_news && self.strikes(Fault::SpuriousReadable) {
-                    let urgent = Ready::READABLE | Ready::READ_TO_END;
+                    let urgent = Ready::READABLE | Ready::URGENT;
                     let ready = self.choices.one_of(&[Ready::READABLE, urgent]);
                     events.push(Event::Connection(id, ready));
                 }
@@ -859,9 +875,9 @@ impl World {
         let listener = self.choices.below(self.listeners.len());
         if self.is_listening
             && self.listeners[listener].queue.is_empty()
-            && self.strikes(Fault::SpuriousNewcomers)
+            && self.strikes(Fault::SpuriousIncoming)
         {
-            events.push(Event::Newcomers(listener));
+            events.push(Event::Incoming(listener));
         }
         if !self.gone.is_empty() {
             let id = self.gone[self.choices.below(self.gone.len())];
@@ -876,7 +892,7 @@ impl World {
                 Fault::StaleEvent
             };
             if self.strikes(fault) {
-                let all = Ready::READABLE | Ready::WRITABLE | Ready::READ_TO_END | Ready::HUNG_UP;
+                let all = Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP;
                 let ready = self
                     .choices
                     .one_of(&[all, Ready::READABLE, Ready::WRITABLE]);

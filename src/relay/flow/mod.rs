@@ -415,10 +415,12 @@ impl Reader {
     /// How much input can be read such that no more than `published` bytes are published, in bytes, under
     /// a name whose frame is this long.
     ///
-    /// The worst case is a stream of empty messages: each takes a header, and is published as the name's
-    /// frame and a header. A channel of bare payloads never publishes more than the input.
+    /// The worst case of a channel of frames is a stream of empty messages: each takes a header, and is
+    /// published as the name's frame and a header. Where the input's headers are longer than that, it is a
+    /// stream of long messages. A channel of bare payloads never publishes more than the input.
     fn input_for(&self, published: usize, name_frame_len: usize) -> usize {
-        let worst = name_frame_len + header::WIDTH + self.header_width;
+        let as_frames = (name_frame_len + header::WIDTH).max(self.header_width);
+        let worst = as_frames + self.header_width;
         published.saturating_mul(self.header_width) / worst
     }
 }
@@ -464,6 +466,11 @@ mod tests {
         assert_eq!(flow.permit(&long_name, 0, now), read(bytes, false));
         let half = 128 * 1024;
         assert_eq!(flow.permit(&long_name, half, now), read(bytes / 2, false));
+        // Each long message with a wide header is published by two channels.
+        let mut wide = reader(Source::Messages);
+        (wide.header_width, wide.name_frame_len) = (64, 25);
+        let wide_read = flow.permit(&wide, 200 * 1024, now);
+        assert_eq!(wide_read, read(28 * 1024, false));
         // A frame that has begun is read on, whatever the budget.
         long_name.missing = 30_000;
         assert_eq!(flow.permit(&long_name, half, now), read(30_000, false));
