@@ -90,7 +90,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::wire::Dialect;
-use connection::{InputEnd, Outcome, ReadStep};
+use connection::{InputEnd, Outcome, PendingOutput, ReadStep};
 use delivery::{Delivery, FanOut};
 use flow::{Mode, Permit, ReadBudget};
 use lifecycle::DrainCause;
@@ -223,7 +223,7 @@ impl<S: Read + Write> Relay<S> {
             }
             if read == size {
                 let more = if budget.is_round {
-                    room.rest_of_round(connection, &input)
+                    Room::rest_of_round(connection, &input)
                 } else {
                     0
                 };
@@ -236,7 +236,7 @@ impl<S: Read + Write> Relay<S> {
                 size -= read;
             }
         }
-        room.end_input(connection, input, end, now);
+        room.end_input(connection, &input, end, now);
     }
 
     /// Looks at everything whose time has come: see [`next_timeout`](Self::next_timeout).
@@ -813,7 +813,7 @@ impl<S> Relay<S> {
             held.1 += connection
                 .output
                 .as_deref()
-                .map_or(0, |output| output.held_bytes());
+                .map_or(0, PendingOutput::held_bytes);
         }
         debug_assert_eq!(
             room.flow.partial_bytes(),

@@ -207,10 +207,9 @@ impl Room {
     }
 
     /// How much more of a connection may be read in a round, in bytes.
-    pub(super) fn rest_of_round<S>(&self, connection: &Connection<S>, input: &Input) -> usize {
+    pub(super) fn rest_of_round<S>(connection: &Connection<S>, input: &Input) -> usize {
         let reader = Self::reader(input.id, connection);
-        self.flow
-            .rest_of_round(input.published, input.frames, &reader)
+        reader.rest_of_round(input.published, input.frames)
     }
 
     /// A connection is about to be read.
@@ -310,7 +309,7 @@ impl Room {
     pub(super) fn end_input<S>(
         &mut self,
         connection: &mut Connection<S>,
-        input: Input,
+        input: &Input,
         end: InputEnd,
         now: Instant,
     ) {
@@ -319,10 +318,14 @@ impl Room {
         self.counters.bytes_in += input.bytes;
         self.counters.messages += u64::from(input.messages);
         connection.life.count_sent(input.messages);
-        let own = self.own_override(&input);
+        let own = self.own_override(input);
         if self.flow.has_quota() {
             // A member does not pay for its own span, which it is not sent.
-            let own = input.joined.map_or(own.own.len(), |_| 0);
+            let own = if input.joined.is_some() {
+                0
+            } else {
+                own.own.len()
+            };
             let cost = input.cost.saturating_sub(own as u64);
             self.flow.on_read(id, cost, now);
         }

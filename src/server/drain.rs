@@ -74,12 +74,12 @@ impl Drain {
     }
 
     /// When the drain must be looked at next.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Instant {
         let Some(schedule) = &self.schedule else {
-            return Some(self.read_until);
+            return self.read_until;
         };
         let next = schedule.last().map(|&(at, _)| at);
-        Some(next.map_or(self.until, |at| at.min(self.until)))
+        next.map_or(self.until, |at| at.min(self.until))
     }
 }
 
@@ -96,24 +96,20 @@ mod tests {
         let start = Instant::now();
         let mut drain = Drain::new(start, Duration::from_secs(5));
         assert!(drain.is_reading());
-        assert_eq!(
-            drain.next_timeout(),
-            Some(start + Duration::from_millis(2500))
-        );
+        assert_eq!(drain.next_timeout(), start + Duration::from_millis(2500));
         let mut random = fastrand::Rng::with_seed(7);
         drain.schedule(ids(count), start, || random.u64(..));
         let mut times = Vec::new();
         let mut gone = Vec::new();
         let mut before = start;
-        while gone.len() < count
-            && let Some(at) = drain.next_timeout()
-        {
+        while gone.len() < count {
+            let at = drain.next_timeout();
             assert!(at == before || drain.next(before).is_none());
             before = at;
             gone.extend(drain.next(at));
             times.push((at - start).as_millis());
         }
-        assert_eq!(drain.next_timeout(), Some(drain.until()));
+        assert_eq!(drain.next_timeout(), drain.until());
         gone.sort_unstable();
         assert_eq!(gone, ids(count), "each once");
         times

@@ -382,7 +382,7 @@ impl<S: System> Server<S> {
             return Some(Duration::ZERO);
         }
         let drain = match &self.phase {
-            Phase::Draining(drain) => drain.next_timeout(),
+            Phase::Draining(drain) => Some(drain.next_timeout()),
             Phase::Running | Phase::Stopped => None,
         };
         let next = [

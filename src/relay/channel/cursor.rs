@@ -128,22 +128,22 @@ impl Cursor {
     ) -> (usize, usize) {
         let mut position = self.position;
         let mut inserted = self.inserted_sent;
-        let mut splices = self.splices.iter().peekable();
+        let mut ahead = self.splices.iter().peekable();
         let (mut count, mut total) = (0, 0);
         while count < MAX_SLICES {
-            let bytes = if let Some(splice) = splices.next_if(|splice| {
+            let bytes = if let Some(splice) = ahead.next_if(|splice| {
                 splice.span.start == position && inserted == replies.len(splice.reply)
             }) {
                 (position, inserted) = (splice.span.end, 0);
                 continue;
-            } else if let Some(splice) = splices.peek()
+            } else if let Some(splice) = ahead.peek()
                 && splice.span.start == position
             {
                 let bytes = replies.bytes_at(splice.reply, inserted);
                 inserted += bytes.len() as u64;
                 bytes
             } else {
-                let next = splices.peek().map_or(self.last, |splice| splice.span.start);
+                let next = ahead.peek().map_or(self.last, |splice| splice.span.start);
                 let bytes = backlog.bytes_at(position);
                 let bytes = &bytes[..bytes.len().min((next - position) as usize)];
                 position += bytes.len() as u64;
@@ -191,9 +191,9 @@ impl Cursor {
                 .splices
                 .front()
                 .map_or(u64::MAX, |splice| splice.span.start);
-            let way = sent.min(next - self.position);
-            self.position += way;
-            sent -= way;
+            let step = sent.min(next - self.position);
+            self.position += step;
+            sent -= step;
             let Some(splice) = self.splices.front().filter(|_| self.position == next) else {
                 return;
             };

@@ -362,7 +362,7 @@ mod tests {
         let mut tracker = LagTracker::new(&limits, now);
         assert_eq!(tracker.on_lag(1001, &limits, now + SECOND), None);
         assert_eq!(tracker.next_check(&limits), Some(now + 5 * SECOND));
-        let just_before = now + 5 * SECOND - Duration::from_nanos(1);
+        let just_before = now + Duration::from_nanos(4_999_999_999);
         assert_eq!(tracker.on_timer(1001, &limits, just_before), None);
         assert_eq!(tracker.state(), over(now + SECOND));
         assert_eq!(tracker.on_timer(1001, &limits, now + 5 * SECOND), None);

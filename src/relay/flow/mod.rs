@@ -69,7 +69,7 @@ impl Permit {
 pub(super) struct ReadBudget {
     /// How many bytes one read may return.
     pub(super) bytes: usize,
-    /// The read is part of a round: see [`FlowControl::rest_of_round`].
+    /// The read is part of a round: see [`Reader::rest_of_round`].
     pub(super) is_round: bool,
 }
 
@@ -220,19 +220,6 @@ impl FlowControl {
             Source::Messages | Source::LastMessages => reader.name_frame_len,
         };
         self.budget(reader.input_for(self.turn_budget, name), reader)
-    }
-
-    /// How much more of a member may be read in a round in which it has published this many bytes and
-    /// completed this many frames, in bytes: the rest of its share, or of one message, however long that
-    /// is.
-    pub(super) fn rest_of_round(&self, published: usize, frames: u32, reader: &Reader) -> usize {
-        if frames == 0 {
-            return reader.missing.max(1);
-        }
-        reader.input_for(
-            ROUND_BUDGET.saturating_sub(published),
-            reader.name_frame_len,
-        )
     }
 
     #[inline]
@@ -412,6 +399,16 @@ impl FlowControl {
 }
 
 impl Reader {
+    /// How much more of a member may be read in a round in which it has published this many bytes and
+    /// completed this many frames, in bytes: the rest of its share, or of one message, however long that
+    /// is.
+    pub(super) fn rest_of_round(&self, published: usize, frames: u32) -> usize {
+        if frames == 0 {
+            return self.missing.max(1);
+        }
+        self.input_for(ROUND_BUDGET.saturating_sub(published), self.name_frame_len)
+    }
+
     /// How much input can be read such that no more than `published` bytes are published, in bytes, under
     /// a name whose frame is this long.
     ///

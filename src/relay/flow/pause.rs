@@ -124,7 +124,7 @@ impl RoomPause {
             self.over.insert(id);
             self.paused.start(now);
             self.next_round
-                .get_or_insert(after(now, MIN_ROUND_INTERVAL));
+                .get_or_insert_with(|| after(now, MIN_ROUND_INTERVAL));
         } else if self.over.remove(&id) && self.over.is_empty() {
             self.paused.stop(now);
             self.next_round = None;
