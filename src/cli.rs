@@ -270,12 +270,13 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) soft_limit: Option<usize>,
 
-    /// How long senders are paused for a member that reads almost nothing
+    /// How long the room waits for a member that reads almost nothing
     ///
-    /// A member that accepts less than 64KiB in this time of pause is closed. One that accepts nothing
-    /// for half of this time is stalled: the room goes on at full speed, and does not wait for it before
-    /// its lag is at --soft-limit; over --queue-limit it is closed. A program that reads slowly behind a
-    /// receive buffer of megabytes can look stalled: for its sake raise this time, or --queue-limit.
+    /// While senders are paused for a slow reader, a member that accepts less than 6.5 kB a second over
+    /// this time is closed. One that accepts nothing for half of this time is stalled: the room goes on at
+    /// full speed, and does not wait for it before its lag is at --soft-limit; over --queue-limit it is
+    /// closed. A program that reads slowly behind a receive buffer of megabytes can look stalled: for its
+    /// sake raise this time, or --queue-limit.
     #[arg(
         long,
         env = "CHATLOOP_SLOW_TIMEOUT",

@@ -9,30 +9,33 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | All that is asked of the operating system is one trait | [`server::System`] |
-//! | A newcomer is accepted, even when descriptors run out | `server/acceptor.rs` |
+//! | Everything that is asked of the operating system is one trait | [`server::System`] |
+//! | A connection is accepted, even when descriptors run out | `server/acceptor.rs` |
 //! | Its socket is registered once, for reading and writing | [`server`]: *why edge-triggered* |
-//! | An event says that it is readable: this is only noted | [`Relay::note`](relay::Relay::note), `relay/ready.rs` |
-//! | It is read into the loop's one scratch buffer, up to its budget | `relay/connection.rs` |
-//! | Frames are taken out of the scratch buffer where they lie | [`wire::Decoder`] |
+//! | An event reports that it is readable: this is only noted | [`Relay::note`](relay::Relay::note), `relay/ready.rs` |
+//! | Flow control permits a read, and how large | `relay/flow/mod.rs` |
+//! | It is read into the loop's one scratch buffer | `relay/connection.rs` |
+//! | Frames are decoded in the scratch buffer, where they lie | [`wire::Decoder`] |
 //! | What its protocol makes of them is one table | [`wire::Dialect::rules`] |
-//! | The first is its name; each later one is said, encoded once for all who hear it alike | `relay/channel.rs` |
+//! | The first frame is its name; it becomes a member | `relay/lifecycle.rs` |
+//! | Each later one is published, encoded once for all members of a dialect | `relay/room.rs`, `relay/channel/mod.rs` |
 //! | At the end of the turn each member is written to, once | [`relay`]: *why one write a turn*, `relay/delivery.rs` |
-//! | What a socket does not take stays, in one copy for all | [`relay`]: *the backlog*, `relay/send_queue.rs` |
-//! | Who is far behind is waited for, as long as it reads | [`relay`]: *pace, then cut*, `relay/pace.rs` |
-//! | What was said stays longer for newcomers, if they are to be told | [`relay`]: *history*, `relay/history.rs` |
-//! | An event says that it is writable: what is queued goes first | [`relay`]: *why nobody fails for anybody* |
-//! | Marked connections are closed | [`relay`]: *why close late* |
-//! | Newcomers are accepted last | [`server`]: *why accept last* |
+//! | What a socket does not accept stays, in one copy for all | [`relay`]: *the backlog*, `relay/channel/cursor.rs` |
+//! | A slow reader is waited for, as long as it reads | `relay/flow/lag.rs` |
+//! | Published messages stay longer for new members, if there is history | [`relay`]: *history*, `relay/channel/history.rs` |
+//! | An event reports that it is writable: pending output goes first | [`relay`]: *why no receiver fails a sender* |
+//! | Closed connections are removed | [`relay`]: *why close late* |
+//! | What happened becomes log lines | `server/log.rs` |
+//! | Connections are accepted last | [`server`]: *why accept last* |
 //!
 //! The modules behind the file names are private; `cargo doc --document-private-items` shows them.
 //!
 //! # The layers, in reading order
 //!
 //! - [`wire`]: bytes and frames. No I/O.
-//! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock.
+//! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock, no log.
 //! - [`server`]: the event loop around it: listeners, timers, signals.
-//! - [`text`]: how strangers' text is shown.
+//! - [`text`]: how untrusted text is shown.
 //! - [`clock`]: the time of day, whatever the clock says.
 //! - [`client`]: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - [`load`]: the load generator, an event loop of its own over thousands of sockets.

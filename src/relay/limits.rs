@@ -48,10 +48,11 @@ pub struct Limits {
     /// Default: 1 MiB. A short flood pauses nothing.
     pub soft_limit: usize,
 
-    /// The time of pause in which a slow reader must accept the minimum, or it is closed. A member that
-    /// accepts nothing for half of this time is stalled: senders are not paused for it.
+    /// The time of pause over which a slow reader must accept the minimum read rate, or it is closed. A
+    /// member that accepts nothing for half of this time is stalled: the room is not paused for it.
     ///
-    /// Default: 10 s, with which a member that reads 6.5 kB/s keeps its place however much others send.
+    /// Default: 40 s. Half of it is as long as a reader of 6.5 kB/s needs for the system's default receive
+    /// buffer of 128 KiB, which it may have to read to the end before its socket accepts anything.
     pub slow_timeout: Duration,
 
     /// How long a pending connection may take for its whole first frame.

@@ -1,72 +1,89 @@
-//! The room: who is here, what was said in this turn, and who has not got it all yet.
+//! The room: who is a member, what was published in this turn, and what is still to be delivered.
 //!
-//! [`Relay`] is the whole chat without a single system call of its own. It reads and writes the
-//! streams that it is given, whatever they are: sockets in the server, scripts in a test, a million
-//! sinks in a benchmark. It knows no event loop; whoever has one tells it what became ready and then
-//! lets it do a turn:
+//! [`Relay`] is the whole chat over streams that are `Read + Write`, whatever they are: sockets in the
+//! server, scripts in a test, a thousand sinks in a benchmark. It knows no event loop, no clock and no
+//! log: what became ready is noted, time is an argument, and what happened comes out as events.
 //!
 //! ```text
-//! note(id, ready)     an event said so: nothing is done yet
-//! serve_ready         write what was queued, read what there is, decode, collect what was said
-//! expire(deadline)    a time has come: somebody may have to go, or may be read from again
-//! fan_out             one write of all that was said to each member, less its own words
-//! close_marked        remove whom the turn has marked
+//! note(id, ready)      an event says so: nothing else is done yet
+//! serve_ready(now)     flush pending output, read input, publish messages
+//! handle_timeout(now)  look at everything whose time has come
+//! fan_out(now)         one write of everything published in this turn to each member, less its own span
+//! close_marked(now)    remove the connections that were closed in this turn
+//! drain_events()       what happened, for the log
 //! ```
+//!
+//! # Follow a message
+//!
+//! ```text
+//! relay/mod.rs    serve_ready ─ read_ready ─ read_if_permitted   a readable connection is listed
+//! flow/mod.rs     permit                                         may it be read now, and how much?
+//! relay/mod.rs    read
+//! connection.rs   read ─ the stream's read                       into the loop's one scratch buffer
+//! room.rs         on_bytes
+//! connection.rs   next_incoming ─ wire: Decoder::decode          the next frame, where it lies
+//! room.rs         on_name, on_message, on_farewell, on_ignored   what it means
+//! channel/mod.rs  publish ─ append ─ wire: Receives::encode      into each channel's turn buffer
+//! room.rs         end_input ─ on_end                             the sender's own span, its timers, its end
+//! relay/mod.rs    fan_out ─ deliver_turn
+//! delivery.rs     deliver, deliver_override                      one write to each member
+//! connection.rs   write ─ the stream's write
+//! delivery.rs     queue, fall_behind                             what a socket did not accept: a cursor
+//! room.rs         on_delivery ─ on_lag                           … and what that lag means:
+//! flow/lag.rs     on_lag                                         who is waited for, who is closed
+//! ```
+//!
+//! A member's state changes in `lifecycle.rs`, which has the diagram, and nowhere else. Who waits is decided
+//! in `flow/`: `flow/lag.rs` has the policy as a table.
 //!
 //! **Why one write a turn.** A member's copy of a message costs a system call, and the call costs far
 //! more than the bytes in it. So nothing is written while messages are read; at the end of the turn
-//! each member gets all of them at once. The busier the room, the more there is in a turn and the
-//! less a delivery costs; in a quiet room a turn has one message and it leaves in the turn in which
-//! it came. Nothing waits for a batch to fill.
+//! each member receives all of them at once. The busier the room, the more there is in a turn and the
+//! less a delivery costs. In a quiet room a turn has one message, which leaves in the turn in which it
+//! came: nothing waits for a batch to fill.
 //!
-//! **Why nobody fails for anybody.** What a socket does not take stays in the [backlog](#the-backlog),
-//! and its member is written to again when its socket has room. To speak is to append to a buffer:
-//! nothing a receiver does, not reading, resetting, filling its limit, can fail in the sender's hands.
+//! **Why no receiver fails a sender.** What a socket does not accept stays in the
+//! [backlog](#the-backlog), and its member is written to again when its socket has room. To publish is to
+//! append to a buffer. Nothing that a receiver does, not reading, resetting, filling its limit, can fail
+//! in the sender's hands.
 //!
-//! **Why close late.** A connection that has to go is *marked* and removed after the turn's
-//! deliveries. So the walk over the members never has one vanish under it, and its last words reach
-//! the others before it is gone.
+//! **Why close late.** A connection that has to end is *closed* first and removed after the turn's
+//! deliveries. So no walk over the connections has one removed under it, and the last messages of a
+//! connection reach the others before it is gone.
 //!
 //! # The backlog
 //!
-//! Every byte ever said has a position in a stream, counted from the relay's start. A member
-//! that could not take all of a turn is a *reader* of that stream: a position, and the spans ahead of
-//! it that it said itself and is not to be sent. A hundred members that stopped reading are a hundred
-//! positions in one copy of what was said, and to say something more costs one append.
+//! Every published byte has a position in its channel's stream, counted from the relay's start. A member
+//! that could not accept all of a turn gets a *cursor* in that stream: a position, and the spans ahead of
+//! it that it published itself and will not receive. A hundred members that stopped reading are a hundred
+//! cursors in one copy of the bytes, and to publish one message more costs one append.
 //!
 //! ```text
 //!            base                                                     end
-//!             │        ┌─ reader          reader ─┐                    │
+//!             │        ┌─ cursor          cursor ─┐                    │
 //!             ▼        ▼                          ▼                    ▼
-//!   said and ░▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓
-//!   gone          chunk           chunk          chunk        last chunk
+//!   freed    ░▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓▓▓│▓▓▓▓▓▓▓▓▓▓▓▓
+//!                 chunk           chunk          chunk        last chunk
 //!               1 reader        0 readers       1 reader
 //! ```
 //!
-//! When the last reader has passed a chunk, the chunk is freed. In a room that keeps up nothing is
-//! ever stored here.
-//!
-//! # Pace, then cut
-//!
-//! Nobody waits for a member that does not read. But while a member that *does* read is far behind, the
-//! relay reads next to nothing from those who speak, until it has caught up by half: so an endless talker
-//! runs at the pace of the slowest reader, and loses nobody. `relay/pace.rs` has the states and the reasons.
+//! When the last cursor has passed a chunk, the chunk is freed. In a room that keeps up nothing is ever
+//! stored here.
 //!
 //! # Channels
 //!
-//! Each [dialect](crate::wire::Dialect) writes the same message in its own way, so each has a
-//! *channel*: a stream of its own, with its own backlog. To say something is to append it to each
-//! channel that has members, so it is encoded once for each dialect and not for each member. What is
-//! for one member alone goes into its stream without being in it: where a `chat10` member's own words
-//! are left out, a `chat64` member is sent an acknowledgement in their place. So an acknowledgement
-//! always stands between what was said before the message and what was said after it, and never
-//! inside another, however little the socket takes.
+//! Each [dialect](crate::wire::Dialect) writes the same message in its own way, so each has a *channel*: a
+//! stream of its own, with its own backlog. A message is encoded once for each channel that has members,
+//! and not for each member. Output for one member alone is spliced into its stream: where a `chat10`
+//! member's own span is skipped, a `chat64` member receives an acknowledgement in its place. So an
+//! acknowledgement always stands between what was published before the message and what was published
+//! after it, and never inside another message, however little the socket accepts.
 //!
 //! # History
 //!
-//! What newcomers are told of the past is the end of the backlog, which is then kept though everybody
-//! has read it. A newcomer begins as a member that is behind. So the seam between what it is told and
-//! what it hears is no seam: it is one stream, read from an earlier position.
+//! History is the tail of the backlog, kept even after every member has received it. A new member starts
+//! as a lagging member whose cursor stands at the oldest kept message. Replayed history and live messages
+//! are therefore one stream, with no gap and no duplicate between them.
 
 mod channel;
 mod close_reason;
