@@ -168,7 +168,8 @@ enum Stage {
     Here,
     /// It has left: what was published until the end of that turn is the last that is due to it.
     Leaving(Cause),
-    /// It has sent bytes that are no frame, and nothing that it sends counts any more.
+    /// It has sent bytes that are no frame, or too many bytes where input is ignored, and nothing that it
+    /// sends counts any more.
     Lost,
 }
 
@@ -767,6 +768,10 @@ impl Model {
         let width = self.protocols[member.dialect.index()].width;
         if width == 0 {
             member.noise += bytes.len();
+            let is_over = member.noise > self.limits.max_message;
+            if member.stage == Stage::Here && is_over && !member.facts.has_failed {
+                member.stage = Stage::Lost;
+            }
             return;
         }
         let mut unfinished = mem::take(&mut member.unfinished);
@@ -1330,7 +1335,7 @@ impl Model {
                 let was_broken = cause.is_none() || member.was_broken;
                 has_failed && was_broken && is_read_dry
             }
-            End::Protocol => stage == Stage::Lost,
+            End::Protocol => stage == Stage::Lost && member.noise == 0,
             End::HandshakeTimeout => is_unnamed && now >= member.since + limits.handshake_timeout,
             End::SlowConsumer => {
                 let is_waited_for = match member.dialect {
@@ -1377,7 +1382,10 @@ impl Model {
                 let waited = now >= progressed.max(member.left_at) + limits.farewell_timeout;
                 cause.is_some() && member.is_final && !member.due.is_empty() && waited
             }
-            End::InputIgnored => is_here && member.noise > limits.max_message,
+            End::InputIgnored => {
+                let is_closed = stage == Stage::Lost || (is_here && has_failed);
+                is_closed && member.noise > limits.max_message
+            }
             End::Evicted | End::EvictedForAddress => {
                 let is_for_address = end == End::EvictedForAddress;
                 let is_needed = if is_for_address {
