@@ -168,7 +168,8 @@ enum Stage {
     Here,
     /// It has left: what was published until the end of that turn is the last that is due to it.
     Leaving(Cause),
-    /// It has sent bytes that are no frame, and nothing that it sends counts any more.
+    /// It has sent bytes that are no frame, or too many bytes where input is ignored, and nothing that it
+    /// sends counts any more.
     Lost,
 }
 
@@ -690,10 +691,16 @@ impl Model {
 
     /// A read has brought this.
     pub fn read(&mut self, who: usize, bytes: &[u8]) {
-        if !self.members.contains_key(&who) {
+        let is_newcomer = self.newcomers.iter().any(|(peer, _)| *peer == who);
+        if !is_newcomer && !self.members.contains_key(&who) {
             return;
         }
         self.bytes_read += bytes.len() as u64;
+        if is_newcomer {
+            // It was accepted in this turn, and is closed in it.
+            self.bytes_thrown_away += bytes.len() as u64;
+            return;
+        }
         if !self.closed.is_empty() {
             self.bytes_thrown_away += bytes.len() as u64;
             return;
@@ -767,6 +774,10 @@ impl Model {
         let width = self.protocols[member.dialect.index()].width;
         if width == 0 {
             member.noise += bytes.len();
+            let is_over = member.noise > self.limits.max_message;
+            if member.stage == Stage::Here && is_over && !member.facts.has_failed {
+                member.stage = Stage::Lost;
+            }
             return;
         }
         let mut unfinished = mem::take(&mut member.unfinished);
@@ -899,10 +910,15 @@ impl Model {
         self.said_in_turn += told.len() as u64;
         self.published_in_turn += told.len() as u64;
         for member in self.members.values_mut() {
-            if member.dialect == Dialect::Greet10 && member.receives() {
+            if member.dialect != Dialect::Greet10 {
+                continue;
+            }
+            if member.receives() {
                 member.owe(&told, now);
                 member.due_in_turn += told.len();
                 self.totals.deliveries += 1;
+            } else {
+                member.holds += told.len();
             }
         }
     }
@@ -1069,7 +1085,12 @@ impl Model {
 
     /// The server has closed a connection.
     pub fn close(&mut self, who: usize) {
-        if !self.members.contains_key(&who) {
+        if let Some(index) = self.newcomers.iter().position(|(peer, _)| *peer == who) {
+            // One that is only greeted, and with nothing.
+            let (_, member) = self.newcomers.remove(index);
+            self.members.insert(who, member);
+            self.join(who);
+        } else if !self.members.contains_key(&who) {
             self.turned_away += 1;
             return;
         }
@@ -1194,6 +1215,13 @@ impl Model {
         };
         let each = self.limits.queue_limit as u64 + 2 * self.most_said_in_turn + CHUNK + past;
         hearing.count() as u64 * each
+    }
+
+    /// Whether the room may have been paused in this turn. The slow reader may be one of the connections
+    /// that were closed in it.
+    fn may_have_been_paused(&self) -> bool {
+        let may_be_slow = |member: &Member| member.lag.may_be_slow && self.pauses_room(member);
+        self.is_paused || self.was_paused || self.members.values().any(may_be_slow)
     }
 
     /// How much of what was read last from who was closed first was thrown away, the relay's count of
@@ -1330,7 +1358,7 @@ impl Model {
                 let was_broken = cause.is_none() || member.was_broken;
                 has_failed && was_broken && is_read_dry
             }
-            End::Protocol => stage == Stage::Lost,
+            End::Protocol => stage == Stage::Lost && member.noise == 0,
             End::HandshakeTimeout => is_unnamed && now >= member.since + limits.handshake_timeout,
             End::SlowConsumer => {
                 let is_waited_for = match member.dialect {
@@ -1377,7 +1405,10 @@ impl Model {
                 let waited = now >= progressed.max(member.left_at) + limits.farewell_timeout;
                 cause.is_some() && member.is_final && !member.due.is_empty() && waited
             }
-            End::InputIgnored => is_here && member.noise > limits.max_message,
+            End::InputIgnored => {
+                let is_closed = stage == Stage::Lost || (is_here && has_failed);
+                is_closed && member.noise > limits.max_message
+            }
             End::Evicted | End::EvictedForAddress => {
                 let is_for_address = end == End::EvictedForAddress;
                 let is_needed = if is_for_address {
@@ -1387,7 +1418,7 @@ impl Model {
                 };
                 // Its input is held back: otherwise it is about to be read.
                 let is_throttled = limits.rate.is_some() || member.dialect == Dialect::Ack64;
-                let is_held_back = self.is_paused || self.was_paused || is_throttled;
+                let is_held_back = is_throttled || self.may_have_been_paused();
                 let is_gone = is_here && (member.facts.is_gone || has_failed) && is_held_back;
                 let is_late = is_unnamed && now >= member.since + SAFE_PENDING;
                 // A peer that is gone needs its place less than a pending connection does, and one that

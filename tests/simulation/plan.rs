@@ -242,6 +242,11 @@ impl Plan {
                 *rate = (*rate).min(16);
             }
         }
+        if plan.has_pauses {
+            // The little room that such an event finds makes a reader that has stopped one that accepts
+            // next to nothing.
+            plan.rates[Fault::SpuriousWritable as usize] = 0;
+        }
         let mut weight = |most: usize| choices.below(most + 1);
         plan.weights = Weights {
             connect: 1 + weight(3),
