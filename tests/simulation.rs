@@ -75,7 +75,8 @@ fn same_seed_gives_the_same_history() {
     assert_ne!(run(1).hash, run(2).hash);
 }
 
-/// A session in which each dialect does all that it can do, and nothing is left to chance.
+/// A session in which each dialect does everything that it can do, and nothing is left to chance.
+#[allow(clippy::too_many_lines, reason = "it is a list of what happens")]
 fn session() -> Simulation {
     use Action::{
         Close, CloseSending, Connect, ReadAgain, Say, SayFarewell, Settle, Signal, StopReading,

@@ -525,6 +525,7 @@ impl<S: Read + Write> Relay<S> {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.readiness.is_readable()
             && !connection.readiness.marks.any(Marks::HAS_OVERRIDE)
+            && !connection.life.is_closed()
         {
             // The room's pause is no reason to lose what was received. A longer read would publish too
             // much in one turn, and another one will not come.

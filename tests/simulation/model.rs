@@ -22,8 +22,8 @@ const GRACE: Duration = Duration::from_millis(100);
 /// A pending connection is not evicted before this.
 const SAFE_PENDING: Duration = Duration::from_secs(2);
 
-/// The least that a slow reader must accept in `slow_timeout` of pause, in bytes.
-pub const MIN_READ: usize = 64 * 1024;
+/// What a slow reader must accept while the room is paused for it, in bytes a second.
+pub const MIN_READ_RATE: usize = 64 * 1024 / 10;
 
 /// How much a member publishes in one round, unless one message is longer, in bytes.
 const ROUND: usize = 512;
@@ -173,6 +173,16 @@ enum Stage {
     Lost,
 }
 
+impl Stage {
+    /// Why the connection has left, if it has.
+    const fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Leaving(cause) => Some(cause),
+            Self::AwaitingName | Self::Here | Self::Lost => None,
+        }
+    }
+}
+
 /// Why a connection has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
@@ -308,6 +318,20 @@ struct LagBounds {
     may_be_slow: bool,
 }
 
+impl LagBounds {
+    /// Whether it has read below the minimum rate since some time that is at least `timeout` ago.
+    fn may_be_below_minimum(&self, timeout: Duration, now: Duration) -> bool {
+        let times = self.accepted.iter().map(|&(at, _)| at);
+        let mut starts = times.chain([Duration::ZERO]);
+        starts.any(|start| {
+            let elapsed = now.saturating_sub(start);
+            let later = self.accepted.iter().filter(|&&(at, _)| at > start);
+            let accepted: usize = later.map(|(_, bytes)| bytes).sum();
+            elapsed >= timeout && (accepted as f64) < MIN_READ_RATE as f64 * elapsed.as_secs_f64()
+        })
+    }
+}
+
 impl Member {
     const fn is_leaving(&self) -> bool {
         matches!(self.stage, Stage::Leaving(_))
@@ -358,7 +382,7 @@ impl Member {
             lag.may_be_stalled = false;
             lag.may_be_catching_up = false;
             if let Some(since) = lag.over_since.take() {
-                lag.paused += now - since;
+                lag.paused += now.saturating_sub(since);
             }
         }
         if most <= soft_limit / 2 {
@@ -376,7 +400,7 @@ impl Member {
             self.lag.may_be_catching_up = false;
             return;
         }
-        let is_silent = now - self.silent_since() >= limits.slow_timeout / 2;
+        let is_silent = now.saturating_sub(self.silent_since()) >= limits.slow_timeout / 2;
         self.lag.over_since.get_or_insert(now);
         self.lag.may_be_slow = true;
         self.lag.may_be_stalled |= is_silent || self.lag.may_be_catching_up;
@@ -1190,8 +1214,8 @@ impl Model {
             );
         }
         let may_be_waited_for = |member: &Member| {
-            let is_stalled =
-                member.due.len() > soft_limit && now - member.silent_since() >= timeout / 2;
+            let is_stalled = member.due.len() > soft_limit
+                && now.saturating_sub(member.silent_since()) >= timeout / 2;
             let is_slow = member.lag.may_be_slow && (!is_stalled || self.has_more);
             member.stage == Stage::Here && self.pauses_room(member) && is_slow
         };
@@ -1335,10 +1359,7 @@ impl Model {
             progressed,
         } = member.facts;
         let limits = &self.limits;
-        let cause = match stage {
-            Stage::Leaving(cause) => Some(cause),
-            Stage::AwaitingName | Stage::Here | Stage::Lost => None,
-        };
+        let cause = stage.cause();
         let is_unnamed = stage == Stage::AwaitingName;
         let is_here = stage == Stage::Here;
         // Nothing more is due to it, or nothing that can be delivered.
@@ -1378,16 +1399,15 @@ impl Model {
             }
             End::BelowMinimumRate => {
                 let lag = &member.lag;
-                let paused = lag.over_since.map_or(Duration::ZERO, |since| now - since);
-                let window = now.saturating_sub(limits.slow_timeout);
-                let recent = lag.accepted.iter().filter(|(at, _)| *at > window);
-                let accepted: usize = recent.map(|(_, bytes)| bytes).sum();
+                let paused = lag
+                    .over_since
+                    .map_or(Duration::ZERO, |since| now.saturating_sub(since));
                 self.pauses_room(member)
                     && self.reading == Reading::AsTheyLike
                     && !member.is_final
                     && lag.may_be_slow
                     && lag.paused + paused >= limits.slow_timeout
-                    && accepted < MIN_READ
+                    && lag.may_be_below_minimum(limits.slow_timeout, now)
             }
             End::MessageTimeout => {
                 let is_late = now >= member.begun + limits.message_timeout;
@@ -1419,7 +1439,7 @@ impl Model {
                 // Its input is held back: otherwise it is about to be read.
                 let is_throttled = limits.rate.is_some() || member.dialect == Dialect::Ack64;
                 let is_held_back = is_throttled || self.may_have_been_paused();
-                let is_gone = is_here && (member.facts.is_gone || has_failed) && is_held_back;
+                let has_left = is_here && (member.facts.is_gone || has_failed) && is_held_back;
                 let is_late = is_unnamed && now >= member.since + SAFE_PENDING;
                 // A peer that is gone needs its place less than a pending connection does, and one that
                 // has been there longer needs it least.
@@ -1429,7 +1449,7 @@ impl Model {
                 };
                 let is_first =
                     is_for_address || !self.is_paused || !self.members.iter().any(comes_first);
-                is_needed && is_first && (is_gone || is_late)
+                is_needed && is_first && (has_left || is_late)
             }
             End::Shutdown => {
                 let is_dismissed = member.is_let_go && (is_done || is_unnamed);

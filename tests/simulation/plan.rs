@@ -9,6 +9,7 @@ use chatloop::wire::Dialect;
 
 use super::choices::Choices;
 use super::faults::Fault;
+use super::model::MIN_READ_RATE;
 
 /// Nearly all messages of a chat are short.
 const USUAL_MESSAGE: usize = 40;
@@ -219,7 +220,7 @@ impl Plan {
         plan.has_pauses = choices.below(3) == 0;
         let is_slow = !plan.has_pauses && choices.below(2) == 0;
         let times = if is_slow { 2 } else { 16 };
-        let often_enough = limits.slow_timeout * least as u32 / (times * 64 * 1024);
+        let often_enough = Duration::from_secs(1) * least as u32 / (times * MIN_READ_RATE as u32);
         plan.reads_within = Some(often_enough.min(limits.slow_timeout / 10));
         plan.buffer = (least, if is_slow { least } else { 2 * least });
         plan.window = choices.one_of(&[(500, 2000), (5000, 20_000), (70_000, 70_000)]);

@@ -28,7 +28,7 @@ use chatloop::wire::Dialect;
 
 use super::choices::Choices;
 use super::faults::{Fault, FaultCounts};
-use super::model::{MIN_READ, Model, Reading};
+use super::model::{MIN_READ_RATE, Model, Reading};
 use super::peer::Peer;
 use super::plan::Plan;
 use super::schedule::Action;
@@ -842,9 +842,9 @@ impl World {
     fn longest_wait(&self) -> Duration {
         let limits = &self.plan.config.limits;
         let in_a_turn = limits.turn_budget + 1024 + 4 * limits.largest_delivery();
-        let timeouts = in_a_turn / MIN_READ + 2;
-        let turns = self.plan.peers + 2;
-        limits.slow_timeout * (timeouts * turns) as u32
+        let to_read = Duration::from_secs((in_a_turn / MIN_READ_RATE) as u64 + 1);
+        let turns = self.plan.peers as u32 + 2;
+        (to_read + 2 * limits.slow_timeout) * turns
     }
 
     /// Events that no kernel would have to send, and that a loop has to bear.
