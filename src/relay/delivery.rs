@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::channel::{Backlog, Channel, Cursor, MAX_SLICES, Reply, ReplyBytes, Splice};
 use super::connection::{Connection, Outcome, PendingOutput};
 use super::flow::{LagLimits, LagTracker};
+use super::ready::Marks;
 
 /// How a member's delivery differs from that of the members that were silent in this turn.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl Delivery {
 
     /// The same to a member that has left: its lag is nothing to decide about, since its output ends
     /// here.
-    pub(super) const fn regardless_of_lag(self) -> Self {
+    const fn regardless_of_lag(self) -> Self {
         match self {
             Self::Pending { has_room, .. } => Self::Pending {
                 over: None,
@@ -146,8 +147,30 @@ impl<'a> FanOut<'a> {
         self.other.1 += sent as u64;
     }
 
+    /// Delivers the turn to a connection that took part in it: a member, one that has left, or one that is
+    /// about to be closed.
+    pub(super) fn deliver_to_participant<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        over: &Override,
+    ) -> Delivery {
+        connection.readiness.marks.remove(Marks::HAS_OVERRIDE);
+        if connection.life.is_closed() {
+            self.reply_before_close(connection, over.reply);
+            return Delivery::Complete;
+        }
+        if !connection.life.is_writable() {
+            return Delivery::Complete;
+        }
+        let delivery = self.deliver_override(connection, over);
+        match connection.life.draining() {
+            Some(_) => delivery.regardless_of_lag(),
+            None => delivery,
+        }
+    }
+
     /// Delivers the turn to a member that took part in it.
-    pub(super) fn deliver_override<S: Read + Write>(
+    fn deliver_override<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
         over: &Override,
@@ -179,7 +202,7 @@ impl<'a> FanOut<'a> {
 
     /// Sends a connection that is about to be closed the reply to what it sent before, as far as its
     /// socket accepts it.
-    pub(super) fn reply_before_close<S: Read + Write>(
+    fn reply_before_close<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
         reply: Reply,

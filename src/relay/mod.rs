@@ -334,22 +334,13 @@ impl<S: Read + Write> Relay<S> {
         }
         // Then those that took part in this turn, each as its override says.
         for (id, over) in room.overrides.drain(..) {
-            let Some(connection) = self.connections.get_mut(id) else {
-                continue;
-            };
-            connection.readiness.marks.remove(Marks::HAS_OVERRIDE);
-            let fan_out = &mut fan_outs[connection.dialect.index()];
-            if connection.life.is_closed() {
-                fan_out.reply_before_close(connection, over.reply);
-            } else if connection.life.is_writable() {
-                let mut delivery = fan_out.deliver_override(connection, &over);
-                if let Some(cause) = connection.life.draining() {
-                    left.push((id, cause));
-                    delivery = delivery.regardless_of_lag();
-                }
+            if let Some(connection) = self.connections.get_mut(id) {
+                let fan_out = &mut fan_outs[connection.dialect.index()];
+                let delivery = fan_out.deliver_to_participant(connection, &over);
                 if delivery.needs_handling() {
                     incomplete.push((id, delivery));
                 }
+                left.extend(connection.life.draining().map(|cause| (id, cause)));
             }
         }
         for fan_out in &fan_outs {
