@@ -76,6 +76,7 @@ fn same_seed_gives_the_same_history() {
 }
 
 /// A session in which each dialect does all that it can do, and nothing is left to chance.
+#[allow(clippy::too_many_lines, reason = "it is one list")]
 fn session() -> Simulation {
     use Action::{
         Close, CloseSending, Connect, ReadAgain, Say, SayFarewell, Settle, Signal, StopReading,

@@ -358,7 +358,7 @@ impl Member {
             lag.may_be_stalled = false;
             lag.may_be_catching_up = false;
             if let Some(since) = lag.over_since.take() {
-                lag.paused += now - since;
+                lag.paused += now.saturating_sub(since);
             }
         }
         if most <= soft_limit / 2 {
@@ -376,7 +376,7 @@ impl Member {
             self.lag.may_be_catching_up = false;
             return;
         }
-        let is_silent = now - self.silent_since() >= limits.slow_timeout / 2;
+        let is_silent = now >= self.silent_since() + limits.slow_timeout / 2;
         self.lag.over_since.get_or_insert(now);
         self.lag.may_be_slow = true;
         self.lag.may_be_stalled |= is_silent || self.lag.may_be_catching_up;
@@ -1191,7 +1191,7 @@ impl Model {
         }
         let may_be_waited_for = |member: &Member| {
             let is_stalled =
-                member.due.len() > soft_limit && now - member.silent_since() >= timeout / 2;
+                member.due.len() > soft_limit && now >= member.silent_since() + timeout / 2;
             let is_slow = member.lag.may_be_slow && (!is_stalled || self.has_more);
             member.stage == Stage::Here && self.pauses_room(member) && is_slow
         };
@@ -1376,19 +1376,7 @@ impl Model {
                 let most = limits.queue_limit.max(member.left_due);
                 member.most_lag() > most && may_be_cut && !is_honest
             }
-            End::BelowMinimumRate => {
-                let lag = &member.lag;
-                let paused = lag.over_since.map_or(Duration::ZERO, |since| now - since);
-                let window = now.saturating_sub(limits.slow_timeout);
-                let recent = lag.accepted.iter().filter(|(at, _)| *at > window);
-                let accepted: usize = recent.map(|(_, bytes)| bytes).sum();
-                self.pauses_room(member)
-                    && self.reading == Reading::AsTheyLike
-                    && !member.is_final
-                    && lag.may_be_slow
-                    && lag.paused + paused >= limits.slow_timeout
-                    && accepted < MIN_READ
-            }
+            End::BelowMinimumRate => self.is_below_minimum_rate(member, now),
             End::MessageTimeout => {
                 let is_late = now >= member.begun + limits.message_timeout;
                 is_here && !member.unfinished.is_empty() && is_late
@@ -1409,33 +1397,50 @@ impl Model {
                 let is_closed = stage == Stage::Lost || (is_here && has_failed);
                 is_closed && member.noise > limits.max_message
             }
-            End::Evicted | End::EvictedForAddress => {
-                let is_for_address = end == End::EvictedForAddress;
-                let is_needed = if is_for_address {
-                    limits.max_per_ip.is_some()
-                } else {
-                    is_full
-                };
-                // Its input is held back: otherwise it is about to be read.
-                let is_throttled = limits.rate.is_some() || member.dialect == Dialect::Ack64;
-                let is_held_back = is_throttled || self.may_have_been_paused();
-                let is_gone = is_here && (member.facts.is_gone || has_failed) && is_held_back;
-                let is_late = is_unnamed && now >= member.since + SAFE_PENDING;
-                // A peer that is gone needs its place less than a pending connection does, and one that
-                // has been there longer needs it least.
-                let comes_first = |(who, other): (&usize, &Member)| {
-                    let is_older = other.id < member.id || is_late;
-                    other.is_gone() && is_older && !self.closed.contains(who)
-                };
-                let is_first =
-                    is_for_address || !self.is_paused || !self.members.iter().any(comes_first);
-                is_needed && is_first && (is_gone || is_late)
+            End::Evicted => is_full && self.may_be_evicted(member, stage, true, now),
+            End::EvictedForAddress => {
+                limits.max_per_ip.is_some() && self.may_be_evicted(member, stage, false, now)
             }
             End::Shutdown => {
                 let is_dismissed = member.is_let_go && (is_done || is_unnamed);
                 is_dismissed || (self.has_stopped && (is_done || !self.is_stop_in_time))
             }
         }
+    }
+
+    /// Whether the room may have been paused for this member for all of `slow_timeout`, in which it accepted
+    /// less than the minimum.
+    fn is_below_minimum_rate(&self, member: &Member, now: Duration) -> bool {
+        let (lag, timeout) = (&member.lag, self.limits.slow_timeout);
+        let since = lag.over_since.unwrap_or(now);
+        let window = now.saturating_sub(timeout);
+        let recent = lag.accepted.iter().filter(|(at, _)| *at > window);
+        let accepted: usize = recent.map(|(_, bytes)| bytes).sum();
+        self.pauses_room(member)
+            && self.reading == Reading::AsTheyLike
+            && !member.is_final
+            && lag.may_be_slow
+            && lag.paused + now.saturating_sub(since) >= timeout
+            && accepted < MIN_READ
+    }
+
+    /// Whether this connection may be evicted for another one: its peer is gone and its input is held
+    /// back, or it is pending for long. If `is_first`, no other one may have to go before it.
+    fn may_be_evicted(&self, member: &Member, stage: Stage, is_first: bool, now: Duration) -> bool {
+        // Input that is not held back is about to be read.
+        let is_throttled = self.limits.rate.is_some() || member.dialect == Dialect::Ack64;
+        let is_held_back = is_throttled || self.may_have_been_paused();
+        let peer_is_gone = member.facts.is_gone || member.facts.has_failed;
+        let is_gone = stage == Stage::Here && peer_is_gone && is_held_back;
+        let is_late = stage == Stage::AwaitingName && now >= member.since + SAFE_PENDING;
+        // A peer that is gone needs its place less than a pending connection does, and one that has been
+        // there longer needs it least.
+        let comes_first = |(who, other): (&usize, &Member)| {
+            let is_older = other.id < member.id || is_late;
+            other.is_gone() && is_older && !self.closed.contains(who)
+        };
+        let must_wait = is_first && self.is_paused && self.members.iter().any(comes_first);
+        (is_gone || is_late) && !must_wait
     }
 }
 
