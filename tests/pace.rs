@@ -555,6 +555,7 @@ fn members_that_a_full_turn_did_not_serve_are_first_in_the_next_round() {
     bob.stream.heard();
     let names: Vec<_> = (0..10).map(|i| format!("large{i}")).collect();
     let large: Vec<_> = names.iter().map(|name| room.join(name)).collect();
+    room.turns();
     for peer in &large {
         peer.stream.says(frame("y".repeat(60_000)).repeat(2));
         room.readable(peer);
