@@ -279,10 +279,12 @@ fn input_that_was_not_read_in_a_pause_is_a_sign_of_life() {
         idle_timeout: Some(100 * SECOND),
         slow_timeout: 1000 * SECOND,
         soft_limit: 10_000,
+        max_message: 3_000_000,
         ..Limits::default()
     };
     let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
     let (alice, idle, slow) = (room.join("alice"), room.join("idle"), room.join("slow"));
+    let bob = room.join("bob");
     // An `ack64` member that does not read its acknowledgements pauses itself.
     let asker = room.connect_to(Ack64);
     asker.stream.takes(0);
@@ -293,6 +295,11 @@ fn input_that_was_not_read_in_a_pause_is_a_sign_of_life() {
     room.say(&alice, "x".repeat(20_000));
     room.turns();
     assert!(room.relay.is_paused() && asker.stream.unread() > 0);
+    // A long message makes a round after which there is none for minutes.
+    bob.stream.says(frame("x".repeat(3_000_000)));
+    room.readable(&bob);
+    room.pass(SECOND);
+    assert_eq!(bob.stream.unread(), 0);
     alice.stream.says(frame("still here"));
     slow.stream.says(frame("still here"));
     room.readable(&alice);
@@ -598,6 +605,7 @@ fn memory_limit_closes_a_stalled_member_before_a_slow_reader_that_lags_by_more()
     let limits = Limits {
         max_memory: 600_000,
         soft_limit: 100_000,
+        slow_timeout: 10 * SECOND,
         ..Limits::default()
     };
     let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
@@ -936,8 +944,8 @@ fn oldest_pending_connection_is_evicted_once_it_has_had_time_for_its_name() {
     assert_eq!(closed(&room, "evicted"), 1);
 }
 
-/// A full room that is paused for a slow reader: alice, the slow reader, and a pending connection that
-/// has had time enough for its name.
+/// A room that is paused for a slow reader, between two rounds: alice, the slow reader, and a pending
+/// connection that has had time enough for its name. Three more connections make the room full.
 fn full_and_paused() -> (Room, Peer, Peer, Peer) {
     let limits = Limits {
         max_clients: 6,
@@ -951,12 +959,14 @@ fn full_and_paused() -> (Room, Peer, Peer, Peer) {
     slow.stream.takes(0);
     room.say(&alice, "x".repeat(20_000));
     room.pass(3 * SECOND);
-    assert!(room.relay.is_paused());
+    room.say(&alice, "the line of a round");
+    assert!(room.relay.is_paused() && alice.stream.unread() == 0);
     (room, alice, slow, pending)
 }
 
 #[test]
-fn members_whose_peers_are_gone_in_a_pause_are_evicted_oldest_first_before_pending_connections() {
+fn members_whose_peers_are_gone_between_rounds_are_evicted_oldest_first_before_pending_connections()
+{
     let (mut room, alice, slow, pending) = full_and_paused();
     let gone: Vec<_> = (0..3).map(|i| room.join(format!("gone{i}"))).collect();
     assert!(room.relay.is_full());
@@ -968,7 +978,7 @@ fn members_whose_peers_are_gone_in_a_pause_are_evicted_oldest_first_before_pendi
             room.relay.note(peer.id, Ready::HUNG_UP);
         }
         room.turns();
-        assert!(!peer.stream.is_closed(), "the room is paused");
+        assert!(!peer.stream.is_closed(), "it waits for a round");
     }
     room.take_events();
     let mut unread = 0;
@@ -995,7 +1005,7 @@ fn members_whose_peers_are_gone_in_a_pause_are_evicted_oldest_first_before_pendi
 }
 
 #[test]
-fn connection_that_sent_its_name_and_a_message_and_closed_in_a_pause_is_evicted() {
+fn connection_that_sent_its_name_and_a_message_and_closed_between_rounds_is_evicted() {
     let (mut room, _alice, _slow, pending) = full_and_paused();
     let gone = room.connect();
     gone.stream
@@ -1014,20 +1024,29 @@ fn connection_that_sent_its_name_and_a_message_and_closed_in_a_pause_is_evicted(
 }
 
 #[test]
-fn gone_peers_that_are_not_evicted_in_a_pause_are_relayed_after_it() {
-    let (mut room, alice, slow, _pending) = full_and_paused();
-    let gone = room.join("gone");
-    gone.stream.says(frame("my last words")).closes();
-    room.read_closed(&gone);
-    room.turns();
-    alice.stream.heard();
-    slow.stream.takes(usize::MAX);
-    room.writable(&slow);
-    room.turns();
-    assert!(gone.stream.is_closed());
-    assert_bytes(&alice.stream.heard(), &heard("gone", "my last words"));
-    assert_eq!(closed(&room, "eof"), 1);
-    assert_eq!(room.relay.counters().bytes_discarded, 0);
+fn gone_peer_that_is_not_evicted_is_relayed_in_the_next_round_or_after_the_pause() {
+    for is_in_round in [true, false] {
+        let (mut room, alice, slow, _pending) = full_and_paused();
+        let gone = room.join("gone");
+        gone.stream.says(frame("my last words")).closes();
+        room.read_closed(&gone);
+        room.turns();
+        assert_bytes(&alice.stream.heard(), b"");
+        assert!(!gone.stream.is_closed());
+        if is_in_round {
+            room.pass(SECOND / 10);
+            assert!(room.relay.is_paused());
+        } else {
+            slow.stream.takes(usize::MAX);
+            room.writable(&slow);
+            room.turns();
+            assert!(!room.relay.is_paused());
+        }
+        assert!(gone.stream.is_closed());
+        assert_bytes(&alice.stream.heard(), &heard("gone", "my last words"));
+        assert_eq!(closed(&room, "eof"), 1);
+        assert_eq!(room.relay.counters().bytes_discarded, 0);
+    }
 }
 
 #[test]
@@ -1132,10 +1151,11 @@ fn address_at_its_limit_evicts_only_connections_of_its_own() {
     assert!(!make_room_for(&mut room, here), "all are there");
     slow.stream.takes(0);
     room.say(&alice, "x".repeat(20_000));
+    room.pass(3 * SECOND);
+    room.say(&alice, "the line of a round");
     gone.stream.says(frame("my last words")).closes();
     room.read_closed(&gone);
     room.turns();
-    room.pass(3 * SECOND);
     assert!(!make_room_for(&mut room, elsewhere), "they are another's");
     room.take_events();
     assert!(make_room_for(&mut room, here));

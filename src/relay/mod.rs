@@ -512,6 +512,10 @@ impl<S: Read + Write> Relay<S> {
 
     /// Has a connection leave in this turn: what was received from it is relayed, and it is closed when
     /// the output published until then is delivered. One that is no member is closed at once.
+    ///
+    /// Must be called after [`serve_ready`](Self::serve_ready) and before [`fan_out`](Self::fan_out) of the
+    /// same turn: a connection that the turn has read is not read again, and what is read here is
+    /// delivered with the turn.
     pub fn dismiss(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.readiness.is_readable()
