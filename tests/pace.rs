@@ -1237,7 +1237,28 @@ fn last_messages_of_a_member_that_left_during_a_pause_are_relayed_after_it() {
 // ---- Members that leave.
 
 #[test]
-fn draining_member_does_not_pause_the_room_and_is_closed_at_the_queue_limit() {
+fn draining_member_that_reads_is_waited_for_until_its_output_is_delivered() {
+    let mut room = room();
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    slow.stream.takes(0);
+    let published = publish(&mut room, &alice, "alice", SOFT / 2);
+    slow.stream.closes();
+    room.read_closed(&slow);
+    room.turns();
+    assert!(!slow.stream.is_closed(), "its output is pending");
+    // What is published later is not for it, and is kept until it has read its own.
+    talk(&mut room, &alice, "alice", 20 * SOFT);
+    assert!(room.relay.is_paused() && alice.stream.unread() > 0);
+    accept_all(&mut room, &slow);
+    assert!(slow.stream.is_closed());
+    assert_bytes(&slow.stream.heard(), &published);
+    assert!(!room.relay.is_paused());
+    assert_eq!((alice.stream.unread(), room.relay.backlog_bytes()), (0, 0));
+    assert_eq!(closed(&room, "eof"), 1);
+}
+
+#[test]
+fn draining_member_that_does_not_read_is_closed_at_the_queue_limit() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     slow.stream.takes(0);
@@ -1245,10 +1266,11 @@ fn draining_member_does_not_pause_the_room_and_is_closed_at_the_queue_limit() {
     slow.stream.closes();
     room.read_closed(&slow);
     room.turns();
+    room.pass(room.relay.limits().slow_timeout / 2);
     assert!(!slow.stream.is_closed(), "its output is pending");
     talk(&mut room, &alice, "alice", 70 * SOFT);
     assert!(!room.relay.is_paused() && !slow.stream.is_closed());
-    talk(&mut room, &alice, "alice", 20 * SOFT);
+    talk(&mut room, &alice, "alice", 30 * SOFT);
     assert_eq!(alice.stream.unread(), 0);
     assert!(slow.stream.is_closed(), "what is published is kept for it");
     assert_eq!(closed(&room, "slow_consumer"), 1);
@@ -1256,7 +1278,7 @@ fn draining_member_does_not_pause_the_room_and_is_closed_at_the_queue_limit() {
 }
 
 #[test]
-fn paused_room_goes_on_when_its_slow_reader_ends_or_drains() {
+fn paused_room_goes_on_when_its_slow_reader_ends_or_has_caught_up() {
     for end in 0..4 {
         let Paused {
             mut room,
@@ -1291,17 +1313,17 @@ fn paused_room_goes_on_when_its_slow_reader_ends_or_drains() {
             }
         }
         room.turns();
-        assert!(!room.relay.is_paused(), "end {end}");
-        assert_eq!(alice.stream.unread(), 0);
-        assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
         if matches!(end, 1 | 2) {
-            // It receives what was published until it left.
+            // It is waited for, and receives what was published until it left.
             assert!(!slow.stream.is_closed());
             accept_all(&mut room, &slow);
             assert!(slow.stream.is_closed());
             let received = slow.stream.heard();
             assert_bytes(&received[..published.len()], &published);
         }
+        assert!(!room.relay.is_paused(), "end {end}");
+        assert_eq!(alice.stream.unread(), 0);
+        assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
     }
 }
 

@@ -445,7 +445,7 @@ impl Room {
         let Some(output) = connection.output.as_deref_mut() else {
             return self.on_caught_up(id, connection, now);
         };
-        if sent == 0 || connection.life.draining().is_some() {
+        if sent == 0 {
             return;
         }
         let dialect = connection.dialect;
@@ -624,7 +624,7 @@ impl Room {
         cause: DrainCause,
         now: Instant,
     ) {
-        let (dialect, channel) = (connection.dialect, &self.channels[connection.dialect]);
+        let channel = &self.channels[connection.dialect];
         let pending = connection.pending_bytes(channel);
         let Some(output) = connection.output.as_deref_mut() else {
             return self.close(id, connection, cause.into());
@@ -632,9 +632,7 @@ impl Room {
         // Nothing that is published from here on is for it.
         output.cursor.end_here(&channel.backlog);
         let lag = output.cursor.lag(&channel.backlog);
-        let tracker = &mut output.tracker;
-        let change = self.flow.on_drain(id, dialect, tracker, lag, now);
-        self.after_lag_change(id, connection, change, 0);
+        output.tracker.on_drain(lag);
         let due = after(now, self.limits.farewell_timeout);
         self.timers.set(id, Timer::Drain { pending }, due);
     }

@@ -1217,7 +1217,8 @@ impl Model {
             let is_stalled = member.due.len() > soft_limit
                 && now.saturating_sub(member.silent_since()) >= timeout / 2;
             let is_slow = member.lag.may_be_slow && (!is_stalled || self.has_more);
-            member.stage == Stage::Here && self.pauses_room(member) && is_slow
+            let is_there = member.stage == Stage::Here || member.is_leaving();
+            is_there && self.pauses_room(member) && is_slow
         };
         assert!(
             !is_paused || self.members.values().any(may_be_waited_for),
@@ -1388,11 +1389,10 @@ impl Model {
                     Dialect::Ack64 => true,
                     Dialect::Greet10 | Dialect::Hello => false,
                 };
-                // A member that begins with history, and one that has left, is not waited for, even if it
-                // reads.
-                let is_awaited = !member.lag.may_be_catching_up && !member.is_final;
+                // A member that begins with history is not waited for, even if it reads.
+                let is_awaited = !member.lag.may_be_catching_up;
                 let is_honest = self.reading == Reading::Always && is_awaited;
-                let may_be_cut = !is_waited_for || member.is_final;
+                let may_be_cut = !is_waited_for;
                 // The lag with which a member has left is no reason.
                 let most = limits.queue_limit.max(member.left_due);
                 member.most_lag() > most && may_be_cut && !is_honest
@@ -1404,7 +1404,6 @@ impl Model {
                     .map_or(Duration::ZERO, |since| now.saturating_sub(since));
                 self.pauses_room(member)
                     && self.reading == Reading::AsTheyLike
-                    && !member.is_final
                     && lag.may_be_slow
                     && lag.paused + paused >= limits.slow_timeout
                     && lag.may_be_below_minimum(limits.slow_timeout, now)

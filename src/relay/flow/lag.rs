@@ -43,6 +43,8 @@
 //! A member that comes back after it had stalled, and one that starts with a long history, is catching
 //! up: it counts as stalled until its lag is at the limit.
 //!
+//! A member that has left and still reads is waited for like any other until its output is delivered.
+//!
 //! Members whose output only they cause (`ack64`) pause only themselves, for as long as they like.
 //! With `--slow cut`, and in dialects that pause nothing, a member is closed over the queue limit.
 
@@ -268,10 +270,9 @@ impl LagTracker {
         is_waited_for.then(|| after(self.accepted_at, limits.stall_after()))
     }
 
-    /// A draining member is not waited for: nothing that is published is for it. The lag with which it
-    /// left is no reason to close it, even if it is over the queue limit.
-    pub(super) fn on_drain(&mut self, lag: u64, limits: &LagLimits) {
-        self.set(LagState::Stalled, limits);
+    /// The member has left with this lag, which is no reason to close it before its output is delivered,
+    /// even if it is over the queue limit.
+    pub(in crate::relay) fn on_drain(&mut self, lag: u64) {
         self.threshold = self.threshold.max(lag);
     }
 

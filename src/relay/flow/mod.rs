@@ -315,20 +315,6 @@ impl FlowControl {
         )
     }
 
-    /// A member drains with this lag: the room does not wait for it.
-    pub(super) fn on_drain(
-        &mut self,
-        id: ConnId,
-        dialect: Dialect,
-        tracker: &mut LagTracker,
-        lag: u64,
-        now: Instant,
-    ) -> Option<PauseChange> {
-        let limits = self.lag_limits[dialect.index()];
-        tracker.on_drain(lag, &limits);
-        self.pause.file(id, tracker.state(), limits.pauses, now)
-    }
-
     /// A member has no pending output any more: it has caught up, or gives its output up.
     pub(super) fn on_no_lag(
         &mut self,
