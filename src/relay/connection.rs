@@ -66,7 +66,7 @@ pub(super) enum Incoming<'a> {
 pub(super) enum Outcome {
     /// It moved this many bytes.
     Done(usize),
-    /// The socket has nothing, or no room: the next edge will tell.
+    /// The socket has nothing, or no room: the next edge reports the change.
     Blocked,
     /// The connection is broken.
     Failed(ErrorKind),
@@ -78,7 +78,7 @@ pub(super) enum ReadStep {
     /// This many bytes came, and there may be more.
     More(usize),
     /// This many bytes came, and the socket is drained.
-    Drained(usize),
+    Exhausted(usize),
     /// The input has ended.
     Ended,
     /// The connection is broken.
@@ -125,7 +125,7 @@ impl<S> Connection<S> {
     ///
     /// # Errors
     ///
-    /// What the [`Decoder`] says.
+    /// The errors of [`Decoder::decode`].
     #[inline]
     pub(super) fn next_incoming<'a, 'i: 'a>(
         &'a mut self,
@@ -156,7 +156,7 @@ impl<S> Connection<S> {
     }
 
     /// What it means that the socket has nothing more to read just now.
-    pub(super) fn on_drained(&mut self) -> InputEnd {
+    pub(super) fn on_would_block(&mut self) -> InputEnd {
         self.readiness.kernel.remove(Ready::READABLE);
         match self.life.write_error() {
             Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
@@ -210,7 +210,7 @@ impl<S: Read + Write> Connection<S> {
     ///
     /// A read that does not fill the buffer has drained the socket, on epoll and kqueue, which saves the
     /// second read that would only return "would block". There are two exceptions, and both are read on
-    /// until it does. When the peer has closed its sending side, that news may have shared its edge with
+    /// until it does. When the peer has closed its sending side, the FIN may have shared its edge with
     /// the data, and no other edge will follow. And a read stops short at TCP urgent data. After a read
     /// that filled the buffer there may be more: the connection keeps its readiness, and with it its
     /// place on the ready list.
@@ -219,8 +219,8 @@ impl<S: Read + Write> Connection<S> {
             Outcome::Done(0) => ReadStep::Ended,
             Outcome::Done(read) if read == buffer.len() => ReadStep::More(read),
             Outcome::Done(read) if self.readiness.must_read_to_end() => ReadStep::More(read),
-            Outcome::Done(read) => ReadStep::Drained(read),
-            Outcome::Blocked => ReadStep::Drained(0),
+            Outcome::Done(read) => ReadStep::Exhausted(read),
+            Outcome::Blocked => ReadStep::Exhausted(0),
             Outcome::Failed(kind) => ReadStep::Failed(kind),
         }
     }

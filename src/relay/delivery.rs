@@ -36,10 +36,10 @@ impl Override {
 pub(super) enum Delivery {
     /// The socket accepted everything.
     Complete,
-    /// Output is pending. The next edge will tell when the socket has room.
+    /// Output is pending. The next edge reports that the socket has room.
     Pending {
         /// The member's lag, in bytes, if it is over the threshold.
-        over: Option<u64>,
+        excess_lag: Option<u64>,
         /// The socket accepted everything that it was offered, so that no edge will come: the member
         /// must be flushed in the next turn.
         has_room: bool,
@@ -55,7 +55,7 @@ impl Delivery {
             self,
             Self::Complete
                 | Self::Pending {
-                    over: None,
+                    excess_lag: None,
                     has_room: false
                 }
         )
@@ -66,7 +66,7 @@ impl Delivery {
     const fn regardless_of_lag(self) -> Self {
         match self {
             Self::Pending { has_room, .. } => Self::Pending {
-                over: None,
+                excess_lag: None,
                 has_room,
             },
             other => other,
@@ -120,12 +120,12 @@ impl<'a> FanOut<'a> {
         }
     }
 
-    /// Delivers the turn to a member that was silent in it. Returns whether the socket accepted all of
-    /// it; what it did not accept is for [`queue`](Self::queue).
+    /// Delivers the turn to a member that sent nothing in it. One that lags already gets no write: the turn
+    /// is in the backlog behind its cursor. A short write starts a cursor.
     #[inline]
     pub(super) fn deliver<S: Read + Write>(&mut self, connection: &mut Connection<S>) -> Delivery {
         if connection.output.is_some() {
-            return self.queue(connection, &Override::NONE);
+            return self.defer(connection, &Override::NONE);
         }
         let outcome = connection.write(self.turn);
         if outcome == Outcome::Done(self.turn.len()) {
@@ -176,7 +176,7 @@ impl<'a> FanOut<'a> {
         over: &Override,
     ) -> Delivery {
         if connection.output.is_some() {
-            return self.queue(connection, over);
+            return self.defer(connection, over);
         }
         if over.history.is_some() {
             // It starts as a lagging member.
@@ -252,7 +252,7 @@ impl<'a> FanOut<'a> {
             self.now,
         );
         Delivery::Pending {
-            over: over_threshold,
+            excess_lag: over_threshold,
             has_room: sent == offered,
         }
     }
@@ -261,7 +261,7 @@ impl<'a> FanOut<'a> {
     ///
     /// Not inlined, since the walk over the many that keep up is faster without this code in it.
     #[inline(never)]
-    pub(super) fn queue<S>(&mut self, connection: &mut Connection<S>, over: &Override) -> Delivery {
+    pub(super) fn defer<S>(&mut self, connection: &mut Connection<S>, over: &Override) -> Delivery {
         let splice = self.splice(over);
         let Some(output) = connection.output.as_deref_mut() else {
             return Delivery::Complete;
@@ -272,7 +272,7 @@ impl<'a> FanOut<'a> {
             self.backlog.charge(output.held_bytes() - held_before);
         }
         Delivery::Pending {
-            over: over_threshold(output, self.backlog),
+            excess_lag: over_threshold(output, self.backlog),
             has_room: false,
         }
     }

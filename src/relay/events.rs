@@ -71,7 +71,7 @@ pub struct Identity {
     pub id: ConnId,
     /// Its name, if it has one: the bytes that it sent, or its address where its dialect has no names.
     pub name: Option<Box<[u8]>>,
-    /// What it speaks.
+    /// Its dialect.
     pub dialect: Dialect,
     /// Where it comes from.
     pub peer: SocketAddr,
@@ -108,7 +108,7 @@ impl MemberCounts {
 pub struct MemberInfo<'a> {
     /// Its name: the bytes that it sent, or its address where its dialect has no names.
     pub name: &'a [u8],
-    /// What it speaks.
+    /// Its dialect.
     pub dialect: Dialect,
     /// Where it comes from.
     pub peer: SocketAddr,

@@ -1,38 +1,44 @@
 //! The lifecycle of a connection: every state, every transition, and the indexes that follow them.
 //!
 //! ```text
-//!                     accept
-//!          ┌────────────┴───────────┐
-//!   its first frame          its address is
-//!     is its name               its name
-//!          ▼                        │
-//!   ┌──────────────┐  name          ▼        write fails   ┌─────────────┐
-//!   │ AwaitingName ├──────────► ┌────────┐ ──────────────► │ WriteFailed │
-//!   └──────┬───────┘            │  Open  │                 └──────┬──────┘
-//!          │                    └───┬──┬─┘    read to its end     │
-//!          │        end of input,   │  │   limit, timeout,        │
-//!          │     farewell, greeted, │  │   protocol error         │
-//!          │              shutdown  ▼  │                          │
-//!          │              ┌──────────┐ │                          │
-//!          │              │ Draining │ │                          │
-//!          │              └─────┬────┘ │                          │
-//!          │     all delivered, │      │                          │
-//!          │  timeout, failure  ▼      ▼                          │
-//!          │                  ┌──────────┐                        │
-//!          └────────────────► │  Closed  │ ◄──────────────────────┘
-//!              late, evicted, └────┬─────┘
-//!                 end of input     ▼ end of the turn
-//!                               removed
+//!                        accept
+//!         ┌────────────────┼──────────────────┐
+//!         ▼                ▼                  ▼
+//!  ┌──────────────┐    ┌────────┐       ┌──────────┐
+//!  │ AwaitingName ├──► │  Open  ├─────► │ Draining │
+//!  └──────┬───────┘    └─┬────┬─┘       └────┬─────┘
+//!         │              │    ▼              │
+//!         │              │  ┌─────────────┐  │
+//!         │              │  │ WriteFailed │  │
+//!         │              │  └──────┬──────┘  │
+//!         ▼              ▼         ▼         ▼
+//!       ┌──────────────────────────────────────┐
+//!       │                Closed                │
+//!       └──────────────────┬───────────────────┘
+//!                          ▼
+//!              removed at the end of the turn
 //! ```
 //!
+//! | from | to | by | when |
+//! |---|---|---|---|
+//! | – | AwaitingName | `accept` | its first frame will be its name |
+//! | – | Open | `accept` | its address is its name |
+//! | – | Draining | `accept` | its dialect only greets |
+//! | AwaitingName | Open | `join` | its name has arrived |
+//! | Open | Draining | `drain` | its input ended, it sent its farewell, or the relay stops |
+//! | Open | WriteFailed | `fail_write` | a write failed |
+//! | Draining | Closed | `close`, `fail_write` | its output was delivered, or cannot be |
+//! | WriteFailed | Closed | `close` | its input was read to the end |
+//! | any | Closed | `close` | a limit, a timeout, a protocol error, a read error, an eviction |
+//!
 //! *Open* members send and receive. *WriteFailed* members are read to the end of their input, since
-//! their last words may have been received before the write failed; nothing is written to them.
+//! their last messages may have been received before the write failed; nothing is written to them.
 //! *Draining* connections send nothing any more; they receive what was published until they left.
 //! *Closed* connections wait for the end of the turn, so that no walk over the connections has one
 //! removed under it.
 //!
-//! The state is private to this file, and so are the transitions: whoever needs to know asks a
-//! [`Life`], whoever changes it calls [`Lifecycle`], which keeps the indexes in step.
+//! The state is private to this file. Other modules query it through [`Life`] and change it through
+//! [`Lifecycle`], which keeps the indexes in step.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -105,7 +111,7 @@ impl Life {
         matches!(self.state, State::Open)
     }
 
-    /// Whether what the connection sends has an effect: it is open, or its last words are being read.
+    /// Whether what the connection sends has an effect: it is open, or its last messages are being read.
     pub(super) const fn is_heard(&self) -> bool {
         matches!(self.state, State::Open | State::WriteFailed(_))
     }
@@ -163,7 +169,8 @@ impl Life {
 pub(super) struct Departure {
     pub(super) id: ConnId,
     pub(super) reason: CloseReason,
-    /// The cause of its draining, if it had left before: its departure was reported then.
+    /// The cause of its draining, if it drained. The event that it has left was sent when that began,
+    /// except for [`Greeted`](DrainCause::Greeted).
     pub(super) drained: Option<DrainCause>,
 }
 
@@ -174,10 +181,10 @@ pub(super) struct Lifecycle {
     pending: BTreeSet<ConnId>,
     /// Connections that receive their remaining output and are closed then.
     draining: BTreeSet<ConnId>,
-    /// Members whose peer is known to be gone, and whose last words have not been read yet.
+    /// Members whose peer is known to be gone, and whose last messages have not been read yet.
     gone: BTreeSet<ConnId>,
     per_address: PerAddress,
-    /// Members, that is open ones and those whose last words are being read.
+    /// Members, that is open ones and those whose last messages are being read.
     members: MemberCounts,
     /// Connections that were closed in this turn.
     departures: Vec<Departure>,
@@ -263,8 +270,8 @@ impl Lifecycle {
         }
     }
 
-    /// A connection ends. The first reason stands. A draining connection that ends because its peer
-    /// went, too, ends for the reason for which it drained.
+    /// A connection ends. The first reason stands. A draining connection that ends by the end of its input
+    /// or by an I/O error keeps the cause of its draining as close reason.
     pub(super) fn close(&mut self, id: ConnId, life: &mut Life, reason: CloseReason) {
         let drained = life.draining();
         let reason = match (drained, reason) {
@@ -348,7 +355,7 @@ impl Lifecycle {
     }
 
     /// The connection to evict when a place is needed: the oldest whose peer is gone, if `is_held_back`
-    /// says that its last words are not about to be read; or else the oldest pending one, if `is_late`
+    /// says that its last messages are not about to be read; or else the oldest pending one, if `is_late`
     /// says that it has had enough time for its name.
     pub(super) fn eviction_candidate(
         &self,

@@ -109,7 +109,7 @@ pub struct Limits {
 
     /// How many of the last messages a new member receives.
     ///
-    /// Default: 0. Clients that know of no history cannot tell what is old from what is new.
+    /// Default: 0. Clients without history support cannot distinguish old messages from new ones.
     pub history: usize,
 
     /// How much memory these messages may take, in bytes.

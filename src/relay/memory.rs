@@ -56,8 +56,8 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
     }
 }
 
-/// How much of this kind of memory a connection holds, in bytes, and whether it is closed before those
-/// that hold more.
+/// The sort key: stalled members first (those that read their history are among them), then by the bytes
+/// held of this kind.
 fn holding<S>(room: &Room, connection: &Connection<S>, kind: Kind) -> (bool, u64) {
     match (kind, connection.output.as_deref()) {
         (Kind::Own, _) => (false, Room::own_bytes(connection)),

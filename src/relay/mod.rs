@@ -1,11 +1,11 @@
-//! The room: who is a member, what was published in this turn, and what is still to be delivered.
+//! The relay: the members, the messages published in this turn, and the pending output.
 //!
 //! [`Relay`] is the whole chat over streams that are `Read + Write`, whatever they are: sockets in the
-//! server, scripts in a test, a thousand sinks in a benchmark. It knows no event loop, no clock and no
-//! log: what became ready is noted, time is an argument, and what happened comes out as events.
+//! server, scripts in a test, a thousand sinks in a benchmark. It depends on no event loop, clock or
+//! log: readiness is noted, time is an argument, and what happened comes out as events.
 //!
 //! ```text
-//! note(id, ready)      an event says so: nothing else is done yet
+//! note(id, ready)      record the readiness that an event reports; no I/O yet
 //! serve_ready(now)     flush pending output, read input, publish messages
 //! handle_timeout(now)  look at everything whose time has come
 //! fan_out(now)         one write of everything published in this turn to each member, less its own span
@@ -16,7 +16,11 @@
 //! # Follow a message
 //!
 //! ```text
-//! relay/mod.rs    serve_ready ─ read_ready ─ read_if_permitted   a readable connection is listed
+//! server/mod.rs   dispatch
+//! relay/mod.rs    note
+//! ready.rs        note                                           a readable connection is listed
+//! relay/mod.rs    serve_ready ─ read_ready ─ read_if_permitted
+//! room.rs         permit
 //! flow/mod.rs     permit                                         may it be read now, and how much?
 //! relay/mod.rs    read
 //! connection.rs   read ─ the stream's read                       into the loop's one scratch buffer
@@ -26,15 +30,26 @@
 //! channel/mod.rs  publish ─ append ─ wire: Receives::encode      into each channel's turn buffer
 //! room.rs         end_input ─ on_end                             the sender's own span, its timers, its end
 //! relay/mod.rs    fan_out ─ deliver_turn
-//! delivery.rs     deliver, deliver_override                      one write to each member
+//! delivery.rs     deliver, or deliver_to_participant             one write to each member
 //! connection.rs   write ─ the stream's write
-//! delivery.rs     queue, fall_behind                             what a socket did not accept: a cursor
-//! room.rs         on_delivery ─ on_lag                           … and what that lag means:
-//! flow/lag.rs     on_lag                                         who is waited for, who is closed
 //! ```
 //!
-//! A member's state changes in `lifecycle.rs`, which has the diagram, and nowhere else. Who waits is decided
-//! in `flow/`: `flow/lag.rs` has the policy as a table.
+//! That is the whole way if the socket accepts everything. If it does not:
+//!
+//! ```text
+//! delivery.rs     fall_behind, or defer if the member lags       a cursor in the backlog
+//! room.rs         on_delivery ─ on_lag
+//! flow/mod.rs     on_lag
+//! flow/lag.rs     on_lag                                         pause the room for it, or close it?
+//! flow/pause.rs   file                                           members are read in rounds from now on
+//! …               its socket becomes writable: note, as above
+//! relay/mod.rs    serve_ready ─ flush
+//! connection.rs   flush ─ cursor.rs: io_slices, advance          the pending output
+//! room.rs         on_written                                     … and what that means, by the same way
+//! ```
+//!
+//! A connection's lifecycle state changes only in `lifecycle.rs`, which has the diagram; a member's lag state
+//! only in `flow/lag.rs`, which has the policy as a table; its place on the ready lists only in `ready.rs`.
 //!
 //! **Why one write a turn.** A member's copy of a message costs a system call, and the call costs far
 //! more than the bytes in it. So nothing is written while messages are read; at the end of the turn
@@ -156,13 +171,13 @@ impl<S: Read + Write> Relay<S> {
                 self.flush(id, now);
             }
         }
-        if self.room.flow.is_round_due(now) {
+        if self.room.flow.may_read_members(now) {
             self.room.ready.release_held();
         }
         let before = self.room.channels.turn_len();
         self.read_ready(scratch, now);
         let published = self.room.channels.turn_len() - before;
-        self.room.flow.end_round(published, now);
+        self.room.flow.after_reading(published, now);
     }
 
     /// Reads the connections that are listed, as far as the turn's budget goes.
@@ -217,9 +232,9 @@ impl<S: Read + Write> Relay<S> {
         let mut end = InputEnd::Open;
         let mut size = budget.bytes.min(scratch.len());
         for _ in 0..MAX_READS {
-            let (read, is_drained) = match connection.read(&mut scratch[..size]) {
+            let (read, is_exhausted) = match connection.read(&mut scratch[..size]) {
                 ReadStep::More(read) => (read, false),
-                ReadStep::Drained(read) => (read, true),
+                ReadStep::Exhausted(read) => (read, true),
                 ReadStep::Ended => {
                     end = connection.on_input_ended();
                     break;
@@ -234,8 +249,8 @@ impl<S: Read + Write> Relay<S> {
                 end = early;
                 break;
             }
-            if is_drained {
-                end = connection.on_drained();
+            if is_exhausted {
+                end = connection.on_would_block();
                 break;
             }
             if read == size {
@@ -325,14 +340,20 @@ impl<S: Read + Write> Relay<S> {
         // cursor is where it is.
         for id in room.lifecycle.draining() {
             if let Some(connection) = self.connections.get(id) {
-                let over = fan_outs[connection.dialect.index()].lag_over(connection);
-                if over.is_some() && !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {
+                let excess_lag = fan_outs[connection.dialect.index()].lag_over(connection);
+                if excess_lag.is_some() && !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {
                     let has_room = false;
-                    incomplete.push((id, Delivery::Pending { over, has_room }));
+                    incomplete.push((
+                        id,
+                        Delivery::Pending {
+                            excess_lag,
+                            has_room,
+                        },
+                    ));
                 }
             }
         }
-        // Then those that took part in this turn, each as its override says.
+        // Then the connections with an override: their own span is skipped, a reply inserted.
         for (id, over) in room.overrides.drain(..) {
             if let Some(connection) = self.connections.get_mut(id) {
                 let fan_out = &mut fan_outs[connection.dialect.index()];
@@ -418,8 +439,7 @@ impl<S: Read + Write> Relay<S> {
 
 /// What the event loop calls between turns.
 impl<S: Read + Write> Relay<S> {
-    /// Takes on a connection that was accepted. One that has to send its name receives nothing before
-    /// it has. Must be called between turns, when nothing is published that was not delivered.
+    /// Adds a connection that was accepted. A pending one receives nothing before its name has arrived. Must be called between turns, when nothing is published that was not delivered.
     pub fn insert(
         &mut self,
         stream: S,
@@ -524,7 +544,7 @@ impl<S: Read + Write> Relay<S> {
         {
             // The room's pause is no reason to lose what was received. A longer read would publish too
             // much in one turn, and another one will not come.
-            let budget = self.room.last_read(id, connection);
+            let budget = self.room.final_read(id, connection);
             self.room.ready.unlist(&mut connection.readiness, id);
             self.read(id, budget, scratch, now);
         }
@@ -556,7 +576,7 @@ impl<S> Relay<S> {
         }
     }
 
-    /// Notes what an event says of a connection. Nothing else is done before the turn is.
+    /// Records the readiness that an event reports. The next [`serve_ready`](Self::serve_ready) acts on it.
     ///
     /// An event for a connection that is gone is ignored: one batch may hold an event for a connection
     /// that an earlier event of the batch has ended.
@@ -564,8 +584,8 @@ impl<S> Relay<S> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        // With edge triggering a socket that is not written to is always writable, so most events say
-        // that it is. That is news only to a member that has pending output.
+        // With edge triggering a socket that is not written to is always writable, so most events report
+        // that it is. It matters only to a member with pending output.
         if connection.output.is_none() {
             ready.remove(Ready::WRITABLE);
         }
@@ -575,7 +595,7 @@ impl<S> Relay<S> {
             room.lifecycle.note_gone(id, &connection.life);
         }
         if connection.is_hung_up() {
-            // It is not throttled any more: see `flow::Source::LastMessages`.
+            // It is not throttled any more: see `flow::InputKind::LastMessages`.
             room.ready.unpark(&mut connection.readiness, id);
         }
     }
@@ -681,13 +701,13 @@ impl<S> Relay<S> {
 
     /// How much memory is held for the connections, in bytes: published bytes that some member has not
     /// received, once however many members that are, history, the turn, incomplete messages, and the
-    /// cursors. What a connection has while it is idle is not among it.
+    /// cursors. The fixed size of an idle connection is not included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.room.held_bytes()
     }
 
-    /// Whether there are slow readers, so that input is read in rounds or not at all.
+    /// Whether there are slow readers, so that members are read in rounds.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.room.flow.mode() != Mode::Full
@@ -702,13 +722,13 @@ impl<S> Relay<S> {
         is_listed || is_released || self.room.lifecycle.has_departures()
     }
 
-    /// Whether a member has sent something that is not read while the room is paused.
+    /// Whether a member has sent something that waits for the next round of a pause.
     #[must_use]
     pub fn has_held(&self) -> bool {
         self.room.ready.has_held()
     }
 
-    /// Whether so much was published in this turn that it should end.
+    /// Whether the turn's budget is used up.
     #[must_use]
     pub fn is_turn_full(&self) -> bool {
         self.room.flow.is_turn_full(self.room.channels.turn_len())

@@ -1,11 +1,11 @@
-//! Readiness: what the kernel said of each connection, and the lists of those to be served.
+//! Readiness: what the kernel reported for each connection, and the lists of those to be served.
 
 use std::collections::VecDeque;
 use std::ops::BitOr;
 
 use super::conn_id::ConnId;
 
-/// What an event says of a connection.
+/// `Ready` is the set of readiness bits that an event reports.
 ///
 /// Readiness is a hint. Events only set these bits; the turn acts on them, and takes `READABLE` and
 /// `WRITABLE` back when a read or a write has shown that the socket is drained or full. The others
@@ -105,20 +105,20 @@ impl Readiness {
 /// Reading and flushing have a list each because a turn reads no more than its budget, but flushes
 /// every writable member: a slow reader that reads must not fall further behind because others talk.
 ///
-/// **Each readable connection is in exactly one place**: in `to_read`; or in `held`, while the room is
-/// paused; or parked, which is a mark of its own and no list.
+/// **Each readable connection is in exactly one place**: in `to_read`; or in `held`, until the next round
+/// of a pause; or parked, which is a mark of its own and no list.
 #[derive(Debug, Default)]
 pub(super) struct ReadyLists {
     /// Connections that are [`READABLE`](Ready::READABLE).
     to_read: VecDeque<ConnId>,
-    /// Readable members that are not read from while the room is paused.
+    /// Readable members that wait for the next round of a pause.
     held: VecDeque<ConnId>,
     /// Connections that are [`WRITABLE`](Ready::WRITABLE), or were until a moment ago.
     to_flush: VecDeque<ConnId>,
 }
 
 impl ReadyLists {
-    /// Sets what is known of a connection, and lists it if that is new.
+    /// Sets readiness bits, and lists the connection for each bit that was not set.
     pub(super) fn note(&mut self, readiness: &mut Readiness, id: ConnId, ready: Ready) {
         let is_new = |bit| ready.any(bit) && !readiness.kernel.any(bit);
         if is_new(Ready::READABLE) {
@@ -144,7 +144,7 @@ impl ReadyLists {
         self.to_flush.push_back(id);
     }
 
-    /// Holds a member that was taken from the list until the room is no longer paused.
+    /// Holds a member that was taken from the list until the next round of the pause is due.
     pub(super) fn hold(&mut self, id: ConnId) {
         self.held.push_back(id);
     }
@@ -201,7 +201,7 @@ impl ReadyLists {
         self.to_flush.len()
     }
 
-    /// Whether a member waits for the end of the room's pause.
+    /// Whether a member waits for the next round of a pause.
     pub(super) fn has_held(&self) -> bool {
         !self.held.is_empty()
     }

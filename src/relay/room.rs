@@ -1,4 +1,4 @@
-//! The room: what happens when a connection joins, sends, leaves, lags or ends.
+//! The handlers: what happens when a connection joins, sends, leaves, lags or ends.
 //!
 //! [`Room`] is all of the relay but the connections themselves. Its handlers are given the connection
 //! that they are about, so each of them can change that connection and everything shared, and no other
@@ -13,14 +13,14 @@ use super::conn_id::ConnId;
 use super::connection::{Connection, Incoming, InputEnd, PendingOutput};
 use super::delivery::{Delivery, Override, greet};
 use super::events::{Counters, Identity, RoomEvent};
-use super::flow::{FlowControl, Mode, PauseChange, Permit, ReadBudget, Reader, Source};
+use super::flow::{FlowControl, InputKind, InputState, Mode, PauseChange, Permit, ReadBudget};
 use super::lifecycle::{DrainCause, Lifecycle};
 use super::limits::Limits;
 use super::ready::{Marks, Ready, ReadyLists};
 use super::timers::{Timer, TimerKind, Timers, after};
 use crate::wire::{Decoder, Dialect};
 
-/// How much more time a connection gets that is late, but has sent something that was not read yet.
+/// Extra time for a connection whose timer fired while it had unread input.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Everything that connections share.
@@ -155,7 +155,7 @@ impl Room {
         connection: &mut Connection<S>,
         now: Instant,
     ) -> Permit {
-        let reader = Self::reader(id, connection);
+        let reader = Self::input_state(id, connection);
         let permit = self.flow.permit(&reader, self.channels.turn_len(), now);
         match permit {
             Permit::Read(_) => {}
@@ -173,25 +173,25 @@ impl Room {
     }
 
     /// How much is read from a connection that is dismissed.
-    pub(super) fn last_read<S>(&self, id: ConnId, connection: &Connection<S>) -> ReadBudget {
-        self.flow.last_read(&Self::reader(id, connection))
+    pub(super) fn final_read<S>(&self, id: ConnId, connection: &Connection<S>) -> ReadBudget {
+        self.flow.final_read(&Self::input_state(id, connection))
     }
 
-    /// What flow control needs to know of a connection.
-    fn reader<S>(id: ConnId, connection: &Connection<S>) -> Reader {
+    /// The state of a connection's input, for flow control.
+    fn input_state<S>(id: ConnId, connection: &Connection<S>) -> InputState {
         let header_width = connection.dialect.rules().header_width;
         let life = &connection.life;
         let source = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
-            Source::Ignored
+            InputKind::Ignored
         } else if life.is_pending() {
-            Source::Name
+            InputKind::Name
         } else if connection.is_hung_up() || life.write_error().is_some() {
-            Source::LastMessages
+            InputKind::LastMessages
         } else {
-            Source::Messages
+            InputKind::Messages
         };
         let header_width = header_width.unwrap_or(1);
-        Reader {
+        InputState {
             id,
             source,
             missing: connection.decoder.missing(header_width),
@@ -208,7 +208,7 @@ impl Room {
 
     /// How much more of a connection may be read in a round, in bytes.
     pub(super) fn rest_of_round<S>(connection: &Connection<S>, input: &Input) -> usize {
-        let reader = Self::reader(input.id, connection);
+        let reader = Self::input_state(input.id, connection);
         reader.rest_of_round(input.published, input.frames)
     }
 
@@ -327,7 +327,7 @@ impl Room {
                 own.own.len()
             };
             let cost = input.cost.saturating_sub(own as u64);
-            self.flow.on_read(id, cost, now);
+            self.flow.charge_delivery(id, cost, now);
         }
         if input.joined.is_some() || !own.own.is_empty() || own.reply != Reply::Nothing {
             self.push_override(id, connection, own);
@@ -365,7 +365,8 @@ impl Room {
                 history: None,
             };
         };
-        // What was published in this turn before the member joined is not for it, unless it is history.
+        // Bytes published in this turn before the member joined are not delivered to it, unless they are
+        // history.
         let history = point.history;
         let start = history.map_or(0, |_| point.turn_len);
         let greeting = greeting_of(input.dialect);
@@ -479,12 +480,15 @@ impl Room {
         match delivery {
             Delivery::Complete => {}
             Delivery::Failed(kind) => self.on_write_failed(id, connection, kind, now),
-            Delivery::Pending { over, has_room } => {
+            Delivery::Pending {
+                excess_lag,
+                has_room,
+            } => {
                 if has_room {
                     let readiness = &mut connection.readiness;
                     self.ready.note(readiness, id, Ready::WRITABLE);
                 }
-                if let Some(lag) = over {
+                if let Some(lag) = excess_lag {
                     self.on_lag(id, connection, lag, now);
                 }
             }
@@ -738,7 +742,7 @@ impl Room {
         }
     }
 
-    /// A slow reader should have caught up.
+    /// A slow reader's socket should have accepted bytes.
     fn on_lag_timer<S>(&mut self, id: ConnId, connection: &mut Connection<S>, now: Instant) {
         let Some(output) = connection.output.as_deref_mut() else {
             return;
@@ -757,7 +761,8 @@ impl Room {
 
     /// How much memory is held for the connections, in bytes: published bytes that some member has not
     /// received, once however many members that are, history, the turn, incomplete messages, and the
-    /// cursors. What a connection has while it is idle is not among it.
+    /// cursors. The fixed size of an idle connection is
+    /// not included.
     pub(super) fn held_bytes(&self) -> usize {
         self.channels.held_bytes() + self.flow.partial_bytes()
     }
@@ -769,7 +774,7 @@ impl Room {
         (connection.decoder.held_bytes() + output) as u64
     }
 
-    /// Frees what a connection holds that is about to be removed.
+    /// Frees the memory of a connection that will be removed.
     pub(super) fn free<S>(&mut self, id: ConnId, connection: &mut Connection<S>, now: Instant) {
         self.drop_output(id, connection, now);
         self.flow.refund_partial(connection.decoder.held_bytes());

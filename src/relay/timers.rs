@@ -22,7 +22,7 @@ pub(super) enum Timer {
         /// How much output was pending when the timer was set, in bytes.
         pending: u64,
     },
-    /// A slow reader must have caught up, or have accepted output.
+    /// A slow reader's socket must have accepted output, or it is stalled.
     Lag,
     /// A throttled member may be read from again.
     Throttle,

@@ -20,7 +20,7 @@ const MAX_SHORTAGE: Duration = Duration::from_secs(1);
 /// How many calls of `accept` may fail in a row before the turn goes on.
 const MAX_ATTEMPTS: usize = 64;
 
-/// What the acceptor knows of a listening socket.
+/// A `Listener` is the acceptor's state for one listening socket.
 #[derive(Debug)]
 struct Listener {
     /// The protocol of the connections that come in here.

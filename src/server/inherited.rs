@@ -12,8 +12,8 @@ use crate::wire::Dialect;
 
 /// A socket that listens already, such as one that a service manager has opened and passed on.
 ///
-/// Its backlog and its address are whoever's that opened it. If others have it too, as a service
-/// manager does, then newcomers wait in its queue while nobody serves it.
+/// The process that opened it has chosen its backlog and its address. If another process holds it too, as
+/// a service manager does, new connections wait in its queue while no server runs.
 #[derive(Debug)]
 pub struct Inherited {
     endpoint: Endpoint,
@@ -26,10 +26,10 @@ impl Inherited {
     ///
     /// # Errors
     ///
-    /// If it does not listen, or if the system does not tell its address.
+    /// If it does not listen, or if its address cannot be queried.
     pub fn new(dialect: Dialect, socket: TcpListener) -> io::Result<Self> {
         let options = SockRef::from(&socket);
-        // Where the system does not tell, `accept` will.
+        // Where the system cannot report this, `accept` fails.
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         if !options.is_listener()? {
             let error = format!("fd {} does not listen", socket.as_raw_fd());

@@ -74,8 +74,8 @@ pub(super) fn listen(
 /// On Linux and the BSDs an accepted socket inherits the listener's options, so they are set here
 /// once instead of with a system call or five for each connection. `TCP_NODELAY`, because a turn's
 /// bytes leave in one write and waiting for more (Nagle's algorithm) could only delay them.
-/// Keepalive, because a peer whose machine was switched off says nothing, and neither do we in a
-/// silent room.
+/// Keepalive, because a peer whose machine was switched off sends no FIN, and an idle room sends no data
+/// that would time out.
 pub(super) fn set_options(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // Should that fail, the kernel holds more, and that is all.

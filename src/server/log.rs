@@ -573,7 +573,7 @@ fn line(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
     line
 }
 
-/// What may have sent bytes that are no header, for an operator who wonders why a client was closed.
+/// The likely client behind an invalid header, as a hint in the line about its end.
 fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'static str> {
     let spaces = |bytes: &[u8]| bytes.iter().take_while(|&&byte| byte == b' ').count();
     let width = dialect.rules().header_width?;

@@ -20,9 +20,9 @@
 //! With level triggering a loop that watches for writability is woken for every idle socket all the
 //! time, since an idle socket is always writable. So it has to add and remove that interest, a system
 //! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
-//! is the duty to remember: what an edge has reported and was not used up is never reported again. Here
+//! is the duty to remember: readiness that was reported and not used up is not reported again. Here
 //! that memory is a [`Ready`](crate::relay::Ready) in each connection and the relay's ready lists, and
-//! every place that stops before "would block" says why it may.
+//! each place that stops before "would block" says why that is safe.
 //!
 //! **Why accept last.** Slots are used again. A connection that is accepted after the turn's closing
 //! cannot meet an event that was meant for its slot's previous owner, and an event that outlives the

@@ -1,4 +1,4 @@
-//! The tutorials' protocols, and all in which they differ.
+//! The tutorials' protocols, and their differences.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use super::frame::encode_frame;
 use super::header;
 
-/// A protocol that a listener speaks: what its clients send, and what they expect to hear.
+/// A protocol that a listener speaks: what its clients send, and what they expect to receive.
 ///
 /// A dialect is the listener's, not something a connection negotiates: nothing in the tutorials'
-/// protocols would say which of them it is. All in which they differ is in [`rules`](Self::rules).
+/// protocols would tell them apart. Their differences are in [`rules`](Self::rules).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Dialect {
@@ -17,15 +17,15 @@ pub enum Dialect {
     Chat10,
     /// The chat with 64-byte headers and no names, in which senders are answered.
     Chat64,
-    /// The server with 64-byte headers that answers each message, and nobody else hears of it.
+    /// The server with 64-byte headers that answers each message, and whose clients receive nothing else.
     Ack64,
-    /// The server that greets with a ten-byte header, and then tells the time.
+    /// The server that greets with a ten-byte header, and then sends the time now and then.
     Greet10,
     /// The server that greets and hangs up.
     Hello,
 }
 
-/// All in which one dialect differs from the others: a row of the table in [`Dialect::rules`].
+/// The properties of one dialect: a row of the table in [`Dialect::rules`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The name by which a listener's address asks for it, as in `chat10://127.0.0.1:1234`.
@@ -113,7 +113,7 @@ impl Dialect {
         Self::Hello,
     ];
 
-    /// What is particular to it.
+    /// Its row of the table.
     #[must_use]
     pub const fn rules(self) -> &'static Rules {
         match self {
@@ -190,7 +190,7 @@ impl Dialect {
         self as usize
     }
 
-    /// Whether its clients are greeted, and that is all.
+    /// Whether its connections are closed after the greeting.
     #[must_use]
     pub const fn closes_after_greeting(self) -> bool {
         matches!(self.rules().greeting, Some(Greeting { closes: true, .. }))
@@ -198,13 +198,13 @@ impl Dialect {
 }
 
 impl Receives {
-    /// Whether it is what the room says.
+    /// Whether it is the room's messages.
     #[must_use]
     pub const fn is_room(self) -> bool {
         matches!(self, Self::Frames | Self::Payloads)
     }
 
-    /// Appends a message as it is heard, if it is. The sender's name is a frame already, since it is
+    /// Appends a message as the members receive it, if they do. The sender's name is a frame already, since it is
     /// the same for each of its messages.
     pub fn encode(self, name_frame: &[u8], message: &[u8], out: &mut Vec<u8>) {
         match self {
@@ -235,7 +235,7 @@ impl FromStr for Dialect {
     }
 }
 
-/// A dialect that nobody here speaks; its message lists those that are spoken.
+/// An unknown dialect name. Its message lists the known ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownDialect;
 

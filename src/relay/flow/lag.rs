@@ -1,8 +1,8 @@
 //! Slow readers: what a member's lag means for the room and for the member.
 //!
-//! A member that reads slower than the others talk falls behind. A relay can drop messages then, or
+//! A member that reads more slowly than the others send falls behind. A relay can drop messages then, or
 //! close the slow member; or it can apply backpressure to the senders, which costs them nothing but
-//! time: TCP carries it back to the program that talks, whose `send` blocks. But a member that does
+//! time: TCP carries it back to the sending program, whose `send` blocks. But a member that does
 //! not read at all must not silence the room. So the room waits for a member as long as its socket
 //! accepts bytes, and not for long after that.
 //!
@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | lags by no more than the soft limit | goes on | is *keeping up* |
 //! | lags by more, and its socket accepts bytes | is *paused* until the lag is at the limit again | is a *slow reader* |
-//! | … but fewer than the minimum read rate | goes on | is closed |
+//! | … but fewer than the minimum read rate, over `slow_timeout` of pause | goes on | is closed |
 //! | … but none for half of `slow_timeout` | goes on, and does not wait for it again before it has caught up | is *stalled* |
 //! | lags by more than the queue limit and is not waited for | goes on | is closed |
 //!
@@ -19,7 +19,7 @@
 //!   ┌─────────┐ ──────────────────► ┌────────┐ ──────────────────► ┌─────────┐
 //!   │ Keeping │                     │  Slow  │                     │ Stalled │
 //!   └─────────┘ ◄────────────────── └───┬────┘                     └──┬───┬──┘
-//!        ▲     lag at half of that      │ below the minimum rate      │   │ lag over the
+//!        ▲   lag at half of the limit   │ below the minimum rate      │   │ lag over the
 //!        │                              ▼                             │   ▼ queue limit
 //!        │                            closed                          │ closed
 //!        └────────────────────────────────────────────────────────────┘
@@ -110,7 +110,8 @@ pub(in crate::relay) enum LagState {
         /// Since when its lag is over the soft limit, if it is.
         over_since: Option<Instant>,
     },
-    /// The member does not read, or is catching up.
+    /// The room is not paused for the member: its socket accepts nothing, or it is catching up with its
+    /// history, or it was measured below the minimum rate and is being closed.
     Stalled,
 }
 
@@ -168,7 +169,7 @@ impl LagTracker {
         self.state = state;
         self.threshold = match state {
             LagState::Keeping | LagState::Slow { over_since: None } => limits.keeping(),
-            // However far that is: at a smaller lag the room would have been paused as well.
+            // While the room is paused for the member, its lag is no reason to close it.
             LagState::Slow {
                 over_since: Some(_),
             } => u64::MAX,

@@ -3,7 +3,8 @@
 //! Three limits hold input back, and this is the one door to them:
 //!
 //! - **Slow readers** (`lag.rs` has the policy and its table, `pause.rs` the room's side of it): while a
-//!   member that reads is over the soft limit, no member is read.
+//!   member that reads is over the soft limit, members are read only in rounds, no faster than the
+//!   minimum read rate.
 //! - **The send quota** (`quota.rs`): a member that has the relay write more than its rate is throttled.
 //! - **The turn's budget**: what is *published* in a turn is bounded. An empty message takes ten bytes to
 //!   send and, under a name of 256 bytes, 276 to publish; so the size of a read is chosen such that what
@@ -43,7 +44,7 @@ const LAST_SHARE: usize = 16;
 pub(super) enum Permit {
     /// It may be read.
     Read(ReadBudget),
-    /// Not while the room is paused.
+    /// Not before the next round of the pause.
     Hold,
     /// Not before its own pause ends.
     Park,
@@ -69,15 +70,15 @@ impl Permit {
 pub(super) struct ReadBudget {
     /// How many bytes one read may return.
     pub(super) bytes: usize,
-    /// The read is part of a round: see [`Reader::rest_of_round`].
+    /// The read is part of a round: see [`InputState::rest_of_round`].
     pub(super) is_round: bool,
 }
 
 /// What the permit depends on, of one connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader {
+pub(super) struct InputState {
     pub(super) id: ConnId,
-    pub(super) source: Source,
+    pub(super) source: InputKind,
     /// How many bytes are missing from the header or the payload that is being received.
     pub(super) missing: usize,
     /// The width of its headers, in bytes.
@@ -88,7 +89,7 @@ pub(super) struct Reader {
 
 /// What a connection's input is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum InputKind {
     /// Input that has no effect: it is discarded.
     Ignored,
     /// A pending connection's name.
@@ -133,7 +134,7 @@ impl FlowControl {
     }
 
     /// Whether members may be read now, if only in a round.
-    pub(super) fn is_round_due(&self, now: Instant) -> bool {
+    pub(super) fn may_read_members(&self, now: Instant) -> bool {
         self.next_round().is_none_or(|due| due <= now)
     }
 
@@ -144,8 +145,8 @@ impl FlowControl {
 
     /// Connections were read that have published this many bytes. If that was a round of a pause, the
     /// next one is due later.
-    pub(super) fn end_round(&mut self, published: usize, now: Instant) {
-        if published > 0 && self.is_round_due(now) {
+    pub(super) fn after_reading(&mut self, published: usize, now: Instant) {
+        if published > 0 && self.may_read_members(now) {
             self.pause.end_round(published, now);
         }
     }
@@ -169,8 +170,11 @@ impl FlowControl {
     /// Whether and how much a connection may be read now, when this many bytes were published in the
     /// turn.
     #[inline]
-    pub(super) fn permit(&mut self, reader: &Reader, published: usize, now: Instant) -> Permit {
-        if reader.source == Source::Messages && !self.is_restricting() && !self.quota.is_limited() {
+    pub(super) fn permit(&mut self, reader: &InputState, published: usize, now: Instant) -> Permit {
+        if reader.source == InputKind::Messages
+            && !self.is_restricting()
+            && !self.quota.is_limited()
+        {
             let left = self.turn_budget.saturating_sub(published);
             return self.read(reader.input_for(left, reader.name_frame_len), reader);
         }
@@ -178,17 +182,17 @@ impl FlowControl {
     }
 
     /// The permit where something holds input back, or where input is no message.
-    fn restricted_permit(&mut self, reader: &Reader, published: usize, now: Instant) -> Permit {
+    fn restricted_permit(&mut self, reader: &InputState, published: usize, now: Instant) -> Permit {
         let mode = self.pause.mode();
         let left = self.turn_budget.saturating_sub(published);
         match reader.source {
-            Source::Ignored => return self.read(self.read_budget, reader),
+            InputKind::Ignored => return self.read(self.read_budget, reader),
             // The name and nothing more, or the first message would not wait for the pause to end.
-            Source::Name if mode != Mode::Full => return self.read(0, reader),
-            Source::Name => {
+            InputKind::Name if mode != Mode::Full => return self.read(0, reader),
+            InputKind::Name => {
                 return self.read(reader.input_for(left, self.longest_name_frame), reader);
             }
-            Source::Messages => {
+            InputKind::Messages => {
                 if self.pause.is_self_paused(reader.id) {
                     return Permit::Park;
                 }
@@ -196,11 +200,11 @@ impl FlowControl {
                     return Permit::Throttle(until);
                 }
             }
-            Source::LastMessages => {}
+            InputKind::LastMessages => {}
         }
         let name = reader.name_frame_len;
         match mode {
-            Mode::Paused if !self.is_round_due(now) => Permit::Hold,
+            Mode::Paused if !self.may_read_members(now) => Permit::Hold,
             Mode::Paused | Mode::Rounds => {
                 let permit = self.read(reader.input_for(ROUND_BUDGET, name), reader);
                 permit.in_round()
@@ -214,22 +218,22 @@ impl FlowControl {
 
     /// How much is read from a connection that must leave, whatever holds its input back: as much as a
     /// whole turn may publish of it.
-    pub(super) fn last_read(&self, reader: &Reader) -> ReadBudget {
+    pub(super) fn final_read(&self, reader: &InputState) -> ReadBudget {
         let name = match reader.source {
-            Source::Ignored | Source::Name => self.longest_name_frame,
-            Source::Messages | Source::LastMessages => reader.name_frame_len,
+            InputKind::Ignored | InputKind::Name => self.longest_name_frame,
+            InputKind::Messages | InputKind::LastMessages => reader.name_frame_len,
         };
         self.budget(reader.input_for(self.turn_budget, name), reader)
     }
 
     #[inline]
-    fn read(&self, bytes: usize, reader: &Reader) -> Permit {
+    fn read(&self, bytes: usize, reader: &InputState) -> Permit {
         Permit::Read(self.budget(bytes, reader))
     }
 
     /// A read of this many bytes. A header or a payload that has begun is read on, whatever the budget.
     #[inline]
-    fn budget(&self, bytes: usize, reader: &Reader) -> ReadBudget {
+    fn budget(&self, bytes: usize, reader: &InputState) -> ReadBudget {
         ReadBudget {
             bytes: bytes.max(reader.missing).clamp(1, self.read_budget),
             is_round: false,
@@ -256,8 +260,8 @@ impl FlowControl {
         self.quota.lift();
     }
 
-    /// A member was read, and has the relay write this many bytes.
-    pub(super) fn on_read(&mut self, id: ConnId, delivery_cost: u64, now: Instant) {
+    /// Charges a member for the bytes that it has the relay write.
+    pub(super) fn charge_delivery(&mut self, id: ConnId, delivery_cost: u64, now: Instant) {
         self.quota.charge(id, delivery_cost, now);
     }
 
@@ -273,6 +277,7 @@ impl FlowControl {
         let limits = self.lag_limits[dialect.index()];
         let reason = tracker.on_accepted(sent, lag, &limits, now);
         if !self.is_restricting() {
+            debug_assert!(reason.is_none(), "only a slow reader is measured");
             return (None, None);
         }
         (
@@ -384,7 +389,7 @@ impl FlowControl {
     }
 }
 
-impl Reader {
+impl InputState {
     /// How much more of a member may be read in a round in which it has published this many bytes and
     /// completed this many frames, in bytes: the rest of its share, or of one message, however long that
     /// is.
@@ -416,8 +421,8 @@ mod tests {
     const ID: ConnId = ConnId::new(1, 1);
     const OTHER: ConnId = ConnId::new(2, 2);
 
-    fn reader(source: Source) -> Reader {
-        Reader {
+    fn reader(source: InputKind) -> InputState {
+        InputState {
             id: ID,
             source,
             missing: 10,
@@ -442,7 +447,7 @@ mod tests {
     fn read_is_no_larger_than_what_may_be_published_of_it() {
         let now = Instant::now();
         let mut flow = FlowControl::new(&Limits::default());
-        let mut long_name = reader(Source::Messages);
+        let mut long_name = reader(InputKind::Messages);
         long_name.name_frame_len = 266;
         // Each ten bytes of empty messages are published as 276, and perhaps as payloads.
         let bytes = 256 * 1024 * 10 / 286;
@@ -450,7 +455,7 @@ mod tests {
         let half = 128 * 1024;
         assert_eq!(flow.permit(&long_name, half, now), read(bytes / 2, false));
         // Each long message with a wide header is published by two channels.
-        let mut wide = reader(Source::Messages);
+        let mut wide = reader(InputKind::Messages);
         (wide.header_width, wide.name_frame_len) = (64, 25);
         let wide_read = flow.permit(&wide, 200 * 1024, now);
         assert_eq!(wide_read, read(28 * 1024, false));
@@ -459,10 +464,10 @@ mod tests {
         assert_eq!(flow.permit(&long_name, half, now), read(30_000, false));
         // A pending connection may have the longest name, and messages behind it.
         assert_eq!(
-            flow.permit(&reader(Source::Name), 0, now),
+            flow.permit(&reader(InputKind::Name), 0, now),
             read(bytes, false)
         );
-        let ignored = flow.permit(&reader(Source::Ignored), half, now);
+        let ignored = flow.permit(&reader(InputKind::Ignored), half, now);
         assert_eq!(ignored, read(64 * 1024, false));
     }
 
@@ -479,19 +484,25 @@ mod tests {
         let mut flow = FlowControl::new(&Limits::default());
         let _tracker = pause(&mut flow, now);
         assert_eq!(flow.mode(), Mode::Paused);
-        for source in [Source::Messages, Source::LastMessages] {
+        for source in [InputKind::Messages, InputKind::LastMessages] {
             assert_eq!(flow.permit(&reader(source), 0, now), Permit::Hold);
         }
-        assert_eq!(flow.permit(&reader(Source::Name), 0, now), read(10, false));
-        let ignored = flow.permit(&reader(Source::Ignored), 0, now);
+        assert_eq!(
+            flow.permit(&reader(InputKind::Name), 0, now),
+            read(10, false)
+        );
+        let ignored = flow.permit(&reader(InputKind::Ignored), 0, now);
         assert_eq!(ignored, read(64 * 1024, false));
         // Until a round is due.
         let due = flow.next_round().unwrap();
-        let round = flow.permit(&reader(Source::Messages), 0, due);
+        let round = flow.permit(&reader(InputKind::Messages), 0, due);
         assert_eq!(round, read(512 * 10 / 35, true));
-        flow.end_round(600, due);
+        flow.after_reading(600, due);
         assert!(flow.next_round().unwrap() > due);
-        assert_eq!(flow.permit(&reader(Source::Messages), 0, due), Permit::Hold);
+        assert_eq!(
+            flow.permit(&reader(InputKind::Messages), 0, due),
+            Permit::Hold
+        );
     }
 
     #[test]
@@ -501,9 +512,9 @@ mod tests {
         let mut tracker = pause(&mut flow, now);
         let outcome = flow.on_written(OTHER, Dialect::Chat10, &mut tracker, (1, 1 << 20), now);
         assert_eq!((outcome, flow.mode()), ((None, None), Mode::Rounds));
-        let member = reader(Source::Messages);
+        let member = reader(InputKind::Messages);
         assert_eq!(flow.permit(&member, 0, now), read(512 * 10 / 35, true));
-        let in_long_message = Reader {
+        let in_long_message = InputState {
             missing: 9000,
             ..member
         };
@@ -522,12 +533,12 @@ mod tests {
             ..Limits::default()
         };
         let mut flow = FlowControl::new(&limits);
-        let member = reader(Source::Messages);
+        let member = reader(InputKind::Messages);
         assert_eq!(flow.permit(&member, 0, now), read(CHARGED_READ, false));
-        flow.on_read(ID, 3000, now);
+        flow.charge_delivery(ID, 3000, now);
         let until = now + Duration::from_secs(2);
         assert_eq!(flow.permit(&member, 0, now), Permit::Throttle(until));
-        let last = flow.permit(&reader(Source::LastMessages), 0, now);
+        let last = flow.permit(&reader(InputKind::LastMessages), 0, now);
         assert_eq!(last, read(CHARGED_READ, false));
         assert_eq!(flow.paused_time(ID, until), until - now);
         flow.end_throttle(ID, until);
@@ -541,11 +552,14 @@ mod tests {
         let mut tracker = LagTracker::new(flow.lag_limits(Dialect::Ack64), now);
         let outcome = flow.on_lag(ID, Dialect::Ack64, &mut tracker, 9 << 20, now);
         assert_eq!(outcome, (None, None));
-        assert_eq!(flow.permit(&reader(Source::Messages), 0, now), Permit::Park);
+        assert_eq!(
+            flow.permit(&reader(InputKind::Messages), 0, now),
+            Permit::Park
+        );
         assert_eq!(flow.mode(), Mode::Full, "no other member waits");
         assert_eq!(flow.on_no_lag(ID, Dialect::Ack64, now), None);
         assert!(matches!(
-            flow.permit(&reader(Source::Messages), 0, now),
+            flow.permit(&reader(InputKind::Messages), 0, now),
             Permit::Read(_)
         ));
         assert_eq!(flow.lag_limits(Dialect::Ack64).pauses, Pauses::Itself);

@@ -17,7 +17,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// This many units a second. A rate of none would end never, so it is taken for one.
+    /// This many units a second. A rate of 0 would never clear a debt, so it counts as 1.
     pub(crate) const fn new(per_second: u64) -> Self {
         Self {
             per_second: if per_second == 0 { 1 } else { per_second },
