@@ -174,10 +174,8 @@ impl<S: Read + Write> Relay<S> {
         if self.room.flow.may_read_members(now) {
             self.room.ready.release_held();
         }
-        let before = self.room.channels.turn_len();
         self.read_ready(scratch, now);
-        let published = self.room.channels.turn_len() - before;
-        self.room.flow.after_reading(published, now);
+        self.room.flow.after_reading(now);
     }
 
     /// Reads the connections that are listed, as far as the turn's budget goes.
@@ -254,8 +252,8 @@ impl<S: Read + Write> Relay<S> {
                 break;
             }
             if read == size {
-                let more = if budget.is_round {
-                    Room::rest_of_round(connection, &input)
+                let more = if budget.message_bytes > 0 {
+                    Room::rest_of_round(connection, &input, budget)
                 } else {
                     0
                 };

@@ -207,9 +207,14 @@ impl Room {
     }
 
     /// How much more of a connection may be read in a round, in bytes.
-    pub(super) fn rest_of_round<S>(connection: &Connection<S>, input: &Input) -> usize {
-        let reader = Self::input_state(input.id, connection);
-        reader.rest_of_round(input.published, input.frames)
+    pub(super) fn rest_of_round<S>(
+        connection: &Connection<S>,
+        input: &Input,
+        budget: ReadBudget,
+    ) -> usize {
+        let state = Self::input_state(input.id, connection);
+        let so_far = (input.frames, input.published);
+        state.rest_of_round(budget, input.bytes as usize, so_far)
     }
 
     /// A connection is about to be read.
@@ -318,6 +323,10 @@ impl Room {
         self.counters.bytes_in += input.bytes;
         self.counters.messages += u64::from(input.messages);
         connection.life.count_sent(input.messages);
+        if self.flow.is_restricting() {
+            let names = input.frames as usize * connection.life.name_frame().len();
+            self.flow.count_round(input.bytes as usize, names);
+        }
         let own = self.own_override(input);
         if self.flow.has_quota() {
             // A member does not pay for its own span, which it is not sent.

@@ -53,12 +53,12 @@ pub(super) enum Permit {
 }
 
 impl Permit {
-    /// The same, as part of a round.
-    const fn in_round(self) -> Self {
+    /// The same, as part of a round in which this much of one message may be read.
+    const fn in_round(self, message_bytes: usize) -> Self {
         match self {
             Self::Read(ReadBudget { bytes, .. }) => Self::Read(ReadBudget {
                 bytes,
-                is_round: true,
+                message_bytes,
             }),
             other => other,
         }
@@ -70,8 +70,8 @@ impl Permit {
 pub(super) struct ReadBudget {
     /// How many bytes one read may return.
     pub(super) bytes: usize,
-    /// The read is part of a round: see [`InputState::rest_of_round`].
-    pub(super) is_round: bool,
+    /// In a round, how many bytes of one message may be read, however little they publish; elsewhere 0.
+    pub(super) message_bytes: usize,
 }
 
 /// What the permit depends on, of one connection.
@@ -113,6 +113,8 @@ pub(super) struct FlowControl {
     longest_name_frame: usize,
     /// The memory of incomplete frames, in bytes.
     partial_bytes: usize,
+    /// How many bytes the members have sent in this round, and will be published of it.
+    round_bytes: usize,
 }
 
 impl FlowControl {
@@ -125,6 +127,7 @@ impl FlowControl {
             turn_budget: limits.turn_budget,
             longest_name_frame: header::WIDTH + limits.max_name,
             partial_bytes: 0,
+            round_bytes: 0,
         }
     }
 
@@ -143,11 +146,17 @@ impl FlowControl {
         self.pause.next_round()
     }
 
-    /// Connections were read that have published this many bytes. If that was a round of a pause, the
-    /// next one is due later.
-    pub(super) fn after_reading(&mut self, published: usize, now: Instant) {
-        if published > 0 && self.may_read_members(now) {
-            self.pause.end_round(published, now);
+    /// A member was read in a round: this many bytes, and so many messages that each go out with its name.
+    /// Over all rounds that is what is published.
+    pub(super) const fn count_round(&mut self, bytes: usize, names: usize) {
+        self.round_bytes += bytes + names;
+    }
+
+    /// The turn's reading is over. If that was a round of a pause, the next one is due later.
+    pub(super) fn after_reading(&mut self, now: Instant) {
+        let bytes = std::mem::take(&mut self.round_bytes);
+        if bytes > 0 && self.may_read_members(now) {
+            self.pause.end_round(bytes, now);
         }
     }
 
@@ -205,9 +214,19 @@ impl FlowControl {
         let name = reader.name_frame_len;
         match mode {
             Mode::Paused if !self.may_read_members(now) => Permit::Hold,
-            Mode::Paused | Mode::Rounds => {
+            // A long message is read over several rounds, or the others would wait until a reader at the
+            // minimum rate has received all of it.
+            Mode::Paused => {
+                let bytes = reader.missing.min(ROUND_BUDGET);
+                let bytes = bytes.max(reader.input_for(ROUND_BUDGET, name));
+                Permit::Read(ReadBudget {
+                    bytes: bytes.clamp(1, self.read_budget),
+                    message_bytes: ROUND_BUDGET,
+                })
+            }
+            Mode::Rounds => {
                 let permit = self.read(reader.input_for(ROUND_BUDGET, name), reader);
-                permit.in_round()
+                permit.in_round(usize::MAX)
             }
             Mode::Full if self.quota.is_limited() => {
                 self.read(reader.input_for(left, name).min(CHARGED_READ), reader)
@@ -236,7 +255,7 @@ impl FlowControl {
     fn budget(&self, bytes: usize, reader: &InputState) -> ReadBudget {
         ReadBudget {
             bytes: bytes.max(reader.missing).clamp(1, self.read_budget),
-            is_round: false,
+            message_bytes: 0,
         }
     }
 
@@ -390,12 +409,17 @@ impl FlowControl {
 }
 
 impl InputState {
-    /// How much more of a member may be read in a round in which it has published this many bytes and
-    /// completed this many frames, in bytes: the rest of its share, or of one message, however long that
-    /// is.
-    pub(super) fn rest_of_round(&self, published: usize, frames: u32) -> usize {
+    /// How much more of a member may be read in a round in which so much of it was read, it has completed
+    /// this many frames and published this many bytes: the rest of its share, or of one message.
+    pub(super) fn rest_of_round(
+        &self,
+        budget: ReadBudget,
+        read: usize,
+        (frames, published): (u32, usize),
+    ) -> usize {
         if frames == 0 {
-            return self.missing.max(1);
+            let message_bytes = budget.message_bytes.saturating_sub(read);
+            return self.missing.max(1).min(message_bytes);
         }
         self.input_for(ROUND_BUDGET.saturating_sub(published), self.name_frame_len)
     }
@@ -431,8 +455,11 @@ mod tests {
         }
     }
 
-    fn read(bytes: usize, is_round: bool) -> Permit {
-        Permit::Read(ReadBudget { bytes, is_round })
+    fn read(bytes: usize, message_bytes: usize) -> Permit {
+        Permit::Read(ReadBudget {
+            bytes,
+            message_bytes,
+        })
     }
 
     /// A slow reader over the limit.
@@ -451,24 +478,24 @@ mod tests {
         long_name.name_frame_len = 266;
         // Each ten bytes of empty messages are published as 276, and perhaps as payloads.
         let bytes = 256 * 1024 * 10 / 286;
-        assert_eq!(flow.permit(&long_name, 0, now), read(bytes, false));
+        assert_eq!(flow.permit(&long_name, 0, now), read(bytes, 0));
         let half = 128 * 1024;
-        assert_eq!(flow.permit(&long_name, half, now), read(bytes / 2, false));
+        assert_eq!(flow.permit(&long_name, half, now), read(bytes / 2, 0));
         // Each long message with a wide header is published by two channels.
         let mut wide = reader(InputKind::Messages);
         (wide.header_width, wide.name_frame_len) = (64, 25);
         let wide_read = flow.permit(&wide, 200 * 1024, now);
-        assert_eq!(wide_read, read(28 * 1024, false));
+        assert_eq!(wide_read, read(28 * 1024, 0));
         // A frame that has begun is read on, whatever the budget.
         long_name.missing = 30_000;
-        assert_eq!(flow.permit(&long_name, half, now), read(30_000, false));
+        assert_eq!(flow.permit(&long_name, half, now), read(30_000, 0));
         // A pending connection may have the longest name, and messages behind it.
         assert_eq!(
             flow.permit(&reader(InputKind::Name), 0, now),
-            read(bytes, false)
+            read(bytes, 0)
         );
         let ignored = flow.permit(&reader(InputKind::Ignored), half, now);
-        assert_eq!(ignored, read(64 * 1024, false));
+        assert_eq!(ignored, read(64 * 1024, 0));
     }
 
     #[test]
@@ -487,17 +514,15 @@ mod tests {
         for source in [InputKind::Messages, InputKind::LastMessages] {
             assert_eq!(flow.permit(&reader(source), 0, now), Permit::Hold);
         }
-        assert_eq!(
-            flow.permit(&reader(InputKind::Name), 0, now),
-            read(10, false)
-        );
+        assert_eq!(flow.permit(&reader(InputKind::Name), 0, now), read(10, 0));
         let ignored = flow.permit(&reader(InputKind::Ignored), 0, now);
-        assert_eq!(ignored, read(64 * 1024, false));
+        assert_eq!(ignored, read(64 * 1024, 0));
         // Until a round is due.
         let due = flow.next_round().unwrap();
         let round = flow.permit(&reader(InputKind::Messages), 0, due);
-        assert_eq!(round, read(512 * 10 / 35, true));
-        flow.after_reading(600, due);
+        assert_eq!(round, read(512 * 10 / 35, 512));
+        flow.count_round(500, 100);
+        flow.after_reading(due);
         assert!(flow.next_round().unwrap() > due);
         assert_eq!(
             flow.permit(&reader(InputKind::Messages), 0, due),
@@ -513,12 +538,18 @@ mod tests {
         let outcome = flow.on_written(OTHER, Dialect::Chat10, &mut tracker, (1, 1 << 20), now);
         assert_eq!((outcome, flow.mode()), ((None, None), Mode::Rounds));
         let member = reader(InputKind::Messages);
-        assert_eq!(flow.permit(&member, 0, now), read(512 * 10 / 35, true));
+        assert_eq!(
+            flow.permit(&member, 0, now),
+            read(512 * 10 / 35, usize::MAX)
+        );
         let in_long_message = InputState {
             missing: 9000,
             ..member
         };
-        assert_eq!(flow.permit(&in_long_message, 0, now), read(9000, true));
+        assert_eq!(
+            flow.permit(&in_long_message, 0, now),
+            read(9000, usize::MAX)
+        );
         let change = flow.on_no_lag(OTHER, Dialect::Chat10, now);
         let lasted = Duration::ZERO;
         assert_eq!(change, Some(PauseChange::Ended { lasted }));
@@ -534,15 +565,15 @@ mod tests {
         };
         let mut flow = FlowControl::new(&limits);
         let member = reader(InputKind::Messages);
-        assert_eq!(flow.permit(&member, 0, now), read(CHARGED_READ, false));
+        assert_eq!(flow.permit(&member, 0, now), read(CHARGED_READ, 0));
         flow.charge_delivery(ID, 3000, now);
         let until = now + Duration::from_secs(2);
         assert_eq!(flow.permit(&member, 0, now), Permit::Throttle(until));
         let last = flow.permit(&reader(InputKind::LastMessages), 0, now);
-        assert_eq!(last, read(CHARGED_READ, false));
+        assert_eq!(last, read(CHARGED_READ, 0));
         assert_eq!(flow.paused_time(ID, until), until - now);
         flow.end_throttle(ID, until);
-        assert_eq!(flow.permit(&member, 0, until), read(CHARGED_READ, false));
+        assert_eq!(flow.permit(&member, 0, until), read(CHARGED_READ, 0));
     }
 
     #[test]
