@@ -615,7 +615,7 @@ fn next_timeout_is_that_of_a_round_only_while_a_member_is_held() {
     room.readable(&bob);
     room.turns();
     assert_eq!(bob.stream.unread(), 0);
-    let message = Some(room.now + 60 * SECOND - ROUND_TIME);
+    let message = Some(room.now + 60_u32 * SECOND).and_then(|at| at.checked_sub(ROUND_TIME));
     assert_eq!(room.relay.next_timeout(), stall.min(message));
     // The pause ends, and so do its rounds.
     accept_down_to(&mut room, &slow, SOFT);
