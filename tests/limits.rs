@@ -1025,6 +1025,31 @@ fn connection_that_sent_its_name_and_a_message_and_closed_between_rounds_is_evic
 }
 
 #[test]
+fn member_whose_write_failed_in_a_round_and_whose_input_waits_for_the_next_is_evicted() {
+    let (mut room, alice, _slow, pending) = full_and_paused();
+    let broken = room.join("broken");
+    broken.stream.says(frame("last words").repeat(1000));
+    broken.stream.breaks(ErrorKind::BrokenPipe);
+    for peer in [&broken, &alice] {
+        room.readable(peer);
+    }
+    alice.stream.says(frame("a line"));
+    room.pass(SECOND / 10);
+    assert!(!broken.stream.is_closed(), "it is read to its end");
+    let received = alice.stream.heard();
+    let message = heard("broken", "last words");
+    assert_bytes(&received, &message.repeat(received.len() / message.len()));
+    let unread = broken.stream.unread() as u64;
+    assert!(unread > 900 * frame("last words").len() as u64);
+    room.take_events();
+    assert!(make_room(&mut room));
+    assert!(broken.stream.is_closed() && !pending.stream.is_closed());
+    room.turn();
+    let expected = (CloseReason::Evicted, unread);
+    assert_eq!(departure_of(&room.take_events(), &broken), Some(expected));
+}
+
+#[test]
 fn gone_peer_that_is_not_evicted_is_relayed_in_the_next_round_or_after_the_pause() {
     for is_in_round in [true, false] {
         let (mut room, alice, slow, _pending) = full_and_paused();

@@ -639,10 +639,61 @@ fn idle_paused_room_wakes_up_only_for_the_stall() {
         room.turn();
         assert!(!room.relay.has_ready(), "no turn is wanted at once");
         wake_ups.push(at - start);
+        assert!(wake_ups.len() < 10, "{wake_ups:?}");
     }
     assert_eq!(wake_ups, [ROUND_TIME, STALL_TIME]);
     assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
     assert!(!room.relay.is_paused());
+}
+
+#[test]
+fn slow_reader_that_accepts_often_does_not_delay_the_rounds() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        slow,
+        ..
+    } = paused();
+    for i in 0..40 {
+        let line = format!("line {i}");
+        alice.stream.says(frame(&line));
+        room.readable(&alice);
+        for _ in 0..10 {
+            assert_bytes(&bob.stream.heard(), b"");
+            room.pass(ROUND_TIME / 10);
+            accept(&mut room, &slow, 100);
+        }
+        assert_bytes(&bob.stream.heard(), &heard("alice", line));
+    }
+    assert!(room.relay.is_paused());
+}
+
+#[test]
+fn second_slow_reader_does_not_hasten_the_next_round() {
+    let Paused {
+        mut room,
+        alice,
+        bob,
+        ..
+    } = paused();
+    let late = room.join("late");
+    late.stream.takes(0);
+    // The round takes the second one over the limit, and is enough for the rest of the pause.
+    let long = "y".repeat(2 * SOFT);
+    alice.stream.says([frame(&long), frame("later")].concat());
+    room.readable(&alice);
+    room.pass(ROUND_TIME);
+    assert_eq!(lag(&room, &late), heard("alice", &long).len());
+    assert_bytes(&bob.stream.heard(), &heard("alice", &long));
+    assert!(room.relay.has_held());
+    let rest = STALL_TIME.checked_sub(ROUND_TIME).unwrap();
+    assert_eq!(room.relay.next_timeout(), Some(room.now + rest));
+    room.pass(rest);
+    assert!(room.relay.is_paused(), "for the second one");
+    assert_bytes(&bob.stream.heard(), b"");
+    room.pass(ROUND_TIME);
+    assert_bytes(&bob.stream.heard(), &heard("alice", "later"));
 }
 
 // ---- Stalled.
@@ -782,6 +833,27 @@ fn reader_that_stalls_over_the_queue_limit_is_closed() {
         bob.stream.heard().len(),
         3 * heard("alice", "").len() + 30_000
     );
+}
+
+#[test]
+fn reader_that_stalls_at_the_queue_limit_is_closed_with_the_next_message() {
+    let limits = Limits {
+        max_message: 20_000,
+        soft_limit: 1000,
+        queue_limit: 20_000,
+        ..limits()
+    };
+    let mut room = Room::new(limits);
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    slow.stream.takes(0);
+    let length = 20_000 - heard("alice", "").len();
+    publish(&mut room, &alice, "alice", length);
+    assert_eq!(lag(&room, &slow), 20_000);
+    room.pass(STALL_TIME);
+    assert!(!room.relay.is_paused() && !slow.stream.is_closed());
+    room.say(&alice, "");
+    assert!(slow.stream.is_closed());
+    assert_eq!(closed(&room, "slow_consumer"), 1);
 }
 
 // ---- The minimum read rate.
@@ -1373,6 +1445,36 @@ fn held_member_that_is_dismissed_is_read_and_receives_what_was_published_until_t
     let expected = [published, heard("alice", "the last")];
     assert_bytes(&slow.stream.heard(), &expected.concat());
     assert_eq!(closed(&room, "shutdown"), 2);
+}
+
+#[test]
+fn member_that_leaves_with_a_lag_over_the_queue_limit_receives_its_output() {
+    let limits = Limits {
+        max_message: 30_000,
+        soft_limit: 1000,
+        queue_limit: 30_000,
+        ..limits()
+    };
+    let mut room = Room::new(limits);
+    let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
+    slow.stream.takes(0);
+    alice.stream.says(frame("x".repeat(20_000)).repeat(3));
+    room.readable(&alice);
+    room.turn();
+    assert!(room.relay.is_paused());
+    let published = heard("alice", "x".repeat(20_000)).repeat(3);
+    assert_eq!(lag(&room, &slow), published.len());
+    slow.stream.closes();
+    room.read_closed(&slow);
+    room.pass(ROUND_TIME);
+    assert!(!room.relay.is_paused() && !slow.stream.is_closed());
+    assert_eq!(room.relay.members().total(), 2);
+    room.pass(SECOND);
+    accept_all(&mut room, &slow);
+    assert!(slow.stream.is_closed());
+    assert_bytes(&slow.stream.heard(), &published);
+    assert_bytes(&bob.stream.heard(), &published);
+    assert_eq!(closed(&room, "eof"), 1);
 }
 
 // ---- Timers.
