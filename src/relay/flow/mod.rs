@@ -146,8 +146,8 @@ impl FlowControl {
         self.pause.next_round()
     }
 
-    /// A member was read in a round: this many bytes, and so many messages that each go out with its name.
-    /// Over all rounds that is what is published.
+    /// A member was read: this many bytes, and completed messages whose names take this many bytes. The sum
+    /// of these over all rounds is what the rounds publish.
     pub(super) const fn count_round(&mut self, bytes: usize, names: usize) {
         self.round_bytes += bytes + names;
     }
