@@ -409,8 +409,8 @@ impl FlowControl {
 }
 
 impl InputState {
-    /// How much more of a member may be read in a round in which so much of it was read, it has completed
-    /// this many frames and published this many bytes: the rest of its share, or of one message.
+    /// How many more bytes of a member may be read in a round: the rest of its share, or of one message.
+    /// `read` bytes were read in the round, and these frames completed and bytes published.
     pub(super) fn rest_of_round(
         &self,
         budget: ReadBudget,
