@@ -891,7 +891,7 @@ fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() 
     assert!(!first.stream.is_closed() && !second.stream.is_closed());
     for (gone, unread) in [(&first, 64 + 6), (&second, 10 + 6)] {
         room.take_events();
-        assert!(room.relay.make_room(&mut room.scratch, room.now));
+        assert!(room.relay.make_room(None, &mut room.scratch, room.now));
         assert!(gone.stream.is_closed());
         room.turn();
         let events = room.take_events();
@@ -910,7 +910,7 @@ fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() 
         assert_eq!(*discarded, unread);
     }
     assert_eq!(room.relay.counters().bytes_discarded, 70 + 16);
-    assert!(!room.relay.make_room(&mut room.scratch, room.now));
+    assert!(!room.relay.make_room(None, &mut room.scratch, room.now));
     assert!(!present.stream.is_closed());
 }
 

@@ -917,7 +917,7 @@ fn lifted_quota_ends_all_throttles() {
 // ---- Eviction: a place is needed.
 
 fn make_room(room: &mut Room) -> bool {
-    room.relay.make_room(&mut room.scratch, room.now)
+    room.relay.make_room(None, &mut room.scratch, room.now)
 }
 
 #[test]
@@ -1172,8 +1172,10 @@ fn address_at_its_limit_evicts_only_connections_of_its_own() {
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     let (pending, gone) = (room.connect(), room.join("gone"));
     assert!(room.relay.is_address_full(here) && !room.relay.is_address_full(elsewhere));
-    let make_room_for =
-        |room: &mut Room, peer| room.relay.make_room_for(peer, &mut room.scratch, room.now);
+    let make_room_for = |room: &mut Room, peer| {
+        room.relay
+            .make_room(Some(peer), &mut room.scratch, room.now)
+    };
     assert!(!make_room_for(&mut room, here), "all are there");
     slow.stream.takes(0);
     room.say(&alice, "x".repeat(20_000));

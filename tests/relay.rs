@@ -957,9 +957,9 @@ fn connections_that_have_left_are_not_evicted() {
         assert!(peer.stream.is_closed());
     }
     room.pass(3 * SECOND);
-    assert!(room.relay.make_room(&mut room.scratch, room.now));
+    assert!(room.relay.make_room(None, &mut room.scratch, room.now));
     assert!(pending.stream.is_closed());
-    assert!(!room.relay.make_room(&mut room.scratch, room.now));
+    assert!(!room.relay.make_room(None, &mut room.scratch, room.now));
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Write for Sink {
 pub fn turn<S: Read + Write>(relay: &mut Relay<S>, scratch: &mut [u8], now: Instant) {
     relay.serve_ready(scratch, now);
     relay.fan_out(now);
-    relay.close_marked(scratch, now);
+    relay.remove_closed(scratch, now);
 }
 
 /// A room of so many members that speak these dialects in turn.

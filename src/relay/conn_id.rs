@@ -29,10 +29,6 @@ impl ConnId {
     pub(super) const fn key(self) -> usize {
         self.0 & ((1 << KEY_BITS) - 1)
     }
-
-    pub(super) const fn generation(self) -> u32 {
-        (self.0 >> KEY_BITS) as u32
-    }
 }
 
 impl From<usize> for ConnId {
@@ -56,7 +52,7 @@ mod tests {
         let older = ConnId::new(9, 3);
         let younger = ConnId::new(0, 4);
         assert!(older < younger);
-        assert_eq!((younger.key(), younger.generation()), (0, 4));
+        assert_eq!(younger.key(), 0);
         assert_eq!(ConnId::from(usize::from(older)), older);
     }
 }

@@ -2,14 +2,15 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
-use super::channel::{Channel, Cursor, MAX_SLICES};
+use super::channel::{Backlog, Channel, Cursor, MAX_SLICES};
 use super::close_reason::CloseReason;
+use super::conn_id::ConnId;
+use super::events::Identity;
 use super::flow::LagTracker;
 use super::lifecycle::{DrainCause, Life};
-use super::limits::Limits;
 use super::peer_addr::PeerAddr;
 use super::ready::{Readiness, Ready};
-use crate::wire::{Decoder, Dialect, FrameError};
+use crate::wire::{Decoder, Dialect};
 
 /// A connection, a member or not.
 ///
@@ -19,10 +20,7 @@ use crate::wire::{Decoder, Dialect, FrameError};
 #[derive(Debug)]
 pub struct Connection<S> {
     pub(super) stream: S,
-    /// The generation of its identity: see [`ConnId`](super::ConnId).
-    pub(super) generation: u32,
     pub(super) readiness: Readiness,
-    pub(super) dialect: Dialect,
     pub(super) peer: PeerAddr,
     /// When it was accepted, in seconds since the relay's start.
     pub(super) accepted_at: u32,
@@ -45,20 +43,11 @@ impl PendingOutput {
     pub(super) fn held_bytes(&self) -> usize {
         size_of::<Self>() + self.cursor.held_bytes()
     }
-}
 
-/// What a peer sent, in order.
-#[derive(Debug)]
-pub(super) enum Incoming<'a> {
-    /// The first frame of a pending connection.
-    Name(Box<[u8]>),
-    /// A message, and its sender's name, which is a frame already.
-    Message {
-        name_frame: &'a [u8],
-        body: &'a [u8],
-    },
-    /// This many bytes that have no meaning in the dialect.
-    Ignored(usize),
+    /// Whether the lag exceeds the threshold of the tracker.
+    pub(super) fn is_over_threshold(&self, backlog: &Backlog) -> bool {
+        self.cursor.lag(backlog) > self.tracker.threshold()
+    }
 }
 
 /// What came of one read or write.
@@ -97,20 +86,11 @@ pub(super) enum InputEnd {
 }
 
 impl<S> Connection<S> {
-    /// A connection of this generation that was accepted at this time, in seconds since the relay's
-    /// start.
-    pub(super) fn new(
-        stream: S,
-        peer: PeerAddr,
-        dialect: Dialect,
-        (generation, accepted_at): (u32, u32),
-        life: Life,
-    ) -> Self {
+    /// A connection that was accepted at this time, in seconds since the relay's start.
+    pub(super) fn new(stream: S, peer: PeerAddr, accepted_at: u32, life: Life) -> Self {
         Self {
             stream,
-            generation,
             readiness: Readiness::default(),
-            dialect,
             peer,
             accepted_at,
             messages_before: 0,
@@ -120,68 +100,25 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Takes the next item out of `bytes`, the input that was read last; `None` when all of it was
-    /// taken. An incomplete frame is kept for the next input.
-    ///
-    /// # Errors
-    ///
-    /// The errors of [`Decoder::decode`].
+    /// The connection's identity.
     #[inline]
-    pub(super) fn next_incoming<'a, 'i: 'a>(
-        &'a mut self,
-        bytes: &mut &'i [u8],
-        limits: &Limits,
-    ) -> Result<Option<Incoming<'a>>, FrameError> {
-        let Some(header_width) = self.dialect.rules().header_width else {
-            let ignored = std::mem::take(bytes).len();
-            return Ok((ignored > 0).then_some(Incoming::Ignored(ignored)));
-        };
-        let max_payload = if self.life.is_heard() {
-            limits.max_message
-        } else if self.life.is_pending() {
-            limits.max_name
-        } else {
-            // Nothing that a draining connection sends has a meaning.
-            *bytes = &[];
-            return Ok(None);
-        };
-        let Some(body) = self.decoder.decode(bytes, header_width, max_payload)? else {
-            return Ok(None);
-        };
-        if self.life.is_pending() {
-            return Ok(Some(Incoming::Name(body.into())));
-        }
-        let name_frame = self.life.name_frame();
-        Ok(Some(Incoming::Message { name_frame, body }))
+    pub(super) const fn id(&self) -> ConnId {
+        self.life.id()
     }
 
-    /// What it means that the socket has nothing more to read just now.
-    pub(super) fn on_would_block(&mut self) -> InputEnd {
-        self.readiness.kernel.remove(Ready::READABLE);
-        match self.life.write_error() {
-            Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
-            None if self.is_hung_up() => InputEnd::Over(CloseReason::Eof),
-            None => InputEnd::Open,
-        }
+    /// The dialect that its peer speaks.
+    #[inline]
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.life.dialect()
     }
 
-    /// What it means that the peer's input has ended.
-    pub(super) fn on_input_ended(&mut self) -> InputEnd {
-        self.readiness.kernel.remove(Ready::READABLE);
-        let cause = if self.decoder.is_inside_frame() {
-            DrainCause::TruncatedFrame
-        } else {
-            DrainCause::Eof
-        };
-        match self.life.write_error() {
-            // Writing to a peer that has closed both sides fails like this: it just left.
-            Some(ErrorKind::BrokenPipe) => InputEnd::Over(cause.into()),
-            Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
-            None if self.is_hung_up() => InputEnd::Over(cause.into()),
-            None if self.life.is_open() => InputEnd::Leaves(cause),
-            // It drains already, and later events repeat the end.
-            None if self.life.draining().is_some() => InputEnd::Open,
-            None => InputEnd::Over(cause.into()),
+    /// The connection, as events name it.
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            id: self.id(),
+            name: self.life.name().map(Into::into),
+            dialect: self.dialect(),
+            peer: self.peer.into(),
         }
     }
 
@@ -196,6 +133,12 @@ impl<S> Connection<S> {
             channel.backlog.refund(output.held_bytes());
             output.cursor.abandon(&mut channel.backlog);
         }
+    }
+
+    /// How much memory the connection holds of its own, in bytes.
+    pub(super) fn own_bytes(&self) -> usize {
+        let output = self.output.as_deref().map(PendingOutput::held_bytes);
+        self.decoder.held_bytes() + output.unwrap_or_default()
     }
 
     /// How many bytes of output are pending.

@@ -12,9 +12,9 @@ use super::ready::Marks;
 
 /// How a member's delivery differs from that of the members that were silent in this turn.
 #[derive(Clone, Debug)]
-pub(super) struct Override {
+pub(super) struct Adjustment {
     /// The member's own span of the turn buffer, which is not for it.
-    pub(super) own: Range<usize>,
+    pub(super) skip: Range<usize>,
     /// The reply that it receives in the place of that span.
     pub(super) reply: Reply,
     /// Where in the stream the history begins that a new member receives before everything else, if
@@ -22,10 +22,10 @@ pub(super) struct Override {
     pub(super) history: Option<u64>,
 }
 
-impl Override {
+impl Adjustment {
     /// No difference.
     pub(super) const NONE: Self = Self {
-        own: 0..0,
+        skip: 0..0,
         reply: Reply::Nothing,
         history: None,
     };
@@ -38,8 +38,8 @@ pub(super) enum Delivery {
     Complete,
     /// Output is pending. The next edge reports that the socket has room.
     Pending {
-        /// The member's lag, in bytes, if it is over the threshold.
-        excess_lag: Option<u64>,
+        /// Whether the member's lag exceeds the threshold of its tracker.
+        is_over_threshold: bool,
         /// The socket accepted everything that it was offered, so that no edge will come: the member
         /// must be flushed in the next turn.
         has_room: bool,
@@ -55,7 +55,7 @@ impl Delivery {
             self,
             Self::Complete
                 | Self::Pending {
-                    excess_lag: None,
+                    is_over_threshold: false,
                     has_room: false
                 }
         )
@@ -66,7 +66,7 @@ impl Delivery {
     const fn regardless_of_lag(self) -> Self {
         match self {
             Self::Pending { has_room, .. } => Self::Pending {
-                excess_lag: None,
+                is_over_threshold: false,
                 has_room,
             },
             other => other,
@@ -125,14 +125,14 @@ impl<'a> FanOut<'a> {
     #[inline]
     pub(super) fn deliver<S: Read + Write>(&mut self, connection: &mut Connection<S>) -> Delivery {
         if connection.output.is_some() {
-            return self.defer(connection, &Override::NONE);
+            return self.defer(connection, &Adjustment::NONE);
         }
         let outcome = connection.write(self.turn);
         if outcome == Outcome::Done(self.turn.len()) {
             self.complete += 1;
             return Delivery::Complete;
         }
-        self.fall_behind(connection, &Override::NONE, outcome, self.turn.len())
+        self.fall_behind(connection, &Adjustment::NONE, outcome, self.turn.len())
     }
 
     /// How many writes moved bytes, and how many bytes they moved.
@@ -152,44 +152,47 @@ impl<'a> FanOut<'a> {
     pub(super) fn deliver_to_participant<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
-        over: &Override,
+        adjustment: &Adjustment,
     ) -> Delivery {
-        connection.readiness.marks.remove(Marks::HAS_OVERRIDE);
+        connection.readiness.marks.remove(Marks::HAS_ADJUSTMENT);
         if connection.life.is_closed() {
-            self.reply_before_close(connection, over.reply);
+            self.reply_before_close(connection, adjustment.reply);
             return Delivery::Complete;
         }
         if !connection.life.is_writable() {
             return Delivery::Complete;
         }
-        let delivery = self.deliver_override(connection, over);
-        match connection.life.draining() {
+        let delivery = self.deliver_adjusted(connection, adjustment);
+        match connection.life.drain_cause() {
             Some(_) => delivery.regardless_of_lag(),
             None => delivery,
         }
     }
 
     /// Delivers the turn to a member that took part in it.
-    fn deliver_override<S: Read + Write>(
+    fn deliver_adjusted<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
-        over: &Override,
+        adjustment: &Adjustment,
     ) -> Delivery {
         if connection.output.is_some() {
-            return self.defer(connection, over);
+            return self.defer(connection, adjustment);
         }
-        if over.history.is_some() {
+        if adjustment.history.is_some() {
             // It starts as a lagging member.
-            return self.fall_behind(connection, over, Outcome::Done(0), 0);
+            return self.fall_behind(connection, adjustment, Outcome::Done(0), 0);
         }
-        let (before, after) = (&self.turn[..over.own.start], &self.turn[over.own.end..]);
-        let reply_len = self.replies.len(over.reply) as usize;
+        let (before, after) = (
+            &self.turn[..adjustment.skip.start],
+            &self.turn[adjustment.skip.end..],
+        );
+        let reply_len = self.replies.len(adjustment.reply) as usize;
         let total = before.len() + reply_len + after.len();
         if total == 0 {
             return Delivery::Complete;
         }
         let (outcome, offered) = if reply_len > 0 {
-            self.write_around(connection, before, over.reply, after)
+            self.write_around(connection, before, adjustment.reply, after)
         } else {
             (connection.write_both(before, after), total)
         };
@@ -197,7 +200,7 @@ impl<'a> FanOut<'a> {
             self.count(total);
             return Delivery::Complete;
         }
-        self.fall_behind(connection, over, outcome, offered)
+        self.fall_behind(connection, adjustment, outcome, offered)
     }
 
     /// Sends a connection that is about to be closed the reply to what it sent before, as far as its
@@ -215,11 +218,11 @@ impl<'a> FanOut<'a> {
         }
     }
 
-    /// The lag of a draining member, if it is over the threshold: it receives nothing more, but what is
+    /// Whether the lag of a draining member exceeds its threshold: it receives nothing more, but what is
     /// published is kept in memory from its position on.
-    pub(super) fn lag_over<S>(&self, connection: &Connection<S>) -> Option<u64> {
-        let output = connection.output.as_deref()?;
-        over_threshold(output, self.backlog)
+    pub(super) fn is_over_threshold<S>(&self, connection: &Connection<S>) -> bool {
+        let output = connection.output.as_deref();
+        output.is_some_and(|output| output.is_over_threshold(self.backlog))
     }
 
     /// Makes a member that kept up a lagging one: the socket did not accept everything of the `offered`
@@ -229,7 +232,7 @@ impl<'a> FanOut<'a> {
     fn fall_behind<S>(
         &mut self,
         connection: &mut Connection<S>,
-        over: &Override,
+        adjustment: &Adjustment,
         outcome: Outcome,
         offered: usize,
     ) -> Delivery {
@@ -240,19 +243,19 @@ impl<'a> FanOut<'a> {
         };
         self.count(sent);
         self.store();
-        let splice = self.splice(over);
-        let start = over.history.unwrap_or(self.start);
+        let splice = self.splice(adjustment);
+        let start = adjustment.history.unwrap_or(self.start);
         let cursor = Cursor::new(start, splice, sent, self.backlog, self.replies);
-        let over_threshold = start_lagging(
+        let is_over_threshold = start_lagging(
             connection,
             cursor,
-            over.history.is_some(),
+            adjustment.history.is_some(),
             self.backlog,
             self.limits,
             self.now,
         );
         Delivery::Pending {
-            excess_lag: over_threshold,
+            is_over_threshold,
             has_room: sent == offered,
         }
     }
@@ -261,8 +264,12 @@ impl<'a> FanOut<'a> {
     ///
     /// Not inlined, since the walk over the many that keep up is faster without this code in it.
     #[inline(never)]
-    pub(super) fn defer<S>(&mut self, connection: &mut Connection<S>, over: &Override) -> Delivery {
-        let splice = self.splice(over);
+    pub(super) fn defer<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        adjustment: &Adjustment,
+    ) -> Delivery {
+        let splice = self.splice(adjustment);
         let Some(output) = connection.output.as_deref_mut() else {
             return Delivery::Complete;
         };
@@ -272,7 +279,7 @@ impl<'a> FanOut<'a> {
             self.backlog.charge(output.held_bytes() - held_before);
         }
         Delivery::Pending {
-            excess_lag: over_threshold(output, self.backlog),
+            is_over_threshold: output.is_over_threshold(self.backlog),
             has_room: false,
         }
     }
@@ -305,11 +312,12 @@ impl<'a> FanOut<'a> {
     }
 
     /// An override as a place in the channel's stream, if it differs at all.
-    fn splice(&self, over: &Override) -> Option<Splice> {
-        let differs = !over.own.is_empty() || over.reply != Reply::Nothing;
+    fn splice(&self, adjustment: &Adjustment) -> Option<Splice> {
+        let differs = !adjustment.skip.is_empty() || adjustment.reply != Reply::Nothing;
         differs.then(|| Splice {
-            span: self.start + over.own.start as u64..self.start + over.own.end as u64,
-            reply: over.reply,
+            span: self.start + adjustment.skip.start as u64
+                ..self.start + adjustment.skip.end as u64,
+            reply: adjustment.reply,
         })
     }
 }
@@ -338,7 +346,7 @@ pub(super) fn greet<S>(
     true
 }
 
-/// Gives a connection pending output, and charges it. Returns the lag if it is over the threshold.
+/// Gives a connection pending output, and charges it. Returns whether the lag exceeds the threshold.
 #[inline]
 fn start_lagging<S>(
     connection: &mut Connection<S>,
@@ -347,7 +355,7 @@ fn start_lagging<S>(
     backlog: &mut Backlog,
     limits: LagLimits,
     now: Instant,
-) -> Option<u64> {
+) -> bool {
     debug_assert!(connection.output.is_none(), "a member has one cursor");
     let tracker = if is_catching_up {
         LagTracker::catching_up(cursor.lag(backlog), &limits, now)
@@ -356,14 +364,9 @@ fn start_lagging<S>(
     };
     let output = PendingOutput { cursor, tracker };
     backlog.charge(output.held_bytes());
-    let over = over_threshold(&output, backlog);
+    let is_over_threshold = output.is_over_threshold(backlog);
     connection.output = Some(Box::new(output));
     // A member that is closed over its limit has had no time yet to accept what was published in
     // this very turn.
-    over.filter(|_| limits.waits())
-}
-
-fn over_threshold(output: &PendingOutput, backlog: &Backlog) -> Option<u64> {
-    let lag = output.cursor.lag(backlog);
-    (lag > output.tracker.threshold()).then_some(lag)
+    is_over_threshold && limits.waits()
 }

@@ -51,9 +51,11 @@ use super::peer_addr::PeerAddr;
 use super::per_address::PerAddress;
 use crate::wire::{Dialect, Naming, encode_frame, header};
 
-/// One connection's state, and what comes with it: its name, and how much it has sent.
+/// Which connection this is, its state, and what comes with that: its name, and how much it has sent.
 #[derive(Debug)]
 pub(super) struct Life {
+    id: ConnId,
+    dialect: Dialect,
     state: State,
     /// How many messages the member has sent; where input is ignored, how many bytes.
     sent: u32,
@@ -100,6 +102,18 @@ impl From<DrainCause> for CloseReason {
 }
 
 impl Life {
+    /// The connection's identity.
+    #[inline]
+    pub(super) const fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The dialect that its peer speaks.
+    #[inline]
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Whether the connection has not sent its name yet.
     pub(super) const fn is_pending(&self) -> bool {
         matches!(self.state, State::AwaitingName)
@@ -117,7 +131,7 @@ impl Life {
     }
 
     /// Why the connection drains, if it does.
-    pub(super) const fn draining(&self) -> Option<DrainCause> {
+    pub(super) const fn drain_cause(&self) -> Option<DrainCause> {
         match self.state {
             State::Draining(cause) => Some(cause),
             _ => None,
@@ -171,7 +185,7 @@ pub(super) struct Departure {
     pub(super) reason: CloseReason,
     /// The cause of its draining, if it drained. The event that it has left was sent when that began,
     /// except for [`Greeted`](DrainCause::Greeted).
-    pub(super) drained: Option<DrainCause>,
+    pub(super) drain_cause: Option<DrainCause>,
 }
 
 /// The indexes over the lives of all connections.
@@ -207,6 +221,8 @@ impl Lifecycle {
     pub(super) fn accept(&mut self, id: ConnId, peer: PeerAddr, dialect: Dialect) -> Life {
         self.per_address.insert(peer.ip(), id);
         let mut life = Life {
+            id,
+            dialect,
             state: State::AwaitingName,
             sent: 0,
             name_frame: None,
@@ -219,62 +235,56 @@ impl Lifecycle {
         self.pending.insert(id);
         if dialect.rules().naming == Naming::Address {
             let name = std::net::SocketAddr::from(peer).to_string();
-            self.join(id, &mut life, dialect, name.as_bytes());
+            self.join(&mut life, name.as_bytes());
         }
         life
     }
 
     /// A pending connection becomes a member under this name.
-    pub(super) fn join(&mut self, id: ConnId, life: &mut Life, dialect: Dialect, name: &[u8]) {
+    pub(super) fn join(&mut self, life: &mut Life, name: &[u8]) {
         debug_assert!(life.is_pending(), "a connection joins once");
-        let was_pending = self.pending.remove(&id);
+        let was_pending = self.pending.remove(&life.id);
         debug_assert!(was_pending, "each pending connection is indexed");
         let mut frame = Vec::with_capacity(header::WIDTH + name.len());
         encode_frame(name, &mut frame);
         life.name_frame = Some(frame.into());
         life.state = State::Open;
-        self.members.add(dialect);
+        self.members.add(life.dialect);
     }
 
     /// The peer is known to be gone, or to send nothing more, though not all of its input was read.
-    pub(super) fn note_gone(&mut self, id: ConnId, life: &Life) {
+    pub(super) fn note_gone(&mut self, life: &Life) {
         if life.is_heard() {
-            self.gone.insert(id);
+            self.gone.insert(life.id);
         }
     }
 
     /// A member leaves: it sends nothing more, and is closed when its output is delivered.
-    pub(super) fn drain(
-        &mut self,
-        id: ConnId,
-        life: &mut Life,
-        dialect: Dialect,
-        cause: DrainCause,
-    ) {
+    pub(super) fn drain(&mut self, life: &mut Life, cause: DrainCause) {
         debug_assert!(life.is_open(), "only an open member begins to drain");
         life.state = State::Draining(cause);
-        self.draining.insert(id);
-        self.gone.remove(&id);
-        self.members.remove(dialect);
+        self.draining.insert(life.id);
+        self.gone.remove(&life.id);
+        self.members.remove(life.dialect);
     }
 
     /// A write to the connection failed. An open member is read to the end of its input.
-    pub(super) fn fail_write(&mut self, id: ConnId, life: &mut Life, kind: ErrorKind) {
+    pub(super) fn fail_write(&mut self, life: &mut Life, kind: ErrorKind) {
         match life.state {
             State::Open => {
                 life.state = State::WriteFailed(kind);
-                self.gone.insert(id);
+                self.gone.insert(life.id);
             }
-            State::Draining(_) => self.close(id, life, CloseReason::Io(kind)),
+            State::Draining(_) => self.close(life, CloseReason::Io(kind)),
             State::AwaitingName | State::WriteFailed(_) | State::Closed => {}
         }
     }
 
     /// A connection ends. The first reason stands. A draining connection that ends by the end of its input
     /// or by an I/O error keeps the cause of its draining as close reason.
-    pub(super) fn close(&mut self, id: ConnId, life: &mut Life, reason: CloseReason) {
-        let drained = life.draining();
-        let reason = match (drained, reason) {
+    pub(super) fn close(&mut self, life: &mut Life, reason: CloseReason) {
+        let (id, drain_cause) = (life.id, life.drain_cause());
+        let reason = match (drain_cause, reason) {
             (Some(cause), CloseReason::Eof | CloseReason::Io(_)) => cause.into(),
             (_, reason) => reason,
         };
@@ -294,7 +304,7 @@ impl Lifecycle {
         self.departures.push(Departure {
             id,
             reason,
-            drained,
+            drain_cause,
         });
     }
 
@@ -316,22 +326,15 @@ impl Lifecycle {
             .collect()
     }
 
-    /// A closed connection is removed.
-    pub(super) fn remove(
-        &mut self,
-        departure: &Departure,
-        life: &Life,
-        peer: PeerAddr,
-        dialect: Dialect,
-    ) {
-        debug_assert!(
-            life.is_closed(),
-            "a connection is closed before it is removed"
-        );
-        self.per_address.remove(peer.ip(), departure.id);
-        if life.name_frame.is_some() && departure.drained.is_none() {
-            self.members.remove(dialect);
+    /// A closed connection is removed. Returns whether it was a member until now.
+    pub(super) fn remove(&mut self, departure: &Departure, life: &Life, peer: PeerAddr) -> bool {
+        debug_assert!(life.is_closed(), "closed before it is removed");
+        self.per_address.remove(peer.ip(), life.id);
+        let was_member = life.name_frame.is_some() && departure.drain_cause.is_none();
+        if was_member {
+            self.members.remove(life.dialect);
         }
+        was_member
     }
 
     /// How many members there are.
@@ -345,7 +348,7 @@ impl Lifecycle {
     }
 
     /// The draining connections, oldest first.
-    pub(super) fn draining(&self) -> impl Iterator<Item = ConnId> {
+    pub(super) fn draining_ids(&self) -> impl Iterator<Item = ConnId> {
         self.draining.iter().copied()
     }
 
@@ -380,11 +383,12 @@ impl Lifecycle {
     }
 
     /// Checks that a connection's state and the indexes agree.
-    pub(super) fn check_connection(&self, id: ConnId, life: &Life) {
+    pub(super) fn check_connection(&self, life: &Life) {
+        let id = life.id;
         debug_assert_eq!(self.pending.contains(&id), life.is_pending(), "pending");
         debug_assert_eq!(
             self.draining.contains(&id),
-            life.draining().is_some(),
+            life.drain_cause().is_some(),
             "draining"
         );
         debug_assert!(
@@ -426,7 +430,7 @@ mod tests {
 
     fn member(lifecycle: &mut Lifecycle, id: ConnId) -> Life {
         let mut life = lifecycle.accept(id, peer(), Dialect::Chat10);
-        lifecycle.join(id, &mut life, Dialect::Chat10, b"alice");
+        lifecycle.join(&mut life, b"alice");
         life
     }
 
@@ -434,7 +438,7 @@ mod tests {
     fn remove(lifecycle: &mut Lifecycle, life: &Life) -> Vec<CloseReason> {
         let departures = lifecycle.take_departures();
         for departure in &departures {
-            lifecycle.remove(departure, life, peer(), Dialect::Chat10);
+            lifecycle.remove(departure, life, peer());
         }
         departures
             .into_iter()
@@ -448,12 +452,12 @@ mod tests {
         let mut life = lifecycle.accept(ID, peer(), Dialect::Chat10);
         assert!(life.is_pending() && !life.is_open() && life.name().is_none());
         assert_eq!((lifecycle.pending(), lifecycle.members().total()), (1, 0));
-        lifecycle.join(ID, &mut life, Dialect::Chat10, b"alice");
+        lifecycle.join(&mut life, b"alice");
         assert!(life.is_open() && life.is_heard() && life.is_writable());
         assert_eq!(life.name(), Some(&b"alice"[..]));
         assert_eq!(life.name_frame(), b"5         alice");
         assert_eq!((lifecycle.pending(), lifecycle.members().total()), (0, 1));
-        lifecycle.check_connection(ID, &life);
+        lifecycle.check_connection(&life);
         lifecycle.check_indexes(1);
     }
 
@@ -464,7 +468,7 @@ mod tests {
         assert_eq!(life.name(), Some(&b"192.0.2.1:4001"[..]));
         assert_eq!(lifecycle.members().of(Dialect::Chat64), 1);
         let life = lifecycle.accept(OTHER, peer(), Dialect::Hello);
-        assert_eq!(life.draining(), Some(DrainCause::Greeted));
+        assert_eq!(life.drain_cause(), Some(DrainCause::Greeted));
         assert_eq!(lifecycle.members().total(), 1, "it is no member");
         lifecycle.check_indexes(2);
     }
@@ -473,12 +477,12 @@ mod tests {
     fn a_member_that_drains_is_no_member_any_more_and_ends_for_the_cause() {
         let mut lifecycle = Lifecycle::new(Some(1));
         let mut life = member(&mut lifecycle, ID);
-        lifecycle.drain(ID, &mut life, Dialect::Chat10, DrainCause::Farewell);
+        lifecycle.drain(&mut life, DrainCause::Farewell);
         assert!(!life.is_heard() && life.is_writable() && !life.is_open());
         assert_eq!(lifecycle.members().total(), 0);
-        assert!(lifecycle.draining().eq([ID]));
-        lifecycle.check_connection(ID, &life);
-        lifecycle.close(ID, &mut life, CloseReason::Io(ErrorKind::ConnectionReset));
+        assert!(lifecycle.draining_ids().eq([ID]));
+        lifecycle.check_connection(&life);
+        lifecycle.close(&mut life, CloseReason::Io(ErrorKind::ConnectionReset));
         assert_eq!(remove(&mut lifecycle, &life), [CloseReason::Farewell]);
         assert_eq!(
             lifecycle.members().total(),
@@ -492,17 +496,17 @@ mod tests {
     fn a_failed_write_leaves_a_member_to_be_read_to_its_end() {
         let mut lifecycle = Lifecycle::new(None);
         let mut life = member(&mut lifecycle, ID);
-        lifecycle.fail_write(ID, &mut life, ErrorKind::BrokenPipe);
+        lifecycle.fail_write(&mut life, ErrorKind::BrokenPipe);
         assert!(life.is_heard() && !life.is_writable() && !life.is_open());
         assert_eq!(life.write_error(), Some(ErrorKind::BrokenPipe));
         assert_eq!(lifecycle.members().total(), 1);
-        lifecycle.fail_write(ID, &mut life, ErrorKind::ConnectionReset);
+        lifecycle.fail_write(&mut life, ErrorKind::ConnectionReset);
         assert_eq!(
             life.write_error(),
             Some(ErrorKind::BrokenPipe),
             "the first stands"
         );
-        lifecycle.close(ID, &mut life, CloseReason::Eof);
+        lifecycle.close(&mut life, CloseReason::Eof);
         assert_eq!(remove(&mut lifecycle, &life), [CloseReason::Eof]);
         lifecycle.check_indexes(0);
     }
@@ -511,8 +515,8 @@ mod tests {
     fn a_failed_write_closes_a_draining_connection_for_its_cause() {
         let mut lifecycle = Lifecycle::new(None);
         let mut life = member(&mut lifecycle, ID);
-        lifecycle.drain(ID, &mut life, Dialect::Chat10, DrainCause::Eof);
-        lifecycle.fail_write(ID, &mut life, ErrorKind::BrokenPipe);
+        lifecycle.drain(&mut life, DrainCause::Eof);
+        lifecycle.fail_write(&mut life, ErrorKind::BrokenPipe);
         assert!(life.is_closed());
         assert_eq!(remove(&mut lifecycle, &life), [CloseReason::Eof]);
     }
@@ -521,9 +525,9 @@ mod tests {
     fn the_first_close_reason_stands() {
         let mut lifecycle = Lifecycle::new(None);
         let mut life = member(&mut lifecycle, ID);
-        lifecycle.close(ID, &mut life, CloseReason::IdleTimeout);
-        lifecycle.close(ID, &mut life, CloseReason::MessageTimeout);
-        lifecycle.fail_write(ID, &mut life, ErrorKind::BrokenPipe);
+        lifecycle.close(&mut life, CloseReason::IdleTimeout);
+        lifecycle.close(&mut life, CloseReason::MessageTimeout);
+        lifecycle.fail_write(&mut life, ErrorKind::BrokenPipe);
         assert_eq!(lifecycle.departing(), [ID]);
         assert_eq!(remove(&mut lifecycle, &life), [CloseReason::IdleTimeout]);
     }
@@ -539,13 +543,13 @@ mod tests {
             lifecycle.eviction_candidate_of(peer(), |_| true, |_| true),
             Some(ID)
         );
-        lifecycle.note_gone(ID, &pending);
+        lifecycle.note_gone(&pending);
         assert_eq!(
             lifecycle.eviction_candidate(|_| true, |_| false),
             None,
             "no member yet"
         );
-        lifecycle.note_gone(OTHER, &gone);
+        lifecycle.note_gone(&gone);
         assert_eq!(
             lifecycle.eviction_candidate(|_| true, |_| true),
             Some(OTHER)
@@ -563,8 +567,8 @@ mod tests {
             lifecycle.eviction_candidate_of(elsewhere, |_| true, |_| true),
             None
         );
-        lifecycle.close(OTHER, &mut gone, CloseReason::Evicted);
-        lifecycle.close(ID, &mut pending, CloseReason::Evicted);
+        lifecycle.close(&mut gone, CloseReason::Evicted);
+        lifecycle.close(&mut pending, CloseReason::Evicted);
         assert_eq!(lifecycle.eviction_candidate(|_| true, |_| true), None);
     }
 }

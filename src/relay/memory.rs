@@ -28,7 +28,7 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
     // What is held by connections that are closed already is free.
     for id in room.lifecycle.departing() {
         if let Some(connection) = connections.get_mut(id) {
-            room.free(id, connection, now);
+            room.free(connection, now);
         }
     }
     let shared = room.channels.shared_bytes();
@@ -40,7 +40,7 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
     for kind in kinds {
         let mut holders: Vec<_> = connections
             .iter()
-            .map(|(id, connection)| (holding(room, connection, kind), id))
+            .map(|connection| (holding(room, connection, kind), connection.id()))
             .filter(|&((_, held), _)| held > 0)
             .collect();
         holders.sort_unstable_by_key(|&(holding, _)| Reverse(holding));
@@ -49,8 +49,8 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
                 return;
             }
             if let Some(connection) = connections.get_mut(id) {
-                room.close(id, connection, CloseReason::OutOfMemory { held });
-                room.free(id, connection, now);
+                room.close(connection, CloseReason::OutOfMemory { held });
+                room.free(connection, now);
             }
         }
     }
@@ -60,10 +60,10 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
 /// held of this kind.
 fn holding<S>(room: &Room, connection: &Connection<S>, kind: Kind) -> (bool, u64) {
     match (kind, connection.output.as_deref()) {
-        (Kind::Own, _) => (false, Room::own_bytes(connection)),
+        (Kind::Own, _) => (false, connection.own_bytes() as u64),
         (Kind::Shared, None) => (false, 0),
         (Kind::Shared, Some(output)) => {
-            let backlog = &room.channels[connection.dialect].backlog;
+            let backlog = &room.channels[connection.dialect()].backlog;
             (output.tracker.is_stalled(), output.cursor.lag(backlog))
         }
     }

@@ -9,7 +9,7 @@
 //! serve_ready(now)     flush pending output, read input, publish messages
 //! handle_timeout(now)  look at everything whose time has come
 //! fan_out(now)         one write of everything published in this turn to each member, less its own span
-//! close_marked(now)    remove the connections that were closed in this turn
+//! remove_closed(now)    remove the connections that were closed in this turn
 //! drain_events()       what happened, for the log
 //! ```
 //!
@@ -107,11 +107,13 @@ mod connection;
 mod delivery;
 mod events;
 mod flow;
+mod invariants;
 mod lifecycle;
 mod limits;
 mod memory;
 mod peer_addr;
 mod per_address;
+mod reading;
 mod ready;
 mod room;
 mod table;
@@ -122,12 +124,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::wire::Dialect;
-use connection::{InputEnd, Outcome, PendingOutput, ReadStep};
+use connection::Outcome;
 use delivery::{Delivery, FanOut};
-use flow::{Mode, Permit, ReadBudget};
+use flow::Mode;
 use lifecycle::DrainCause;
+use reading::MAX_READS;
 use ready::Marks;
-use room::{Room, identity};
+use room::Room;
 use table::Connections;
 
 pub use channel::ReplyTexts;
@@ -140,16 +143,9 @@ pub use limits::{Limits, LimitsError, Slow};
 pub use ready::Ready;
 pub(crate) use timers::after;
 
-/// How many reads one connection may take in one turn. More than one is needed only where a read may be
-/// short though there is more, and to complete one long message.
-const MAX_READS: usize = 16;
-
 /// A pending connection is not evicted before this: it is longer than any network needs to deliver the
 /// name.
 const SAFE_PENDING: Duration = Duration::from_secs(2);
-
-/// In a room of more connections the invariants are not checked: each check walks all of them.
-const MAX_CHECKED: usize = 500;
 
 /// The room and its connections.
 #[derive(Debug)]
@@ -186,8 +182,11 @@ impl<S: Read + Write> Relay<S> {
             if self.is_turn_full() || read >= self.room.limits.turn_budget as u64 {
                 return;
             }
-            if let Some(id) = self.room.ready.next_to_read() {
-                self.read_if_permitted(id, scratch, now);
+            if let Some(id) = self.room.ready.next_to_read()
+                && let Some(connection) = self.connections.get_mut(id)
+                && !connection.life.is_closed()
+            {
+                reading::read_if_permitted(&mut self.room, connection, scratch, now);
             }
         }
     }
@@ -201,79 +200,19 @@ impl<S: Read + Write> Relay<S> {
             return;
         }
         let room = &mut self.room;
-        match connection.flush(&mut room.channels[connection.dialect]) {
-            Outcome::Done(sent) => room.on_written(id, connection, sent, now),
+        let dialect = connection.dialect();
+        match connection.flush(&mut room.channels[dialect]) {
+            Outcome::Done(sent) => room.on_written(connection, sent, now),
             Outcome::Blocked => {}
-            Outcome::Failed(kind) => room.on_write_failed(id, connection, kind, now),
+            Outcome::Failed(kind) => room.on_write_failed(connection, kind, now),
         }
-    }
-
-    fn read_if_permitted(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if connection.life.is_closed() {
-            return;
-        }
-        if let Permit::Read(budget) = self.room.permit(id, connection, now) {
-            self.read(id, budget, scratch, now);
-        }
-    }
-
-    /// Reads one connection, as far as the budget goes.
-    fn read(&mut self, id: ConnId, budget: ReadBudget, scratch: &mut [u8], now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        let room = &mut self.room;
-        let mut input = room.begin_input(id, connection);
-        let mut end = InputEnd::Open;
-        let mut size = budget.bytes.min(scratch.len());
-        for _ in 0..MAX_READS {
-            let (read, is_exhausted) = match connection.read(&mut scratch[..size]) {
-                ReadStep::More(read) => (read, false),
-                ReadStep::Exhausted(read) => (read, true),
-                ReadStep::Ended => {
-                    end = connection.on_input_ended();
-                    break;
-                }
-                ReadStep::Failed(kind) => {
-                    end = InputEnd::Over(CloseReason::Io(kind));
-                    break;
-                }
-            };
-            room.counters.reads += u64::from(read > 0);
-            if let Err(early) = room.on_bytes(connection, &scratch[..read], &mut input) {
-                end = early;
-                break;
-            }
-            if is_exhausted {
-                end = connection.on_would_block();
-                break;
-            }
-            if read == size {
-                let more = if budget.message_bytes > 0 {
-                    Room::rest_of_round(connection, &input, budget)
-                } else {
-                    0
-                };
-                if more == 0 {
-                    break;
-                }
-                size = more.min(scratch.len());
-            } else {
-                // A short read that is not the last, as at urgent data: all reads share the budget.
-                size -= read;
-            }
-        }
-        room.end_input(connection, &input, end, now);
     }
 
     /// Looks at everything whose time has come: see [`next_timeout`](Self::next_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((id, timer)) = self.room.timers.pop_due(now) {
             if let Some(connection) = self.connections.get_mut(id) {
-                self.room.on_timer(id, connection, timer, now);
+                self.room.on_timer(connection, timer, now);
             }
         }
     }
@@ -285,14 +224,14 @@ impl<S: Read + Write> Relay<S> {
         self.deliver_turn(&mut incomplete, &mut left, now);
         for (id, delivery) in incomplete {
             if let Some(connection) = self.connections.get_mut(id) {
-                self.room.on_delivery(id, connection, delivery, now);
+                self.room.on_delivery(connection, delivery, now);
             }
         }
         for (id, cause) in left {
             if let Some(connection) = self.connections.get_mut(id)
-                && connection.life.draining() == Some(cause)
+                && connection.life.drain_cause() == Some(cause)
             {
-                self.room.finish_drain(id, connection, cause, now);
+                self.room.finish_drain(connection, cause, now);
             }
         }
         if self.room.held_bytes() > self.room.limits.max_memory {
@@ -322,44 +261,44 @@ impl<S: Read + Write> Relay<S> {
             if !fan_out.is_due {
                 continue;
             }
-            for (id, connection) in self.connections.iter_mut() {
-                if connection.dialect == dialect
+            for connection in self.connections.iter_mut() {
+                if connection.dialect() == dialect
                     && connection.life.is_open()
-                    && !connection.readiness.marks.any(Marks::HAS_OVERRIDE)
+                    && !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT)
                 {
                     let delivery = fan_out.deliver(connection);
                     if delivery.needs_handling() {
-                        incomplete.push((id, delivery));
+                        incomplete.push((connection.id(), delivery));
                     }
                 }
             }
         }
         // A draining member receives nothing more, but what is published is kept for as long as its
         // cursor is where it is.
-        for id in room.lifecycle.draining() {
+        for id in room.lifecycle.draining_ids() {
             if let Some(connection) = self.connections.get(id) {
-                let excess_lag = fan_outs[connection.dialect.index()].lag_over(connection);
-                if excess_lag.is_some() && !connection.readiness.marks.any(Marks::HAS_OVERRIDE) {
+                let fan_out = &fan_outs[connection.dialect().index()];
+                let is_over_threshold = fan_out.is_over_threshold(connection);
+                let is_participant = connection.readiness.marks.any(Marks::HAS_ADJUSTMENT);
+                if is_over_threshold && !is_participant {
                     let has_room = false;
-                    incomplete.push((
-                        id,
-                        Delivery::Pending {
-                            excess_lag,
-                            has_room,
-                        },
-                    ));
+                    let delivery = Delivery::Pending {
+                        is_over_threshold,
+                        has_room,
+                    };
+                    incomplete.push((id, delivery));
                 }
             }
         }
-        // Then the connections with an override: their own span is skipped, a reply inserted.
-        for (id, over) in room.overrides.drain(..) {
+        // Then the connections that took part: their own span is skipped, a reply inserted.
+        for (id, adjustment) in room.adjustments.drain(..) {
             if let Some(connection) = self.connections.get_mut(id) {
-                let fan_out = &mut fan_outs[connection.dialect.index()];
-                let delivery = fan_out.deliver_to_participant(connection, &over);
+                let fan_out = &mut fan_outs[connection.dialect().index()];
+                let delivery = fan_out.deliver_to_participant(connection, &adjustment);
                 if delivery.needs_handling() {
                     incomplete.push((id, delivery));
                 }
-                left.extend(connection.life.draining().map(|cause| (id, cause)));
+                left.extend(connection.life.drain_cause().map(|cause| (id, cause)));
             }
         }
         for fan_out in &fan_outs {
@@ -375,7 +314,7 @@ impl<S: Read + Write> Relay<S> {
     /// unread, up to a mebibyte of them is read first, into `scratch`: a socket that is closed with
     /// unread bytes sends a reset, and the kernel drops what it has not delivered yet. A peer that had
     /// sent more than that, or goes on sending, is reset all the same.
-    pub fn close_marked(&mut self, scratch: &mut [u8], now: Instant) -> usize {
+    pub fn remove_closed(&mut self, scratch: &mut [u8], now: Instant) -> usize {
         let departures = self.room.lifecycle.take_departures();
         for departure in &departures {
             self.remove(departure, scratch, now);
@@ -384,28 +323,25 @@ impl<S: Read + Write> Relay<S> {
             self.connections.shrink();
         }
         if cfg!(debug_assertions) {
-            self.check_invariants();
+            invariants::check(&self.connections, &self.room);
         }
         departures.len()
     }
 
     fn remove(&mut self, departure: &lifecycle::Departure, scratch: &mut [u8], now: Instant) {
-        let &lifecycle::Departure { id, drained, .. } = departure;
-        let Some(mut connection) = self.connections.remove(id) else {
+        let Some(mut connection) = self.connections.remove(departure.id) else {
             return;
         };
         let room = &mut self.room;
         let reason = departure.reason.clone();
-        room.free(id, &mut connection, now);
-        room.flow.remove(id);
-        room.timers.cancel_all(id);
+        room.free(&mut connection, now);
+        room.flow.remove(departure.id);
+        room.timers.cancel_all(departure.id);
         room.counters.closed.count(&reason);
-        if connection.life.name().is_some() && drained.is_none() {
-            room.channels[connection.dialect].members -= 1;
+        let (life, peer) = (&connection.life, connection.peer);
+        if room.lifecycle.remove(departure, life, peer) {
+            room.channels[life.dialect()].members -= 1;
         }
-        let (peer, dialect) = (connection.peer, connection.dialect);
-        room.lifecycle
-            .remove(departure, &connection.life, peer, dialect);
         let unread = if reason.is_ours() {
             connection.discard_input(scratch, MAX_READS)
         } else {
@@ -413,8 +349,8 @@ impl<S: Read + Write> Relay<S> {
         };
         room.counters.bytes_discarded += unread;
         let members = room.lifecycle.members();
-        let peer = identity(id, &connection);
-        match drained {
+        let peer = connection.identity();
+        match departure.drain_cause {
             None | Some(DrainCause::Greeted) => {
                 let age = room.age(&connection, now);
                 room.events.push(RoomEvent::Left {
@@ -448,57 +384,44 @@ impl<S: Read + Write> Relay<S> {
         let id = self.next_id();
         let life = self.room.lifecycle.accept(id, peer.into(), dialect);
         let seconds = self.room.seconds(now);
-        self.connections.insert(Connection::new(
-            stream,
-            peer.into(),
-            dialect,
-            (id.generation(), seconds),
-            life,
-        ));
+        self.connections
+            .insert(Connection::new(stream, peer.into(), seconds, life));
         if let Some(connection) = self.connections.get_mut(id) {
-            self.room.on_accept(id, connection, now);
+            self.room.on_accept(connection, now);
         }
         id
     }
 
-    /// Evicts a connection because its place is needed. Returns whether there was one.
+    /// Evicts a connection because its place is needed: any one, or one of this address, if only that is
+    /// at its limit. Returns whether there was one.
     ///
     /// First a connection whose peer is known to be gone is evicted, if what it had sent is not about to
     /// be read: it needs no place any more. Then a pending connection that has had time enough for its
     /// name, the oldest one.
-    pub fn make_room(&mut self, scratch: &mut [u8], now: Instant) -> bool {
-        let is_held_back = |id| self.is_held_back(id);
-        let is_late = |id| self.is_late_pending(id, now);
-        let lifecycle = &self.room.lifecycle;
-        let candidate = lifecycle.eviction_candidate(is_held_back, is_late);
-        self.evict(candidate, CloseReason::Evicted, scratch, now)
-    }
-
-    /// The same when only an address is at its limit: one of its connections is evicted.
-    pub fn make_room_for(&mut self, peer: SocketAddr, scratch: &mut [u8], now: Instant) -> bool {
-        let is_held_back = |id| self.is_held_back(id);
-        let is_late = |id| self.is_late_pending(id, now);
-        let lifecycle = &self.room.lifecycle;
-        let candidate = lifecycle.eviction_candidate_of(peer.into(), is_held_back, is_late);
-        self.evict(candidate, CloseReason::EvictedForAddress, scratch, now)
-    }
-
-    fn evict(
+    pub fn make_room(
         &mut self,
-        candidate: Option<ConnId>,
-        reason: CloseReason,
+        address: Option<SocketAddr>,
         scratch: &mut [u8],
         now: Instant,
     ) -> bool {
-        let Some((id, connection)) = candidate.and_then(|id| {
-            self.connections
-                .get_mut(id)
-                .map(|connection| (id, connection))
-        }) else {
+        let is_held_back = |id| self.is_held_back(id);
+        let is_late = |id| self.is_late_pending(id, now);
+        let lifecycle = &self.room.lifecycle;
+        let (candidate, reason) = match address {
+            None => (
+                lifecycle.eviction_candidate(is_held_back, is_late),
+                CloseReason::Evicted,
+            ),
+            Some(peer) => (
+                lifecycle.eviction_candidate_of(peer.into(), is_held_back, is_late),
+                CloseReason::EvictedForAddress,
+            ),
+        };
+        let Some(connection) = candidate.and_then(|id| self.connections.get_mut(id)) else {
             return false;
         };
-        self.room.close(id, connection, reason);
-        self.close_marked(scratch, now) > 0
+        self.room.close(connection, reason);
+        self.remove_closed(scratch, now) > 0
     }
 
     /// Whether a member's input is not read for now.
@@ -520,7 +443,8 @@ impl<S: Read + Write> Relay<S> {
     /// before that.
     pub fn lift_quota(&mut self) {
         self.room.flow.lift_quota();
-        for (id, connection) in self.connections.iter_mut() {
+        for connection in self.connections.iter_mut() {
+            let id = connection.id();
             if !self.room.flow.is_self_paused(id) {
                 self.room.timers.cancel(id, timers::TimerKind::Throttle);
                 self.room.ready.unpark(&mut connection.readiness, id);
@@ -535,32 +459,28 @@ impl<S: Read + Write> Relay<S> {
     /// same turn: a connection that the turn has read is not read again, and what is read here is
     /// delivered with the turn.
     pub fn dismiss(&mut self, id: ConnId, scratch: &mut [u8], now: Instant) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && connection.readiness.is_readable()
-            && !connection.readiness.marks.any(Marks::HAS_OVERRIDE)
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.readiness.is_readable()
+            && !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT)
             && !connection.life.is_closed()
         {
-            // The room's pause is no reason to lose what was received. A longer read would publish too
-            // much in one turn, and another one will not come.
-            let budget = self.room.final_read(id, connection);
-            self.room.ready.unlist(&mut connection.readiness, id);
-            self.read(id, budget, scratch, now);
+            reading::read_last(&mut self.room, connection, scratch, now);
         }
-        if let Some(connection) = self.connections.get_mut(id) {
-            if connection.life.is_open() {
-                self.room.on_end(id, connection, DrainCause::Shutdown, now);
-            } else if connection.life.draining().is_none() {
-                self.room.close(id, connection, CloseReason::Shutdown);
-            }
+        if connection.life.is_open() {
+            self.room.on_end(connection, DrainCause::Shutdown, now);
+        } else if connection.life.drain_cause().is_none() {
+            self.room.close(connection, CloseReason::Shutdown);
         }
     }
 
     /// Closes every connection: the relay stops.
     pub fn close_all(&mut self, scratch: &mut [u8], now: Instant) {
-        for (id, connection) in self.connections.iter_mut() {
-            self.room.close(id, connection, CloseReason::Shutdown);
+        for connection in self.connections.iter_mut() {
+            self.room.close(connection, CloseReason::Shutdown);
         }
-        self.close_marked(scratch, now);
+        self.remove_closed(scratch, now);
     }
 }
 
@@ -590,7 +510,7 @@ impl<S> Relay<S> {
         let room = &mut self.room;
         room.ready.note(&mut connection.readiness, id, ready);
         if ready.any(Ready::READ_CLOSED | Ready::HUNG_UP) {
-            room.lifecycle.note_gone(id, &connection.life);
+            room.lifecycle.note_gone(&connection.life);
         }
         if connection.is_hung_up() {
             // It is not throttled any more: see `flow::InputKind::LastMessages`.
@@ -678,7 +598,7 @@ impl<S> Relay<S> {
     #[must_use]
     pub fn pending_bytes(&self, id: ConnId) -> u64 {
         self.connections.get(id).map_or(0, |connection| {
-            connection.pending_bytes(&self.room.channels[connection.dialect])
+            connection.pending_bytes(&self.room.channels[connection.dialect()])
         })
     }
 
@@ -716,7 +636,7 @@ impl<S> Relay<S> {
     pub fn has_ready(&self) -> bool {
         let ready = &self.room.ready;
         let is_listed = ready.to_read() > 0 || ready.to_flush() > 0;
-        let is_released = ready.has_held() && self.room.flow.mode() != Mode::Paused;
+        let is_released = ready.has_held() && self.room.flow.mode() != Mode::PacedRounds;
         is_listed || is_released || self.room.lifecycle.has_departures()
     }
 
@@ -753,7 +673,7 @@ impl<S> Relay<S> {
     /// All connections.
     #[must_use]
     pub fn ids(&self) -> Vec<ConnId> {
-        self.connections.iter().map(|(id, _)| id).collect()
+        self.connections.iter().map(Connection::id).collect()
     }
 
     /// A connection's stream.
@@ -767,7 +687,7 @@ impl<S> Relay<S> {
     /// The members, as a table can show them.
     pub fn member_infos(&self, now: Instant) -> impl Iterator<Item = MemberInfo<'_>> {
         let members = self.connections.iter();
-        members.filter_map(move |(_, connection)| self.member_info(connection, now))
+        members.filter_map(move |connection| self.member_info(connection, now))
     }
 
     fn member_info<'a>(
@@ -775,7 +695,7 @@ impl<S> Relay<S> {
         connection: &'a Connection<S>,
         now: Instant,
     ) -> Option<MemberInfo<'a>> {
-        let (life, dialect) = (&connection.life, connection.dialect);
+        let (life, dialect) = (&connection.life, connection.dialect());
         let name = life.name().filter(|_| life.is_heard())?;
         let channel = &self.room.channels[dialect];
         let published = channel.messages().wrapping_sub(connection.messages_before);
@@ -793,94 +713,5 @@ impl<S> Relay<S> {
             received: published.wrapping_sub(own),
             pending: connection.pending_bytes(channel),
         })
-    }
-
-    /// Checks everything that must hold between turns.
-    fn check_invariants(&self) {
-        let (connections, room) = (&self.connections, &self.room);
-        if connections.len() > MAX_CHECKED {
-            return;
-        }
-        room.lifecycle.check_indexes(connections.len());
-        let mut listed: Vec<_> = room.ready.listed().collect();
-        listed.sort_unstable();
-        let mut held = (0, 0);
-        for (id, connection) in connections.iter() {
-            let (readiness, life) = (connection.readiness, &connection.life);
-            room.lifecycle.check_connection(id, life);
-            let lists = listed.partition_point(|&other| other <= id)
-                - listed.partition_point(|&other| other < id);
-            let is_parked = readiness.marks.any(Marks::PARKED);
-            let places = lists + usize::from(is_parked);
-            debug_assert_eq!(
-                places,
-                usize::from(readiness.is_readable()),
-                "a readable connection is in one place, and no other is in any"
-            );
-            debug_assert!(
-                !is_parked
-                    || room.flow.is_self_paused(id)
-                    || room.timers.at(id, timers::TimerKind::Throttle).is_some(),
-                "something will list a parked connection again"
-            );
-            debug_assert_eq!(
-                room.timers.at(id, timers::TimerKind::Message).is_some(),
-                readiness.marks.any(Marks::MESSAGE_TIMER),
-                "the mark of the message timer"
-            );
-            debug_assert_eq!(
-                room.timers.at(id, timers::TimerKind::Name).is_some(),
-                life.is_pending(),
-                "a pending connection has a deadline"
-            );
-            debug_assert_eq!(
-                room.timers.at(id, timers::TimerKind::Drain).is_some(),
-                life.draining().is_some(),
-                "a draining connection has a deadline"
-            );
-            let tracker = connection.output.as_deref().map(|output| &output.tracker);
-            room.flow.check(id, connection.dialect, tracker);
-            held.0 += connection.decoder.held_bytes();
-            held.1 += connection
-                .output
-                .as_deref()
-                .map_or(0, PendingOutput::held_bytes);
-        }
-        debug_assert_eq!(
-            room.flow.partial_bytes(),
-            held.0,
-            "the memory of incomplete frames"
-        );
-        self.check_totals(held.1);
-    }
-
-    fn check_totals(&self, output_bytes: usize) {
-        let (connections, room) = (&self.connections, &self.room);
-        let channels = || room.channels.iter();
-        let cursor_bytes: usize = channels()
-            .map(|channel| channel.backlog.cursor_bytes())
-            .sum();
-        debug_assert_eq!(cursor_bytes, output_bytes, "the memory of the cursors");
-        let cursors = connections
-            .iter()
-            .filter(|(_, one)| one.output.is_some())
-            .count();
-        debug_assert_eq!(
-            self.lagging(),
-            cursors,
-            "a reader of a backlog is a member with a cursor"
-        );
-        for channel in channels() {
-            channel.backlog.check();
-            let members = room.lifecycle.members().of(channel.dialect);
-            debug_assert_eq!(channel.members, members, "the members of a channel");
-        }
-        let is_connection = |id| connections.get(id).is_some();
-        debug_assert!(
-            room.timers.connections().all(is_connection),
-            "timers are cancelled"
-        );
-        let slow = room.flow.check_members(is_connection);
-        debug_assert!(slow <= cursors, "a slow reader has a cursor");
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Marks(u8);
 
 impl Marks {
     /// The connection took part in this turn, so its delivery differs from the others'.
-    pub(super) const HAS_OVERRIDE: Self = Self(1);
+    pub(super) const HAS_ADJUSTMENT: Self = Self(1);
     /// The connection is readable and in no list: the end of its throttle or of its own pause lists
     /// it again.
     pub(super) const PARKED: Self = Self(1 << 1);

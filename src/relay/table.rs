@@ -35,26 +35,21 @@ impl<S> Connections<S> {
 
     /// Adds the connection of the [`next_id`](Self::next_id).
     pub(super) fn insert(&mut self, connection: Connection<S>) {
-        debug_assert_eq!(
-            connection.generation, self.generation,
-            "it has the next identity"
-        );
+        debug_assert_eq!(connection.id(), self.next_id(), "it has the next identity");
         self.slab.insert(connection);
         self.generation = self.generation.wrapping_add(1);
     }
 
     #[inline]
     pub(super) fn get(&self, id: ConnId) -> Option<&Connection<S>> {
-        self.slab
-            .get(id.key())
-            .filter(|connection| connection.generation == id.generation())
+        let connection = self.slab.get(id.key());
+        connection.filter(|connection| connection.id() == id)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection<S>> {
-        self.slab
-            .get_mut(id.key())
-            .filter(|connection| connection.generation == id.generation())
+        let connection = self.slab.get_mut(id.key());
+        connection.filter(|connection| connection.id() == id)
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection<S>> {
@@ -62,17 +57,12 @@ impl<S> Connections<S> {
         self.slab.try_remove(id.key())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection<S>)> {
-        let id = |key, connection: &Connection<S>| ConnId::new(key, connection.generation);
-        self.slab
-            .iter()
-            .map(move |(key, connection)| (id(key, connection), connection))
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection<S>> {
+        self.slab.iter().map(|(_, connection)| connection)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Connection<S>)> {
-        self.slab
-            .iter_mut()
-            .map(|(key, connection)| (ConnId::new(key, connection.generation), connection))
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection<S>> {
+        self.slab.iter_mut().map(|(_, connection)| connection)
     }
 
     /// Returns memory after a storm of connections, so that a walk over the connections does not pass

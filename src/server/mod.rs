@@ -9,7 +9,7 @@
 //! handle_timeouts look at everything whose time has come
 //! dismiss_due     if stopping: the members whose time has come leave
 //! fan_out         one write of everything published in this turn to each member
-//! close_marked    remove the connections that were closed
+//! remove_closed    remove the connections that were closed
 //! log_events      turn the room's events into log lines
 //! take_requests   stop, or log the members' table, if a signal asked for it
 //! accept          accept connections, into slots that are free by now
@@ -319,7 +319,7 @@ impl<S: System> Server<S> {
         self.handle_timeouts(now);
         self.dismiss_due(now);
         self.relay.fan_out(now);
-        if self.relay.close_marked(&mut self.scratch, now) > 0 {
+        if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
             self.acceptor.retry();
         }
@@ -466,7 +466,9 @@ impl<S: System> Server<S> {
                     self.relay.count_refused(refused);
                     self.accept_retry = Some(retry_at);
                     // One at a time: under a limit that was lowered, it may not help.
-                    if !mem::take(&mut may_evict) || !self.relay.make_room(&mut self.scratch, now) {
+                    if !mem::take(&mut may_evict)
+                        || !self.relay.make_room(None, &mut self.scratch, now)
+                    {
                         break;
                     }
                     self.acceptor.retry();
@@ -492,11 +494,11 @@ impl<S: System> Server<S> {
             dialect,
         } = accepted;
         let (relay, scratch) = (&mut self.relay, &mut self.scratch);
-        if relay.is_address_full(peer) && !relay.make_room_for(peer, scratch, now) {
+        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
             let limit = relay.limits().max_per_ip.unwrap_or_default();
             return self.refuse(stream, peer, &Refusal::AddressFull(limit), now);
         }
-        if relay.is_full() && !relay.make_room(scratch, now) {
+        if relay.is_full() && !relay.make_room(None, scratch, now) {
             let limit = relay.limits().max_clients;
             return self.refuse(stream, peer, &Refusal::RelayFull(limit), now);
         }

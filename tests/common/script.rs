@@ -265,7 +265,7 @@ impl Room {
     /// The rest of a turn whose input was read.
     pub fn finish_turn(&mut self) {
         self.relay.fan_out(self.now);
-        self.relay.close_marked(&mut self.scratch, self.now);
+        self.relay.remove_closed(&mut self.scratch, self.now);
         self.events.extend(self.relay.drain_events());
     }
 

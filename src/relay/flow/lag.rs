@@ -102,17 +102,41 @@ impl LagLimits {
 
 /// What a member's lag makes of it. See the diagram above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::relay) enum LagState {
+pub(super) enum LagState {
     /// The member keeps up, or lags by no more than the soft limit.
     Keeping,
-    /// The member is a slow reader.
-    Slow {
-        /// Since when its lag is over the soft limit, if it is.
-        over_since: Option<Instant>,
+    /// The member is a slow reader, at or below the soft limit at the moment.
+    Slow,
+    /// The member is a slow reader over the soft limit.
+    OverLimit {
+        /// Since when, or since when its socket accepted bytes last.
+        since: Instant,
     },
     /// The room is not paused for the member: its socket accepts nothing, or it is catching up with its
     /// history, or it was measured below the minimum rate and is being closed.
     Stalled,
+}
+
+impl LagState {
+    /// Whether the room is paused for the member.
+    pub(super) const fn is_slow(self) -> bool {
+        matches!(self, Self::Slow | Self::OverLimit { .. })
+    }
+
+    pub(super) const fn is_over_limit(self) -> bool {
+        matches!(self, Self::OverLimit { .. })
+    }
+}
+
+/// What can change the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::relay) enum LagEvent {
+    /// The lag exceeds the [`threshold`](LagTracker::threshold).
+    OverThreshold,
+    /// The socket accepted this many bytes.
+    Accepted(u64),
+    /// The time of [`next_check`](LagTracker::next_check) has come.
+    Timer,
 }
 
 /// A `LagTracker` follows one lagging member. It exists as long as the member's cursor.
@@ -151,7 +175,7 @@ impl LagTracker {
         tracker
     }
 
-    /// The lag above which [`on_lag`](Self::on_lag) must be called.
+    /// The lag above which [`OverThreshold`](LagEvent::OverThreshold) must be reported.
     pub(in crate::relay) const fn threshold(&self) -> u64 {
         self.threshold
     }
@@ -168,18 +192,30 @@ impl LagTracker {
     fn set(&mut self, state: LagState, limits: &LagLimits) {
         self.state = state;
         self.threshold = match state {
-            LagState::Keeping | LagState::Slow { over_since: None } => limits.keeping(),
+            LagState::Keeping | LagState::Slow => limits.keeping(),
             // While the room is paused for the member, its lag is no reason to close it.
-            LagState::Slow {
-                over_since: Some(_),
-            } => u64::MAX,
+            LagState::OverLimit { .. } => u64::MAX,
             LagState::Stalled => limits.queue,
         };
     }
 
-    /// The lag is over the [`threshold`](Self::threshold). Returns a reason to close the member, if
-    /// there is one.
-    pub(super) fn on_lag(
+    /// Something happened, and this is the lag now. Returns a reason to close the member, if there is
+    /// one.
+    pub(super) fn on_event(
+        &mut self,
+        event: LagEvent,
+        lag: u64,
+        limits: &LagLimits,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        match event {
+            LagEvent::OverThreshold => self.on_over_threshold(lag, limits, now),
+            LagEvent::Accepted(sent) => self.on_accepted(sent, lag, limits, now),
+            LagEvent::Timer => self.stall_if_silent(lag, limits, now),
+        }
+    }
+
+    fn on_over_threshold(
         &mut self,
         lag: u64,
         limits: &LagLimits,
@@ -189,18 +225,11 @@ impl LagTracker {
         if limits.pauses == Pauses::Nothing || self.state == LagState::Stalled {
             return Some(CloseReason::SlowConsumer { lag });
         }
-        self.set(
-            LagState::Slow {
-                over_since: Some(now),
-            },
-            limits,
-        );
+        self.set(LagState::OverLimit { since: now }, limits);
         self.stall_if_silent(lag, limits, now)
     }
 
-    /// The socket accepted `sent` bytes, and this is the lag now. Returns a reason to close the member,
-    /// if there is one.
-    pub(super) fn on_accepted(
+    fn on_accepted(
         &mut self,
         sent: u64,
         lag: u64,
@@ -210,23 +239,18 @@ impl LagTracker {
         self.accepted_at = now;
         match self.state {
             LagState::Keeping => {}
-            LagState::Slow { over_since } => {
-                if let Some(since) = over_since {
-                    self.accepted = self.accepted.saturating_add(sent);
-                    self.paused += now.saturating_duration_since(since);
-                    let is_over = lag > limits.soft;
-                    let over_since = is_over.then_some(now);
-                    self.set(LagState::Slow { over_since }, limits);
-                }
-                if lag <= limits.soft / 2 {
-                    self.keep_up(limits);
-                }
+            LagState::Stalled if lag <= limits.soft => self.keep_up(limits),
+            LagState::Stalled => {}
+            LagState::Slow if lag <= limits.soft / 2 => self.keep_up(limits),
+            LagState::Slow => {}
+            LagState::OverLimit { .. } if lag <= limits.soft / 2 => self.keep_up(limits),
+            LagState::OverLimit { since } => {
+                self.accepted = self.accepted.saturating_add(sent);
+                self.paused += now.saturating_duration_since(since);
+                let is_over = lag > limits.soft;
+                let over = LagState::OverLimit { since: now };
+                self.set(if is_over { over } else { LagState::Slow }, limits);
                 return self.measure(limits);
-            }
-            LagState::Stalled => {
-                if lag <= limits.soft {
-                    self.keep_up(limits);
-                }
             }
         }
         None
@@ -248,26 +272,9 @@ impl LagTracker {
         Some(CloseReason::BelowMinimumRate { accepted })
     }
 
-    /// The time of [`next_check`](Self::next_check) has come. Returns a reason to close the member, if
-    /// there is one.
-    pub(super) fn on_timer(
-        &mut self,
-        lag: u64,
-        limits: &LagLimits,
-        now: Instant,
-    ) -> Option<CloseReason> {
-        self.stall_if_silent(lag, limits, now)
-    }
-
     /// When the member is stalled if nothing happens. `None` if the room is not paused for it.
     pub(super) fn next_check(&self, limits: &LagLimits) -> Option<Instant> {
-        let is_over = matches!(
-            self.state,
-            LagState::Slow {
-                over_since: Some(_)
-            }
-        );
-        let is_waited_for = is_over && limits.pauses == Pauses::Room;
+        let is_waited_for = self.state.is_over_limit() && limits.pauses == Pauses::Room;
         is_waited_for.then(|| after(self.accepted_at, limits.stall_after()))
     }
 
@@ -290,14 +297,9 @@ impl LagTracker {
         limits: &LagLimits,
         now: Instant,
     ) -> Option<CloseReason> {
-        let is_over = matches!(
-            self.state,
-            LagState::Slow {
-                over_since: Some(_)
-            }
-        );
         let silent = now.saturating_duration_since(self.accepted_at);
-        if limits.pauses != Pauses::Room || !is_over || silent < limits.stall_after() {
+        let is_waited_for = self.state.is_over_limit() && limits.pauses == Pauses::Room;
+        if !is_waited_for || silent < limits.stall_after() {
             return None;
         }
         self.set(LagState::Stalled, limits);
@@ -328,18 +330,15 @@ mod tests {
     }
 
     const fn over(since: Instant) -> LagState {
-        let over_since = Some(since);
-        LagState::Slow { over_since }
+        LagState::OverLimit { since }
     }
-
-    const BELOW: LagState = LagState::Slow { over_since: None };
 
     #[test]
     fn slow_reader_pauses_the_room_until_its_lag_is_at_the_limit() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
         assert_eq!(tracker.threshold(), 1000);
-        assert_eq!(tracker.on_lag(1001, &limits, now), None);
+        assert_eq!(tracker.on_over_threshold(1001, &limits, now), None);
         assert_eq!(
             (tracker.state(), tracker.threshold()),
             (over(now), u64::MAX)
@@ -347,11 +346,14 @@ mod tests {
         assert_eq!(tracker.on_accepted(10, 1001, &limits, now), None);
         assert_eq!(tracker.state(), over(now), "a byte is missing");
         assert_eq!(tracker.on_accepted(1, 1000, &limits, now), None);
-        assert_eq!((tracker.state(), tracker.threshold()), (BELOW, 1000));
+        assert_eq!(
+            (tracker.state(), tracker.threshold()),
+            (LagState::Slow, 1000)
+        );
         assert_eq!(tracker.on_accepted(499, 501, &limits, now), None);
         assert_eq!(
             tracker.state(),
-            BELOW,
+            LagState::Slow,
             "rounds go on until half of the limit"
         );
         assert_eq!(tracker.on_accepted(1, 500, &limits, now), None);
@@ -362,12 +364,15 @@ mod tests {
     fn slow_reader_is_stalled_after_half_of_the_timeout_without_accepting() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
-        assert_eq!(tracker.on_lag(1001, &limits, now + SECOND), None);
+        assert_eq!(tracker.on_over_threshold(1001, &limits, now + SECOND), None);
         assert_eq!(tracker.next_check(&limits), Some(now + 5 * SECOND));
         let just_before = now + Duration::from_nanos(4_999_999_999);
-        assert_eq!(tracker.on_timer(1001, &limits, just_before), None);
+        assert_eq!(tracker.stall_if_silent(1001, &limits, just_before), None);
         assert_eq!(tracker.state(), over(now + SECOND));
-        assert_eq!(tracker.on_timer(1001, &limits, now + 5 * SECOND), None);
+        assert_eq!(
+            tracker.stall_if_silent(1001, &limits, now + 5 * SECOND),
+            None
+        );
         assert_eq!(
             (tracker.state(), tracker.threshold()),
             (LagState::Stalled, 100_000)
@@ -379,7 +384,10 @@ mod tests {
     fn member_that_accepted_nothing_for_long_stalls_without_a_pause() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
-        assert_eq!(tracker.on_lag(1001, &limits, now + 5 * SECOND), None);
+        assert_eq!(
+            tracker.on_over_threshold(1001, &limits, now + 5 * SECOND),
+            None
+        );
         assert_eq!(tracker.state(), LagState::Stalled);
     }
 
@@ -416,17 +424,20 @@ mod tests {
         let mut tracker = LagTracker::catching_up(2000, &limits, now);
         assert_eq!(tracker.threshold(), 100_000);
         let reason = CloseReason::SlowConsumer { lag: 100_001 };
-        assert_eq!(tracker.on_lag(100_001, &limits, now), Some(reason));
+        assert_eq!(
+            tracker.on_over_threshold(100_001, &limits, now),
+            Some(reason)
+        );
     }
 
     #[test]
     fn slow_reader_over_the_queue_limit_is_waited_for_and_closed_when_it_stalls() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
-        assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
+        assert_eq!(tracker.on_over_threshold(1_000_000, &limits, now), None);
         assert_eq!(tracker.state(), over(now));
         let reason = CloseReason::SlowConsumer { lag: 1_000_000 };
-        let stalled = tracker.on_timer(1_000_000, &limits, now + 5 * SECOND);
+        let stalled = tracker.stall_if_silent(1_000_000, &limits, now + 5 * SECOND);
         assert_eq!(stalled, Some(reason));
     }
 
@@ -435,7 +446,7 @@ mod tests {
         let (limits, now) = (limits(), Instant::now());
         for (each, closes) in [(2 * MIN_READ_RATE - 1, true), (2 * MIN_READ_RATE, false)] {
             let mut tracker = LagTracker::new(&limits, now);
-            assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
+            assert_eq!(tracker.on_over_threshold(1_000_000, &limits, now), None);
             for second in [2, 4, 6, 8] {
                 let at = now + second * SECOND;
                 assert_eq!(tracker.on_accepted(each, 900_000, &limits, at), None);
@@ -454,13 +465,16 @@ mod tests {
     fn read_rate_is_measured_from_one_accepted_piece_to_another() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
-        assert_eq!(tracker.on_lag(1_000_000, &limits, now), None);
+        assert_eq!(tracker.on_over_threshold(1_000_000, &limits, now), None);
         // Pieces of four seconds: after ten seconds only two have come, which is no reason.
         for second in [4, 8] {
             let (at, piece) = (now + second * SECOND, 4 * MIN_READ_RATE);
             assert_eq!(tracker.on_accepted(piece, 900_000, &limits, at), None);
         }
-        assert_eq!(tracker.on_timer(900_000, &limits, now + 10 * SECOND), None);
+        assert_eq!(
+            tracker.stall_if_silent(900_000, &limits, now + 10 * SECOND),
+            None
+        );
         let at = now + 12 * SECOND;
         let third = tracker.on_accepted(4 * MIN_READ_RATE, 900_000, &limits, at);
         assert_eq!(third, None);
@@ -473,15 +487,15 @@ mod tests {
         for hour in 0..9 {
             let start = now + 3600 * SECOND * hour;
             tracker.accepted_at = start;
-            assert_eq!(tracker.on_lag(1001, &limits, start), None);
-            assert_eq!(tracker.on_timer(1001, &limits, start + SECOND), None);
+            assert_eq!(tracker.on_over_threshold(1001, &limits, start), None);
+            assert_eq!(tracker.stall_if_silent(1001, &limits, start + SECOND), None);
             let at = start + SECOND;
             assert_eq!(tracker.on_accepted(1, 1000, &limits, at), None);
             assert_eq!(tracker.next_check(&limits), None);
         }
         let start = now + 3600 * SECOND * 9;
         tracker.accepted_at = start;
-        assert_eq!(tracker.on_lag(1001, &limits, start), None);
+        assert_eq!(tracker.on_over_threshold(1001, &limits, start), None);
         let reason = CloseReason::BelowMinimumRate { accepted: 10 };
         let tenth = tracker.on_accepted(1, 1000, &limits, start + SECOND);
         assert_eq!(tenth, Some(reason));
@@ -491,7 +505,7 @@ mod tests {
     fn member_that_catches_up_is_measured_anew() {
         let (limits, now) = (limits(), Instant::now());
         let mut tracker = LagTracker::new(&limits, now);
-        assert_eq!(tracker.on_lag(1001, &limits, now), None);
+        assert_eq!(tracker.on_over_threshold(1001, &limits, now), None);
         assert_eq!(
             tracker.on_accepted(1001, 0, &limits, now + 4 * SECOND),
             None
@@ -508,15 +522,15 @@ mod tests {
         let now = Instant::now();
         let mut tracker = LagTracker::new(&limits, now);
         let late = now + 3600 * SECOND;
-        assert_eq!(tracker.on_lag(1_000_000, &limits, late), None);
+        assert_eq!(tracker.on_over_threshold(1_000_000, &limits, late), None);
         assert_eq!(tracker.state(), over(late));
         assert_eq!(tracker.next_check(&limits), None);
         assert_eq!(
-            tracker.on_timer(1_000_000, &limits, late + 3600 * SECOND),
+            tracker.stall_if_silent(1_000_000, &limits, late + 3600 * SECOND),
             None
         );
         assert_eq!(tracker.on_accepted(1, 1000, &limits, late), None);
-        assert_eq!(tracker.state(), BELOW);
+        assert_eq!(tracker.state(), LagState::Slow);
     }
 
     #[test]
@@ -530,7 +544,10 @@ mod tests {
             assert_eq!(tracker.threshold(), 100_000);
             assert_eq!(tracker.on_accepted(1, 90_000, &limits, now), None);
             let reason = CloseReason::SlowConsumer { lag: 100_001 };
-            assert_eq!(tracker.on_lag(100_001, &limits, now), Some(reason));
+            assert_eq!(
+                tracker.on_over_threshold(100_001, &limits, now),
+                Some(reason)
+            );
         }
     }
 }

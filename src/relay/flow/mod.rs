@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use super::close_reason::CloseReason;
 use super::conn_id::ConnId;
+use super::lifecycle::Life;
 use super::limits::Limits;
 use crate::wire::{Dialect, header};
-pub(super) use lag::{LagLimits, LagState, LagTracker};
+use lag::LagState;
+pub(super) use lag::{LagEvent, LagLimits, LagTracker};
 use pause::RoomPause;
 pub(super) use pause::{Mode, PauseChange};
 use quota::SendQuota;
@@ -52,19 +54,6 @@ pub(super) enum Permit {
     Throttle(Instant),
 }
 
-impl Permit {
-    /// The same, as part of a round in which this much of one message may be read.
-    const fn in_round(self, message_bytes: usize) -> Self {
-        match self {
-            Self::Read(ReadBudget { bytes, .. }) => Self::Read(ReadBudget {
-                bytes,
-                message_bytes,
-            }),
-            other => other,
-        }
-    }
-}
-
 /// How much of a connection may be read now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadBudget {
@@ -78,7 +67,7 @@ pub(super) struct ReadBudget {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InputState {
     pub(super) id: ConnId,
-    pub(super) source: InputKind,
+    pub(super) kind: InputKind,
     /// How many bytes are missing from the header or the payload that is being received.
     pub(super) missing: usize,
     /// The width of its headers, in bytes.
@@ -99,6 +88,15 @@ pub(super) enum InputKind {
     /// The last messages of a member whose peer is gone. Its throttle has no use: at most one socket
     /// buffer of input remains, and a throttle would only keep its place occupied.
     LastMessages,
+}
+
+/// What comes of a change of a member's lag.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LagVerdict {
+    /// Why the member is closed, if it is.
+    pub(super) close: Option<CloseReason>,
+    /// What that changes for the room.
+    pub(super) pause: Option<PauseChange>,
 }
 
 /// The room's flow control.
@@ -180,9 +178,7 @@ impl FlowControl {
     /// turn.
     #[inline]
     pub(super) fn permit(&mut self, reader: &InputState, published: usize, now: Instant) -> Permit {
-        if reader.source == InputKind::Messages
-            && !self.is_restricting()
-            && !self.quota.is_limited()
+        if reader.kind == InputKind::Messages && !self.is_restricting() && !self.quota.is_limited()
         {
             let left = self.turn_budget.saturating_sub(published);
             return self.read(reader.input_for(left, reader.name_frame_len), reader);
@@ -194,9 +190,9 @@ impl FlowControl {
     fn restricted_permit(&mut self, reader: &InputState, published: usize, now: Instant) -> Permit {
         let mode = self.pause.mode();
         let left = self.turn_budget.saturating_sub(published);
-        match reader.source {
+        match reader.kind {
             InputKind::Ignored => return self.read(self.read_budget, reader),
-            // The name and nothing more, or the first message would not wait for the pause to end.
+            // The name and nothing more, or the first message would not wait for a round.
             InputKind::Name if mode != Mode::Full => return self.read(0, reader),
             InputKind::Name => {
                 return self.read(reader.input_for(left, self.longest_name_frame), reader);
@@ -212,22 +208,23 @@ impl FlowControl {
             InputKind::LastMessages => {}
         }
         let name = reader.name_frame_len;
+        let round_bytes = reader.input_for(ROUND_BUDGET, name);
         match mode {
-            Mode::Paused if !self.may_read_members(now) => Permit::Hold,
+            Mode::PacedRounds if !self.may_read_members(now) => Permit::Hold,
             // A long message is read over several rounds, or the others would wait until a reader at the
             // minimum rate has received all of it.
-            Mode::Paused => {
-                let bytes = reader.missing.min(ROUND_BUDGET);
-                let bytes = bytes.max(reader.input_for(ROUND_BUDGET, name));
-                Permit::Read(ReadBudget {
-                    bytes: bytes.clamp(1, self.read_budget),
-                    message_bytes: ROUND_BUDGET,
-                })
-            }
-            Mode::Rounds => {
-                let permit = self.read(reader.input_for(ROUND_BUDGET, name), reader);
-                permit.in_round(usize::MAX)
-            }
+            Mode::PacedRounds => Permit::Read(ReadBudget {
+                bytes: reader
+                    .missing
+                    .min(ROUND_BUDGET)
+                    .max(round_bytes)
+                    .clamp(1, self.read_budget),
+                message_bytes: ROUND_BUDGET,
+            }),
+            Mode::Rounds => Permit::Read(ReadBudget {
+                message_bytes: usize::MAX,
+                ..self.budget(round_bytes, reader)
+            }),
             Mode::Full if self.quota.is_limited() => {
                 self.read(reader.input_for(left, name).min(CHARGED_READ), reader)
             }
@@ -238,7 +235,7 @@ impl FlowControl {
     /// How much is read from a connection that must leave, whatever holds its input back: as much as a
     /// whole turn may publish of it.
     pub(super) fn final_read(&self, reader: &InputState) -> ReadBudget {
-        let name = match reader.source {
+        let name = match reader.kind {
             InputKind::Ignored | InputKind::Name => self.longest_name_frame,
             InputKind::Messages | InputKind::LastMessages => reader.name_frame_len,
         };
@@ -284,73 +281,34 @@ impl FlowControl {
         self.quota.charge(id, delivery_cost, now);
     }
 
-    /// A lagging member's socket accepted `sent` bytes, and this is its lag now.
-    pub(super) fn on_written(
+    /// Something happened to a lagging member, whose lag is this now.
+    pub(super) fn on_lag_event(
         &mut self,
-        id: ConnId,
-        dialect: Dialect,
+        life: &Life,
         tracker: &mut LagTracker,
-        (sent, lag): (u64, u64),
-        now: Instant,
-    ) -> (Option<CloseReason>, Option<PauseChange>) {
-        let limits = self.lag_limits[dialect.index()];
-        let reason = tracker.on_accepted(sent, lag, &limits, now);
-        if !self.is_restricting() {
-            debug_assert!(reason.is_none(), "only a slow reader is measured");
-            return (None, None);
-        }
-        (
-            reason,
-            self.pause.file(id, tracker.state(), limits.pauses, now),
-        )
-    }
-
-    /// A member's lag is over its tracker's threshold.
-    pub(super) fn on_lag(
-        &mut self,
-        id: ConnId,
-        dialect: Dialect,
-        tracker: &mut LagTracker,
+        event: LagEvent,
         lag: u64,
         now: Instant,
-    ) -> (Option<CloseReason>, Option<PauseChange>) {
-        let limits = self.lag_limits[dialect.index()];
-        let reason = tracker.on_lag(lag, &limits, now);
-        (
-            reason,
-            self.pause.file(id, tracker.state(), limits.pauses, now),
-        )
-    }
-
-    /// A slow reader's lag timer has fired.
-    pub(super) fn on_lag_timer(
-        &mut self,
-        id: ConnId,
-        dialect: Dialect,
-        tracker: &mut LagTracker,
-        lag: u64,
-        now: Instant,
-    ) -> (Option<CloseReason>, Option<PauseChange>) {
-        let limits = self.lag_limits[dialect.index()];
-        let reason = tracker.on_timer(lag, &limits, now);
-        (
-            reason,
-            self.pause.file(id, tracker.state(), limits.pauses, now),
-        )
+    ) -> LagVerdict {
+        let limits = self.lag_limits[life.dialect().index()];
+        let close = tracker.on_event(event, lag, &limits, now);
+        let state = tracker.state();
+        // Most writes go to members that merely fell behind, which are in no index.
+        let pause = if self.is_restricting() || state.is_slow() {
+            self.pause.file(life.id(), state, limits.pauses, now)
+        } else {
+            None
+        };
+        LagVerdict { close, pause }
     }
 
     /// A member has no pending output any more: it has caught up, or gives its output up.
-    pub(super) fn on_no_lag(
-        &mut self,
-        id: ConnId,
-        dialect: Dialect,
-        now: Instant,
-    ) -> Option<PauseChange> {
+    pub(super) fn on_no_lag(&mut self, life: &Life, now: Instant) -> Option<PauseChange> {
         if !self.is_restricting() {
             return None;
         }
-        let pauses = self.lag_limits[dialect.index()].pauses;
-        self.pause.file(id, LagState::Keeping, pauses, now)
+        let pauses = self.lag_limits(life.dialect()).pauses;
+        self.pause.file(life.id(), LagState::Keeping, pauses, now)
     }
 
     /// When a slow reader must be looked at again, if nothing happens.
@@ -392,9 +350,10 @@ impl FlowControl {
     }
 
     /// Checks what must hold between turns, of the member with this tracker.
-    pub(super) fn check(&self, id: ConnId, dialect: Dialect, tracker: Option<&LagTracker>) {
-        let pauses = self.lag_limits(dialect).pauses;
-        self.pause.check(id, tracker.map(LagTracker::state), pauses);
+    pub(super) fn check(&self, life: &Life, tracker: Option<&LagTracker>) {
+        let pauses = self.lag_limits(life.dialect()).pauses;
+        self.pause
+            .check(life.id(), tracker.map(LagTracker::state), pauses);
     }
 
     /// Checks that nothing is kept of other connections than these; returns how many slow readers there
@@ -439,16 +398,22 @@ impl InputState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lifecycle::Lifecycle;
     use super::*;
     use crate::wire::Pauses;
+    use std::net::SocketAddr;
 
     const ID: ConnId = ConnId::new(1, 1);
     const OTHER: ConnId = ConnId::new(2, 2);
+    const NOTHING: LagVerdict = LagVerdict {
+        close: None,
+        pause: None,
+    };
 
-    fn reader(source: InputKind) -> InputState {
+    fn reader(kind: InputKind) -> InputState {
         InputState {
             id: ID,
-            source,
+            kind,
             missing: 10,
             header_width: 10,
             name_frame_len: 15,
@@ -462,12 +427,20 @@ mod tests {
         })
     }
 
+    fn life(id: ConnId, dialect: Dialect) -> Life {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4001));
+        Lifecycle::new(None).accept(id, peer.into(), dialect)
+    }
+
     /// A slow reader over the limit.
-    fn pause(flow: &mut FlowControl, now: Instant) -> LagTracker {
+    fn pause(flow: &mut FlowControl, now: Instant) -> (Life, LagTracker) {
+        let slow = life(OTHER, Dialect::Chat10);
         let mut tracker = LagTracker::new(flow.lag_limits(Dialect::Chat10), now);
-        let (reason, change) = flow.on_lag(OTHER, Dialect::Chat10, &mut tracker, 9 << 20, now);
-        assert_eq!((reason, change), (None, Some(PauseChange::Began)));
-        tracker
+        let (event, lag) = (LagEvent::OverThreshold, 9 << 20);
+        let verdict = flow.on_lag_event(&slow, &mut tracker, event, lag, now);
+        let pause = Some(PauseChange::Began);
+        assert_eq!(verdict, LagVerdict { close: None, pause });
+        (slow, tracker)
     }
 
     #[test]
@@ -509,10 +482,10 @@ mod tests {
     fn paused_room_reads_names_and_ignored_input_and_messages_only_in_rounds() {
         let now = Instant::now();
         let mut flow = FlowControl::new(&Limits::default());
-        let _tracker = pause(&mut flow, now);
-        assert_eq!(flow.mode(), Mode::Paused);
-        for source in [InputKind::Messages, InputKind::LastMessages] {
-            assert_eq!(flow.permit(&reader(source), 0, now), Permit::Hold);
+        pause(&mut flow, now);
+        assert_eq!(flow.mode(), Mode::PacedRounds);
+        for kind in [InputKind::Messages, InputKind::LastMessages] {
+            assert_eq!(flow.permit(&reader(kind), 0, now), Permit::Hold);
         }
         assert_eq!(flow.permit(&reader(InputKind::Name), 0, now), read(10, 0));
         let ignored = flow.permit(&reader(InputKind::Ignored), 0, now);
@@ -534,9 +507,10 @@ mod tests {
     fn rounds_read_a_message_or_half_a_kilobyte() {
         let now = Instant::now();
         let mut flow = FlowControl::new(&Limits::default());
-        let mut tracker = pause(&mut flow, now);
-        let outcome = flow.on_written(OTHER, Dialect::Chat10, &mut tracker, (1, 1 << 20), now);
-        assert_eq!((outcome, flow.mode()), ((None, None), Mode::Rounds));
+        let (slow, mut tracker) = pause(&mut flow, now);
+        let (event, lag) = (LagEvent::Accepted(1), 1 << 20);
+        let verdict = flow.on_lag_event(&slow, &mut tracker, event, lag, now);
+        assert_eq!((verdict, flow.mode()), (NOTHING, Mode::Rounds));
         let member = reader(InputKind::Messages);
         assert_eq!(
             flow.permit(&member, 0, now),
@@ -550,7 +524,7 @@ mod tests {
             flow.permit(&in_long_message, 0, now),
             read(9000, usize::MAX)
         );
-        let change = flow.on_no_lag(OTHER, Dialect::Chat10, now);
+        let change = flow.on_no_lag(&slow, now);
         let lasted = Duration::ZERO;
         assert_eq!(change, Some(PauseChange::Ended { lasted }));
         assert_eq!(flow.mode(), Mode::Full);
@@ -581,14 +555,16 @@ mod tests {
         let now = Instant::now();
         let mut flow = FlowControl::new(&Limits::default());
         let mut tracker = LagTracker::new(flow.lag_limits(Dialect::Ack64), now);
-        let outcome = flow.on_lag(ID, Dialect::Ack64, &mut tracker, 9 << 20, now);
-        assert_eq!(outcome, (None, None));
+        let asker = life(ID, Dialect::Ack64);
+        let (event, lag) = (LagEvent::OverThreshold, 9 << 20);
+        let verdict = flow.on_lag_event(&asker, &mut tracker, event, lag, now);
+        assert_eq!(verdict, NOTHING);
         assert_eq!(
             flow.permit(&reader(InputKind::Messages), 0, now),
             Permit::Park
         );
         assert_eq!(flow.mode(), Mode::Full, "no other member waits");
-        assert_eq!(flow.on_no_lag(ID, Dialect::Ack64, now), None);
+        assert_eq!(flow.on_no_lag(&asker, now), None);
         assert!(matches!(
             flow.permit(&reader(InputKind::Messages), 0, now),
             Permit::Read(_)

@@ -47,15 +47,14 @@ impl PauseClock {
 pub(in crate::relay) enum Mode {
     /// There is no slow reader: everything is read, up to the turn's budgets.
     Full,
-    /// There is a slow reader, below its limit at the moment: members are read in rounds, one after the
-    /// other.
+    /// The room is paused for a slow reader, which is below its limit at the moment: members are read in
+    /// rounds, one right after the other.
     Rounds,
-    /// A slow reader is over its limit: members are read in rounds that come no faster than the minimum
-    /// read rate allows.
-    Paused,
+    /// A slow reader is over its limit: the rounds come no faster than the minimum read rate allows.
+    PacedRounds,
 }
 
-/// A change of the room's pace that is worth an event.
+/// A change that is worth an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) enum PauseChange {
     /// The first slow reader appeared.
@@ -93,34 +92,22 @@ impl RoomPause {
         pauses: Pauses,
         now: Instant,
     ) -> Option<PauseChange> {
-        let is_over = matches!(
-            state,
-            LagState::Slow {
-                over_since: Some(_)
-            }
-        );
         match pauses {
             Pauses::Nothing => None,
             Pauses::Itself => {
-                if is_over {
+                if state.is_over_limit() {
                     self.of_members.entry(id).or_default().start(now);
                 } else if let Some(clock) = self.of_members.get_mut(&id) {
                     clock.stop(now);
                 }
                 None
             }
-            Pauses::Room => self.file_in_room(id, state, is_over, now),
+            Pauses::Room => self.file_in_room(id, state, now),
         }
     }
 
-    fn file_in_room(
-        &mut self,
-        id: ConnId,
-        state: LagState,
-        is_over: bool,
-        now: Instant,
-    ) -> Option<PauseChange> {
-        if is_over {
+    fn file_in_room(&mut self, id: ConnId, state: LagState, now: Instant) -> Option<PauseChange> {
+        if state.is_over_limit() {
             self.over.insert(id);
             self.paused.start(now);
             self.next_round
@@ -129,7 +116,7 @@ impl RoomPause {
             self.paused.stop(now);
             self.next_round = None;
         }
-        if matches!(state, LagState::Slow { .. }) {
+        if state.is_slow() {
             self.slow.insert(id);
             if self.slow_since.is_none() {
                 self.slow_since = Some(now);
@@ -158,7 +145,7 @@ impl RoomPause {
         } else if self.over.is_empty() {
             Mode::Rounds
         } else {
-            Mode::Paused
+            Mode::PacedRounds
         }
     }
 
@@ -197,13 +184,8 @@ impl RoomPause {
     /// Checks what must hold between turns, of the member with this lag state.
     pub(super) fn check(&self, id: ConnId, state: Option<LagState>, pauses: Pauses) {
         let in_room = state.filter(|_| pauses == Pauses::Room);
-        let is_slow = matches!(in_room, Some(LagState::Slow { .. }));
-        let is_over = matches!(
-            in_room,
-            Some(LagState::Slow {
-                over_since: Some(_)
-            })
-        );
+        let is_slow = in_room.is_some_and(LagState::is_slow);
+        let is_over = in_room.is_some_and(LagState::is_over_limit);
         debug_assert_eq!(self.slow.contains(&id), is_slow, "slow readers are filed");
         debug_assert_eq!(
             self.over.contains(&id),
@@ -232,12 +214,9 @@ mod tests {
     const A: ConnId = ConnId::new(1, 1);
     const B: ConnId = ConnId::new(2, 2);
 
-    fn over(now: Instant) -> LagState {
-        let over_since = Some(now);
-        LagState::Slow { over_since }
+    fn over(since: Instant) -> LagState {
+        LagState::OverLimit { since }
     }
-
-    const BELOW: LagState = LagState::Slow { over_since: None };
 
     #[test]
     fn room_is_paused_while_any_slow_reader_is_over_the_limit_and_that_time_counts_once() {
@@ -248,12 +227,12 @@ mod tests {
         let change = pause.file(A, over(at(1)), Pauses::Room, at(1));
         assert_eq!(
             (change, pause.mode()),
-            (Some(PauseChange::Began), Mode::Paused)
+            (Some(PauseChange::Began), Mode::PacedRounds)
         );
         assert_eq!(pause.file(B, over(at(3)), Pauses::Room, at(3)), None);
-        assert_eq!(pause.file(A, BELOW, Pauses::Room, at(5)), None);
-        assert_eq!((pause.mode(), pause.slow_readers()), (Mode::Paused, 2));
-        assert_eq!(pause.file(B, BELOW, Pauses::Room, at(7)), None);
+        assert_eq!(pause.file(A, LagState::Slow, Pauses::Room, at(5)), None);
+        assert_eq!((pause.mode(), pause.slow_readers()), (Mode::PacedRounds, 2));
+        assert_eq!(pause.file(B, LagState::Slow, Pauses::Room, at(7)), None);
         assert_eq!(pause.mode(), Mode::Rounds);
         assert_eq!(pause.paused_time(A, at(9)), Duration::from_secs(6));
         assert_eq!(pause.file(A, LagState::Stalled, Pauses::Room, at(9)), None);
@@ -278,8 +257,8 @@ mod tests {
         assert_eq!(pause.next_round(), Some(now + Duration::from_secs(2)));
         pause.end_round(1, now);
         assert_eq!(pause.next_round(), Some(now + MIN_ROUND_INTERVAL));
-        pause.file(A, BELOW, Pauses::Room, now);
-        pause.file(B, BELOW, Pauses::Room, now);
+        pause.file(A, LagState::Slow, Pauses::Room, now);
+        pause.file(B, LagState::Slow, Pauses::Room, now);
         assert_eq!(pause.next_round(), None);
     }
 

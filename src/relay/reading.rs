@@ -1,0 +1,338 @@
+//! Reading: one connection's turn to be read, from the permit to what its input ends in.
+//!
+//! A [`Reading`] takes what one connection sent in one turn: each frame as soon as it is complete, where
+//! it lies in the read buffer. What the frames mean is said here; what becomes of the connection
+//! afterwards is the room's.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::Instant;
+
+use super::channel::{JoinPoint, Reply};
+use super::close_reason::CloseReason;
+use super::connection::{Connection, InputEnd, ReadStep};
+use super::delivery::Adjustment;
+use super::events::RoomEvent;
+use super::flow::{InputKind, InputState, Permit, ReadBudget};
+use super::lifecycle::{DrainCause, Life};
+use super::ready::{Marks, Ready, ReadyLists};
+use super::room::Room;
+use super::timers::{Timer, TimerKind};
+
+/// How many reads one connection may take in one turn. More than one is needed only where a read may be
+/// short though there is more, and to complete one long message.
+pub(super) const MAX_READS: usize = 16;
+
+/// Reads a connection that was listed, if flow control permits it. If not, it is put where it will be
+/// found again.
+pub(super) fn read_if_permitted<S: Read + Write>(
+    room: &mut Room,
+    connection: &mut Connection<S>,
+    scratch: &mut [u8],
+    now: Instant,
+) {
+    let state = input_state(connection);
+    match room.flow.permit(&state, room.channels.turn_len(), now) {
+        Permit::Read(budget) => read(room, connection, budget, scratch, now),
+        Permit::Hold => room.ready.hold(connection.id()),
+        Permit::Park => ReadyLists::park(&mut connection.readiness),
+        Permit::Throttle(until) => {
+            ReadyLists::park(&mut connection.readiness);
+            room.timers.set(connection.id(), Timer::Throttle, until);
+            room.events.push(RoomEvent::Throttled {
+                member: connection.identity(),
+                wait: until.saturating_duration_since(now),
+            });
+        }
+    }
+}
+
+/// Reads what a connection that must leave has sent, whatever holds its input back. A longer read would
+/// publish too much in one turn, and another one will not come.
+pub(super) fn read_last<S: Read + Write>(
+    room: &mut Room,
+    connection: &mut Connection<S>,
+    scratch: &mut [u8],
+    now: Instant,
+) {
+    let budget = room.flow.final_read(&input_state(connection));
+    let id = connection.id();
+    room.ready.unlist(&mut connection.readiness, id);
+    read(room, connection, budget, scratch, now);
+}
+
+fn read<S: Read + Write>(
+    room: &mut Room,
+    connection: &mut Connection<S>,
+    budget: ReadBudget,
+    scratch: &mut [u8],
+    now: Instant,
+) {
+    let mut reading = Reading::new(room, connection);
+    let end = reading.read(connection, budget, scratch);
+    reading.finish(connection, now);
+    room.on_input_end(connection, end, now);
+}
+
+/// The state of a connection's input, for flow control.
+fn input_state<S>(connection: &Connection<S>) -> InputState {
+    let life = &connection.life;
+    let header_width = life.dialect().rules().header_width;
+    let kind = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
+        InputKind::Ignored
+    } else if life.is_pending() {
+        InputKind::Name
+    } else if connection.is_hung_up() || life.write_error().is_some() {
+        InputKind::LastMessages
+    } else {
+        InputKind::Messages
+    };
+    let header_width = header_width.unwrap_or(1);
+    InputState {
+        id: life.id(),
+        kind,
+        missing: connection.decoder.missing(header_width),
+        header_width,
+        name_frame_len: life.name_frame().len(),
+    }
+}
+
+/// What one connection sent in one turn, while it is being read.
+struct Reading<'a> {
+    room: &'a mut Room,
+    /// Where in the turn buffer of its channel the connection's own span begins.
+    start: usize,
+    /// The point of the turn at which it became a member, if it did.
+    joined: Option<JoinPoint>,
+    /// How many bytes were read.
+    bytes: u64,
+    /// How many frames were completed.
+    frames: u32,
+    /// How many bytes were published.
+    published: usize,
+    /// How many messages were relayed.
+    messages: u32,
+    /// How many bytes it takes to deliver the messages to all members.
+    cost: u64,
+}
+
+impl<'a> Reading<'a> {
+    fn new<S>(room: &'a mut Room, connection: &Connection<S>) -> Self {
+        debug_assert!(
+            !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT),
+            "a connection is read once a turn, so that its own span is contiguous"
+        );
+        room.flow.refund_partial(connection.decoder.held_bytes());
+        Self {
+            start: room.channels[connection.dialect()].turn.len(),
+            room,
+            joined: None,
+            bytes: 0,
+            frames: 0,
+            published: 0,
+            messages: 0,
+            cost: 0,
+        }
+    }
+
+    /// Reads as far as the budget goes.
+    fn read<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        budget: ReadBudget,
+        scratch: &mut [u8],
+    ) -> InputEnd {
+        let mut size = budget.bytes.min(scratch.len());
+        for _ in 0..MAX_READS {
+            let (read, is_exhausted) = match connection.read(&mut scratch[..size]) {
+                ReadStep::More(read) => (read, false),
+                ReadStep::Exhausted(read) => (read, true),
+                ReadStep::Ended => return on_end_of_input(connection),
+                ReadStep::Failed(kind) => return InputEnd::Over(CloseReason::Io(kind)),
+            };
+            self.bytes += read as u64;
+            self.room.counters.reads += u64::from(read > 0);
+            if let Err(end) = self.on_bytes(connection, &scratch[..read]) {
+                return end;
+            }
+            if is_exhausted {
+                return on_would_block(connection);
+            }
+            // A short read that is not the last, as at urgent data, leaves a part of the budget.
+            size = match size - read {
+                0 => self.rest_of_round(connection, budget).min(scratch.len()),
+                rest => rest,
+            };
+            if size == 0 {
+                break;
+            }
+        }
+        InputEnd::Open
+    }
+
+    /// How much more of a connection may be read in a round, in bytes; nothing if this is no round.
+    fn rest_of_round<S>(&self, connection: &Connection<S>, budget: ReadBudget) -> usize {
+        if budget.message_bytes == 0 {
+            return 0;
+        }
+        let so_far = (self.frames, self.published);
+        input_state(connection).rest_of_round(budget, self.bytes as usize, so_far)
+    }
+
+    /// These bytes were read. An incomplete frame is kept by the decoder.
+    fn on_bytes<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        mut bytes: &[u8],
+    ) -> Result<(), InputEnd> {
+        let (life, decoder) = (&mut connection.life, &mut connection.decoder);
+        let Some(header_width) = life.dialect().rules().header_width else {
+            return self.on_ignored(life, bytes.len());
+        };
+        // What a draining connection sends has no meaning.
+        while life.is_heard() || life.is_pending() {
+            let limits = &self.room.limits;
+            let max_payload = if life.is_pending() {
+                limits.max_name
+            } else {
+                limits.max_message
+            };
+            let payload = decoder.decode(&mut bytes, header_width, max_payload);
+            match payload.map_err(|error| InputEnd::Over(CloseReason::Protocol(error)))? {
+                None => break,
+                Some(name) if life.is_pending() => self.on_name(life, name),
+                Some(message) => self.on_message(life, message)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A pending connection sent its name: it is a member now.
+    fn on_name(&mut self, life: &mut Life, name: &[u8]) {
+        self.frames += 1;
+        self.joined = Some(self.room.channels[life.dialect()].join_point());
+        self.room.timers.cancel(life.id(), TimerKind::Name);
+        self.room.lifecycle.join(life, name);
+    }
+
+    /// A member sent a message: it is published. The farewell of its dialect is the last one.
+    #[inline]
+    fn on_message(&mut self, life: &Life, message: &[u8]) -> Result<(), InputEnd> {
+        self.frames += 1;
+        let replies = &self.room.channels[life.dialect()].replies;
+        let is_farewell = replies.farewell() == Some(message);
+        let rule = life.dialect().rules().farewell;
+        if !is_farewell || rule.is_none_or(|farewell| farewell.is_relayed) {
+            self.messages += 1;
+            let published = self.room.channels.publish(life.name_frame(), message);
+            self.published += published.len;
+            self.cost += published.cost;
+        }
+        if is_farewell {
+            return Err(InputEnd::Leaves(DrainCause::Farewell));
+        }
+        Ok(())
+    }
+
+    /// A peer sent bytes where input has no meaning. They are counted, and bounded.
+    fn on_ignored(&self, life: &mut Life, len: usize) -> Result<(), InputEnd> {
+        life.count_sent(u32::try_from(len).unwrap_or(u32::MAX));
+        let max = self.room.limits.max_message;
+        if life.is_open() && (life.sent() as usize > max || life.sent() == u32::MAX) {
+            return Err(InputEnd::Over(CloseReason::InputIgnored { max }));
+        }
+        Ok(())
+    }
+
+    /// The connection was read as far as it may be in this turn: counts what it sent, and notes how its
+    /// delivery differs.
+    fn finish<S>(self, connection: &mut Connection<S>, now: Instant) {
+        let adjustment = self.adjustment(connection);
+        let room = self.room;
+        room.flow.charge_partial(connection.decoder.held_bytes());
+        room.counters.bytes_in += self.bytes;
+        room.counters.messages += u64::from(self.messages);
+        connection.life.count_sent(self.messages);
+        if room.flow.is_restricting() {
+            let names = self.frames as usize * connection.life.name_frame().len();
+            room.flow.count_round(self.bytes as usize, names);
+        }
+        if room.flow.has_quota() {
+            // A member does not pay for its own span, which it is not sent.
+            let own = match self.joined {
+                Some(_) => 0,
+                None => adjustment.skip.len(),
+            };
+            let cost = self.cost.saturating_sub(own as u64);
+            room.flow.charge_delivery(connection.id(), cost, now);
+        }
+        if let Some(point) = self.joined {
+            connection.messages_before = point.messages_before;
+            room.adjust_delivery(connection, adjustment);
+            room.on_join(connection, now);
+        } else {
+            if !adjustment.skip.is_empty() || adjustment.reply != Reply::Nothing {
+                room.adjust_delivery(connection, adjustment);
+            }
+            if self.bytes > 0 {
+                room.start_idle_timer(connection, now);
+            }
+        }
+        room.keep_message_timer(connection, self.frames > 0, now);
+    }
+
+    /// How the delivery of this turn differs from that of the others: the connection's own span is left
+    /// out, its messages are acknowledged, and a new member receives a greeting and the history.
+    fn adjustment<S>(&self, connection: &Connection<S>) -> Adjustment {
+        let rules = connection.dialect().rules();
+        let end = self.room.channels[connection.dialect()].turn.len();
+        let names = u32::from(self.joined.is_some());
+        let acks = rules.ack.map_or(0, |_| u64::from(self.frames - names));
+        let Some(point) = self.joined else {
+            return Adjustment {
+                skip: self.start..end,
+                reply: Reply::acks(acks),
+                history: None,
+            };
+        };
+        // Bytes published in this turn before the member joined are not delivered to it, unless they are
+        // history.
+        let start = point.history.map_or(0, |_| point.turn_len);
+        Adjustment {
+            skip: start..end,
+            reply: rules
+                .greeting
+                .map_or(Reply::acks(acks), |_| Reply::Greeting),
+            history: point.history,
+        }
+    }
+}
+
+/// What it means that the socket has nothing more to read just now.
+fn on_would_block<S>(connection: &mut Connection<S>) -> InputEnd {
+    connection.readiness.kernel.remove(Ready::READABLE);
+    match connection.life.write_error() {
+        Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
+        None if connection.is_hung_up() => InputEnd::Over(CloseReason::Eof),
+        None => InputEnd::Open,
+    }
+}
+
+/// What it means that the peer's input has ended.
+fn on_end_of_input<S>(connection: &mut Connection<S>) -> InputEnd {
+    connection.readiness.kernel.remove(Ready::READABLE);
+    let cause = if connection.decoder.is_inside_frame() {
+        DrainCause::TruncatedFrame
+    } else {
+        DrainCause::Eof
+    };
+    match connection.life.write_error() {
+        // Writing to a peer that has closed both sides fails like this: it just left.
+        Some(ErrorKind::BrokenPipe) => InputEnd::Over(cause.into()),
+        Some(kind) => InputEnd::Over(CloseReason::Io(kind)),
+        None if connection.is_hung_up() => InputEnd::Over(cause.into()),
+        None if connection.life.is_open() => InputEnd::Leaves(cause),
+        // It drains already, and later events repeat the end.
+        None if connection.life.drain_cause().is_some() => InputEnd::Open,
+        None => InputEnd::Over(cause.into()),
+    }
+}
