@@ -287,22 +287,23 @@ impl<'a> Reading<'a> {
         let end = self.room.channels[connection.dialect()].turn.len();
         let names = u32::from(self.joined.is_some());
         let acks = rules.ack.map_or(0, |_| u64::from(self.frames - names));
-        let Some(point) = self.joined else {
-            return Adjustment {
-                skip: self.start..end,
-                reply: Reply::acks(acks),
-                history: None,
-            };
+        let (start, history, has_greeting) = match self.joined {
+            None => (self.start, None, false),
+            // Bytes published in this turn before the member joined are not delivered to it, unless they
+            // are history.
+            Some(point) => {
+                let start = point.history.map_or(0, |_| point.turn_len);
+                (start, point.history, rules.greeting.is_some())
+            }
         };
-        // Bytes published in this turn before the member joined are not delivered to it, unless they are
-        // history.
-        let start = point.history.map_or(0, |_| point.turn_len);
         Adjustment {
             skip: start..end,
-            reply: rules
-                .greeting
-                .map_or(Reply::acks(acks), |_| Reply::Greeting),
-            history: point.history,
+            reply: if has_greeting {
+                Reply::Greeting
+            } else {
+                Reply::acks(acks)
+            },
+            history,
         }
     }
 }

@@ -237,23 +237,20 @@ impl LagTracker {
         now: Instant,
     ) -> Option<CloseReason> {
         self.accepted_at = now;
-        match self.state {
-            LagState::Keeping => {}
-            LagState::Stalled if lag <= limits.soft => self.keep_up(limits),
-            LagState::Stalled => {}
-            LagState::Slow if lag <= limits.soft / 2 => self.keep_up(limits),
-            LagState::Slow => {}
-            LagState::OverLimit { .. } if lag <= limits.soft / 2 => self.keep_up(limits),
-            LagState::OverLimit { since } => {
-                self.accepted = self.accepted.saturating_add(sent);
-                self.paused += now.saturating_duration_since(since);
-                let is_over = lag > limits.soft;
-                let over = LagState::OverLimit { since: now };
-                self.set(if is_over { over } else { LagState::Slow }, limits);
-                return self.measure(limits);
-            }
+        if let LagState::OverLimit { since } = self.state {
+            self.accepted = self.accepted.saturating_add(sent);
+            self.paused += now.saturating_duration_since(since);
         }
-        None
+        match self.state {
+            LagState::Stalled if lag <= limits.soft => self.keep_up(limits),
+            state if state.is_slow() && lag <= limits.soft / 2 => self.keep_up(limits),
+            LagState::OverLimit { .. } if lag > limits.soft => {
+                self.set(LagState::OverLimit { since: now }, limits);
+            }
+            LagState::OverLimit { .. } => self.set(LagState::Slow, limits),
+            LagState::Keeping | LagState::Slow | LagState::Stalled => {}
+        }
+        self.measure(limits)
     }
 
     /// Measures the read rate of a slow reader, when the room was paused for it for long enough.
