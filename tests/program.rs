@@ -285,7 +285,8 @@ fn peer_that_is_gone_is_evicted_from_a_full_and_paused_relay() {
         evicted.is_some()
     });
     let evicted = evicted.unwrap();
-    let says = ": evicted: relay full (limit: --max-clients), 2 members (2 chat10)";
+    let says =
+        ": evicted: relay full (limit: --max-clients), 74 bytes unread, 2 members (2 chat10)";
     assert!(evicted.ends_with(says), "{evicted}");
     relay.log_line("joined: \"dave\"");
     relay.signal("TERM");

@@ -16,36 +16,39 @@
 //! # Follow a message
 //!
 //! ```text
-//! server/mod.rs   dispatch
-//! relay/mod.rs    note
-//! ready.rs        note                                           a readable connection is listed
-//! relay/mod.rs    serve_ready ─ read_ready ─ read_if_permitted
-//! room.rs         permit
-//! flow/mod.rs     permit                                         may it be read now, and how much?
-//! relay/mod.rs    read
-//! connection.rs   read ─ the stream's read                       into the loop's one scratch buffer
-//! room.rs         on_bytes
-//! connection.rs   next_incoming ─ wire: Decoder::decode          the next frame, where it lies
-//! room.rs         on_name, on_message, on_farewell, on_ignored   what it means
-//! channel/mod.rs  publish ─ append ─ wire: Receives::encode      into each channel's turn buffer
-//! room.rs         end_input ─ on_end                             the sender's own span, its timers, its end
-//! relay/mod.rs    fan_out ─ deliver_turn
-//! delivery.rs     deliver, or deliver_to_participant             one write to each member
-//! connection.rs   write ─ the stream's write
+//! server/mod.rs     turn ─ poll ─ dispatch
+//! relay/mod.rs      note
+//! ready.rs          note                                  a readable connection is listed
+//! relay/mod.rs      serve_ready ─ read_ready
+//! reading.rs        read_if_permitted
+//! flow/mod.rs       permit                                may it be read now, and how much?
+//! reading.rs        read
+//! connection.rs     read ─ the stream's read              into the loop's one scratch buffer
+//! reading.rs        on_bytes
+//! wire/decoder.rs   decode                                the next frame, where it lies
+//! reading.rs        on_name, on_message or on_ignored     what it means
+//! channel/mod.rs    publish ─ append
+//! wire/dialect.rs   encode                                into each channel's turn buffer
+//! reading.rs        finish                                the sender's own span, its timers
+//! room.rs           adjust_delivery ─ on_input_end
+//! relay/mod.rs      fan_out ─ deliver_turn
+//! delivery.rs       deliver, or deliver_to_participant    one write to each member
+//! connection.rs     write ─ the stream's write
 //! ```
 //!
 //! That is the whole way if the socket accepts everything. If it does not:
 //!
 //! ```text
-//! delivery.rs     fall_behind, or defer if the member lags       a cursor in the backlog
-//! room.rs         on_delivery ─ on_lag
-//! flow/mod.rs     on_lag
-//! flow/lag.rs     on_lag                                         pause the room for it, or close it?
-//! flow/pause.rs   file                                           members are read in rounds from now on
-//! …               its socket becomes writable: note, as above
-//! relay/mod.rs    serve_ready ─ flush
-//! connection.rs   flush ─ cursor.rs: io_slices, advance          the pending output
-//! room.rs         on_written                                     … and what that means, by the same way
+//! delivery.rs       fall_behind, or defer if it lags      a cursor in the backlog
+//! room.rs           on_delivery ─ on_lag_event
+//! flow/mod.rs       on_lag_event
+//! flow/lag.rs       on_event                              pause the room for it, or close it?
+//! flow/pause.rs     file                                  members are read in rounds from now on
+//! …                 its socket becomes writable: turn and note, as above
+//! relay/mod.rs      serve_ready ─ flush
+//! connection.rs     flush
+//! cursor.rs         io_slices, advance                    the pending output
+//! room.rs           on_written ─ on_lag_event             … and what that means, by the same way
 //! ```
 //!
 //! A connection's lifecycle state changes only in `lifecycle.rs`, which has the diagram; a member's lag state
@@ -373,7 +376,8 @@ impl<S: Read + Write> Relay<S> {
 
 /// What the event loop calls between turns.
 impl<S: Read + Write> Relay<S> {
-    /// Adds a connection that was accepted. A pending one receives nothing before its name has arrived. Must be called between turns, when nothing is published that was not delivered.
+    /// Adds a connection that was accepted. A pending one receives nothing before its name has arrived.
+    /// Must be called between turns, when nothing is published that was not delivered.
     pub fn insert(
         &mut self,
         stream: S,
@@ -625,7 +629,7 @@ impl<S> Relay<S> {
         self.room.held_bytes()
     }
 
-    /// Whether there are slow readers, so that members are read in rounds.
+    /// Whether the room is paused: there is a slow reader, so members are read in rounds.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.room.flow.mode() != Mode::Full

@@ -113,13 +113,14 @@ impl ServerLog {
                 peer,
                 reason,
                 members,
+                unread,
                 ..
-            } => self.left(peer, reason, *members),
+            } => self.left(peer, reason, *members, *unread),
             RoomEvent::Closed {
                 peer,
                 reason,
                 members,
-            } => self.closed(peer, reason, *members),
+            } => self.closed(peer, reason, *members, 0),
             RoomEvent::PauseBegan { reader, lag } => {
                 if self.pause.is_due(now) {
                     self.has_logged_pause = true;
@@ -146,9 +147,9 @@ impl ServerLog {
 
     /// A member left, or a pending connection ended: `left` if the peer or the network ended it,
     /// `closed` if the relay did.
-    fn left(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts) {
+    fn left(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts, unread: u64) {
         if reason.info().ended_by == EndedBy::Relay {
-            return self.closed(peer, reason, members);
+            return self.closed(peer, reason, members, unread);
         }
         match peer.name {
             Some(_) => info!("left: {}: {reason}, {}", Who(peer), self.members(members)),
@@ -158,8 +159,9 @@ impl ServerLog {
     }
 
     /// The relay closed a connection. Where a limit was met, the line has the flag that sets it. It is a
-    /// warning if a member lost output or a message, or a peer its name.
-    fn closed(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts) {
+    /// warning if a member lost output or a message, or a peer its name. A member's unread input is told:
+    /// its last messages may be in it.
+    fn closed(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts, unread: u64) {
         let (who, members) = (Who(peer), self.members(members));
         let (level, flag) = match reason {
             CloseReason::SlowConsumer { .. } => (Level::Warn, "--queue-limit"),
@@ -190,7 +192,14 @@ impl ServerLog {
             | CloseReason::Farewell
             | CloseReason::Io(_) => return info!("closed: {who}: {reason}, {members}"),
         };
-        log!(level, "closed: {who}: {reason} (limit: {flag}), {members}");
+        let unread = match peer.name {
+            Some(_) if unread > 0 => format!(", {unread} bytes unread"),
+            _ => String::new(),
+        };
+        log!(
+            level,
+            "closed: {who}: {reason} (limit: {flag}){unread}, {members}"
+        );
     }
 
     /// A connection was refused.
