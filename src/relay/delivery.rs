@@ -6,9 +6,12 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::channel::{Backlog, Channel, Cursor, MAX_SLICES, Reply, ReplyBytes, Splice};
+use super::conn_id::ConnId;
 use super::connection::{Connection, Outcome, PendingOutput};
 use super::flow::{LagLimits, LagTracker};
 use super::ready::Marks;
+use super::table::Connections;
+use crate::wire::Dialect;
 
 /// How a member's delivery differs from that of the members that were silent in this turn.
 #[derive(Clone, Debug)]
@@ -120,10 +123,30 @@ impl<'a> FanOut<'a> {
         }
     }
 
+    /// Delivers the turn to the members of this dialect that sent nothing in it.
+    pub(super) fn deliver_to_silent<S: Read + Write>(
+        &mut self,
+        connections: &mut Connections<S>,
+        dialect: Dialect,
+        incomplete: &mut Vec<(ConnId, Delivery)>,
+    ) {
+        for connection in connections.iter_mut() {
+            if connection.dialect() == dialect
+                && connection.life.is_open()
+                && !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT)
+            {
+                let delivery = self.deliver(connection);
+                if delivery.needs_handling() {
+                    incomplete.push((connection.id(), delivery));
+                }
+            }
+        }
+    }
+
     /// Delivers the turn to a member that sent nothing in it. One that lags already gets no write: the turn
     /// is in the backlog behind its cursor. A short write starts a cursor.
     #[inline]
-    pub(super) fn deliver<S: Read + Write>(&mut self, connection: &mut Connection<S>) -> Delivery {
+    fn deliver<S: Read + Write>(&mut self, connection: &mut Connection<S>) -> Delivery {
         if connection.output.is_some() {
             return self.defer(connection, &Adjustment::NONE);
         }

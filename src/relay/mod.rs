@@ -32,7 +32,7 @@
 //! reading.rs        finish                                the sender's own span, its timers
 //! room.rs           adjust_delivery ─ on_input_end
 //! relay/mod.rs      fan_out ─ deliver_turn
-//! delivery.rs       deliver, or deliver_to_participant    one write to each member
+//! delivery.rs       deliver_to_silent ─ deliver           one write to each member
 //! connection.rs     write ─ the stream's write
 //! ```
 //!
@@ -261,19 +261,8 @@ impl<S: Read + Write> Relay<S> {
         // First the members that were silent: as a rule nearly all. That is one walk for each dialect in
         // which something was published.
         for (dialect, fan_out) in Dialect::ALL.into_iter().zip(&mut fan_outs) {
-            if !fan_out.is_due {
-                continue;
-            }
-            for connection in self.connections.iter_mut() {
-                if connection.dialect() == dialect
-                    && connection.life.is_open()
-                    && !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT)
-                {
-                    let delivery = fan_out.deliver(connection);
-                    if delivery.needs_handling() {
-                        incomplete.push((connection.id(), delivery));
-                    }
-                }
+            if fan_out.is_due {
+                fan_out.deliver_to_silent(&mut self.connections, dialect, incomplete);
             }
         }
         // A draining member receives nothing more, but what is published is kept for as long as its
