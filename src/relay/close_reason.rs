@@ -106,6 +106,10 @@ close_reasons! {
     Evicted => "evicted", "evicted", Relay;
     /// The connection's address was at its limit, and the place was given to another connection of it.
     EvictedForAddress => "evicted_for_address", "evicted for its address", Relay;
+    /// The program around the relay refused the name.
+    NameRefused => "name_refused", "name refused", Relay;
+    /// The program around the relay removed the connection.
+    Removed => "removed", "removed", Relay;
     /// The relay stops.
     Shutdown => "shutdown", "at shutdown", Relay;
 }

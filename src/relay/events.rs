@@ -43,6 +43,16 @@ pub enum RoomEvent {
         /// How many members there are.
         members: MemberCounts,
     },
+    /// A message was published. Reported only if that was
+    /// [asked for](super::Relay::record_messages).
+    Published {
+        /// The member that sent it; `None` if the program around the relay did.
+        sender: Option<ConnId>,
+        /// Its sender's name.
+        name: Box<[u8]>,
+        /// The message.
+        message: Box<[u8]>,
+    },
     /// The room was paused for a slow reader.
     PauseBegan {
         /// The slow reader.

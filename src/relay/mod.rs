@@ -9,7 +9,7 @@
 //! serve_ready(now)     flush pending output, read input, publish messages
 //! handle_timeout(now)  look at everything whose time has come
 //! fan_out(now)         one write of everything published in this turn to each member, less its own span
-//! remove_closed(now)    remove the connections that were closed in this turn
+//! remove_closed(now)   remove the connections that were closed in this turn
 //! drain_events()       what happened, for the log
 //! ```
 //!
@@ -126,14 +126,14 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::wire::Dialect;
+use crate::wire::{Dialect, FrameError, encode_frame};
 use connection::Outcome;
 use delivery::{Delivery, FanOut};
 use flow::Mode;
 use lifecycle::DrainCause;
 use reading::MAX_READS;
 use ready::Marks;
-use room::Room;
+use room::{NameFilter, Room};
 use table::Connections;
 
 pub use channel::ReplyTexts;
@@ -511,6 +511,50 @@ impl<S> Relay<S> {
         }
     }
 
+    /// Publishes a message under this name, as if a member had sent it that receives nothing. Must be called
+    /// between turns; the next one delivers it.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLong`] if the name or the message exceeds its limit.
+    pub fn publish(&mut self, name: &[u8], message: &[u8]) -> Result<(), FrameError> {
+        let limits = &self.room.limits;
+        for (bytes, max) in [(name, limits.max_name), (message, limits.max_message)] {
+            if bytes.len() > max {
+                let len = bytes.len() as u64;
+                return Err(FrameError::TooLong { len, max });
+            }
+        }
+        let mut name_frame = Vec::new();
+        encode_frame(name, &mut name_frame);
+        self.room.publish(None, &name_frame, message);
+        self.room.counters.messages += 1;
+        Ok(())
+    }
+
+    /// Whether published messages are among the [events](Self::drain_events), each with a copy of its
+    /// bytes. At first they are not.
+    pub const fn record_messages(&mut self, records: bool) {
+        self.room.records_messages = records;
+    }
+
+    /// Has this function say for each name that a peer sends whether it may join. A connection whose name is
+    /// refused is closed. In dialects without names each connection joins.
+    pub fn set_name_filter(&mut self, may_join: impl FnMut(&[u8]) -> bool + Send + 'static) {
+        self.room.name_filter = Some(NameFilter {
+            may_join: Box::new(may_join),
+        });
+    }
+
+    /// Closes a connection: it is removed at the end of the next turn, whatever is pending. Returns whether
+    /// there is such a connection.
+    pub fn close(&mut self, id: ConnId) -> bool {
+        let connection = self.connections.get_mut(id);
+        connection
+            .map(|connection| self.room.close(connection, CloseReason::Removed))
+            .is_some()
+    }
+
     /// Publishes a tick of the server's to the members that receive ticks.
     pub fn publish_tick(&mut self, tick: &[u8]) {
         self.room.channels.publish_tick(tick);
@@ -630,7 +674,8 @@ impl<S> Relay<S> {
         let ready = &self.room.ready;
         let is_listed = ready.to_read() > 0 || ready.to_flush() > 0;
         let is_released = ready.has_held() && self.room.flow.mode() != Mode::PacedRounds;
-        is_listed || is_released || self.room.lifecycle.has_departures()
+        let is_published = self.room.channels.turn_len() > 0;
+        is_listed || is_released || is_published || self.room.lifecycle.has_departures()
     }
 
     /// Whether a member has sent something that waits for the next round of a pause.

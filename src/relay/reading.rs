@@ -68,7 +68,7 @@ fn read<S: Read + Write>(
     now: Instant,
 ) {
     let mut reading = Reading::new(room, connection);
-    let end = reading.read(connection, budget, scratch);
+    let end = reading.read(connection, budget, scratch, now);
     reading.finish(connection, now);
     room.on_input_end(connection, end, now);
 }
@@ -140,6 +140,7 @@ impl<'a> Reading<'a> {
         connection: &mut Connection<S>,
         budget: ReadBudget,
         scratch: &mut [u8],
+        now: Instant,
     ) -> InputEnd {
         let mut size = budget.bytes.min(scratch.len());
         for _ in 0..MAX_READS {
@@ -151,7 +152,7 @@ impl<'a> Reading<'a> {
             };
             self.bytes += read as u64;
             self.room.counters.reads += u64::from(read > 0);
-            if let Err(end) = self.on_bytes(connection, &scratch[..read]) {
+            if let Err(end) = self.on_bytes(connection, &scratch[..read], now) {
                 return end;
             }
             if is_exhausted {
@@ -183,13 +184,14 @@ impl<'a> Reading<'a> {
         &mut self,
         connection: &mut Connection<S>,
         mut bytes: &[u8],
+        now: Instant,
     ) -> Result<(), InputEnd> {
-        let (life, decoder) = (&mut connection.life, &mut connection.decoder);
-        let Some(header_width) = life.dialect().rules().header_width else {
-            return self.on_ignored(life, bytes.len());
+        let Some(header_width) = connection.dialect().rules().header_width else {
+            return self.on_ignored(&mut connection.life, bytes.len());
         };
         // What a draining connection sends has no meaning.
-        while life.is_heard() || life.is_pending() {
+        while connection.life.is_heard() || connection.life.is_pending() {
+            let (life, decoder) = (&connection.life, &mut connection.decoder);
             let limits = &self.room.limits;
             let max_payload = if life.is_pending() {
                 limits.max_name
@@ -199,7 +201,10 @@ impl<'a> Reading<'a> {
             let payload = decoder.decode(&mut bytes, header_width, max_payload);
             match payload.map_err(|error| InputEnd::Over(CloseReason::Protocol(error)))? {
                 None => break,
-                Some(name) if life.is_pending() => self.on_name(life, name),
+                Some(name) if life.is_pending() => {
+                    let name: Box<[u8]> = name.into();
+                    self.on_name(connection, &name, now)?;
+                }
                 Some(message) => self.on_message(life, message)?,
             }
         }
@@ -207,11 +212,25 @@ impl<'a> Reading<'a> {
     }
 
     /// A pending connection sent its name: it is a member now.
-    fn on_name(&mut self, life: &mut Life, name: &[u8]) {
+    fn on_name<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        name: &[u8],
+        now: Instant,
+    ) -> Result<(), InputEnd> {
+        if let Some(filter) = &mut self.room.name_filter
+            && !(filter.may_join)(name)
+        {
+            return Err(InputEnd::Over(CloseReason::NameRefused));
+        }
         self.frames += 1;
-        self.joined = Some(self.room.channels[life.dialect()].join_point());
-        self.room.timers.cancel(life.id(), TimerKind::Name);
-        self.room.lifecycle.join(life, name);
+        let point = self.room.channels[connection.dialect()].join_point();
+        connection.messages_before = point.messages_before;
+        self.joined = Some(point);
+        self.room.timers.cancel(connection.id(), TimerKind::Name);
+        self.room.lifecycle.join(&mut connection.life, name);
+        self.room.on_join(connection, now);
+        Ok(())
     }
 
     /// A member sent a message: it is published. The farewell of its dialect is the last one.
@@ -223,7 +242,8 @@ impl<'a> Reading<'a> {
         let rule = life.dialect().rules().farewell;
         if !is_farewell || rule.is_none_or(|farewell| farewell.is_relayed) {
             self.messages += 1;
-            let published = self.room.channels.publish(life.name_frame(), message);
+            let sender = Some(life.id());
+            let published = self.room.publish(sender, life.name_frame(), message);
             self.published += published.len;
             self.cost += published.cost;
         }
@@ -258,24 +278,18 @@ impl<'a> Reading<'a> {
         }
         if room.flow.has_quota() {
             // A member does not pay for its own span, which it is not sent.
-            let own = match self.joined {
-                Some(_) => 0,
-                None => adjustment.skip.len(),
-            };
+            let own = room.channels[connection.dialect()].turn.len() - self.start;
             let cost = self.cost.saturating_sub(own as u64);
             room.flow.charge_delivery(connection.id(), cost, now);
         }
-        if let Some(point) = self.joined {
-            connection.messages_before = point.messages_before;
+        let is_participant = self.joined.is_some()
+            || !adjustment.skip.is_empty()
+            || adjustment.reply != Reply::Nothing;
+        if is_participant {
             room.adjust_delivery(connection, adjustment);
-            room.on_join(connection, now);
-        } else {
-            if !adjustment.skip.is_empty() || adjustment.reply != Reply::Nothing {
-                room.adjust_delivery(connection, adjustment);
-            }
-            if self.bytes > 0 {
-                room.start_idle_timer(connection, now);
-            }
+        }
+        if self.bytes > 0 {
+            room.start_idle_timer(connection, now);
         }
         room.keep_message_timer(connection, self.frames > 0, now);
     }

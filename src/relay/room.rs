@@ -4,10 +4,11 @@
 //! that they are about, so each of them can change that connection and everything shared, and no other
 //! connection.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::channel::{Channels, Reply, ReplyTexts};
+use super::channel::{Channels, Published, Reply, ReplyTexts};
 use super::close_reason::CloseReason;
 use super::conn_id::ConnId;
 use super::connection::{Connection, InputEnd};
@@ -18,10 +19,23 @@ use super::lifecycle::{DrainCause, Lifecycle};
 use super::limits::Limits;
 use super::ready::{Marks, Ready, ReadyLists};
 use super::timers::{Timer, TimerKind, Timers, after};
-use crate::wire::{Decoder, Dialect};
+use crate::wire::{Decoder, Dialect, header};
 
 /// Extra time for a connection whose timer fired while it had unread input.
 const GRACE: Duration = Duration::from_millis(100);
+
+type MayJoin = dyn FnMut(&[u8]) -> bool + Send;
+
+/// Says which names may join.
+pub(super) struct NameFilter {
+    pub(super) may_join: Box<MayJoin>,
+}
+
+impl fmt::Debug for NameFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameFilter")
+    }
+}
 
 /// Everything that connections share.
 #[derive(Debug)]
@@ -38,6 +52,9 @@ pub(super) struct Room {
     pub(super) adjustments: Vec<(ConnId, Adjustment)>,
     /// What happened since the events were drained last.
     pub(super) events: Vec<RoomEvent>,
+    /// Whether the published messages are among the events.
+    pub(super) records_messages: bool,
+    pub(super) name_filter: Option<NameFilter>,
     pub(super) counters: Counters,
 }
 
@@ -58,6 +75,8 @@ impl Room {
             timers: Timers::default(),
             adjustments: Vec::new(),
             events: Vec::new(),
+            records_messages: false,
+            name_filter: None,
             counters: Counters::default(),
         }
     }
@@ -116,6 +135,26 @@ impl Room {
         }
         let member = connection.identity();
         self.events.push(RoomEvent::Joined { member, members });
+    }
+
+    // ---- A message is published.
+
+    /// Publishes a message under this name, which is a frame already.
+    #[inline]
+    pub(super) fn publish(
+        &mut self,
+        sender: Option<ConnId>,
+        name_frame: &[u8],
+        message: &[u8],
+    ) -> Published {
+        if self.records_messages {
+            self.events.push(RoomEvent::Published {
+                sender,
+                name: name_frame[header::WIDTH..].into(),
+                message: message.into(),
+            });
+        }
+        self.channels.publish(name_frame, message)
     }
 
     // ---- A connection is read.

@@ -136,6 +136,7 @@ impl ServerLog {
                     info!("senders resumed after {seconds:.1} s");
                 }
             }
+            RoomEvent::Published { .. } => {}
             RoomEvent::Throttled { member, wait } => {
                 if self.throttled.is_due(now) {
                     let (who, seconds) = (Who(member), wait.as_secs_f64());
@@ -190,6 +191,8 @@ impl ServerLog {
             CloseReason::Eof
             | CloseReason::TruncatedFrame
             | CloseReason::Farewell
+            | CloseReason::NameRefused
+            | CloseReason::Removed
             | CloseReason::Io(_) => return info!("closed: {who}: {reason}, {members}"),
         };
         let unread = match peer.name {
@@ -381,6 +384,8 @@ impl fmt::Display for CloseReason {
             Self::Evicted => f.write_str("evicted: relay full"),
             Self::EvictedForAddress => f.write_str("evicted: its address is at its limit"),
             Self::Io(kind) => kind.fmt(f),
+            Self::NameRefused => f.write_str("the name was refused"),
+            Self::Removed => f.write_str("removed by the program"),
             Self::Shutdown => f.write_str("the relay stops"),
         }
     }

@@ -9,7 +9,7 @@
 //! handle_timeouts look at everything whose time has come
 //! dismiss_due     if stopping: the members whose time has come leave
 //! fan_out         one write of everything published in this turn to each member
-//! remove_closed    remove the connections that were closed
+//! remove_closed   remove the connections that were closed
 //! log_events      turn the room's events into log lines
 //! take_requests   stop, or log the members' table, if a signal asked for it
 //! accept          accept connections, into slots that are free by now
@@ -30,6 +30,7 @@
 
 mod acceptor;
 mod drain;
+mod handle;
 mod inherited;
 mod listener;
 mod log;
@@ -43,12 +44,14 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::relay::{Counters, Limits, LimitsError, Rate, Relay, ReplyTexts};
+use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
+use crate::wire::FrameError;
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
 use log::{Refusal, ServerLog, TurnTrace};
 use tick::Tick;
 
+pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::Endpoint;
 pub use log::MembersText;
@@ -156,6 +159,8 @@ pub struct Server<S: System = Kernel> {
     drain: Duration,
     started: Instant,
     log: ServerLog,
+    /// The room's events for the program around the server, if it asked for them.
+    recorded: Option<Vec<RoomEvent>>,
     events: EventCount,
     /// How many turns there were.
     turns: u64,
@@ -229,6 +234,15 @@ impl Server<Kernel> {
         self.system.handle_signals(has_terminal)
     }
 
+    /// A handle with which other threads stop or wake the server.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no descriptor for it.
+    pub fn handle(&mut self) -> io::Result<Handle> {
+        self.system.handle()
+    }
+
     /// The addresses of the listeners, in the order in which they were asked for, those of inherited
     /// sockets last.
     ///
@@ -272,6 +286,7 @@ impl<S: System> Server<S> {
             drain: config.drain,
             started: now,
             log: ServerLog::new(&served),
+            recorded: None,
             events: EventCount::default(),
             turns: 0,
         })
@@ -303,6 +318,58 @@ impl<S: System> Server<S> {
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn(None)? == Turn::Running {}
         Ok(())
+    }
+
+    /// Serves like [`run`](Self::run), and calls `after_turn` after each turn: a program around the server
+    /// takes part there.
+    ///
+    /// # Errors
+    ///
+    /// Those of the poll itself: no trouble with a connection gets here.
+    pub fn run_with(&mut self, mut after_turn: impl FnMut(&mut Self)) -> io::Result<()> {
+        while self.turn(None)? == Turn::Running {
+            after_turn(self);
+        }
+        after_turn(self);
+        Ok(())
+    }
+
+    /// From now on keeps the room's events, each published message among them, until they are taken with
+    /// [`drain_events`](Self::drain_events).
+    pub fn record_events(&mut self) {
+        self.recorded.get_or_insert_default();
+        self.relay.record_messages(true);
+    }
+
+    /// Takes the events since the last call, in the order in which they happened: none unless they are
+    /// [recorded](Self::record_events).
+    pub fn drain_events(&mut self) -> Vec<RoomEvent> {
+        // What the program itself published since the turn is among them.
+        let now = self.system.now();
+        self.log_events(now);
+        self.recorded.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// Publishes a message to all members, under a name that need not be a member's. The next turn delivers
+    /// it, and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLong`] if the name or the message exceeds its limit.
+    pub fn publish(&mut self, name: &[u8], message: &[u8]) -> Result<(), FrameError> {
+        self.relay.publish(name, message)
+    }
+
+    /// Closes a connection in the next turn, whatever is pending. Returns whether there is such a
+    /// connection.
+    pub fn close(&mut self, id: ConnId) -> bool {
+        self.relay.close(id)
+    }
+
+    /// Has this function say for each name that a peer sends whether it may join. A connection whose name is
+    /// refused is closed. In dialects without names each connection joins.
+    pub fn set_name_filter(&mut self, may_join: impl FnMut(&[u8]) -> bool + Send + 'static) {
+        self.relay.set_name_filter(may_join);
     }
 
     /// One turn of the loop. Waits for something to do, but no longer than `max_wait`.
@@ -440,6 +507,9 @@ impl<S: System> Server<S> {
     fn log_events(&mut self, now: Instant) {
         for event in self.relay.drain_events() {
             self.log.event(&event, now);
+            if let Some(recorded) = &mut self.recorded {
+                recorded.push(event);
+            }
         }
     }
 

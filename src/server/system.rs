@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
 use super::Endpoint;
+use super::handle::Handle;
 use super::inherited::Inherited;
 use super::listener::{clear_notsent_lowat, listen, set_options};
 use super::signals::Signals;
@@ -50,7 +51,7 @@ pub trait System {
     /// Whether there may be more events than those: they were as many as one poll returns.
     fn has_more(&self) -> bool;
 
-    /// The requests that signals have made since the last call.
+    /// The requests that signals and handles have made since the last call.
     fn requests(&mut self) -> Vec<Request>;
 
     /// Accepts from the listener of this index, without waiting.
@@ -88,7 +89,7 @@ pub trait System {
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A signal came.
+    /// There may be requests: a signal came, or another thread used a [`Handle`](super::Handle).
     Signal,
     /// Connections wait to be accepted at the listener of this index.
     Incoming(usize),
@@ -98,8 +99,10 @@ pub enum Event {
 
 /// The token of the signals. Connections count up from 0, so the last tokens are never theirs.
 const SIGNALS: Token = Token(usize::MAX);
+/// The token of the handles' waker.
+const WAKER: Token = Token(usize::MAX - 1);
 /// The token of the first listener; the others count down from it.
-const FIRST_LISTENER: Token = Token(usize::MAX - 1);
+const FIRST_LISTENER: Token = Token(usize::MAX - 2);
 
 /// How many events one poll returns. More than that wait for the next turn, and so do timeouts then. No
 /// connection starves: epoll returns them in the order in which they became ready.
@@ -123,6 +126,7 @@ pub struct Kernel {
     keepalive: Option<Duration>,
     reserve: Option<File>,
     signals: Option<Signals>,
+    handle: Option<Handle>,
 }
 
 /// A listening socket.
@@ -151,6 +155,7 @@ impl Kernel {
             keepalive,
             reserve: None,
             signals: None,
+            handle: None,
         })
     }
 
@@ -178,6 +183,15 @@ impl Kernel {
     pub(super) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         let addr = |listener: &Listening| listener.socket.local_addr();
         self.listeners.iter().map(addr).collect()
+    }
+
+    /// A handle to the loop that waits in this kernel's poll.
+    pub(super) fn handle(&mut self) -> io::Result<Handle> {
+        if let Some(handle) = &self.handle {
+            return Ok(handle.clone());
+        }
+        let handle = Handle::new(self.poll.registry(), WAKER)?;
+        Ok(self.handle.insert(handle).clone())
     }
 
     /// Installs the signal handlers, for the whole process.
@@ -210,7 +224,7 @@ impl System for Kernel {
     fn events(&self) -> impl Iterator<Item = Event> {
         let listeners = self.listeners.len();
         self.events.iter().map(move |event| match event.token() {
-            SIGNALS => Event::Signal,
+            SIGNALS | WAKER => Event::Signal,
             // With n listeners, theirs are the n tokens that end with the first one's.
             Token(token) if token > FIRST_LISTENER.0 - listeners => {
                 Event::Incoming(FIRST_LISTENER.0 - token)
@@ -224,8 +238,9 @@ impl System for Kernel {
     }
 
     fn requests(&mut self) -> Vec<Request> {
-        let signals = self.signals.as_mut();
-        signals.map_or_else(Vec::new, |signals| signals.pending().collect())
+        let signals = self.signals.as_mut().map(Signals::pending);
+        let handle = self.handle.as_ref().and_then(Handle::pending);
+        signals.into_iter().flatten().chain(handle).collect()
     }
 
     fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, SocketAddr)> {

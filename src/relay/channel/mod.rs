@@ -50,7 +50,7 @@ pub(super) struct Channel {
 
 /// What one message came to, once it was encoded.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Published {
+pub(in crate::relay) struct Published {
     /// How many bytes it is.
     pub(super) len: usize,
     /// How many bytes it takes to deliver it to all members.
