@@ -14,7 +14,7 @@
 //! | Its socket is registered once, for reading and writing | [`server`]: *why edge-triggered* |
 //! | An event reports that it is readable: this is only noted | [`Relay::note`](relay::Relay::note), `relay/ready.rs` |
 //! | Flow control permits a read, and how large | `relay/flow/mod.rs` |
-//! | It is read into the loop's one scratch buffer | `relay/connection.rs` |
+//! | It is read into the loop's one scratch buffer | `relay/reading.rs`, `relay/connection.rs` |
 //! | Frames are decoded in the scratch buffer, where they lie | [`wire::Decoder`] |
 //! | What its protocol makes of them is one table | [`wire::Dialect::rules`] |
 //! | The first frame is its name; it becomes a member | `relay/lifecycle.rs` |
