@@ -121,6 +121,23 @@ impl CloseReason {
         &Self::TABLE[self.index()]
     }
 
+    /// The status code with which a WebSocket connection is closed for this reason (RFC 6455, 7.4), if the
+    /// peer can still be told.
+    #[must_use]
+    pub fn close_code(&self) -> Option<u16> {
+        match self {
+            Self::Protocol(FrameError::TooLong { .. }) => Some(1009),
+            Self::Protocol(FrameError::NotUtf8) => Some(1007),
+            Self::Protocol(_) => Some(1002),
+            Self::Shutdown => Some(1001),
+            Self::SlowConsumer { .. }
+            | Self::BelowMinimumRate { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Evicted => Some(1013),
+            _ => self.is_ours().then_some(1008),
+        }
+    }
+
     /// Whether the relay decided to end the connection, rather than the peer or the network.
     #[must_use]
     pub fn is_ours(&self) -> bool {

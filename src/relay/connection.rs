@@ -9,8 +9,8 @@ use super::events::Identity;
 use super::flow::LagTracker;
 use super::lifecycle::{DrainCause, Life};
 use super::peer_addr::PeerAddr;
-use super::ready::{Readiness, Ready};
-use crate::wire::{Decoder, Dialect};
+use super::ready::{Marks, Readiness, Ready};
+use crate::wire::{Decoder, Dialect, websocket};
 
 /// A connection, a member or not.
 ///
@@ -122,6 +122,11 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Whether the input stands inside a message: if it ends now, that message was cut short.
+    pub(super) fn is_inside_message(&self) -> bool {
+        self.decoder.is_inside_frame() || self.readiness.marks.any(Marks::PARTIAL_MESSAGE)
+    }
+
     /// Whether the connection is closed in both directions.
     pub(super) const fn is_hung_up(&self) -> bool {
         self.readiness.kernel.any(Ready::HUNG_UP)
@@ -133,12 +138,6 @@ impl<S> Connection<S> {
             channel.backlog.refund(output.held_bytes());
             output.cursor.abandon(&mut channel.backlog);
         }
-    }
-
-    /// How much memory the connection holds of its own, in bytes.
-    pub(super) fn own_bytes(&self) -> usize {
-        let output = self.output.as_deref().map(PendingOutput::held_bytes);
-        self.decoder.held_bytes() + output.unwrap_or_default()
     }
 
     /// How many bytes of output are pending.
@@ -178,6 +177,17 @@ impl<S: Read + Write> Connection<S> {
             }
         }
         discarded
+    }
+
+    /// Writes a frame that ends a WebSocket connection, as far as the socket accepts it. Returns how many
+    /// bytes it accepted.
+    pub(super) fn write_close(&mut self, code: u16, reason: &str) -> u64 {
+        let mut frame = Vec::new();
+        websocket::encode_close(code, reason, &mut frame);
+        match self.write(&frame) {
+            Outcome::Done(sent) => sent as u64,
+            Outcome::Blocked | Outcome::Failed(_) => 0,
+        }
     }
 
     /// Writes these slices in one system call.
@@ -225,6 +235,8 @@ impl<S: Read + Write> Connection<S> {
             backlog.refund(held_before);
             self.output = None;
             self.readiness.kernel.remove(Ready::WRITABLE);
+        } else {
+            backlog.refund(held_before - output.held_bytes());
         }
         outcome
     }

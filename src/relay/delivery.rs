@@ -16,7 +16,8 @@ use crate::wire::Dialect;
 /// How a member's delivery differs from that of the members that were silent in this turn.
 #[derive(Clone, Debug)]
 pub(super) struct Adjustment {
-    /// The member's own span of the turn buffer, which is not for it.
+    /// The member's own span of the turn buffer, which is not for it. If its output ends there, the span
+    /// has no end.
     pub(super) skip: Range<usize>,
     /// The reply that it receives in the place of that span.
     pub(super) reply: Reply,
@@ -179,7 +180,7 @@ impl<'a> FanOut<'a> {
     ) -> Delivery {
         connection.readiness.marks.remove(Marks::HAS_ADJUSTMENT);
         if connection.life.is_closed() {
-            self.reply_before_close(connection, adjustment.reply);
+            self.reply_before_close(connection, &adjustment.reply);
             return Delivery::Complete;
         }
         if !connection.life.is_writable() {
@@ -207,15 +208,15 @@ impl<'a> FanOut<'a> {
         }
         let (before, after) = (
             &self.turn[..adjustment.skip.start],
-            &self.turn[adjustment.skip.end..],
+            &self.turn[self.skip_end(adjustment)..],
         );
-        let reply_len = self.replies.len(adjustment.reply) as usize;
+        let reply_len = self.replies.len(&adjustment.reply) as usize;
         let total = before.len() + reply_len + after.len();
         if total == 0 {
             return Delivery::Complete;
         }
         let (outcome, offered) = if reply_len > 0 {
-            self.write_around(connection, before, adjustment.reply, after)
+            self.write_around(connection, before, &adjustment.reply, after)
         } else {
             (connection.write_both(before, after), total)
         };
@@ -231,7 +232,7 @@ impl<'a> FanOut<'a> {
     fn reply_before_close<S: Read + Write>(
         &mut self,
         connection: &mut Connection<S>,
-        reply: Reply,
+        reply: &Reply,
     ) {
         if connection.output.is_none() && self.replies.len(reply) > 0 {
             let (outcome, _) = self.write_around(connection, &[], reply, &[]);
@@ -313,7 +314,7 @@ impl<'a> FanOut<'a> {
         &self,
         connection: &mut Connection<S>,
         before: &[u8],
-        reply: Reply,
+        reply: &Reply,
         after: &[u8],
     ) -> (Outcome, usize) {
         let replies = self.replies;
@@ -339,9 +340,14 @@ impl<'a> FanOut<'a> {
         let differs = !adjustment.skip.is_empty() || adjustment.reply != Reply::Nothing;
         differs.then(|| Splice {
             span: self.start + adjustment.skip.start as u64
-                ..self.start + adjustment.skip.end as u64,
-            reply: adjustment.reply,
+                ..self.start + self.skip_end(adjustment) as u64,
+            reply: adjustment.reply.clone(),
         })
+    }
+
+    /// Where the skipped span ends: at the end of the turn at the latest.
+    fn skip_end(&self, adjustment: &Adjustment) -> usize {
+        adjustment.skip.end.min(self.turn.len())
     }
 }
 
@@ -356,7 +362,7 @@ pub(super) fn greet<S>(
 ) -> bool {
     debug_assert!(channel.turn.is_empty(), "members are greeted between turns");
     let (backlog, replies) = (&mut channel.backlog, &channel.replies);
-    if replies.len(greeting) == 0 && history.is_none() {
+    if replies.len(&greeting) == 0 && history.is_none() {
         return false;
     }
     let end = backlog.end();

@@ -51,7 +51,7 @@ pub(super) fn check<S>(connections: &Connections<S>, room: &Room) {
 }
 
 fn check_totals<S>(connections: &Connections<S>, room: &Room) {
-    let partial: usize = connections.iter().map(|one| one.decoder.held_bytes()).sum();
+    let partial: usize = connections.iter().map(|one| room.partial_bytes(one)).sum();
     debug_assert_eq!(room.flow.partial_bytes(), partial, "incomplete frames");
     let outputs = || connections.iter().filter_map(|one| one.output.as_deref());
     let backlogs = || room.channels.iter().map(|channel| &channel.backlog);

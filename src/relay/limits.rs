@@ -112,6 +112,11 @@ pub struct Limits {
     /// Default: 0. Clients without history support cannot distinguish old messages from new ones.
     pub history: usize,
 
+    /// The same, in dialects whose messages carry their time.
+    ///
+    /// Default: 50. Old messages look old there, and a new member sees what the conversation is about.
+    pub timed_history: usize,
+
     /// How much memory these messages may take, in bytes.
     ///
     /// Default: 1 MiB: thousands of short messages, and at most one of the longest. Dialects that encode
@@ -173,6 +178,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             farewell_timeout: Duration::from_secs(60),
             history: 0,
+            timed_history: 50,
             history_bytes: 1024 * 1024,
             read_budget: 64 * 1024,
             turn_budget: 256 * 1024,

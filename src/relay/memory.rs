@@ -60,7 +60,7 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
 /// held of this kind.
 fn holding<S>(room: &Room, connection: &Connection<S>, kind: Kind) -> (bool, u64) {
     match (kind, connection.output.as_deref()) {
-        (Kind::Own, _) => (false, connection.own_bytes() as u64),
+        (Kind::Own, _) => (false, room.own_bytes(connection) as u64),
         (Kind::Shared, None) => (false, 0),
         (Kind::Shared, Some(output)) => {
             let backlog = &room.channels[connection.dialect()].backlog;

@@ -126,7 +126,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::wire::{Dialect, FrameError, encode_frame};
+use crate::wire::{Dialect, FrameError, TimeText, encode_frame};
 use connection::Outcome;
 use delivery::{Delivery, FanOut};
 use flow::Mode;
@@ -169,6 +169,9 @@ impl<S: Read + Write> Relay<S> {
             if let Some(id) = self.room.ready.next_to_flush() {
                 self.flush(id, now);
             }
+        }
+        if let Some(is_paused) = self.room.pause_to_publish.take() {
+            self.room.channels.publish_pause(is_paused);
         }
         if self.room.flow.may_read_members(now) {
             self.room.ready.release_held();
@@ -326,6 +329,7 @@ impl<S: Read + Write> Relay<S> {
         };
         let room = &mut self.room;
         let reason = departure.reason.clone();
+        let was_delivered = connection.output.is_none();
         room.free(&mut connection, now);
         room.flow.remove(departure.id);
         room.timers.cancel_all(departure.id);
@@ -340,6 +344,12 @@ impl<S: Read + Write> Relay<S> {
             0
         };
         room.counters.bytes_discarded += unread;
+        if let Some(code) = reason.close_code()
+            && was_delivered
+            && connection.dialect().rules().sends.is_web_socket()
+        {
+            room.counters.bytes_out += connection.write_close(code, reason.info().label);
+        }
         let members = room.lifecycle.members();
         let peer = connection.identity();
         match departure.drain_cause {
@@ -555,6 +565,30 @@ impl<S> Relay<S> {
             .is_some()
     }
 
+    /// Sets the time of day, since the beginning of 1970, of what is published from now on. It matters as
+    /// long as messages [carry their time](Self::is_timed).
+    pub fn set_time_of_day(&mut self, since_1970: Duration) {
+        self.room.channels.set_time(TimeText::new(since_1970));
+    }
+
+    /// Whether messages carry the time of day: there is a browser member, or a history for one.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.room.channels.is_timed()
+    }
+
+    /// Pings the WebSocket members to which nothing was published since the last ping. Must be called inside a
+    /// turn, before [`fan_out`](Self::fan_out).
+    pub fn publish_ping(&mut self) {
+        self.room.channels.publish_ping();
+    }
+
+    /// Whether there is a WebSocket member.
+    #[must_use]
+    pub fn has_web_socket_members(&self) -> bool {
+        self.room.channels.has_web_socket_members()
+    }
+
     /// Publishes a tick of the server's to the members that receive ticks.
     pub fn publish_tick(&mut self, tick: &[u8]) {
         self.room.channels.publish_tick(tick);
@@ -674,7 +708,8 @@ impl<S> Relay<S> {
         let ready = &self.room.ready;
         let is_listed = ready.to_read() > 0 || ready.to_flush() > 0;
         let is_released = ready.has_held() && self.room.flow.mode() != Mode::PacedRounds;
-        let is_published = self.room.channels.turn_len() > 0;
+        let is_published =
+            self.room.channels.turn_len() > 0 || self.room.pause_to_publish.is_some();
         is_listed || is_released || is_published || self.room.lifecycle.has_departures()
     }
 

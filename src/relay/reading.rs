@@ -17,10 +17,16 @@ use super::lifecycle::{DrainCause, Life};
 use super::ready::{Marks, Ready, ReadyLists};
 use super::room::Room;
 use super::timers::{Timer, TimerKind};
+use crate::wire::websocket::{self, Item, MIN_CLIENT_FRAME, Opcode, WebSocketDecoder};
+use crate::wire::{Sends, header};
 
 /// How many reads one connection may take in one turn. More than one is needed only where a read may be
 /// short though there is more, and to complete one long message.
 pub(super) const MAX_READS: usize = 16;
+
+/// The longest WebSocket message of a tunnel, at the least, in bytes: programs at its other end send what
+/// one of their reads returned.
+const MIN_TUNNEL_MESSAGE: usize = 1024 * 1024;
 
 /// Reads a connection that was listed, if flow control permits it. If not, it is put where it will be
 /// found again.
@@ -30,7 +36,7 @@ pub(super) fn read_if_permitted<S: Read + Write>(
     scratch: &mut [u8],
     now: Instant,
 ) {
-    let state = input_state(connection);
+    let state = input_state(room, connection);
     match room.flow.permit(&state, room.channels.turn_len(), now) {
         Permit::Read(budget) => read(room, connection, budget, scratch, now),
         Permit::Hold => room.ready.hold(connection.id()),
@@ -54,7 +60,7 @@ pub(super) fn read_last<S: Read + Write>(
     scratch: &mut [u8],
     now: Instant,
 ) {
-    let budget = room.flow.final_read(&input_state(connection));
+    let budget = room.flow.final_read(&input_state(room, connection));
     let id = connection.id();
     room.ready.unlist(&mut connection.readiness, id);
     read(room, connection, budget, scratch, now);
@@ -74,10 +80,10 @@ fn read<S: Read + Write>(
 }
 
 /// The state of a connection's input, for flow control.
-fn input_state<S>(connection: &Connection<S>) -> InputState {
+fn input_state<S>(room: &Room, connection: &Connection<S>) -> InputState {
     let life = &connection.life;
-    let header_width = life.dialect().rules().header_width;
-    let kind = if header_width.is_none() || !(life.is_heard() || life.is_pending()) {
+    let sends = life.dialect().rules().sends;
+    let kind = if sends == Sends::Nothing || !(life.is_heard() || life.is_pending()) {
         InputKind::Ignored
     } else if life.is_pending() {
         InputKind::Name
@@ -86,13 +92,23 @@ fn input_state<S>(connection: &Connection<S>) -> InputState {
     } else {
         InputKind::Messages
     };
-    let header_width = header_width.unwrap_or(1);
+    let (header_width, missing) = match sends {
+        Sends::Frames(width) => (width, connection.decoder.missing(width)),
+        Sends::Messages | Sends::Tunnel | Sends::EchoMessages => {
+            let partial = room.partial_messages.get(&life.id());
+            let missing = partial.map_or(MIN_CLIENT_FRAME, WebSocketDecoder::missing);
+            (MIN_CLIENT_FRAME, missing)
+        }
+        Sends::Echo | Sends::Nothing => (1, 1),
+    };
+    let name_len = life.name().map_or(room.limits.max_name, <[u8]>::len);
     InputState {
         id: life.id(),
         kind,
-        missing: connection.decoder.missing(header_width),
+        missing,
         header_width,
         name_frame_len: life.name_frame().len(),
+        overhead: room.channels.web_socket_overhead(name_len),
     }
 }
 
@@ -113,6 +129,12 @@ struct Reading<'a> {
     messages: u32,
     /// How many bytes it takes to deliver the messages to all members.
     cost: u64,
+    /// What the connection is answered, beside greeting and acknowledgements.
+    own: Vec<u8>,
+    /// The answer to the last ping. Those before it need none (RFC 6455, 5.5.3).
+    pong: Vec<u8>,
+    /// Nothing may be sent to the connection behind these answers.
+    is_last: bool,
 }
 
 impl<'a> Reading<'a> {
@@ -121,7 +143,7 @@ impl<'a> Reading<'a> {
             !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT),
             "a connection is read once a turn, so that its own span is contiguous"
         );
-        room.flow.refund_partial(connection.decoder.held_bytes());
+        room.flow.refund_partial(room.partial_bytes(connection));
         Self {
             start: room.channels[connection.dialect()].turn.len(),
             room,
@@ -131,6 +153,9 @@ impl<'a> Reading<'a> {
             published: 0,
             messages: 0,
             cost: 0,
+            own: Vec::new(),
+            pong: Vec::new(),
+            is_last: false,
         }
     }
 
@@ -152,7 +177,7 @@ impl<'a> Reading<'a> {
             };
             self.bytes += read as u64;
             self.room.counters.reads += u64::from(read > 0);
-            if let Err(end) = self.on_bytes(connection, &scratch[..read], now) {
+            if let Err(end) = self.on_bytes(connection, &mut scratch[..read], now) {
                 return end;
             }
             if is_exhausted {
@@ -176,19 +201,105 @@ impl<'a> Reading<'a> {
             return 0;
         }
         let so_far = (self.frames, self.published);
-        input_state(connection).rest_of_round(budget, self.bytes as usize, so_far)
+        input_state(self.room, connection).rest_of_round(budget, self.bytes as usize, so_far)
     }
 
-    /// These bytes were read. An incomplete frame is kept by the decoder.
+    /// These bytes were read.
     fn on_bytes<S>(
         &mut self,
         connection: &mut Connection<S>,
-        mut bytes: &[u8],
+        bytes: &mut [u8],
         now: Instant,
     ) -> Result<(), InputEnd> {
-        let Some(header_width) = connection.dialect().rules().header_width else {
-            return self.on_ignored(&mut connection.life, bytes.len());
-        };
+        match connection.dialect().rules().sends {
+            Sends::Frames(width) => self.on_frames(connection, bytes, width, now),
+            Sends::Messages | Sends::Tunnel | Sends::EchoMessages => {
+                self.on_web_socket(connection, bytes, now)
+            }
+            Sends::Echo => {
+                self.own.extend_from_slice(bytes);
+                Ok(())
+            }
+            Sends::Nothing => self.on_ignored(&mut connection.life, bytes.len()),
+        }
+    }
+
+    /// Bytes of WebSocket frames were read. The decoder of an incomplete message is kept by the room.
+    fn on_web_socket<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        mut bytes: &mut [u8],
+        now: Instant,
+    ) -> Result<(), InputEnd> {
+        let id = connection.id();
+        let mut decoder = self.room.partial_messages.remove(&id).unwrap_or_default();
+        let result = self.on_web_socket_items(connection, &mut decoder, &mut bytes, now);
+        let marks = &mut connection.readiness.marks;
+        if decoder.is_at_rest() || result.is_err() {
+            marks.remove(Marks::PARTIAL_MESSAGE);
+        } else {
+            marks.insert(Marks::PARTIAL_MESSAGE);
+            self.room.partial_messages.insert(id, decoder);
+        }
+        result
+    }
+
+    fn on_web_socket_items<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        decoder: &mut WebSocketDecoder,
+        bytes: &mut &mut [u8],
+        now: Instant,
+    ) -> Result<(), InputEnd> {
+        let sends = connection.dialect().rules().sends;
+        // What a draining connection sends has no meaning.
+        while connection.life.is_heard() || connection.life.is_pending() {
+            let limits = &self.room.limits;
+            let max = match sends {
+                Sends::Messages if connection.life.is_pending() => limits.max_name,
+                // Where a message ends means nothing in a tunnel.
+                Sends::Tunnel => limits.max_message.max(MIN_TUNNEL_MESSAGE),
+                _ => limits.max_message,
+            };
+            let item = decoder.decode(bytes, max);
+            match item.map_err(|error| InputEnd::Over(CloseReason::Protocol(error)))? {
+                None => break,
+                Some(Item::Ping(payload)) => {
+                    self.pong.clear();
+                    websocket::encode(Opcode::Pong, payload, &mut self.pong);
+                }
+                Some(Item::Pong) => {}
+                Some(Item::Close(code)) => {
+                    websocket::encode(Opcode::Close, code, &mut self.own);
+                    self.is_last = true;
+                    return Err(InputEnd::Leaves(DrainCause::Farewell));
+                }
+                Some(Item::Message { is_text, payload }) => match sends {
+                    Sends::Tunnel => self.on_frames(connection, payload, header::WIDTH, now)?,
+                    Sends::EchoMessages => {
+                        let opcode = if is_text {
+                            Opcode::Text
+                        } else {
+                            Opcode::Binary
+                        };
+                        websocket::encode(opcode, payload, &mut self.own);
+                    }
+                    _ if connection.life.is_pending() => self.on_name(connection, payload, now)?,
+                    _ => self.on_message(&connection.life, payload)?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of frames were read. An incomplete frame is kept by the connection's decoder.
+    fn on_frames<S>(
+        &mut self,
+        connection: &mut Connection<S>,
+        mut bytes: &[u8],
+        header_width: usize,
+        now: Instant,
+    ) -> Result<(), InputEnd> {
         // What a draining connection sends has no meaning.
         while connection.life.is_heard() || connection.life.is_pending() {
             let (life, decoder) = (&connection.life, &mut connection.decoder);
@@ -265,10 +376,10 @@ impl<'a> Reading<'a> {
 
     /// The connection was read as far as it may be in this turn: counts what it sent, and notes how its
     /// delivery differs.
-    fn finish<S>(self, connection: &mut Connection<S>, now: Instant) {
+    fn finish<S>(mut self, connection: &mut Connection<S>, now: Instant) {
         let adjustment = self.adjustment(connection);
         let room = self.room;
-        room.flow.charge_partial(connection.decoder.held_bytes());
+        room.flow.charge_partial(room.partial_bytes(connection));
         room.counters.bytes_in += self.bytes;
         room.counters.messages += u64::from(self.messages);
         connection.life.count_sent(self.messages);
@@ -296,27 +407,28 @@ impl<'a> Reading<'a> {
 
     /// How the delivery of this turn differs from that of the others: the connection's own span is left
     /// out, its messages are acknowledged, and a new member receives a greeting and the history.
-    fn adjustment<S>(&self, connection: &Connection<S>) -> Adjustment {
+    fn adjustment<S>(&mut self, connection: &Connection<S>) -> Adjustment {
         let rules = connection.dialect().rules();
         let end = self.room.channels[connection.dialect()].turn.len();
         let names = u32::from(self.joined.is_some());
         let acks = rules.ack.map_or(0, |_| u64::from(self.frames - names));
-        let (start, history, has_greeting) = match self.joined {
-            None => (self.start, None, false),
+        let mut own = std::mem::take(&mut self.own);
+        if self.is_last {
+            // A Close frame is the last one, and asks for no pong.
+            self.pong.clear();
+        }
+        own.append(&mut self.pong);
+        let replies = &self.room.channels[connection.dialect()].replies;
+        let reply = replies.joined(self.joined.is_some(), acks, &own);
+        let (start, history) = match self.joined {
+            None => (self.start, None),
             // Bytes published in this turn before the member joined are not delivered to it, unless they
             // are history.
-            Some(point) => {
-                let start = point.history.map_or(0, |_| point.turn_len);
-                (start, point.history, rules.greeting.is_some())
-            }
+            Some(point) => (point.history.map_or(0, |_| point.turn_len), point.history),
         };
         Adjustment {
-            skip: start..end,
-            reply: if has_greeting {
-                Reply::Greeting
-            } else {
-                Reply::acks(acks)
-            },
+            skip: start..if self.is_last { usize::MAX } else { end },
+            reply,
             history,
         }
     }
@@ -335,7 +447,7 @@ fn on_would_block<S>(connection: &mut Connection<S>) -> InputEnd {
 /// What it means that the peer's input has ended.
 fn on_end_of_input<S>(connection: &mut Connection<S>) -> InputEnd {
     connection.readiness.kernel.remove(Ready::READABLE);
-    let cause = if connection.decoder.is_inside_frame() {
+    let cause = if connection.is_inside_message() {
         DrainCause::TruncatedFrame
     } else {
         DrainCause::Eof

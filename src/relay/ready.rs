@@ -63,6 +63,8 @@ impl Marks {
     pub(super) const PARKED: Self = Self(1 << 1);
     /// A message timer runs for the connection.
     pub(super) const MESSAGE_TIMER: Self = Self(1 << 2);
+    /// A part of a WebSocket message was received, and the room keeps its decoder.
+    pub(super) const PARTIAL_MESSAGE: Self = Self(1 << 3);
 
     pub(super) const fn any(self, other: Self) -> bool {
         self.0 & other.0 != 0

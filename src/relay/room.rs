@@ -4,6 +4,7 @@
 //! that they are about, so each of them can change that connection and everything shared, and no other
 //! connection.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::channel::{Channels, Published, Reply, ReplyTexts};
 use super::close_reason::CloseReason;
 use super::conn_id::ConnId;
-use super::connection::{Connection, InputEnd};
+use super::connection::{Connection, InputEnd, PendingOutput};
 use super::delivery::{Adjustment, Delivery, greet};
 use super::events::{Counters, RoomEvent};
 use super::flow::{FlowControl, LagEvent, Mode, PauseChange};
@@ -19,6 +20,7 @@ use super::lifecycle::{DrainCause, Lifecycle};
 use super::limits::Limits;
 use super::ready::{Marks, Ready, ReadyLists};
 use super::timers::{Timer, TimerKind, Timers, after};
+use crate::wire::websocket::WebSocketDecoder;
 use crate::wire::{Decoder, Dialect, header};
 
 /// Extra time for a connection whose timer fired while it had unread input.
@@ -55,6 +57,10 @@ pub(super) struct Room {
     /// Whether the published messages are among the events.
     pub(super) records_messages: bool,
     pub(super) name_filter: Option<NameFilter>,
+    /// The decoders of those WebSocket connections that stand inside a message.
+    pub(super) partial_messages: BTreeMap<ConnId, WebSocketDecoder>,
+    /// Whether senders are paused, as long as the browser members have not received it.
+    pub(super) pause_to_publish: Option<bool>,
     pub(super) counters: Counters,
 }
 
@@ -77,6 +83,8 @@ impl Room {
             events: Vec::new(),
             records_messages: false,
             name_filter: None,
+            partial_messages: BTreeMap::new(),
+            pause_to_publish: None,
             counters: Counters::default(),
         }
     }
@@ -105,8 +113,7 @@ impl Room {
         }
         let start = self.channels[connection.dialect()].join_point();
         connection.messages_before = start.messages_before;
-        let greeting = connection.dialect().rules().greeting;
-        let reply = greeting.map_or(Reply::Nothing, |_| Reply::Greeting);
+        let reply = Reply::Greeting;
         let limits = *self.flow.lag_limits(connection.dialect());
         let channel = &mut self.channels[connection.dialect()];
         let has_output = greet(connection, channel, (reply, start.history), limits, now);
@@ -205,7 +212,7 @@ impl Room {
         now: Instant,
     ) {
         let is_running = connection.readiness.marks.any(Marks::MESSAGE_TIMER);
-        if connection.decoder.is_inside_frame() && connection.life.is_heard() {
+        if connection.is_inside_message() && connection.life.is_heard() {
             if has_completed || !is_running {
                 self.start_message_timer(connection, self.limits.message_timeout, now);
             }
@@ -233,7 +240,7 @@ impl Room {
     pub(super) fn start_idle_timer<S>(&mut self, connection: &Connection<S>, now: Instant) {
         if let Some(timeout) = self.limits.idle_timeout
             && connection.life.is_open()
-            && connection.dialect().rules().header_width.is_some()
+            && connection.dialect().rules().sends.is_chat()
         {
             self.timers
                 .set(connection.id(), Timer::Idle, after(now, timeout));
@@ -336,9 +343,11 @@ impl Room {
             None => {}
             Some(PauseChange::Began) => {
                 let reader = connection.identity();
+                self.pause_to_publish = Some(true);
                 self.events.push(RoomEvent::PauseBegan { reader, lag });
             }
             Some(PauseChange::Ended { lasted }) => {
+                self.pause_to_publish = Some(false);
                 self.events.push(RoomEvent::PauseEnded { lasted });
             }
         }
@@ -530,10 +539,27 @@ impl Room {
         self.channels.held_bytes() + self.flow.partial_bytes()
     }
 
+    /// How much memory an incomplete message of this connection takes, in bytes.
+    pub(super) fn partial_bytes<S>(&self, connection: &Connection<S>) -> usize {
+        let web_socket = if connection.readiness.marks.any(Marks::PARTIAL_MESSAGE) {
+            self.partial_messages.get(&connection.id())
+        } else {
+            None
+        };
+        connection.decoder.held_bytes() + web_socket.map_or(0, WebSocketDecoder::held_bytes)
+    }
+
+    /// How much memory a connection holds of its own, in bytes.
+    pub(super) fn own_bytes<S>(&self, connection: &Connection<S>) -> usize {
+        let output = connection.output.as_deref().map(PendingOutput::held_bytes);
+        self.partial_bytes(connection) + output.unwrap_or_default()
+    }
+
     /// Frees the memory of a connection that will be removed.
     pub(super) fn free<S>(&mut self, connection: &mut Connection<S>, now: Instant) {
         self.drop_output(connection, now);
-        self.flow.refund_partial(connection.decoder.held_bytes());
+        self.flow.refund_partial(self.partial_bytes(connection));
         connection.decoder = Decoder::new();
+        self.partial_messages.remove(&connection.id());
     }
 }

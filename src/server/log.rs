@@ -17,7 +17,7 @@ use crate::relay::{
     RoomEvent,
 };
 use crate::text::Quoted;
-use crate::wire::{Dialect, FrameError, Naming, header};
+use crate::wire::{Dialect, FrameError, Naming, Sends, header};
 
 /// How long a repeated event is not logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -188,7 +188,8 @@ impl ServerLog {
             }
             CloseReason::Shutdown => return debug!("closed: {who}: {reason}"),
             CloseReason::Greeted => return info!("greeted: {who}"),
-            CloseReason::Eof
+            CloseReason::Protocol(FrameError::NotUtf8 | FrameError::WebSocket(_))
+            | CloseReason::Eof
             | CloseReason::TruncatedFrame
             | CloseReason::Farewell
             | CloseReason::NameRefused
@@ -559,9 +560,10 @@ fn row(member: &MemberInfo<'_>) -> [String; COLUMNS] {
         member.peer.to_string(),
         rules.name.to_owned(),
         humantime::format_duration(member.age).to_string(),
-        match rules.header_width {
-            Some(_) => member.sent.to_string(),
-            None => "-".to_owned(),
+        if rules.sends.is_chat() {
+            member.sent.to_string()
+        } else {
+            "-".to_owned()
         },
         member.received.to_string(),
         member.pending.to_string(),
@@ -590,7 +592,9 @@ fn line(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
 /// The likely client behind an invalid header, as a hint in the line about its end.
 fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'static str> {
     let spaces = |bytes: &[u8]| bytes.iter().take_while(|&&byte| byte == b' ').count();
-    let width = dialect.rules().header_width?;
+    let Sends::Frames(width) = dialect.rules().sends else {
+        return None;
+    };
     let starters: [(&[u8], &str); 5] = [
         (b"GET ", "an HTTP request?"),
         (b"POST ", "an HTTP request?"),

@@ -253,6 +253,10 @@ pub enum FrameError {
         /// What would have been accepted.
         max: usize,
     },
+    /// A WebSocket text is not UTF-8.
+    NotUtf8,
+    /// This is no frame of a WebSocket client.
+    WebSocket(&'static str),
 }
 
 impl fmt::Display for FrameError {
@@ -264,6 +268,8 @@ impl fmt::Display for FrameError {
             Self::TooLong { len, max } => {
                 write!(f, "announced {len} bytes where {max} are the limit")
             }
+            Self::NotUtf8 => f.write_str("text that is not UTF-8"),
+            Self::WebSocket(what) => write!(f, "not a WebSocket frame: {what}"),
         }
     }
 }

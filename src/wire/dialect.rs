@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use super::frame::encode_frame;
 use super::header;
+use super::json::{self, TimeText};
+use super::websocket::{self, Opcode, encode_header, encode_with};
 
 /// A protocol that a listener speaks: what its clients send, and what they expect to receive.
 ///
@@ -23,6 +25,14 @@ pub enum Dialect {
     Greet10,
     /// The server that greets and hangs up.
     Hello,
+    /// The chat for browsers: WebSocket, text to the relay, JSON from it.
+    Ws,
+    /// The chat with usernames and ten-byte headers, through WebSocket as a tunnel.
+    WsChat10,
+    /// The server that returns each WebSocket message to its sender.
+    WsEcho,
+    /// The server that returns all bytes to their sender.
+    Echo,
 }
 
 /// The properties of one dialect: a row of the table in [`Dialect::rules`].
@@ -30,9 +40,8 @@ pub enum Dialect {
 pub struct Rules {
     /// The name by which a listener's address asks for it, as in `chat10://127.0.0.1:1234`.
     pub name: &'static str,
-    /// The width in bytes of the headers that its clients send. Without one, what they send is no
-    /// message, and is dropped.
-    pub header_width: Option<usize>,
+    /// What its clients send.
+    pub sends: Sends,
     /// Where a member's name comes from.
     pub naming: Naming,
     /// What its members receive.
@@ -45,6 +54,37 @@ pub struct Rules {
     pub farewell: Option<Farewell>,
     /// The greeting that a new connection receives, if there is one.
     pub greeting: Option<Greeting>,
+}
+
+/// What the clients of a dialect send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sends {
+    /// Frames with headers of this width, in bytes.
+    Frames(usize),
+    /// WebSocket messages: each is what a frame is elsewhere.
+    Messages,
+    /// WebSocket messages whose bytes in a row are frames with ten-byte headers.
+    Tunnel,
+    /// WebSocket messages that are returned.
+    EchoMessages,
+    /// Bytes that are returned.
+    Echo,
+    /// Nothing that has a meaning: it is dropped.
+    Nothing,
+}
+
+impl Sends {
+    /// Whether it is WebSocket, which begins with a handshake in HTTP.
+    #[must_use]
+    pub const fn is_web_socket(self) -> bool {
+        matches!(self, Self::Messages | Self::Tunnel | Self::EchoMessages)
+    }
+
+    /// Whether clients send messages for the room.
+    #[must_use]
+    pub const fn is_chat(self) -> bool {
+        matches!(self, Self::Frames(_) | Self::Messages | Self::Tunnel)
+    }
 }
 
 /// Where a member's name comes from.
@@ -63,6 +103,10 @@ pub enum Receives {
     Frames,
     /// The bytes of each message of the room.
     Payloads,
+    /// Each message of the room as a JSON object in a WebSocket text frame, with its time.
+    Json,
+    /// The same as [`Frames`](Self::Frames), in one WebSocket binary frame.
+    TunneledFrames,
     /// The server's ticks, each a frame with a ten-byte header, and no messages.
     Ticks,
     /// No messages. All output is replies to the member itself.
@@ -102,7 +146,7 @@ pub struct Greeting {
 
 impl Dialect {
     /// How many dialects there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 9;
 
     /// Every dialect, in the order in which help texts list them.
     pub const ALL: [Self; Self::COUNT] = [
@@ -111,6 +155,10 @@ impl Dialect {
         Self::Ack64,
         Self::Greet10,
         Self::Hello,
+        Self::Ws,
+        Self::WsChat10,
+        Self::WsEcho,
+        Self::Echo,
     ];
 
     /// Its row of the table.
@@ -119,7 +167,7 @@ impl Dialect {
         match self {
             Self::Chat10 => &Rules {
                 name: "chat10",
-                header_width: Some(header::WIDTH),
+                sends: Sends::Frames(header::WIDTH),
                 naming: Naming::FirstFrame,
                 receives: Receives::Frames,
                 pauses: Pauses::Room,
@@ -129,7 +177,7 @@ impl Dialect {
             },
             Self::Chat64 => &Rules {
                 name: "chat64",
-                header_width: Some(header::WIDE),
+                sends: Sends::Frames(header::WIDE),
                 naming: Naming::Address,
                 receives: Receives::Payloads,
                 pauses: Pauses::Room,
@@ -142,7 +190,7 @@ impl Dialect {
             },
             Self::Ack64 => &Rules {
                 name: "ack64",
-                header_width: Some(header::WIDE),
+                sends: Sends::Frames(header::WIDE),
                 naming: Naming::Address,
                 receives: Receives::Nothing,
                 pauses: Pauses::Itself,
@@ -155,7 +203,7 @@ impl Dialect {
             },
             Self::Greet10 => &Rules {
                 name: "greet10",
-                header_width: None,
+                sends: Sends::Nothing,
                 naming: Naming::Address,
                 receives: Receives::Ticks,
                 pauses: Pauses::Nothing,
@@ -169,7 +217,7 @@ impl Dialect {
             },
             Self::Hello => &Rules {
                 name: "hello",
-                header_width: None,
+                sends: Sends::Nothing,
                 naming: Naming::Address,
                 receives: Receives::Nothing,
                 pauses: Pauses::Itself,
@@ -180,6 +228,46 @@ impl Dialect {
                     is_framed: false,
                     closes: true,
                 }),
+            },
+            Self::Ws => &Rules {
+                name: "ws",
+                sends: Sends::Messages,
+                naming: Naming::FirstFrame,
+                receives: Receives::Json,
+                pauses: Pauses::Room,
+                ack: Some("{\"ack\":1}"),
+                farewell: None,
+                greeting: None,
+            },
+            Self::WsChat10 => &Rules {
+                name: "ws-chat10",
+                sends: Sends::Tunnel,
+                naming: Naming::FirstFrame,
+                receives: Receives::TunneledFrames,
+                pauses: Pauses::Room,
+                ack: None,
+                farewell: None,
+                greeting: None,
+            },
+            Self::WsEcho => &Rules {
+                name: "ws-echo",
+                sends: Sends::EchoMessages,
+                naming: Naming::Address,
+                receives: Receives::Nothing,
+                pauses: Pauses::Itself,
+                ack: None,
+                farewell: None,
+                greeting: None,
+            },
+            Self::Echo => &Rules {
+                name: "echo",
+                sends: Sends::Echo,
+                naming: Naming::Address,
+                receives: Receives::Nothing,
+                pauses: Pauses::Itself,
+                ack: None,
+                farewell: None,
+                greeting: None,
             },
         }
     }
@@ -201,18 +289,56 @@ impl Receives {
     /// Whether it is the room's messages.
     #[must_use]
     pub const fn is_room(self) -> bool {
-        matches!(self, Self::Frames | Self::Payloads)
+        matches!(
+            self,
+            Self::Frames | Self::Payloads | Self::Json | Self::TunneledFrames
+        )
+    }
+
+    /// Whether each message carries its time.
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        matches!(self, Self::Json)
+    }
+
+    /// Whether it goes out in WebSocket frames.
+    #[must_use]
+    pub const fn is_web_socket(self) -> bool {
+        matches!(self, Self::Json | Self::TunneledFrames)
+    }
+
+    /// The most that a message takes in bytes, beside its text, where its name takes this many.
+    #[must_use]
+    pub const fn overhead(self, name_len: usize) -> usize {
+        match self {
+            Self::Frames => name_len + 2 * header::WIDTH,
+            Self::Payloads => 0,
+            // Each byte of a name may be an escape of six.
+            Self::Json => 6 * name_len + json::OVERHEAD,
+            Self::TunneledFrames => name_len + 2 * header::WIDTH + websocket::MAX_HEADER,
+            Self::Ticks | Self::Nothing => 0,
+        }
     }
 
     /// Appends a message as the members receive it, if they do. The sender's name is a frame already, since it is
     /// the same for each of its messages.
-    pub fn encode(self, name_frame: &[u8], message: &[u8], out: &mut Vec<u8>) {
+    #[inline]
+    pub fn encode(self, name_frame: &[u8], message: &[u8], time: &TimeText, out: &mut Vec<u8>) {
         match self {
             Self::Frames => {
                 out.extend_from_slice(name_frame);
                 encode_frame(message, out);
             }
             Self::Payloads => out.extend_from_slice(message),
+            Self::Json => encode_with(Opcode::Text, out, |out| {
+                json::push_message(&name_frame[header::WIDTH..], message, time, out);
+            }),
+            Self::TunneledFrames => {
+                let len = name_frame.len() + header::WIDTH + message.len();
+                encode_header(Opcode::Binary, len, out);
+                out.extend_from_slice(name_frame);
+                encode_frame(message, out);
+            }
             Self::Ticks | Self::Nothing => {}
         }
     }
@@ -270,7 +396,8 @@ mod tests {
         let error = "irc".parse::<Dialect>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown dialect; the known ones: chat10 chat64 ack64 greet10 hello"
+            "unknown dialect; the known ones: chat10 chat64 ack64 greet10 hello ws \
+             ws-chat10 ws-echo echo"
         );
     }
 
@@ -290,11 +417,27 @@ mod tests {
             (Dialect::Ack64, "<"),
             (Dialect::Greet10, "<"),
             (Dialect::Hello, "<"),
+            (
+                Dialect::Ws,
+                "<\u{81}~\0F{\"time\":\"1970-01-01T00:00:00.000Z\",\"name\":\"alice\",\"message\":\"hello!\"}",
+            ),
+            (Dialect::WsEcho, "<"),
+            (Dialect::Echo, "<"),
         ] {
             let mut out = b"<".to_vec();
             let receives = dialect.rules().receives;
-            receives.encode(b"5         alice", b"hello!", &mut out);
-            assert_eq!(out, heard.as_bytes(), "{dialect}");
+            receives.encode(
+                b"5         alice",
+                b"hello!",
+                &TimeText::default(),
+                &mut out,
+            );
+            let heard: Vec<_> = heard.chars().map(|char| char as u8).collect();
+            assert_eq!(
+                out.escape_ascii().to_string(),
+                heard.escape_ascii().to_string(),
+                "{dialect}"
+            );
             assert_eq!(receives.is_room(), heard.len() > 1, "{dialect}");
         }
     }

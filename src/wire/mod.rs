@@ -11,7 +11,12 @@ mod decoder;
 mod dialect;
 mod frame;
 pub mod header;
+mod json;
+pub mod websocket;
 
 pub use decoder::{Decoder, FrameError};
-pub use dialect::{Dialect, Farewell, Greeting, Naming, Pauses, Receives, Rules, UnknownDialect};
+pub use dialect::{
+    Dialect, Farewell, Greeting, Naming, Pauses, Receives, Rules, Sends, UnknownDialect,
+};
 pub use frame::encode_frame;
+pub use json::TimeText;

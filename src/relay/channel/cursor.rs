@@ -28,6 +28,8 @@ pub(in crate::relay) struct Cursor {
     skipped_len: u64,
     /// The length of all splices' replies, in bytes.
     inserted_len: u64,
+    /// The memory of those replies that are bytes for this member alone.
+    own_bytes: usize,
     /// The position at which the output ends, for a draining member.
     last: u64,
 }
@@ -58,6 +60,7 @@ impl Cursor {
             inserted_sent: 0,
             skipped_len: 0,
             inserted_len: 0,
+            own_bytes: 0,
             last: u64::MAX,
         };
         for splice in splices {
@@ -86,9 +89,9 @@ impl Cursor {
         backlog.end() - self.position + self.inserted_len - self.inserted_sent + own
     }
 
-    /// The memory of the splices, in bytes.
+    /// The memory of the splices and their own bytes.
     pub(in crate::relay) fn held_bytes(&self) -> usize {
-        self.splices.capacity() * size_of::<Splice>()
+        self.splices.capacity() * size_of::<Splice>() + self.own_bytes
     }
 
     /// Ends the output where the stream ends now: the member drains.
@@ -106,11 +109,12 @@ impl Cursor {
 
     /// Adds a splice behind all others, at the position or ahead of it.
     pub(in crate::relay) fn push(&mut self, splice: Splice, replies: &ReplyBytes) {
-        self.inserted_len += replies.len(splice.reply);
+        self.inserted_len += replies.len(&splice.reply);
+        self.own_bytes += splice.reply.held_bytes();
         self.skipped_len += splice.span.end - splice.span.start;
         if let Some(last) = self.splices.back_mut()
             && last.span.end == splice.span.start
-            && let Some(reply) = last.reply.and(splice.reply)
+            && let Some(reply) = last.reply.and(&splice.reply)
         {
             last.span.end = splice.span.end;
             last.reply = reply;
@@ -121,7 +125,7 @@ impl Cursor {
 
     /// Fills `slices` with the next bytes to send. Returns how many slices and how many bytes that is.
     pub(in crate::relay) fn io_slices<'b>(
-        &self,
+        &'b self,
         backlog: &'b Backlog,
         replies: &'b ReplyBytes,
         slices: &mut [IoSlice<'b>; MAX_SLICES],
@@ -132,14 +136,14 @@ impl Cursor {
         let (mut count, mut total) = (0, 0);
         while count < MAX_SLICES {
             let bytes = if let Some(splice) = ahead.next_if(|splice| {
-                splice.span.start == position && inserted == replies.len(splice.reply)
+                splice.span.start == position && inserted == replies.len(&splice.reply)
             }) {
                 (position, inserted) = (splice.span.end, 0);
                 continue;
             } else if let Some(splice) = ahead.peek()
                 && splice.span.start == position
             {
-                let bytes = replies.bytes_at(splice.reply, inserted);
+                let bytes = replies.bytes_at(&splice.reply, inserted);
                 inserted += bytes.len() as u64;
                 bytes
             } else {
@@ -197,7 +201,7 @@ impl Cursor {
             let Some(splice) = self.splices.front().filter(|_| self.position == next) else {
                 return;
             };
-            let len = replies.len(splice.reply);
+            let len = replies.len(&splice.reply);
             let inserted = sent.min(len - self.inserted_sent);
             self.inserted_sent += inserted;
             sent -= inserted;
@@ -208,6 +212,7 @@ impl Cursor {
             self.inserted_len -= len;
             self.position = splice.span.end;
             self.skipped_len -= splice.span.end - splice.span.start;
+            self.own_bytes -= splice.reply.held_bytes();
             self.splices.pop_front();
         }
     }
@@ -217,6 +222,7 @@ impl Cursor {
 mod tests {
     use super::super::replies::ReplyTexts;
     use super::*;
+    use crate::relay::limits::Limits;
     use crate::wire::Dialect;
     use proptest::prelude::*;
 
@@ -226,7 +232,7 @@ mod tests {
             ack: Some(b"ACK".to_vec()),
             ..ReplyTexts::default()
         };
-        ReplyBytes::new(Dialect::Chat64, &texts)
+        ReplyBytes::new(Dialect::Chat64, &texts, &Limits::default())
     }
 
     fn own(span: Range<u64>) -> Splice {

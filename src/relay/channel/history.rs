@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::relay::limits::Limits;
+use crate::wire::Dialect;
 
 /// The positions at which the last messages of a channel begin in its stream.
 ///
@@ -17,11 +18,19 @@ pub(in crate::relay) struct History {
 }
 
 impl History {
-    /// An empty history that gets `1 / sharers` of the memory that the limits allow.
-    pub(in crate::relay) fn new(limits: &Limits, sharers: usize) -> Self {
+    /// An empty history for a dialect that gets `1 / sharers` of the memory that the limits allow.
+    pub(in crate::relay) fn new(limits: &Limits, dialect: Dialect, sharers: usize) -> Self {
+        let is_timed = dialect.rules().receives.is_timed();
+        // A history that was not asked for must fit any queue.
+        let room = limits.queue_limit.saturating_sub(limits.largest_delivery());
+        let max_bytes = limits.history_bytes.min(room);
         Self {
-            max_messages: limits.history,
-            max_bytes: (limits.history_bytes / sharers.max(1)) as u64,
+            max_messages: if is_timed {
+                limits.timed_history
+            } else {
+                limits.history
+            },
+            max_bytes: (max_bytes / sharers.max(1)) as u64,
             starts: VecDeque::new(),
         }
     }
@@ -77,7 +86,7 @@ mod tests {
             history_bytes: bytes,
             ..Limits::default()
         };
-        History::new(&limits, 1)
+        History::new(&limits, Dialect::Chat10, 1)
     }
 
     #[test]
@@ -116,7 +125,7 @@ mod tests {
             history_bytes: 100,
             ..Limits::default()
         };
-        let mut history = History::new(&limits, 2);
+        let mut history = History::new(&limits, Dialect::Chat10, 2);
         history.push(0, 43);
         assert_eq!(history.len(), 0);
         history.push(43, 85);

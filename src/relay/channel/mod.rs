@@ -14,7 +14,8 @@ mod replies;
 use std::ops::{Index, IndexMut};
 
 use super::limits::Limits;
-use crate::wire::{Dialect, Receives, encode_frame};
+use crate::wire::websocket::{self, Opcode};
+use crate::wire::{Dialect, Receives, TimeText, encode_frame};
 pub(super) use backlog::Backlog;
 pub(super) use cursor::{Cursor, MAX_SLICES, Splice};
 use history::History;
@@ -46,6 +47,8 @@ pub(super) struct Channel {
     pub(super) replies: ReplyBytes,
     /// How many messages were published, whether there were members or not.
     messages: u32,
+    /// Whether nothing was published since the last ping.
+    is_silent: bool,
 }
 
 /// What one message came to, once it was encoded.
@@ -69,7 +72,7 @@ pub(super) struct JoinPoint {
 }
 
 impl Channel {
-    fn new(dialect: Dialect, history: History, texts: &ReplyTexts) -> Self {
+    fn new(dialect: Dialect, history: History, texts: &ReplyTexts, limits: &Limits) -> Self {
         Self {
             dialect,
             receives: dialect.rules().receives,
@@ -78,8 +81,9 @@ impl Channel {
             turn: Vec::new(),
             backlog: Backlog::default(),
             history,
-            replies: ReplyBytes::new(dialect, texts),
+            replies: ReplyBytes::new(dialect, texts, limits),
             messages: 0,
+            is_silent: false,
         }
     }
 
@@ -110,13 +114,15 @@ impl Channel {
     }
 
     /// Appends a message, if a member receives it, or will.
-    fn append(&mut self, name_frame: &[u8], message: &[u8]) -> Published {
+    fn append(&mut self, name_frame: &[u8], message: &[u8], time: &TimeText) -> Published {
         self.messages = self.messages.wrapping_add(1);
-        if self.members + self.leaving == 0 && !self.history.is_on() {
+        if !self.is_in_use() {
             return Published::default();
         }
+        self.is_silent = false;
         let start = self.turn.len();
-        self.receives.encode(name_frame, message, &mut self.turn);
+        self.receives
+            .encode(name_frame, message, time, &mut self.turn);
         let len = self.turn.len() - start;
         if self.history.is_on() {
             let end = self.end();
@@ -126,6 +132,11 @@ impl Channel {
             len,
             cost: (len * self.members) as u64,
         }
+    }
+
+    /// Whether what is published is for a member, or for the history.
+    const fn is_in_use(&self) -> bool {
+        self.members + self.leaving > 0 || self.history.is_on()
     }
 
     /// Whether there is something to deliver, and a member to deliver it to.
@@ -161,6 +172,8 @@ pub(super) struct Channels {
     each: [Channel; Dialect::COUNT],
     /// How many bytes were published in this turn, in all channels.
     turn_len: usize,
+    /// The time of day, for messages that carry it.
+    time: TimeText,
 }
 
 impl Channels {
@@ -174,13 +187,17 @@ impl Channels {
             .count();
         let each = Dialect::ALL.map(|dialect| {
             let history = if keeps(&dialect) {
-                History::new(limits, keepers)
+                History::new(limits, dialect, keepers)
             } else {
                 History::off()
             };
-            Channel::new(dialect, history, texts)
+            Channel::new(dialect, history, texts, limits)
         });
-        Self { each, turn_len: 0 }
+        Self {
+            each,
+            turn_len: 0,
+            time: TimeText::default(),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> {
@@ -197,7 +214,7 @@ impl Channels {
         let mut published = Published::default();
         for channel in &mut self.each {
             if channel.receives.is_room() {
-                let in_channel = channel.append(name_frame, message);
+                let in_channel = channel.append(name_frame, message, &self.time);
                 published.len += in_channel.len;
                 published.cost += in_channel.cost;
             }
@@ -216,6 +233,61 @@ impl Channels {
                 self.turn_len += channel.turn.len() - before;
             }
         }
+    }
+
+    /// Sets the time of day of the messages that are published from now on.
+    pub(super) fn set_time(&mut self, time: TimeText) {
+        self.time = time;
+    }
+
+    /// Whether messages carry the time of day.
+    pub(super) fn is_timed(&self) -> bool {
+        self.each
+            .iter()
+            .any(|channel| channel.receives.is_timed() && channel.is_in_use())
+    }
+
+    /// Publishes to the browser members whether senders are paused.
+    pub(super) fn publish_pause(&mut self, is_paused: bool) {
+        let text = format!("{{\"paused\":{is_paused}}}");
+        for channel in &mut self.each {
+            if channel.receives == Receives::Json && channel.members > 0 {
+                let before = channel.turn.len();
+                websocket::encode(Opcode::Text, text.as_bytes(), &mut channel.turn);
+                self.turn_len += channel.turn.len() - before;
+            }
+        }
+    }
+
+    /// Pings the WebSocket members to which nothing was published since the last ping.
+    pub(super) fn publish_ping(&mut self) {
+        for channel in &mut self.each {
+            let was_silent = std::mem::replace(&mut channel.is_silent, true);
+            if channel.receives.is_web_socket() && channel.members > 0 && was_silent {
+                let before = channel.turn.len();
+                websocket::encode(Opcode::Ping, &[], &mut channel.turn);
+                self.turn_len += channel.turn.len() - before;
+            }
+        }
+    }
+
+    /// Whether there is a WebSocket member.
+    pub(super) fn has_web_socket_members(&self) -> bool {
+        let has_members =
+            |channel: &Channel| channel.receives.is_web_socket() && channel.members > 0;
+        self.each.iter().any(has_members)
+    }
+
+    /// How many bytes an empty message takes in all channels for WebSocket members, under a name of this
+    /// length, at the most.
+    pub(super) fn web_socket_overhead(&self, name_len: usize) -> usize {
+        let in_use = self
+            .each
+            .iter()
+            .filter(|channel| channel.receives.is_web_socket() && channel.is_in_use());
+        in_use
+            .map(|channel| channel.receives.overhead(name_len))
+            .sum()
     }
 
     /// Whether a member receives ticks.

@@ -1,7 +1,10 @@
 //! The relay's own output to one member: greetings and acknowledgements.
 
-use crate::relay::limits::CHUNK;
-use crate::wire::{Dialect, encode_frame};
+use std::sync::Arc;
+
+use crate::relay::limits::{CHUNK, Limits};
+use crate::wire::websocket::{self, Opcode};
+use crate::wire::{Dialect, Receives, encode_frame};
 
 /// How many acknowledgements one slice holds at most.
 const MAX_ACKS_PER_SLICE: usize = 256;
@@ -18,14 +21,16 @@ pub struct ReplyTexts {
     pub farewell: Option<Vec<u8>>,
 }
 
-/// A reply to one member: its kind and its count, not its bytes, so that a thousand acknowledgements
-/// that a member has not read are one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A reply to one member: as a rule its kind and its count, not its bytes, so that a thousand
+/// acknowledgements that a member has not read are one number.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::relay) enum Reply {
     Nothing,
     Greeting,
     /// This many acknowledgements.
     Acks(u64),
+    /// Bytes that are for this member alone.
+    Own(Arc<[u8]>),
 }
 
 impl Reply {
@@ -38,11 +43,19 @@ impl Reply {
     }
 
     /// Both replies as one, if they can be.
-    pub(super) const fn and(self, next: Self) -> Option<Self> {
+    pub(super) const fn and(&self, next: &Self) -> Option<Self> {
         match (self, next) {
             (Self::Nothing, Self::Nothing) => Some(Self::Nothing),
-            (Self::Acks(count), Self::Acks(more)) => Some(Self::Acks(count.saturating_add(more))),
+            (Self::Acks(count), Self::Acks(more)) => Some(Self::Acks(count.saturating_add(*more))),
             _ => None,
+        }
+    }
+
+    /// How much memory it takes of its own, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Nothing | Self::Greeting | Self::Acks(_) => 0,
         }
     }
 }
@@ -59,7 +72,7 @@ pub(in crate::relay) struct ReplyBytes {
 }
 
 impl ReplyBytes {
-    pub(in crate::relay) fn new(dialect: Dialect, texts: &ReplyTexts) -> Self {
+    pub(in crate::relay) fn new(dialect: Dialect, texts: &ReplyTexts, limits: &Limits) -> Self {
         let rules = dialect.rules();
         let or = |own: &Option<Vec<u8>>, text: &str| match own {
             Some(own) => own.clone(),
@@ -74,7 +87,11 @@ impl ReplyBytes {
                 greeting = text;
             }
         }
-        let ack = rules.ack.map(|text| or(&texts.ack, text));
+        let mut ack = rules.ack.map(|text| or(&texts.ack, text));
+        if rules.receives == Receives::Json {
+            greeting = hello(limits);
+            ack = rules.ack.map(text_frame);
+        }
         let ack = ack.unwrap_or_default();
         let farewell = rules.farewell.map(|rule| or(&texts.farewell, rule.word));
         // An empty message is no farewell: the protocols allow it.
@@ -94,17 +111,33 @@ impl ReplyBytes {
         self.farewell.as_deref()
     }
 
+    /// Several replies as one: the greeting if it `is_new`, acknowledgements, and bytes of the member's
+    /// own.
+    pub(in crate::relay) fn joined(&self, is_new: bool, acks: u64, own: &[u8]) -> Reply {
+        let has_greeting = is_new && !self.greeting.is_empty();
+        match (has_greeting, acks, own) {
+            (false, acks, []) => Reply::acks(acks),
+            (true, 0, []) => Reply::Greeting,
+            _ => {
+                let greeting: &[u8] = if has_greeting { &self.greeting } else { &[] };
+                let acks = self.acks[..self.ack_len].repeat(acks as usize);
+                Reply::Own([greeting, &acks, own].concat().into())
+            }
+        }
+    }
+
     /// How long a reply is, in bytes.
-    pub(in crate::relay) const fn len(&self, reply: Reply) -> u64 {
+    pub(in crate::relay) fn len(&self, reply: &Reply) -> u64 {
         match reply {
             Reply::Nothing => 0,
             Reply::Greeting => self.greeting.len() as u64,
             Reply::Acks(count) => count.saturating_mul(self.ack_len as u64),
+            Reply::Own(bytes) => bytes.len() as u64,
         }
     }
 
     /// The bytes of a reply from `offset` on, or the first of them; nothing at its end.
-    pub(in crate::relay) fn bytes_at(&self, reply: Reply, offset: u64) -> &[u8] {
+    pub(in crate::relay) fn bytes_at<'a>(&'a self, reply: &'a Reply, offset: u64) -> &'a [u8] {
         debug_assert!(offset <= self.len(reply), "the offset is inside the reply");
         let left = (self.len(reply) - offset).min(CHUNK as u64) as usize;
         if left == 0 {
@@ -113,6 +146,7 @@ impl ReplyBytes {
         match reply {
             Reply::Nothing => &[],
             Reply::Greeting => &self.greeting[offset as usize..][..left],
+            Reply::Own(bytes) => &bytes[offset as usize..][..left],
             Reply::Acks(_) => {
                 let start = (offset % self.ack_len as u64) as usize;
                 &self.acks[start..][..left.min(self.acks.len() - start)]
@@ -121,11 +155,27 @@ impl ReplyBytes {
     }
 }
 
+/// The first frame that a browser member receives after the history.
+fn hello(limits: &Limits) -> Vec<u8> {
+    text_frame(&format!(
+        "{{\"hello\":{{\"version\":\"{}\",\"maxName\":{},\"maxMessage\":{}}}}}",
+        env!("CARGO_PKG_VERSION"),
+        limits.max_name,
+        limits.max_message,
+    ))
+}
+
+fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    websocket::encode(Opcode::Text, text.as_bytes(), &mut frame);
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn whole(replies: &ReplyBytes, reply: Reply, from: u64) -> Vec<u8> {
+    fn whole(replies: &ReplyBytes, reply: &Reply, from: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         while from + (bytes.len() as u64) < replies.len(reply) {
             let more = replies.bytes_at(reply, from + bytes.len() as u64);
@@ -137,29 +187,30 @@ mod tests {
 
     #[test]
     fn reply_bytes_are_found_from_any_offset() {
-        let replies = ReplyBytes::new(Dialect::Chat64, &ReplyTexts::default());
+        let replies = ReplyBytes::new(Dialect::Chat64, &ReplyTexts::default(), &Limits::default());
         let acks = b"Message was Sent!".repeat(3000);
         for from in [0, 1, 16, 17, 18, 17_408, 17_409, 50_999] {
             assert_eq!(
-                whole(&replies, Reply::Acks(3000), from as u64),
+                whole(&replies, &Reply::Acks(3000), from as u64),
                 acks[from..]
             );
         }
-        assert_eq!(replies.bytes_at(Reply::Acks(3000), 51_000), b"");
-        assert_eq!(replies.bytes_at(Reply::Greeting, 0), b"");
+        assert_eq!(replies.bytes_at(&Reply::Acks(3000), 51_000), b"");
+        assert_eq!(replies.bytes_at(&Reply::Greeting, 0), b"");
     }
 
     #[test]
     fn each_dialect_has_its_own_replies() {
-        let replies = |dialect| ReplyBytes::new(dialect, &ReplyTexts::default());
-        let greeting = |dialect| whole(&replies(dialect), Reply::Greeting, 0);
+        let replies =
+            |dialect| ReplyBytes::new(dialect, &ReplyTexts::default(), &Limits::default());
+        let greeting = |dialect| whole(&replies(dialect), &Reply::Greeting, 0);
         assert_eq!(greeting(Dialect::Hello), b"welcome to the server!");
         assert_eq!(
             greeting(Dialect::Greet10),
             b"22        Welcome to the server!"
         );
         assert_eq!(greeting(Dialect::Chat10), b"");
-        let ack = |dialect| whole(&replies(dialect), Reply::Acks(1), 0);
+        let ack = |dialect| whole(&replies(dialect), &Reply::Acks(1), 0);
         assert_eq!(ack(Dialect::Chat64), b"Message was Sent!");
         assert_eq!(ack(Dialect::Ack64), b"Msg received");
         assert_eq!(ack(Dialect::Chat10), b"");
@@ -175,18 +226,21 @@ mod tests {
             ack: Some(vec![b'k'; 100_000]),
             farewell: Some(b"bye".to_vec()),
         };
-        let replies = ReplyBytes::new(Dialect::Hello, &texts);
-        assert_eq!(whole(&replies, Reply::Greeting, 0), vec![0x80; 200_000]);
-        let replies = ReplyBytes::new(Dialect::Ack64, &texts);
-        assert_eq!(whole(&replies, Reply::Acks(2), 99_999), vec![b'k'; 100_001]);
+        let replies = ReplyBytes::new(Dialect::Hello, &texts, &Limits::default());
+        assert_eq!(whole(&replies, &Reply::Greeting, 0), vec![0x80; 200_000]);
+        let replies = ReplyBytes::new(Dialect::Ack64, &texts, &Limits::default());
+        assert_eq!(
+            whole(&replies, &Reply::Acks(2), 99_999),
+            vec![b'k'; 100_001]
+        );
         assert_eq!(replies.farewell(), Some(&b"bye"[..]));
         let silent = ReplyTexts {
             ack: Some(Vec::new()),
             farewell: Some(Vec::new()),
             ..ReplyTexts::default()
         };
-        let replies = ReplyBytes::new(Dialect::Ack64, &silent);
-        assert_eq!(replies.bytes_at(Reply::Acks(7), 0), b"");
+        let replies = ReplyBytes::new(Dialect::Ack64, &silent, &Limits::default());
+        assert_eq!(replies.bytes_at(&Reply::Acks(7), 0), b"");
         assert_eq!(replies.farewell(), None);
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct InputState {
     pub(super) header_width: usize,
     /// The length of its name's frame, in bytes.
     pub(super) name_frame_len: usize,
+    /// How many more bytes each of its messages takes for WebSocket members.
+    pub(super) overhead: usize,
 }
 
 /// What a connection's input is.
@@ -391,7 +393,7 @@ impl InputState {
     /// stream of long messages. A channel of bare payloads never publishes more than the input.
     fn input_for(&self, published: usize, name_frame_len: usize) -> usize {
         let as_frames = (name_frame_len + header::WIDTH).max(self.header_width);
-        let worst = as_frames + self.header_width;
+        let worst = as_frames + self.header_width + self.overhead;
         published.saturating_mul(self.header_width) / worst
     }
 }
@@ -417,6 +419,7 @@ mod tests {
             missing: 10,
             header_width: 10,
             name_frame_len: 15,
+            overhead: 0,
         }
     }
 
