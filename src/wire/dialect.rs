@@ -419,7 +419,7 @@ mod tests {
             (Dialect::Hello, "<"),
             (
                 Dialect::Ws,
-                "<\u{81}~\0F{\"time\":\"1970-01-01T00:00:00.000Z\",\"name\":\"alice\",\"message\":\"hello!\"}",
+                "<\u{81}E{\"time\":\"1970-01-01T00:00:00.000Z\",\"name\":\"alice\",\"message\":\"hello!\"}",
             ),
             (Dialect::WsEcho, "<"),
             (Dialect::Echo, "<"),

@@ -11,6 +11,7 @@ mod decoder;
 mod dialect;
 mod frame;
 pub mod header;
+pub mod http;
 mod json;
 pub mod websocket;
 

@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn greeting_precedes_the_stream() {
         let mut backlog = Backlog::default();
-        let replies = ReplyBytes::new(Dialect::Greet10, &ReplyTexts::default());
+        let replies = ReplyBytes::new(Dialect::Greet10, &ReplyTexts::default(), &Limits::default());
         let reply = Reply::Greeting;
         let splice = Splice { span: 0..0, reply };
         let mut cursor = Cursor::new(0, [splice], 0, &mut backlog, &replies);

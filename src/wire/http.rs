@@ -1,0 +1,261 @@
+//! The little of HTTP/1.1 that a relay needs: the head of a request, and the WebSocket handshake.
+
+use data_encoding::BASE64;
+use sha1_smol::Sha1;
+
+/// The longest head of a request, in bytes.
+pub const MAX_HEAD: usize = 8 * 1024;
+
+/// How many header fields a request may have.
+const MAX_FIELDS: usize = 64;
+
+/// What is appended to the key of a handshake (RFC 6455, 1.3).
+const HANDSHAKE_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The head of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The method, such as `GET`.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The `Host` field.
+    pub host: Option<String>,
+    /// The `Origin` field.
+    pub origin: Option<String>,
+    /// What the request says of a WebSocket handshake, if it asks for one.
+    pub upgrade: Option<Upgrade>,
+    /// The ETag that the client has of the resource.
+    pub if_none_match: Option<String>,
+}
+
+/// A request for the WebSocket protocol (RFC 6455, 4.2.1).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The key, if it is one.
+    pub key: Option<String>,
+    /// Whether it asks for the version of RFC 6455.
+    pub is_version_13: bool,
+    /// The subprotocols that it offers, in order.
+    pub protocols: Vec<String>,
+}
+
+/// Why a head is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRequest;
+
+/// The length of a request's head, its empty line included, if all of it is here. `seen` bytes were
+/// searched before.
+#[must_use]
+pub fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
+    const END: &[u8] = b"\r\n\r\n";
+    let start = seen.saturating_sub(END.len() - 1);
+    let found = bytes[start..].windows(END.len()).position(|end| end == END);
+    found.map(|at| start + at + END.len())
+}
+
+/// Parses the head of a request.
+///
+/// # Errors
+///
+/// [`BadRequest`] for what is no head of HTTP/1.1, and for one whose fields contradict each other.
+pub fn parse(head: &[u8]) -> Result<Request, BadRequest> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut fields);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        _ => return Err(BadRequest),
+    }
+    let (Some(method), Some(target), Some(1)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(BadRequest);
+    };
+    let all = |name: &str| -> Result<Vec<&str>, BadRequest> {
+        let named = parsed
+            .headers
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case(name));
+        named
+            .map(|field| str::from_utf8(field.value).map_err(|_| BadRequest))
+            .collect()
+    };
+    // Two of them would let the relay and a proxy before it disagree.
+    let one = |name: &str| -> Result<Option<String>, BadRequest> {
+        match *all(name)? {
+            [] => Ok(None),
+            [value] => Ok(Some(value.trim().to_owned())),
+            _ => Err(BadRequest),
+        }
+    };
+    if one("Content-Length")?.is_some_and(|len| len != "0") || one("Transfer-Encoding")?.is_some() {
+        return Err(BadRequest);
+    }
+    let tokens = |name: &str| -> Result<Vec<String>, BadRequest> {
+        let lists = all(name)?;
+        let tokens = lists.iter().flat_map(|list| list.split(','));
+        let tokens = tokens.map(|token| token.trim().to_owned());
+        Ok(tokens.filter(|token| !token.is_empty()).collect())
+    };
+    let has = |name: &str, wanted: &str| -> Result<bool, BadRequest> {
+        Ok(tokens(name)?
+            .iter()
+            .any(|token| token.eq_ignore_ascii_case(wanted)))
+    };
+    let upgrade = if has("Upgrade", "websocket")? && has("Connection", "upgrade")? {
+        let is_key = |key: &String| {
+            BASE64
+                .decode(key.as_bytes())
+                .is_ok_and(|key| key.len() == 16)
+        };
+        Some(Upgrade {
+            key: one("Sec-WebSocket-Key")?.filter(is_key),
+            is_version_13: one("Sec-WebSocket-Version")?.as_deref() == Some("13"),
+            protocols: tokens("Sec-WebSocket-Protocol")?,
+        })
+    } else {
+        None
+    };
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    Ok(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: one("Host")?,
+        origin: one("Origin")?,
+        upgrade,
+        if_none_match: one("If-None-Match")?,
+    })
+}
+
+/// The value of `Sec-WebSocket-Accept` for this key.
+#[must_use]
+pub fn accept_key(key: &str) -> String {
+    let mut hash = Sha1::from(key);
+    hash.update(HANDSHAKE_GUID.as_bytes());
+    BASE64.encode(&hash.digest().bytes())
+}
+
+/// The host of a `Host` field or of an origin's authority, without the port.
+#[must_use]
+pub fn host_without_port(authority: &str) -> &str {
+    if authority.starts_with('[') {
+        let end = authority.find(']').map_or(authority.len(), |at| at + 1);
+        return &authority[..end];
+    }
+    match authority.rsplit_once(':') {
+        Some((host, _)) => host,
+        None => authority,
+    }
+}
+
+/// A response with this status, fields and body. The connection ends after it.
+#[must_use]
+pub fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status}\r\n");
+    for (name, value) in fields {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!(
+        "Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// The response that changes to the WebSocket protocol, with the subprotocol that was chosen.
+#[must_use]
+pub fn switching_protocols(key: &str, protocol: Option<&str>) -> Vec<u8> {
+    let mut head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n",
+        accept_key(key)
+    );
+    if let Some(protocol) = protocol {
+        head += &format!("Sec-WebSocket-Protocol: {protocol}\r\n");
+    }
+    head += "\r\n";
+    head.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HANDSHAKE: &str = "GET /chat?x=1 HTTP/1.1\r\nHost: server.example.com:80\r\n\
+        Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://example.com\r\n\
+        Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    #[test]
+    fn handshake_of_the_rfc_is_understood_and_answered() {
+        let request = parse(HANDSHAKE.as_bytes()).unwrap();
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str()),
+            ("GET", "/chat")
+        );
+        assert_eq!(request.host.as_deref(), Some("server.example.com:80"));
+        assert_eq!(request.origin.as_deref(), Some("http://example.com"));
+        let upgrade = request.upgrade.unwrap();
+        assert_eq!(upgrade.protocols, ["chat", "superchat"]);
+        assert!(upgrade.is_version_13);
+        // RFC 6455, 1.3.
+        let key = upgrade.key.unwrap();
+        assert_eq!(accept_key(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let answer = String::from_utf8(switching_protocols(&key, Some("chat"))).unwrap();
+        assert!(
+            answer.ends_with("\r\nSec-WebSocket-Protocol: chat\r\n\r\n"),
+            "{answer}"
+        );
+    }
+
+    #[test]
+    fn end_of_a_head_is_found_however_it_was_cut() {
+        let bytes = HANDSHAKE.as_bytes();
+        for seen in 0..bytes.len() {
+            assert_eq!(head_len(&bytes[..seen], 0), None);
+            assert_eq!(head_len(bytes, seen), Some(bytes.len()), "{seen}");
+        }
+        let more = [bytes, b"more"].concat();
+        assert_eq!(head_len(&more, 0), Some(bytes.len()));
+    }
+
+    #[test]
+    fn handshake_with_anything_missing_or_twice_is_none() {
+        let changed = |from: &str, to: &str| {
+            assert!(HANDSHAKE.contains(from));
+            parse(HANDSHAKE.replace(from, to).as_bytes())
+        };
+        for (from, to) in [
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("GET /", "GET  /"),
+            ("Host: server", "Host: other\r\nHost: server"),
+            ("Origin: ", "Origin: http://evil.example\r\nOrigin: "),
+            ("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\n"),
+            ("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ] {
+            assert_eq!(changed(from, to), Err(BadRequest), "{to}");
+        }
+        assert_eq!(changed("Upgrade: WebSocket\r\n", "").unwrap().upgrade, None);
+        assert_eq!(
+            changed("keep-alive, Upgrade", "close").unwrap().upgrade,
+            None
+        );
+        let upgrade = |from, to| changed(from, to).unwrap().upgrade.unwrap();
+        assert_eq!(
+            upgrade("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ==").key,
+            None
+        );
+        assert!(!upgrade("Version: 13", "Version: 8").is_version_13);
+    }
+
+    #[test]
+    fn host_is_what_stands_before_the_port() {
+        for (authority, host) in [
+            ("localhost:1235", "localhost"),
+            ("localhost", "localhost"),
+            ("[::1]:1235", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("127.0.0.1:80", "127.0.0.1"),
+        ] {
+            assert_eq!(host_without_port(authority), host);
+        }
+    }
+}
