@@ -71,10 +71,13 @@ pub mod server;
 
 pub mod text;
 
+#[cfg(feature = "cli")]
 pub mod clock;
 
 pub mod descriptors;
 
+#[cfg(feature = "cli")]
 pub mod client;
 
+#[cfg(feature = "cli")]
 pub mod load;

@@ -1,5 +1,7 @@
 //! The README says what is so.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::fs;
