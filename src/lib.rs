@@ -36,28 +36,104 @@
 //! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock, no log.
 //! - [`server`]: the event loop around it: listeners, timers, signals.
 //! - [`text`]: how untrusted text is shown.
-//! - [`clock`]: the time of day, whatever the clock says.
-//! - [`client`]: the terminal client, an event loop of its own over the keyboard and a socket.
-//! - [`load`]: the load generator, an event loop of its own over thousands of sockets.
-//! - [`descriptors`]: how many of them a process may have.
+//! - [`descriptors`]: the process's limit of open descriptors, and how many clients fit it.
+//!
+//! The feature `cli`, which is on by default, adds the program and its layers:
+//!
+//! - `clock`: timestamps, for any time that a clock can show.
+//! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
+//! - `load`: the load generator, an event loop of its own over thousands of sockets.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
 //! knows both; `client` and `load` know `wire`, `text`, `clock` and `descriptors`, and nothing of the
 //! relay.
 //!
-//! # A relay of your own
+//! # The library alone
+//!
+//! Without the feature `cli` the crate needs no crate for a terminal, a command line or a report:
+//!
+//! ```toml
+//! chatloop = { version = "0.1", default-features = false }
+//! ```
+//!
+//! A program runs a server turn by turn, or until it stops with [`Server::run`](server::Server::run):
 //!
 //! ```
+//! use std::io::Write;
+//! use std::net::TcpStream;
+//!
 //! use chatloop::server::{Config, Endpoint, Server, Turn};
 //! use chatloop::wire::Dialect;
 //!
 //! let endpoint = Endpoint { dialect: Dialect::Chat10, addr: "127.0.0.1:0".parse()? };
 //! let mut server = Server::bind(&Config::new(vec![endpoint]))?;
-//! println!("listening on {}", server.local_addrs()?[0]);
+//!
+//! // A client's first frame is its name.
+//! let mut alice = TcpStream::connect(server.local_addrs()?[0])?;
+//! alice.write_all(b"5         alice")?;
+//! while server.relay().members().total() == 0 {
+//!     server.turn(None)?;
+//! }
 //!
 //! server.stop("the example"); // or leave it to a signal: see Server::handle_signals
 //! while server.turn(None)? == Turn::Running {}
 //! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A program with an event loop and streams of its own needs only the room, [`Relay`](relay::Relay). Here
+//! the streams are pairs of Unix sockets, and both connections are noted as readable in each turn, where
+//! an event loop would note those of its events:
+//!
+//! ```
+//! use std::io::{self, Read, Write};
+//! use std::net::SocketAddr;
+//! use std::os::unix::net::UnixStream;
+//! use std::time::Instant;
+//!
+//! use chatloop::relay::{ConnId, Limits, Ready, Relay, ReplyTexts};
+//! use chatloop::wire::Dialect;
+//!
+//! /// Connects a client to the relay; returns its end.
+//! fn connect(relay: &mut Relay<UnixStream>) -> io::Result<(UnixStream, ConnId)> {
+//!     let (client, stream) = UnixStream::pair()?;
+//!     stream.set_nonblocking(true)?;
+//!     let addr = SocketAddr::from(([192, 0, 2, 1], 4000)); // for the log and the limits
+//!     Ok((client, relay.insert(stream, addr, Dialect::Chat10, Instant::now())))
+//! }
+//!
+//! /// One turn: read, publish, deliver, close.
+//! fn turn(relay: &mut Relay<UnixStream>, scratch: &mut [u8], readable: &[ConnId]) {
+//!     let now = Instant::now();
+//!     for &id in readable {
+//!         relay.note(id, Ready::READABLE);
+//!     }
+//!     relay.handle_timeout(now);
+//!     relay.serve_ready(scratch, now);
+//!     relay.fan_out(now);
+//!     relay.close_marked(scratch, now);
+//!     for event in relay.drain_events() {
+//!         println!("{event:?}");
+//!     }
+//! }
+//!
+//! let limits = Limits::default();
+//! let mut scratch = vec![0; limits.read_budget];
+//! let served = [Dialect::Chat10];
+//! let mut relay = Relay::new(limits, &served, &ReplyTexts::default(), Instant::now());
+//! let (mut alice, alice_id) = connect(&mut relay)?;
+//! let (mut bob, bob_id) = connect(&mut relay)?;
+//!
+//! alice.write_all(b"5         alice")?;
+//! bob.write_all(b"3         bob")?;
+//! turn(&mut relay, &mut scratch, &[alice_id, bob_id]);
+//! assert_eq!(relay.members().total(), 2);
+//!
+//! alice.write_all(b"6         hello!")?;
+//! turn(&mut relay, &mut scratch, &[alice_id, bob_id]);
+//! let mut received = [0; 31];
+//! bob.read_exact(&mut received)?;
+//! assert_eq!(&received, b"5         alice6         hello!");
+//! # Ok::<(), io::Error>(())
 //! ```
 
 #[cfg(not(unix))]
@@ -71,10 +147,13 @@ pub mod server;
 
 pub mod text;
 
+#[cfg(feature = "cli")]
 pub mod clock;
 
 pub mod descriptors;
 
+#[cfg(feature = "cli")]
 pub mod client;
 
+#[cfg(feature = "cli")]
 pub mod load;

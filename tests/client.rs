@@ -1,5 +1,7 @@
 //! The client as a library: its turns, and a server in the same thread.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};

@@ -1,5 +1,7 @@
 //! Python clients in the manner of the tutorials, against the real program.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,7 @@
 //! `chatloop join` in a pipe, from a file and into one.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::fs::{self, File};

@@ -1,5 +1,7 @@
 //! `chatloop join` on a terminal, as its user sees it.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! The load tool's scenarios against servers that do as they should, and what it writes.
 
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,6 +1,8 @@
 //! The load tool against servers that do not relay as they should: each fault is counted as what it
 //! is, exactly as often as it happened, and never holds the tool up.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::net::TcpListener;

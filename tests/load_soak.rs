@@ -1,6 +1,7 @@
 //! The soak against a relay, and against servers that do not treat those who come and go as they
 //! should.
 
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 
 mod common;

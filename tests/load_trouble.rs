@@ -1,6 +1,7 @@
 //! What can go wrong on a measurement's way, provoked for real: the load tool says what it was, what
 //! to do about it, and ends with the code for it.
 
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,6 +1,8 @@
 //! The log of the real program where the standard error stream accepts no more: the relay must go
 //! on, stop when it is asked to, and report what it had to drop.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};

@@ -1,5 +1,7 @@
 //! The documents say what is so: help texts, flags, exit codes, links, file names, terms.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! Under a service manager: the sockets that it passes, what it is told, and its journal. The
 //! manager is played by the test.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::fs::{self, File};

@@ -1,5 +1,6 @@
 //! A relay that runs out of descriptors while it runs: the limit is lowered under its feet.
 
+#![cfg(feature = "cli")]
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,5 +1,7 @@
 //! The harness for the terminal client, with programs whose behaviour is known.
 
+#![cfg(feature = "cli")]
+
 mod common;
 
 use std::io::{ErrorKind, Read, Write};

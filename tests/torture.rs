@@ -4,6 +4,7 @@
 //! `TORTURE='recv 7 ECONNRESET 1' cargo test --test torture -- --nocapture` has the session in
 //! which the seventh `recv`, and it alone, fails with that error, and shows what the relay did.
 
+#![cfg(feature = "cli")]
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 mod common;

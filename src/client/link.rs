@@ -205,6 +205,8 @@ impl Link {
         let _ = socket.set_tcp_keepalive(&keepalive);
         #[cfg(target_os = "linux")]
         let _ = socket.set_tcp_user_timeout(self.patience);
+        #[cfg(not(target_os = "linux"))]
+        let _ = self.patience;
         // Once and for both: see the server for why.
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, self.token, interest)?;

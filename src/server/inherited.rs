@@ -1,8 +1,7 @@
 //! Sockets that listen before the server is there.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -32,8 +31,9 @@ impl Inherited {
         // Where the system cannot report this, `accept` fails.
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         if !options.is_listener()? {
-            let error = format!("fd {} does not listen", socket.as_raw_fd());
-            return Err(io::Error::new(ErrorKind::InvalidInput, error));
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+            let error = format!("fd {fd} does not listen");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         let addr = socket.local_addr()?;
         let takes_ipv4 = addr.is_ipv4() || (addr.ip().is_unspecified() && !options.only_v6()?);
@@ -98,7 +98,7 @@ mod tests {
             assert!(accepted.tcp_nodelay().unwrap());
             assert_eq!(accepted.keepalive().unwrap(), keepalive.is_some());
             let nobody = listener.accept().unwrap_err();
-            assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+            assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
         }
     }
 

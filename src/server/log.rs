@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, log_enabled, trace, warn};
-use unicode_width::UnicodeWidthStr;
 
 use crate::relay::{
     CloseReason, Counters, EndedBy, Identity, LimitsError, MemberCounts, MemberInfo, Relay,
@@ -518,8 +517,11 @@ impl fmt::Display for MembersText {
 const COLUMNS: usize = 7;
 
 /// The head of the members' table. `sent` and `received` are messages, `pending` are bytes.
+///
+/// The name is last, where nothing has to be aligned with its end: how many columns a name takes depends
+/// on its script and on the terminal. All other cells are ASCII.
 const HEAD: [&str; COLUMNS] = [
-    "name", "address", "dialect", "age", "sent", "received", "pending",
+    "address", "dialect", "age", "sent", "received", "pending", "name",
 ];
 
 /// The members as a table. Nothing of it is kept but the widths of the columns, however many members
@@ -535,7 +537,7 @@ impl<S> MembersTable<'_, S> {
         let mut widths = HEAD.map(str::len);
         for row in self.rows() {
             for (width, cell) in widths.iter_mut().zip(&row) {
-                *width = cell.width().max(*width);
+                *width = cell.len().max(*width);
             }
         }
         let head = HEAD.map(str::to_owned);
@@ -553,10 +555,6 @@ impl<S> MembersTable<'_, S> {
 fn row(member: &MemberInfo<'_>) -> [String; COLUMNS] {
     let rules = member.dialect.rules();
     [
-        match rules.naming {
-            Naming::FirstFrame => Quoted(member.name).to_string(),
-            Naming::Address => "-".to_owned(),
-        },
         member.peer.to_string(),
         rules.name.to_owned(),
         humantime::format_duration(member.age).to_string(),
@@ -567,26 +565,27 @@ fn row(member: &MemberInfo<'_>) -> [String; COLUMNS] {
         },
         member.received.to_string(),
         member.pending.to_string(),
+        match rules.naming {
+            Naming::FirstFrame => Quoted(member.name).to_string(),
+            Naming::Address => "-".to_owned(),
+        },
     ]
 }
 
 /// A line of the table: texts are aligned on the left, numbers on the right.
 fn line(row: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
-    let mut line = String::new();
-    for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-        let padding = " ".repeat(width - cell.width());
-        if column > 0 {
-            line.push_str("  ");
-        }
-        if column < 3 {
-            line.push_str(cell);
-            line.push_str(&padding);
+    let [numbers, name] = [2, COLUMNS - 1];
+    let cell = |(column, (cell, &width))| {
+        if column < numbers {
+            format!("{cell:width$}")
+        } else if column < name {
+            format!("{cell:>width$}")
         } else {
-            line.push_str(&padding);
-            line.push_str(cell);
+            String::clone(cell)
         }
-    }
-    line
+    };
+    let cells: Vec<_> = row.iter().zip(widths).enumerate().map(cell).collect();
+    cells.join("  ")
 }
 
 /// The likely client behind an invalid header, as a hint in the line about its end.
@@ -674,11 +673,11 @@ mod tests {
         assert_eq!(
             table.lines().collect::<Vec<_>>(),
             [
-                "name         address         dialect    age  sent  received  pending",
-                r#""al\tice's"  192.0.2.1:4001  chat10   1h 5m     1         0        0"#,
-                "-            192.0.2.1:4002  chat64   1h 4m     0         0        0",
-                "-            192.0.2.1:4004  greet10  1h 2m     -         0        0",
-                r#""zoë"        192.0.2.1:4005  chat10   1h 1m     0         0        0"#,
+                "address         dialect    age  sent  received  pending  name",
+                r#"192.0.2.1:4001  chat10   1h 5m     1         0        0  "al\tice's""#,
+                "192.0.2.1:4002  chat64   1h 4m     0         0        0  -",
+                "192.0.2.1:4004  greet10  1h 2m     -         0        0  -",
+                r#"192.0.2.1:4005  chat10   1h 1m     0         0        0  "zoë""#,
             ]
         );
         let log = ServerLog::new(&Dialect::ALL);

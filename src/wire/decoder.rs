@@ -22,6 +22,28 @@ use super::header::{self, Prefix};
 /// one that arrives in pieces each piece is, since a byte that no header has is refused as soon as it is
 /// there. A peer that speaks another protocol may wait for an answer and never send the rest. Nothing is allocated because a header *says* so: what is kept grows with the bytes that
 /// came. And an idle connection owns nothing here but one null pointer.
+///
+/// ```
+/// use chatloop::wire::{Decoder, header};
+///
+/// const MAX_PAYLOAD: usize = 1024;
+/// let mut decoder = Decoder::new();
+/// let mut payloads = Vec::new();
+/// // Two frames in three reads: the first is cut in its payload, the second in its header.
+/// for read in [&b"5         al"[..], b"ice6   ", b"      hello!"] {
+///     let mut input = read;
+///     while let Some(payload) = decoder.decode(&mut input, header::WIDTH, MAX_PAYLOAD)? {
+///         payloads.push(payload.to_vec());
+///     }
+/// }
+/// assert_eq!(payloads, [&b"alice"[..], b"hello!"]);
+/// assert!(!decoder.is_inside_frame());
+///
+/// // A byte that no header has is an error as soon as it comes.
+/// let mut input = &b"GET"[..];
+/// assert!(decoder.decode(&mut input, header::WIDTH, MAX_PAYLOAD).is_err());
+/// # Ok::<(), chatloop::wire::FrameError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Decoder {
     partial: Option<Box<Partial>>,

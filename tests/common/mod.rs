@@ -10,15 +10,19 @@
 
 pub mod chat_room;
 pub mod chat_server;
+#[cfg(feature = "cli")]
 pub mod load;
+#[cfg(feature = "cli")]
 pub mod process;
 pub mod python;
+#[cfg(feature = "cli")]
 pub mod schema;
 pub mod script;
 pub mod shim;
 pub mod socket;
+#[cfg(feature = "cli")]
 pub mod terminal;
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(feature = "cli", target_os = "linux", target_env = "gnu"))]
 pub mod torture;
 
 use std::io::{self, Write};
