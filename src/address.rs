@@ -14,6 +14,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 /// The port of the tutorials, and of `chatloop serve`.
 pub(crate) const DEFAULT_PORT: u16 = 1234;
+/// The port of a listener for browsers if none is given.
+pub(crate) const DEFAULT_PAGE_PORT: u16 = 1235;
 
 /// An address that was asked for. A name is not looked up before [`lookup`](Self::lookup).
 #[derive(Clone, Debug, PartialEq, Eq)]

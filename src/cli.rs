@@ -16,7 +16,7 @@ use log::LevelFilter;
 
 use values::{
     parse_accept_rate, parse_count, parse_duration, parse_every, parse_idle_timeout,
-    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_number,
+    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_number, parse_or_off,
     parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
@@ -120,9 +120,14 @@ Dialects, by what the client of your tutorial has:
   ack64     HEADER = 64; it is answered `Msg received`, and receives nothing else
   greet10   HEADERSIZE = 10; it receives a greeting, and then the time
   hello     no header; it receives a greeting, and is closed
+And for others:
+  ws        browsers: the page is at http://ADDR:PORT/, and WebSocket clients are welcome
+  ws-chat10 chat10 through WebSocket, as a tunnel; ws has it as the subprotocol chat10
+  echo      it receives what it sends; ws-echo is the same with WebSocket messages
 
 Examples:
-  chatloop serve                              for this machine only, port 1234
+  chatloop serve                              for this machine only: port 1234, and a page on 1235
+  chatloop serve -l ws://0.0.0.0:80           browsers only, on all of this machine's addresses
   chatloop serve -l chat64://5050             the same, port 5050, for clients with HEADER = 64
   chatloop serve -l 0.0.0.0:1234              for all that can reach this machine over IPv4
   chatloop serve -l '[::]:1234'               the same over IPv4 and IPv6
@@ -145,11 +150,11 @@ Exit codes:
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; may be given more than once [default: 127.0.0.1:1234]
+    /// Where to listen; may be given more than once [default: 127.0.0.1:1234 ws://127.0.0.1:1235]
     ///
     /// An address is `127.0.0.1:1234`, `[::1]:1234` or a name such as `localhost:1234`, of which
-    /// the first address is taken, IPv4 before IPv6. Without a port it is 1234; a port alone is one of
-    /// 127.0.0.1. `0.0.0.0` means every IPv4 address of this machine. `[::]` means every address, IPv6
+    /// the first address is taken, IPv4 before IPv6. Without a port it is 1234, and 1235 for browsers; a
+    /// port alone is one of 127.0.0.1. `0.0.0.0` means every IPv4 address of this machine. `[::]` means every address, IPv6
     /// and IPv4; if another --listen names an IPv4 address with the same port, it is IPv6 only. Port 0
     /// lets the system choose one. In the environment, commas separate several.
     ///
@@ -385,19 +390,56 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) farewell_timeout: Duration,
 
-    /// How many of the last messages a new member receives
+    /// How many of the last messages a new member receives [default: 50 in browsers, elsewhere 0]
     ///
-    /// Right after it has joined, before anything new. Nothing in the protocols tells old messages
-    /// from new ones, so none is the default.
+    /// Right after it has joined, before anything new. A browser shows when each was sent. Nothing in the
+    /// other protocols tells old messages from new ones, so none is the default there.
     #[arg(
         long,
         env = "CHATLOOP_HISTORY",
         value_name = "N",
-        default_value = "0",
         value_parser = parse_number,
         hide_env = true
     )]
-    pub(crate) history: usize,
+    pub(crate) history: Option<usize>,
+
+    /// A name under which browsers reach the relay; may be given more than once
+    ///
+    /// Browsers reach it by an IP address or as `localhost` without this. A request for another name is
+    /// refused: it may be a page of another site, whose name was made to point to this machine.
+    #[arg(
+        long,
+        env = "CHATLOOP_WS_HOST",
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_env = true
+    )]
+    pub(crate) ws_host: Vec<String>,
+
+    /// Another site whose pages may connect; `any` for all; may be given more than once
+    ///
+    /// As the browser sends it: https://example.org. The relay's own page may always connect.
+    #[arg(
+        long,
+        env = "CHATLOOP_WS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        hide_env = true
+    )]
+    pub(crate) ws_origin: Vec<String>,
+
+    /// How long nothing may be sent to browsers before they are pinged; `off` for never
+    ///
+    /// A proxy closes connections that are silent for long, often after a minute.
+    #[arg(
+        long,
+        env = "CHATLOOP_WS_PING",
+        value_name = "DUR",
+        default_value = "45s",
+        value_parser = parse_or_off,
+        hide_env = true
+    )]
+    pub(crate) ws_ping: OrOff,
 
     /// Most memory for the history
     ///

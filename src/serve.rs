@@ -4,7 +4,7 @@ use std::env;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use anstream::AutoStream;
 use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
-use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn};
+use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn, WebConfig};
 use chatloop::wire::Dialect;
 use env_logger::fmt::Formatter;
 use env_logger::fmt::style::AnsiColor;
@@ -21,7 +21,7 @@ use log::{LevelFilter, Record, info, warn};
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::address::{DEFAULT_PORT, LookupError};
+use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
 use crate::cli::{Cli, Listen, ServeArgs};
 use crate::journal;
 use crate::log_output;
@@ -31,6 +31,12 @@ use crate::service::{self, Manager};
 const DEFAULT: Endpoint = Endpoint {
     dialect: Dialect::Chat10,
     addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+};
+
+/// Where browsers come in if nobody says.
+const DEFAULT_PAGE: Endpoint = Endpoint {
+    dialect: Dialect::Ws,
+    addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, DEFAULT_PAGE_PORT)),
 };
 
 /// Why the command failed.
@@ -148,10 +154,20 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let passed = service::passed_sockets().map_err(ServeError::Passed)?;
     let limit = descriptors::raise_limit()
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
-    let config = config(args, limit, &passed)?;
+    let mut config = config(args, limit, &passed)?;
+    let has_default_page = args.listen.is_empty() && passed.is_empty();
     let others: Vec<_> = passed.iter().map(Inherited::endpoint).collect();
+    let mut server = match Server::bind_with(&config, passed) {
+        // The page was not asked for, and is no reason not to start.
+        Err(StartError::Listen(addr, error)) if has_default_page && addr == DEFAULT_PAGE.addr => {
+            warn!("no page for browsers: cannot listen on {addr}: {error}");
+            config.listen.retain(|one| *one != DEFAULT_PAGE);
+            Server::bind_with(&config, Vec::new())
+        }
+        server => server,
+    }
+    .map_err(ServeError::Start)?;
     let endpoints = [&*config.listen, &others].concat();
-    let mut server = Server::bind_with(&config, passed).map_err(ServeError::Start)?;
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
     // is from an operator or a service manager.
     let has_terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
@@ -167,6 +183,13 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         env!("CARGO_PKG_VERSION"),
         config.limits.max_clients,
     );
+    for (_, addr) in endpoints
+        .iter()
+        .zip(&addrs)
+        .filter(|(one, _)| one.dialect == Dialect::Ws)
+    {
+        info!("open http://{}/ in a browser", reachable(*addr));
+    }
     // A socket that was passed may be in another network, whose addresses we cannot see.
     for (endpoint, addr) in config.listen.iter().zip(&addrs) {
         if addr.ip().is_unspecified()
@@ -178,6 +201,16 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     run(&mut server, Manager::from_env(), &listening)
         .map_err(|error| ServeError::Io("the event loop failed", error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An address at which this machine reaches a listener.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
 }
 
 /// Runs the loop as [`Server::run`] does. Between the turns it notifies the service manager and
@@ -208,7 +241,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
     let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
     let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
-        listen.push(DEFAULT);
+        listen.extend([DEFAULT, DEFAULT_PAGE]);
     }
     for (index, one) in listen.iter().enumerate() {
         for other in &listen[..index] {
@@ -221,6 +254,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         }
     }
     let listeners = listen.len() + passed.len();
+    let defaults = Limits::default();
     let mut limits = Limits {
         max_clients: max_clients(args.max_clients, limit, listeners)?,
         max_name: args.max_name,
@@ -236,9 +270,10 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         rate: args.rate.0,
         max_per_ip: args.max_per_ip.0,
         accept_rate: args.accept_rate.0,
-        history: args.history,
+        history: args.history.unwrap_or(defaults.history),
+        timed_history: args.history.unwrap_or(defaults.timed_history),
         history_bytes: args.history_bytes,
-        ..Limits::default()
+        ..defaults
     };
     limits.max_memory = match args.max_memory {
         Some(max_memory) => max_memory,
@@ -261,6 +296,11 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
+        web: WebConfig {
+            hosts: args.ws_host.clone(),
+            origins: args.ws_origin.clone(),
+        },
+        ping: args.ws_ping.0,
         listen,
     })
 }

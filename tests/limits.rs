@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use chatloop::relay::{CloseReason, Limits, Ready, ReplyTexts, RoomEvent, Slow};
-use chatloop::wire::Dialect::{self, Ack64, Chat64, Greet10};
-use common::script::{Peer, Room};
+use chatloop::wire::Dialect::{Ack64, Chat64, Greet10};
+use common::script::{Peer, Room, TUTORIALS};
 use common::{assert_bytes, frame, heard, parse_frames, wide_frame};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ fn throttles(events: &[RoomEvent]) -> Vec<Duration> {
 
 #[test]
 fn message_that_trickles_must_be_complete_in_time() {
-    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, Limits::default(), &ReplyTexts::default());
     let (alice, slow, old) = (
         room.join("alice"),
         room.join("slow"),
@@ -154,7 +154,7 @@ fn message_timeout_excludes_self_paused_time() {
         slow_timeout: 30 * SECOND,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let asker = room.connect_to(Ack64);
     let message = wide_frame("x".repeat(3000));
     asker.stream.takes(0);
@@ -250,7 +250,7 @@ fn member_that_sends_nothing_for_the_idle_timeout_is_closed() {
         idle_timeout: Some(100 * SECOND),
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let listener = room.connect_to(Greet10);
     room.turns();
@@ -282,7 +282,7 @@ fn input_that_was_not_read_in_a_pause_is_a_sign_of_life() {
         max_name: 3_000_000,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let (alice, idle, slow) = (room.join("alice"), room.join("idle"), room.join("slow"));
     let bob = room.join("b".repeat(3_000_000));
     room.turns();
@@ -328,7 +328,7 @@ fn member_that_is_not_read_for_long_seldom_wakes_the_relay() {
         soft_limit: 10_000,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let asker = room.connect_to(Ack64);
     let unfinished = &wide_frame("unfinished")[..70];
     asker.stream.takes(0);
@@ -362,7 +362,7 @@ fn draining_member_has_no_idle_timeout() {
         idle_timeout: Some(100 * SECOND),
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let alice = room.join("alice");
     let (leaver, dismissed) = (room.connect_to(Chat64), room.join("dismissed"));
     let ended = room.join("ended");
@@ -609,7 +609,7 @@ fn memory_limit_closes_a_stalled_member_before_a_slow_reader_that_lags_by_more()
         slow_timeout: 10 * SECOND,
         ..Limits::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let alice = room.join("a".repeat(256));
     let (stalled, slow) = (room.connect_to(Chat64), room.join("slow"));
     stalled.stream.takes(0);
@@ -645,7 +645,7 @@ fn flood_of_empty_messages(name: &str) {
     assert_eq!(limits.check(), Ok(()));
     let turn_budget = limits.turn_budget;
     let one = heard(name, "").len();
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let (reader, old_reader) = (room.join("reader"), room.connect_to(Chat64));
     let slow = room.join("slow");
     let mut flooders: Vec<_> = (0..3).map(|_| room.join(name)).collect();
@@ -782,7 +782,7 @@ fn backlog_of_many_lagging_members_counts_once() {
 
 #[test]
 fn memory_of_own_spans_and_replies_counts_and_is_returned() {
-    let mut room = Room::serving(&Dialect::ALL, Limits::default(), &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, Limits::default(), &ReplyTexts::default());
     let (talker, stopped) = (room.connect_to(Chat64), room.connect_to(Chat64));
     stopped.stream.takes(0);
     for _ in 0..1000 {

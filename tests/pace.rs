@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use chatloop::relay::{CloseReason, Limits, Ready, ReplyTexts, RoomEvent, Slow};
-use chatloop::wire::Dialect::{self, Ack64, Chat64, Greet10};
-use common::script::{Peer, Room};
+use chatloop::wire::Dialect::{Ack64, Chat64, Greet10};
+use common::script::{Peer, Room, TUTORIALS};
 use common::{assert_bytes, frame, heard, parse_frames, wide_frame};
 
 /// The soft limit, in bytes of lag.
@@ -38,7 +38,7 @@ fn limits() -> Limits {
 }
 
 fn room() -> Room {
-    Room::serving(&Dialect::ALL, limits(), &ReplyTexts::default())
+    Room::serving(&TUTORIALS, limits(), &ReplyTexts::default())
 }
 
 /// The most that a socket accepts in one turn, in bytes: less than what one write can offer.
@@ -1167,7 +1167,7 @@ fn member_that_does_not_read_its_acknowledgements_pauses_only_itself() {
         ack: Some(vec![b'k'; 10_000]),
         ..ReplyTexts::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits(), &texts);
+    let mut room = Room::serving(&TUTORIALS, limits(), &texts);
     let (asker, alice, bob) = (room.connect_to(Ack64), room.join("alice"), room.join("bob"));
     asker.stream.takes(0);
     for _ in 0..100 {
@@ -1684,7 +1684,7 @@ fn with_the_cut_policy_no_member_is_waited_for() {
         ack: Some(vec![b'k'; 1000]),
         ..ReplyTexts::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &texts);
+    let mut room = Room::serving(&TUTORIALS, limits, &texts);
     let (alice, slow, asker) = (
         room.join("alice"),
         room.join("slow"),
@@ -1717,7 +1717,7 @@ fn member_that_receives_ticks_does_not_pause_the_room_and_is_closed_over_the_que
         queue_limit: 10_000,
         ..limits()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits, &ReplyTexts::default());
+    let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let listener = room.connect_to(Greet10);
     room.turns();
@@ -1748,7 +1748,7 @@ fn long_greeting_that_is_not_read_does_not_pause_the_room() {
         greeting: Some(vec![b'g'; 2 * SOFT]),
         ..ReplyTexts::default()
     };
-    let mut room = Room::serving(&Dialect::ALL, limits(), &texts);
+    let mut room = Room::serving(&TUTORIALS, limits(), &texts);
     let alice = room.join("alice");
     let listener = room.connect_to(Greet10);
     listener.stream.takes(0);

@@ -8,7 +8,7 @@ use chatloop::relay::Slow;
 use chatloop::wire::Dialect;
 use log::LevelFilter;
 
-use crate::address::{Address, DEFAULT_PORT};
+use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
 /// A limit, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,11 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     }
     let addr = Address::parse(
         addr,
-        DEFAULT_PORT,
+        if dialect.rules().sends.is_web_socket() {
+            DEFAULT_PAGE_PORT
+        } else {
+            DEFAULT_PORT
+        },
         "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for everybody",
     )?;
     if let Address::Ip(SocketAddr::V6(v6)) = &addr

@@ -358,6 +358,7 @@ fn is_about_one(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::system::Source;
     use super::*;
     use crate::relay::{ConnId, Ready};
     use crate::server::system::{Event, Request};
@@ -402,7 +403,7 @@ mod tests {
             Ok((io::empty(), SocketAddr::from(([192, 0, 2, 1], 1))))
         }
 
-        fn watch(&mut self, _: &mut io::Empty, _: ConnId) -> io::Result<()> {
+        fn watch(&mut self, _: &mut io::Empty, _: Source) -> io::Result<()> {
             Ok(())
         }
 

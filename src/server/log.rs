@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, log_enabled, trace, warn};
 
+use super::lobby::Refused;
 use crate::relay::{
     CloseReason, Counters, EndedBy, Identity, LimitsError, MemberCounts, MemberInfo, Relay,
     RoomEvent,
@@ -213,6 +214,22 @@ impl ServerLog {
             Level::Debug
         };
         log!(level, "refused: {peer}: {refusal}");
+    }
+
+    /// A request in HTTP was refused. Any page can make a browser send some, so that is no warning.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn refused_request(&self, peer: SocketAddr, reason: &Refused) {
+        match reason {
+            Refused::Host(host) => info!(
+                "refused: {peer}: asked for the host {} (allow it: --ws-host)",
+                Quoted(host.as_bytes())
+            ),
+            Refused::Origin(origin) => info!(
+                "refused: {peer}: a page of {} (allow it: --ws-origin)",
+                Quoted(origin.as_bytes())
+            ),
+            Refused::Request(what) => debug!("refused: {peer}: {what}"),
+        }
     }
 
     /// There is no descriptor for the connections that wait to be accepted.

@@ -33,7 +33,9 @@ mod drain;
 mod handle;
 mod inherited;
 mod listener;
+mod lobby;
 mod log;
+mod page;
 mod signals;
 mod system;
 mod tick;
@@ -42,20 +44,22 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
-use crate::wire::FrameError;
+use crate::wire::{Dialect, FrameError};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
+use lobby::{Lobby, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
 use tick::Tick;
 
 pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::Endpoint;
+pub use lobby::WebConfig;
 pub use log::MembersText;
-pub use system::{Event, Kernel, Request, System};
+pub use system::{Event, Kernel, Request, Source, System};
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
@@ -72,6 +76,10 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     /// How long a server that was asked to stop goes on delivering pending output.
     pub drain: Duration,
+    /// Which browsers may come in.
+    pub web: WebConfig,
+    /// How long nothing may be written to a WebSocket member before it is pinged.
+    pub ping: Option<Duration>,
 }
 
 impl Config {
@@ -85,6 +93,8 @@ impl Config {
             every: Some(Duration::from_secs(3)),
             keepalive: Some(Duration::from_secs(60)),
             drain: Duration::from_secs(5),
+            web: WebConfig::default(),
+            ping: Some(Duration::from_secs(45)),
         }
     }
 }
@@ -148,11 +158,15 @@ pub enum Turn {
 pub struct Server<S: System = Kernel> {
     system: S,
     acceptor: Acceptor<S::Stream>,
+    /// Connections that speak HTTP until they are WebSocket connections.
+    lobby: Lobby<S::Stream>,
     relay: Relay<S::Stream>,
     /// The one buffer that every connection is read into.
     scratch: Box<[u8]>,
     phase: Phase,
     tick: Tick,
+    /// The pings of WebSocket members.
+    ping: Tick,
     /// When accepting is tried again that was held up.
     accept_retry: Option<Instant>,
     /// How long a drain may take.
@@ -270,22 +284,29 @@ impl<S: System> Server<S> {
             return Err(StartError::NoEndpoint);
         }
         let now = system.now();
-        let served: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
+        let listeners: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
+        let mut served = listeners.clone();
+        if served.contains(&Dialect::Ws) {
+            // It is offered there as a subprotocol.
+            served.push(Dialect::WsChat10);
+        }
         Ok(Self {
             acceptor: Acceptor::new(
-                served.iter().copied(),
+                listeners.iter().copied(),
                 config.limits.accept_rate.map(Rate::new),
                 &mut system,
             ),
             system,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
+            lobby: Lobby::new(config.web.clone(), config.limits.handshake_timeout),
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
+            ping: Tick::new(config.ping),
             accept_retry: None,
             drain: config.drain,
             started: now,
-            log: ServerLog::new(&served),
+            log: ServerLog::new(&listeners),
             recorded: None,
             events: EventCount::default(),
             turns: 0,
@@ -382,6 +403,9 @@ impl<S: System> Server<S> {
         self.poll(max_wait)?;
         let now = self.system.now();
         let is_signalled = self.dispatch();
+        if self.relay.is_timed() {
+            self.relay.set_time_of_day(self.since_1970());
+        }
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
@@ -394,6 +418,7 @@ impl<S: System> Server<S> {
         if is_signalled {
             self.take_requests(now);
         }
+        self.serve_lobby(now);
         self.accept(now);
         let turn = self.finish_drain(now);
         self.log_events(now);
@@ -414,6 +439,7 @@ impl<S: System> Server<S> {
         self.phase = Phase::Draining(Drain::new(self.system.now(), self.drain));
         self.relay.lift_quota();
         self.acceptor.close();
+        self.lobby.clear();
         self.system.close_listeners();
         self.log.stopping(asked_by, &self.relay, self.drain);
     }
@@ -445,7 +471,8 @@ impl<S: System> Server<S> {
             Phase::Draining(drain) => drain.is_reading() && !self.relay.has_held(),
             Phase::Stopped => true,
         };
-        if must_look || self.relay.has_ready() || self.acceptor.has_ready() {
+        let has_ready = self.relay.has_ready() || self.lobby.has_ready();
+        if must_look || has_ready || self.acceptor.has_ready() {
             return Some(Duration::ZERO);
         }
         let drain = match &self.phase {
@@ -455,6 +482,8 @@ impl<S: System> Server<S> {
         let next = [
             self.relay.next_timeout(),
             self.tick.due(),
+            self.ping.due(),
+            self.lobby.next_timeout(),
             self.accept_retry,
             drain,
         ];
@@ -476,6 +505,7 @@ impl<S: System> Server<S> {
                 Event::Signal => is_signalled = true,
                 Event::Incoming(listener) => self.acceptor.note(listener),
                 Event::Connection(id, ready) => self.relay.note(id, ready),
+                Event::Visitor(index, ready) => self.lobby.note(index, ready),
             }
         }
         self.events.since_drained += self.events.last;
@@ -501,6 +531,21 @@ impl<S: System> Server<S> {
             let text = tick::text(self.system.time_of_day());
             self.relay.publish_tick(text.as_bytes());
         }
+        self.ping
+            .set_running(self.relay.has_web_socket_members(), now);
+        if self.ping.take_due(now) {
+            self.relay.publish_ping();
+        }
+        self.lobby.handle_timeout(now);
+    }
+
+    /// The time of day. A clock that stands before 1970 has not been set.
+    fn since_1970(&self) -> Duration {
+        let since = self
+            .system
+            .time_of_day()
+            .duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap_or_default()
     }
 
     /// The room's events become log lines.
@@ -554,10 +599,68 @@ impl<S: System> Server<S> {
         }
         let has_tick_members = self.relay.has_tick_members() && !self.is_stopping();
         self.tick.set_running(has_tick_members, now);
+        self.ping
+            .set_running(self.relay.has_web_socket_members(), now);
+    }
+
+    /// Serves the connections that speak HTTP.
+    fn serve_lobby(&mut self, now: Instant) {
+        for visit in self.lobby.serve(&mut self.scratch) {
+            match visit {
+                Visit::Upgraded {
+                    stream,
+                    peer,
+                    dialect,
+                } => {
+                    let accepted = AcceptedConnection {
+                        stream,
+                        peer,
+                        dialect,
+                    };
+                    self.give_place(accepted, Self::watch_again, now);
+                }
+                Visit::Refused { peer, reason } => self.log.refused_request(peer, &reason),
+                Visit::Ended => {}
+            }
+            // A descriptor was given back, or a place was taken.
+            self.acceptor.retry();
+        }
+    }
+
+    fn watch_again(system: &mut S, stream: &mut S::Stream, id: ConnId) -> io::Result<()> {
+        system.watch_as(stream, Source::Connection(id))
+    }
+
+    /// Lets a connection in: into the lobby if it speaks HTTP at first.
+    fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
+        if !accepted.dialect.rules().sends.is_web_socket() {
+            let watch = |system: &mut S, stream: &mut S::Stream, id| {
+                system.watch(stream, Source::Connection(id))
+            };
+            return self.give_place(accepted, watch, now);
+        }
+        let AcceptedConnection {
+            mut stream,
+            peer,
+            dialect,
+        } = accepted;
+        if self.lobby.is_full() {
+            self.lobby.evict_oldest();
+        }
+        let source = Source::Visitor(self.lobby.next_index());
+        match self.system.watch(&mut stream, source) {
+            Ok(()) => self.lobby.enter(stream, peer, dialect, now),
+            Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
+        }
     }
 
     /// Gives a connection a place, or refuses it if there is none.
-    fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
+    fn give_place(
+        &mut self,
+        accepted: AcceptedConnection<S::Stream>,
+        watch: impl FnOnce(&mut S, &mut S::Stream, ConnId) -> io::Result<()>,
+        now: Instant,
+    ) {
         let AcceptedConnection {
             mut stream,
             peer,
@@ -572,7 +675,7 @@ impl<S: System> Server<S> {
             let limit = relay.limits().max_clients;
             return self.refuse(stream, peer, &Refusal::RelayFull(limit), now);
         }
-        match self.system.watch(&mut stream, relay.next_id()) {
+        match watch(&mut self.system, &mut stream, relay.next_id()) {
             Ok(()) => {
                 relay.insert(stream, peer, dialect, now);
             }

@@ -61,12 +61,22 @@ pub trait System {
     /// Those of accept(2).
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// Registers a connection, so that its events are reported under this identity until it is dropped.
+    /// Registers a connection, so that its events are reported as this source's until it is dropped.
     ///
     /// # Errors
     ///
     /// If the system cannot watch one more.
-    fn watch(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
+    fn watch(&mut self, stream: &mut Self::Stream, source: Source) -> io::Result<()>;
+
+    /// Has the events of a registered connection reported as another source's, what it is ready for now
+    /// included.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not know the connection.
+    fn watch_as(&mut self, stream: &mut Self::Stream, source: Source) -> io::Result<()> {
+        self.watch(stream, source)
+    }
 
     /// Removes the `TCP_NOTSENT_LOWAT` cap of this connection, so that the kernel can take its remaining
     /// output before the process exits.
@@ -86,6 +96,15 @@ pub trait System {
     fn close_reserve(&mut self);
 }
 
+/// What the events of a socket are reported as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A connection of the relay.
+    Connection(ConnId),
+    /// The connection of this index that speaks HTTP.
+    Visitor(usize),
+}
+
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -95,6 +114,8 @@ pub enum Event {
     Incoming(usize),
     /// A connection became ready.
     Connection(ConnId, Ready),
+    /// The connection of this index that speaks HTTP became ready.
+    Visitor(usize, Ready),
 }
 
 /// The token of the signals. Connections count up from 0, so the last tokens are never theirs.
@@ -103,6 +124,10 @@ const SIGNALS: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 /// The token of the first listener; the others count down from it.
 const FIRST_LISTENER: Token = Token(usize::MAX - 2);
+/// The token of the first visitor; the others count down from it. Listeners are fewer than lie between.
+const FIRST_VISITOR: Token = Token(usize::MAX - (1 << 16));
+/// Visitors are fewer than this.
+const MAX_VISITORS: usize = 1 << 16;
 
 /// How many events one poll returns. More than that wait for the next turn, and so do timeouts then. No
 /// connection starves: epoll returns them in the order in which they became ready.
@@ -229,6 +254,9 @@ impl System for Kernel {
             Token(token) if token > FIRST_LISTENER.0 - listeners => {
                 Event::Incoming(FIRST_LISTENER.0 - token)
             }
+            Token(token) if token > FIRST_VISITOR.0 - MAX_VISITORS => {
+                Event::Visitor(FIRST_VISITOR.0 - token, readiness(event))
+            }
             Token(id) => Event::Connection(ConnId::from(id), readiness(event)),
         })
     }
@@ -257,11 +285,16 @@ impl System for Kernel {
         accepted
     }
 
-    fn watch(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
+    fn watch(&mut self, stream: &mut TcpStream, source: Source) -> io::Result<()> {
         // Once, for everything, and never again: see the server's "why edge-triggered". Where epoll
         // or kqueue is the selector, closing the socket takes the registration back.
-        let token = Token(id.into());
-        self.poll.registry().register(stream, token, INTEREST)
+        let registry = self.poll.registry();
+        registry.register(stream, source.token(), INTEREST)
+    }
+
+    fn watch_as(&mut self, stream: &mut TcpStream, source: Source) -> io::Result<()> {
+        let registry = self.poll.registry();
+        registry.reregister(stream, source.token(), INTEREST)
     }
 
     fn clear_notsent_lowat(&mut self, stream: &TcpStream) {
@@ -288,6 +321,15 @@ impl System for Kernel {
 
     fn close_reserve(&mut self) {
         self.reserve = None;
+    }
+}
+
+impl Source {
+    fn token(self) -> Token {
+        match self {
+            Self::Connection(id) => Token(id.into()),
+            Self::Visitor(index) => Token(FIRST_VISITOR.0 - index),
+        }
     }
 }
 

@@ -179,6 +179,15 @@ pub struct Peer {
 /// How many turns a test takes at most. What waits for something that never happens fails there.
 const MOST_TURNS: usize = 100_000;
 
+/// The dialects of the tutorials.
+pub const TUTORIALS: [Dialect; 5] = [
+    Dialect::Chat10,
+    Dialect::Chat64,
+    Dialect::Ack64,
+    Dialect::Greet10,
+    Dialect::Hello,
+];
+
 /// A relay, its scratch buffer, and the turns of a loop.
 pub struct Room {
     pub relay: Relay<Script>,

@@ -91,6 +91,7 @@ impl Protocol {
                 greeting: or(&texts.greeting, "welcome to the server!"),
                 ..silent
             },
+            _ => unreachable!("the plan has the tutorials' dialects"),
         }
     }
 
@@ -1387,7 +1388,7 @@ impl Model {
                     _ if limits.slow == Slow::Cut => false,
                     Dialect::Chat10 | Dialect::Chat64 => !member.lag.may_be_stalled,
                     Dialect::Ack64 => true,
-                    Dialect::Greet10 | Dialect::Hello => false,
+                    _ => false,
                 };
                 // A member that begins with history is not waited for, even if it reads.
                 let is_awaited = !member.lag.may_be_catching_up;

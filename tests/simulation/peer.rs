@@ -54,7 +54,7 @@ impl Peer {
         match self.dialect {
             Dialect::Chat10 => 10,
             Dialect::Chat64 | Dialect::Ack64 => 64,
-            Dialect::Greet10 | Dialect::Hello => 0,
+            _ => 0,
         }
     }
 

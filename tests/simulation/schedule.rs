@@ -193,7 +193,7 @@ impl World {
         let word = match peer.dialect {
             Dialect::Chat64 => own.unwrap_or(b"Client Disconnected"),
             Dialect::Ack64 => own.unwrap_or(b"!DISCONNECT"),
-            Dialect::Chat10 | Dialect::Greet10 | Dialect::Hello => return,
+            _ => return,
         };
         if peer.stage == Stage::Talking && word.len() <= self.plan.config.limits.max_message {
             let bytes = peer.frame(word, &mut self.choices);

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use chatloop::relay::ConnId;
-use chatloop::server::{Event, Request, System};
+use chatloop::server::{Event, Request, Source, System};
 
 use super::world::World;
 
@@ -66,8 +65,11 @@ impl System for Machine {
         Ok((Stream { world, peer }, addr))
     }
 
-    fn watch(&mut self, stream: &mut Stream, id: ConnId) -> io::Result<()> {
-        self.world.borrow_mut().watch(stream.peer, id)
+    fn watch(&mut self, stream: &mut Stream, source: Source) -> io::Result<()> {
+        match source {
+            Source::Connection(id) => self.world.borrow_mut().watch(stream.peer, id),
+            Source::Visitor(_) => unreachable!("no listener speaks HTTP"),
+        }
     }
 
     fn clear_notsent_lowat(&mut self, stream: &Stream) {

@@ -806,7 +806,7 @@ impl World {
             _ if !self.model.is_talking(who) => false,
             Dialect::Ack64 if self.model.may_be_self_paused(who) => true,
             Dialect::Chat10 | Dialect::Chat64 | Dialect::Ack64 => is_slowed && deadline.is_some(),
-            Dialect::Greet10 | Dialect::Hello => false,
+            _ => false,
         }
     }
 

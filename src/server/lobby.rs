@@ -1,0 +1,354 @@
+//! The lobby: connections that speak HTTP until they are WebSocket connections, or have the page.
+//!
+//! The room knows nothing of HTTP. A connection of a WebSocket listener waits here until the head of its
+//! request has come. Then it is given the page, refused, or becomes a connection of the relay. The lobby is
+//! small and nothing waits long in it, so that it cannot be used to hold memory: when it is full, the oldest
+//! goes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::page;
+use crate::relay::{Ready, after};
+use crate::wire::http::{self, MAX_HEAD, Request};
+use crate::wire::{Dialect, Sends};
+
+/// How many connections are in the lobby at once.
+const MAX_VISITORS: usize = 256;
+
+/// What is served, and to whom.
+#[derive(Clone, Debug, Default)]
+pub struct WebConfig {
+    /// The names under which browsers may ask for the relay, besides IP addresses and `localhost`. A page of
+    /// another name could be of a site that resolves its name to this machine (DNS rebinding).
+    pub hosts: Vec<String>,
+    /// The origins whose pages may connect, besides the relay's own.
+    pub origins: Vec<String>,
+}
+
+/// A connection whose request has not been answered.
+#[derive(Debug)]
+struct Visitor<S> {
+    stream: S,
+    peer: SocketAddr,
+    dialect: Dialect,
+    /// What has come of the request.
+    head: Vec<u8>,
+    /// What is left of the response, once there is one.
+    response: Vec<u8>,
+    /// When it is closed if it is still here.
+    due: Instant,
+    /// Its number in the order of arrival.
+    number: u64,
+}
+
+/// What a visit came to.
+#[derive(Debug)]
+pub(super) enum Visit<S> {
+    /// It became a WebSocket connection of this dialect.
+    Upgraded {
+        stream: S,
+        peer: SocketAddr,
+        dialect: Dialect,
+    },
+    /// It was refused, for a reason that the log shows.
+    Refused { peer: SocketAddr, reason: Refused },
+    /// It ended, with nothing to report.
+    Ended,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The `Host` is a name that is not the relay's.
+    Host(String),
+    /// The `Origin` is another site's.
+    Origin(String),
+    /// It is no request, or none that is answered here.
+    Request(&'static str),
+}
+
+/// Connections that speak HTTP.
+#[derive(Debug)]
+pub(super) struct Lobby<S> {
+    visitors: Slab<Visitor<S>>,
+    /// Those with news, by index and number.
+    ready: Vec<(usize, u64)>,
+    next_number: u64,
+    config: WebConfig,
+    /// How long a request may take.
+    timeout: Duration,
+}
+
+impl<S> Lobby<S> {
+    pub(super) fn new(config: WebConfig, timeout: Duration) -> Self {
+        Self {
+            visitors: Slab::new(),
+            ready: Vec::new(),
+            next_number: 0,
+            config,
+            timeout,
+        }
+    }
+
+    /// The index of the next visitor.
+    pub(super) fn next_index(&self) -> usize {
+        self.visitors.vacant_key()
+    }
+
+    /// Whether the next visitor takes the place of the oldest one.
+    pub(super) fn is_full(&self) -> bool {
+        self.visitors.len() >= MAX_VISITORS
+    }
+
+    /// Closes the oldest visitor.
+    pub(super) fn evict_oldest(&mut self) {
+        let oldest = self.visitors.iter().min_by_key(|(_, one)| one.number);
+        if let Some(index) = oldest.map(|(index, _)| index) {
+            self.visitors.remove(index);
+        }
+    }
+
+    /// A connection has come, and is watched under the [`next_index`](Self::next_index).
+    pub(super) fn enter(&mut self, stream: S, peer: SocketAddr, dialect: Dialect, now: Instant) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let index = self.visitors.insert(Visitor {
+            stream,
+            peer,
+            dialect,
+            head: Vec::new(),
+            response: Vec::new(),
+            due: after(now, self.timeout),
+            number,
+        });
+        self.ready.push((index, number));
+    }
+
+    /// Records the readiness that an event reports.
+    pub(super) fn note(&mut self, index: usize, ready: Ready) {
+        if ready.any(Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP)
+            && let Some(visitor) = self.visitors.get(index)
+        {
+            self.ready.push((index, visitor.number));
+        }
+    }
+
+    /// Whether a visitor has news.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next visitor is late.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.visitors.iter().map(|(_, visitor)| visitor.due).min()
+    }
+
+    /// Closes the visitors that are late. A browser opens connections that it may never use, so that is
+    /// nothing to report.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.visitors.retain(|_, visitor| visitor.due > now);
+    }
+
+    /// Closes all visitors.
+    pub(super) fn clear(&mut self) {
+        self.visitors.clear();
+    }
+}
+
+impl<S: Read + Write> Lobby<S> {
+    /// Serves the visitors with news.
+    pub(super) fn serve(&mut self, scratch: &mut [u8]) -> Vec<Visit<S>> {
+        let ready = std::mem::take(&mut self.ready);
+        let ready = ready.into_iter().filter_map(|(index, number)| {
+            let visitor = self.visitors.get_mut(index)?;
+            if visitor.number != number {
+                return None;
+            }
+            let step = visitor.serve(&self.config, scratch);
+            self.finish(index, step)
+        });
+        ready.collect()
+    }
+
+    /// Acts on what a visitor came to.
+    fn finish(&mut self, index: usize, step: Step) -> Option<Visit<S>> {
+        if step == Step::Wait {
+            return None;
+        }
+        let visitor = self.visitors.remove(index);
+        Some(match step {
+            Step::Wait | Step::End => Visit::Ended,
+            Step::Refuse(reason) => Visit::Refused {
+                peer: visitor.peer,
+                reason,
+            },
+            Step::Upgrade(dialect) => Visit::Upgraded {
+                stream: visitor.stream,
+                peer: visitor.peer,
+                dialect,
+            },
+        })
+    }
+}
+
+/// How a visit goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// More must come, or more be accepted.
+    Wait,
+    /// It is over.
+    End,
+    Refuse(Refused),
+    Upgrade(Dialect),
+}
+
+impl<S: Read + Write> Visitor<S> {
+    fn serve(&mut self, config: &WebConfig, scratch: &mut [u8]) -> Step {
+        if !self.response.is_empty() {
+            return self.write_response();
+        }
+        loop {
+            let read = match self.stream.read(scratch) {
+                Ok(0) => return Step::End,
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Wait,
+                Err(_) => return Step::End,
+            };
+            let seen = self.head.len();
+            self.head.extend_from_slice(&scratch[..read]);
+            match http::head_len(&self.head, seen) {
+                // A client waits for the answer before it sends a frame (RFC 6455, 4.1).
+                Some(len) if len < self.head.len() => {
+                    return self.refuse("400 Bad Request", Refused::Request("bytes behind it"));
+                }
+                Some(_) => return self.answer(config),
+                None if self.head.len() > MAX_HEAD => {
+                    let reason = Refused::Request("a head of more than 8 KiB");
+                    return self.refuse("431 Request Header Fields Too Large", reason);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Answers the request, whose head is complete.
+    fn answer(&mut self, config: &WebConfig) -> Step {
+        let Ok(request) = http::parse(&self.head) else {
+            return self.refuse(
+                "400 Bad Request",
+                Refused::Request("no request in HTTP/1.1"),
+            );
+        };
+        if let Some(refused) = config.refusal(&request) {
+            return self.refuse("403 Forbidden", refused);
+        }
+        if request.method != "GET" {
+            let allow = ("Allow", "GET");
+            return self.respond(&http::response("405 Method Not Allowed", &[allow], b""));
+        }
+        if request.upgrade.is_some() {
+            return self.upgrade(&request);
+        }
+        let has_page = self.dialect.rules().sends == Sends::Messages;
+        let response = match request.path.as_str() {
+            "/" if has_page => page::response(&request),
+            "/favicon.ico" => http::response("204 No Content", &[], b""),
+            _ => http::response("404 Not Found", &[], b"there is nothing here\n"),
+        };
+        self.respond(&response)
+    }
+
+    /// Answers a WebSocket handshake (RFC 6455, 4.2.2).
+    fn upgrade(&mut self, request: &Request) -> Step {
+        let Some(upgrade) = &request.upgrade else {
+            return Step::End;
+        };
+        if !upgrade.is_version_13 {
+            let version = ("Sec-WebSocket-Version", "13");
+            return self.respond(&http::response("426 Upgrade Required", &[version], b""));
+        }
+        let Some(key) = &upgrade.key else {
+            let reason = Refused::Request("a handshake without a key");
+            return self.refuse("400 Bad Request", reason);
+        };
+        let chosen = upgrade.protocols.iter().find_map(|offered| {
+            let dialect = match (offered.as_str(), self.dialect) {
+                ("chatloop.json", Dialect::Ws) => Dialect::Ws,
+                ("chat10", Dialect::Ws | Dialect::WsChat10) => Dialect::WsChat10,
+                _ => return None,
+            };
+            Some((offered.as_str(), dialect))
+        });
+        let response = http::switching_protocols(key, chosen.map(|(name, _)| name));
+        match self.stream.write(&response) {
+            // The socket is new, and so is its buffer: it accepts a few hundred bytes.
+            Ok(sent) if sent == response.len() => {
+                Step::Upgrade(chosen.map_or(self.dialect, |(_, dialect)| dialect))
+            }
+            _ => Step::End,
+        }
+    }
+
+    fn refuse(&mut self, status: &str, reason: Refused) -> Step {
+        let response = http::response(status, &[], b"");
+        // If it is not accepted at once, the peer has to do without.
+        let _ = self.stream.write(&response);
+        Step::Refuse(reason)
+    }
+
+    fn respond(&mut self, response: &[u8]) -> Step {
+        response.clone_into(&mut self.response);
+        self.write_response()
+    }
+
+    fn write_response(&mut self) -> Step {
+        loop {
+            match self.stream.write(&self.response) {
+                Ok(sent) => {
+                    self.response.drain(..sent);
+                    if self.response.is_empty() {
+                        return Step::End;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Wait,
+                Err(_) => return Step::End,
+            }
+        }
+    }
+}
+
+impl WebConfig {
+    /// Why a request is refused for where it comes from, if it is.
+    fn refusal(&self, request: &Request) -> Option<Refused> {
+        let host = request.host.as_deref().unwrap_or_default();
+        if !self.is_own(host) {
+            return Some(Refused::Host(host.to_owned()));
+        }
+        let origin = request.origin.as_deref()?;
+        let is_same = origin
+            .split_once("://")
+            .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
+        let is_allowed =
+            |allowed: &String| allowed == "any" || allowed.eq_ignore_ascii_case(origin);
+        if is_same || self.origins.iter().any(is_allowed) {
+            None
+        } else {
+            Some(Refused::Origin(origin.to_owned()))
+        }
+    }
+
+    /// Whether this `Host` can only be the relay: an IP address, `localhost`, or a name that was given.
+    fn is_own(&self, host: &str) -> bool {
+        let name = http::host_without_port(host);
+        let ip = name.trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost")
+            || ip.parse::<std::net::IpAddr>().is_ok()
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+}
