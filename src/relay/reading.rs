@@ -129,10 +129,8 @@ struct Reading<'a> {
     messages: u32,
     /// How many bytes it takes to deliver the messages to all members.
     cost: u64,
-    /// What the connection is answered, beside greeting and acknowledgements.
+    /// What the connection is answered, beside greeting and acknowledgements: pongs, echoes, a Close frame.
     own: Vec<u8>,
-    /// The answer to the last ping. Those before it need none (RFC 6455, 5.5.3).
-    pong: Vec<u8>,
     /// Nothing may be sent to the connection behind these answers.
     is_last: bool,
 }
@@ -154,7 +152,6 @@ impl<'a> Reading<'a> {
             messages: 0,
             cost: 0,
             own: Vec::new(),
-            pong: Vec::new(),
             is_last: false,
         }
     }
@@ -265,8 +262,7 @@ impl<'a> Reading<'a> {
             match item.map_err(|error| InputEnd::Over(CloseReason::Protocol(error)))? {
                 None => break,
                 Some(Item::Ping(payload)) => {
-                    self.pong.clear();
-                    websocket::encode(Opcode::Pong, payload, &mut self.pong);
+                    websocket::encode(Opcode::Pong, payload, &mut self.own);
                 }
                 Some(Item::Pong) => {}
                 Some(Item::Close(code)) => {
@@ -376,7 +372,7 @@ impl<'a> Reading<'a> {
 
     /// The connection was read as far as it may be in this turn: counts what it sent, and notes how its
     /// delivery differs.
-    fn finish<S>(mut self, connection: &mut Connection<S>, now: Instant) {
+    fn finish<S>(self, connection: &mut Connection<S>, now: Instant) {
         let adjustment = self.adjustment(connection);
         let room = self.room;
         room.flow.charge_partial(room.partial_bytes(connection));
@@ -407,19 +403,13 @@ impl<'a> Reading<'a> {
 
     /// How the delivery of this turn differs from that of the others: the connection's own span is left
     /// out, its messages are acknowledged, and a new member receives a greeting and the history.
-    fn adjustment<S>(&mut self, connection: &Connection<S>) -> Adjustment {
+    fn adjustment<S>(&self, connection: &Connection<S>) -> Adjustment {
         let rules = connection.dialect().rules();
         let end = self.room.channels[connection.dialect()].turn.len();
         let names = u32::from(self.joined.is_some());
         let acks = rules.ack.map_or(0, |_| u64::from(self.frames - names));
-        let mut own = std::mem::take(&mut self.own);
-        if self.is_last {
-            // A Close frame is the last one, and asks for no pong.
-            self.pong.clear();
-        }
-        own.append(&mut self.pong);
         let replies = &self.room.channels[connection.dialect()].replies;
-        let reply = replies.joined(self.joined.is_some(), acks, &own);
+        let reply = replies.joined(self.joined.is_some(), acks, &self.own);
         let (start, history) = match self.joined {
             None => (self.start, None),
             // Bytes published in this turn before the member joined are not delivered to it, unless they
