@@ -241,6 +241,7 @@ impl<'a> Reading<'a> {
         result
     }
 
+    #[allow(clippy::mut_mut, reason = "the slice is moved forward")]
     fn on_web_socket_items<S>(
         &mut self,
         connection: &mut Connection<S>,

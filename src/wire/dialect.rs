@@ -144,6 +144,18 @@ pub struct Greeting {
     pub closes: bool,
 }
 
+/// A dialect in which nothing is said. The rows of the table have what is different from it.
+const SILENT: Rules = Rules {
+    name: "",
+    sends: Sends::Nothing,
+    naming: Naming::Address,
+    receives: Receives::Nothing,
+    pauses: Pauses::Itself,
+    ack: None,
+    farewell: None,
+    greeting: None,
+};
+
 impl Dialect {
     /// How many dialects there are.
     pub const COUNT: usize = 9;
@@ -171,14 +183,11 @@ impl Dialect {
                 naming: Naming::FirstFrame,
                 receives: Receives::Frames,
                 pauses: Pauses::Room,
-                ack: None,
-                farewell: None,
-                greeting: None,
+                ..SILENT
             },
             Self::Chat64 => &Rules {
                 name: "chat64",
                 sends: Sends::Frames(header::WIDE),
-                naming: Naming::Address,
                 receives: Receives::Payloads,
                 pauses: Pauses::Room,
                 ack: Some("Message was Sent!"),
@@ -186,48 +195,37 @@ impl Dialect {
                     word: "Client Disconnected",
                     is_relayed: true,
                 }),
-                greeting: None,
+                ..SILENT
             },
             Self::Ack64 => &Rules {
                 name: "ack64",
                 sends: Sends::Frames(header::WIDE),
-                naming: Naming::Address,
-                receives: Receives::Nothing,
-                pauses: Pauses::Itself,
                 ack: Some("Msg received"),
                 farewell: Some(Farewell {
                     word: "!DISCONNECT",
                     is_relayed: false,
                 }),
-                greeting: None,
+                ..SILENT
             },
             Self::Greet10 => &Rules {
                 name: "greet10",
-                sends: Sends::Nothing,
-                naming: Naming::Address,
                 receives: Receives::Ticks,
                 pauses: Pauses::Nothing,
-                ack: None,
-                farewell: None,
                 greeting: Some(Greeting {
                     text: "Welcome to the server!",
                     is_framed: true,
                     closes: false,
                 }),
+                ..SILENT
             },
             Self::Hello => &Rules {
                 name: "hello",
-                sends: Sends::Nothing,
-                naming: Naming::Address,
-                receives: Receives::Nothing,
-                pauses: Pauses::Itself,
-                ack: None,
-                farewell: None,
                 greeting: Some(Greeting {
                     text: "welcome to the server!",
                     is_framed: false,
                     closes: true,
                 }),
+                ..SILENT
             },
             Self::Ws => &Rules {
                 name: "ws",
@@ -236,8 +234,7 @@ impl Dialect {
                 receives: Receives::Json,
                 pauses: Pauses::Room,
                 ack: Some("{\"ack\":1}"),
-                farewell: None,
-                greeting: None,
+                ..SILENT
             },
             Self::WsChat10 => &Rules {
                 name: "ws-chat10",
@@ -245,29 +242,17 @@ impl Dialect {
                 naming: Naming::FirstFrame,
                 receives: Receives::TunneledFrames,
                 pauses: Pauses::Room,
-                ack: None,
-                farewell: None,
-                greeting: None,
+                ..SILENT
             },
             Self::WsEcho => &Rules {
                 name: "ws-echo",
                 sends: Sends::EchoMessages,
-                naming: Naming::Address,
-                receives: Receives::Nothing,
-                pauses: Pauses::Itself,
-                ack: None,
-                farewell: None,
-                greeting: None,
+                ..SILENT
             },
             Self::Echo => &Rules {
                 name: "echo",
                 sends: Sends::Echo,
-                naming: Naming::Address,
-                receives: Receives::Nothing,
-                pauses: Pauses::Itself,
-                ack: None,
-                farewell: None,
-                greeting: None,
+                ..SILENT
             },
         }
     }
@@ -312,11 +297,10 @@ impl Receives {
     pub const fn overhead(self, name_len: usize) -> usize {
         match self {
             Self::Frames => name_len + 2 * header::WIDTH,
-            Self::Payloads => 0,
             // Each byte of a name may be an escape of six.
             Self::Json => 6 * name_len + json::OVERHEAD,
             Self::TunneledFrames => name_len + 2 * header::WIDTH + websocket::MAX_HEADER,
-            Self::Ticks | Self::Nothing => 0,
+            Self::Payloads | Self::Ticks | Self::Nothing => 0,
         }
     }
 

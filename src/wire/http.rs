@@ -149,29 +149,26 @@ pub fn host_without_port(authority: &str) -> &str {
 /// A response with this status, fields and body. The connection ends after it.
 #[must_use]
 pub fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {status}\r\n");
-    for (name, value) in fields {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += &format!(
-        "Content-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let fields: String = fields
+        .iter()
+        .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+        .collect();
+    let len = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {len}\r\nConnection: close\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 
 /// The response that changes to the WebSocket protocol, with the subprotocol that was chosen.
 #[must_use]
 pub fn switching_protocols(key: &str, protocol: Option<&str>) -> Vec<u8> {
-    let mut head = format!(
+    let protocol = protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+    let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n",
-        accept_key(key)
+         Sec-WebSocket-Accept: {}\r\n{}\r\n",
+        accept_key(key),
+        protocol.unwrap_or_default()
     );
-    if let Some(protocol) = protocol {
-        head += &format!("Sec-WebSocket-Protocol: {protocol}\r\n");
-    }
-    head += "\r\n";
     head.into_bytes()
 }
 

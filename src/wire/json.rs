@@ -109,9 +109,13 @@ fn push_value(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
 /// Whether a text is ASCII that needs no escape. Most are.
 fn is_plain(text: &[u8]) -> bool {
     // Without an early end the compiler looks at many bytes at once.
-    text.iter().fold(true, |is_plain, &byte| {
-        is_plain & (byte >= b' ') & (byte < 0x7f) & (byte != b'"') & (byte != b'\\')
-    })
+    let special = text.iter().fold(0, |special, &byte| {
+        special
+            | u8::from(!(b' '..0x7f).contains(&byte))
+            | u8::from(byte == b'"')
+            | u8::from(byte == b'\\')
+    });
+    special == 0
 }
 
 fn push_escaped(text: &str, out: &mut Vec<u8>) {

@@ -144,6 +144,7 @@ impl WebSocketDecoder {
     /// [`FrameError::WebSocket`] and [`FrameError::NotUtf8`] for what RFC 6455 does not allow, and
     /// [`FrameError::TooLong`] before any byte of the frame that is too long is kept. There is nothing
     /// left to do with the stream then but to close it.
+    #[allow(clippy::mut_mut, reason = "the slice is moved forward")]
     pub fn decode<'d, 'i: 'd>(
         &'d mut self,
         input: &mut &'i mut [u8],
@@ -204,6 +205,7 @@ impl WebSocketDecoder {
     }
 
     /// Completes a header from `input`, if it can, and keeps what there is of it otherwise.
+    #[allow(clippy::mut_mut, reason = "the slice is moved forward")]
     fn read_head(
         &mut self,
         input: &mut &mut [u8],
@@ -387,7 +389,10 @@ pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a server's frame that ends the connection, with as much of the reason as fits.
 pub fn encode_close(code: u16, reason: &str, out: &mut Vec<u8>) {
-    let fits = reason.floor_char_boundary(MAX_CONTROL - 2);
+    let mut fits = reason.len().min(MAX_CONTROL - 2);
+    while !reason.is_char_boundary(fits) {
+        fits -= 1;
+    }
     encode_header(Opcode::Close, 2 + fits, out);
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(&reason.as_bytes()[..fits]);
@@ -569,7 +574,7 @@ mod tests {
     #[test]
     fn message_that_came_whole_is_not_copied_and_a_kept_one_is_given_back() {
         let mut decoder = WebSocketDecoder::default();
-        let mut stream = frame(0x82, &[7; 100_000]);
+        let mut stream = frame(0x82, &vec![7; 100_000]);
         let mut input = &mut stream[..];
         assert!(decoder.decode(&mut input, 100_000).unwrap().is_some());
         assert_eq!(
@@ -600,7 +605,7 @@ mod tests {
             let (mut at_once, mut written) = (b"<".to_vec(), b"<".to_vec());
             encode(Opcode::Text, &payload, &mut at_once);
             encode_with(Opcode::Text, &mut written, |out| {
-                out.extend_from_slice(&payload)
+                out.extend_from_slice(&payload);
             });
             assert_eq!(at_once, [b"<", &header[..], &payload].concat());
             assert!(at_once == written, "{len}");
