@@ -512,8 +512,8 @@ Alt-Enter begins another line of the same message; a paste with several lines is
 are edited as in a shell, and Up and Down bring back what you said. /help lists the keys and the \
 commands. A line that begins with /me is sent as it is, and shown by this client as what you do.
 
-In a pipe or from a file, each line of standard input is a message, and when all of them have reached \
-the server the program ends. Each message that is heard is a line `name: message` on standard output, \
+In a pipe or from a file, each line of standard input is a message, without its LF or CR LF, and when \
+all of them have reached the server the program ends. Each message that is heard is a line `name: message` on standard output, \
 with whatever is not plain text escaped; everything else goes to standard error. If the input is a \
 terminal and the output is not, nothing is read and the program only listens: chatloop join > log
 

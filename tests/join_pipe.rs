@@ -182,20 +182,23 @@ fn a_hundred_thousand_lines_from_a_file_and_from_a_pipe_arrive_in_order() {
 }
 
 #[test]
-fn a_line_is_what_stands_between_line_feeds_and_every_byte_of_it() {
+fn line_of_input_is_sent_without_its_lf_or_crlf_and_otherwise_unchanged() {
     let server = ScriptedServer::new();
-    let file = Scratch::new("bytes", b"\n\r\nno \xff UTF-8 \0\n\n  spaces  \nlast");
+    let input = b"\n\r\nno \xff UTF-8 \0\n\n  spaces  \nfrom Windows\r\na\rb\r\r\nlast";
+    let file = Scratch::new("bytes", input);
     let mut command = join(server.addr(), "me", &[]);
     let mut client = command.stdin(file.open()).spawn().unwrap();
     let mut peer = server.accept();
     let sent = peer.read_to_end();
-    let lines: [&[u8]; 7] = [
+    let lines: [&[u8]; 9] = [
         b"me",
         b"",
-        b"\r",
+        b"",
         b"no \xff UTF-8 \0",
         b"",
         b"  spaces  ",
+        b"from Windows",
+        b"a\rb\r",
         b"last",
     ];
     assert_bytes(&sent, &lines.map(frame).concat());
