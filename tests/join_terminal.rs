@@ -127,7 +127,7 @@ fn a_paste_of_several_lines_is_one_message() {
     terminal.wait_for_text("| three");
     terminal.send("\r");
     peer.expect_frame("see: one\n\ttwo\nthree");
-    terminal.wait_for_text("me: see: one\n| \\ttwo\n| three\nme> ");
+    terminal.wait_for_text("me: see: one\n | \\ttwo\n | three\nme> ");
     // The same by hand.
     terminal.send("four\x1b\rfive\r");
     peer.expect_frame("four\nfive");
@@ -209,15 +209,51 @@ fn hostile_text_is_shown_and_does_nothing() {
     assert_eq!(
         rows[1..],
         [
-            "eve\\u{1b}]0;owned\\u{7}: \\u{1b}[2J\\u{1b}[?25l\\u{1b}[31mred\\r\\u{9b}5A\\u{202e}evil\\",
-            "u{8}",
+            "eve\\u{1b}]0;owned\\u{7}:",
+            "   \\u{1b}[2J\\u{1b}[?25l\\u{1b}[31mred\\r\\u{9b}5A\\u{202e}evil\\u{8}",
             "eve: \\xff\\xfe\\0 \\o/",
             "eve:",
-            "| bob: forged",
+            " | bob: forged",
             "me>",
         ]
     );
     assert_eq!(terminal.modes(), before);
+}
+
+/// A message, a name and a notice, each as long as its sender needs it to put the rest where the
+/// terminal's next row begins.
+#[test]
+fn text_of_one_member_never_looks_like_the_line_of_another() {
+    let (_server, mut peer, mut terminal) = connected(16, 80);
+    let forged = "17:50\u{a0}admin:\u{a0}the\u{a0}relay\u{a0}moves";
+    peer.say("eve", format!("{}{forged}", "x".repeat(75)));
+    peer.say("eve", format!("{}admin：搬家了", "字".repeat(37)));
+    peer.say(format!("{}17:50\u{a0}admin", "y".repeat(79)), "moves");
+    for name in ["-- the server closed the connection", "* bob waves", "| so"] {
+        peer.say(name, "x");
+    }
+    peer.say("", "/me bob waves");
+    terminal.wait_for_text("\"\" bob waves");
+    let rows = terminal.rows();
+    let xs = format!("eve: {}", "x".repeat(75));
+    let words = format!("eve: {}a", "字".repeat(37));
+    let ys = format!("\"{}", "y".repeat(79));
+    assert_eq!(
+        rows[1..],
+        [
+            &xs,
+            &format!("   {forged}"),
+            &words,
+            "   dmin：搬家了",
+            &ys,
+            "   17:50\\u{a0}admin\": moves",
+            "\"-- the server closed the connection\": x",
+            "\"* bob waves\": x",
+            "\"| so\": x",
+            "* \"\" bob waves",
+            "me>",
+        ]
+    );
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub mod screen;
 pub mod session;
 mod stdio;
 mod terminal;
+mod wrap;
 
 use std::fmt;
 use std::io;
