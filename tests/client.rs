@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use chatloop::client::display::Format;
-use chatloop::client::{Client, ClientError, Config, Ending, Streams, Turn, User};
+use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams, Turn};
 use common::chat_server::Refusal;
 use common::socket::{End, TestPeer};
 use common::{PATIENCE, assert_bytes, frame, heard};
@@ -20,7 +20,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
         name: b"me".to_vec(),
         reconnect: true,
         quiet: false,
-        user: User::Streams(Streams {
+        interface: Interface::Streams(Streams {
             input: Some(input.into()),
             output: output.into(),
             notices: notices.into(),

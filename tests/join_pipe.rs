@@ -131,7 +131,7 @@ fn heard_lines(name: &str, lines: &str) -> Vec<u8> {
 }
 
 #[test]
-fn something_is_said_and_that_is_all() {
+fn input_is_sent_and_nothing_is_written() {
     let mut relay = Relay::start(&[]);
     let mut ear = relay.join("ear");
     let mut client = Piped::start(&mut join(relay.addr, "ci", &[]));
@@ -154,7 +154,7 @@ fn something_is_said_and_that_is_all() {
 }
 
 #[test]
-fn a_hundred_thousand_lines_from_a_file_and_from_a_pipe_arrive_in_order() {
+fn long_input_from_a_file_or_a_pipe_is_delivered_in_order() {
     let lines = numbered_lines();
     let file = Scratch::new("lines", lines.as_bytes());
     let log = Scratch::new("log", b"");
@@ -206,7 +206,7 @@ fn line_of_input_is_sent_without_its_lf_or_crlf_and_otherwise_unchanged() {
 }
 
 #[test]
-fn an_empty_input_joins_and_leaves_and_with_stay_listens() {
+fn empty_input_ends_the_client_unless_stay_is_set() {
     let server = ScriptedServer::new();
     // Unlike a pipe, which may still be open by then, this is known to be empty before it connects.
     let (code, heard, said) = run(join(server.addr(), "me", &[]).stdin(Stdio::null()));
@@ -234,7 +234,7 @@ fn an_empty_input_joins_and_leaves_and_with_stay_listens() {
 
 /// What `nohup` puts in the place of a terminal.
 #[test]
-fn an_input_that_cannot_be_read_is_none_and_the_client_listens() {
+fn unreadable_input_counts_as_no_input() {
     let server = ScriptedServer::new();
     let unreadable = File::options().write(true).open("/dev/null").unwrap();
     let mut command = join(server.addr(), "me", &[]);
@@ -259,7 +259,7 @@ fn an_input_that_cannot_be_read_is_none_and_the_client_listens() {
 }
 
 #[test]
-fn the_output_is_escaped_json_or_raw() {
+fn output_is_escaped_json_or_raw() {
     let server = ScriptedServer::new();
     let (name, message) = (&b"b\"ob"[..], &b"a\\b\n\x1b[2J\xc2\x9b\xff"[..]);
     for (flags, expected) in [
@@ -294,7 +294,7 @@ fn the_output_is_escaped_json_or_raw() {
 
 /// However the connections are cut, each line arrives once or is reported, in order.
 #[test]
-fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
+fn each_line_is_delivered_once_or_reported_over_lost_connections() {
     let server = ScriptedServer::with_buffer(64 * 1024);
     let lines = numbered_lines();
     let file = Scratch::new("uncertain", lines.as_bytes());
@@ -359,7 +359,7 @@ fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
 }
 
 #[test]
-fn a_server_that_takes_nothing_holds_up_the_input_and_memory_stays_small() {
+fn stalled_server_pauses_the_input_and_memory_stays_small() {
     let server = ScriptedServer::new();
     let mut source = Command::new("yes")
         .arg("a line of some length that is said again and again")
@@ -404,7 +404,7 @@ fn wait_until_asleep(what: &str, ids: &[u32]) {
 }
 
 #[test]
-fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
+fn slow_reader_of_the_output_pauses_the_server_and_loses_nothing() {
     let server = ScriptedServer::new();
     let mut client = Piped::start(&mut join(server.addr(), "slow", &[]));
     let mut peer = server.accept();
@@ -432,7 +432,7 @@ fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
 }
 
 #[test]
-fn what_was_heard_is_written_to_the_end() {
+fn received_messages_are_written_before_the_client_ends() {
     let server = ScriptedServer::new();
     let mut client = Piped::start(&mut join(server.addr(), "me", &[]));
     let mut peer = server.accept();
@@ -458,7 +458,7 @@ fn what_was_heard_is_written_to_the_end() {
 
 /// A server that takes everything at once does not have the client remember everything.
 #[test]
-fn a_fast_server_costs_no_memory() {
+fn fast_server_does_not_grow_memory() {
     let server = ScriptedServer::new();
     let mut client = Piped::start(&mut join(server.addr(), "me", &[]));
     let mut peer = server.accept();
@@ -486,7 +486,7 @@ fn a_fast_server_costs_no_memory() {
 }
 
 #[test]
-fn nobody_reads_what_is_heard_and_still_everything_is_said() {
+fn input_is_sent_while_the_output_is_not_read() {
     let server = ScriptedServer::new();
     // The sockets on the way hold the lesser part of it.
     let lines = numbered_lines().repeat(8);
@@ -507,7 +507,7 @@ fn nobody_reads_what_is_heard_and_still_everything_is_said() {
 }
 
 #[test]
-fn when_nobody_reads_the_output_any_more_a_listener_ends_and_a_talker_says_all() {
+fn closed_output_ends_the_client_after_its_input() {
     let server = ScriptedServer::new();
     let mut listener = join(server.addr(), "me", &["--stay"])
         .stdout(Stdio::piped())
@@ -539,7 +539,7 @@ fn when_nobody_reads_the_output_any_more_a_listener_ends_and_a_talker_says_all()
 }
 
 #[test]
-fn every_failure_is_one_line_and_a_code() {
+fn failure_is_one_line_and_an_exit_code() {
     let refusal = Refusal::new();
     let refused = refusal.addr().to_string();
     for (args, code, says) in [
@@ -606,7 +606,7 @@ fn last_line(
 }
 
 #[test]
-fn what_a_server_does_wrong_is_told() {
+fn invalid_server_is_reported() {
     let server = ScriptedServer::new();
     let addr = server.addr();
     let (code, said) = last_line(&server, "", &[], |mut peer| {
@@ -656,7 +656,7 @@ fn what_a_server_does_wrong_is_told() {
 }
 
 #[test]
-fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
+fn message_over_the_relays_limit_is_reported_with_a_hint() {
     let relay = Relay::start(&["--max-message=1KiB"]);
     let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
     client.say("x".repeat(1025) + "\n");
@@ -669,7 +669,7 @@ fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
 
 /// A message so long that the server refuses it before it is sent is not tried for ever.
 #[test]
-fn a_message_that_is_refused_in_the_middle_does_not_keep_the_next_from_being_said() {
+fn message_after_a_refused_one_is_sent() {
     let mut relay = Relay::start(&["--max-message=1KiB"]);
     let mut ear = relay.join("ear");
     let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
@@ -686,7 +686,7 @@ fn a_message_that_is_refused_in_the_middle_does_not_keep_the_next_from_being_sai
 }
 
 #[test]
-fn a_relay_that_is_full_or_does_not_take_the_name_is_told_as_such() {
+fn refusal_right_after_joining_is_reported_with_a_hint() {
     let relay = Relay::start(&["--max-name=3"]);
     let (code, said) = {
         let mut client = Piped::start(&mut join(relay.addr, "alice", &["--no-reconnect"]));
@@ -724,7 +724,7 @@ fn client_is_closed_at_once_on_a_port_for_64_byte_headers() {
 }
 
 #[test]
-fn streams_that_cannot_be_used_are_told() {
+fn unusable_stream_is_reported() {
     let server = ScriptedServer::new();
     let directory = File::open(std::env::temp_dir()).unwrap();
     let (code, _, err) = run(join(server.addr(), "me", &[]).stdin(directory));
@@ -752,13 +752,13 @@ fn streams_that_cannot_be_used_are_told() {
         .unwrap();
     assert_eq!(client.wait().unwrap().code(), Some(1));
     assert!(
-        err.ends_with("cannot write what was heard: No space left on device (os error 28)\n"),
+        err.ends_with("cannot write the output: No space left on device (os error 28)\n"),
         "{err}"
     );
 }
 
 #[test]
-fn a_tutorials_server_relays_what_a_pipe_says() {
+fn tutorial_server_relays_the_input_of_a_pipe() {
     let Some(python) = PythonServer::start() else {
         return;
     };
@@ -790,7 +790,7 @@ fn a_tutorials_server_relays_what_a_pipe_says() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn it_is_one_thread() {
+fn client_in_a_pipe_is_one_thread() {
     let server = ScriptedServer::new();
     let client = Piped::start(&mut join(server.addr(), "me", &[]));
     server.accept().expect_frame("me");
@@ -798,7 +798,7 @@ fn it_is_one_thread() {
 }
 
 #[test]
-fn each_client_of_a_script_has_a_place_though_an_address_has_few() {
+fn sequential_clients_stay_below_the_limit_per_address() {
     let mut relay = Relay::start(&["--max-per-ip", "2"]);
     let mut listener = Piped::start(&mut join(relay.addr, "listener", &[]));
     relay.log_line("joined: \"listener\"");

@@ -37,7 +37,7 @@ fn connected(rows: u16, cols: u16) -> (ScriptedServer, Peer, Terminal) {
 }
 
 #[test]
-fn a_message_arrives_above_half_a_line_which_stays_as_it_is() {
+fn message_appears_above_a_half_typed_line() {
     let (_server, mut peer, mut terminal) = connected(10, 80);
     terminal.send("half a lin\x1b[D\x1b[D\x1b[D");
     terminal.wait_for("the cursor in the line", |screen| {
@@ -60,7 +60,7 @@ fn a_message_arrives_above_half_a_line_which_stays_as_it_is() {
 }
 
 #[test]
-fn long_and_wide_lines_wrap_and_stay_under_what_arrives() {
+fn long_typed_line_wraps_and_stays_below_messages() {
     let (_server, mut peer, mut terminal) = connected(12, 20);
     let typed = "Ünïcode! 你好世界 e\u{301} and more than a row of it 👋";
     terminal.send(typed);
@@ -95,7 +95,7 @@ fn long_and_wide_lines_wrap_and_stay_under_what_arrives() {
 }
 
 #[test]
-fn a_resized_terminal_has_the_line_once_and_all_that_was_said() {
+fn resized_terminal_shows_the_line_once_and_every_message() {
     let (_server, mut peer, mut terminal) = connected(12, 60);
     peer.say("bob", "before");
     terminal.wait_for_text("bob: before");
@@ -120,7 +120,7 @@ fn a_resized_terminal_has_the_line_once_and_all_that_was_said() {
 }
 
 #[test]
-fn a_paste_of_several_lines_is_one_message() {
+fn paste_of_several_lines_is_one_message() {
     let (_server, mut peer, mut terminal) = connected(10, 40);
     terminal.send("see: ");
     terminal.paste("one\n\ttwo\nthree\n");
@@ -134,7 +134,7 @@ fn a_paste_of_several_lines_is_one_message() {
 }
 
 #[test]
-fn a_line_too_large_for_the_screen_arrives_whole() {
+fn line_larger_than_the_screen_is_sent_whole() {
     let (_server, mut peer, mut terminal) = connected(5, 30);
     let text = "0123456789".repeat(20_000);
     terminal.paste(&text);
@@ -146,7 +146,7 @@ fn a_line_too_large_for_the_screen_arrives_whole() {
 }
 
 #[test]
-fn keys_do_what_they_do_in_a_shell() {
+fn keys_edit_as_in_a_shell() {
     let (_server, mut peer, mut terminal) = connected(10, 60);
     for (typed, sent) in [
         ("hello wrld\x1b[D\x1b[D\x1b[Do\r", "hello world"),
@@ -165,7 +165,7 @@ fn keys_do_what_they_do_in_a_shell() {
 }
 
 #[test]
-fn escape_alone_is_a_key_and_does_not_swallow_the_next() {
+fn escape_key_does_not_swallow_the_next_key() {
     let (_server, mut peer, mut terminal) = connected(10, 60);
     terminal.send("ab cd\x1b");
     terminal.wait_for_text("ab cd");
@@ -176,7 +176,7 @@ fn escape_alone_is_a_key_and_does_not_swallow_the_next() {
 }
 
 #[test]
-fn a_line_given_up_comes_back_and_an_unknown_command_is_not_lost() {
+fn discarded_line_and_unknown_command_can_be_edited_again() {
     let (_server, mut peer, mut terminal) = connected(10, 70);
     terminal.send("never mind\x03");
     terminal.wait_for_text("Up brings the line back");
@@ -195,7 +195,7 @@ fn a_line_given_up_comes_back_and_an_unknown_command_is_not_lost() {
 }
 
 #[test]
-fn hostile_text_is_shown_and_does_nothing() {
+fn hostile_text_is_shown_escaped_and_has_no_effect() {
     let (_server, mut peer, mut terminal) = connected(12, 80);
     let before = terminal.modes();
     peer.say(
@@ -257,7 +257,7 @@ fn text_of_one_member_never_looks_like_the_line_of_another() {
 }
 
 #[test]
-fn a_flood_of_messages_loses_none_and_leaves_the_line_alone() {
+fn flood_of_messages_is_shown_whole_above_the_line() {
     let (_server, mut peer, mut terminal) = connected(24, 80);
     terminal.send("still here");
     terminal.wait_for_text("still here");
@@ -281,7 +281,7 @@ fn a_flood_of_messages_loses_none_and_leaves_the_line_alone() {
 }
 
 #[test]
-fn what_is_typed_while_there_is_no_connection_is_sent_after_it_in_order() {
+fn message_typed_without_a_connection_is_sent_over_the_next_in_order() {
     let (server, mut peer, mut terminal) = connected(24, 80);
     terminal.send("one\r");
     peer.expect_frame("one");
@@ -308,7 +308,7 @@ fn what_is_typed_while_there_is_no_connection_is_sent_after_it_in_order() {
 }
 
 #[test]
-fn a_line_that_may_not_have_arrived_is_marked_and_not_sent_twice() {
+fn uncertain_message_is_reported_and_not_sent_again() {
     let server = ScriptedServer::with_buffer(8 * 1024);
     let mut terminal = Terminal::run(&join(server.addr(), "me", &[]), 24, 80);
     let mut peer = server.accept();
@@ -337,7 +337,7 @@ fn a_line_that_may_not_have_arrived_is_marked_and_not_sent_twice() {
 }
 
 #[test]
-fn a_message_over_the_servers_limit_is_told_as_such_and_not_sent_again() {
+fn message_over_the_servers_limit_is_reported_and_not_sent_again() {
     let mut relay = Relay::start(&["--max-message=1KiB"]);
     let mut terminal = Terminal::run(&join(relay.addr, "me", &[]), 24, 80);
     relay.log_line("joined: \"me\"");
@@ -357,7 +357,7 @@ fn a_message_over_the_servers_limit_is_told_as_such_and_not_sent_again() {
 }
 
 #[test]
-fn a_server_that_stays_away_can_be_left_with_what_is_unsent() {
+fn client_of_a_missing_server_can_be_left_with_unsent_messages() {
     let (server, mut peer, mut terminal) = connected(24, 80);
     terminal.send("one\r");
     peer.expect_frame("one");
@@ -376,7 +376,7 @@ fn a_server_that_stays_away_can_be_left_with_what_is_unsent() {
 }
 
 #[test]
-fn the_name_is_asked_for_and_the_login_name_offered() {
+fn name_prompt_offers_the_login_name() {
     let server = ScriptedServer::new();
     let addr = server.addr().to_string();
     let mut command = chatloop(&["join", &addr]);
@@ -403,7 +403,7 @@ fn the_name_is_asked_for_and_the_login_name_offered() {
 }
 
 #[test]
-fn messages_have_the_local_time_in_front_and_names_their_colours() {
+fn message_has_the_local_time_and_a_coloured_name() {
     let server = ScriptedServer::new();
     let addr = server.addr().to_string();
     let mut command = chatloop(&["join", &addr, "-n", "me"]);
@@ -450,7 +450,7 @@ fn messages_have_the_local_time_in_front_and_names_their_colours() {
 }
 
 #[test]
-fn a_dumb_terminal_gets_plain_lines_and_sends_what_its_own_editing_makes() {
+fn dumb_terminal_sends_and_shows_plain_lines() {
     let server = ScriptedServer::new();
     let mut command = join(server.addr(), "me", &[]);
     command.env("TERM", "dumb");
@@ -468,7 +468,7 @@ fn a_dumb_terminal_gets_plain_lines_and_sends_what_its_own_editing_makes() {
 
 /// Each way for a client to end, and what the shell is told.
 #[test]
-fn however_it_ends_the_terminal_is_left_as_it_was_found() {
+fn terminal_is_restored_however_the_client_ends() {
     type End = fn(&mut Terminal, &mut Option<Peer>);
     let ends: [(&str, End, Ended); 10] = [
         ("/quit", |t, _| t.send("/quit\r"), Ended::Code(0)),
@@ -530,7 +530,7 @@ fn however_it_ends_the_terminal_is_left_as_it_was_found() {
 }
 
 #[test]
-fn a_terminal_that_is_gone_ends_the_client() {
+fn client_ends_when_its_terminal_is_gone() {
     let server = ScriptedServer::new();
     let client = join(server.addr(), "me", &[]);
     let mut command = Command::new("sh");
@@ -547,7 +547,7 @@ fn a_terminal_that_is_gone_ends_the_client() {
 }
 
 #[test]
-fn a_stopped_client_leaves_the_terminal_to_the_shell_and_comes_back() {
+fn stopped_client_restores_the_terminal_and_continues() {
     if Command::new("bash").arg("--version").output().is_err() {
         common::skip("bash is not installed");
         return;
@@ -597,7 +597,7 @@ fn a_stopped_client_leaves_the_terminal_to_the_shell_and_comes_back() {
 
 /// A shell that is nobody's terminal has no jobs: nobody could continue one.
 #[test]
-fn a_client_without_a_shell_does_not_stop() {
+fn client_without_a_shell_does_not_stop() {
     let server = ScriptedServer::new();
     let client = join(server.addr(), "me", &[]);
     let mut under_sh = Command::new("sh");
@@ -616,7 +616,7 @@ fn a_client_without_a_shell_does_not_stop() {
 }
 
 #[test]
-fn what_waits_is_told_when_a_signal_ends_the_client() {
+fn unsent_messages_are_reported_when_a_signal_ends_the_client() {
     let (server, peer, mut terminal) = connected(24, 80);
     drop(server);
     peer.close();
@@ -632,7 +632,7 @@ fn what_waits_is_told_when_a_signal_ends_the_client() {
 }
 
 #[test]
-fn who_cannot_be_reached_is_named_in_one_line() {
+fn unreachable_server_is_reported_in_one_line() {
     let refusal = Refusal::new();
     let addr = refusal.addr();
     let mut terminal = Terminal::run(&join(addr, "me", &[]), 10, 100);
@@ -644,7 +644,7 @@ fn who_cannot_be_reached_is_named_in_one_line() {
 }
 
 #[test]
-fn output_to_a_file_leaves_the_keyboard_to_the_shell() {
+fn client_with_output_to_a_file_does_not_read_the_keyboard() {
     let server = ScriptedServer::new();
     let client = join(server.addr(), "me", &[]);
     let log = std::env::temp_dir().join(format!("chatloop-test-{}.log", std::process::id()));
@@ -671,7 +671,7 @@ fn output_to_a_file_leaves_the_keyboard_to_the_shell() {
 
 /// One on a terminal and one of the tutorials' clients, over our relay and over a tutorial's.
 #[test]
-fn two_people_chat_over_the_relay_and_over_a_tutorials_server() {
+fn two_terminals_chat_over_the_relay_and_over_a_tutorial_server() {
     let relay = Relay::start(&[]);
     let python = PythonServer::start();
     let servers = [Some(relay.addr), python.as_ref().map(PythonServer::addr)];
@@ -704,7 +704,7 @@ fn two_people_chat_over_the_relay_and_over_a_tutorials_server() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn it_is_one_thread_that_sleeps_while_nothing_happens() {
+fn idle_client_is_one_sleeping_thread() {
     let (_server, mut peer, mut terminal) = connected(10, 60);
     let status = |what: &str| {
         let status = fs::read_to_string(format!("/proc/{}/status", terminal.pid())).unwrap();

@@ -1,4 +1,4 @@
-//! How a message looks: on a screen, and as a line of output.
+//! Formats messages and notices: for a screen, and as lines of output.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -12,27 +12,27 @@ use unicode_width::UnicodeWidthStr;
 use super::wrap::{Wrapper, columns, columns_of_char, is_blank};
 use crate::text::{Json, Quoted, Shown};
 
-/// How messages are written to an output that is no screen, each on one line.
+/// A `Format` is how messages are written to an output that is no screen, each on one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// `name: message`, with what is not plain text escaped, and a name with a colon and a blank in
-    /// it between quotes.
+    /// `name: message`, with everything escaped that is not plainly printable, and with a name
+    /// between quotes that could look like something else.
     #[default]
     Plain,
     /// A JSON object.
     Json,
-    /// `name: message`, in exactly the bytes that came.
+    /// `name: message`, in exactly the bytes that were received.
     Raw,
 }
 
-/// When it is, as shown to whoever looks.
+/// A `Clock` formats the time of a message.
 #[derive(Clone, Debug)]
 pub struct Clock {
     zone: TimeZone,
 }
 
 impl Clock {
-    /// A clock that shows the time of this zone.
+    /// Creates a clock for this time zone.
     #[must_use]
     pub const fn new(zone: TimeZone) -> Self {
         Self { zone }
@@ -43,15 +43,15 @@ impl Clock {
     }
 }
 
-/// Appends a message as a line. With a `clock`, the line says when it came.
+/// Appends a message as a line. With a `clock`, the line has the time.
 ///
-/// A JSON object has `name` and `message`, each a string; where bytes are not UTF-8 these have
-/// U+FFFD in their place, and `name_hex` or `message_hex` has all the bytes in hexadecimal. With a
-/// clock it has `time`, in UTC (RFC 3339).
+/// A JSON object has the strings `name` and `message`. If bytes are not UTF-8, U+FFFD stands in their
+/// place, and `name_hex` or `message_hex` has all the bytes in hexadecimal. With a clock it has `time`,
+/// in UTC (RFC 3339).
 ///
 /// # Errors
 ///
-/// None: memory takes it all.
+/// None: writing to memory does not fail.
 pub fn write_line(
     out: &mut Vec<u8>,
     format: Format,
@@ -98,25 +98,25 @@ fn write_json(out: &mut Vec<u8>, key: &str, value: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Which colours a terminal has.
+/// A `Palette` is the set of colours of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Palette {
-    /// None are wanted (`NO_COLOR`).
+    /// No colours (`NO_COLOR`).
     None,
-    /// The eight that every terminal with colours has.
+    /// The eight basic colours.
     Basic,
-    /// The 256 of xterm.
+    /// The 256 colours of xterm.
     Indexed,
 }
 
 impl Palette {
-    /// A name's colour. The same name has the same one everywhere and always.
+    /// The colour of a name. Equal names always have equal colours.
     fn of(self, name: &[u8]) -> Option<Color> {
-        // FNV-1a, since it has to be the same in every version of the program.
+        // FNV-1a, because it must be the same in every version of the program.
         let hash = name.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
-        // Its low bits alone say little of a short name.
+        // The low bits alone are much alike for short names.
         let hash = (hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b) >> 13;
         match self {
             Self::None => None,
@@ -144,40 +144,42 @@ fn pick<T: Copy>(from: &[T], hash: u32) -> T {
     from[hash as usize % from.len()]
 }
 
-/// How things look on a screen: what stands above the line that is being typed.
+/// A `Theme` formats messages and notices for a screen.
 ///
-/// Each line ends in CR LF, since a terminal in raw mode takes LF for "down" alone.
+/// Each row ends in CR LF, because LF alone only moves down on a terminal in raw mode.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Theme {
     palette: Palette,
-    /// Whether messages have the time in front.
+    /// The clock, if messages have the time in front.
     clock: Option<Clock>,
 }
 
-/// What a line that is no message is about.
+/// A `Notice` is the kind of a line that the client writes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// It is good to know.
+    /// Information.
     Info,
-    /// Something is not as it should be.
-    Trouble,
+    /// A problem.
+    Warning,
 }
 
-impl Look {
-    /// With a `clock`, messages have the time in front.
+impl Theme {
+    /// Creates a theme. With a `clock`, messages have the time in front.
     #[must_use]
     pub const fn new(palette: Palette, clock: Option<Clock>) -> Self {
         Self { palette, clock }
     }
 
     /// Appends a message. Its first row begins with the name, and each further row with an indent, so
-    /// that no part of a message looks like the message of another member; nor does a name: see
-    /// [`write_name`](Self::write_name). Further lines of the message have a bar in the indent. A message that begins with
-    /// "/me " is an action of its sender, as in XEP-0245.
+    /// that no part of a message looks like the message of another member. Nor does a name: see
+    /// [`write_name`](Self::write_name).
+    ///
+    /// Further lines of the message have a bar in the indent. A message that begins with "/me " is an
+    /// action of its sender, as in XEP-0245.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn write_message(
         &self,
         out: &mut Vec<u8>,
@@ -220,7 +222,7 @@ impl Look {
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn write_notice(
         &self,
         out: &mut Vec<u8>,
@@ -230,8 +232,8 @@ impl Look {
     ) -> io::Result<()> {
         match (kind, self.palette) {
             (Notice::Info, _) => queue!(out, SetAttribute(Attribute::Dim))?,
-            (Notice::Trouble, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
-            (Notice::Trouble, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
+            (Notice::Warning, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
+            (Notice::Warning, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
         }
         let mut rows = Wrapper::new(out, cols);
         rows.write(b"-- ");
@@ -246,7 +248,7 @@ impl Look {
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn write_name(&self, out: &mut Vec<u8>, name: &[u8]) -> io::Result<()> {
         self.begin_name(out, name)?;
         write_shown(out, &bare_or_quoted(name))?;
@@ -272,9 +274,9 @@ const MAX_BARE_NAME_COLS: usize = 32;
 /// A name in front of a message, before it is escaped: between quotes if it could look like something
 /// else.
 ///
-/// These are names in which a part could be taken for the name and the rest for a message, names that
-/// begin like a notice, an action or a further line of a message, and names with blanks that do not
-/// show as what they are.
+/// A name looks like something else if it has a colon and a blank inside, like a name and a message; if
+/// it begins like a notice, an action or a further line of a message; or if it has other blanks than
+/// single spaces between words.
 fn bare_or_quoted(name: &[u8]) -> Cow<'_, [u8]> {
     if needs_quotes(&Shown::plain(name).to_string()) {
         Quoted(name).to_string().into_bytes().into()
@@ -292,14 +294,13 @@ fn needs_quotes(shown: &str) -> bool {
         .chars()
         .filter(|&char| columns_of_char(char) > 0)
         .collect();
-    let has_odd_blank = |text: &str| text.contains(|char| char != ' ' && is_blank(char));
     visible.is_empty()
         || ["--", "*", "|", " "]
             .iter()
             .any(|mark| visible.starts_with(mark))
         || [": ", "  "].iter().any(|pair| visible.contains(pair))
         || visible.ends_with(' ')
-        || has_odd_blank(shown)
+        || visible.contains(|char| char != ' ' && is_blank(char))
 }
 
 /// A name in front of a message, as text without marks.
@@ -307,18 +308,18 @@ fn shown_name(name: &[u8]) -> String {
     Shown::plain(&bare_or_quoted(name)).to_string()
 }
 
-/// How many columns a name takes, as it is shown.
+/// The columns of a name, as it is shown.
 pub(super) fn width_of_name(name: &[u8]) -> usize {
     shown_name(name).width()
 }
 
-/// Appends text that may be a stranger's, with what is escaped in reverse video.
+/// Appends untrusted text, with escapes in reverse video.
 pub(super) fn write_shown(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     let marks = ("\x1b[7m", "\x1b[27m");
     write!(out, "{}", Shown { bytes, marks })
 }
 
-/// Appends text that is there but not what one looks at.
+/// Appends dim text.
 pub(super) fn dim(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     queue!(out, SetAttribute(Attribute::Dim))?;
     out.extend_from_slice(text.as_bytes());
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_whatever_was_said() {
+    fn message_is_one_line_whatever_it_contains() {
         let message = b"a\nb\r\x1b[2J\xff \\o/";
         assert_eq!(
             line(Format::Plain, false, b"b\nob", message),
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn name_is_quoted_if_it_could_look_like_something_else() {
-        let look = Look::new(Palette::None, None);
+        let theme = Theme::new(Palette::None, None);
         let long = "n".repeat(33);
         for (name, shown) in [
             // Bare.
@@ -399,25 +400,25 @@ mod tests {
                 String::from_utf8(written).unwrap(),
                 format!("{shown}: ok\n")
             );
-            let terminal = on_screen(|out| look.write_message(out, noon(), name, b"ok", 40));
+            let terminal = on_screen(|out| theme.write_message(out, noon(), name, b"ok", 40));
             assert_eq!(terminal.screen().contents(), format!("{shown}: ok"));
         }
     }
 
     #[test]
     fn row_with_a_quoted_name_is_filled_to_its_end() {
-        let look = Look::new(Palette::None, None);
+        let theme = Theme::new(Palette::None, None);
         let name = b"alice: send bob the key";
         let expected = "\"alice: send bob the key\": and be quick";
-        let terminal = on_screen(|out| look.write_message(out, noon(), name, b"and be quick", 40));
+        let terminal = on_screen(|out| theme.write_message(out, noon(), name, b"and be quick", 40));
         assert_eq!(terminal.screen().contents(), expected);
         let message = b"and be quick ok";
-        let terminal = on_screen(|out| look.write_message(out, noon(), name, message, 40));
+        let terminal = on_screen(|out| theme.write_message(out, noon(), name, message, 40));
         assert_eq!(terminal.screen().contents(), format!("{expected}\n   ok"));
     }
 
     #[test]
-    fn a_json_line_has_every_byte() {
+    fn json_line_preserves_every_byte() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         assert_eq!(
             text(line(Format::Json, true, "Zoë".as_bytes(), b"a\n\"b\"")),
@@ -429,7 +430,7 @@ mod tests {
         );
     }
 
-    /// What a terminal of this size shows.
+    /// A terminal that shows the output.
     fn on_screen(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> vt100::Parser {
         let mut out = Vec::new();
         write(&mut out).unwrap();
@@ -440,15 +441,15 @@ mod tests {
 
     #[test]
     fn further_lines_of_a_message_have_a_bar_in_the_indent() {
-        let look = Look::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
+        let theme = Theme::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
         let forged = b"hi\n12:34 eve: I am bob";
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged, 40));
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40));
         assert_eq!(
             terminal.screen().contents(),
             "12:34 bob: hi\n       | 12:34 eve: I am bob"
         );
-        let look = Look::new(Palette::None, None);
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged, 40));
+        let theme = Theme::new(Palette::None, None);
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40));
         assert_eq!(
             terminal.screen().contents(),
             "bob: hi\n | 12:34 eve: I am bob"
@@ -457,10 +458,10 @@ mod tests {
 
     #[test]
     fn further_rows_of_a_message_are_indented_in_every_script() {
-        let look = Look::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
+        let theme = Theme::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
         let shown = |message: &str| {
             let message = message.as_bytes();
-            let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", message, 40));
+            let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", message, 40));
             terminal.screen().contents()
         };
         for (message, rows) in [
@@ -510,15 +511,16 @@ mod tests {
 
     #[test]
     fn long_name_and_notice_go_on_behind_the_indent() {
-        let look = Look::new(Palette::Indexed, None);
+        let theme = Theme::new(Palette::Indexed, None);
         let name = format!("{}17:50\u{2800}admin", "x".repeat(39));
-        let terminal = on_screen(|out| look.write_message(out, noon(), name.as_bytes(), b"hi", 40));
+        let terminal =
+            on_screen(|out| theme.write_message(out, noon(), name.as_bytes(), b"hi", 40));
         assert_eq!(
             terminal.screen().contents(),
             format!("\"{}\n   17:50\u{2800}admin\": hi", "x".repeat(39))
         );
         let text = "x".repeat(50);
-        let terminal = on_screen(|out| look.write_notice(out, Notice::Info, &text, 40));
+        let terminal = on_screen(|out| theme.write_notice(out, Notice::Info, &text, 40));
         assert_eq!(
             terminal.screen().contents(),
             format!("-- {}\n   {}", &text[..37], &text[37..])
@@ -527,7 +529,7 @@ mod tests {
 
     #[test]
     fn message_on_a_very_narrow_screen_has_no_time_and_less_indent() {
-        let look = Look::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
+        let theme = Theme::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
         for (cols, rows) in [
             (12, &["12:34 eve:", "         hi", "       | 你"][..]),
             (11, &["eve: hi", " | 你"]),
@@ -540,7 +542,8 @@ mod tests {
         ] {
             let mut out = Vec::new();
             let message = "hi\n你".as_bytes();
-            look.write_message(&mut out, noon(), b"eve", message, cols)
+            theme
+                .write_message(&mut out, noon(), b"eve", message, cols)
                 .unwrap();
             let mut terminal =
                 vt100::Parser::new(10.try_into().unwrap(), (cols as u16).try_into().unwrap(), 0);
@@ -550,19 +553,19 @@ mod tests {
     }
 
     #[test]
-    fn actions_read_as_such() {
-        let look = Look::new(Palette::Basic, None);
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/me waves", 40));
+    fn action_is_shown_without_a_colon() {
+        let theme = Theme::new(Palette::Basic, None);
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", b"/me waves", 40));
         assert_eq!(terminal.screen().contents(), "* bob waves");
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/meals", 40));
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", b"/meals", 40));
         assert_eq!(terminal.screen().contents(), "bob: /meals");
     }
 
     #[test]
-    fn escapes_are_shown_in_reverse_video_and_nothing_else_is() {
-        let look = Look::new(Palette::Indexed, None);
+    fn only_escapes_are_shown_in_reverse_video() {
+        let theme = Theme::new(Palette::Indexed, None);
         let terminal =
-            on_screen(|out| look.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}", 40));
+            on_screen(|out| theme.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}", 40));
         let screen = terminal.screen();
         assert_eq!(screen.contents(), "bob: \\u{1b}[2Jhm \\u{1b}");
         let inverse: Vec<_> = (0..40)
@@ -572,11 +575,11 @@ mod tests {
     }
 
     #[test]
-    fn names_have_colours_of_their_own_unless_none_are_wanted() {
+    fn names_have_distinct_colours_unless_colours_are_off() {
         let colour = |palette, name: &str| {
-            let look = Look::new(palette, None);
+            let theme = Theme::new(palette, None);
             let terminal =
-                on_screen(|out| look.write_message(out, noon(), name.as_bytes(), b"x", 40));
+                on_screen(|out| theme.write_message(out, noon(), name.as_bytes(), b"x", 40));
             let cell = terminal.screen().cell(0, 0).unwrap();
             assert!(cell.bold());
             cell.fgcolor()
@@ -659,9 +662,9 @@ mod tests {
             cols in 1..=200_u16,
             timed: bool,
         ) {
-            let look = Look::new(Palette::Indexed, timed.then(|| Clock::new(TimeZone::UTC)));
+            let theme = Theme::new(Palette::Indexed, timed.then(|| Clock::new(TimeZone::UTC)));
             let mut out = Vec::new();
-            look.write_message(&mut out, noon(), &name, &message, cols.into()).unwrap();
+            theme.write_message(&mut out, noon(), &name, &message, cols.into()).unwrap();
             let ends = out.windows(2).filter(|bytes| bytes == b"\r\n").count() as u16;
             let size = [ends + 2, cols].map(|size| size.try_into().unwrap());
             let mut terminal = vt100::Parser::new(size[0], size[1], 0);
