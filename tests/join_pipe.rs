@@ -212,7 +212,7 @@ fn empty_input_ends_the_client_unless_stay_is_set() {
     let (code, heard, said) = run(join(server.addr(), "me", &[]).stdin(Stdio::null()));
     assert_bytes(&server.accept().read_to_end(), &frame("me"));
     let expected = format!(
-        "chatloop: connected to {} as me; the input is empty, so there is nothing to say: --stay \
+        "chatloop: connected to {} as me; the input is empty, so there is nothing to send: --stay \
          listens\n",
         server.addr()
     );

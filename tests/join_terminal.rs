@@ -191,7 +191,9 @@ fn discarded_line_and_unknown_command_can_be_edited_again() {
     terminal.wait_for_text("/quit takes nothing after it");
     terminal.wait_for_text("me> /quit now");
     terminal.send("\x03/help\r");
-    terminal.wait_for_text("Enter        sends the line");
+    terminal.wait_for_text("edit as");
+    let shown = terminal.history().join("\n");
+    assert!(shown.contains("Enter        sends the line"), "{shown}");
 }
 
 #[test]

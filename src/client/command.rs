@@ -27,7 +27,7 @@ pub(super) const HELP: &[&str] = &[
     "Up, Down     bring back your earlier messages",
     "Ctrl-L       clears the screen",
     "Ctrl-Z       stops the client; the shell's fg continues it",
-    "Home, End, Ctrl-A, Ctrl-E, Ctrl-W, Ctrl-K, Ctrl-U, Ctrl-Y, Alt-B, Alt-F, ... edit as in a shell",
+    "Home, End, Ctrl-A, Ctrl-W, Ctrl-K, Ctrl-Y, Alt-B, ... edit as in a shell",
 ];
 
 impl<'a> Command<'a> {

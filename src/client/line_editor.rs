@@ -70,9 +70,9 @@ pub enum Edit {
     Redraw,
 }
 
-/// A `Command` is what a key is bound to.
+/// An `EditAction` is what a key is bound to.
 #[derive(Clone, Copy, Debug)]
-enum Command {
+enum EditAction {
     Insert(char),
     Enter,
     Move(Motion),
@@ -104,8 +104,8 @@ enum Motion {
 }
 
 /// The key bindings, a table for each way to hold Ctrl and Alt.
-fn bound(key: Key) -> Option<Command> {
-    use Command::{
+fn bound(key: Key) -> Option<EditAction> {
+    use EditAction::{
         Delete, DeleteOrEnd, Down, Enter, Insert, Interrupt, Kill, Move, Redraw, Suspend,
         Transpose, Up, Yank,
     };
@@ -192,25 +192,25 @@ impl LineEditor {
             return Edit::None;
         };
         match command {
-            Command::Insert(char) => self.insert(char.encode_utf8(&mut [0; 4])),
-            Command::Enter => self.enter(),
-            Command::Move(motion) => self.move_to(self.target(motion)),
-            Command::Delete(motion) => self.replace(self.range_to(motion), ""),
-            Command::Kill(motion) => self.kill(motion, was_killing),
-            Command::DeleteOrEnd if self.text.is_empty() => Edit::EndOfInput,
-            Command::DeleteOrEnd => self.replace(self.range_to(Motion::Right), ""),
-            Command::Yank => {
+            EditAction::Insert(char) => self.insert(char.encode_utf8(&mut [0; 4])),
+            EditAction::Enter => self.enter(),
+            EditAction::Move(motion) => self.move_to(self.target(motion)),
+            EditAction::Delete(motion) => self.replace(self.range_to(motion), ""),
+            EditAction::Kill(motion) => self.kill(motion, was_killing),
+            EditAction::DeleteOrEnd if self.text.is_empty() => Edit::EndOfInput,
+            EditAction::DeleteOrEnd => self.replace(self.range_to(Motion::Right), ""),
+            EditAction::Yank => {
                 let killed = mem::take(&mut self.killed);
                 let edit = self.insert(&killed);
                 self.killed = killed;
                 edit
             }
-            Command::Transpose => self.transpose(),
-            Command::Up => self.up(),
-            Command::Down => self.down(),
-            Command::Interrupt => Edit::Interrupt,
-            Command::Suspend => Edit::Suspend,
-            Command::Redraw => Edit::Redraw,
+            EditAction::Transpose => self.transpose(),
+            EditAction::Up => self.up(),
+            EditAction::Down => self.down(),
+            EditAction::Interrupt => Edit::Interrupt,
+            EditAction::Suspend => Edit::Suspend,
+            EditAction::Redraw => Edit::Redraw,
         }
     }
 
@@ -276,7 +276,7 @@ impl LineEditor {
         Edit::Changed
     }
 
-    /// Deletes up to where `motion` leads, for [`Command::Yank`] to bring back.
+    /// Deletes up to where `motion` leads, for [`EditAction::Yank`] to bring back.
     ///
     /// At the edge of a line that is its line break, so that the same key goes on to the next line.
     fn kill(&mut self, motion: Motion, was_killing: bool) -> Edit {

@@ -617,7 +617,7 @@ impl Client {
             && !std::mem::replace(&mut leaving.is_explained, true)
         {
             let notice =
-                "waiting until all your messages are delivered; Ctrl-D once more leaves at once";
+                "waiting until all messages are delivered; Ctrl-D once more leaves at once";
             self.notice(Notice::Warning, notice)?;
         }
         Ok(())
