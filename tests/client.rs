@@ -62,7 +62,7 @@ impl TestClient {
         }
     }
 
-    /// Takes turns until `done`; `what` it waits for is what a failure says.
+    /// Takes turns until `done`; a failure reports `what` it waits for.
     #[track_caller]
     fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let start = Instant::now();
@@ -171,7 +171,7 @@ fn lost_connection_is_made_again_and_begins_with_the_name() {
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
     for round in 0..3 {
-        // A message that was not whole is not heard; the next connection begins afresh.
+        // A message that was cut off is not shown, and the next connection starts anew.
         peer.send(&heard("bob", "cut off")[..25]);
         drop(peer);
         peer = client.accept();

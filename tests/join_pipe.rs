@@ -14,7 +14,7 @@ use common::process::{Relay, chatloop, run, wait_for};
 use common::python::PythonServer;
 use common::{assert_bytes, frame};
 
-/// So many lines are more than every buffer on the way holds together.
+/// More lines than all buffers on the way hold together.
 const LINES: usize = 100_000;
 
 fn join(addr: SocketAddr, name: &str, more: &[&str]) -> Command {
@@ -22,7 +22,7 @@ fn join(addr: SocketAddr, name: &str, more: &[&str]) -> Command {
     chatloop(&[&["join", &addr, "--name", name], more].concat())
 }
 
-/// A file of this test's own that is gone when the test is over.
+/// A file of one test, which is removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -121,7 +121,7 @@ fn numbered_lines() -> String {
     lines.concat()
 }
 
-/// What a client in the room writes for these lines of another.
+/// The output of a client that receives these lines from another one.
 fn heard_lines(name: &str, lines: &str) -> Vec<u8> {
     let heard: Vec<_> = lines
         .lines()
@@ -159,7 +159,7 @@ fn long_input_from_a_file_or_a_pipe_is_delivered_in_order() {
     let file = Scratch::new("lines", lines.as_bytes());
     let log = Scratch::new("log", b"");
     let mut relay = Relay::start(&[]);
-    // One hears into a file, for as long as its input is open.
+    // One client writes to a file, for as long as its input is open.
     let mut ear = join(relay.addr, "ear", &[])
         .stdin(Stdio::piped())
         .stdout(log.rewrite())
@@ -218,7 +218,7 @@ fn empty_input_ends_the_client_unless_stay_is_set() {
     );
     assert_eq!((code, heard, said), (0, String::new(), expected));
 
-    // Without anything to tell.
+    // Without notices.
     let mut client = Piped::start(&mut join(server.addr(), "me", &["--stay", "--quiet"]));
     client.input = None;
     let mut peer = server.accept();
@@ -232,7 +232,7 @@ fn empty_input_ends_the_client_unless_stay_is_set() {
     assert_eq!(said, "");
 }
 
-/// What `nohup` puts in the place of a terminal.
+/// The input that `nohup` puts in the place of a terminal.
 #[test]
 fn unreadable_input_counts_as_no_input() {
     let server = ScriptedServer::new();
@@ -292,7 +292,6 @@ fn output_is_escaped_json_or_raw() {
     assert!((0..3600).contains(&age.as_secs()), "{json}");
 }
 
-/// However the connections are cut, each line arrives once or is reported, in order.
 #[test]
 fn each_line_is_delivered_once_or_reported_over_lost_connections() {
     let server = ScriptedServer::with_buffer(64 * 1024);
@@ -303,7 +302,7 @@ fn each_line_is_delivered_once_or_reported_over_lost_connections() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Three connections that end with a reset after so many bytes, and one that takes all.
+    // Three connections that end with a reset after so many bytes, and one that reads everything.
     let mut got: Vec<Vec<u8>> = Vec::new();
     for limit in [1000, 300_000, 5] {
         let mut peer = server.accept();
@@ -320,7 +319,7 @@ fn each_line_is_delivered_once_or_reported_over_lost_connections() {
     assert_eq!(output.status.code(), Some(5), "{told}");
     assert!(told.ends_with("may not have arrived\n"), "{told}");
 
-    // What has arrived for certain, and what the client says is uncertain, is everything.
+    // The delivered and the reported lines are all lines.
     let mut seen = vec![0; LINES];
     for bytes in &got {
         let mut rest = &bytes[..];
@@ -381,7 +380,7 @@ fn stalled_server_pauses_the_input_and_memory_stays_small() {
         .unwrap();
     let most: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(most < 64 * 1024, "{line}");
-    // And it goes on when the server does.
+    // It continues when the server reads again.
     let mut taken = vec![0; 20_000_000];
     (&peer.stream).read_exact(&mut taken).unwrap();
     source.kill().unwrap();
@@ -409,7 +408,7 @@ fn slow_reader_of_the_output_pauses_the_server_and_loses_nothing() {
     let mut client = Piped::start(&mut join(server.addr(), "slow", &[]));
     let mut peer = server.accept();
     peer.expect_frame("slow");
-    // Fifty megabytes, of which the sockets and pipes on the way hold the lesser part.
+    // Fifty megabytes, of which the sockets and pipes on the way hold the smaller part.
     let message = "x".repeat(1000);
     let flood = common::heard("bob", &message).repeat(50_000);
     let mut sender = peer.stream.try_clone().unwrap();
@@ -418,7 +417,7 @@ fn slow_reader_of_the_output_pauses_the_server_and_loses_nothing() {
     wait_until_asleep("the client to be held up", &[client.child.id()]);
     assert!(!sent.is_finished());
     assert!(client.status("VmHWM:") < 16 * 1024);
-    // It talks although nobody reads what it hears.
+    // It sends although its output is not read.
     client.say("not stuck\n");
     peer.expect_frame("not stuck");
     let line = format!("bob: {message}\n");
@@ -442,7 +441,7 @@ fn received_messages_are_written_before_the_client_ends() {
         peer.say("bob", format!("message {number}"));
     }
     wait_until_asleep("the pipe to be full", &[client.child.id()]);
-    // A message of its own has it come back from its sleep, and leave; but for the pipe.
+    // The end of its input wakes it up, and only the full pipe keeps it from leaving.
     client.say("bye\n");
     client.input = None;
     peer.expect_frame("bye");
@@ -456,7 +455,7 @@ fn received_messages_are_written_before_the_client_ends() {
     assert_eq!(client.finish().0, 0);
 }
 
-/// A server that takes everything at once does not have the client remember everything.
+/// A client does not keep acknowledged messages of a server that reads everything at once.
 #[test]
 fn fast_server_does_not_grow_memory() {
     let server = ScriptedServer::new();
@@ -488,7 +487,7 @@ fn fast_server_does_not_grow_memory() {
 #[test]
 fn input_is_sent_while_the_output_is_not_read() {
     let server = ScriptedServer::new();
-    // The sockets on the way hold the lesser part of it.
+    // The sockets on the way hold the smaller part of it.
     let lines = numbered_lines().repeat(8);
     let file = Scratch::new("said", lines.as_bytes());
     let mut client = join(server.addr(), "me", &[])
@@ -515,7 +514,7 @@ fn closed_output_ends_the_client_after_its_input() {
         .unwrap();
     let mut peer = server.accept();
     peer.expect_frame("me");
-    // Nothing is written, and it is noticed nevertheless.
+    // The closed output is noticed although nothing is written.
     drop(listener.stdout.take());
     assert_bytes(&peer.read_to_end(), b"");
     assert_eq!(listener.wait().unwrap().code(), Some(0));
@@ -584,8 +583,8 @@ fn failure_is_one_line_and_an_exit_code() {
     assert_eq!(code, 2, "{err}");
 }
 
-/// How a client ends, and its last line, after it has said this and the server has acted. Its input
-/// ends if it has said something.
+/// The exit code and the last line of a client that has sent this, after the server has acted. Its
+/// input ends if it has sent anything.
 fn last_line(
     server: &ScriptedServer,
     said: &str,
@@ -628,7 +627,7 @@ fn invalid_server_is_reported() {
                     does the port have another dialect?";
     assert_eq!((code, said.as_str()), (5, expected));
 
-    // It is hardly for a short message that a server ends a chat.
+    // A short message is not a likely cause.
     for (len, hint) in [
         (999, ""),
         (
@@ -667,7 +666,7 @@ fn message_over_the_relays_limit_is_reported_with_a_hint() {
     assert!(said.ends_with(hint), "{said}");
 }
 
-/// A message so long that the server refuses it before it is sent is not tried for ever.
+/// A message that the server refuses before it is sent whole is given up.
 #[test]
 fn message_after_a_refused_one_is_sent() {
     let mut relay = Relay::start(&["--max-message=1KiB"]);
@@ -706,7 +705,7 @@ fn client_is_closed_at_once_on_a_port_for_64_byte_headers() {
     let mut relay = Relay::serving(&["chat64", "ack64"], &[]);
     for dialect in ["chat64", "ack64"] {
         let addr = relay.addr_of(dialect);
-        // The input stays open: only the relay can end this.
+        // The input stays open: only the relay can end the connection.
         let mut client = Piped::start(&mut join(addr, "me", &["--no-reconnect"]));
         client.say("hi\n");
         let mut told = String::new();
@@ -764,7 +763,7 @@ fn tutorial_server_relays_the_input_of_a_pipe() {
     };
     let mut ear = Piped::start(&mut join(python.addr(), "ear", &["--stay"]));
     let mut talker = Piped::start(&mut join(python.addr(), "Zoë", &[]));
-    // Until the server has taken the other in, nobody hears.
+    // Messages are delivered only after the server has accepted the other member.
     let mut said = 0;
     rustix::io::ioctl_fionbio(ear.output.get_ref(), true).unwrap();
     wait_for("the first message", || {
@@ -802,7 +801,7 @@ fn sequential_clients_stay_below_the_limit_per_address() {
     let mut relay = Relay::start(&["--max-per-ip", "2"]);
     let mut listener = Piped::start(&mut join(relay.addr, "listener", &[]));
     relay.log_line("joined: \"listener\"");
-    // The end of its input is a departure: each gives its place back before the next one connects.
+    // The end of its input is a departure: each client frees its place before the next one connects.
     for line in ["one", "two", "three", "four"] {
         let file = Scratch::new(line, line.as_bytes());
         let (code, _, err) = run(join(relay.addr, "me", &["--no-reconnect"]).stdin(file.open()));

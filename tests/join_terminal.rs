@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use common::chat_server::{Peer, Refusal, ScriptedServer};
 use common::process::{Relay, chatloop, wait_for};
 use common::python::PythonServer;
-use common::terminal::{Ended, Terminal};
+use common::terminal::{Ended, Terminal, bash};
 use common::{assert_bytes, frame, heard};
 
 /// A client's command line, with its name and without time stamps.
@@ -128,7 +128,7 @@ fn paste_of_several_lines_is_one_message() {
     terminal.send("\r");
     peer.expect_frame("see: one\n\ttwo\nthree");
     terminal.wait_for_text("me: see: one\n | \\ttwo\n | three\nme> ");
-    // The same by hand.
+    // The same with Alt-Enter.
     terminal.send("four\x1b\rfive\r");
     peer.expect_frame("four\nfive");
 }
@@ -169,7 +169,7 @@ fn escape_key_does_not_swallow_the_next_key() {
     let (_server, mut peer, mut terminal) = connected(10, 60);
     terminal.send("ab cd\x1b");
     terminal.wait_for_text("ab cd");
-    // That nothing follows is what the client has to see here, and nothing is all that it can see.
+    // The client must see that nothing follows the Escape, for which there is no event.
     thread::sleep(Duration::from_millis(300));
     terminal.send("b\r");
     peer.expect_frame("ab cdb");
@@ -299,7 +299,7 @@ fn message_typed_without_a_connection_is_sent_over_the_next_in_order() {
     terminal.send(" four\r");
     peer.expect_frame("half four");
     let shown = terminal.history().join("\n");
-    // The server may have closed because of what it had just read; the others were never in doubt.
+    // The server may have closed because of the message that it had just read, and only of that.
     assert_eq!(
         shown.matches("may not have arrived: one").count(),
         1,
@@ -315,7 +315,7 @@ fn uncertain_message_is_reported_and_not_sent_again() {
     let mut terminal = Terminal::run(&join(server.addr(), "me", &[]), 24, 80);
     let mut peer = server.accept();
     peer.expect_frame("me");
-    // More than the server's side takes, and less than ours does.
+    // More than the server's socket buffers, and less than the client's.
     terminal.wait_for_text("me> ");
     let long = "x".repeat(30_000);
     terminal.paste(&long);
@@ -329,7 +329,7 @@ fn uncertain_message_is_reported_and_not_sent_again() {
     peer.reset();
     terminal.wait_for_text("the server reset the connection");
     terminal.wait_for_text("may not have arrived: short");
-    // As much of it as its author needs, on a row of its own.
+    // Its beginning, on a row of its own.
     let row = format!("   {}...", &long[..60]);
     assert!(terminal.history().contains(&row));
     let mut peer = server.accept();
@@ -389,12 +389,12 @@ fn name_prompt_offers_the_login_name() {
         terminal.send(typed);
         server.accept().expect_frame(name);
     }
-    // Type-ahead is neither lost nor taken for a part of the name.
+    // Type-ahead is not lost, and not taken as a part of the name.
     let mut terminal = Terminal::run(&command, 10, 60);
     terminal.wait_for_text("Your name");
     terminal.send("ann\nhello\n");
     server.accept().expect_frames(&["ann", "hello"]);
-    // No answer, no chat.
+    // The end of the input ends the client.
     let mut terminal = Terminal::run(&command, 10, 60);
     terminal.wait_for_text("Your name");
     terminal.send("\x04");
@@ -409,8 +409,8 @@ fn message_has_the_local_time_and_a_coloured_name() {
     let server = ScriptedServer::new();
     let addr = server.addr().to_string();
     let mut command = chatloop(&["join", &addr, "-n", "me"]);
-    // A quarter to the hour, where it is the full hour elsewhere: Nepal, or where there are no named
-    // time zones, what is as far east.
+    // A zone with an offset of 45 minutes: that of Nepal, or where there are no named time zones, one
+    // with the same offset.
     let named = fs::exists("/usr/share/zoneinfo/Asia/Kathmandu").unwrap();
     let zone = if named {
         "Asia/Kathmandu"
@@ -468,7 +468,7 @@ fn dumb_terminal_sends_and_shows_plain_lines() {
     assert!(!terminal.output().contains(&0x1b));
 }
 
-/// Each way for a client to end, and what the shell is told.
+/// Each way for a client to end, and its exit status.
 #[test]
 fn terminal_is_restored_however_the_client_ends() {
     type End = fn(&mut Terminal, &mut Option<Peer>);
@@ -514,7 +514,7 @@ fn terminal_is_restored_however_the_client_ends() {
         end(&mut terminal, &mut peer);
         assert_eq!(terminal.wait(), ended, "{what}");
         assert_eq!(terminal.modes(), found, "{what}");
-        // The shell's prompt has a row of its own, and what was being typed is not lost.
+        // The shell's prompt has a row of its own, and the half-typed line is not lost.
         let rows = terminal.rows();
         assert_eq!(terminal.cursor().1, 0, "{what}: {rows:?}");
         let typed = rows.iter().any(|row| row == "-- not sent: draft");
@@ -550,15 +550,12 @@ fn client_ends_when_its_terminal_is_gone() {
 
 #[test]
 fn stopped_client_restores_the_terminal_and_continues() {
-    if Command::new("bash").arg("--version").output().is_err() {
-        common::skip("bash is not installed");
+    let Some(mut shell) = bash() else {
         return;
-    }
+    };
     let server = ScriptedServer::new();
     let client = join(server.addr(), "me", &[]);
-    let mut shell = Command::new("bash");
-    shell.args(["--norc", "--noprofile", "-i"]);
-    shell.env("PS1", "$ ").env("CLIENT", client.get_program());
+    shell.env("CLIENT", client.get_program());
     let args: Vec<_> = client.get_args().map(|arg| arg.to_str().unwrap()).collect();
     let mut terminal = Terminal::run(&shell, 24, 80);
     terminal.wait_for_text("$ ");
@@ -577,7 +574,7 @@ fn stopped_client_restores_the_terminal_and_continues() {
     let raw = terminal.modes();
     terminal.send("!\r");
     peer.expect_frame("half a line!");
-    // The same if it is stopped by SIGSTOP, of which it is not told.
+    // The same if it is stopped by SIGSTOP, which it cannot catch.
     let children = format!("/proc/{0}/task/{0}/children", terminal.pid());
     let id = fs::read_to_string(children).unwrap();
     let stopped = Command::new("kill").args(["-STOP", id.trim()]).status();
@@ -597,7 +594,7 @@ fn stopped_client_restores_the_terminal_and_continues() {
     assert_eq!(terminal.wait(), Ended::Code(0));
 }
 
-/// A shell that is nobody's terminal has no jobs: nobody could continue one.
+/// Without job control there is no shell that could continue the client.
 #[test]
 fn client_without_a_shell_does_not_stop() {
     let server = ScriptedServer::new();
@@ -671,7 +668,6 @@ fn client_with_output_to_a_file_does_not_read_the_keyboard() {
     fs::remove_file(log).unwrap();
 }
 
-/// One on a terminal and one of the tutorials' clients, over our relay and over a tutorial's.
 #[test]
 fn two_terminals_chat_over_the_relay_and_over_a_tutorial_server() {
     let relay = Relay::start(&[]);
@@ -684,7 +680,7 @@ fn two_terminals_chat_over_the_relay_and_over_a_tutorial_server() {
             terminal.wait_for_text("connected to");
             terminal.wait_for_text("> ");
         }
-        // That a client has connected does not tell that the server has taken it in.
+        // A connected client is not yet accepted by the server.
         bob.send("half of my ");
         bob.wait_for_text("bob> half of my ");
         let mut said = 0;
@@ -714,8 +710,8 @@ fn idle_client_is_one_sleeping_thread() {
         line.split_whitespace().nth(1).unwrap().to_owned()
     };
     assert_eq!(status("Threads:"), "1");
-    // The last thing that it does of its own accord is to ask whether its name has arrived. After
-    // that it does nothing: as long as it is asleep at each look, and no look finds that it woke.
+    // The last thing that it does by itself is to ask whether its name is acknowledged. After that it
+    // sleeps: its count of wake-ups is the same at fifty looks in a row.
     let mut woke = status("voluntary_ctxt_switches");
     let mut looks = 0;
     wait_for("a second of sleep", || {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use common::chat_server::{Refusal, ScriptedServer};
 use common::python::PythonServer;
-use common::terminal::{Ended, Terminal};
+use common::terminal::{Ended, Terminal, bash};
 use common::{PATIENCE, assert_bytes, frame, heard};
 
 fn sh(script: &str) -> Command {
@@ -119,13 +119,10 @@ fn wait_for_text_fails_at_once_when_the_program_has_ended() {
 
 #[test]
 fn shell_on_the_terminal_has_job_control() {
-    if Command::new("bash").arg("--version").output().is_err() {
-        common::skip("bash is not installed");
+    let Some(mut bash) = bash() else {
         return;
-    }
-    let mut bash = Command::new("bash");
-    bash.args(["--norc", "--noprofile", "-i"]);
-    bash.env("PS1", "$ ").env("PROGRAM", "echo up; exec cat");
+    };
+    bash.env("PROGRAM", "echo up; exec cat");
     let mut terminal = Terminal::run(&bash, 20, 60);
     terminal.wait_for_text("$ ");
     // Each answer is awaited before more is typed: between its programs a shell echoes nothing.
@@ -195,7 +192,7 @@ fn python_relay_relays_to_all_others() {
         stream.read_exact(&mut got).unwrap();
         assert_bytes(&got, &expected);
     };
-    // It takes newcomers in the order of their coming, and reads the name of each before the next.
+    // It accepts members in the order of their connections, and reads the name of each before the next.
     let (mut alice, mut bob, carol) = (join("alice"), join("bob"), join("carol"));
     drop(carol);
     bob.write_all(&frame("hällo")).unwrap();

@@ -242,9 +242,9 @@ impl KeyDecoder {
         match mem::take(&mut self.state) {
             DecoderState::Ground => self.start(byte, false, on_key),
             DecoderState::Char { alt, mut char } => match char.push(byte) {
-                Progress::Incomplete => self.state = DecoderState::Char { alt, char },
-                Progress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
-                Progress::ConnectionEnd => {
+                CharProgress::Incomplete => self.state = DecoderState::Char { alt, char },
+                CharProgress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
+                CharProgress::Invalid => {
                     on_key(Key::typed(char::REPLACEMENT_CHARACTER).with_alt(alt));
                     self.start(byte, false, on_key);
                 }
@@ -295,9 +295,9 @@ impl KeyDecoder {
     fn start(&mut self, byte: u8, alt: bool, mut on_key: impl FnMut(Key)) {
         let mut char = PartialChar::default();
         match char.push(byte) {
-            Progress::Complete(ESC) => self.state = DecoderState::Escape { alt },
-            Progress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
-            Progress::Incomplete | Progress::ConnectionEnd => {
+            CharProgress::Complete(ESC) => self.state = DecoderState::Escape { alt },
+            CharProgress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
+            CharProgress::Incomplete | CharProgress::Invalid => {
                 self.state = DecoderState::Char { alt, char }
             }
         }
@@ -423,7 +423,7 @@ struct Paste {
 }
 
 impl Paste {
-    /// Takes one byte, adds to `text` what is certain by now, and tells whether the paste is over.
+    /// Takes one byte, adds to `text` what is certain by now, and returns whether the paste is over.
     fn push(&mut self, byte: u8, text: &mut String) -> bool {
         if self.matched > 0 {
             if byte == PASTE_END.as_bytes()[self.matched] {
@@ -434,18 +434,18 @@ impl Paste {
         }
         let after_cr = mem::take(&mut self.after_cr);
         match self.char.push(byte) {
-            Progress::Incomplete => {}
-            Progress::ConnectionEnd => {
+            CharProgress::Incomplete => {}
+            CharProgress::Invalid => {
                 text.push(char::REPLACEMENT_CHARACTER);
                 return self.push(byte, text);
             }
-            Progress::Complete(ESC) => self.matched = 1,
-            Progress::Complete('\r') => {
+            CharProgress::Complete(ESC) => self.matched = 1,
+            CharProgress::Complete('\r') => {
                 text.push('\n');
                 self.after_cr = true;
             }
-            Progress::Complete('\n') if after_cr => {}
-            Progress::Complete(char) => text.push(char),
+            CharProgress::Complete('\n') if after_cr => {}
+            CharProgress::Complete(char) => text.push(char),
         }
         false
     }
@@ -458,18 +458,18 @@ struct PartialChar {
     len: usize,
 }
 
-enum Progress {
+enum CharProgress {
     /// The byte was taken; more must follow.
     Incomplete,
     /// The byte was taken and completes this character. If it cannot begin any, that is U+FFFD.
     Complete(char),
     /// The byte cannot go on with the character. What there was of it is forgotten, and stands for
     /// one U+FFFD, as [`String::from_utf8_lossy`] has it; the byte was not taken.
-    ConnectionEnd,
+    Invalid,
 }
 
 impl PartialChar {
-    fn push(&mut self, byte: u8) -> Progress {
+    fn push(&mut self, byte: u8) -> CharProgress {
         let before = mem::take(&mut self.len);
         // Four bytes are always a character or none, so there is room for this one.
         self.bytes[before] = byte;
@@ -477,13 +477,13 @@ impl PartialChar {
             Ok(text) => text
                 .chars()
                 .next()
-                .map_or(Progress::Incomplete, Progress::Complete),
+                .map_or(CharProgress::Incomplete, CharProgress::Complete),
             Err(error) if error.error_len().is_none() => {
                 self.len = before + 1;
-                Progress::Incomplete
+                CharProgress::Incomplete
             }
-            Err(_) if before == 0 => Progress::Complete(char::REPLACEMENT_CHARACTER),
-            Err(_) => Progress::ConnectionEnd,
+            Err(_) if before == 0 => CharProgress::Complete(char::REPLACEMENT_CHARACTER),
+            Err(_) => CharProgress::Invalid,
         }
     }
 }

@@ -388,6 +388,13 @@ mod tests {
         }
     }
 
+    /// Writes to a connection that accepts `room` bytes, and returns these.
+    fn write(outbox: &mut Outbox, room: usize, now: Instant) -> Vec<u8> {
+        let mut socket = LimitedSocket::new(room);
+        outbox.write_to(&mut socket, false, now).unwrap();
+        socket.taken
+    }
+
     fn payloads(messages: &[Message]) -> Vec<&[u8]> {
         messages.iter().map(Message::payload).collect()
     }
@@ -398,9 +405,8 @@ mod tests {
         outbox.push(b"pushed before the first connection");
         outbox.begin_connection(b"alice");
         assert_eq!(outbox.unsent().len(), 1);
-        let mut socket = LimitedSocket::new(15);
-        outbox.write_to(&mut socket, false, Instant::now()).unwrap();
-        assert_eq!(socket.taken, b"5         alice");
+        let written = write(&mut outbox, 15, Instant::now());
+        assert_eq!(written, b"5         alice");
         assert_eq!(outbox.unsent().len(), 1);
         assert_eq!(
             outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW),
@@ -418,8 +424,7 @@ mod tests {
             outbox.push(message.as_bytes());
         }
         // The name, two messages, and all but the last byte of the third.
-        let mut socket = LimitedSocket::new(11 + 13 + 13 + 14);
-        outbox.write_to(&mut socket, false, now).unwrap();
+        write(&mut outbox, 11 + 13 + 13 + 14, now);
         let Undelivered { uncertain, refused } =
             outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW);
         assert_eq!(refused, None);
@@ -428,9 +433,8 @@ mod tests {
         assert_eq!(outbox.unsent().len(), 2);
 
         outbox.begin_connection(b"a");
-        let mut socket = LimitedSocket::new(1000);
-        outbox.write_to(&mut socket, false, now).unwrap();
-        assert_eq!(socket.taken, b"1         a5         three4         four");
+        let written = write(&mut outbox, 1000, now);
+        assert_eq!(written, b"1         a5         three4         four");
         assert!(!outbox.has_unsent());
         assert_eq!(outbox.unsent_bytes(), 0);
     }
@@ -442,9 +446,7 @@ mod tests {
         outbox.begin_connection(b"a");
         outbox.push(b"one");
         outbox.push(b"two");
-        outbox
-            .write_to(&mut LimitedSocket::new(1000), false, now)
-            .unwrap();
+        write(&mut outbox, 1000, now);
         outbox.acknowledge(1, now);
         assert!(outbox.is_waiting());
         assert_eq!(
@@ -458,9 +460,7 @@ mod tests {
 
         outbox.begin_connection(b"a");
         outbox.push(b"three");
-        outbox
-            .write_to(&mut LimitedSocket::new(1000), false, now)
-            .unwrap();
+        write(&mut outbox, 1000, now);
         outbox.acknowledge(0, now);
         assert!(!outbox.is_waiting());
         assert_eq!(
@@ -478,9 +478,7 @@ mod tests {
         // Into the name, into the message, into the name again, into the message again.
         for room in [5, 15, 5, 27] {
             outbox.begin_connection(b"a");
-            outbox
-                .write_to(&mut LimitedSocket::new(room), false, Instant::now())
-                .unwrap();
+            write(&mut outbox, room, Instant::now());
             let remains =
                 outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW);
             assert!(remains.uncertain.is_empty());
@@ -495,9 +493,7 @@ mod tests {
         outbox.push(b"a long message");
         for _ in 0..5 {
             outbox.begin_connection(b"a");
-            outbox
-                .write_to(&mut LimitedSocket::new(20), false, Instant::now())
-                .unwrap();
+            write(&mut outbox, 20, Instant::now());
             assert_eq!(
                 outbox.end_connection(ConnectionEnd::Broken, Instant::now()),
                 Undelivered::default()
@@ -517,9 +513,7 @@ mod tests {
         ] {
             outbox.begin_connection(b"a");
             outbox.push(b"one");
-            outbox
-                .write_to(&mut LimitedSocket::new(1000), false, now)
-                .unwrap();
+            write(&mut outbox, 1000, now);
             outbox.acknowledge(0, now);
             assert_eq!(
                 payloads(&outbox.end_connection(how, now + after).uncertain),
@@ -534,14 +528,10 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.begin_connection(b"a");
         outbox.push(b"old");
-        outbox
-            .write_to(&mut LimitedSocket::new(1000), false, start)
-            .unwrap();
+        write(&mut outbox, 1000, start);
         let later = start + RETENTION + Duration::from_millis(1);
         outbox.push(b"new");
-        outbox
-            .write_to(&mut LimitedSocket::new(1000), false, later)
-            .unwrap();
+        write(&mut outbox, 1000, later);
         outbox.acknowledge(0, later);
         assert!(!outbox.is_waiting());
         assert_eq!(
@@ -553,9 +543,7 @@ mod tests {
         for byte in [b'x', b'y', b'z'] {
             outbox.push(&vec![byte; MAX_RETAINED_BYTES as usize / 2]);
         }
-        outbox
-            .write_to(&mut LimitedSocket::new(10_000_000), false, later)
-            .unwrap();
+        write(&mut outbox, 10_000_000, later);
         outbox.acknowledge(0, later);
         let uncertain = outbox.end_connection(ConnectionEnd::Reset, later).uncertain;
         assert_eq!(uncertain.len(), 2);
@@ -585,14 +573,10 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.begin_connection(b"a");
         outbox.push(b"old");
-        outbox
-            .write_to(&mut LimitedSocket::new(1000), false, start)
-            .unwrap();
+        write(&mut outbox, 1000, start);
         let later = start + Duration::from_secs(60);
         outbox.push(b"new");
-        outbox
-            .write_to(&mut LimitedSocket::new(1000), false, later)
-            .unwrap();
+        write(&mut outbox, 1000, later);
         outbox.assume_acknowledged(later, later);
         assert_eq!(
             payloads(
@@ -611,9 +595,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut say = |len: usize, now| {
             outbox.push(&vec![b'x'; len]);
-            outbox
-                .write_to(&mut LimitedSocket::new(10_000), false, now)
-                .unwrap();
+            write(&mut outbox, 10_000, now);
             outbox.recently_sent(now)
         };
         assert_eq!(say(2000, at(0)), Some(2000));
@@ -637,10 +619,9 @@ mod tests {
             let (mut whole, mut refused) = (Vec::new(), Vec::new());
             for (room, unacknowledged) in connections.into_iter().chain([(usize::MAX, 0)]) {
                 outbox.begin_connection(b"name");
-                let mut socket = LimitedSocket::new(room);
-                outbox.write_to(&mut socket, false, now).unwrap();
+                let written = write(&mut outbox, room, now);
                 outbox.acknowledge(unacknowledged, now);
-                let mut rest = &socket.taken[..];
+                let mut rest = &written[..];
                 let mut first = true;
                 let mut decoder = crate::wire::Decoder::new();
                 while let Some(payload) = decoder.decode(&mut rest, 10, 100).unwrap() {

@@ -4,6 +4,9 @@
 //! senders are. A sender could pad a message until its end stands there and reads like the message
 //! of another member. So a terminal is never left to wrap: each row is broken here, and each further
 //! row begins with an indent, in every script.
+//!
+//! That holds for the width that the screen has when a message is printed. A terminal that becomes
+//! narrower later may wrap the rows in its history again.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
