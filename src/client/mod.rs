@@ -556,14 +556,14 @@ impl Client {
 
     /// Whether a server that closes the connection now may do so because of a recent message.
     fn may_be_an_answer(&self, now: Instant) -> bool {
-        self.outbox.partly_sent().is_some()
+        self.outbox.partly_sent_len().is_some()
             || self.link.is_refused(now)
             || self.outbox.recently_sent(now).is_some()
     }
 
     /// A likely cause for the server to close the connection. `chat10` has no error messages.
     fn hint(&self, now: Instant) -> Option<String> {
-        if let Some(len) = self.outbox.partly_sent() {
+        if let Some(len) = self.outbox.partly_sent_len() {
             return Some(format!(
                 "that was in the middle of a message of {len} bytes: is it over the server's limit?"
             ));

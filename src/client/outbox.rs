@@ -328,13 +328,13 @@ impl Outbox {
 
     /// The length in bytes of the message of which the socket has accepted a part, if there is one.
     #[must_use]
-    pub fn partly_sent(&self) -> Option<usize> {
+    pub fn partly_sent_len(&self) -> Option<usize> {
         let first = self.unsent.front()?;
         (self.partly_sent > 0 && first.number.is_some()).then(|| first.payload().len())
     }
 
-    /// The length in bytes of the longest message of the last [`ANSWER_WINDOW`], if there is one: a
-    /// server that closes the connection may do so because of it.
+    /// The length in bytes of the longest message of the last second, if there is one: a server that
+    /// closes the connection may do so because of it.
     #[must_use]
     pub fn recently_sent(&self, now: Instant) -> Option<usize> {
         let (at, len) = self.longest_recent?;
