@@ -1,5 +1,4 @@
-//! The command line of the load tool: a command for each scenario, with the flags that it has a use
-//! for.
+//! The command line of the load tool: a command for each scenario, with its flags.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +44,7 @@ Exit codes:
   0  measured, and nothing was lost
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  4  cannot connect: no such host, nobody listens there, no answer
+  4  cannot connect: no such host, connection refused, no answer
   5  measured, and something was lost, cut, refused or leaked
   6  the server does not speak the chat protocol";
 
@@ -91,7 +90,7 @@ pub(crate) enum LoadCommand {
     Soak(SoakArgs),
 }
 
-/// What every scenario has.
+/// The `CommonArgs` are the flags of every scenario.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
     /// The server to measure [default: a relay that is started for it]
@@ -135,7 +134,7 @@ pub(crate) struct CommonArgs {
     pub(crate) seed: Option<u64>,
 }
 
-/// What those have besides that measure how fast a server is.
+/// The `SpeedArgs` are the flags of the scenarios that measure speed.
 #[derive(Debug, Args)]
 pub(crate) struct SpeedArgs {
     /// Another server to compare it with, in alternating rounds
@@ -409,7 +408,7 @@ pub(crate) struct SoakArgs {
     pub(crate) common: CommonArgs,
 }
 
-/// A server, and what it speaks.
+/// A `ServerArg` is a server and its protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerArg {
     pub(crate) protocol: Protocol,
@@ -500,7 +499,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_have_an_optional_protocol() {
+    fn server_has_an_optional_protocol() {
         for (text, protocol, addr) in [
             ("127.0.0.1:1234", Protocol::Chat10, "127.0.0.1:1234"),
             ("chat10://[::1]:1", Protocol::Chat10, "[::1]:1"),
@@ -524,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn value_that_cannot_be_measured_is_refused() {
         assert!(parse_members("1").unwrap_err().contains("at least 2"));
         let many = parse_members("1000000").unwrap_err();
         assert_eq!(many, "at most 999999: their names have six digits");
@@ -544,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_is_a_file_that_can_be_svg() {
+    fn chart_file_has_no_extension_or_svg() {
         for path in ["a.svg", "A.SVG", "a", "/dev/stdout", "-.svg"] {
             assert_eq!(check_chart(path.into()), Ok(path.into()));
         }
