@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::outcome::{Figures, Outcome, Unit};
+use super::outcome::{Figures, Outcome};
 use super::process::{Usage, socket_buffers};
 use super::run::{Mark, Run, Span};
 use super::trouble::Trouble;
+use super::units::Unit;
 
 /// A loop that waits less than a quarter of its time is at its limit if it is with a server that uses
 /// less than this of a core, and by so much less than this loop does.
@@ -39,13 +40,13 @@ pub(super) fn measured(
     figures.add(
         "messages_per_second",
         "messages, a second",
-        Unit::PerSecond,
+        Unit::Count,
         span.said as f64 / span.seconds,
     );
     figures.add(
         "deliveries_per_second",
         "deliveries, a second",
-        Unit::PerSecond,
+        Unit::Count,
         span.heard as f64 / span.seconds,
     );
     let delays = run.crowd.ledger.delays();
@@ -67,7 +68,7 @@ pub(super) fn measured(
             ("server/writes_per_second", server.writes),
         ] {
             if let Some(count) = count {
-                figures.note(path, Unit::PerSecond, count as f64 / span.seconds);
+                figures.note(path, Unit::Count, count as f64 / span.seconds);
             }
         }
     }

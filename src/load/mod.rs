@@ -19,7 +19,7 @@
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
 //! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
-//! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart` |
+//! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart.rs` |
 //! | What casts doubt on it | `load/trouble.rs` |
 //!
 //! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A

@@ -3,19 +3,7 @@
 use super::connect::Causes;
 use super::delays::{Delays, Percentiles};
 use super::trouble::Trouble;
-
-/// What a figure is measured in. In JSON the unit is a part of the figure's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
-    Count,
-    PerSecond,
-    Nanoseconds,
-    Microseconds,
-    Seconds,
-    Bytes,
-    /// A part of a whole, from 0 to 1; more, if it may be several.
-    Share,
-}
+use super::units::Unit;
 
 /// What a figure is over several rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,7 +279,7 @@ mod tests {
 
     fn round(rate: f64, lost: u64) -> Figures {
         let mut figures = Figures::default();
-        figures.add("rate", "rate", Unit::PerSecond, rate);
+        figures.add("rate", "rate", Unit::Count, rate);
         figures.count("lost", "lost", lost);
         let most = 1000 * rate as u64;
         figures.percentiles(
@@ -331,7 +319,7 @@ mod tests {
     fn of_an_unfinished_round_only_the_faults_count() {
         let unfinished = |lost: u64, more: u64| {
             let mut figures = Figures::default();
-            figures.add("rate", "rate", Unit::PerSecond, 1.0);
+            figures.add("rate", "rate", Unit::Count, 1.0);
             figures.count("deliveries", "deliveries", 5);
             figures.fault("lost", "lost", lost);
             if more > 0 {

@@ -8,12 +8,12 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::chart::{self, Axis, Chart, Scale, Series};
+use super::chart::{Axis, Chart, Scale, Series};
 use super::delays::Delays;
-use super::outcome::{Figure, Figures, Outcome, Shown, Unit};
+use super::outcome::{Figure, Figures, Outcome, Shown};
 use super::plan::{Plan, Scenario, Server, Wait};
 use super::trouble::Trouble;
-use super::units::{Bytes, Count, Time};
+use super::units::{Count, Unit};
 use crate::clock;
 
 /// The version of the JSON. It counts up when a key goes away or means something else.
@@ -345,39 +345,31 @@ impl Report {
         let (title, x, y) = match self.scenario {
             Scenario::Idle => (
                 "Memory of the server",
-                ("members", Scale::Linear, chart::Unit::Count),
-                ("resident memory", Scale::Linear, chart::Unit::Bytes),
+                ("members", Scale::Linear, Unit::Count),
+                ("resident memory", Scale::Linear, Unit::Bytes),
             ),
             Scenario::Soak => (
                 "Memory of the server",
-                ("time", Scale::Linear, chart::Unit::Seconds),
-                ("resident memory", Scale::Linear, chart::Unit::Bytes),
+                ("time", Scale::Linear, Unit::Seconds),
+                ("resident memory", Scale::Linear, Unit::Bytes),
             ),
             Scenario::Fanout | Scenario::Chat => (
                 "Deliveries",
-                ("time", Scale::Linear, chart::Unit::Seconds),
-                ("deliveries a second", Scale::Linear, chart::Unit::Count),
+                ("time", Scale::Linear, Unit::Seconds),
+                ("deliveries a second", Scale::Linear, Unit::Count),
             ),
             Scenario::Latency => (
                 "Delay of a delivery",
-                (
-                    "part of the deliveries",
-                    Scale::Percentile,
-                    chart::Unit::Percent,
-                ),
-                ("delay", Scale::Log, chart::Unit::Duration),
+                ("part of the deliveries", Scale::Percentile, Unit::Share),
+                ("delay", Scale::Log, Unit::Nanoseconds),
             ),
             Scenario::Storm => (
                 "After all have left at once",
-                (
-                    "part of the members",
-                    Scale::Percentile,
-                    chart::Unit::Percent,
-                ),
+                ("part of the members", Scale::Percentile, Unit::Share),
                 (
                     "time until they hear again",
                     Scale::Linear,
-                    chart::Unit::Duration,
+                    Unit::Nanoseconds,
                 ),
             ),
         };
@@ -422,7 +414,7 @@ impl Report {
 }
 
 fn cell(figure: Option<&Figure>) -> String {
-    figure.map_or_else(|| "–".to_owned(), Figure::to_string)
+    figure.map_or_else(|| "–".to_owned(), |figure| figure.unit.text(figure.value))
 }
 
 fn ratio_of(ratios: &[(&Figure, f64)], path: &str) -> String {
@@ -459,20 +451,6 @@ fn markdown(rows: &[Vec<String>]) -> String {
         }
     }
     text
-}
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value;
-        match self.unit {
-            Unit::Count | Unit::PerSecond => Count(value).fmt(f),
-            Unit::Nanoseconds => Time(value).fmt(f),
-            Unit::Microseconds => Time(value * 1e3).fmt(f),
-            Unit::Seconds => Time(value * 1e9).fmt(f),
-            Unit::Bytes => Bytes(value).fmt(f),
-            Unit::Share => write!(f, "{:.1} %", value * 100.0),
-        }
-    }
 }
 
 /// What a plan does, in a sentence, with so many rounds done.
@@ -581,10 +559,10 @@ mod tests {
         figures.add(
             "deliveries_per_second",
             "deliveries, a second",
-            Unit::PerSecond,
+            Unit::Count,
             rate,
         );
-        figures.note("server/sleeps_per_second", Unit::PerSecond, 3.0);
+        figures.note("server/sleeps_per_second", Unit::Count, 3.0);
         figures.percentiles("latency_us", "delay", delays.percentiles());
         figures.fault("lost", "lost", lost);
         figures.fault("cut", "cut", 0);
@@ -664,7 +642,7 @@ mod tests {
         let svg = report.to_svg();
         assert!(svg.starts_with("<svg"));
         assert!(
-            svg.contains(">chatloop serve<") && svg.contains(">redis<"),
+            svg.contains("\nchatloop serve\n") && svg.contains("\nredis\n"),
             "{svg}"
         );
     }

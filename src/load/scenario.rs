@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::account::{self, Base};
 use super::delays::Delays;
 use super::gather::Pace;
-use super::outcome::{Outcome, Unit};
+use super::outcome::Outcome;
 use super::plan::{Plan, Scenario};
 use super::process::kernel_memory;
 use super::run::Run;
 use super::schedule::Schedule;
 use super::trouble::Trouble;
+use super::units::Unit;
 
 /// How many points a curve over time has.
 const POINTS: u64 = 60;
@@ -77,7 +78,7 @@ fn come(run: &mut Run<'_>, plan: &Plan, outcome: &mut Outcome) -> io::Result<Dur
     figures.add(
         "connects_per_second",
         "connected, a second",
-        Unit::PerSecond,
+        Unit::Count,
         members / connecting.as_secs_f64(),
     );
     let connects = run.crowd.connects.percentiles();
@@ -151,7 +152,7 @@ fn tell_all(run: &mut Run<'_>, outcome: &mut Outcome) -> io::Result<()> {
         figures.add(
             "deliveries_per_second",
             "deliveries, a second",
-            Unit::PerSecond,
+            Unit::Count,
             telling.heard as f64 / Duration::from_nanos(last.max).as_secs_f64(),
         );
     }
@@ -193,6 +194,7 @@ fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Resul
     let began = run.crowd.now();
     let every = (until.saturating_sub(began) / POINTS).max(1);
     let mut point = (began, run.crowd.ledger.tally().deliveries);
+    let mut due = began + every;
     let mut curve = Vec::new();
     let mut now = began;
     while now < until && !run.is_stopped() && run.crowd.connected() > 1 {
@@ -214,11 +216,13 @@ fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Resul
         }
         run.crowd.send();
         now = run.turn(until, false)?;
-        if now >= point.0 + every {
+        if now >= due {
             let heard = run.crowd.ledger.tally().deliveries;
             let rate = (heard - point.1) as f64 / ((now - point.0) as f64 / 1e9);
             curve.push(((now - began) as f64 / 1e9, rate));
             point = (now, heard);
+            // From the beginning each time, so that the last point is at the end.
+            due += every * ((now - due) / every + 1);
         }
     }
     Ok(curve)
@@ -257,7 +261,8 @@ fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
             lateness.p99 as f64 / 1000.0,
         );
         if lateness.p99 > LATE {
-            outcome.troubles.push(Trouble::Late { p99: lateness.p99 });
+            let p99 = Duration::from_nanos(lateness.p99);
+            outcome.troubles.push(Trouble::Late { p99 });
         }
     }
     Ok(outcome)
@@ -332,7 +337,7 @@ fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     figures.mention(
         "deliveries_per_second",
         "deliveries, a second",
-        Unit::PerSecond,
+        Unit::Count,
         span.heard as f64 / span.seconds,
     );
     if let Some(server) = span.server {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::outcome::{Figures, Outcome, Unit};
+use super::super::outcome::{Figures, Outcome};
 use super::super::plan::Plan;
 use super::super::process::Usage;
 use super::super::trouble::{Leak, Trouble};
+use super::super::units::Unit;
 use super::leaks::{JUDGED_FROM, Watch};
 use super::party::Party;
 use super::plan::{Fault, Leave};
@@ -115,7 +116,7 @@ fn said_and_heard(soak: &Soaked<'_>, used: &Used, figures: &mut Figures) {
     figures.add(
         "deliveries_per_second",
         "deliveries, a second",
-        Unit::PerSecond,
+        Unit::Count,
         rate,
     );
     let bytes = soak.party.checker.bytes() as f64;
