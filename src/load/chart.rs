@@ -268,12 +268,12 @@ impl Chart<'_> {
                     text,
                     " {}: from {} at {} to {} at {}; lowest {}, highest {}.",
                     series.name,
-                    y.unit.tick(first.1),
+                    y.unit.text(first.1),
                     x.unit.tick(first.0),
-                    y.unit.tick(last.1),
+                    y.unit.text(last.1),
                     x.unit.tick(last.0),
-                    y.unit.tick(heights().fold(f64::INFINITY, f64::min)),
-                    y.unit.tick(heights().fold(0.0, f64::max)),
+                    y.unit.text(heights().fold(f64::INFINITY, f64::min)),
+                    y.unit.text(heights().fold(0.0, f64::max)),
                 ),
                 _ => write!(text, " {}: no data.", series.name),
             };
@@ -785,7 +785,7 @@ mod tests {
         let svg = chart.to_string();
         assert!(svg.contains("role=\"img\""));
         let description = "<desc>A machine. Line chart of messages against time. first: from 5 at 0 \
-                           to 20 at 1m; lowest 5, highest 2.5k. second: no data.</desc>";
+                           to 20 at 1m; lowest 5, highest 2,500. second: no data.</desc>";
         assert!(svg.contains(description), "{svg}");
     }
 

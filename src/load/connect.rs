@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
 
 use super::protocol::Protocol;
@@ -48,7 +49,7 @@ impl Cause {
     }
 
     /// What a count of them is called.
-    pub(super) fn name(self) -> String {
+    fn name(self) -> String {
         match self {
             Self::Refused => "refused".to_owned(),
             Self::TimedOut => "timed_out".to_owned(),
@@ -60,6 +61,13 @@ impl Cause {
             Self::NoSource => "no_source".to_owned(),
             Self::Other(errno) => format!("errno_{errno}"),
         }
+    }
+}
+
+/// As a key of the report.
+impl Serialize for Cause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
     }
 }
 

@@ -19,7 +19,7 @@
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
 //! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
-//! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart.rs` |
+//! | What came of it, for people and for programs | `load/account.rs`, `load/figures.rs`, `load/report.rs`, `load/chart.rs` |
 //! | What casts doubt on it | `load/trouble.rs` |
 //!
 //! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A
@@ -31,9 +31,9 @@ mod chart;
 mod connect;
 mod crowd;
 mod delays;
+mod figures;
 mod gather;
 mod ledger;
-mod outcome;
 mod own_relay;
 mod plan;
 mod process;
@@ -60,12 +60,11 @@ use account::Base;
 use connect::{Cause, Site};
 use crowd::Crowd;
 use ledger::Ledger;
-use outcome::{Contact, Outcome};
 use own_relay::OwnRelay;
 use process::{Process, kernel_memory};
 use progress::Reporter;
 use protocol::Role;
-use report::Identity;
+use report::{Identity, Outcome};
 use run::Run;
 use script::{HEAD, Script};
 use sources::Ports;
@@ -224,7 +223,7 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
             let is_enough = outcomes.iter().all(|rounds| !rounds.is_empty());
             let rounds = &mut outcomes[index];
             match (measured, rounds.last_mut().filter(|_| is_enough)) {
-                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_faults(outcome),
+                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_failures(outcome),
                 (Ok(outcome), _) => rounds.push(outcome),
                 (Err(LoadError::Interrupted), Some(_)) => {}
                 (Err(error), Some(last)) => {
@@ -251,12 +250,8 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
         server: target.server,
         pid: target.process.as_ref().map(Process::pid),
     });
-    Ok(Report::new(
-        plan,
-        started,
-        identities.zip(outcomes).collect(),
-        is_cut_short,
-    ))
+    let servers = identities.zip(outcomes).collect();
+    Report::new(plan, started, servers, is_cut_short).ok_or(LoadError::Interrupted)
 }
 
 /// How many connections there are to one server.
@@ -378,11 +373,11 @@ impl Target {
         reporter: Reporter<'_>,
         stop: &AtomicBool,
     ) -> Result<Outcome, LoadError> {
-        let (outcome, contact) = match plan.scenario {
+        let outcome = match plan.scenario {
             Scenario::Soak => self.soak(plan, reporter, stop)?,
             _ => self.load(plan, reporter, stop)?,
         };
-        self.judge(&outcome, &contact)?;
+        self.judge(&outcome)?;
         // What was given back by those who left is not always given back to the system. So memory is
         // told of the first round only.
         self.base = Base::default();
@@ -394,7 +389,7 @@ impl Target {
         plan: &Plan,
         reporter: Reporter<'_>,
         stop: &AtomicBool,
-    ) -> Result<(Outcome, Contact), LoadError> {
+    ) -> Result<Outcome, LoadError> {
         let tag = tag_of(plan);
         let protocol = self.server.protocol;
         let (hearers, speakers) = cast(plan, protocol);
@@ -412,13 +407,9 @@ impl Target {
         let crowd = run.crowd;
         let mut outcome = measured.map_err(LoadError::Io)?;
         outcome.troubles.extend(self.warnings());
-        let contact = Contact {
-            deliveries: crowd.ledger.tally().deliveries,
-            connected: crowd.connected(),
-            cuts: crowd.cuts,
-            refusals: crowd.refusals,
-        };
-        Ok((outcome, contact))
+        outcome.deliveries = crowd.ledger.tally().deliveries;
+        outcome.connected = crowd.connected();
+        Ok(outcome)
     }
 
     fn soak(
@@ -426,17 +417,17 @@ impl Target {
         plan: &Plan,
         reporter: Reporter<'_>,
         stop: &AtomicBool,
-    ) -> Result<(Outcome, Contact), LoadError> {
+    ) -> Result<Outcome, LoadError> {
         let site = self.site(plan, tag_of(plan));
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let measured = soak::measure(plan, site, server, relay, reporter, stop);
-        let (mut outcome, contact) = measured.map_err(LoadError::Io)?;
+        let mut outcome = measured.map_err(LoadError::Io)?;
         let warnings = self.warnings();
         // It is to complain of those who misbehave. What it says matters where others were cut.
-        if !contact.cuts.is_empty() || plan.faults == 0 {
+        if !outcome.figures.failures.cuts.is_empty() || plan.faults == 0 {
             outcome.troubles.extend(warnings);
         }
-        Ok((outcome, contact))
+        Ok(outcome)
     }
 
     fn site(&self, plan: &Plan, tag: String) -> Site {
@@ -462,25 +453,25 @@ impl Target {
     }
 
     /// Whether there is anything to tell.
-    fn judge(&self, outcome: &Outcome, contact: &Contact) -> Result<(), LoadError> {
-        let addr = self.server.addr;
+    fn judge(&self, outcome: &Outcome) -> Result<(), LoadError> {
+        let (addr, failures) = (self.server.addr, &outcome.figures.failures);
         if outcome.interrupted {
-            let is_something = outcome.figures.get("members").is_some();
+            let is_something = outcome.figures.members.is_some();
             return is_something.then_some(()).ok_or(LoadError::Interrupted);
         }
-        if contact.deliveries > 0 {
+        if outcome.deliveries > 0 {
             return Ok(());
         }
-        let spoke_otherwise = contact.cuts.contains_key(&Cause::Garbled);
-        if contact.connected == 0 && !contact.cuts.is_empty() && !spoke_otherwise {
+        let spoke_otherwise = failures.cuts.contains_key(&Cause::Garbled);
+        if outcome.connected == 0 && !failures.cuts.is_empty() && !spoke_otherwise {
             return Err(LoadError::Ended {
                 addr,
-                count: contact.cuts.values().sum(),
-                how: trouble::listed(&contact.cuts),
+                count: failures.cuts.values().sum(),
+                how: trouble::listed(&failures.cuts),
             });
         }
-        match contact.refusals.keys().next() {
-            Some(&cause) if contact.connected == 0 => {
+        match failures.refusals.keys().next() {
+            Some(&cause) if outcome.connected == 0 => {
                 let error = trouble::words(cause);
                 let remedy = trouble::remedy(cause);
                 Err(LoadError::Connect {
@@ -490,7 +481,7 @@ impl Target {
             }
             _ => {
                 let mut also = String::new();
-                for causes in [&contact.refusals, &contact.cuts] {
+                for causes in [&failures.refusals, &failures.cuts] {
                     if !causes.is_empty() {
                         also = format!("{also}, and {}", trouble::listed(causes));
                     }

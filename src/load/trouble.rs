@@ -20,7 +20,7 @@ pub(super) enum Trouble {
     /// Connections ended.
     Cut { causes: Causes },
     /// Members are connected and hear nothing.
-    Deaf { count: usize },
+    Deaf { count: u64 },
     /// Others are in the room.
     Company { messages: u64 },
     /// This program, or its machine, did not run for this long.
@@ -124,7 +124,7 @@ impl fmt::Display for Trouble {
                 f,
                 "{} heard nothing, though connected; does the server relay what one of its clients \
                  says to all the others?",
-                several(*count as u64, "member")
+                several(*count, "member")
             ),
             Self::Company { messages } => write!(
                 f,
