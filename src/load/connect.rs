@@ -74,6 +74,9 @@ impl Serialize for Cause {
 /// How often each happened.
 pub(super) type Causes = BTreeMap<Cause, u64>;
 
+/// How long a connection may take to be made.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What there is to connect, and where.
 #[derive(Clone, Debug)]
 pub(super) struct Site {

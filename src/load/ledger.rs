@@ -744,7 +744,7 @@ mod tests {
 
     /// A ledger in which these hear, and the first so many of them speak.
     fn ledger(hearers: usize, speakers: usize) -> Ledger {
-        let script = Script::new(SIZE, 1);
+        let script = Script::new(SIZE, 2, 1);
         let mut ledger = Ledger::new(Protocol::Chat10, TAG, script, hearers, speakers);
         ledger.measure_from(0);
         for hearer in 0..hearers {
@@ -756,7 +756,7 @@ mod tests {
     /// What a server makes of a message.
     fn relayed(line: Line) -> Vec<u8> {
         let mut payload = Vec::new();
-        Script::new(SIZE, 1).write(line, &mut payload);
+        Script::new(SIZE, 2, 1).write(line, &mut payload);
         let mut bytes = Vec::new();
         encode_frame(name_of(line.speaker, TAG).as_bytes(), &mut bytes);
         encode_frame(&payload, &mut bytes);
@@ -1071,7 +1071,7 @@ mod tests {
     #[test]
     fn large_messages_are_dropped_before_they_are_many() {
         const LARGE: usize = 1024 * 1024;
-        let mut ledger = Ledger::new(Protocol::Chat10, TAG, Script::new(LARGE, 1), 2, 1);
+        let mut ledger = Ledger::new(Protocol::Chat10, TAG, Script::new(LARGE, 2, 1), 2, 1);
         ledger.expect(0);
         ledger.expect(1);
         let mut said = Vec::new();

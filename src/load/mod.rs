@@ -51,13 +51,13 @@ mod units;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
 use account::Base;
-use connect::{Cause, Site};
+use connect::{CONNECT_TIMEOUT, Cause, Site};
 use crowd::Crowd;
 use ledger::Ledger;
 use own_relay::OwnRelay;
@@ -66,7 +66,7 @@ use progress::Reporter;
 use protocol::Role;
 use report::{Identity, Outcome};
 use run::Run;
-use script::{HEAD, Script};
+use script::Script;
 use sources::Ports;
 use trouble::Trouble;
 use units::Count;
@@ -77,8 +77,14 @@ pub use protocol::Protocol;
 pub use report::Report;
 pub use sources::Sources;
 
-/// The shortest messages there can be, in bytes: each says who said it, and as which.
-pub const MIN_SIZE: usize = HEAD;
+/// The length of the shortest messages, in bytes: each contains its sender's number and its own.
+pub const MIN_SIZE: usize = script::head_len(0);
+
+/// The same with this many senders, whose numbers may have more digits.
+#[must_use]
+pub const fn min_size(senders: usize) -> usize {
+    script::head_len(senders)
+}
 
 /// How long messages are at most in a soak, in bytes.
 pub const SOAK_SIZE: usize = soak::LONGEST;
@@ -117,6 +123,13 @@ pub enum LoadError {
         /// Why not.
         why: String,
     },
+    /// There are connections in the room already.
+    Company {
+        /// Which server.
+        addr: SocketAddr,
+        /// How many.
+        count: usize,
+    },
     /// The server ended all connections.
     Ended {
         /// Which server.
@@ -132,6 +145,13 @@ pub enum LoadError {
     Interrupted,
     /// The event loop failed.
     Io(io::Error),
+}
+
+impl LoadError {
+    fn connect(addr: SocketAddr, cause: Cause) -> Self {
+        let why = trouble::words(cause) + trouble::remedy(cause);
+        Self::Connect { addr, why }
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -159,6 +179,12 @@ impl fmt::Display for LoadError {
             Self::OwnRelay(error) => write!(f, "cannot start a relay to measure: {error}"),
             Self::Pid(pid, error) => write!(f, "--pid {pid}: cannot watch it: {error}"),
             Self::Connect { addr, why } => write!(f, "cannot connect to {addr}: {why}"),
+            Self::Company { addr, count } => write!(
+                f,
+                "{addr} has {count} connection{} already, which would receive all messages of this \
+                 measurement; with --yes it is measured all the same",
+                if *count == 1 { "" } else { "s" }
+            ),
             Self::Ended { addr, count, how } => write!(
                 f,
                 "{addr} took {count} connections, and then all of them ended: {how}; did the server \
@@ -200,6 +226,9 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
     let mut targets = vec![Target::find(plan.target, plan.pid, plan)?];
     if plan.against.is_some() {
         targets.push(Target::find(plan.against, None, plan)?);
+    }
+    if let Some(other) = targets.get(1) {
+        other.try_to_connect()?;
     }
     for target in &targets {
         if let Some(trouble) = target.shortage(plan) {
@@ -324,6 +353,7 @@ impl Target {
     fn find(server: Option<Server>, pid: Option<u32>, plan: &Plan) -> Result<Self, LoadError> {
         let watch = |pid| Process::watch(pid).map_err(|error| LoadError::Pid(pid, error));
         let (server, process, own) = if let Some(server) = server {
+            Self::find_company(server, plan)?;
             let process = match pid {
                 Some(pid) => Some(watch(pid)?),
                 None => Process::listening_on(server.addr),
@@ -353,6 +383,28 @@ impl Target {
             own,
             name,
         })
+    }
+
+    /// Refuses a room that has members already, as far as that can be seen.
+    fn find_company(server: Server, plan: &Plan) -> Result<(), LoadError> {
+        let Server { protocol, addr } = server;
+        // A broker's members are in a channel of this run's own.
+        if plan.allow_company || protocol.is_broker() {
+            return Ok(());
+        }
+        match process::connections_at(addr) {
+            None | Some(0) => Ok(()),
+            Some(count) => Err(LoadError::Company { addr, count }),
+        }
+    }
+
+    /// Makes a connection and closes it, so that a wrong address is reported before the first round.
+    fn try_to_connect(&self) -> Result<(), LoadError> {
+        let addr = self.server.addr;
+        match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(LoadError::connect(addr, Cause::of(&error))),
+        }
     }
 
     /// Whether the server can be seen to have too few descriptors.
@@ -393,7 +445,7 @@ impl Target {
         let tag = tag_of(plan);
         let protocol = self.server.protocol;
         let (hearers, speakers) = cast(plan, protocol);
-        let script = Script::new(plan.size, plan.seed);
+        let script = Script::new(plan.size, plan.senders, plan.seed);
         let ledger = Ledger::new(protocol, &tag, script, hearers, speakers);
         let mut roles: Vec<_> = (0..hearers as u32).map(Role::Member).collect();
         if protocol.is_broker() {
@@ -471,14 +523,7 @@ impl Target {
             });
         }
         match failures.refusals.keys().next() {
-            Some(&cause) if outcome.connected == 0 => {
-                let error = trouble::words(cause);
-                let remedy = trouble::remedy(cause);
-                Err(LoadError::Connect {
-                    addr,
-                    why: format!("{error}{remedy}"),
-                })
-            }
+            Some(&cause) if outcome.connected == 0 => Err(LoadError::connect(addr, cause)),
             _ => {
                 let mut also = String::new();
                 for causes in [&failures.refusals, &failures.cuts] {

@@ -73,6 +73,8 @@ pub struct Plan {
     pub target: Option<Server>,
     /// Another one to compare it with, in turns.
     pub against: Option<Server>,
+    /// Whether a room may be measured that has members already.
+    pub allow_company: bool,
     /// How often each of two servers is measured.
     pub rounds: usize,
     /// The program that is a relay of one's own: `chatloop`.

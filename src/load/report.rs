@@ -705,6 +705,7 @@ mod tests {
             scenario: Scenario::Fanout,
             target: None,
             against: None,
+            allow_company: false,
             rounds: 1,
             program: "chatloop".into(),
             pid: None,
