@@ -1,4 +1,4 @@
-//! All the guests of a soak, and the loop around them: everybody does what its steps say, and every
+//! All the clients of a soak, and the loop around them: everybody does what its steps say, and every
 //! end of a connection has a cause that was expected, or is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,30 +10,31 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
 use super::super::connect::{Cause, Causes, Site, is_made};
+use super::super::plan::{Fault, Leave};
 use super::checker::Checker;
-use super::guest::{Guest, READ, Reading, State};
-use super::plan::{Fault, Leave, Mischief, Step};
+use super::client::{READ_SIZE, Reading, SoakClient, State};
+use super::plan::{FaultSequence, Step};
 
 /// How many events one poll fetches.
-const EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
 /// How often one socket is read before others have their turn.
-const READS: usize = 8;
+const MAX_READS: usize = 8;
 
 /// How long a connection may take to be made, and how long to wait before it is tried again.
 const CONNECT_TIMEOUT: u64 = 10_000_000_000;
-const RETRY: u64 = 500_000_000;
+const RETRY_INTERVAL_NS: u64 = 500_000_000;
 
 /// How many connections are being made at a time in the beginning: fewer than servers have queued
 /// that listen as the tutorials' do.
-const CONNECTING: usize = 64;
+const MAX_CONNECTING: usize = 64;
 
 /// How much the system is to keep for one that does not read, in bytes. The rest is the server's.
-const LITTLE: usize = 16 * 1024;
+const SMALL_RECEIVE_BUFFER: usize = 16 * 1024;
 
 /// A member that was connected for so long and received nothing receives nothing. This is longer than a
 /// relay pauses a room for one slow reader.
-const DEAF: u64 = 30_000_000_000;
+const DEAF_AFTER_NS: u64 = 30_000_000_000;
 
 /// What has happened, by its kind.
 #[derive(Debug, Default)]
@@ -54,15 +55,15 @@ pub(super) struct Counts {
 
 /// All who take part in a soak.
 #[derive(Debug)]
-pub(super) struct Party {
+pub(super) struct SoakPool {
     site: Site,
     poll: Poll,
     events: Events,
     start: Instant,
     /// The members first, and then those who misbehave.
-    pub(super) guests: Vec<Guest>,
+    pub(super) clients: Vec<SoakClient>,
     members: usize,
-    mischief: Vec<Mischief>,
+    fault_sequences: Vec<FaultSequence>,
     /// Whether there is to be no more of that.
     is_peaceful: bool,
     /// Whether nobody is to come any more.
@@ -78,7 +79,7 @@ pub(super) struct Party {
     pub(super) counts: Counts,
 }
 
-impl Party {
+impl SoakPool {
     /// With this many places for members, and for those who misbehave, all of them empty.
     pub(super) fn new(
         site: Site,
@@ -90,12 +91,12 @@ impl Party {
         Ok(Self {
             site,
             poll: Poll::new()?,
-            events: Events::with_capacity(EVENTS),
+            events: Events::with_capacity(MAX_EVENTS),
             start: Instant::now(),
-            guests: (0..members + faults).map(|_| Guest::new()).collect(),
+            clients: (0..members + faults).map(|_| SoakClient::new()).collect(),
             members,
-            mischief: (0..faults)
-                .map(|place| Mischief::new(seed, place))
+            fault_sequences: (0..faults)
+                .map(|place| FaultSequence::new(seed, place))
                 .collect(),
             is_peaceful: false,
             is_over: false,
@@ -121,12 +122,12 @@ impl Party {
 
     /// How many members take part as they should.
     pub(super) fn staying(&self) -> usize {
-        let members = self.guests[..self.members].iter();
-        members.filter(|guest| guest.is_staying()).count()
+        let members = self.clients[..self.members].iter();
+        members.filter(|client| client.is_staying()).count()
     }
 
     /// Whether all who take part do so as they should, and nobody else is here.
-    pub(super) fn is_at_peace(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.staying() == self.members && self.connected + self.connecting == self.members
     }
 
@@ -137,75 +138,75 @@ impl Party {
 
     /// How many of the members have not heard anything.
     pub(super) fn deaf(&self) -> u64 {
-        let members = self.guests[..self.members].iter();
-        let known = members.filter_map(|guest| guest.member);
-        known.filter(|&one| !self.checker.is_here(one)).count() as u64
+        let members = self.clients[..self.members].iter();
+        let known = members.filter_map(|client| client.member);
+        known.filter(|&one| !self.checker.is_present(one)).count() as u64
     }
 
     /// Has the members come, not all at once: some, and more when those are there.
-    pub(super) fn gather(&mut self) {
+    pub(super) fn ramp_up(&mut self) {
         for index in 0..self.members {
-            if self.connecting >= CONNECTING {
+            if self.connecting >= MAX_CONNECTING {
                 return;
             }
-            let guest = &self.guests[index];
-            if guest.state == State::Away && guest.due.is_none() {
+            let client = &self.clients[index];
+            if client.state == State::Away && client.due.is_none() {
                 self.prepare(index);
             }
         }
     }
 
     /// Has those come who misbehave.
-    pub(super) fn begin_mischief(&mut self) {
-        for index in self.members..self.guests.len() {
+    pub(super) fn start_faulty_clients(&mut self) {
+        for index in self.members..self.clients.len() {
             self.prepare(index);
         }
     }
 
     /// Who has this place says something, if there is anybody to.
-    pub(super) fn say(&mut self, index: usize) {
-        let guest = &mut self.guests[index];
-        if let Some(member) = guest.member.filter(|_| guest.is_staying()) {
-            self.checker.say(member, &mut guest.out);
-            guest.flush();
+    pub(super) fn queue(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if let Some(member) = client.member.filter(|_| client.is_staying()) {
+            self.checker.queue(member, &mut client.out);
+            client.flush();
         }
     }
 
     /// All who take part as they should say something.
-    pub(super) fn call_the_roll(&mut self) {
-        (0..self.members).for_each(|index| self.say(index));
+    pub(super) fn queue_for_all(&mut self) {
+        (0..self.members).for_each(|index| self.queue(index));
     }
 
     /// Who has this place leaves, if there is anybody to.
-    pub(super) fn have_leave(&mut self, index: usize, how: Leave) {
-        if self.guests[index].is_staying() {
+    pub(super) fn start_leaving(&mut self, index: usize, how: Leave) {
+        if self.clients[index].is_staying() {
             *self.counts.leaves.entry(how).or_default() += 1;
-            self.guests[index].go_on_with(how.steps());
+            self.clients[index].replace_steps(how.steps());
             self.advance(index);
         }
     }
 
     /// Has those go who misbehave: at once, if they only wait.
-    pub(super) fn end_mischief(&mut self) {
+    pub(super) fn stop_faulty_clients(&mut self) {
         self.is_peaceful = true;
-        for index in self.members..self.guests.len() {
-            let guest = &mut self.guests[index];
-            match (guest.state, guest.steps.front()) {
+        for index in self.members..self.clients.len() {
+            let client = &mut self.clients[index];
+            match (client.state, client.steps.front()) {
                 (State::Here, Some(Step::Pause(_))) => {
-                    guest.steps[0] = Step::Pause(Duration::ZERO);
+                    client.steps[0] = Step::Pause(Duration::ZERO);
                     self.advance(index);
                 }
                 // Who has sent what is no frame is closed soon, but who has sent nothing is not.
-                (State::Here, Some(Step::AwaitClose(_))) if guest.is_broken => {}
+                (State::Here, Some(Step::AwaitClose(_))) if client.is_broken => {}
                 (
                     State::Here,
                     Some(Step::Stop(_) | Step::Drip(_) | Step::Listen(_) | Step::AwaitClose(_)),
                 ) => {
-                    guest.go_on_with(vec![Step::Reset]);
+                    client.replace_steps(vec![Step::Reset]);
                     self.advance(index);
                 }
                 (State::Here, _) => {}
-                (State::Away | State::Connecting, _) => self.vacate(index),
+                (State::Away | State::Connecting, _) => self.release(index),
             }
         }
     }
@@ -220,8 +221,8 @@ impl Party {
     pub(super) fn leave(&mut self) {
         self.is_peaceful = true;
         self.is_over = true;
-        for index in 0..self.guests.len() {
-            self.depart(index);
+        for index in 0..self.clients.len() {
+            self.close(index);
         }
         self.again.clear();
     }
@@ -255,8 +256,8 @@ impl Party {
         // What falls due by this is for the next turn.
         let later = self.agenda.split_off(&(now + 1, 0));
         for (_, index) in mem::replace(&mut self.agenda, later) {
-            self.guests[index].due = None;
-            match self.guests[index].state {
+            self.clients[index].due = None;
+            match self.clients[index].state {
                 State::Away => self.connect(index),
                 State::Connecting => self.end(index, Cause::TimedOut),
                 State::Here => self.advance(index),
@@ -271,19 +272,19 @@ impl Party {
 
     fn ready(&mut self, event: &Event) {
         let index = event.token().0;
-        if self.guests[index].state == State::Connecting {
-            self.welcome(index);
+        if self.clients[index].state == State::Connecting {
+            self.begin_steps(index);
         }
-        if event.is_writable() && !self.guests[index].out.is_empty() {
-            self.guests[index].flush();
+        if event.is_writable() && !self.clients[index].out.is_empty() {
+            self.clients[index].flush();
             self.advance(index);
         }
         let ends = event.is_read_closed() || event.is_error();
         // Nothing comes after an end, so it does not matter any more how one reads.
         if ends {
-            self.guests[index].reading = Reading::All;
+            self.clients[index].reading = Reading::All;
         }
-        if (event.is_readable() || ends) && self.guests[index].reading == Reading::All {
+        if (event.is_readable() || ends) && self.clients[index].reading == Reading::All {
             self.receive(index, ends);
         }
     }
@@ -291,13 +292,13 @@ impl Party {
     /// Has a place be looked at again at this time.
     pub(super) fn wake(&mut self, index: usize, at: u64) {
         self.rest(index);
-        self.guests[index].due = Some(at);
+        self.clients[index].due = Some(at);
         self.agenda.insert((at, index));
     }
 
     /// Has a place not be looked at again.
     fn rest(&mut self, index: usize) {
-        if let Some(due) = self.guests[index].due.take() {
+        if let Some(due) = self.clients[index].due.take() {
             self.agenda.remove(&(due, index));
         }
     }
@@ -307,12 +308,12 @@ impl Party {
         let now = self.now();
         match index.checked_sub(self.members) {
             None if !self.is_over => {
-                self.guests[index].begin(None, vec![Step::Join, Step::Stay]);
+                self.clients[index].begin(None, vec![Step::Join, Step::Stay]);
                 self.connect(index);
             }
             Some(place) if !self.is_peaceful => {
-                let (rest, fault, steps) = self.mischief[place].next();
-                self.guests[index].begin(Some(fault), steps);
+                let (rest, fault, steps) = self.fault_sequences[place].next();
+                self.clients[index].begin(Some(fault), steps);
                 self.wake(index, now + rest.as_nanos() as u64);
             }
             None | Some(_) => {}
@@ -321,12 +322,12 @@ impl Party {
 
     fn connect(&mut self, index: usize) {
         let now = self.now();
-        let guest = &mut self.guests[index];
-        guest.since = now;
-        let is_slow = matches!(guest.fault, Some(Fault::Stop | Fault::Pause | Fault::Drip));
+        let client = &mut self.clients[index];
+        client.since = now;
+        let is_slow = matches!(client.fault, Some(Fault::Stop | Fault::Pause | Fault::Drip));
         let opened = self
             .site
-            .open(index, is_slow.then_some(LITTLE))
+            .open(index, is_slow.then_some(SMALL_RECEIVE_BUFFER))
             .and_then(|mut stream| {
                 // Once and for both: see the server for why.
                 let interest = Interest::READABLE | Interest::WRITABLE;
@@ -338,19 +339,19 @@ impl Party {
             });
         match opened {
             Ok(stream) => {
-                self.guests[index].stream = Some(stream);
-                self.guests[index].state = State::Connecting;
+                self.clients[index].stream = Some(stream);
+                self.clients[index].state = State::Connecting;
                 self.connecting += 1;
                 self.wake(index, now + CONNECT_TIMEOUT);
-                self.welcome(index);
+                self.begin_steps(index);
             }
             Err(cause) => self.refuse(index, cause),
         }
     }
 
-    /// Begins with the steps of a guest as soon as there is a connection for them.
-    fn welcome(&mut self, index: usize) {
-        let Some(stream) = &self.guests[index].stream else {
+    /// Begins with the steps of a client as soon as there is a connection for them.
+    fn begin_steps(&mut self, index: usize) {
+        let Some(stream) = &self.clients[index].stream else {
             return;
         };
         match is_made(stream) {
@@ -362,10 +363,10 @@ impl Party {
         self.connecting -= 1;
         self.connected += 1;
         let now = self.now();
-        let guest = &mut self.guests[index];
-        guest.state = State::Here;
-        guest.since = now;
-        if let Some(fault) = guest.fault {
+        let client = &mut self.clients[index];
+        client.state = State::Here;
+        client.since = now;
+        if let Some(fault) = client.fault {
             *self.counts.faults.entry(fault).or_default() += 1;
         }
         self.advance(index);
@@ -374,52 +375,52 @@ impl Party {
     /// A connection was not made. It is tried again.
     fn refuse(&mut self, index: usize, cause: Cause) {
         *self.counts.refusals.entry(cause).or_default() += 1;
-        self.wake(index, self.now() + RETRY);
+        self.wake(index, self.now() + RETRY_INTERVAL_NS);
     }
 
     /// The server has ended a connection, or it cannot go on.
     fn end(&mut self, index: usize, cause: Cause) {
-        match self.guests[index].state {
+        match self.clients[index].state {
             State::Away => {}
             State::Connecting => {
-                self.vacate(index);
+                self.release(index);
                 self.refuse(index, cause);
             }
             State::Here => {
-                let guest = &mut self.guests[index];
+                let client = &mut self.clients[index];
                 // Whatever it did, it is not to be sent what is not in the protocol.
-                if !guest.may_be_closed || cause == Cause::Garbled {
-                    guest.in_order = false;
+                if !client.may_be_closed || cause == Cause::Garbled {
+                    client.in_order = false;
                     *self.counts.cuts.entry(cause).or_default() += 1;
-                } else if let Some(fault) = guest.fault {
+                } else if let Some(fault) = client.fault {
                     *self.counts.closed.entry(fault).or_default() += 1;
                 }
-                self.depart(index);
+                self.close(index);
                 self.prepare(index);
             }
         }
     }
 
-    /// Ends the connection of a guest.
-    pub(super) fn depart(&mut self, index: usize) {
+    /// Ends the connection of a client.
+    pub(super) fn close(&mut self, index: usize) {
         let now = self.now();
-        let guest = &mut self.guests[index];
-        if let Some(member) = guest.member.take() {
-            let is_due = guest.fault.is_none() && now > guest.since + DEAF;
-            if is_due && !self.is_over && !self.checker.is_here(member) {
+        let client = &mut self.clients[index];
+        if let Some(member) = client.member.take() {
+            let is_due = client.fault.is_none() && now > client.since + DEAF_AFTER_NS;
+            if is_due && !self.is_over && !self.checker.is_present(member) {
                 self.counts.deaf += 1;
             }
-            self.checker.leave(member, guest.in_order, now);
+            self.checker.leave(member, client.in_order, now);
         }
-        self.vacate(index);
+        self.release(index);
     }
 
     /// Takes back a place.
-    fn vacate(&mut self, index: usize) {
+    fn release(&mut self, index: usize) {
         self.rest(index);
-        let guest = &mut self.guests[index];
-        guest.stream = None;
-        match mem::replace(&mut guest.state, State::Away) {
+        let client = &mut self.clients[index];
+        client.stream = None;
+        match mem::replace(&mut client.state, State::Away) {
             State::Away => {}
             State::Connecting => self.connecting -= 1,
             State::Here => self.connected -= 1,
@@ -429,9 +430,9 @@ impl Party {
     /// Reads what there is. A short read was the last of it, unless the event has told of an end
     /// that no other event will tell of.
     fn receive(&mut self, index: usize, ends: bool) {
-        for _ in 0..READS {
-            match self.read(index, READ) {
-                Some(READ) => {}
+        for _ in 0..MAX_READS {
+            match self.read(index, READ_SIZE) {
+                Some(READ_SIZE) => {}
                 Some(1..) if ends => {}
                 Some(_) | None => return,
             }
@@ -442,8 +443,8 @@ impl Party {
     /// Reads once, at most `most` bytes, and checks them. Returns how many there were, if there may
     /// be more.
     pub(super) fn read(&mut self, index: usize, most: usize) -> Option<usize> {
-        let guest = &mut self.guests[index];
-        let (read, end) = match guest.read(&mut self.scratch, most) {
+        let client = &mut self.clients[index];
+        let (read, end) = match client.read(&mut self.scratch, most) {
             Ok((0, _)) => {
                 self.end(index, Cause::Closed);
                 return None;
@@ -457,13 +458,13 @@ impl Party {
             }
         };
         let input = &self.scratch[..end];
-        let taken = if let Some(member) = guest.member {
-            self.checker.hear(member, input).ok()
+        let taken = if let Some(member) = client.member {
+            self.checker.check(member, input).ok()
         } else {
             self.checker.count_leak();
             Some(end)
         };
-        if taken.is_some_and(|taken| guest.keep(&input[taken..])) {
+        if taken.is_some_and(|taken| client.keep(&input[taken..])) {
             return Some(read);
         }
         self.end(index, Cause::Garbled);

@@ -7,15 +7,16 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
+use super::super::plan::Fault;
 use super::checker::Member;
-use super::plan::{Fault, Step};
-use super::words::LONGEST;
+use super::messages::MAX_MESSAGE_SIZE;
+use super::plan::Step;
 
 /// How much one read takes at most.
-pub(super) const READ: usize = 256 * 1024;
+pub(super) const READ_SIZE: usize = 256 * 1024;
 
 /// The longest part of something unfinished that is kept: a message with two headers and a name.
-const UNFINISHED: usize = LONGEST + 100;
+const UNFINISHED: usize = MAX_MESSAGE_SIZE + 100;
 
 /// What has become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) enum Reading {
 
 /// A place, and who has it.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct SoakClient {
     pub(super) state: State,
     pub(super) stream: Option<TcpStream>,
     /// How it misbehaves, if it does.
@@ -68,7 +69,7 @@ pub(super) struct Guest {
     pub(super) slow: VecDeque<u8>,
 }
 
-impl Guest {
+impl SoakClient {
     /// An empty place.
     pub(super) const fn new() -> Self {
         Self {
@@ -101,7 +102,7 @@ impl Guest {
     }
 
     /// Has it do this next, and nothing else.
-    pub(super) fn go_on_with(&mut self, steps: Vec<Step>) {
+    pub(super) fn replace_steps(&mut self, steps: Vec<Step>) {
         self.steps = steps.into();
         self.began = None;
     }
