@@ -1,20 +1,21 @@
-//! What was said, and who has heard it: every byte that a server relays is checked here. No I/O.
+//! The delivery checker: it compares every byte that each receiver gets with the messages that
+//! were sent. It does no I/O.
 //!
-//! A receiver is to hear each message that others say once, whole, and each sender's in the order in
-//! which they were said. Nearly always all receivers hear the same in the same order, each without its
-//! own. So what the first of them hears is checked in full and kept, and the others' bytes are
-//! compared with it, many messages at a time: that costs less than the system call that brought
-//! them, and no byte is taken on trust.
+//! A receiver must get each message of the other members once, whole, and in its sender's order.
+//! Nearly always all receivers get the same messages in the same order, each without its own. So
+//! the bytes that the first of them receives are checked in full and kept, and the bytes of the
+//! others are compared with them, many messages at a time. That costs less than the system call
+//! that read them, and no byte is left unchecked.
 //!
 //! ```text
-//!   kept, in the order in which it was first heard   [0:0][1:0][0:1][2:0][0:2]
-//!   receiver 0, who hears all but its own                         ^ next for it is 2:0
-//!   receiver 3, not in step: it was sent 1:0 before 0:0           counts for itself from there on
+//!   kept, in the order in which it was first received   [0:0][1:0][0:1][2:0][0:2]
+//!   receiver 0, which gets all but its own                         ^ next for it is 2:0
+//!   receiver 3, in an order of its own: it got 1:0 before 0:0      is checked by itself
 //! ```
 //!
-//! A receiver whose bytes differ is not necessarily wrong, since only a sender's own order is
-//! promised. It goes its own way from there: which message of each sender is next for it, and which
-//! are missing.
+//! A receiver whose bytes differ is not necessarily wrong, since only the order of each sender is
+//! promised. From there on it is checked by itself: which message of each sender is next for it,
+//! and which are missing.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -22,30 +23,31 @@ use super::delays::Delays;
 use super::message::{MessageFormat, MessageId, Reading};
 use super::protocol::{Garbled, Incoming, Protocol, index_of};
 
-/// How many messages are said at least before those are dropped that everybody has heard.
+/// Messages that all receivers have got are dropped after at least so many were sent.
 const MIN_TRIM_MESSAGES: usize = 1024;
 
-/// How many bytes of them are kept at least before the same.
+/// The same for the bytes that are kept.
 const MIN_TRIM_BYTES: usize = 8 * 1024 * 1024;
 
-/// What came of all that was to be heard.
+/// A `Tally` counts what became of the deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Messages heard, counted once for each who heard them.
+    /// Messages that arrived, counted once for each receiver.
     pub(super) deliveries: u64,
-    /// Messages that somebody should have heard and did not.
+    /// Messages that did not arrive at a receiver.
     pub(super) lost: u64,
-    /// Messages heard again by somebody who had heard them.
+    /// Messages that arrived at a receiver twice.
     pub(super) duplicated: u64,
-    /// Messages heard after a later one of the same sender.
+    /// Messages that arrived after a later one of the same sender.
     pub(super) out_of_order: u64,
-    /// Messages that were not what was said.
+    /// Messages that were not what was sent.
     pub(super) corrupt: u64,
-    /// Messages of others, who are in the room too.
+    /// Messages of clients that are not this run's.
     pub(super) foreign: u64,
 }
 
-/// All that is said and heard in a run.
+/// A `DeliveryChecker` knows all messages that are sent in a run, and how far each receiver has
+/// got them.
 #[derive(Debug)]
 pub(super) struct DeliveryChecker {
     protocol: Protocol,
@@ -53,16 +55,16 @@ pub(super) struct DeliveryChecker {
     script: MessageFormat,
     senders: Vec<Sender>,
     receivers: Vec<Receiver>,
-    /// The messages that have been heard by somebody and may yet be by others, in the order of the
-    /// first hearing, and the bytes in which they came, all of the same length.
+    /// The messages that some receivers have got and others may still get, in the order of their
+    /// first arrival, and the bytes in which they came, all of the same length.
     entries: VecDeque<Entry>,
     bytes: Vec<u8>,
     len: usize,
-    /// How many have been dropped before the first entry. Positions count them.
+    /// The number of messages that were dropped before the first entry. Positions count them.
     dropped: u64,
-    /// How many are to have been said before there is again something to drop.
+    /// The number of sent messages at which some may be dropped again.
     trim_at: u64,
-    /// How many bytes are to be kept before the same.
+    /// The number of kept bytes at which the same is tried.
     trim_bytes: usize,
     /// How many messages have been said.
     said: u64,
@@ -79,10 +81,10 @@ pub(super) struct DeliveryChecker {
 
 #[derive(Debug)]
 struct Sender {
-    /// The receiver that is this sender.
+    /// The receiver on the same connection, if there is one.
     receiver: Option<usize>,
     said: u32,
-    /// The next of its messages that nobody has heard yet.
+    /// The next of its messages that no receiver has got yet.
     unheard: u32,
     /// When each message from `times_from` on was to be sent.
     times: VecDeque<u64>,
@@ -99,24 +101,26 @@ struct Entry {
 #[derive(Debug)]
 struct Receiver {
     place: Place,
-    /// How many of all messages are no longer to come: heard, lost, or said before it was here.
+    /// The number of messages that will not arrive any more: received, lost, or sent before it was
+    /// present.
     settled: u64,
     /// Which sender it is.
     sender: Option<u32>,
-    /// The positions of its own messages, which it will not hear.
+    /// The positions of its own messages, which it does not receive.
     own: VecDeque<u64>,
-    /// How many messages it had said when it last left: those it may hear, as old ones.
+    /// The number of messages that it had sent when it last left. It may receive those, as a
+    /// history.
     said_before: u32,
 }
 
-/// What a receiver is to hear next.
+/// The next message of a receiver.
 #[derive(Debug)]
 enum Place {
-    /// It is not here, or not known to be: nothing need come, and anything may.
+    /// It is not known to be a member: nothing must arrive, and anything may.
     Away,
-    /// What stands at this position.
+    /// The message at this position of the shared order.
     Shared(u64),
-    /// It hears in an order of its own.
+    /// It receives in an order of its own.
     SeparateOrder(Box<SeparateOrder>),
 }
 
@@ -129,8 +133,8 @@ struct SeparateOrder {
 }
 
 impl DeliveryChecker {
-    /// For so many receivers, none of them here yet, and senders, which in a chat are the first of
-    /// the receivers.
+    /// For this many receivers, none of them present yet, and senders, which in a chat are the
+    /// first of the receivers.
     pub(super) fn new(
         protocol: Protocol,
         tag: &str,
@@ -177,7 +181,7 @@ impl DeliveryChecker {
         }
     }
 
-    /// A sender says its next message, which was to be sent at `sent`: appended to `out`.
+    /// Appends a sender's next message, which was scheduled for `sent`, to `out`.
     pub(super) fn queue(&mut self, sender: u32, sent: u64, out: &mut Vec<u8>) {
         let speaking = &mut self.senders[sender as usize];
         let line = MessageId {
@@ -195,12 +199,12 @@ impl DeliveryChecker {
         self.outstanding += (self.here - usize::from(hears_itself)) as u64;
     }
 
-    /// Checks what a receiver was sent. Returns how many bytes of it were taken, which is all but the
-    /// beginning of something that is not all there, and whether a welcome was among it.
+    /// Checks the bytes that a receiver got. Returns how many of them were used, which is all but
+    /// an incomplete message at the end, and whether a welcome was among them.
     ///
     /// # Errors
     ///
-    /// If it is not what the protocol has: there is no going on from there.
+    /// If they are not in the protocol. Nothing after them can be read.
     pub(super) fn check(
         &mut self,
         receiver: usize,
@@ -230,7 +234,7 @@ impl DeliveryChecker {
         Ok((input.len() - rest.len(), welcomed))
     }
 
-    /// Counts on a receiver to hear what is said from now on.
+    /// Requires a receiver to get every message that is sent from now on.
     pub(super) fn expect(&mut self, receiver: usize) {
         if !self.is_present(receiver) {
             self.receivers[receiver].place = Place::Shared(self.end());
@@ -240,7 +244,8 @@ impl DeliveryChecker {
         }
     }
 
-    /// A receiver is gone. What was to come is lost if it `was_cut`, and no loss if it left.
+    /// Removes a receiver. Its outstanding deliveries are lost if it `was_cut`, and no loss if it
+    /// left.
     pub(super) fn leave(&mut self, receiver: usize, was_cut: bool) {
         if self.is_present(receiver) {
             let owed = self.owed(receiver);
@@ -258,22 +263,22 @@ impl DeliveryChecker {
         }
     }
 
-    /// How many there are who are to hear.
+    /// The number of receivers.
     pub(super) fn receivers(&self) -> usize {
         self.receivers.len()
     }
 
-    /// How many there are who may speak.
+    /// The number of senders.
     pub(super) fn senders(&self) -> u32 {
         self.senders.len() as u32
     }
 
-    /// Whether a receiver has heard anything since it came.
+    /// Whether a receiver has got anything since it joined.
     pub(super) fn is_present(&self, receiver: usize) -> bool {
         !matches!(self.receivers[receiver].place, Place::Away)
     }
 
-    /// How many have heard something since they came.
+    /// The number of receivers that have got something since they joined.
     pub(super) const fn present(&self) -> usize {
         self.here
     }
@@ -321,12 +326,12 @@ impl DeliveryChecker {
         let own = hearing
             .sender
             .map_or(0, |sender| u64::from(self.senders[sender as usize].said));
-        // Never below zero, but for a server that says what nobody has said yet.
+        // It is below zero only if a server sends messages that were never sent to it.
         (self.said - own).saturating_sub(hearing.settled)
     }
 
-    /// Takes the messages at the beginning that are, byte for byte, those that are next for this
-    /// receiver. Returns what is left.
+    /// Compares the messages at the beginning of the input with those that are next for this
+    /// receiver, and counts those that are the same byte for byte. Returns the rest of the input.
     fn compare<'a>(&mut self, receiver: usize, mut rest: &'a [u8], now: u64) -> &'a [u8] {
         let len = self.len;
         let Receiver {
@@ -372,7 +377,7 @@ impl DeliveryChecker {
         rest
     }
 
-    /// Takes one message that is not known to be the next one.
+    /// Checks one message that is not known to be the next one.
     fn take(
         &mut self,
         receiver: usize,
@@ -400,7 +405,7 @@ impl DeliveryChecker {
         let named = name.is_none_or(|name| index_of(name, &self.tag) == Some(line.sender));
         let own = self.receivers[receiver].sender == Some(line.sender);
         if own && line.seq < self.receivers[receiver].said_before {
-            // A server may tell newcomers what was said before, and this one has come back.
+            // A server may send a history to new members, and this one has joined again.
             return;
         }
         if !was_said || !named || own {
@@ -416,7 +421,7 @@ impl DeliveryChecker {
                 self.insert(line, bytes, self.end());
                 self.become_present(receiver, line);
             }
-            // It is the first to hear what comes next, or the first to tell where it stands.
+            // It is the first to receive what is next, or shows where that belongs.
             Place::Shared(at) => {
                 if self.insert(line, bytes, at) {
                     self.receivers[receiver].place = Place::Shared(at + 1);
@@ -435,12 +440,14 @@ impl DeliveryChecker {
         self.dropped + self.entries.len() as u64
     }
 
-    /// Has a message stand at this position, where somebody in step hears it, if it came whole and that
-    /// does not contradict what others have heard. Says whether it does stand there.
+    /// Inserts a message at this position of the shared order, where a receiver has got it, if it
+    /// is whole and does not contradict what other receivers have got. Returns whether it is
+    /// there.
     ///
-    /// Usually it is new, and the position is the end. But whoever hears first does not hear its own
-    /// messages. The next one finds those between what is kept, and there is their place; or rather,
-    /// before or after its own, which it does not hear either, so that the third may know better.
+    /// Usually the message is new, and the position is the end. But the first receiver does not
+    /// get its own messages. The second one gets them between those that are kept, and inserts
+    /// them there; or rather before or after its own messages, which it does not get either, so
+    /// that the third receiver may correct the place.
     fn insert(&mut self, line: MessageId, bytes: Option<&[u8]>, position: u64) -> bool {
         let Some(bytes) = bytes.filter(|bytes| self.len == 0 || bytes.len() == self.len) else {
             return false;
@@ -455,11 +462,12 @@ impl DeliveryChecker {
         });
         let entry = match kept {
             Some(Some(index)) => self.entries[from + index],
-            // It has been heard before, by everybody who was to.
+            // All receivers that needed it have got it before.
             Some(None) => return false,
             None => {
-                // If some before it were not heard by anybody, those in step would pass over the gap
-                // with it, and it is theirs to notice. If nobody is, nobody was there to hear them.
+                // If no receiver has got some message before it, those in the shared order would
+                // skip the gap with it, and must detect it. If none is in that order, there was
+                // none to receive them.
                 let misses = |receiver: &Receiver| {
                     matches!(receiver.place, Place::Shared(_))
                         && receiver.sender != Some(line.sender)
@@ -475,7 +483,7 @@ impl DeliveryChecker {
             }
         };
         let kept = kept.flatten().map(|index| from + index);
-        // It goes before no other of its sender.
+        // It must not stand before another message of its sender.
         let mut passed = self.entries.range(from..kept.unwrap_or(self.entries.len()));
         if passed.any(|entry| entry.line.sender == line.sender) {
             return false;
@@ -504,11 +512,11 @@ impl DeliveryChecker {
         true
     }
 
-    /// Prepares for a message of this receiver's own to stand at a position where others stand now, it
-    /// being new or `kept` at a later index. Says whether it may.
+    /// Makes room for a message of this receiver's own at a position where others stand now. The
+    /// message is new, or `kept` at a later index. Returns whether it may stand there.
     ///
-    /// Who is beyond the position and is not its sender would have missed it, or have heard it later,
-    /// unless what stood before it were messages of its own.
+    /// A receiver that is beyond the position and is not its sender would have missed it or got it
+    /// later, unless the messages before it were its own.
     fn make_room(&mut self, position: u64, own: Option<usize>, kept: Option<usize>) -> bool {
         let from = (position - self.dropped) as usize;
         let kept = kept.map_or(u64::MAX, |index| self.dropped + index as u64);
@@ -529,7 +537,7 @@ impl DeliveryChecker {
                 && *at > position
                 && *at <= kept
             {
-                // Its sender has passed it from now on; others have it before them.
+                // Its sender has passed it; for other receivers it is next.
                 *at = if own == Some(index) {
                     *at + 1
                 } else {
@@ -540,7 +548,7 @@ impl DeliveryChecker {
         true
     }
 
-    /// Finds out again, from this position on, which messages are whose own.
+    /// Lists again, from this position on, the messages of each receiver's own.
     fn index_own(&mut self, position: u64) {
         for receiver in &mut self.receivers {
             let before = receiver.own.partition_point(|&own| own < position);
@@ -557,7 +565,7 @@ impl DeliveryChecker {
         }
     }
 
-    /// A receiver that was not known to be here hears this: it is, from there on.
+    /// Marks a receiver as present: it must get every message after this one.
     fn become_present(&mut self, receiver: usize, line: MessageId) {
         let Some(index) = self.entries.iter().rposition(|entry| entry.line == line) else {
             return;
@@ -565,7 +573,7 @@ impl DeliveryChecker {
         let after = self.dropped + index as u64 + 1;
         self.receivers[receiver].place = Place::Shared(after);
         self.index_own(after);
-        // All that is to come is what was said after this one.
+        // The messages that were sent after this one are outstanding.
         let own = self.receivers[receiver].sender;
         let next = self.next_from(index + 1);
         let to_come: u64 = (0..)
@@ -580,7 +588,7 @@ impl DeliveryChecker {
         self.tally.deliveries += 1;
     }
 
-    /// The next message of each sender for one who has heard all that is kept before this index.
+    /// The next message of each sender for a receiver that has got all messages before this index.
     fn next_from(&self, index: usize) -> Vec<u32> {
         let mut next: Vec<u32> = self.senders.iter().map(|one| one.unheard).collect();
         for entry in self.entries.range(index..).rev() {
@@ -589,7 +597,7 @@ impl DeliveryChecker {
         next
     }
 
-    /// A receiver that was in step is not any more.
+    /// Gives a receiver an order of its own.
     fn leave_shared_order(&mut self, receiver: usize, at: u64) {
         let next = self.next_from((at - self.dropped) as usize);
         let parting = &mut self.receivers[receiver];
@@ -635,19 +643,19 @@ impl DeliveryChecker {
         self.settle(receiver, 1);
     }
 
-    /// Some messages are no longer to come: fewer than that, if they were given up before.
+    /// Settles some messages of a receiver: fewer than `count`, if they were given up before.
     fn settle(&mut self, receiver: usize, count: u64) {
         let count = count.min(self.owed(receiver));
         self.receivers[receiver].settled += count;
         self.outstanding -= count;
     }
 
-    /// Drops what everybody has heard.
+    /// Drops the messages that all receivers have got.
     fn trim(&mut self) {
         let mut keep_from = self.end();
         for receiver in &mut self.receivers {
             if let Place::Shared(at) = &mut receiver.place {
-                // Who only speaks hears nothing that would move it past its own.
+                // A receiver that gets nothing does not move past its own messages by itself.
                 while receiver.own.front() == Some(at) {
                     receiver.own.pop_front();
                     *at += 1;
@@ -660,11 +668,12 @@ impl DeliveryChecker {
         self.bytes.drain(..drop * self.len);
         self.dropped = keep_from;
         self.rejoin_shared_order();
-        // The times of sending are needed for as long as those who go their own way may hear it.
+        // The times of sending are kept for as long as a receiver with an order of its own may get
+        // the message.
         let mut next = self.next_from(0);
         let in_step = |receiver: &Receiver| matches!(receiver.place, Place::Shared(_));
         if !self.receivers.iter().any(in_step) {
-            // Then nothing is kept, and nothing held up by what nobody has heard.
+            // Then nothing is kept for messages that no receiver has got.
             next = self.senders.iter().map(|sender| sender.said).collect();
         }
         for receiver in &self.receivers {
@@ -685,7 +694,8 @@ impl DeliveryChecker {
         self.trim_bytes = MIN_TRIM_BYTES.max(2 * self.bytes.len());
     }
 
-    /// Has those in step again who have heard all that is kept up to some position, and nothing else.
+    /// Returns receivers to the shared order that have got all messages up to some position, and
+    /// none after it.
     fn rejoin_shared_order(&mut self) {
         for index in 0..self.receivers.len() {
             let receiver = &self.receivers[index];
@@ -700,8 +710,8 @@ impl DeliveryChecker {
         }
     }
 
-    /// The position before which everything was heard, and after which nothing, by a receiver for whom
-    /// these are the next messages of each sender, if there is one.
+    /// The position before which a receiver with these next messages has got every message, and
+    /// after which none, if there is one.
     fn position_of(&self, next: &[u32], own: Option<u32>) -> Option<u64> {
         let is_own = |sender: usize| own == Some(sender as u32);
         let is_next = |entry: &Entry| {
@@ -719,7 +729,8 @@ impl DeliveryChecker {
     }
 }
 
-/// Records how long these took that have come now. What was said together took the same time.
+/// Records the delays of messages that have arrived now. Messages that were sent together have the
+/// same delay.
 fn record<'a>(
     delays: &mut Delays,
     measured_from: u64,

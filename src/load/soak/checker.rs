@@ -1,20 +1,22 @@
-//! Who has heard what of whom, while members come and go for as long as one likes. No I/O.
+//! The delivery checker for members that come and go. It does no I/O.
 //!
-//! The [checker](super::super::ledger) is for members who stay, and is fast. Here they are replaced
-//! all the time, and what is asked is another question: does everybody hear, of each sender,
-//! exactly the same messages, in order, whole and once, from its coming to its leaving?
+//! The [checker](super::super::ledger) for members that stay is fast. Here members are replaced
+//! all the time, and the question is another one: does every member receive, of each sender,
+//! exactly the same messages, in order, whole and once, from its joining to its leaving?
 //!
-//! - **From its coming.** When a member was taken in is not told by the protocol, but shows with
-//!   the first message that it hears, of anybody. What is said from then on has to come. Of what
-//!   was under way just then it may hear the end: from some message on, and then each.
-//! - **To its leaving.** What a sender said just before it left by a reset may not have got to
-//!   the server. So it is heard up to somewhere, and all who are here have to agree on where. Who
-//!   left in order was heard to the end.
+//! - **From its joining.** The protocol has no sign that a member was taken in, but the first
+//!   message that it receives shows it. Every message that is sent from then on must arrive. Of
+//!   the messages that were under way at that time it may receive the last ones: some message, and
+//!   then each after it.
+//! - **To its leaving.** The last messages of a sender that leaves by a reset may not have reached
+//!   the server. So they are delivered up to some message, and all present members must agree on
+//!   which. The messages of a sender that left in order are all delivered.
 //!
-//! Whether all agree is judged a while after the last that was heard of one who has left, if that
-//! was all it said, and then it is forgotten. Of whom nobody has heard all, the rest may be waiting
-//! in the server for its turn, so that is judged in the end. What is kept depends on how many
-//! members there are and how many have left unheard, not on how long it goes on.
+//! Whether all agree is judged some time after the last delivery of a sender that has left, if
+//! that was its last message, and then the sender is forgotten. If some of its messages were not
+//! delivered to any member, they may still be queued in the server, so the sender is judged at the
+//! end. The memory that this takes depends on the number of members and of senders that left
+//! undelivered messages, not on the duration.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -26,21 +28,22 @@ use super::super::protocol::{Garbled, Incoming, Protocol, index_of, name_of};
 use super::messages::SoakMessages;
 use crate::wire::encode_frame;
 
-/// For how long nobody has heard anything of a sender who has left when it is judged, in
-/// nanoseconds: longer than anybody pauses who is counted on.
+/// A sender that has left is judged when no member has received anything of it for this long, in
+/// nanoseconds. It is longer than any pause of a member whose deliveries are required.
 const SETTLE_TIME_NS: u64 = 15_000_000_000;
 
-/// How many messages are remembered at most that did not come to a receiver, in case they come yet.
+/// The maximum number of missing messages that are remembered for each receiver, in case they
+/// arrive later.
 const MAX_MISSING: usize = 4096;
 
-/// What a member is known as here.
+/// A `Member` identifies a member in this checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     sender: usize,
     receiver: usize,
 }
 
-/// What was said and heard in a soak.
+/// A `Checker` compares the messages that the members of a soak receive with those that were sent.
 #[derive(Debug)]
 pub(super) struct Checker {
     tag: String,
@@ -49,9 +52,9 @@ pub(super) struct Checker {
     senders: Slab<Sender>,
     /// Those who are here.
     receivers: Slab<Receiver>,
-    /// Where the sender of this number is.
+    /// The index of the sender with this number.
     known: HashMap<u32, usize>,
-    /// How many there have been: what the next one's number is.
+    /// The number of members so far, which is the number of the next one.
     born: u32,
     /// Those who have left and are not judged yet, in the order in which they are looked at.
     left: VecDeque<Left>,
@@ -66,28 +69,28 @@ pub(super) struct Checker {
 struct Sender {
     number: u32,
     said: u32,
-    /// How many of its messages somebody has heard: up to the last of them.
+    /// The number of its messages up to the last one that any member has received.
     heard: u32,
-    /// How often any of them was heard by anybody.
+    /// The number of deliveries of its messages.
     deliveries: u64,
     presence: Presence,
 }
 
-/// One who has left, and when it was looked at last.
+/// A sender that has left, and when it was checked last.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     sender: usize,
     at: u64,
-    /// How often it had been heard by then.
+    /// The number of its deliveries at that time.
     deliveries: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// It has left, in such a way that all it said is to be heard.
+    /// It has left in order: all of its messages are delivered.
     LeftInOrder,
-    /// It has left, and what it said last may not have been heard by anybody.
+    /// It has left by a reset: its last messages may not be delivered.
     LeftAnyhow,
 }
 
@@ -96,17 +99,17 @@ struct Receiver {
     number: u32,
     /// Which sender it is.
     own: usize,
-    /// Whether it has heard anything, and so is known to have been taken in.
+    /// Whether it has received anything, and so is known to be a member.
     is_here: bool,
-    /// Whether it may be behind by any time.
+    /// Whether it may lag by any time.
     is_excused: bool,
-    /// How far it has heard each sender.
+    /// How far it has received the messages of each sender.
     positions: Vec<Position>,
-    /// Messages that have not come, and later ones of their senders have.
+    /// Messages that are missing, though later ones of their senders have arrived.
     missing: BTreeSet<MessageId>,
 }
 
-/// How far somebody has heard a sender.
+/// A `Position` marks how far one member has received the messages of one sender.
 #[derive(Clone, Copy, Debug)]
 struct Position {
     /// The first message that was heard or is to be, or [`NOT_YET`].
@@ -128,7 +131,7 @@ impl Position {
 }
 
 impl Sender {
-    /// How many of its messages all are to hear who were here in time.
+    /// The number of its messages that all members must receive that joined in time.
     const fn due(&self) -> u32 {
         match self.presence {
             Presence::Here | Presence::LeftInOrder => self.said,
@@ -138,7 +141,7 @@ impl Sender {
 }
 
 impl Checker {
-    /// `tag` tells the names of this run's members from others'.
+    /// `tag` distinguishes the names of this run from others.
     pub(super) fn new(tag: &str, words: SoakMessages) -> Self {
         Self {
             tag: tag.to_owned(),
@@ -155,7 +158,7 @@ impl Checker {
         }
     }
 
-    /// Somebody comes: what it says first is appended to `out`.
+    /// Adds a member: the bytes that it sends first are appended to `out`.
     pub(super) fn join(&mut self, out: &mut Vec<u8>) -> Member {
         let number = self.born;
         self.born += 1;
@@ -168,7 +171,7 @@ impl Checker {
             presence: Presence::Here,
         });
         self.known.insert(number, sender);
-        // Its place may have been another one's.
+        // The slot may have belonged to another sender.
         for (_, receiver) in &mut self.receivers {
             if receiver.positions.len() <= sender {
                 receiver.positions.resize(sender + 1, Position::UNKNOWN);
@@ -190,7 +193,7 @@ impl Checker {
         Member { sender, receiver }
     }
 
-    /// A member says its next message: appended to `out`.
+    /// Appends a member's next message to `out`.
     pub(super) fn queue(&mut self, member: Member, out: &mut Vec<u8>) {
         self.next_message(member);
         self.senders[member.sender].said += 1;
@@ -198,8 +201,8 @@ impl Checker {
         encode_frame(&self.payload, out);
     }
 
-    /// A member begins its next message, of which no more than this will be sent, and so nobody is
-    /// to hear anything of it.
+    /// Appends the first half of a member's next message to `out`. The rest is never sent, so no
+    /// member may receive any of it.
     pub(super) fn queue_half(&mut self, member: Member, out: &mut Vec<u8>) {
         self.next_message(member);
         let from = out.len();
@@ -208,7 +211,7 @@ impl Checker {
         out.truncate(from + half);
     }
 
-    /// Has the next message of this member in the payload.
+    /// Writes the member's next message into the payload buffer.
     fn next_message(&mut self, member: Member) {
         let sender = &self.senders[member.sender];
         let line = MessageId {
@@ -218,12 +221,13 @@ impl Checker {
         self.words.write(line, &mut self.payload);
     }
 
-    /// A member is not counted on to be in time any more, since it does not read as it should.
+    /// Excuses a member from receiving messages in time, since it does not read as it should.
     pub(super) fn excuse(&mut self, member: Member) {
         self.receivers[member.receiver].is_excused = true;
     }
 
-    /// A member has left at `now`: if `in_order`, all that it said is to be heard.
+    /// Removes a member that left at `now`. If it left `in_order`, all of its messages must be
+    /// delivered.
     pub(super) fn leave(&mut self, member: Member, in_order: bool, now: u64) {
         self.receivers.remove(member.receiver);
         self.senders[member.sender].presence = if in_order {
@@ -234,7 +238,8 @@ impl Checker {
         self.look_again(member.sender, now);
     }
 
-    /// Has one who has left be looked at when nobody may have heard of it any more since `now`.
+    /// Schedules the judgement of a sender that has left: when no member has received anything of
+    /// it since `now`.
     fn look_again(&mut self, sender: usize, now: u64) {
         self.left.push_back(Left {
             sender,
@@ -243,18 +248,18 @@ impl Checker {
         });
     }
 
-    /// Somebody hears something who is no member.
+    /// Counts bytes that arrived at a connection that is no member.
     pub(super) const fn count_leak(&mut self) {
         self.tally.corrupt += 1;
     }
 
-    /// Whether a member has heard anything since it came.
+    /// Whether a member has received anything since it joined.
     pub(super) fn is_present(&self, member: Member) -> bool {
         self.receivers[member.receiver].is_here
     }
 
-    /// Whether all that a member has said was heard by somebody, or nobody is left who is to hear
-    /// it: those who were there may all have gone without reading it.
+    /// Whether all messages of a member were delivered to at least one member, or there is none
+    /// left that must receive them: those that were present may all have left without reading.
     pub(super) fn is_delivered(&self, member: Member) -> bool {
         let sender = &self.senders[member.sender];
         sender.heard == sender.said || self.owed_of(member.sender) == 0
@@ -264,12 +269,12 @@ impl Checker {
         &self.tally
     }
 
-    /// How many messages were said.
+    /// The number of messages that were sent.
     pub(super) const fn messages(&self) -> u64 {
         self.said
     }
 
-    /// How many members there have been.
+    /// The number of members so far.
     pub(super) const fn joins(&self) -> u32 {
         self.born
     }
@@ -279,12 +284,12 @@ impl Checker {
         self.bytes
     }
 
-    /// Checks what a member was sent. Returns how many bytes of it were taken, which is all but the
-    /// beginning of something that is not all there.
+    /// Checks the bytes that a member received. Returns how many of them were used: all but an
+    /// incomplete message at the end.
     ///
     /// # Errors
     ///
-    /// If it is not what the protocol has: there is no going on from there.
+    /// If they are not in the protocol. Nothing after them can be read.
     pub(super) fn check(&mut self, member: Member, input: &[u8]) -> Result<usize, Garbled> {
         let mut taken = 0;
         while let Some((incoming, used)) = Protocol::Chat10.next(&input[taken..])? {
@@ -318,8 +323,9 @@ impl Checker {
             if line.sender >= self.born || line.sender != named {
                 self.tally.corrupt += 1;
             } else if line.sender > hearing.number && !hearing.is_excused {
-                // It has come and gone since this one came, and was judged. Who was there before
-                // may be in a history that newcomers are told.
+                // Its sender has joined, left and been judged since this member joined. The
+                // messages of senders that were there before may be a history that a server sends
+                // to new members.
                 self.tally.out_of_order += 1;
             }
             return;
@@ -361,7 +367,7 @@ impl Checker {
         }
     }
 
-    /// A receiver that was not known to be here is: what is said from now on has to come to it.
+    /// Marks a receiver as present: every message that is sent from now on must arrive.
     fn become_present(&mut self, receiver: usize) {
         let hearing = &mut self.receivers[receiver];
         hearing.is_here = true;
@@ -370,9 +376,9 @@ impl Checker {
         }
     }
 
-    /// Judges those who have left and of whom all was heard, and that a while ago: who is here and
-    /// has not heard as much of them as others has lost that. `now` is a time at which all have
-    /// heard what they could.
+    /// Judges the senders that have left, if all of their messages were delivered and the last of
+    /// them some time ago. A present member that has not received as many of them as others has
+    /// lost the rest. At `now`, all members have read what had arrived.
     pub(super) fn settle(&mut self, now: u64) {
         while let Some(&Left {
             sender: index,
@@ -396,13 +402,13 @@ impl Checker {
         }
     }
 
-    /// How many deliveries are to come.
+    /// The number of deliveries that have not arrived.
     pub(super) fn outstanding(&self) -> u64 {
         let senders = self.senders.iter();
         senders.map(|(index, _)| self.owed_of(index)).sum()
     }
 
-    /// How many deliveries are to come of what this one has said.
+    /// The number of deliveries of this sender's messages that have not arrived.
     fn owed_of(&self, sender: usize) -> u64 {
         let due = self.senders[sender].due();
         self.receivers
@@ -414,7 +420,7 @@ impl Checker {
             .sum()
     }
 
-    /// Gives up what has not come: it is lost.
+    /// Counts the deliveries that have not arrived as lost.
     pub(super) fn give_up(&mut self) {
         self.tally.lost += self.outstanding();
         for (index, sender) in &self.senders {
