@@ -12,7 +12,7 @@ const BUSY_SHARE: f64 = 0.75;
 const SERVER_BUSY_SHARE: f64 = 0.9;
 const MIN_SHARE_DIFFERENCE: f64 = 0.05;
 
-/// How many seconds it takes at least to tell whose limit was met.
+/// The shortest time, in seconds, after which the bottleneck can be told.
 const MIN_SECONDS: f64 = 0.1;
 
 /// What was used before there were any members.

@@ -1,7 +1,8 @@
-//! All the connections to one server, and the loop around them.
+//! The pool of the connections to one server, and the loop around them.
 //!
-//! The loop is the relay's in small: every socket is registered once, for both directions and edge
-//! by edge, is read until a read comes back short, and one buffer is enough for all of them.
+//! The loop is the relay's in small: every socket is registered once, for both directions and
+//! edge-triggered. It is read until a read comes back short, and one buffer is enough for all of
+//! them.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -21,16 +22,16 @@ use super::protocol::{Incoming, Protocol, Role};
 /// How many events one poll fetches.
 const MAX_EVENTS: usize = 1024;
 
-/// How much one read takes at most: more than a socket usually has.
+/// The maximum size of one read: more than a socket usually has.
 const READ_SIZE: usize = 256 * 1024;
 
-/// More of something unfinished than this is large.
+/// An incomplete message of more than this is large.
 const LARGE_PIECE: usize = 64 * 1024;
 
-/// How often one socket is read before others have their turn.
+/// The maximum number of reads of one socket before others have their turn.
 const MAX_READS: usize = 8;
 
-/// A loop that does not get to its poll for so long was stopped, or its machine was.
+/// A loop that is not at its poll for so long was stopped, or its machine was.
 const MIN_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
@@ -72,12 +73,13 @@ pub(super) struct ClientPool {
     /// How many are being made, and how many are there.
     connecting: usize,
     connected: usize,
-    /// How many of those there are who hear.
+    /// The number of connected receivers.
     listening: usize,
     scratch: Vec<u8>,
-    /// Those that have more to read than one turn takes, and whether an end was told of.
+    /// Clients that have more to read than one turn reads, and whether the end of input was
+    /// signalled.
     again: Vec<(usize, bool)>,
-    /// Those that have said something that is not sent.
+    /// Clients with a message that is not sent.
     unsent: Vec<usize>,
     wait: Wait,
     /// How long this loop has waited, of the time that it ran.
@@ -92,7 +94,7 @@ pub(super) struct ClientPool {
     pub(super) refusals: Causes,
     /// Connections that ended without being asked to.
     pub(super) cuts: Causes,
-    /// When each of those who were not here was first heard of.
+    /// When each member that was not known to be present received its first message.
     pub(super) arrivals: Vec<u64>,
 }
 
@@ -170,7 +172,7 @@ impl ClientPool {
         self.connecting
     }
 
-    /// Whether everybody who hears and is there has been heard of.
+    /// Whether all connected receivers have received something.
     pub(super) const fn all_present(&self) -> bool {
         self.checker.present() == self.listening
     }
@@ -180,24 +182,24 @@ impl ClientPool {
         self.peers[index].state == State::Connected
     }
 
-    /// How many there are who are to hear and have not been heard of.
+    /// The number of connected receivers that have not received anything.
     pub(super) const fn deaf(&self) -> usize {
         self.listening - self.checker.present()
     }
 
-    /// How many members there are: as many as hear a message, and the one who says it.
+    /// The number of members: the receivers of a message, and its sender.
     pub(super) fn members(&self) -> usize {
         self.listening + usize::from(self.site.protocol.is_broker())
     }
 
-    /// How many a message goes to.
+    /// The number of receivers of a message.
     pub(super) const fn receivers(&self) -> usize {
-        // In a chat all but the one who speaks.
+        // In a chat all but its sender.
         let own = if self.site.protocol.is_broker() { 0 } else { 1 };
         self.checker.present().saturating_sub(own)
     }
 
-    /// Whether others have been heard of, and this receiver has not.
+    /// Whether others have received something, and this receiver has not.
     pub(super) fn is_deaf(&self, receiver: usize) -> bool {
         self.checker.present() > 0 && !self.checker.is_present(receiver)
     }
@@ -251,7 +253,7 @@ impl ClientPool {
         Ok(stream)
     }
 
-    /// Says a newcomer's first words as soon as there is a connection to say them over.
+    /// Sends the first bytes of a client as soon as its connection is made.
     fn join(&mut self, index: usize) {
         let peer = &mut self.peers[index];
         let Some(stream) = &peer.stream else {
@@ -280,8 +282,8 @@ impl ClientPool {
         self.flush(index);
     }
 
-    /// Has a sender say its next message, which was to be sent at `sent`. It leaves with
-    /// [`send`](Self::send).
+    /// Queues a sender's next message, which was scheduled for `sent`. [`send`](Self::send) sends
+    /// it.
     pub(super) fn queue(&mut self, sender: u32, sent: u64) {
         let index = self.peer_of(sender);
         let peer = &mut self.peers[index];
@@ -291,12 +293,12 @@ impl ClientPool {
         self.checker.queue(sender, sent, &mut peer.out);
     }
 
-    /// Whether a sender has a connection to speak over.
+    /// Whether a sender is connected.
     pub(super) fn can_send(&self, sender: u32) -> bool {
         self.is_connected(self.peer_of(sender))
     }
 
-    /// Counts on all who are there to hear what is said from now on.
+    /// Requires all connected receivers to get every message that is sent from now on.
     pub(super) fn expect_all(&mut self) {
         for index in 0..self.checker.receivers() {
             if self.is_connected(index) {
@@ -314,7 +316,8 @@ impl ClientPool {
         before + sender as usize
     }
 
-    /// Sends what was said, as far as the sockets take it; the rest goes when they take more.
+    /// Sends the queued messages, as far as the sockets accept them; the rest goes when they
+    /// accept more.
     pub(super) fn send(&mut self) {
         let mut unsent = mem::take(&mut self.unsent);
         for index in unsent.drain(..) {
@@ -414,8 +417,8 @@ impl ClientPool {
         }
     }
 
-    /// Reads what there is. A short read was the last of it, unless the event has told of an end that
-    /// no other event will tell of.
+    /// Reads until the socket is empty. A short read ends that, unless the event had signalled the
+    /// end of input, which no other event will signal.
     fn receive(&mut self, index: usize, ends: bool) {
         for _ in 0..MAX_READS {
             match self.read(index) {
@@ -441,8 +444,9 @@ impl ClientPool {
         let Some(stream) = &mut peer.stream else {
             return Err(ErrorKind::WouldBlock.into());
         };
-        // What was kept goes before what comes, so that it is one piece again. A large piece stays
-        // where it is, and what comes goes behind it: else it would be copied with every read.
+        // The kept bytes go before the new ones, so that they are one piece again. A large piece
+        // stays where it is, and the new bytes go behind it: else it would be copied with every
+        // read.
         let is_large = peer.kept.len() > LARGE_PIECE;
         let kept = peer.kept.len();
         let mut buffer = mem::take(if is_large {
@@ -479,7 +483,8 @@ impl ClientPool {
         read
     }
 
-    /// Checks what has come. Returns how much of it was taken, or `None` if it cannot be read.
+    /// Checks the bytes that have arrived. Returns how many of them were used, or `None` if they
+    /// are not in the protocol.
     fn check(&mut self, index: usize, input: &[u8]) -> Option<usize> {
         let now = self.now();
         let (taken, welcomed) = if index < self.checker.receivers() {
@@ -536,7 +541,7 @@ impl ClientPool {
         before
     }
 
-    /// Does without so many connections: they would not be answered.
+    /// Counts so many connections as timed out that were not tried.
     pub(super) fn give_up(&mut self, count: usize) {
         if count > 0 {
             *self.refusals.entry(Cause::TimedOut).or_default() += count as u64;
@@ -570,8 +575,8 @@ impl ClientPool {
     }
 }
 
-/// Reads what a broker answers to one who only speaks: how much of it is read, and whether there was
-/// a welcome.
+/// Reads a broker's answers to a sender. Returns the number of bytes, and whether there was a
+/// welcome.
 fn answers(protocol: Protocol, input: &[u8]) -> Option<(usize, bool)> {
     let (mut taken, mut welcomed) = (0, false);
     while let Some((incoming, used)) = protocol.next(&input[taken..]).ok()? {

@@ -7,54 +7,55 @@ use super::crowd::ClientPool;
 use super::run::{PROGRESS_TIMEOUT_NS, Run};
 use super::schedule::Schedule;
 
-/// How many connections are being made at a time, and how many at most wait to be accepted, where that
-/// is not the point. Many servers have room for a hundred or so; whoever comes when it is full is
-/// not answered, and tries again after a second.
+/// The maximum number of connections that are being made at a time, and of those that wait to be
+/// accepted, except in a storm. Many servers have a listen backlog of a hundred or so. A
+/// connection that finds it full is not answered, and is tried again after a second.
 const MAX_CONNECTING: usize = 64;
 
-/// How many connections are begun before those there are have their turn.
+/// The maximum number of connections that are opened before the existing ones have their turn.
 const MAX_CONNECT_BURST: usize = 32;
 
-/// A room in which nothing was heard for so long has heard all that was said: while others are still
-/// to come, and after that.
+/// After this long without a delivery, in nanoseconds, a message is sent to find out which members
+/// receive it: while others are still connecting, and after that.
 const QUIET_RAMP_UP_NS: u64 = 5_000_000;
 const QUIET_CONNECTED_NS: u64 = 500_000;
 
-/// How long a server takes for a few things, at least.
+/// How often the listen backlog is checked, in nanoseconds.
 const ACCEPT_INTERVAL_NS: u64 = 1_000_000;
 
 /// How members come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pace {
-    /// As fast as the server takes them in, but no faster than so many a second.
+    /// As fast as the server accepts them, but no faster than so many a second.
     Measured(Option<f64>),
     /// All at once.
     Storm,
 }
 
-/// Members on their way in.
+/// The state of a ramp-up.
 #[derive(Debug)]
 struct RampUp {
-    /// Those that have not begun to connect.
+    /// The clients that have not begun to connect.
     left: Range<usize>,
     pace: Pace,
     schedule: Option<Schedule>,
-    /// How many are known to wait to be accepted.
+    /// The number of connections in the listen backlog.
     queued: u64,
     /// How far it has come, and since when.
     state: (usize, u64, usize),
     since: u64,
-    /// How much was heard, and since when nothing was said or heard.
+    /// The number of deliveries, and since when no message was sent or received.
     heard: u64,
     quiet: u64,
-    /// Whether somebody spoke since all are connected, and since only one was not heard of.
+    /// Whether a message was sent since all are connected, and since all but one have received
+    /// something.
     asked: (bool, bool),
 }
 
 impl Run<'_> {
-    /// Connects these. With `probe` it goes on until all who are there have heard something: the
-    /// protocol has no other sign that a member was taken in. So somebody says something whenever
-    /// the room is quiet.
+    /// Connects these clients. With `probe` it goes on until all connected members have received
+    /// something: the protocol has no other sign that a member was taken in. So a message is sent
+    /// whenever no others are under way.
     pub(super) fn ramp_up(
         &mut self,
         indices: Range<usize>,
@@ -79,17 +80,18 @@ impl Run<'_> {
                 self.probe(now, connected);
             }
             let until = ramp_up.next_look(&self.pool, connected, now);
-            // A storm is measured, and nobody sleeps meanwhile.
+            // A storm is measured, so this loop does not sleep meanwhile.
             now = self.turn(until, pace != Pace::Storm)?;
             self.done = Some(self.pool.connected() as f64 / self.pool.len() as f64);
         }
         Ok(())
     }
 
-    /// Somebody says something, so that those show who hear it.
+    /// Sends a message that shows which members receive it.
     fn probe(&mut self, now: u64, connected: bool) {
-        // Who speaks does not hear it, so another one has to speak for the first. That comes last:
-        // while others join, the order in which two speak is not known to them.
+        // A sender does not receive its own message, so another one must send for the first
+        // member. That comes last: while others join, the order in which two messages are sent is
+        // not known to them.
         let first = u32::from(connected && self.pool.is_deaf(0));
         let senders = (first..self.pool.checker.senders()).chain(0..first);
         let mut able = senders.filter(|&sender| self.pool.can_send(sender));
@@ -145,8 +147,8 @@ impl RampUp {
         self.left.is_empty() && pool.connecting() == 0 && self.queued == 0
     }
 
-    /// Whether there is no use in waiting any longer. Those who have not tried yet do not, then: they
-    /// would fare no better than the others.
+    /// Whether waiting is of no use any longer. Clients that have not tried to connect do not,
+    /// then: they would fare no better than the others.
     fn is_stuck(&mut self, pool: &mut ClientPool, now: u64) -> bool {
         let here = pool.connected() + pool.checker.present();
         let state = (here, self.queued, pool.connecting());
@@ -163,13 +165,14 @@ impl RampUp {
         is_stuck
     }
 
-    /// Whether somebody is to say something now.
+    /// Whether a message must be sent now.
     fn is_time_to_ask(&mut self, pool: &ClientPool, connected: bool, now: u64) -> bool {
         let heard = pool.checker.tally().deliveries;
         if heard != self.heard {
             (self.quiet, self.heard) = (now, heard);
         }
-        // Once all are connected, and once all but one were heard of, there is no need to wait.
+        // Once all are connected, and once all but one have received something, there is no need
+        // to wait.
         let last = connected && pool.deaf() == 1 && pool.is_deaf(0);
         let at_once = (connected && !self.asked.0) || (last && !self.asked.1);
         let ask = at_once || now > self.quiet + Self::patience(connected);

@@ -1,4 +1,4 @@
-//! What the load says: text that tells who said it, and as which of its messages.
+//! The messages of a measurement: text with the numbers of its sender and of itself.
 
 use std::io::Write;
 
@@ -24,31 +24,31 @@ const fn sender_digits(senders: usize) -> usize {
     }
 }
 
-/// The text of a run's messages.
+/// The format of a run's messages.
 #[derive(Debug)]
 pub(super) struct MessageFormat {
     sender_digits: usize,
-    /// What follows the head, in all messages.
+    /// The text after the head, the same in all messages.
     filler: Vec<u8>,
 }
 
-/// Which message of all that are said.
+/// A `MessageId` identifies a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct MessageId {
-    /// Who says it.
+    /// The number of its sender.
     pub(super) sender: u32,
-    /// How many the sender has said before it.
+    /// The number of messages that the sender has sent before it.
     pub(super) seq: u32,
 }
 
-/// What a payload turns out to be.
+/// The result of reading a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// This message, as it was said.
+    /// This message, as it was sent.
     Whole(MessageId),
-    /// This message, but not as it was said.
+    /// This message, but not as it was sent.
     Damaged(MessageId),
-    /// No message of this script.
+    /// No message of this format.
     Unreadable,
 }
 

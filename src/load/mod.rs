@@ -139,7 +139,7 @@ pub enum LoadError {
         /// How.
         how: String,
     },
-    /// Nobody hears anybody; and what else went wrong, if anything did.
+    /// No member receives messages; and what else went wrong, if anything did.
     NotChat(SocketAddr, String),
     /// It was ended before there was anything to tell.
     Interrupted,
@@ -289,18 +289,19 @@ fn connections(plan: &Plan, protocol: Protocol) -> usize {
     members + plan.faults + if protocol.is_broker() { senders } else { 0 }
 }
 
-/// How many hear and how many may speak. A message has as many receivers whatever is spoken: one
-/// fewer than there are members.
+/// The number of receivers and of senders. A message has as many receivers with every protocol:
+/// one fewer than there are members.
 fn cast(plan: &Plan, protocol: Protocol) -> (usize, usize) {
     if protocol.is_broker() {
         (plan.members - 1, plan.senders)
     } else {
-        // Two at least, since who speaks does not hear it.
+        // Two at least, since a sender does not receive its own messages.
         (plan.members, plan.senders.max(2))
     }
 }
 
-/// Three characters of a run's own, so that two runs at a time know each other's messages.
+/// Three characters of a run's own, so that two runs at the same time can tell their messages
+/// apart.
 fn tag_of(plan: &Plan) -> String {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     (0..3).map(|_| chance.alphanumeric()).collect()
@@ -430,8 +431,8 @@ impl Target {
             _ => self.load(plan, reporter, stop)?,
         };
         self.judge(&outcome)?;
-        // What was given back by those who left is not always given back to the system. So memory is
-        // told of the first round only.
+        // Memory that was freed when members left is not always returned to the system. So memory
+        // is reported of the first round only.
         self.base = Base::default();
         Ok(outcome)
     }
@@ -475,7 +476,7 @@ impl Target {
         let measured = soak::measure(plan, site, server, relay, reporter, stop);
         let mut outcome = measured.map_err(LoadError::Io)?;
         let warnings = self.warnings();
-        // It is to complain of those who misbehave. What it says matters where others were cut.
+        // The relay must warn of misbehaving clients. Its warnings matter only if others were cut.
         if !outcome.figures.failures.cuts.is_empty() || plan.faults == 0 {
             outcome.warnings.extend(warnings);
         }
@@ -504,7 +505,7 @@ impl Target {
         told.into_iter().map(Warning::Logged).collect()
     }
 
-    /// Whether there is anything to tell.
+    /// Whether there is anything to report.
     fn judge(&self, outcome: &Outcome) -> Result<(), LoadError> {
         let (addr, failures) = (self.server.addr, &outcome.figures.failures);
         if outcome.interrupted {

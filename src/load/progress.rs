@@ -95,7 +95,7 @@ impl Progress {
     }
 }
 
-/// There is nobody to tell if standard error is gone.
+/// An error is ignored: there is no other place for it if standard error is closed.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -11,14 +11,14 @@ use crate::wire::{encode_frame, header};
 /// What a server speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// The tutorials' chat with ten-byte headers. Who says something does not hear it.
+    /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
     #[default]
     Chat10,
-    /// Redis publish/subscribe, as RESP2. Who subscribes cannot publish, so senders have
-    /// connections of their own. See <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+    /// Redis publish/subscribe, as RESP2. A subscriber cannot publish, so senders have connections
+    /// of their own. See <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
     Redis,
-    /// MQTT 3.1.1 at QoS 0. A subscriber hears itself, so senders have connections of their own.
-    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
+    /// MQTT 3.1.1 at QoS 0. A subscriber receives its own messages, so senders have connections of
+    /// their own. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
     Mqtt,
 }
 
@@ -140,7 +140,7 @@ pub(super) fn name_of(index: u32, tag: &str) -> String {
     format!("{tag}-{index:06}")
 }
 
-/// Whose name this is, if it is one of this run's members.
+/// The index of the member with this name, if it is one of this run's.
 pub(super) fn index_of(name: &[u8], tag: &str) -> Option<u32> {
     let digits = name.strip_prefix(tag.as_bytes())?.strip_prefix(b"-")?;
     let digits = std::str::from_utf8(digits).ok()?;

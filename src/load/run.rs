@@ -11,16 +11,16 @@ use super::process::{self, Process, Usage};
 use super::progress::{Reporter, Status};
 use super::trouble::Warning;
 
-/// How often to look at the progress, the clock and who is late, where nothing else wakes us.
+/// How often the progress, the clocks and the timeouts are checked, in nanoseconds.
 const CHECK_INTERVAL_NS: u64 = 100_000_000;
 
-/// How long to wait for what does not come.
+/// How long to wait without progress, in nanoseconds.
 pub(super) const PROGRESS_TIMEOUT_NS: u64 = 5_000_000_000;
 
-/// How much of a core a server takes that is at rest.
+/// The CPU use of an idle server, as a share of a core.
 const IDLE_CPU_SHARE: f64 = 0.02;
 
-/// Two looks at clocks that are no further apart are as good as one.
+/// Two clocks that are read within this time are read at the same time.
 const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(10);
 
 /// One measurement of one server.
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
         Ok(now)
     }
 
-    /// What is to be done now and then.
+    /// Checks the progress, the clocks and the timeouts.
     fn check_up(&mut self, now: u64) {
         self.looked = now;
         self.pool.expire();
@@ -199,8 +199,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits until the server is at rest, if it can be watched, and a while if it cannot. If nobody is
-    /// there, there is nothing to wait for.
+    /// Waits until the server is idle, if it can be watched, and for some time if it cannot.
+    /// Without any connection there is nothing to wait for.
     pub(super) fn rest(&mut self) -> io::Result<()> {
         const IDLE_INTERVAL_NS: u64 = 200_000_000;
         let began = self.pool.now();
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lets time pass, in sleep, while anybody is there.
+    /// Sleeps while there are connections.
     pub(super) fn sleep_until(&mut self, until: u64) -> io::Result<()> {
         let mut now = self.pool.now();
         while now < until && !self.is_stopped() && self.pool.connected() > 0 {
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits for what was said and is not heard yet. What does not come is lost.
+    /// Waits for outstanding deliveries. Those that do not arrive are lost.
     pub(super) fn drain(&mut self) -> io::Result<()> {
         let mut now = self.pool.now();
         let (mut still, mut deliveries) = (now, self.pool.checker.tally().deliveries);

@@ -51,7 +51,7 @@ pub(super) enum Warning {
 pub(super) enum Leak {
     /// Its memory grew, in bytes from one median to the other, while there was as much to do.
     Memory { before: f64, after: f64 },
-    /// It had so many descriptors more than at the start and for these members, who were silent.
+    /// It had so many descriptors more than at the start and for these silent members.
     Descriptors { more: u64, members: usize },
 }
 

@@ -1,13 +1,14 @@
-//! Whether a server keeps what it should have given back: its memory and its descriptors, looked at
-//! every few seconds, for as long as the soak lasts.
+//! Leaks of a server: its memory and descriptors are sampled every few seconds, for as long as the
+//! soak lasts.
 //!
-//! Memory goes up and down with what waits for those who do not read, so no two looks at it
-//! compare. What compares is the median of a quarter with that of a later one. Descriptors can be
-//! counted: a server has as many more than in the beginning as it has connections, and no more.
+//! Memory goes up and down with the messages that are queued for slow readers, so no two samples
+//! are comparable. The median of a quarter of the time can be compared with that of a later one.
+//! Descriptors can be counted: a server has as many more than at the start as it has connections,
+//! and no more.
 
 use super::super::process::Process;
 
-/// In how many steps the time is looked at, and how far apart these are at least, in nanoseconds.
+/// The maximum number of samples, and the minimum interval between them in nanoseconds.
 const MAX_SAMPLES: u64 = 720;
 const MIN_SAMPLE_INTERVAL_NS: u64 = 20_000_000;
 
@@ -15,9 +16,10 @@ const MIN_SAMPLE_INTERVAL_NS: u64 = 20_000_000;
 /// twenty minutes. In less time it may still be meeting its worst moment, and keep what that took.
 pub(super) const MIN_JUDGED_TIME_NS: u64 = 1_200_000_000_000;
 
-/// What the median of the last quarter may be over that of the second: a part of it, or so many
-/// bytes, whichever is more. What is queued for those who do not read goes up and down by megabytes,
-/// and an allocator keeps some of that in pieces, more after the worst moment than before it.
+/// The tolerated growth of the median from the second to the last quarter: a share of it, or so
+/// many bytes, whichever is more. The output that is queued for slow readers goes up and down by
+/// megabytes, and an allocator keeps some of that in pieces, more after the worst moment than
+/// before it.
 const MAX_GROWTH_SHARE: f64 = 0.02;
 const MAX_GROWTH_BYTES: f64 = 1024.0 * 1024.0;
 
@@ -67,7 +69,7 @@ impl Memory {
 }
 
 impl<'a> Watch<'a> {
-    /// For a server that nobody has come to.
+    /// Watches a server that has no members yet.
     pub(super) fn new(server: Option<&'a Process>) -> Self {
         Self {
             server,

@@ -1,5 +1,4 @@
-//! What is said in a soak: messages of many sizes, each telling who said it and as which of its
-//! own.
+//! The messages of a soak: of many sizes, each with the numbers of its sender and of itself.
 
 use std::io::Write;
 use std::ops::Range;
@@ -14,7 +13,7 @@ const SPEAKER: Range<usize> = 0..9;
 const SEQ: Range<usize> = 10..19;
 const COLONS: [usize; 2] = [9, 19];
 
-/// What people type has up to so many bytes more.
+/// A typed message has up to so many bytes more.
 const MAX_TYPED_SIZE: u64 = 200;
 
 /// One message in so many is long, and has up to so many bytes: more than one turn of a relay reads

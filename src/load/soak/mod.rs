@@ -45,20 +45,20 @@ pub(super) const MAX_MESSAGE_SIZE: usize = messages::MAX_MESSAGE_SIZE;
 /// How often to look at the progress and at the relay's log, in nanoseconds.
 const CHECK_INTERVAL_NS: u64 = 100_000_000;
 
-/// A turn that takes so much longer than it was to, in nanoseconds, and not for work, was held up:
+/// A turn that takes so much longer than planned, in nanoseconds, and not for work, was a pause:
 /// this program was stopped, or its machine was.
 const MIN_PAUSE_NS: u64 = 250_000_000;
 
-/// How long to wait for what does not come, in nanoseconds: connections in the beginning,
-/// deliveries in the end, and that the server gives back its descriptors.
+/// Timeouts, in nanoseconds: for connections at the start and for deliveries at the end, and for
+/// the server to close its descriptors.
 const PROGRESS_TIMEOUT_NS: u64 = 5_000_000_000;
 const CLOSE_TIMEOUT_NS: u64 = 2_000_000_000;
 
-/// How long there may be nobody but one who takes part as it should, in nanoseconds: after that, it
-/// is not to be expected that anybody comes back.
+/// How long there may be only one member, in nanoseconds. After that, no others are expected to
+/// come back.
 const ALONE_TIMEOUT_NS: u64 = 3_000_000_000;
 
-/// How often all say something in the end, as long as not all were heard of.
+/// How often all members send a message at the end, as long as some have not received any.
 const ROLL_CALL_INTERVAL_NS: u64 = 500_000_000;
 
 /// One soak of one server.
@@ -112,7 +112,7 @@ pub(super) fn measure(
     soak.receive_all()?;
     let mut outcome = Outcome::default();
     let mut connected = soak.pool.connected();
-    // Where nobody hears anybody, there is nothing to wait for.
+    // If no member receives anything, there is nothing to wait for.
     if soak.pool.checker.tally().deliveries > 0 {
         let used = soak.soak(plan)?;
         let rest = soak.settle()?;
@@ -201,7 +201,7 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// Does what the plan has done, until its time is over or nobody is left to do it.
+    /// Follows the plan, until its time is over or no members are left.
     fn soak(&mut self, plan: &Plan) -> io::Result<Used> {
         let this = Process::this();
         let usage = |process: &Process| process.usage().ok();
@@ -284,7 +284,8 @@ impl Soak<'_> {
         Ok(rest)
     }
 
-    /// All members say something, and all hear it and what was said before.
+    /// Sends a message from every member, and waits until all have received these and the earlier
+    /// ones.
     fn receive_all(&mut self) -> io::Result<()> {
         let mut now = self.pool.now();
         let (mut still, mut called) = (now, 0);
@@ -300,7 +301,7 @@ impl Soak<'_> {
             }
             now = self.turn(now + CHECK_INTERVAL_NS)?;
             let heard = self.pool.checker.tally().deliveries;
-            // While somebody hears nothing, what the others hear of it is no progress.
+            // While a member receives nothing, deliveries to the others are no progress.
             if heard != deliveries && self.pool.deaf() == 0 {
                 (still, deliveries) = (now, heard);
             }
@@ -308,8 +309,8 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// By how many descriptors the server has too many for the connections there are, when it has
-    /// had the time to notice who left.
+    /// The number of descriptors that the server has beyond one for each connection, when it has
+    /// had time to notice which clients left.
     fn excess_at_rest(&mut self) -> io::Result<Option<u64>> {
         let mut now = self.pool.now();
         let until = now + CLOSE_TIMEOUT_NS;

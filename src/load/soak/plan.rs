@@ -1,9 +1,9 @@
-//! What is done in a soak, and when: who speaks, who leaves and how, who misbehaves and how. All of
-//! it follows from the seed.
+//! The plan of a soak: which members send and leave and how, and which clients misbehave and how.
+//! All of it follows from the seed.
 //!
-//! A member's life is a list of steps. What takes part in the chat as it should says its name and
-//! stays, until the plan has it leave; what misbehaves has steps of its own, and when they are
-//! done, others.
+//! The life of a client is a list of steps. A member sends its name and stays, until the plan has
+//! it leave. A misbehaving client has steps of its own, and when they are done, another client
+//! follows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,25 +11,26 @@ use std::time::Duration;
 use super::super::plan::{Fault, Leave};
 use super::super::schedule::Schedule;
 
-/// How much a flood says, in bytes: less than a relay queues for each member by default, so that
-/// nobody who reads is closed for it, even by one that goes on reading the flood meanwhile.
+/// The size of a flood, in bytes: less than a relay queues for each member by default. So no
+/// member that reads is closed for it, even one that goes on reading the flood meanwhile.
 const FLOOD_SIZE: usize = 1024 * 1024;
 
-/// For how long one reads nothing that has stopped for good, in seconds: in most of these times the
-/// room says more than a relay queues by default. Whether it was closed shows only when it reads
-/// again, since the news of that stands behind what it did not read.
+/// How long a client reads nothing that has stopped for good, in seconds: in most of these times
+/// the room sends more than a relay queues by default. Whether it was closed shows only when it
+/// reads again, since the end of input stands behind the unread bytes.
 const STOP_SECONDS: Range<u64> = 30..90;
 
-/// For how long one reads again that had stopped for good.
+/// How long such a client reads after that.
 const STOP_LISTEN_TIME: Duration = Duration::from_secs(1);
 
-/// For how long one reads nothing that will go on, in milliseconds.
+/// How long a client pauses, in milliseconds.
 const PAUSE_MILLISECONDS: Range<u64> = 1000..4000;
 
-/// For how long one reads a byte at a time.
+/// How long a client reads a byte at a time.
 const DRIP_TIME: Duration = Duration::from_secs(10);
 
-/// For how long one waits to be closed: who never gave a name, and who has sent what is no frame.
+/// How long a client waits to be closed: one that never sent a name, and one that has sent what is
+/// no frame.
 const UNNAMED_TIMEOUT: Duration = Duration::from_secs(30);
 const BROKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,7 +38,7 @@ const BROKEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// relay for which the end of input is a departure closes it before.
 const HALF_CLOSE_LISTEN_TIME: Duration = Duration::from_secs(1);
 
-/// For how long a place is empty before the next one comes who misbehaves, in milliseconds.
+/// How long a place is empty before the next misbehaving client, in milliseconds.
 const VACANCY_MILLISECONDS: Range<u64> = 0..500;
 
 /// What a member does next.
@@ -45,13 +46,13 @@ const VACANCY_MILLISECONDS: Range<u64> = 0..500;
 pub(super) enum Step {
     /// It gives its name.
     Join,
-    /// It reads, and says what the plan has it say, until it is to leave.
+    /// It reads, and sends messages as planned, until it must leave.
     Stay,
-    /// It says so many messages.
+    /// It sends so many messages.
     Say(u8),
-    /// It says messages of so many bytes all told, as fast as the server takes them.
+    /// It sends messages of so many bytes in all, as fast as the server accepts them.
     Flood(usize),
-    /// It says a message, a byte at a time.
+    /// It sends a message, a byte at a time.
     Trickle,
     /// It sends the first half of a message.
     SayHalf,
@@ -61,11 +62,11 @@ pub(super) enum Step {
     Listen(Duration),
     /// It reads nothing for so long, and then goes on.
     Pause(Duration),
-    /// It reads nothing for so long, and nobody counts on it any more.
+    /// It reads nothing for so long, and is excused from receiving.
     Stop(Duration),
-    /// It reads a byte at a time for so long, and nobody counts on it any more.
+    /// It reads a byte at a time for so long, and is excused from receiving.
     Drip(Duration),
-    /// It waits until somebody has heard all that it said.
+    /// It waits until all of its messages were delivered to a member.
     AwaitHeard,
     /// It waits to be closed, for so long at most.
     AwaitClose(Duration),
@@ -78,11 +79,12 @@ pub(super) enum Step {
 }
 
 impl Leave {
-    /// The last steps of who leaves so.
+    /// The last steps of a member that leaves so.
     pub(super) fn steps(self) -> Vec<Step> {
         match self {
             Self::Fin => vec![Step::Say(1), Step::Close],
-            // What is on its way must have got there: who closes with something unread resets.
+            // The messages to it must have arrived: closing with unread input resets the
+            // connection.
             Self::HalfClose => vec![
                 Step::Say(1),
                 Step::HalfClose,
@@ -97,7 +99,7 @@ impl Leave {
 }
 
 impl Fault {
-    /// All the steps of who misbehaves so.
+    /// All steps of a client that misbehaves so.
     fn steps(self, chance: &mut fastrand::Rng) -> Vec<Step> {
         let before = Step::Say(chance.u8(..4));
         let middle = match self {
@@ -135,13 +137,13 @@ impl Fault {
 /// Something that falls due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Who has this place says something.
+    /// The member at this place sends a message.
     Say(usize),
-    /// Who has this place leaves, and another one comes.
+    /// The member at this place leaves, and another one joins.
     Leave(usize, Leave),
 }
 
-/// What falls due when, from some time on.
+/// A `Timetable` says what happens when.
 #[derive(Debug)]
 pub(super) struct Timetable {
     members: usize,
@@ -188,11 +190,11 @@ impl Timetable {
     }
 }
 
-/// What those do, one after the other, who have one place among those who misbehave.
+/// The misbehaving clients of one place, one after the other.
 #[derive(Debug)]
 pub(super) struct FaultSequence {
     chance: fastrand::Rng,
-    /// What is to be done before anything is done again.
+    /// The faults that come before any fault comes again.
     left: Vec<Fault>,
 }
 

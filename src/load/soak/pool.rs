@@ -1,5 +1,5 @@
-//! All the clients of a soak, and the loop around them: everybody does what its steps say, and every
-//! end of a connection has a cause that was expected, or is counted.
+//! The pool of a soak's clients and the loop around them. Each client follows its steps, and every
+//! connection that ends has an expected cause or is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -18,60 +18,61 @@ use super::plan::{FaultSequence, Step};
 /// How many events one poll fetches.
 const MAX_EVENTS: usize = 1024;
 
-/// How often one socket is read before others have their turn.
+/// The maximum number of reads of one socket before others have their turn.
 const MAX_READS: usize = 8;
 
-/// How long a connection may take to be made, and how long to wait before it is tried again.
+/// How long a connection may take to be made, and after how long it is tried again.
 const CONNECT_TIMEOUT: u64 = 10_000_000_000;
 const RETRY_INTERVAL_NS: u64 = 500_000_000;
 
-/// How many connections are being made at a time in the beginning: fewer than servers have queued
-/// that listen as the tutorials' do.
+/// The maximum number of connections that are being made at a time. It is less than the listen
+/// backlog of servers such as the tutorials'.
 const MAX_CONNECTING: usize = 64;
 
-/// How much the system is to keep for one that does not read, in bytes. The rest is the server's.
+/// The receive buffer of a client that does not read, in bytes. The server must queue the rest.
 const SMALL_RECEIVE_BUFFER: usize = 16 * 1024;
 
-/// A member that was connected for so long and received nothing receives nothing. This is longer than a
-/// relay pauses a room for one slow reader.
+/// A member that received nothing for this long is deaf. It is longer than a relay pauses its
+/// senders for one slow reader.
 const DEAF_AFTER_NS: u64 = 30_000_000_000;
 
-/// What has happened, by its kind.
+/// The events of a soak, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Members who left as the plan had it.
+    /// Members that left as planned.
     pub(super) leaves: BTreeMap<Leave, u64>,
-    /// Those who misbehaved.
+    /// Clients that misbehaved.
     pub(super) faults: BTreeMap<Fault, u64>,
-    /// Those of them whom the server closed.
+    /// Misbehaving clients that the server closed.
     pub(super) closed: BTreeMap<Fault, u64>,
-    /// Connections that ended and should not have.
+    /// Connections that ended unexpectedly.
     pub(super) cuts: Causes,
     /// Connections that were not made.
     pub(super) refusals: Causes,
-    /// Members who never heard anything, though they had the time.
+    /// Members that never received anything, though they were connected for long enough.
     pub(super) deaf: u64,
 }
 
-/// All who take part in a soak.
+/// A `SoakPool` holds the clients of a soak.
 #[derive(Debug)]
 pub(super) struct SoakPool {
     site: Site,
     poll: Poll,
     events: Events,
     start: Instant,
-    /// The members first, and then those who misbehave.
+    /// The members first, and then the misbehaving clients.
     pub(super) clients: Vec<SoakClient>,
     members: usize,
     fault_sequences: Vec<FaultSequence>,
-    /// Whether there is to be no more of that.
+    /// Whether no more misbehaving clients are started.
     is_peaceful: bool,
-    /// Whether nobody is to come any more.
+    /// Whether no more clients are started.
     is_over: bool,
     pub(super) checker: Checker,
-    /// When to look at whom.
+    /// The clients with something to do at a time.
     agenda: BTreeSet<(u64, usize)>,
-    /// Those that have more to read than one turn takes, and whether an end was told of.
+    /// Clients that have more to read than one turn reads, and whether the end of input was
+    /// signalled.
     pub(super) again: Vec<(usize, bool)>,
     scratch: Vec<u8>,
     connecting: usize,
@@ -80,7 +81,7 @@ pub(super) struct SoakPool {
 }
 
 impl SoakPool {
-    /// With this many places for members, and for those who misbehave, all of them empty.
+    /// Makes a pool with empty places for this many members and misbehaving clients.
     pub(super) fn new(
         site: Site,
         members: usize,
@@ -110,40 +111,40 @@ impl SoakPool {
         })
     }
 
-    /// Nanoseconds since this began: what all its times are in.
+    /// Nanoseconds since the pool was made: the unit of all its times.
     pub(super) fn now(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub(super) const fn connected(&self) -> usize {
         self.connected
     }
 
-    /// How many members take part as they should.
+    /// The number of members that are connected and stay.
     pub(super) fn staying(&self) -> usize {
         let members = self.clients[..self.members].iter();
         members.filter(|client| client.is_staying()).count()
     }
 
-    /// Whether all who take part do so as they should, and nobody else is here.
+    /// Whether all members are connected and stay, and no other client is.
     pub(super) fn is_complete(&self) -> bool {
         self.staying() == self.members && self.connected + self.connecting == self.members
     }
 
-    /// Whether nobody could connect so far, and nobody is about to.
+    /// Whether no connection was made so far, and none is being made.
     pub(super) fn is_refused(&self) -> bool {
         self.connected + self.connecting == 0 && !self.counts.refusals.is_empty()
     }
 
-    /// How many of the members have not heard anything.
+    /// The number of members that have not received anything.
     pub(super) fn deaf(&self) -> u64 {
         let members = self.clients[..self.members].iter();
         let known = members.filter_map(|client| client.member);
         known.filter(|&one| !self.checker.is_present(one)).count() as u64
     }
 
-    /// Has the members come, not all at once: some, and more when those are there.
+    /// Connects members, not all at once: some, and more when those are connected.
     pub(super) fn ramp_up(&mut self) {
         for index in 0..self.members {
             if self.connecting >= MAX_CONNECTING {
@@ -156,14 +157,14 @@ impl SoakPool {
         }
     }
 
-    /// Has those come who misbehave.
+    /// Starts the misbehaving clients.
     pub(super) fn start_faulty_clients(&mut self) {
         for index in self.members..self.clients.len() {
             self.prepare(index);
         }
     }
 
-    /// Who has this place says something, if there is anybody to.
+    /// Sends a message from the member at this place, if there is one.
     pub(super) fn queue(&mut self, index: usize) {
         let client = &mut self.clients[index];
         if let Some(member) = client.member.filter(|_| client.is_staying()) {
@@ -172,12 +173,12 @@ impl SoakPool {
         }
     }
 
-    /// All who take part as they should say something.
+    /// Sends a message from every member that stays.
     pub(super) fn queue_for_all(&mut self) {
         (0..self.members).for_each(|index| self.queue(index));
     }
 
-    /// Who has this place leaves, if there is anybody to.
+    /// Has the member at this place leave, if there is one.
     pub(super) fn start_leaving(&mut self, index: usize, how: Leave) {
         if self.clients[index].is_staying() {
             *self.counts.leaves.entry(how).or_default() += 1;
@@ -186,7 +187,7 @@ impl SoakPool {
         }
     }
 
-    /// Has those go who misbehave: at once, if they only wait.
+    /// Ends the misbehaving clients: at once, if they only wait.
     pub(super) fn stop_faulty_clients(&mut self) {
         self.is_peaceful = true;
         for index in self.members..self.clients.len() {
@@ -196,7 +197,8 @@ impl SoakPool {
                     client.steps[0] = Step::Pause(Duration::ZERO);
                     self.advance(index);
                 }
-                // Who has sent what is no frame is closed soon, but who has sent nothing is not.
+                // A client that has sent what is no frame is closed soon, but one that has sent
+                // nothing is not.
                 (State::Here, Some(Step::AwaitClose(_))) if client.is_broken => {}
                 (
                     State::Here,
@@ -211,7 +213,7 @@ impl SoakPool {
         }
     }
 
-    /// Gives up what has not come.
+    /// Counts the deliveries that have not arrived as lost.
     pub(super) fn give_up(&mut self) {
         self.checker.give_up();
         self.counts.deaf += self.deaf();
@@ -227,8 +229,8 @@ impl SoakPool {
         self.again.clear();
     }
 
-    /// One turn of the loop: waits for events, at most until `until`, and acts on them and on what
-    /// is due.
+    /// One turn of the loop: waits for events, at most until `until`, and handles them and the
+    /// clients with something to do.
     ///
     /// # Errors
     ///
@@ -253,7 +255,7 @@ impl SoakPool {
         }
         self.events = events;
         let now = self.now();
-        // What falls due by this is for the next turn.
+        // Clients that are scheduled meanwhile are for the next turn.
         let later = self.agenda.split_off(&(now + 1, 0));
         for (_, index) in mem::replace(&mut self.agenda, later) {
             self.clients[index].due = None;
@@ -263,7 +265,7 @@ impl SoakPool {
                 State::Here => self.advance(index),
             }
         }
-        // Who has something to read may hear of those who have left.
+        // A client with unread input may still receive messages of senders that have left.
         if self.again.is_empty() {
             self.checker.settle(now);
         }
@@ -280,7 +282,7 @@ impl SoakPool {
             self.advance(index);
         }
         let ends = event.is_read_closed() || event.is_error();
-        // Nothing comes after an end, so it does not matter any more how one reads.
+        // Nothing comes after the end of input, so the read mode does not matter any more.
         if ends {
             self.clients[index].reading = Reading::All;
         }
@@ -289,21 +291,21 @@ impl SoakPool {
         }
     }
 
-    /// Has a place be looked at again at this time.
+    /// Schedules a client for this time.
     pub(super) fn wake(&mut self, index: usize, at: u64) {
         self.rest(index);
         self.clients[index].due = Some(at);
         self.agenda.insert((at, index));
     }
 
-    /// Has a place not be looked at again.
+    /// Cancels what is scheduled for a client.
     fn rest(&mut self, index: usize) {
         if let Some(due) = self.clients[index].due.take() {
             self.agenda.remove(&(due, index));
         }
     }
 
-    /// Has somebody come to an empty place.
+    /// Starts the next client at an empty place.
     pub(super) fn prepare(&mut self, index: usize) {
         let now = self.now();
         match index.checked_sub(self.members) {
@@ -349,7 +351,7 @@ impl SoakPool {
         }
     }
 
-    /// Begins with the steps of a client as soon as there is a connection for them.
+    /// Begins the steps of a client as soon as its connection is made.
     fn begin_steps(&mut self, index: usize) {
         let Some(stream) = &self.clients[index].stream else {
             return;
@@ -388,7 +390,7 @@ impl SoakPool {
             }
             State::Here => {
                 let client = &mut self.clients[index];
-                // Whatever it did, it is not to be sent what is not in the protocol.
+                // Whatever a client did, the server must not send what is not in the protocol.
                 if !client.may_be_closed || cause == Cause::Garbled {
                     client.in_order = false;
                     *self.counts.cuts.entry(cause).or_default() += 1;
@@ -415,7 +417,7 @@ impl SoakPool {
         self.release(index);
     }
 
-    /// Takes back a place.
+    /// Frees a place.
     fn release(&mut self, index: usize) {
         self.rest(index);
         let client = &mut self.clients[index];
@@ -427,8 +429,8 @@ impl SoakPool {
         }
     }
 
-    /// Reads what there is. A short read was the last of it, unless the event has told of an end
-    /// that no other event will tell of.
+    /// Reads until the socket is empty. A short read ends that, unless the event had signalled the
+    /// end of input, which no other event will signal.
     fn receive(&mut self, index: usize, ends: bool) {
         for _ in 0..MAX_READS {
             match self.read(index, READ_SIZE) {
@@ -440,8 +442,8 @@ impl SoakPool {
         self.again.push((index, ends));
     }
 
-    /// Reads once, at most `most` bytes, and checks them. Returns how many there were, if there may
-    /// be more.
+    /// Reads once, at most `most` bytes, and checks them. Returns the number of bytes, if there
+    /// may be more.
     pub(super) fn read(&mut self, index: usize, most: usize) -> Option<usize> {
         let client = &mut self.clients[index];
         let (read, end) = match client.read(&mut self.scratch, most) {

@@ -1,4 +1,4 @@
-//! What the clients of a soak do, step by step.
+//! The steps of a soak's clients.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use super::client::{Reading, SoakClient, State};
 use super::plan::Step;
 use super::pool::SoakPool;
 
-/// How often to look whether somebody was heard, in nanoseconds.
+/// How often it is checked whether messages were delivered, in nanoseconds.
 const CHECK_INTERVAL_NS: u64 = 20_000_000;
 
-/// How often a byte is sent by who trickles, and how many before the rest of the message.
+/// The interval between the bytes of a trickle, in nanoseconds, and how many are sent before the
+/// rest of the message.
 const TRICKLE_INTERVAL_NS: u64 = 2_000_000;
 const TRICKLED_BYTES: u64 = 100;
 
-/// How often a byte is read by who drips.
+/// The interval between the bytes that a dripping client reads, in nanoseconds.
 const DRIP_INTERVAL_NS: u64 = 5_000_000;
 
-/// How much of a flood is said at a time, in bytes.
+/// The size of the parts of a flood, in bytes.
 const FLOOD_CHUNK: usize = 64 * 1024;
 
-/// What came of a step.
+/// The result of a step.
 enum StepResult {
     /// It is done.
     Done,
@@ -44,7 +45,7 @@ impl StepResult {
 }
 
 impl SoakPool {
-    /// Has a client go on with its steps, as far as it can now.
+    /// Goes on with the steps of a client, as far as possible now.
     pub(super) fn advance(&mut self, index: usize) {
         while self.clients[index].state == State::Here {
             match self.step(index) {
@@ -64,7 +65,7 @@ impl SoakPool {
         }
     }
 
-    /// Does what a client has to do now.
+    /// Does the current step of a client.
     fn step(&mut self, index: usize) -> StepResult {
         let now = self.now();
         let client = &mut self.clients[index];
@@ -115,7 +116,8 @@ impl SoakPool {
             }
             (Step::Drip(time), Some(member)) => self.drip(index, member, now, ends(time)),
             (Step::AwaitHeard, Some(member)) => {
-                // However long that takes: what waits for its turn in a server is not lost.
+                // However long that takes: messages that wait for their turn in a server are not
+                // lost.
                 if self.checker.is_delivered(member) {
                     client.in_order = true;
                     StepResult::Done
@@ -128,7 +130,7 @@ impl SoakPool {
                 ends(time)
             }
             (Step::HalfClose, _) => {
-                // However long it takes, all that it said has to be sent before that.
+                // However long it takes, all of its messages must be sent before that.
                 client.in_order = !client.is_broken;
                 if !client.out.is_empty() {
                     return StepResult::Blocked;
@@ -142,7 +144,7 @@ impl SoakPool {
                 StepResult::Over
             }
             (Step::Reset, _) => StepResult::Over,
-            // Those without a name have nothing to say.
+            // Clients without a name cannot send messages.
             (Step::Stay, _) | (_, None) => StepResult::Blocked,
         }
     }
@@ -172,7 +174,7 @@ impl SoakPool {
         client.reading = Reading::Nothing;
         if matches!(result, StepResult::Done) {
             client.reading = Reading::All;
-            // There was an event for what has come meanwhile, and will be no other.
+            // There was an event for the bytes that have arrived meanwhile, and will be no other.
             self.again.push((index, true));
         }
         result
