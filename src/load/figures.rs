@@ -289,7 +289,7 @@ pub(super) enum Tree {
     /// A figure.
     Leaf(f64),
     /// Figures by their keys.
-    Branch(BTreeMap<String, Tree>),
+    Branch(BTreeMap<String, Self>),
 }
 
 impl Tree {

@@ -616,11 +616,9 @@ fn markdown(rows: &[Vec<String>]) -> String {
         if index == 0 {
             for (column, width) in widths.iter().enumerate() {
                 let dashes = "-".repeat(width + 1);
-                text += &if column == 0 {
-                    format!("|:{dashes}")
-                } else {
-                    format!("|{dashes}:")
-                };
+                let [left, right] = if column == 0 { [":", ""] } else { ["", ":"] };
+                // Writing to a string does not fail.
+                let _ = write!(text, "|{left}{dashes}{right}");
             }
             text.push_str("|\n");
         }
