@@ -32,8 +32,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// What the command line and the environment say. If that is wrong, the program says so and
-    /// ends.
+    /// Parses the command line and the environment. After an error, the program reports it and ends.
     pub(crate) fn read() -> Self {
         let mut command = variables::ignore_empty(Self::command());
         command
@@ -46,15 +45,15 @@ impl Cli {
             })
     }
 
-    /// A warning for each environment variable that looks like one of ours and is none.
+    /// A warning for each environment variable that has the prefix of chatloop and is unknown.
     pub(crate) fn warnings() -> Vec<String> {
         variables::warnings(&Self::command())
     }
 }
 
-/// Has an error name the environment variable that its value is from, since who has set that may
-/// never have seen the flag. It is from there if all is well without the environment, or if
-/// something else is wrong then.
+/// Adds the name of the environment variable to an error of its value, because the flag is not on the
+/// command line then. The value is from the environment if parsing without the environment succeeds, or
+/// fails with another error.
 fn name_variable(error: &mut clap::Error) {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
         return;
@@ -549,48 +548,53 @@ pub(crate) struct ServeArgs {
 }
 
 const JOIN_EPILOGUE: &str = "\
-On a terminal, what you type stays in its line while messages arrive above it. Enter sends it, \
-Alt-Enter begins another line of the same message; a paste with several lines is one message. Lines \
-are edited as in a shell, and Up and Down bring back what you said. /help lists the keys and the \
-commands. A line that begins with /me is sent as it is, and shown by this client as what you do.
+On a terminal, messages appear above the line that you type. Enter sends the line, Alt-Enter begins \
+another line of the same message, and a paste with several lines is one message. Keys edit the line as \
+in a shell, and Up and Down bring back your earlier messages. /help lists the keys and the commands. A \
+line that begins with /me is sent unchanged, and shown by this client as an action.
 
-In a pipe or from a file, each line of standard input is a message, and when all of them have reached \
-the server the program ends. Each message that is heard is a line `name: message` on standard output, \
-with whatever is not plain text escaped; everything else goes to standard error. If the input is a \
-terminal and the output is not, nothing is read and the program only listens: chatloop join > log
+Messages cannot pass for those of another member: each further row of a message is indented, and a name \
+is between quotes if it is longer than 32 columns, begins like a notice, or has unusual spaces or a \
+colon and a space in it.
 
-A lost connection is made again, after waits that grow to half a minute, for as long as it takes; \
-with --no-reconnect the program ends instead. What was not sent by then is sent after it, in order. \
-What was sent and may not have been read is listed, and not sent again: what the server's machine has \
-not acknowledged, and what it was sent right before the server closed the connection. A message in the \
-middle of which two connections end is given up.
+In a pipe or from a file, each line of standard input is a message, without its LF or CR LF, and the \
+program ends when all of them have reached the server. Each received message is a line `name: message` \
+on standard output, with everything escaped that is not plainly printable. Everything else goes to \
+standard error. If the input is a terminal and the output is not, the input is not read, and the \
+program only receives: chatloop join > log
+
+A lost connection is made again, after waits that grow to half a minute, for as long as it takes; with \
+--no-reconnect the program ends instead. Unsent messages are sent over the next connection, in order. \
+Messages that may not have arrived are listed, and not sent again: those that the server's machine has \
+not acknowledged, and those that were sent right before the server closed the connection. A message is \
+given up when two connections end inside it.
 
 Examples:
   chatloop join                                 the relay on this machine
-  chatloop join chat.example.org:1234 -n alice  that one, as alice
+  chatloop join chat.example.org:1234 -n alice  another relay, as alice
   echo 'build 17 is done' | chatloop join -n ci -q --no-reconnect
-  chatloop join -n log > chat.log               write down what is said
-  chatloop join -n bot --json | jq -r .message  a JSON object a message
+  chatloop join -n log > chat.log               write all messages to a file
+  chatloop join -n bot --json | jq -r .message  a JSON object for each message
 
 Environment: CHATLOOP_SERVER, CHATLOOP_NAME, which count as unset if they are empty; NO_COLOR and \
 TERM=dumb are respected.
 
 Exit codes:
-  0  left, and all that was said has reached the server
+  0  left, and all messages have reached the server
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  4  cannot connect: no such host, nobody listens there, no answer
-  5  the connection was lost, or something that was said may not have arrived
+  4  cannot connect: no such host, connection refused, no answer
+  5  the connection was lost, or a message may not have arrived
   6  the server does not speak the chat protocol
-A client that a signal ends, ends by that signal, and leaves the terminal as it found it.";
+A client that is ended by a signal restores the terminal and ends by that signal.";
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct JoinArgs {
     /// The relay's address
     ///
-    /// `127.0.0.1:1234`, `[::1]:1234`, `chat.example.org:1234`; without a port it is 1234. A port alone
-    /// is one of 127.0.0.1. Of several addresses that a name has, the first that answers is taken.
+    /// `127.0.0.1:1234`, `[::1]:1234` or `chat.example.org:1234`. Without a port it is 1234; a port alone
+    /// is one of 127.0.0.1. If a name has several addresses, the first that answers is used.
     #[arg(
         env = "CHATLOOP_SERVER",
         value_name = "ADDR:PORT",
@@ -601,8 +605,8 @@ pub(crate) struct JoinArgs {
 
     /// The name to join with [default: asked for, or the login name]
     ///
-    /// On a terminal it is asked for, with the login name offered; otherwise it is the login name. That
-    /// is what the environment has in LOGNAME or USER, or else `guest`.
+    /// On a terminal it is asked for, with the login name as the default. In a pipe it is the login name:
+    /// the value of LOGNAME or USER, or else `guest`.
     #[arg(
         short,
         long,
@@ -612,35 +616,35 @@ pub(crate) struct JoinArgs {
     )]
     pub(crate) name: Option<OsString>,
 
-    /// Say nothing of connecting, only of trouble
+    /// Report problems only, and not that the client has connected
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
-    /// Do not show when messages came
+    /// Do not show the time of messages
     #[arg(long)]
     pub(crate) no_time: bool,
 
-    /// End when the connection is lost instead of connecting again
+    /// End when the connection is lost, instead of connecting again
     #[arg(long)]
     pub(crate) no_reconnect: bool,
 
-    /// In a pipe: go on listening after the end of the input
+    /// In a pipe: stay connected after the end of the input
     ///
-    /// For a listener that is started without a terminal, too: by systemd, by cron, or with `&` in a
-    /// script it has an input that ends at once.
+    /// Also for a client that only receives and has no terminal: when it is started by systemd, by cron
+    /// or with `&` in a script, its input ends at once.
     #[arg(long)]
     pub(crate) stay: bool,
 
     /// Write each message as a JSON object on a line of its own
     ///
-    /// With `time` (UTC), `name` and `message`. Of bytes that are not UTF-8, `name_hex` or
-    /// `message_hex` has all in hexadecimal.
+    /// It has `time` (UTC), `name` and `message`. If bytes are not UTF-8, `name_hex` or `message_hex` has
+    /// all of them in hexadecimal.
     #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
 
-    /// Write names and messages in exactly the bytes that came
+    /// Write names and messages in exactly the bytes that were received
     ///
-    /// They may hold anything, line feeds and codes that do things to a terminal included.
+    /// They can contain any bytes, including line feeds and control codes of terminals.
     #[arg(long)]
     pub(crate) raw: bool,
 }
@@ -651,7 +655,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_passes_the_checks_of_clap() {
         Cli::command().debug_assert();
     }
 }

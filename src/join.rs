@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-use chatloop::client::display::{Clock, Format, Look, Palette};
-use chatloop::client::{Client, ClientError, Config, Ending, Streams, User};
+use chatloop::client::display::{Clock, Format, Palette, Theme};
+use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams};
 use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
 use jiff::tz::TimeZone;
@@ -41,7 +41,7 @@ impl JoinError {
         match self {
             Self::Address(..) => 2,
             Self::Lookup(_) | Self::Client(ClientError::Connect(..)) => 4,
-            Self::Incomplete { .. } | Self::Client(ClientError::Lost { .. }) => 5,
+            Self::Incomplete { .. } | Self::Client(ClientError::Disconnected { .. }) => 5,
             Self::Client(ClientError::NotChat(..)) => 6,
             Self::Client(_) | Self::Io(..) => 1,
         }
@@ -105,10 +105,10 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
         name: name.into_vec(),
         reconnect: !args.no_reconnect,
         quiet: args.quiet,
-        user: if on_screen {
-            terminal.person(args)
+        interface: if on_screen {
+            terminal.on_screen(args)
         } else {
-            User::Streams(terminal.streams(args)?)
+            Interface::Streams(terminal.streams(args)?)
         },
     };
     let client = Client::new(config).map_err(JoinError::Client)?;
@@ -186,10 +186,10 @@ impl Terminal {
                     .any(|kind| self.term == *kind || kind.len() > 2 && self.term.starts_with(kind))
     }
 
-    fn person(&self, args: &JoinArgs) -> User {
+    fn on_screen(&self, args: &JoinArgs) -> Interface {
         let clock = (!args.no_time).then(|| Clock::new(TimeZone::system()));
-        User::Person {
-            look: Look::new(self.palette, clock),
+        Interface::Terminal {
+            theme: Theme::new(self.palette, clock),
             reflows: self.reflows(),
         }
     }

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use chatloop::client::display::Format;
-use chatloop::client::{Client, ClientError, Config, Ending, Streams, Turn, User};
+use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams, Turn};
 use common::chat_server::Refusal;
 use common::socket::{End, TestPeer};
 use common::{PATIENCE, assert_bytes, frame, heard};
@@ -22,7 +22,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
         name: b"me".to_vec(),
         reconnect: true,
         quiet: false,
-        user: User::Streams(Streams {
+        interface: Interface::Streams(Streams {
             input: Some(input.into()),
             output: output.into(),
             notices: notices.into(),
@@ -64,7 +64,7 @@ impl TestClient {
         }
     }
 
-    /// Takes turns until `done`; `what` it waits for is what a failure says.
+    /// Takes turns until `done`; a failure reports `what` it waits for.
     #[track_caller]
     fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let start = Instant::now();
@@ -173,7 +173,7 @@ fn lost_connection_is_made_again_and_begins_with_the_name() {
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
     for round in 0..3 {
-        // A message that was not whole is not heard; the next connection begins afresh.
+        // A message that was cut off is not shown, and the next connection starts anew.
         peer.send(&heard("bob", "cut off")[..25]);
         drop(peer);
         peer = client.accept();

@@ -334,7 +334,7 @@ fn pending_connection_is_closed_at_the_handshake_timeout() {
 /// One thing that a peer of the random conversation does.
 #[derive(Clone, Debug)]
 enum Act {
-    /// Sends this many more bytes of what it has to say.
+    /// Sends this many more bytes of its script.
     Send(usize, usize),
     /// Reads what there is.
     Read(usize),

@@ -16,7 +16,7 @@ use common::process::{Relay, chatloop, run, wait_for};
 use common::python::PythonServer;
 use common::{assert_bytes, frame};
 
-/// So many lines are more than every buffer on the way holds together.
+/// More lines than all buffers on the way hold together.
 const LINES: usize = 100_000;
 
 fn join(addr: SocketAddr, name: &str, more: &[&str]) -> Command {
@@ -24,7 +24,7 @@ fn join(addr: SocketAddr, name: &str, more: &[&str]) -> Command {
     chatloop(&[&["join", &addr, "--name", name], more].concat())
 }
 
-/// A file of this test's own that is gone when the test is over.
+/// A file of one test, which is removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -123,7 +123,7 @@ fn numbered_lines() -> String {
     lines.concat()
 }
 
-/// What a client in the room writes for these lines of another.
+/// The output of a client that receives these lines from another one.
 fn heard_lines(name: &str, lines: &str) -> Vec<u8> {
     let heard: Vec<_> = lines
         .lines()
@@ -133,7 +133,7 @@ fn heard_lines(name: &str, lines: &str) -> Vec<u8> {
 }
 
 #[test]
-fn something_is_said_and_that_is_all() {
+fn input_is_sent_and_nothing_is_written() {
     let mut relay = Relay::start(&[]);
     let mut ear = relay.join("ear");
     let mut client = Piped::start(&mut join(relay.addr, "ci", &[]));
@@ -156,12 +156,12 @@ fn something_is_said_and_that_is_all() {
 }
 
 #[test]
-fn a_hundred_thousand_lines_from_a_file_and_from_a_pipe_arrive_in_order() {
+fn long_input_from_a_file_or_a_pipe_is_delivered_in_order() {
     let lines = numbered_lines();
     let file = Scratch::new("lines", lines.as_bytes());
     let log = Scratch::new("log", b"");
     let mut relay = Relay::start(&[]);
-    // One hears into a file, for as long as its input is open.
+    // One client writes to a file, for as long as its input is open.
     let mut ear = join(relay.addr, "ear", &[])
         .stdin(Stdio::piped())
         .stdout(log.rewrite())
@@ -172,11 +172,16 @@ fn a_hundred_thousand_lines_from_a_file_and_from_a_pipe_arrive_in_order() {
 
     let mut from_file = join(relay.addr, "file", &[]);
     assert_eq!(run(from_file.stdin(file.open())).0, 0);
+    // The relay may still have to publish them, and the next client must not receive any.
+    let from_file = heard_lines("file", &lines);
+    wait_for("the lines of the file", || {
+        log.read().len() >= from_file.len()
+    });
     let mut from_pipe = Piped::start(&mut join(relay.addr, "pipe", &[]));
     from_pipe.say(&lines);
     assert_eq!(from_pipe.finish().0, 0);
 
-    let expected = [heard_lines("file", &lines), heard_lines("pipe", &lines)].concat();
+    let expected = [from_file, heard_lines("pipe", &lines)].concat();
     wait_for("all to be heard", || log.read().len() >= expected.len());
     assert_bytes(&log.read(), &expected);
     drop(ear.stdin.take());
@@ -184,20 +189,23 @@ fn a_hundred_thousand_lines_from_a_file_and_from_a_pipe_arrive_in_order() {
 }
 
 #[test]
-fn a_line_is_what_stands_between_line_feeds_and_every_byte_of_it() {
+fn line_of_input_is_sent_without_its_lf_or_crlf_and_otherwise_unchanged() {
     let server = ScriptedServer::new();
-    let file = Scratch::new("bytes", b"\n\r\nno \xff UTF-8 \0\n\n  spaces  \nlast");
+    let input = b"\n\r\nno \xff UTF-8 \0\n\n  spaces  \nfrom Windows\r\na\rb\r\r\nlast";
+    let file = Scratch::new("bytes", input);
     let mut command = join(server.addr(), "me", &[]);
     let mut client = command.stdin(file.open()).spawn().unwrap();
     let mut peer = server.accept();
     let sent = peer.read_to_end();
-    let lines: [&[u8]; 7] = [
+    let lines: [&[u8]; 9] = [
         b"me",
         b"",
-        b"\r",
+        b"",
         b"no \xff UTF-8 \0",
         b"",
         b"  spaces  ",
+        b"from Windows",
+        b"a\rb\r",
         b"last",
     ];
     assert_bytes(&sent, &lines.map(frame).concat());
@@ -205,19 +213,19 @@ fn a_line_is_what_stands_between_line_feeds_and_every_byte_of_it() {
 }
 
 #[test]
-fn an_empty_input_joins_and_leaves_and_with_stay_listens() {
+fn empty_input_ends_the_client_unless_stay_is_set() {
     let server = ScriptedServer::new();
     // Unlike a pipe, which may still be open by then, this is known to be empty before it connects.
     let (code, heard, said) = run(join(server.addr(), "me", &[]).stdin(Stdio::null()));
     assert_bytes(&server.accept().read_to_end(), &frame("me"));
     let expected = format!(
-        "chatloop: connected to {} as me; the input is empty, so there is nothing to say: --stay \
+        "chatloop: connected to {} as me; the input is empty, so there is nothing to send: --stay \
          listens\n",
         server.addr()
     );
     assert_eq!((code, heard, said), (0, String::new(), expected));
 
-    // Without anything to tell.
+    // Without notices.
     let mut client = Piped::start(&mut join(server.addr(), "me", &["--stay", "--quiet"]));
     client.input = None;
     let mut peer = server.accept();
@@ -231,9 +239,9 @@ fn an_empty_input_joins_and_leaves_and_with_stay_listens() {
     assert_eq!(said, "");
 }
 
-/// What `nohup` puts in the place of a terminal.
+/// The input that `nohup` puts in the place of a terminal.
 #[test]
-fn an_input_that_cannot_be_read_is_none_and_the_client_listens() {
+fn unreadable_input_counts_as_no_input() {
     let server = ScriptedServer::new();
     let unreadable = File::options().write(true).open("/dev/null").unwrap();
     let mut command = join(server.addr(), "me", &[]);
@@ -258,7 +266,7 @@ fn an_input_that_cannot_be_read_is_none_and_the_client_listens() {
 }
 
 #[test]
-fn the_output_is_escaped_json_or_raw() {
+fn output_is_escaped_json_or_raw() {
     let server = ScriptedServer::new();
     let (name, message) = (&b"b\"ob"[..], &b"a\\b\n\x1b[2J\xc2\x9b\xff"[..]);
     for (flags, expected) in [
@@ -291,9 +299,8 @@ fn the_output_is_escaped_json_or_raw() {
     assert!((0..3600).contains(&age.as_secs()), "{json}");
 }
 
-/// However the connections are cut, each line arrives once or is reported, in order.
 #[test]
-fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
+fn each_line_is_delivered_once_or_reported_over_lost_connections() {
     let server = ScriptedServer::with_buffer(64 * 1024);
     let lines = numbered_lines();
     let file = Scratch::new("uncertain", lines.as_bytes());
@@ -302,7 +309,7 @@ fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Three connections that end with a reset after so many bytes, and one that takes all.
+    // Three connections that end with a reset after so many bytes, and one that reads everything.
     let mut got: Vec<Vec<u8>> = Vec::new();
     for limit in [1000, 300_000, 5] {
         let mut peer = server.accept();
@@ -319,7 +326,7 @@ fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
     assert_eq!(output.status.code(), Some(5), "{told}");
     assert!(told.ends_with("may not have arrived\n"), "{told}");
 
-    // What has arrived for certain, and what the client says is uncertain, is everything.
+    // The delivered and the reported lines are all lines.
     let mut seen = vec![0; LINES];
     for bytes in &got {
         let mut rest = &bytes[..];
@@ -358,7 +365,7 @@ fn lost_connections_lose_no_line_and_say_which_are_uncertain() {
 }
 
 #[test]
-fn a_server_that_takes_nothing_holds_up_the_input_and_memory_stays_small() {
+fn stalled_server_pauses_the_input_and_memory_stays_small() {
     let server = ScriptedServer::new();
     let mut source = Command::new("yes")
         .arg("a line of some length that is said again and again")
@@ -380,7 +387,7 @@ fn a_server_that_takes_nothing_holds_up_the_input_and_memory_stays_small() {
         .unwrap();
     let most: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(most < 64 * 1024, "{line}");
-    // And it goes on when the server does.
+    // It continues when the server reads again.
     let mut taken = vec![0; 20_000_000];
     (&peer.stream).read_exact(&mut taken).unwrap();
     source.kill().unwrap();
@@ -403,12 +410,12 @@ fn wait_until_asleep(what: &str, ids: &[u32]) {
 }
 
 #[test]
-fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
+fn slow_reader_of_the_output_pauses_the_server_and_loses_nothing() {
     let server = ScriptedServer::new();
     let mut client = Piped::start(&mut join(server.addr(), "slow", &[]));
     let mut peer = server.accept();
     peer.expect_frame("slow");
-    // Fifty megabytes, of which the sockets and pipes on the way hold the lesser part.
+    // Fifty megabytes, of which the sockets and pipes on the way hold the smaller part.
     let message = "x".repeat(1000);
     let flood = common::heard("bob", &message).repeat(50_000);
     let mut sender = peer.stream.try_clone().unwrap();
@@ -417,7 +424,7 @@ fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
     wait_until_asleep("the client to be held up", &[client.child.id()]);
     assert!(!sent.is_finished());
     assert!(client.status("VmHWM:") < 16 * 1024);
-    // It talks although nobody reads what it hears.
+    // It sends although its output is not read.
     client.say("not stuck\n");
     peer.expect_frame("not stuck");
     let line = format!("bob: {message}\n");
@@ -431,7 +438,7 @@ fn a_reader_that_takes_its_time_holds_up_the_server_and_hears_everything() {
 }
 
 #[test]
-fn what_was_heard_is_written_to_the_end() {
+fn received_messages_are_written_before_the_client_ends() {
     let server = ScriptedServer::new();
     let mut client = Piped::start(&mut join(server.addr(), "me", &[]));
     let mut peer = server.accept();
@@ -441,7 +448,7 @@ fn what_was_heard_is_written_to_the_end() {
         peer.say("bob", format!("message {number}"));
     }
     wait_until_asleep("the pipe to be full", &[client.child.id()]);
-    // A message of its own has it come back from its sleep, and leave; but for the pipe.
+    // The end of its input wakes it up, and only the full pipe keeps it from leaving.
     client.say("bye\n");
     client.input = None;
     peer.expect_frame("bye");
@@ -455,9 +462,9 @@ fn what_was_heard_is_written_to_the_end() {
     assert_eq!(client.finish().0, 0);
 }
 
-/// A server that takes everything at once does not have the client remember everything.
+/// A client does not keep acknowledged messages of a server that reads everything at once.
 #[test]
-fn a_fast_server_costs_no_memory() {
+fn fast_server_does_not_grow_memory() {
     let server = ScriptedServer::new();
     let mut client = Piped::start(&mut join(server.addr(), "me", &[]));
     let mut peer = server.accept();
@@ -485,9 +492,9 @@ fn a_fast_server_costs_no_memory() {
 }
 
 #[test]
-fn nobody_reads_what_is_heard_and_still_everything_is_said() {
+fn input_is_sent_while_the_output_is_not_read() {
     let server = ScriptedServer::new();
-    // The sockets on the way hold the lesser part of it.
+    // The sockets on the way hold the smaller part of it.
     let lines = numbered_lines().repeat(8);
     let file = Scratch::new("said", lines.as_bytes());
     let mut client = join(server.addr(), "me", &[])
@@ -506,7 +513,7 @@ fn nobody_reads_what_is_heard_and_still_everything_is_said() {
 }
 
 #[test]
-fn when_nobody_reads_the_output_any_more_a_listener_ends_and_a_talker_says_all() {
+fn closed_output_ends_the_client_after_its_input() {
     let server = ScriptedServer::new();
     let mut listener = join(server.addr(), "me", &["--stay"])
         .stdout(Stdio::piped())
@@ -514,7 +521,7 @@ fn when_nobody_reads_the_output_any_more_a_listener_ends_and_a_talker_says_all()
         .unwrap();
     let mut peer = server.accept();
     peer.expect_frame("me");
-    // Nothing is written, and it is noticed nevertheless.
+    // The closed output is noticed although nothing is written.
     drop(listener.stdout.take());
     assert_bytes(&peer.read_to_end(), b"");
     assert_eq!(listener.wait().unwrap().code(), Some(0));
@@ -538,7 +545,7 @@ fn when_nobody_reads_the_output_any_more_a_listener_ends_and_a_talker_says_all()
 }
 
 #[test]
-fn every_failure_is_one_line_and_a_code() {
+fn failure_is_one_line_and_an_exit_code() {
     let refusal = Refusal::new();
     let refused = refusal.addr().to_string();
     for (args, code, says) in [
@@ -583,8 +590,8 @@ fn every_failure_is_one_line_and_a_code() {
     assert_eq!(code, 2, "{err}");
 }
 
-/// How a client ends, and its last line, after it has said this and the server has acted. Its input
-/// ends if it has said something.
+/// The exit code and the last line of a client that has sent this, after the server has acted. Its
+/// input ends if it has sent anything.
 fn last_line(
     server: &ScriptedServer,
     said: &str,
@@ -605,7 +612,7 @@ fn last_line(
 }
 
 #[test]
-fn what_a_server_does_wrong_is_told() {
+fn invalid_server_is_reported() {
     let server = ScriptedServer::new();
     let addr = server.addr();
     let (code, said) = last_line(&server, "", &[], |mut peer| {
@@ -627,7 +634,7 @@ fn what_a_server_does_wrong_is_told() {
                     does the port have another dialect?";
     assert_eq!((code, said.as_str()), (5, expected));
 
-    // It is hardly for a short message that a server ends a chat.
+    // A short message is not a likely cause.
     for (len, hint) in [
         (999, ""),
         (
@@ -655,7 +662,7 @@ fn what_a_server_does_wrong_is_told() {
 }
 
 #[test]
-fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
+fn message_over_the_relays_limit_is_reported_with_a_hint() {
     let relay = Relay::start(&["--max-message=1KiB"]);
     let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
     client.say("x".repeat(1025) + "\n");
@@ -666,9 +673,9 @@ fn a_message_over_the_limit_of_our_relay_is_told_as_such() {
     assert!(said.ends_with(hint), "{said}");
 }
 
-/// A message so long that the server refuses it before it is sent is not tried for ever.
+/// A message that the server refuses before it is sent whole is given up.
 #[test]
-fn a_message_that_is_refused_in_the_middle_does_not_keep_the_next_from_being_said() {
+fn message_after_a_refused_one_is_sent() {
     let mut relay = Relay::start(&["--max-message=1KiB"]);
     let mut ear = relay.join("ear");
     let mut client = Piped::start(&mut join(relay.addr, "me", &[]));
@@ -685,7 +692,7 @@ fn a_message_that_is_refused_in_the_middle_does_not_keep_the_next_from_being_sai
 }
 
 #[test]
-fn a_relay_that_is_full_or_does_not_take_the_name_is_told_as_such() {
+fn refusal_right_after_joining_is_reported_with_a_hint() {
     let relay = Relay::start(&["--max-name=3"]);
     let (code, said) = {
         let mut client = Piped::start(&mut join(relay.addr, "alice", &["--no-reconnect"]));
@@ -705,7 +712,7 @@ fn client_is_closed_at_once_on_a_port_for_64_byte_headers() {
     let mut relay = Relay::serving(&["chat64", "ack64"], &[]);
     for dialect in ["chat64", "ack64"] {
         let addr = relay.addr_of(dialect);
-        // The input stays open: only the relay can end this.
+        // The input stays open: only the relay can end the connection.
         let mut client = Piped::start(&mut join(addr, "me", &["--no-reconnect"]));
         client.say("hi\n");
         let mut told = String::new();
@@ -723,7 +730,7 @@ fn client_is_closed_at_once_on_a_port_for_64_byte_headers() {
 }
 
 #[test]
-fn streams_that_cannot_be_used_are_told() {
+fn unusable_stream_is_reported() {
     let server = ScriptedServer::new();
     let directory = File::open(std::env::temp_dir()).unwrap();
     let (code, _, err) = run(join(server.addr(), "me", &[]).stdin(directory));
@@ -751,19 +758,19 @@ fn streams_that_cannot_be_used_are_told() {
         .unwrap();
     assert_eq!(client.wait().unwrap().code(), Some(1));
     assert!(
-        err.ends_with("cannot write what was heard: No space left on device (os error 28)\n"),
+        err.ends_with("cannot write the output: No space left on device (os error 28)\n"),
         "{err}"
     );
 }
 
 #[test]
-fn a_tutorials_server_relays_what_a_pipe_says() {
+fn tutorial_server_relays_the_input_of_a_pipe() {
     let Some(python) = PythonServer::start() else {
         return;
     };
     let mut ear = Piped::start(&mut join(python.addr(), "ear", &["--stay"]));
     let mut talker = Piped::start(&mut join(python.addr(), "Zoë", &[]));
-    // Until the server has taken the other in, nobody hears.
+    // Messages are delivered only after the server has accepted the other member.
     let mut said = 0;
     rustix::io::ioctl_fionbio(ear.output.get_ref(), true).unwrap();
     wait_for("the first message", || {
@@ -789,7 +796,7 @@ fn a_tutorials_server_relays_what_a_pipe_says() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn it_is_one_thread() {
+fn client_in_a_pipe_is_one_thread() {
     let server = ScriptedServer::new();
     let client = Piped::start(&mut join(server.addr(), "me", &[]));
     server.accept().expect_frame("me");
@@ -797,11 +804,11 @@ fn it_is_one_thread() {
 }
 
 #[test]
-fn each_client_of_a_script_has_a_place_though_an_address_has_few() {
+fn sequential_clients_stay_below_the_limit_per_address() {
     let mut relay = Relay::start(&["--max-per-ip", "2"]);
     let mut listener = Piped::start(&mut join(relay.addr, "listener", &[]));
     relay.log_line("joined: \"listener\"");
-    // The end of its input is a departure: each gives its place back before the next one connects.
+    // The end of its input is a departure: each client frees its place before the next one connects.
     for line in ["one", "two", "three", "four"] {
         let file = Scratch::new(line, line.as_bytes());
         let (code, _, err) = run(join(relay.addr, "me", &["--no-reconnect"]).stdin(file.open()));

@@ -15,9 +15,8 @@ use std::time::Duration;
 use common::chat_room::{Act, Message, Room};
 use common::chat_server::Refusal;
 use common::heard;
-use common::load::{Loading, Measured, arg, load, measure, scratch};
+use common::load::{Loading, Measured, arg, assert_fits_schema, load, measure, scratch};
 use common::process::{Relay, run};
-use common::schema::Schema;
 use serde_json::Value;
 
 /// A room in this process has its descriptors. Where these are counted, nothing else is to open
@@ -30,12 +29,6 @@ fn alone() -> RwLockWriteGuard<'static, ()> {
 
 fn beside_others() -> RwLockReadGuard<'static, ()> {
     DESCRIPTORS.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[track_caller]
-fn assert_fits_schema(report: &Value) {
-    let faults = Schema::read(include_str!("../src/load/report.schema.json")).faults(report);
-    assert!(faults.is_empty(), "{faults:#?}\n{report:#}");
 }
 
 /// There were these faults and no others, and the exit code says so.
@@ -388,7 +381,7 @@ fn a_server_that_is_none_is_told_before_anything_is_soaked() {
     let (code, out, err) = run(&mut load(&["soak", "--members", "5", "--target", &target]));
     assert_eq!((code, &out[..]), (6, ""));
     assert!(
-        err.contains("nobody there hears what others say; is it a chat"),
+        err.contains("no member receives the messages of others; is it a chat"),
         "{err}"
     );
 }
@@ -407,13 +400,13 @@ fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
     let chart = ["--chart", path.to_str().unwrap()];
     let (code, out, err) = run(&mut load(&[&BRIEF[..], &chart, &["--seed", "42"]].concat()));
     assert_eq!(code, 0, "{out}{err}");
-    let done = "10 members say 300 messages a second, and 20 a second leave and others come, beside 10 \
-                who misbehave, for 2s; seed 42";
+    let done = "10 members send 300 messages a second, and 20 a second leave and are replaced, beside 10 \
+                that misbehave, for 2s; seed 42";
     assert_eq!(out.lines().next(), Some(done));
     for row in [
         "stopped reading",
         "flooded the room",
-        "heard, and checked",
+        "received and checked",
         "server, memory, last quarter",
         "server, descriptors, after all have left",
         "lost, duplicated, out of order, altered, cut, refused",
@@ -426,7 +419,7 @@ fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
     );
     let svg = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    assert!(svg.contains(">resident memory<"), "{svg}");
+    assert!(svg.contains("\nresident memory\n"), "{svg}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use common::chat_server::{Refusal, ScriptedServer};
 use common::python::PythonServer;
-use common::terminal::{Ended, Terminal};
+use common::terminal::{Ended, Terminal, bash};
 use common::{PATIENCE, assert_bytes, frame, heard};
 
 fn sh(script: &str) -> Command {
@@ -20,7 +20,7 @@ fn sh(script: &str) -> Command {
 }
 
 #[test]
-fn the_program_finds_a_terminal_of_the_size_asked_for_and_nothing_on_it() {
+fn program_finds_an_empty_terminal_of_the_requested_size() {
     let script = "stty size; echo $TERM $WORD; tty -s && echo $$; exit 3";
     let mut command = sh(script);
     command.env("WORD", "two  words");
@@ -33,7 +33,7 @@ fn the_program_finds_a_terminal_of_the_size_asked_for_and_nothing_on_it() {
 }
 
 #[test]
-fn what_is_typed_is_echoed_and_reaches_the_program() {
+fn typed_text_is_echoed_and_reaches_the_program() {
     let mut terminal = Terminal::run(&Command::new("cat"), 10, 40);
     // The kernel's line editing knows that "ö" is two bytes and one column.
     terminal.send("hällö\x7fo\n");
@@ -46,7 +46,7 @@ fn what_is_typed_is_echoed_and_reaches_the_program() {
 }
 
 #[test]
-fn a_typed_interrupt_and_a_sent_signal_kill() {
+fn typed_interrupt_and_sent_signal_end_the_program() {
     let mut typed = Terminal::run(&sh("echo up; exec cat"), 10, 40);
     typed.wait_for_text("up");
     typed.send("\x03");
@@ -57,7 +57,7 @@ fn a_typed_interrupt_and_a_sent_signal_kill() {
 }
 
 #[test]
-fn a_resize_reaches_the_program_and_the_emulator() {
+fn resize_reaches_the_program_and_the_emulator() {
     let script = "trap 'stty size; exit' WINCH; echo up; while :; do read line; done";
     let mut terminal = Terminal::run(&sh(script), 10, 40);
     terminal.wait_for_text("up");
@@ -68,7 +68,7 @@ fn a_resize_reaches_the_program_and_the_emulator() {
 }
 
 #[test]
-fn what_the_program_leaves_switched_shows() {
+fn modes_that_a_program_leaves_switched_are_detected() {
     for (leaves, same) in [
         ("found=$(stty -g); stty raw -echo; stty $found", true),
         ("stty -echo", false),
@@ -90,7 +90,7 @@ fn what_the_program_leaves_switched_shows() {
 }
 
 #[test]
-fn rows_that_scroll_away_are_kept() {
+fn rows_that_scroll_away_are_in_the_history() {
     let script = "i=1; while [ $i -le 30 ]; do echo row $i; i=$((i+1)); done";
     let mut terminal = Terminal::run(&sh(script), 5, 40);
     terminal.wait();
@@ -100,7 +100,7 @@ fn rows_that_scroll_away_are_kept() {
 }
 
 #[test]
-fn a_paste_comes_in_brackets() {
+fn paste_is_bracketed() {
     let script = r"stty raw -echo; printf '\033[?2004hup '; exec cat -v";
     let mut terminal = Terminal::run(&sh(script), 10, 40);
     terminal.wait_for_text("up");
@@ -113,21 +113,18 @@ fn a_paste_comes_in_brackets() {
     expected = "waited in vain for: \"hello\"; the program has ended: Code(0); \
                            the cursor is in row 1, column 0 of\n  |bye\n  |\n"
 )]
-fn a_program_that_has_ended_is_not_waited_for() {
+fn wait_for_text_fails_at_once_when_the_program_has_ended() {
     let mut terminal = Terminal::run(&sh("echo bye"), 2, 40);
     terminal.wait();
     terminal.wait_for_text("hello");
 }
 
 #[test]
-fn a_shell_on_it_has_job_control() {
-    if Command::new("bash").arg("--version").output().is_err() {
-        common::skip("bash is not installed");
+fn shell_on_the_terminal_has_job_control() {
+    let Some(mut bash) = bash() else {
         return;
-    }
-    let mut bash = Command::new("bash");
-    bash.args(["--norc", "--noprofile", "-i"]);
-    bash.env("PS1", "$ ").env("PROGRAM", "echo up; exec cat");
+    };
+    bash.env("PROGRAM", "echo up; exec cat");
     let mut terminal = Terminal::run(&bash, 20, 60);
     terminal.wait_for_text("$ ");
     // Each answer is awaited before more is typed: between its programs a shell echoes nothing.
@@ -153,7 +150,7 @@ fn a_shell_on_it_has_job_control() {
 }
 
 #[test]
-fn a_scripted_server_says_and_hears_frames() {
+fn scripted_server_sends_and_receives_frames() {
     let server = ScriptedServer::new();
     let mut client = TcpStream::connect(server.addr()).unwrap();
     let mut peer = server.accept();
@@ -182,7 +179,7 @@ fn a_scripted_server_says_and_hears_frames() {
 }
 
 #[test]
-fn the_python_relay_relays_to_all_others() {
+fn python_relay_relays_to_all_others() {
     let Some(relay) = PythonServer::start() else {
         return;
     };
@@ -197,7 +194,7 @@ fn the_python_relay_relays_to_all_others() {
         stream.read_exact(&mut got).unwrap();
         assert_bytes(&got, &expected);
     };
-    // It takes newcomers in the order of their coming, and reads the name of each before the next.
+    // It accepts members in the order of their connections, and reads the name of each before the next.
     let (mut alice, mut bob, carol) = (join("alice"), join("bob"), join("carol"));
     drop(carol);
     bob.write_all(&frame("hällo")).unwrap();

@@ -1,5 +1,4 @@
-//! The command line of the load tool: a command for each scenario, with the flags that it has a use
-//! for.
+//! The command line of the load tool: a command for each scenario, with its flags.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +44,7 @@ Exit codes:
   0  measured, and nothing was lost
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  4  cannot connect: no such host, nobody listens there, no answer
+  4  cannot connect: no such host, connection refused, no answer
   5  measured, and something was lost, cut, refused or leaked
   6  the server does not speak the chat protocol";
 
@@ -91,7 +90,7 @@ pub(crate) enum LoadCommand {
     Soak(SoakArgs),
 }
 
-/// What every scenario has.
+/// The `CommonArgs` are the flags of every scenario.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
     /// The server to measure [default: a relay that is started for it]
@@ -105,6 +104,13 @@ pub(crate) struct CommonArgs {
     /// The target's process [default: searched for, if it is on this machine]
     #[arg(long, value_name = "PID", value_parser = parse_pid, requires = "target")]
     pub(crate) pid: Option<u32>,
+
+    /// Measure a room even if it has members already
+    ///
+    /// They receive all messages of the measurement, which can be millions. Members are seen only if
+    /// the server is on this machine.
+    #[arg(long)]
+    pub(crate) yes: bool,
 
     /// Source addresses of connections, one or a range
     ///
@@ -135,7 +141,7 @@ pub(crate) struct CommonArgs {
     pub(crate) seed: Option<u64>,
 }
 
-/// What those have besides that measure how fast a server is.
+/// The `SpeedArgs` are the flags of the scenarios that measure speed.
 #[derive(Debug, Args)]
 pub(crate) struct SpeedArgs {
     /// Another server to compare it with, in alternating rounds
@@ -393,7 +399,7 @@ pub(crate) struct SoakArgs {
     /// How long it goes on
     ///
     /// Memory is judged from 20min on: its median in the last quarter of the time may be 2 % or
-    /// 256KiB more than in the second, and no more. Descriptors have to come back however short it
+    /// 1MiB more than in the second, and no more. Descriptors have to come back however short it
     /// is.
     #[arg(
         short = 'd',
@@ -409,7 +415,7 @@ pub(crate) struct SoakArgs {
     pub(crate) common: CommonArgs,
 }
 
-/// A server, and what it speaks.
+/// A `ServerArg` is a server and its protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerArg {
     pub(crate) protocol: Protocol,
@@ -432,11 +438,12 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
-    const MOST: usize = 999_999;
+    /// More than any system has descriptors for.
+    const MOST: usize = 999_999_999;
     match parse_count(text)? {
         1 => Err("at least 2: one speaks and the others hear".to_owned()),
         members @ ..=MOST => Ok(members),
-        _ => Err(format!("at most {MOST}: their names have six digits")),
+        _ => Err(format!("at most {MOST}")),
     }
 }
 
@@ -500,7 +507,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_have_an_optional_protocol() {
+    fn server_has_an_optional_protocol() {
         for (text, protocol, addr) in [
             ("127.0.0.1:1234", Protocol::Chat10, "127.0.0.1:1234"),
             ("chat10://[::1]:1", Protocol::Chat10, "[::1]:1"),
@@ -524,11 +531,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn value_that_cannot_be_measured_is_refused() {
         assert!(parse_members("1").unwrap_err().contains("at least 2"));
-        let many = parse_members("1000000").unwrap_err();
-        assert_eq!(many, "at most 999999: their names have six digits");
-        assert_eq!(parse_members("999999"), Ok(999_999));
+        let many = parse_members("1000000000").unwrap_err();
+        assert_eq!(many, "at most 999999999");
+        assert_eq!(parse_members("999999999"), Ok(999_999_999));
         assert!(parse_message_size("15").unwrap_err().contains("16 bytes"));
         assert!(parse_message_size("17MiB").unwrap_err().contains("16MiB"));
         assert_eq!(parse_message_size("16"), Ok(16));
@@ -544,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_is_a_file_that_can_be_svg() {
+    fn chart_file_has_no_extension_or_svg() {
         for path in ["a.svg", "A.SVG", "a", "/dev/stdout", "-.svg"] {
             assert_eq!(check_chart(path.into()), Ok(path.into()));
         }

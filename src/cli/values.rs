@@ -1,4 +1,4 @@
-//! The values of flags: what each may be, and what to write instead of one that it cannot be.
+//! Parses the values of flags. Each error says what to write instead.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
-/// A limit, or none.
+/// An `OrOff` is a limit, or none for `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrOff<T = Duration>(pub(crate) Option<T>);
 
@@ -23,7 +23,7 @@ impl<T> OrOff<T> {
     }
 }
 
-/// Where to listen, and for which protocol, as it was asked for.
+/// A `Listen` is an address to listen on, and its dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     pub(crate) dialect: Dialect,
@@ -52,7 +52,7 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
         } else {
             DEFAULT_PORT
         },
-        "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for everybody",
+        "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for all that can reach it",
     )?;
     if let Address::Ip(SocketAddr::V6(v6)) = &addr
         && v6.ip().is_unicast_link_local()
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_units() {
+    fn size_may_have_a_unit() {
         for (text, bytes) in [
             ("512", 512),
             ("64KiB", 65_536),

@@ -1,4 +1,4 @@
-//! The environment variables that stand in for flags, and those that only look like it.
+//! The environment variables of flags, and unknown ones with the same prefix.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -9,8 +9,8 @@ use clap::{Arg, Command};
 
 const PREFIX: &str = "CHATLOOP_";
 
-/// The command without the variables that are set to nothing. Files for many environments list all
-/// variables, and leave those empty that are not used.
+/// Removes the variables that are set to nothing. Configuration files often list all variables and leave
+/// the unused ones empty.
 pub(super) fn ignore_empty(command: Command) -> Command {
     let ignore = |arg: Arg| match arg.get_env() {
         Some(name) if !is_set(name) => arg.env(None),
@@ -23,7 +23,7 @@ fn is_set(name: &OsStr) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
-/// A warning for each variable that is set and has the prefix of ours, but is none of any command.
+/// A warning for each variable that is set and has the prefix, but belongs to no command.
 pub(super) fn warnings(command: &Command) -> Vec<String> {
     let mut known = BTreeSet::new();
     collect(command, &mut known);
@@ -58,7 +58,7 @@ fn warning(name: &OsStr, known: &[&str]) -> String {
     }
 }
 
-/// The name that differs least from `name`, if no more than a third of what follows the prefix does.
+/// The known name that differs least from `name`, if at most a third of the part after the prefix differs.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let most = (name.len() - PREFIX.len()) / 3;
     known
@@ -69,10 +69,10 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, known)| known)
 }
 
-/// How many characters must be inserted, removed or replaced to make one text of the other
-/// (Levenshtein distance).
+/// The number of insertions, removals and replacements that make one text of the other (Levenshtein
+/// distance).
 fn edit_distance(one: &str, other: &str) -> usize {
-    // The distances of the part of `one` that was looked at from each beginning of `other`.
+    // The distances of the processed part of `one` from each beginning of `other`.
     let mut distances: Vec<_> = (0..=other.chars().count()).collect();
     for (row, a) in one.chars().enumerate() {
         let mut diagonal = row;

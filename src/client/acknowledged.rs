@@ -1,17 +1,17 @@
-//! What the other side's kernel has acknowledged.
+//! The acknowledgements of the peer's kernel.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-/// How many bytes the socket between these addresses has taken that the peer's kernel has not
-/// acknowledged; `None` if the system does not tell.
+/// The bytes that the socket between these addresses has accepted and the peer's kernel has not
+/// acknowledged; `None` if the system does not report them.
 ///
-/// The protocol has no acknowledgements, but TCP does, and a client that is about to leave, or that
-/// has lost its connection, wants to know what they said. The call for it is the ioctl `SIOCOUTQ`
-/// (tcp(7)), which cannot be made without `unsafe`; Linux tells the same number in /proc/net/tcp, in
-/// the column `tx_queue` (proc(5)). The file lists every TCP socket of the machine, so it is read
-/// seldom. A sent FIN counts as one byte.
+/// The protocol has no acknowledgements, but TCP has. A client that leaves, or that has lost its
+/// connection, uses them to report which messages may be missing. The call for it is the ioctl
+/// `SIOCOUTQ` (tcp(7)), which needs `unsafe`. Linux has the same number in /proc/net/tcp, in the column
+/// `tx_queue` (proc(5)). The file lists every TCP socket of the machine, so it is read seldom. A sent
+/// FIN counts as one byte.
 pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u64> {
     let path = if local.is_ipv4() {
         "/proc/self/net/tcp"
@@ -34,7 +34,7 @@ fn find(table: &str, local: SocketAddr, peer: SocketAddr) -> Option<u64> {
     })
 }
 
-/// An address as the table shows it: each four bytes as a number of this machine's byte order.
+/// An address as the table has it: each four bytes as a number of this machine's byte order.
 fn in_hex(addr: SocketAddr) -> String {
     let word = |bytes: &[u8]| {
         let bytes = bytes.try_into().unwrap_or_default();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_peers_kernel_has_no_room_for_is_not_acknowledged() {
+    fn bytes_beyond_the_peers_receive_buffer_are_unacknowledged() {
         for addr in ["127.0.0.1:0", "[::1]:0"] {
             let Some((mut client, mut server)) = connect(addr) else {
                 continue;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_not_there_is_not_known() {
+    fn missing_connection_has_no_count() {
         let local = "127.0.0.1:9".parse().unwrap();
         assert_eq!(unacknowledged(local, "127.0.0.1:10".parse().unwrap()), None);
     }

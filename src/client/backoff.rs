@@ -1,35 +1,33 @@
-//! How long to wait before connecting again.
+//! The wait before the next attempt to connect.
 
 use std::time::{Duration, Instant};
 
-/// The first wait.
-const FIRST: Duration = Duration::from_millis(500);
-/// No wait is longer.
-const LONGEST: Duration = Duration::from_secs(30);
-/// A connection that lived for so long was a good one, and the next wait is the first again.
-const GOOD: Duration = Duration::from_secs(10);
+const MIN_WAIT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// After a connection that lasted so long, the next wait is the shortest again.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// Waits that double, each shortened by chance.
+/// A `Backoff` computes waits that double, with jitter.
 ///
-/// A relay that restarts loses all its members in the same moment. If they all came back after the
-/// same time, they would come all at once, again and again. So each wait is somewhere between the
-/// half and the whole of what doubling gives.
+/// A relay that restarts loses all its members at the same time. If they all waited equally long, they
+/// would connect at the same time again and again. So each wait is a random value between the half and
+/// the whole of the doubled one.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// How long to wait after another failure; `chance` is from 0 up to 1.
-    pub(super) fn next(&mut self, chance: f64) -> Duration {
-        let whole = (FIRST * 2_u32.pow(self.failures.min(10))).min(LONGEST);
+    /// The wait after another failure. `jitter` is from 0 to 1.
+    pub(super) fn next(&mut self, jitter: f64) -> Duration {
+        let whole = (MIN_WAIT * 2_u32.pow(self.failures.min(10))).min(MAX_WAIT);
         self.failures += 1;
-        whole.mul_f64(0.5 + 0.5 * chance)
+        whole.mul_f64(0.5 + 0.5 * jitter)
     }
 
-    /// Notes that a connection was lost that was there since then.
-    pub(super) fn lived(&mut self, since: Instant, now: Instant) {
-        if now.duration_since(since) >= GOOD {
+    /// Notes that a connection was lost that was established at `since`.
+    pub(super) fn note_loss(&mut self, since: Instant, now: Instant) {
+        if now.duration_since(since) >= STABLE_AFTER {
             self.failures = 0;
         }
     }
@@ -40,29 +38,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_limit() {
+    fn waits_double_up_to_the_longest() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..8).map(|_| backoff.next(1.0).as_millis()).collect();
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
         for _ in 0..100 {
-            assert_eq!(backoff.next(0.0), LONGEST / 2);
+            assert_eq!(backoff.next(0.0), MAX_WAIT / 2);
         }
     }
 
     #[test]
-    fn chance_takes_up_to_half() {
-        assert_eq!(Backoff::default().next(0.0), FIRST / 2);
-        assert_eq!(Backoff::default().next(0.5), FIRST * 3 / 4);
+    fn jitter_shortens_a_wait_by_up_to_half() {
+        assert_eq!(Backoff::default().next(0.0), MIN_WAIT / 2);
+        assert_eq!(Backoff::default().next(0.5), MIN_WAIT * 3 / 4);
     }
 
     #[test]
-    fn only_a_connection_that_lasted_makes_the_next_wait_short_again() {
+    fn wait_after_a_stable_connection_is_the_shortest_again() {
         let start = Instant::now();
         let mut backoff = Backoff::default();
         backoff.next(1.0);
-        backoff.lived(start + Duration::from_millis(1), start + GOOD);
-        assert_eq!(backoff.next(1.0), FIRST * 2);
-        backoff.lived(start, start + GOOD);
-        assert_eq!(backoff.next(1.0), FIRST);
+        backoff.note_loss(start + Duration::from_millis(1), start + STABLE_AFTER);
+        assert_eq!(backoff.next(1.0), MIN_WAIT * 2);
+        backoff.note_loss(start, start + STABLE_AFTER);
+        assert_eq!(backoff.next(1.0), MIN_WAIT);
     }
 }

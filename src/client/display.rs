@@ -1,5 +1,6 @@
-//! How a message looks: on a screen, and as a line of output.
+//! Formats messages and notices: for a screen, and as lines of output.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crossterm::queue;
@@ -8,29 +9,30 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr;
 
+use super::wrap::{Wrapper, columns, columns_of_char, is_blank};
 use crate::text::{Json, Quoted, Shown};
 
-/// How messages are written to an output that is no screen, each on one line.
+/// A `Format` is how messages are written to an output that is no screen, each on one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// `name: message`, with what is not plain text escaped, and a name with a colon and a blank in
-    /// it between quotes.
+    /// `name: message`, with everything escaped that is not plainly printable, and with a name
+    /// between quotes that could look like something else.
     #[default]
     Plain,
     /// A JSON object.
     Json,
-    /// `name: message`, in exactly the bytes that came.
+    /// `name: message`, in exactly the bytes that were received.
     Raw,
 }
 
-/// When it is, as shown to whoever looks.
+/// A `Clock` formats the time of a message.
 #[derive(Clone, Debug)]
 pub struct Clock {
     zone: TimeZone,
 }
 
 impl Clock {
-    /// A clock that shows the time of this zone.
+    /// Creates a clock for this time zone.
     #[must_use]
     pub const fn new(zone: TimeZone) -> Self {
         Self { zone }
@@ -41,15 +43,15 @@ impl Clock {
     }
 }
 
-/// Appends a message as a line. With a `clock`, the line says when it came.
+/// Appends a message as a line. With a `clock`, the line has the time.
 ///
-/// A JSON object has `name` and `message`, each a string; where bytes are not UTF-8 these have
-/// U+FFFD in their place, and `name_hex` or `message_hex` has all the bytes in hexadecimal. With a
-/// clock it has `time`, in UTC (RFC 3339).
+/// A JSON object has the strings `name` and `message`. If bytes are not UTF-8, U+FFFD stands in their
+/// place, and `name_hex` or `message_hex` has all the bytes in hexadecimal. With a clock it has `time`,
+/// in UTC (RFC 3339).
 ///
 /// # Errors
 ///
-/// None: memory takes it all.
+/// None: writing to memory does not fail.
 pub fn write_line(
     out: &mut Vec<u8>,
     format: Format,
@@ -76,7 +78,7 @@ pub fn write_line(
             out.extend_from_slice(b": ");
             out.extend_from_slice(message);
         } else {
-            write!(out, "{}: {}", name_text(name), Shown::plain(message))?;
+            write!(out, "{}: {}", shown_name(name), Shown::plain(message))?;
         }
     }
     out.push(b'\n');
@@ -96,25 +98,25 @@ fn write_json(out: &mut Vec<u8>, key: &str, value: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Which colours a terminal has.
+/// A `Palette` is the set of colours of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Palette {
-    /// None are wanted (`NO_COLOR`).
+    /// No colours (`NO_COLOR`).
     None,
-    /// The eight that every terminal with colours has.
+    /// The eight basic colours.
     Basic,
-    /// The 256 of xterm.
+    /// The 256 colours of xterm.
     Indexed,
 }
 
 impl Palette {
-    /// A name's colour. The same name has the same one everywhere and always.
+    /// The colour of a name. Equal names always have equal colours.
     fn of(self, name: &[u8]) -> Option<Color> {
-        // FNV-1a, since it has to be the same in every version of the program.
+        // FNV-1a, because it must be the same in every version of the program.
         let hash = name.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
-        // Its low bits alone say little of a short name.
+        // The low bits alone are much alike for short names.
         let hash = (hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b) >> 13;
         match self {
             Self::None => None,
@@ -142,39 +144,42 @@ fn pick<T: Copy>(from: &[T], hash: u32) -> T {
     from[hash as usize % from.len()]
 }
 
-/// How things look on a screen: what stands above the line that is being typed.
+/// A `Theme` formats messages and notices for a screen.
 ///
-/// Each line ends in CR LF, since a terminal in raw mode takes LF for "down" alone.
+/// Each row ends in CR LF, because LF alone only moves down on a terminal in raw mode.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Theme {
     palette: Palette,
-    /// Whether messages have the time in front.
+    /// The clock, if messages have the time in front.
     clock: Option<Clock>,
 }
 
-/// What a line that is no message is about.
+/// A `Notice` is the kind of a line that the client writes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// It is good to know.
+    /// Information.
     Info,
-    /// Something is not as it should be.
-    Trouble,
+    /// A problem.
+    Warning,
 }
 
-impl Look {
-    /// With a `clock`, messages have the time in front.
+impl Theme {
+    /// Creates a theme. With a `clock`, messages have the time in front.
     #[must_use]
     pub const fn new(palette: Palette, clock: Option<Clock>) -> Self {
         Self { palette, clock }
     }
 
-    /// Appends a message. Its first line has the name in front, further ones a bar, so that nobody
-    /// can say a line that looks like somebody else's; nor can a name: see [`Self::write_name`]. A
-    /// message that begins with "/me " is something that its sender does, as XEP-0245 has it.
+    /// Appends a message. Its first row begins with the name, and each further row with an indent, so
+    /// that no part of a message looks like the message of another member. Nor does a name: see
+    /// [`write_name`](Self::write_name).
+    ///
+    /// Further lines of the message have a bar in the indent. A message that begins with "/me " is an
+    /// action of its sender, as in XEP-0245.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn write_message(
         &self,
         out: &mut Vec<u8>,
@@ -183,44 +188,41 @@ impl Look {
         message: &[u8],
         cols: usize,
     ) -> io::Result<()> {
-        let mut col = 0;
-        if let Some(clock) = &self.clock {
+        let mut rows = Wrapper::new(out, cols);
+        if let Some(clock) = &self.clock
+            && Wrapper::has_room_for(TIME_COLS, cols)
+        {
+            let out = rows.codes();
             queue!(out, SetAttribute(Attribute::Dim))?;
             clock.write_to(out, now)?;
             queue!(out, SetAttribute(Attribute::Reset))?;
             out.push(b' ');
-            col = "12:34 ".len();
+            rows.begin_name(TIME_COLS);
         }
-        let indent = col + INDENT;
         let action = message.strip_prefix(b"/me ");
         if action.is_some() {
-            out.extend_from_slice(b"* ");
+            rows.write(b"* ");
         }
-        self.write_name(out, name)?;
-        out.extend_from_slice(if action.is_some() { b" " } else { b": " });
-        col += width_of_name(name) + if action.is_some() { 3 } else { 2 };
-        for (index, line) in action
-            .unwrap_or(message)
-            .split(|&byte| byte == b'\n')
-            .enumerate()
-        {
+        self.begin_name(rows.codes(), name)?;
+        rows.write(&bare_or_quoted(name));
+        queue!(rows.codes(), SetAttribute(Attribute::Reset))?;
+        rows.write(if action.is_some() { b" " } else { b": " });
+        let lines = action.unwrap_or(message).split(|&byte| byte == b'\n');
+        for (index, line) in lines.enumerate() {
             if index > 0 {
-                out.extend_from_slice(b"\r\n");
-                out.resize(out.len() + indent - INDENT, b' ');
-                dim(out, "| ")?;
-                col = indent;
+                rows.begin_line();
             }
-            write_wrapped(out, line, col, indent, cols)?;
+            rows.write(line);
         }
-        out.extend_from_slice(b"\r\n");
+        rows.finish();
         Ok(())
     }
 
-    /// Appends a line of our own.
+    /// Appends a notice of the client.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn write_notice(
         &self,
         out: &mut Vec<u8>,
@@ -230,122 +232,94 @@ impl Look {
     ) -> io::Result<()> {
         match (kind, self.palette) {
             (Notice::Info, _) => queue!(out, SetAttribute(Attribute::Dim))?,
-            (Notice::Trouble, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
-            (Notice::Trouble, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
+            (Notice::Warning, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
+            (Notice::Warning, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
         }
-        out.extend_from_slice(b"-- ");
-        write_wrapped(out, text.as_bytes(), 3, 3, cols)?;
-        queue!(out, SetAttribute(Attribute::Reset))?;
-        out.extend_from_slice(b"\r\n");
+        let mut rows = Wrapper::new(out, cols);
+        rows.write(b"-- ");
+        rows.write(text.as_bytes());
+        queue!(rows.codes(), SetAttribute(Attribute::Reset))?;
+        rows.finish();
         Ok(())
     }
 
-    /// Appends a name, in bold and its colour; between quotes if it would look like a name and what
-    /// somebody says.
+    /// Appends a name, in bold and its colour, on one row. It is between quotes if it could look like
+    /// something else, such as a notice, or the name of another member and what that member says.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn write_name(&self, out: &mut Vec<u8>, name: &[u8]) -> io::Result<()> {
+        self.begin_name(out, name)?;
+        write_shown(out, &bare_or_quoted(name))?;
+        queue!(out, SetAttribute(Attribute::Reset))
+    }
+
+    /// Appends the codes for bold and a name's colour.
+    fn begin_name(&self, out: &mut Vec<u8>, name: &[u8]) -> io::Result<()> {
         queue!(out, SetAttribute(Attribute::Bold))?;
         if let Some(colour) = self.palette.of(name) {
             queue!(out, SetForegroundColor(colour))?;
         }
-        if has_colon_and_blank(name) {
-            write!(out, "{}", Quoted(name))?;
-        } else {
-            write_shown(out, name)?;
-        }
-        queue!(out, SetAttribute(Attribute::Reset))
+        Ok(())
     }
 }
 
-/// By how much the further rows of a message are indented, in columns.
-const INDENT: usize = 2;
+/// The columns of the time and the blank after it.
+const TIME_COLS: usize = "12:34 ".len();
 
-/// Appends text at column `col` of a screen, shown as [`write_shown`] does it. Where it goes on to
-/// another row, it does so between words, and the row is indented: so nobody can pad a message with
-/// blanks until its end looks like somebody else's. What is longer than a row, such as an address, is
-/// left to the terminal, which knows then that it is one.
-fn write_wrapped(
-    out: &mut Vec<u8>,
-    text: &[u8],
-    mut col: usize,
-    indent: usize,
-    cols: usize,
-) -> io::Result<()> {
-    let mut rest = text;
-    while !rest.is_empty() {
-        let mut blanks = 0;
-        while let Some(len) = blank_at(rest, blanks) {
-            blanks += len;
-        }
-        let (blank, after) = rest.split_at(blanks);
-        let end = (0..after.len()).find(|&at| blank_at(after, at).is_some());
-        let (word, after) = after.split_at(end.unwrap_or(after.len()));
-        let blanks = width_of(blank);
-        let width = width_of(word);
-        if col + blanks + width <= cols || blanks == 0 || indent + INDENT >= cols {
-            write_shown(out, blank)?;
-            col += blanks + width;
-        } else if !word.is_empty() {
-            out.extend_from_slice(b"\r\n");
-            out.resize(out.len() + indent, b' ');
-            col = indent + width;
-        }
-        write_shown(out, word)?;
-        if col > cols {
-            col %= cols;
-        }
-        rest = after;
-    }
-    Ok(())
-}
+/// A longer name is quoted, so that it does not look like a name and a message. In columns.
+const MAX_BARE_NAME_COLS: usize = 32;
 
-/// How many bytes the blank at `at` has, if there is one: a space, or one of other scripts.
-fn blank_at(text: &[u8], at: usize) -> Option<usize> {
-    let len = match text.get(at)? {
-        b' ' => return Some(1),
-        0xc2 => 2,
-        0xe1..=0xe3 => 3,
-        _ => return None,
-    };
-    let char = str::from_utf8(text.get(at..at + len)?).ok()?;
-    char.chars().all(char::is_whitespace).then_some(len)
-}
-
-/// Whether a part of a name in front of a message would pass for the name, and the rest for the
-/// beginning of the message.
-fn has_colon_and_blank(name: &[u8]) -> bool {
-    (1..name.len()).any(|at| name[at - 1] == b':' && blank_at(name, at).is_some())
-}
-
-/// A name in front of a message.
-fn name_text(name: &[u8]) -> String {
-    if has_colon_and_blank(name) {
-        Quoted(name).to_string()
+/// A name in front of a message, before it is escaped: between quotes if it could look like something
+/// else.
+///
+/// A name looks like something else if it has a colon and a blank inside, like a name and a message; if
+/// it begins like a notice, an action or a further line of a message; or if it has other blanks than
+/// single spaces between words.
+fn bare_or_quoted(name: &[u8]) -> Cow<'_, [u8]> {
+    if needs_quotes(&Shown::plain(name).to_string()) {
+        Quoted(name).to_string().into_bytes().into()
     } else {
-        Shown::plain(name).to_string()
+        name.into()
     }
 }
 
-/// How many columns a name takes, as it is shown.
+fn needs_quotes(shown: &str) -> bool {
+    if columns(shown) > MAX_BARE_NAME_COLS {
+        return true;
+    }
+    // Joiners and the like do not show, and must not hide what stands around them.
+    let visible: String = shown
+        .chars()
+        .filter(|&char| columns_of_char(char) > 0)
+        .collect();
+    visible.is_empty()
+        || ["--", "*", "|", " "]
+            .iter()
+            .any(|mark| visible.starts_with(mark))
+        || [": ", "  "].iter().any(|pair| visible.contains(pair))
+        || visible.ends_with(' ')
+        || visible.contains(|char| char != ' ' && is_blank(char))
+}
+
+/// A name in front of a message, as text without marks.
+fn shown_name(name: &[u8]) -> String {
+    Shown::plain(&bare_or_quoted(name)).to_string()
+}
+
+/// The columns of a name, as it is shown.
 pub(super) fn width_of_name(name: &[u8]) -> usize {
-    name_text(name).width()
+    shown_name(name).width()
 }
 
-/// How many columns text takes, as it is shown.
-fn width_of(text: &[u8]) -> usize {
-    Shown::plain(text).to_string().width()
-}
-
-/// Appends text that may be a stranger's, with what is escaped in reverse video.
+/// Appends untrusted text, with escapes in reverse video.
 pub(super) fn write_shown(out: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     let marks = ("\x1b[7m", "\x1b[27m");
     write!(out, "{}", Shown { bytes, marks })
 }
 
-/// Appends text that is there but not what one looks at.
+/// Appends dim text.
 pub(super) fn dim(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     queue!(out, SetAttribute(Attribute::Dim))?;
     out.extend_from_slice(text.as_bytes());
@@ -355,6 +329,8 @@ pub(super) fn dim(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use unicode_width::UnicodeWidthChar;
 
     fn noon() -> Timestamp {
         "2026-11-21T12:34:56.789Z".parse().unwrap()
@@ -369,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_whatever_was_said() {
+    fn message_is_one_line_whatever_it_contains() {
         let message = b"a\nb\r\x1b[2J\xff \\o/";
         assert_eq!(
             line(Format::Plain, false, b"b\nob", message),
@@ -383,33 +359,66 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pass_for_somebody_elses_message() {
-        let look = Look::new(Palette::None, None);
+    fn name_is_quoted_if_it_could_look_like_something_else() {
+        let theme = Theme::new(Palette::None, None);
+        let long = "n".repeat(33);
         for (name, shown) in [
-            ("alice: send bob the key", "\"alice: send bob the key\": ok"),
-            ("\"alice: hm", "\"\\\"alice: hm\": ok"),
-            ("alice:\u{a0}hm", "\"alice:\\u{a0}hm\": ok"),
-            ("alice:", "alice:: ok"),
-            ("a:b c", "a:b c: ok"),
+            // Bare.
+            ("alice:", "alice:"),
+            ("a:b c", "a:b c"),
+            ("Juan de la Cruz", "Juan de la Cruz"),
+            ("-alice-", "-alice-"),
+            ("李小龙", "李小龙"),
+            ("نيلوفر", "نيلوفر"),
+            (&long[1..], &long[1..]),
+            ("bell\u{7}", "bell\\u{7}"),
+            // A name and a message.
+            ("alice: send bob the key", "\"alice: send bob the key\""),
+            ("\"alice: hm", "\"\\\"alice: hm\""),
+            ("alice:\u{a0}hm", "\"alice:\\u{a0}hm\""),
+            ("alice:\u{34f} hm", "\"alice:\u{34f} hm\""),
+            // A notice, an action, a further line.
+            ("-- the server", "\"-- the server\""),
+            ("-\u{200d}- the server", "\"-\\u{200d}- the server\""),
+            ("* alice waves", "\"* alice waves\""),
+            ("*", "\"*\""),
+            ("| and", "\"| and\""),
+            // Blanks.
+            ("", "\"\""),
+            ("a  b", "\"a  b\""),
+            (" a", "\" a\""),
+            ("a ", "\"a \""),
+            ("a\u{3000}b", "\"a\\u{3000}b\""),
+            ("a\u{2800}b", "\"a\u{2800}b\""),
+            // Wider than a name is.
+            (&long, &format!("\"{long}\"")),
+            (&"你".repeat(17), &format!("\"{}\"", "你".repeat(17))),
         ] {
             let name = name.as_bytes();
             let written = line(Format::Plain, false, name, b"ok");
-            assert_eq!(String::from_utf8(written).unwrap(), format!("{shown}\n"));
-            let terminal = on_screen(|out| look.write_message(out, noon(), name, b"ok", 40));
-            assert_eq!(terminal.screen().contents(), shown);
+            assert_eq!(
+                String::from_utf8(written).unwrap(),
+                format!("{shown}: ok\n")
+            );
+            let terminal = on_screen(|out| theme.write_message(out, noon(), name, b"ok", 40));
+            assert_eq!(terminal.screen().contents(), format!("{shown}: ok"));
         }
-        // The row is as full as it looks.
-        let name = b"alice: send bob the key";
-        let terminal = on_screen(|out| look.write_message(out, noon(), name, b"and be quick", 40));
-        let expected = "\"alice: send bob the key\": and be quick";
-        assert_eq!(terminal.screen().contents(), expected);
-        let terminal =
-            on_screen(|out| look.write_message(out, noon(), name, b"and be quick ok", 40));
-        assert_eq!(terminal.screen().contents(), format!("{expected}\n  ok"));
     }
 
     #[test]
-    fn a_json_line_has_every_byte() {
+    fn row_with_a_quoted_name_is_filled_to_its_end() {
+        let theme = Theme::new(Palette::None, None);
+        let name = b"alice: send bob the key";
+        let expected = "\"alice: send bob the key\": and be quick";
+        let terminal = on_screen(|out| theme.write_message(out, noon(), name, b"and be quick", 40));
+        assert_eq!(terminal.screen().contents(), expected);
+        let message = b"and be quick ok";
+        let terminal = on_screen(|out| theme.write_message(out, noon(), name, message, 40));
+        assert_eq!(terminal.screen().contents(), format!("{expected}\n   ok"));
+    }
+
+    #[test]
+    fn json_line_preserves_every_byte() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         assert_eq!(
             text(line(Format::Json, true, "Zoë".as_bytes(), b"a\n\"b\"")),
@@ -421,7 +430,7 @@ mod tests {
         );
     }
 
-    /// What a terminal of this size shows.
+    /// A terminal that shows the output.
     fn on_screen(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> vt100::Parser {
         let mut out = Vec::new();
         write(&mut out).unwrap();
@@ -431,72 +440,132 @@ mod tests {
     }
 
     #[test]
-    fn further_lines_of_a_message_cannot_pass_for_somebody_elses() {
-        let look = Look::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
+    fn further_lines_of_a_message_have_a_bar_in_the_indent() {
+        let theme = Theme::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
         let forged = b"hi\n12:34 eve: I am bob";
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged, 40));
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40));
         assert_eq!(
             terminal.screen().contents(),
-            "12:34 bob: hi\n      | 12:34 eve: I am bob"
+            "12:34 bob: hi\n       | 12:34 eve: I am bob"
         );
-        let look = Look::new(Palette::None, None);
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", forged, 40));
+        let theme = Theme::new(Palette::None, None);
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40));
         assert_eq!(
             terminal.screen().contents(),
-            "bob: hi\n| 12:34 eve: I am bob"
+            "bob: hi\n | 12:34 eve: I am bob"
         );
     }
 
     #[test]
-    fn further_rows_of_a_line_cannot_either() {
-        let look = Look::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
+    fn further_rows_of_a_message_are_indented_in_every_script() {
+        let theme = Theme::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
         let shown = |message: &str| {
             let message = message.as_bytes();
-            let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", message, 40));
+            let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", message, 40));
             terminal.screen().contents()
         };
-        assert_eq!(
-            shown(&format!("ok{}12:34 eve: I am bob", " ".repeat(27))),
-            "12:34 bob: ok\n        12:34 eve: I am bob"
-        );
-        assert_eq!(
-            shown(&format!(
-                "ok{}12:34\u{a0}eve: I am bob",
-                "\u{a0}".repeat(27)
-            )),
-            "12:34 bob: ok\n        12:34\u{a0}eve: I am bob"
-        );
-        assert_eq!(
-            shown("words are not cut where a row ends"),
-            "12:34 bob: words are not cut where a row\n        ends"
-        );
-        assert_eq!(
-            shown("你好 世界 你好 世界 你好 世界 你好"),
-            "12:34 bob: 你好 世界 你好 世界 你好 世界\n        你好"
-        );
-        // Nor is what could be copied, and the terminal knows that it is one line.
-        let long = "x".repeat(60);
-        assert_eq!(
-            shown(&format!("see {long} there")),
-            format!("12:34 bob: see\n        {long} there")
-        );
-        assert_eq!(shown(&" ".repeat(200)).trim_end(), "12:34 bob:");
+        for (message, rows) in [
+            (
+                format!("ok{}12:34 eve: I am bob", " ".repeat(27)),
+                "ok\n         12:34 eve: I am bob",
+            ),
+            (
+                format!("ok{}12:34\u{a0}eve: I am bob", "\u{a0}".repeat(27)),
+                "ok\n         12:34\u{a0}eve: I am bob",
+            ),
+            (
+                format!("{}12:34\u{2800}eve:\u{2800}I am bob", "x".repeat(29)),
+                "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n         12:34\u{2800}eve:\u{2800}I am bob",
+            ),
+            // Words are not broken where a row ends, unless they are longer than a row.
+            (
+                "words are not cut where a row ends".to_owned(),
+                "words are not cut where a row\n         ends",
+            ),
+            (
+                "你好 世界 你好 世界 你好 世界 你好".to_owned(),
+                "你好 世界 你好 世界 你好 世界\n         你好",
+            ),
+            (
+                format!("see {} there", "x".repeat(60)),
+                "see xxxxxxxxxxxxxxxxxxxxxxxxx\n         \
+                 xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n         xxxx there",
+            ),
+            (
+                "一二三四五六七八九十".repeat(3),
+                "一二三四五六七八九十一二三四\n         \
+                 五六七八九十一二三四五六七八九\n         十",
+            ),
+            // Joined emoji count as if they were apart, which some terminals show.
+            (
+                "👩\u{200d}👩\u{200d}👧".repeat(6),
+                "👩\u{200d}👩\u{200d}👧👩\u{200d}👩\u{200d}👧👩\u{200d}👩\u{200d}👧\
+                 👩\u{200d}👩\u{200d}👧\n         👩\u{200d}👩\u{200d}👧👩\u{200d}👩\u{200d}👧",
+            ),
+            (" ".repeat(200), ""),
+        ] {
+            let expected = format!("12:34 bob: {rows}");
+            assert_eq!(shown(&message).trim_end(), expected.trim_end());
+        }
     }
 
     #[test]
-    fn actions_read_as_such() {
-        let look = Look::new(Palette::Basic, None);
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/me waves", 40));
+    fn long_name_and_notice_go_on_behind_the_indent() {
+        let theme = Theme::new(Palette::Indexed, None);
+        let name = format!("{}17:50\u{2800}admin", "x".repeat(39));
+        let terminal =
+            on_screen(|out| theme.write_message(out, noon(), name.as_bytes(), b"hi", 40));
+        assert_eq!(
+            terminal.screen().contents(),
+            format!("\"{}\n   17:50\u{2800}admin\": hi", "x".repeat(39))
+        );
+        let text = "x".repeat(50);
+        let terminal = on_screen(|out| theme.write_notice(out, Notice::Info, &text, 40));
+        assert_eq!(
+            terminal.screen().contents(),
+            format!("-- {}\n   {}", &text[..37], &text[37..])
+        );
+    }
+
+    #[test]
+    fn message_on_a_very_narrow_screen_has_no_time_and_less_indent() {
+        let theme = Theme::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
+        for (cols, rows) in [
+            (12, &["12:34 eve:", "         hi", "       | 你"][..]),
+            (11, &["eve: hi", " | 你"]),
+            (6, &["eve:", "   hi", " | 你"]),
+            (5, &["eve:", "  hi", "  你"]),
+            (4, &["eve:", " hi", " 你"]),
+            // No room for an indent and a wide character: the message is cut off.
+            (3, &["eve"]),
+            (1, &["e"]),
+        ] {
+            let mut out = Vec::new();
+            let message = "hi\n你".as_bytes();
+            theme
+                .write_message(&mut out, noon(), b"eve", message, cols)
+                .unwrap();
+            let mut terminal =
+                vt100::Parser::new(10.try_into().unwrap(), (cols as u16).try_into().unwrap(), 0);
+            terminal.process(&out);
+            assert_eq!(terminal.screen().contents(), rows.join("\n"), "{cols}");
+        }
+    }
+
+    #[test]
+    fn action_is_shown_without_a_colon() {
+        let theme = Theme::new(Palette::Basic, None);
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", b"/me waves", 40));
         assert_eq!(terminal.screen().contents(), "* bob waves");
-        let terminal = on_screen(|out| look.write_message(out, noon(), b"bob", b"/meals", 40));
+        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", b"/meals", 40));
         assert_eq!(terminal.screen().contents(), "bob: /meals");
     }
 
     #[test]
-    fn escapes_are_shown_in_reverse_video_and_nothing_else_is() {
-        let look = Look::new(Palette::Indexed, None);
+    fn only_escapes_are_shown_in_reverse_video() {
+        let theme = Theme::new(Palette::Indexed, None);
         let terminal =
-            on_screen(|out| look.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}", 40));
+            on_screen(|out| theme.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}", 40));
         let screen = terminal.screen();
         assert_eq!(screen.contents(), "bob: \\u{1b}[2Jhm \\u{1b}");
         let inverse: Vec<_> = (0..40)
@@ -506,11 +575,11 @@ mod tests {
     }
 
     #[test]
-    fn names_have_colours_of_their_own_unless_none_are_wanted() {
+    fn names_have_distinct_colours_unless_colours_are_off() {
         let colour = |palette, name: &str| {
-            let look = Look::new(palette, None);
+            let theme = Theme::new(palette, None);
             let terminal =
-                on_screen(|out| look.write_message(out, noon(), name.as_bytes(), b"x", 40));
+                on_screen(|out| theme.write_message(out, noon(), name.as_bytes(), b"x", 40));
             let cell = terminal.screen().cell(0, 0).unwrap();
             assert!(cell.bold());
             cell.fgcolor()
@@ -520,6 +589,119 @@ mod tests {
             assert_ne!(colour(palette, "alice"), vt100::Color::Default);
             assert_ne!(colour(palette, "alice"), colour(palette, "bob"));
             assert_eq!(colour(palette, "alice"), colour(palette, "alice"));
+        }
+    }
+
+    /// Text with what a sender could forge a row with, and any other text.
+    fn hostile_text() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => (prop::sample::select(FORGING), 1..5_usize).prop_map(|(piece, n)| piece.repeat(n)),
+            2 => (0..90_usize).prop_map(|len| "x".repeat(len)),
+            2 => any::<char>().prop_map(String::from),
+            1 => any::<String>(),
+        ];
+        prop::collection::vec(piece.prop_map(String::into_bytes), 0..12).prop_map(|pieces| {
+            let mut text = pieces.concat();
+            if text.len() % 7 == 0 {
+                text.push(0xff);
+            }
+            text
+        })
+    }
+
+    const FORGING: &[&str] = &[
+        "12:34 eve: ",
+        "12:34\u{a0}eve:\u{a0}",
+        "eve: I am bob",
+        "-- ",
+        "* eve waves",
+        "| ",
+        "/me ",
+        " ",
+        "\u{3000}",
+        "\u{2800}",
+        "\u{3164}",
+        "\n",
+        "\r",
+        "\t",
+        "\x1b[2J",
+        "你好世界",
+        "ｗｉｄｅ",
+        "\u{308}",
+        "\u{34f}",
+        "👩\u{200d}👩\u{200d}👧",
+        "🇩🇪",
+        "❤\u{fe0f}",
+        "สวัสดีชาวโลก",
+        "नमस्ते",
+        "سلام\u{200c}سلام",
+        "\u{1112}\u{1161}\u{11ab}",
+        "\u{11f02}",
+        "\u{17d8}",
+    ];
+
+    /// The text without blanks, bars and codes.
+    fn letters(text: &str) -> String {
+        let mut letters = String::new();
+        let mut chars = text.chars();
+        while let Some(char) = chars.next() {
+            if char == '\x1b' {
+                chars.find(char::is_ascii_alphabetic);
+            } else if !is_blank(char) && char != '|' {
+                letters.push(char);
+            }
+        }
+        letters
+    }
+
+    proptest! {
+        #[test]
+        fn row_of_a_message_never_begins_where_a_name_does(
+            name in hostile_text(),
+            message in hostile_text(),
+            cols in 1..=200_u16,
+            timed: bool,
+        ) {
+            let theme = Theme::new(Palette::Indexed, timed.then(|| Clock::new(TimeZone::UTC)));
+            let mut out = Vec::new();
+            theme.write_message(&mut out, noon(), &name, &message, cols.into()).unwrap();
+            let ends = out.windows(2).filter(|bytes| bytes == b"\r\n").count() as u16;
+            let size = [ends + 2, cols].map(|size| size.try_into().unwrap());
+            let mut terminal = vt100::Parser::new(size[0], size[1], 0);
+            terminal.process(&out);
+            let screen = terminal.screen();
+
+            // The terminal has wrapped no row by itself.
+            prop_assert_eq!(screen.cursor_position(), (ends, 0));
+            // Names begin behind the time, if there is room for it.
+            let margin = if timed && cols > 11 { TIME_COLS as u16 } else { 0 };
+            for row in 1..ends {
+                for col in 0..=margin {
+                    let cell = screen.cell(row, col).unwrap();
+                    // What has no column of its own may stand on the last blank of the indent.
+                    let wide = cell.contents().chars().find(|char| char.width() != Some(0));
+                    prop_assert!(matches!(wide, None | Some(' ')), "{:?}", screen.contents());
+                    prop_assert!(!cell.inverse());
+                }
+            }
+            // What was switched on is switched off.
+            prop_assert_eq!(screen.attributes_formatted(), "\x1b[m");
+
+            // Nothing is missing, where there is room for it.
+            if cols > 3 {
+                let (action, text) = match message.strip_prefix(b"/me ") {
+                    Some(text) => ("*", text),
+                    None => ("", &message[..]),
+                };
+                let time = if margin > 0 { "12:34" } else { "" };
+                let colon = if action.is_empty() { ":" } else { "" };
+                let lines: Vec<_> = text
+                    .split(|&byte| byte == b'\n')
+                    .map(|line| Shown::plain(line).to_string())
+                    .collect();
+                let all = [time, action, &shown_name(&name), colon, &lines.concat()].concat();
+                prop_assert_eq!(letters(&String::from_utf8(out).unwrap()), letters(&all));
+            }
         }
     }
 }

@@ -1,25 +1,25 @@
-//! Why a client cannot go on.
+//! The errors that end a client.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::session::{Loss, MAX_PAYLOAD};
+use super::session::{Disconnect, MAX_PAYLOAD};
 
-/// Why a client cannot go on.
+/// A `ClientError` ends the client.
 #[derive(Debug)]
 pub enum ClientError {
-    /// There was no connection from the start: where to, the address tried last, and why.
+    /// The first connection failed: the server, the address tried last, and the error.
     Connect(String, SocketAddr, io::Error),
-    /// The connection was lost. What messages that concerns has been told.
-    Lost {
-        /// Why.
-        loss: Loss,
-        /// What may have been the reason.
+    /// The connection was lost. The messages that may be missing are reported already.
+    Disconnected {
+        /// How the connection ended.
+        disconnect: Disconnect,
+        /// A likely cause.
         hint: Option<String>,
     },
-    /// The server speaks something else.
-    NotChat(String, Loss),
+    /// The server speaks another protocol.
+    NotChat(String, Disconnect),
     /// The input cannot be read.
     Input(io::Error),
     /// The output cannot be written.
@@ -43,13 +43,13 @@ impl fmt::Display for ClientError {
                 }
                 write!(f, ": {}", reason(error))
             }
-            Self::Lost { loss, hint } => {
-                loss.fmt(f)?;
+            Self::Disconnected { disconnect, hint } => {
+                disconnect.fmt(f)?;
                 hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
             }
-            Self::NotChat(server, loss) => write!(f, "{server}: {loss}"),
+            Self::NotChat(server, disconnect) => write!(f, "{server}: {disconnect}"),
             Self::Input(error) => write!(f, "cannot read the input: {error}"),
-            Self::Output(error) => write!(f, "cannot write what was heard: {error}"),
+            Self::Output(error) => write!(f, "cannot write the output: {error}"),
             Self::LineTooLong(number) => write!(
                 f,
                 "line {number} of the input has more than {MAX_PAYLOAD} bytes, which is too long for a \
@@ -63,7 +63,7 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// Why there is no connection, without the number of the error.
+/// The cause of a failed connection, without the number of the error.
 pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),

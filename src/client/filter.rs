@@ -7,49 +7,49 @@ use std::time::SystemTime;
 use mio::event::Event;
 use mio::{Registry, Token};
 
-use super::ask::Ask;
 use super::display::{Clock, Format, write_line};
 use super::error::ClientError;
-use super::limits::MAX_PENDING;
+use super::limits::MAX_PENDING_BYTES;
 use super::lines::LineSplitter;
+use super::request::Request;
 use super::session::MAX_PAYLOAD;
 use super::stdio::{Sink, Source};
 use crate::clock::timestamp;
 
-/// How much to read at once, in bytes: what a pipe holds.
-const INPUT: usize = 64 * 1024;
+/// The most bytes of one read: the capacity of a pipe.
+const MAX_READ_BYTES: usize = 64 * 1024;
 
-/// Programs or files where a person would be.
+/// A `Filter` is the user interface of a client in a pipe.
 #[derive(Debug)]
 pub(super) struct Filter {
-    /// Until it ends.
+    /// The input until it ends.
     input: Option<Source>,
     lines: LineSplitter,
-    /// How many lines there were.
-    count: u64,
-    /// Whether to go on listening after the end of the input.
+    /// The number of lines so far.
+    line_count: u64,
+    /// Whether to stay connected after the end of the input.
     stay: bool,
-    /// As long as somebody reads it.
+    /// The output as long as it has a reader.
     output: Option<Sink>,
     notices: Sink,
     format: Format,
     clock: Option<Clock>,
 }
 
-/// What to read and to write, and how.
+/// The `Streams` of a client in a pipe.
 #[derive(Debug)]
 pub struct Streams {
-    /// Each line of this is a message. Without it, the client only listens.
+    /// Each line of the input is a message. Without an input, the client only receives.
     pub input: Option<OwnedFd>,
-    /// Each message is a line of this.
+    /// Each received message is a line of the output.
     pub output: OwnedFd,
-    /// Where everything else goes that there is to tell, a line each.
+    /// Each notice is a line of this stream.
     pub notices: OwnedFd,
-    /// How the lines of the output look.
+    /// The format of the output.
     pub format: Format,
-    /// With a clock, the lines say when it was.
+    /// With a clock, the lines have the time.
     pub clock: Option<Clock>,
-    /// Whether to go on listening after the end of the input.
+    /// Whether to stay connected after the end of the input.
     pub stay: bool,
 }
 
@@ -69,8 +69,8 @@ impl Filter {
         Ok(Self {
             input: source,
             lines: LineSplitter::default(),
-            count: 0,
-            // What is not there does not end.
+            line_count: 0,
+            // Without an input there is no end of it.
             stay: streams.stay || no_input,
             output: Some(output.map_err(ClientError::Output)?),
             notices: notices.map_err(ClientError::Output)?,
@@ -85,37 +85,42 @@ impl Filter {
         }
     }
 
-    pub(super) fn note_output(&mut self, event: &Event, registry: &Registry, asked: &mut Vec<Ask>) {
+    pub(super) fn note_output(
+        &mut self,
+        event: &Event,
+        registry: &Registry,
+        requests: &mut Vec<Request>,
+    ) {
         if self
             .output
             .as_mut()
             .is_some_and(|output| output.note(event).is_err())
         {
-            self.output_is_gone(registry, asked);
+            self.close_output(registry, requests);
         }
     }
 
-    /// What there is to tell of it to whoever has just connected.
+    /// The end of the notice that the client is connected.
     pub(super) fn welcome(&self) -> &'static str {
-        if self.count > 0 || self.input.is_some() {
+        if self.line_count > 0 || self.input.is_some() {
             ""
         } else if !self.stay {
-            "; the input is empty, so there is nothing to say: --stay listens"
+            "; the input is empty, so there is nothing to send: --stay listens"
         } else {
             ", to listen"
         }
     }
 
-    /// Whether a read would not wait.
+    /// Whether a read does not block.
     pub(super) fn has_input(&self) -> bool {
         self.input.as_ref().is_some_and(Source::is_ready)
     }
 
-    /// Whether the output keeps up.
+    /// Whether the output has room for more messages.
     pub(super) fn has_room(&self) -> bool {
         self.output
             .as_ref()
-            .is_none_or(|output| output.pending() < MAX_PENDING)
+            .is_none_or(|output| output.pending() < MAX_PENDING_BYTES)
     }
 
     /// Whether all of the output is written.
@@ -125,36 +130,36 @@ impl Filter {
             .is_none_or(|output| output.pending() == 0)
     }
 
-    /// Reads once, and adds what the lines ask for to `asked`.
+    /// Reads once, and adds a request for each line to `requests`.
     pub(super) fn read(
         &mut self,
         registry: &Registry,
         buf: &mut [u8],
-        asked: &mut Vec<Ask>,
+        requests: &mut Vec<Request>,
     ) -> Result<(), ClientError> {
         let Some(input) = &mut self.input else {
             return Ok(());
         };
-        let end = buf.len().min(INPUT);
-        let mut say = |line: &[u8]| {
-            self.count += 1;
-            asked.push(Ask::Say(line.to_vec()));
+        let end = buf.len().min(MAX_READ_BYTES);
+        let mut send = |line: &[u8]| {
+            self.line_count += 1;
+            requests.push(Request::Send(line.to_vec()));
         };
         match input.read(registry, &mut buf[..end]) {
             Ok(None) => {}
             Ok(Some(0)) => {
-                self.lines.finish(say);
+                self.lines.finish(send);
                 if let Some(input) = self.input.take() {
                     input.close(registry);
                 }
                 if !self.stay || self.output.is_none() {
-                    asked.push(Ask::Finish);
+                    requests.push(Request::Finish);
                 }
             }
             Ok(Some(read)) => {
-                self.lines.feed(&buf[..read], &mut say);
+                self.lines.feed(&buf[..read], &mut send);
                 if self.lines.unfinished() > MAX_PAYLOAD {
-                    return Err(ClientError::LineTooLong(self.count + 1));
+                    return Err(ClientError::LineTooLong(self.line_count + 1));
                 }
             }
             Err(error) => return Err(ClientError::Input(error)),
@@ -162,7 +167,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Writes a message that was heard.
+    /// Writes a received message.
     pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
         let Some(output) = &mut self.output else {
             return Ok(());
@@ -172,16 +177,16 @@ impl Filter {
         write_line(output.buffer(), self.format, clock, name, message)
     }
 
-    /// Tells something that was not heard, unless nobody has read what was told before.
+    /// Writes a notice. It is dropped if too many notices before it are unread.
     pub(super) fn notice(&mut self, text: &str) {
-        if self.notices.pending() < MAX_PENDING {
-            // Memory takes it all.
+        if self.notices.pending() < MAX_PENDING_BYTES {
+            // Writing to memory does not fail.
             let _ = writeln!(self.notices.buffer(), "chatloop: {text}");
         }
     }
 
     pub(super) fn note_notices(&mut self, event: &Event) {
-        // Nobody is there to be told if that fails, here and below.
+        // A failure cannot be reported, here and below.
         let _ = self.notices.note(event);
     }
 
@@ -191,16 +196,16 @@ impl Filter {
         }
     }
 
-    /// Writes what the output takes.
+    /// Writes what the output accepts.
     pub(super) fn flush(
         &mut self,
         registry: &Registry,
-        asked: &mut Vec<Ask>,
+        requests: &mut Vec<Request>,
     ) -> Result<(), ClientError> {
         self.flush_notices(registry);
         match self.output.as_mut().map(|output| output.flush(registry)) {
             Some(Err(error)) if error.kind() == ErrorKind::BrokenPipe => {
-                self.output_is_gone(registry, asked);
+                self.close_output(registry, requests);
                 Ok(())
             }
             Some(Err(error)) => Err(ClientError::Output(error)),
@@ -208,13 +213,13 @@ impl Filter {
         }
     }
 
-    /// Nobody reads the output any more, as after `| head`. What there is to say is still said.
-    fn output_is_gone(&mut self, registry: &Registry, asked: &mut Vec<Ask>) {
+    /// Closes an output that has no reader any more, as after `| head`. The input is still sent.
+    fn close_output(&mut self, registry: &Registry, requests: &mut Vec<Request>) {
         if let Some(output) = self.output.take() {
             output.close(registry);
         }
         if self.input.is_none() {
-            asked.push(Ask::Finish);
+            requests.push(Request::Finish);
         }
     }
 }

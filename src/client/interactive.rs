@@ -1,4 +1,4 @@
-//! The client on a terminal: a line that is being typed, and above it what was said.
+//! The client on a terminal: a line that is being typed, and the messages above it.
 
 use std::io;
 use std::time::{Instant, SystemTime};
@@ -6,45 +6,45 @@ use std::time::{Instant, SystemTime};
 use mio::event::Event;
 use mio::{Registry, Token};
 
-use super::ask::Ask;
 use super::command::{Command, HELP};
-use super::display::{Look, Notice, width_of_name};
+use super::display::{Notice, Theme, width_of_name};
 use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
-use super::limits::MAX_PENDING;
+use super::limits::MAX_PENDING_BYTES;
 use super::line_editor::{Edit, LineEditor};
+use super::request::Request;
 use super::screen::{Prompt, Screen};
 use super::stdio::{Sink, Source};
 use super::terminal::Terminal;
 use crate::clock::timestamp;
 use crate::text::Shown;
 
-/// How many bytes of keys to read at once. A key is a few, a paste can be many.
-const KEYS: usize = 4096;
+/// The most bytes of one read of the keyboard. A key is a few, a paste can be many.
+const KEY_BUFFER_BYTES: usize = 4096;
 
-/// How long a line can become, in bytes: more than most servers take.
-const MAX_TYPED: usize = 4 * 1024 * 1024;
+/// The longest line that can be typed, in bytes: more than most servers accept.
+const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A person at a terminal.
+/// An `Interactive` is the user interface on a terminal.
 #[derive(Debug)]
 pub(super) struct Interactive {
     terminal: Terminal,
     keyboard: Source,
     display: Sink,
     keys: KeyDecoder,
-    /// When an Escape that may be the beginning of something longer counts as one.
+    /// The time at which an ESC that may begin a sequence counts as the Escape key.
     escape_at: Option<Instant>,
     editor: LineEditor,
     screen: Screen,
-    look: Look,
-    /// Whether what is painted is not what it should be.
-    stale: bool,
+    theme: Theme,
+    /// Whether the typed line on the screen is out of date.
+    needs_paint: bool,
 }
 
 impl Interactive {
-    /// Takes the terminal. `name` is our own.
+    /// Puts the terminal into raw mode. `name` is the user's own.
     pub(super) fn start(
         name: &[u8],
-        look: Look,
+        theme: Theme,
         reflows: bool,
         registry: &Registry,
         [input, output]: [Token; 2],
@@ -53,9 +53,9 @@ impl Interactive {
             styled: Vec::new(),
             width: width_of_name(name) + 2,
         };
-        look.write_name(&mut prompt.styled, name)?;
+        theme.write_name(&mut prompt.styled, name)?;
         prompt.styled.extend_from_slice(b"> ");
-        let terminal = Terminal::take()?;
+        let terminal = Terminal::open()?;
         let (rows, cols) = terminal.size();
         Ok(Self {
             keyboard: Source::new(terminal.device(), registry, input)?,
@@ -65,8 +65,8 @@ impl Interactive {
             escape_at: None,
             editor: LineEditor::new(),
             screen: Screen::new(rows, cols, reflows, prompt),
-            look,
-            stale: true,
+            theme,
+            needs_paint: true,
         })
     }
 
@@ -82,27 +82,27 @@ impl Interactive {
         self.escape_at
     }
 
-    /// Whether the terminal keeps up.
+    /// Whether the terminal keeps up with the output.
     pub(super) fn has_room(&self) -> bool {
-        self.display.pending() < MAX_PENDING
+        self.display.pending() < MAX_PENDING_BYTES
     }
 
-    /// Reads keys, and adds what they ask for to `asked`.
+    /// Reads keys, and adds the requests that they make to `requests`.
     pub(super) fn read(
         &mut self,
         registry: &Registry,
         now: Instant,
-        asked: &mut Vec<Ask>,
+        requests: &mut Vec<Request>,
     ) -> io::Result<()> {
         let mut inputs = Vec::new();
-        let mut buf = [0; KEYS];
+        let mut buf = [0; KEY_BUFFER_BYTES];
         match self.keyboard.read(registry, &mut buf) {
-            Ok(Some(0)) => asked.push(Ask::Vanish),
+            Ok(Some(0)) => requests.push(Request::HangUp),
             Ok(Some(read)) => {
                 self.keys.feed(&buf[..read], |input| inputs.push(input));
                 self.escape_at = self.keys.is_undecided().then(|| now + ESCAPE_DELAY);
             }
-            // Only when there is nothing to read: what followed may have been waiting.
+            // Only when there is nothing to read: the rest of a sequence may have arrived.
             Ok(None) if self.escape_at.is_some_and(|at| at <= now) => {
                 self.keys.timeout(|input| inputs.push(input));
                 self.escape_at = None;
@@ -111,17 +111,17 @@ impl Interactive {
             Err(error) => return Err(error),
         }
         for input in inputs {
-            self.take(input, asked)?;
+            self.take(input, requests)?;
         }
         Ok(())
     }
 
-    fn take(&mut self, input: Input, asked: &mut Vec<Ask>) -> io::Result<()> {
+    fn take(&mut self, input: Input, requests: &mut Vec<Request>) -> io::Result<()> {
         if let Input::Paste(text) = &input
-            && self.editor.text().len() + text.len() > MAX_TYPED
+            && self.editor.text().len() + text.len() > MAX_LINE_BYTES
         {
             return self.notice(
-                Notice::Trouble,
+                Notice::Warning,
                 "this is too long for one line; send it from a file: chatloop join < FILE",
             );
         }
@@ -129,117 +129,120 @@ impl Interactive {
             Edit::None => return Ok(()),
             Edit::Changed => {}
             Edit::Line(line) if line.trim().is_empty() => {}
-            Edit::Line(line) => match Command::parse(&line) {
-                Command::Say(text) => asked.push(Ask::Say(text.as_bytes().to_vec())),
-                Command::Quit => asked.push(Ask::Leave),
-                Command::Help => {
-                    for line in HELP {
-                        self.notice(Notice::Info, line)?;
-                    }
-                }
-                Command::ActNothing => {
-                    self.notice(Notice::Trouble, "/me takes what you do, as in: /me waves")?;
-                    self.editor.set(line);
-                }
-                Command::TakesNothing(word) => {
-                    let advice = format!("{word} takes nothing after it; /{word} says \"{word}\"");
-                    self.notice(Notice::Trouble, &advice)?;
-                    self.editor.set(line);
-                }
-                Command::Unknown(word) => {
-                    let advice = format!(
-                        "there is no command {word}; /help lists them, and /{word} says \"{word}\""
-                    );
-                    self.notice(Notice::Trouble, &advice)?;
-                    self.editor.set(line);
-                }
-            },
-            Edit::Interrupt if self.editor.text().is_empty() => asked.push(Ask::Leave),
+            Edit::Line(line) => self.enter(line, requests)?,
+            Edit::Interrupt if self.editor.text().is_empty() => requests.push(Request::Leave),
             Edit::Interrupt => {
                 self.editor.discard();
-                self.notice(
-                    Notice::Info,
-                    "not sent; Up brings the line back, Ctrl-C leaves",
-                )?;
+                let advice = "not sent; Up brings the line back, Ctrl-C leaves";
+                self.notice(Notice::Info, advice)?;
             }
-            Edit::EndOfInput => asked.push(Ask::Leave),
+            Edit::EndOfInput => requests.push(Request::Leave),
             Edit::Suspend => {
-                if !Terminal::ask_to_stop()? {
-                    self.notice(
-                        Notice::Info,
-                        "there is no shell that could continue the chat",
-                    )?;
+                if !Terminal::suspend()? {
+                    let advice = "there is no shell that could continue the chat";
+                    self.notice(Notice::Info, advice)?;
                 }
             }
             Edit::Redraw => self.screen.clear(self.display.buffer())?,
         }
-        self.stale = true;
+        self.needs_paint = true;
         Ok(())
     }
 
-    /// Shows a message, ours or somebody else's.
+    /// Executes a line that was entered. A command that is not understood stays as the typed line.
+    fn enter(&mut self, line: String, requests: &mut Vec<Request>) -> io::Result<()> {
+        let advice = match Command::parse(&line) {
+            Command::Send(text) => {
+                requests.push(Request::Send(text.as_bytes().to_vec()));
+                return Ok(());
+            }
+            Command::Quit => {
+                requests.push(Request::Leave);
+                return Ok(());
+            }
+            Command::Help => {
+                return HELP
+                    .iter()
+                    .try_for_each(|line| self.notice(Notice::Info, line));
+            }
+            Command::EmptyAction => "/me takes what you do, as in: /me waves".to_owned(),
+            Command::NoArgument(word) => {
+                format!("{word} takes nothing after it; /{word} sends \"{word}\"")
+            }
+            Command::Unknown(word) => {
+                format!(
+                    "there is no command {word}; /help lists them, and /{word} sends \"{word}\""
+                )
+            }
+        };
+        self.notice(Notice::Warning, &advice)?;
+        self.editor.set(line);
+        Ok(())
+    }
+
+    /// Shows a message, the user's own or another member's.
     pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
-        self.stale = true;
+        self.needs_paint = true;
         let (now, cols) = (timestamp(SystemTime::now()), self.screen.cols());
         let out = self.display.buffer();
-        self.look.write_message(out, now, name, message, cols)
+        self.theme.write_message(out, now, name, message, cols)
     }
 
     pub(super) fn notice(&mut self, kind: Notice, text: &str) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
-        self.stale = true;
+        self.needs_paint = true;
         let cols = self.screen.cols();
         let out = self.display.buffer();
-        self.look.write_notice(out, kind, text, cols)
+        self.theme.write_notice(out, kind, text, cols)
     }
 
-    /// Paints what has changed, if the terminal takes anything: one that is slow gets the newest
-    /// state, not each that there was in between. So does one from which a paste is still coming.
+    /// Paints the typed line if it has changed and the terminal accepts output. A slow terminal gets
+    /// the newest state and not each one in between, and so does one during a paste.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
-        if self.stale && self.display.is_ready() && !self.keys.is_pasting() {
+        if self.needs_paint && self.display.is_ready() && !self.keys.is_pasting() {
             let (text, cursor) = (self.editor.text(), self.editor.cursor());
             self.screen.paint(self.display.buffer(), text, cursor)?;
-            self.stale = false;
+            self.needs_paint = false;
         }
         self.display.flush(registry)
     }
 
-    /// The terminal has another size.
+    /// Adapts to a new size of the terminal.
     pub(super) fn resize(&mut self) -> io::Result<()> {
         let (rows, cols) = self.terminal.size();
         self.screen.resize(self.display.buffer(), rows, cols)?;
-        self.stale = true;
+        self.needs_paint = true;
         Ok(())
     }
 
-    /// Gives the terminal back and stops the process, until it is continued.
+    /// Restores the terminal and stops the process until it is continued.
     pub(super) fn stop(&mut self) -> io::Result<()> {
         self.write_pending()?;
         Terminal::stop()
     }
 
-    /// Takes the terminal again, after others have written on it.
+    /// Enters raw mode again, after other programs have written on the terminal.
     pub(super) fn resume(&mut self) -> io::Result<()> {
         self.terminal.enter()?;
         self.screen.restart(self.display.buffer())?;
         self.resize()
     }
 
-    /// Takes the typed line away, tells what it was, and writes all there is to write.
-    pub(super) fn write_rest(&mut self) -> io::Result<()> {
+    /// Erases the typed line, reports it as not sent, and writes all pending output.
+    pub(super) fn write_remaining(&mut self) -> io::Result<()> {
         let draft = self.editor.text();
         if !draft.is_empty() {
             let notice = format!("not sent: {}", Shown::plain(draft.as_bytes()));
-            self.notice(Notice::Trouble, &notice)?;
+            self.notice(Notice::Warning, &notice)?;
         }
         self.write_pending()
     }
 
-    /// Takes the typed line away, and writes what there is to write.
+    /// Erases the typed line, and writes all pending output.
     fn write_pending(&mut self) -> io::Result<()> {
         self.screen.erase(self.display.buffer())?;
-        let rest = self.display.take_pending();
-        self.terminal.write_all(&rest)
+        let pending = self.display.take_pending();
+        self.terminal.write_all(&pending)
     }
 }

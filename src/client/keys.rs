@@ -14,8 +14,8 @@
 //! ```
 //!
 //! The last line of the left column is the flaw in this: that nothing followed can be told only by
-//! waiting. The decoder knows no clock, so it says when it [is undecided](KeyDecoder::is_undecided)
-//! and whoever calls it waits.
+//! waiting. The decoder has no clock, so it reports when it [is undecided](KeyDecoder::is_undecided),
+//! and its caller waits.
 
 use std::mem;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use std::time::Duration;
 /// How long an ESC may stay alone before it counts as the Escape key.
 ///
 /// A terminal writes the bytes of one key at once, and on one machine they also arrive at once; the
-/// delay is for a network that cuts between them. It is also what somebody waits for who presses
-/// Escape, and a twentieth of a second is not felt as waiting.
+/// delay is for a network that cuts between them. It also delays the Escape key, by a time that is too
+/// short to notice.
 pub const ESCAPE_DELAY: Duration = Duration::from_millis(50);
 
 const ESC: char = '\x1b';
@@ -35,7 +35,7 @@ const PASTE_END: &str = "\x1b[201~";
 /// The number in the sequence that begins a paste.
 const PASTE_START: u32 = 200;
 
-/// What somebody did at the terminal.
+/// An `Input` is a key or a paste.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A key was pressed.
@@ -151,7 +151,7 @@ impl Key {
     }
 }
 
-/// An incremental decoder: give it the bytes as they come, it calls back with what they mean.
+/// A `KeyDecoder` decodes the bytes of a terminal as they arrive, and calls back with each input.
 ///
 /// However the bytes are cut into calls, the keys are the same; a paste is the same text, in more
 /// or fewer pieces. Sequences that mean nothing here are taken whole and dropped, so that a key
@@ -159,12 +159,12 @@ impl Key {
 /// be long, a sequence or a paste, is not kept.
 #[derive(Debug, Default)]
 pub struct KeyDecoder {
-    state: State,
+    state: DecoderState,
 }
 
 /// What the bytes so far are the beginning of.
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum DecoderState {
     /// Of nothing: the next byte begins something.
     #[default]
     Ground,
@@ -199,24 +199,26 @@ impl KeyDecoder {
     ///
     /// If nothing comes within [`ESCAPE_DELAY`], the caller calls [`timeout`](Self::timeout). There
     /// is nothing to wait for inside a character or a paste, where only more bytes can decide; nor in
-    /// a sequence that has parameters, which nobody types and a slow network may cut: if it is the
+    /// a sequence that has parameters, which is never typed and a slow network may cut: if it is the
     /// mark of a paste, what follows must not be taken for keys.
     #[must_use]
     pub const fn is_undecided(&self) -> bool {
         match self.state {
-            State::Escape { .. } | State::Csi { params: None, .. } | State::Ss3 { .. } => true,
-            State::Ground
-            | State::Char { .. }
-            | State::Csi { .. }
-            | State::LinuxFunctionKey
-            | State::Paste(_) => false,
+            DecoderState::Escape { .. }
+            | DecoderState::Csi { params: None, .. }
+            | DecoderState::Ss3 { .. } => true,
+            DecoderState::Ground
+            | DecoderState::Char { .. }
+            | DecoderState::Csi { .. }
+            | DecoderState::LinuxFunctionKey
+            | DecoderState::Paste(_) => false,
         }
     }
 
     /// Whether a paste has begun and not ended.
     #[must_use]
     pub const fn is_pasting(&self) -> bool {
-        matches!(self.state, State::Paste(_))
+        matches!(self.state, DecoderState::Paste(_))
     }
 
     /// Decides that nothing follows: what might have been the beginning of a sequence was a key.
@@ -225,9 +227,9 @@ impl KeyDecoder {
             return;
         }
         let key = match mem::take(&mut self.state) {
-            State::Escape { alt } => Key::plain(KeyCode::Escape).with_alt(alt),
-            State::Csi { params: None, .. } => Key::alt(KeyCode::Char('[')),
-            State::Ss3 { .. } => Key::alt(KeyCode::Char('O')),
+            DecoderState::Escape { alt } => Key::plain(KeyCode::Escape).with_alt(alt),
+            DecoderState::Csi { params: None, .. } => Key::alt(KeyCode::Char('[')),
+            DecoderState::Ss3 { .. } => Key::alt(KeyCode::Char('O')),
             _ => return,
         };
         on_input(Input::Key(key));
@@ -238,18 +240,18 @@ impl KeyDecoder {
         let mut on_key = |key| on_input(Input::Key(key));
         // An arm that stays inside something puts its state back.
         match mem::take(&mut self.state) {
-            State::Ground => self.start(byte, false, on_key),
-            State::Char { alt, mut char } => match char.push(byte) {
-                Progress::Incomplete => self.state = State::Char { alt, char },
-                Progress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
-                Progress::Cut => {
+            DecoderState::Ground => self.start(byte, false, on_key),
+            DecoderState::Char { alt, mut char } => match char.push(byte) {
+                CharProgress::Incomplete => self.state = DecoderState::Char { alt, char },
+                CharProgress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
+                CharProgress::Invalid => {
                     on_key(Key::typed(char::REPLACEMENT_CHARACTER).with_alt(alt));
                     self.start(byte, false, on_key);
                 }
             },
-            State::Escape { alt } => match char::from(byte) {
-                '[' => self.state = State::Csi { alt, params: None },
-                'O' => self.state = State::Ss3 { alt },
+            DecoderState::Escape { alt } => match char::from(byte) {
+                '[' => self.state = DecoderState::Csi { alt, params: None },
+                'O' => self.state = DecoderState::Ss3 { alt },
                 // Somebody leans on the Escape key: two make a key, the third begins anew.
                 ESC if alt => {
                     on_key(Key::alt(KeyCode::Escape));
@@ -257,17 +259,17 @@ impl KeyDecoder {
                 }
                 _ => self.start(byte, true, on_key),
             },
-            State::Csi { alt, params } => match byte {
+            DecoderState::Csi { alt, params } => match byte {
                 b' '..=b'?' => {
                     let params = Some(params.unwrap_or_default().with(byte));
-                    self.state = State::Csi { alt, params };
+                    self.state = DecoderState::Csi { alt, params };
                 }
-                b'[' if params.is_none() => self.state = State::LinuxFunctionKey,
+                b'[' if params.is_none() => self.state = DecoderState::LinuxFunctionKey,
                 b'@'..=b'~' => self.end_csi(params.unwrap_or_default(), byte, alt, on_key),
                 // A control character, or one beyond ASCII, is no part of a sequence.
                 _ => self.start(byte, false, on_key),
             },
-            State::Ss3 { alt } => match byte {
+            DecoderState::Ss3 { alt } => match byte {
                 b' '..=b'~' => {
                     if let Some(key) = ss3_key(byte) {
                         on_key(key.with_alt(alt));
@@ -275,15 +277,15 @@ impl KeyDecoder {
                 }
                 _ => self.start(byte, false, on_key),
             },
-            State::LinuxFunctionKey => match byte {
+            DecoderState::LinuxFunctionKey => match byte {
                 b' '..=b'~' => {}
                 _ => self.start(byte, false, on_key),
             },
-            State::Paste(mut paste) => {
+            DecoderState::Paste(mut paste) => {
                 if paste.push(byte, pasted) {
                     hand_over(pasted, on_input);
                 } else {
-                    self.state = State::Paste(paste);
+                    self.state = DecoderState::Paste(paste);
                 }
             }
         }
@@ -293,9 +295,11 @@ impl KeyDecoder {
     fn start(&mut self, byte: u8, alt: bool, mut on_key: impl FnMut(Key)) {
         let mut char = PartialChar::default();
         match char.push(byte) {
-            Progress::Complete(ESC) => self.state = State::Escape { alt },
-            Progress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
-            Progress::Incomplete | Progress::Cut => self.state = State::Char { alt, char },
+            CharProgress::Complete(ESC) => self.state = DecoderState::Escape { alt },
+            CharProgress::Complete(char) => on_key(Key::typed(char).with_alt(alt)),
+            CharProgress::Incomplete | CharProgress::Invalid => {
+                self.state = DecoderState::Char { alt, char }
+            }
         }
     }
 
@@ -305,7 +309,7 @@ impl KeyDecoder {
             return;
         }
         if (params.numbers[0], last) == (PASTE_START, b'~') {
-            self.state = State::Paste(Paste::default());
+            self.state = DecoderState::Paste(Paste::default());
         } else if let Some(key) = params.key(last) {
             on_key(key.with_alt(alt));
         }
@@ -419,7 +423,7 @@ struct Paste {
 }
 
 impl Paste {
-    /// Takes one byte, adds to `text` what is certain by now, and tells whether the paste is over.
+    /// Takes one byte, adds to `text` what is certain by now, and returns whether the paste is over.
     fn push(&mut self, byte: u8, text: &mut String) -> bool {
         if self.matched > 0 {
             if byte == PASTE_END.as_bytes()[self.matched] {
@@ -430,18 +434,18 @@ impl Paste {
         }
         let after_cr = mem::take(&mut self.after_cr);
         match self.char.push(byte) {
-            Progress::Incomplete => {}
-            Progress::Cut => {
+            CharProgress::Incomplete => {}
+            CharProgress::Invalid => {
                 text.push(char::REPLACEMENT_CHARACTER);
                 return self.push(byte, text);
             }
-            Progress::Complete(ESC) => self.matched = 1,
-            Progress::Complete('\r') => {
+            CharProgress::Complete(ESC) => self.matched = 1,
+            CharProgress::Complete('\r') => {
                 text.push('\n');
                 self.after_cr = true;
             }
-            Progress::Complete('\n') if after_cr => {}
-            Progress::Complete(char) => text.push(char),
+            CharProgress::Complete('\n') if after_cr => {}
+            CharProgress::Complete(char) => text.push(char),
         }
         false
     }
@@ -454,18 +458,18 @@ struct PartialChar {
     len: usize,
 }
 
-enum Progress {
+enum CharProgress {
     /// The byte was taken; more must follow.
     Incomplete,
     /// The byte was taken and completes this character. If it cannot begin any, that is U+FFFD.
     Complete(char),
     /// The byte cannot go on with the character. What there was of it is forgotten, and stands for
     /// one U+FFFD, as [`String::from_utf8_lossy`] has it; the byte was not taken.
-    Cut,
+    Invalid,
 }
 
 impl PartialChar {
-    fn push(&mut self, byte: u8) -> Progress {
+    fn push(&mut self, byte: u8) -> CharProgress {
         let before = mem::take(&mut self.len);
         // Four bytes are always a character or none, so there is room for this one.
         self.bytes[before] = byte;
@@ -473,13 +477,13 @@ impl PartialChar {
             Ok(text) => text
                 .chars()
                 .next()
-                .map_or(Progress::Incomplete, Progress::Complete),
+                .map_or(CharProgress::Incomplete, CharProgress::Complete),
             Err(error) if error.error_len().is_none() => {
                 self.len = before + 1;
-                Progress::Incomplete
+                CharProgress::Incomplete
             }
-            Err(_) if before == 0 => Progress::Complete(char::REPLACEMENT_CHARACTER),
-            Err(_) => Progress::Cut,
+            Err(_) if before == 0 => CharProgress::Complete(char::REPLACEMENT_CHARACTER),
+            Err(_) => CharProgress::Invalid,
         }
     }
 }
@@ -567,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_and_controls() {
+    fn characters_and_controls_are_keys() {
         check(&[
             (b"", vec![]),
             (b"Hi ~", keys("Hi ~")),
@@ -589,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf_8_are_replaced_and_cost_nothing_that_follows() {
+    fn invalid_utf8_is_replaced_without_loss_of_the_next_key() {
         check(&[
             (b"a\xffb", keys("a\u{fffd}b")),
             // Half a character, then another thing, of every kind.
@@ -614,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_before_a_key_is_alt() {
+    fn escape_before_a_key_is_alt() {
         check(&[
             (b"\x1bb", vec![alt(Char('b'))]),
             (b"\x1bB", vec![alt(Char('B'))]),
@@ -632,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_keys() {
+    fn sequences_are_keys() {
         check(&[
             (
                 b"\x1b[A\x1b[B\x1b[C\x1b[D\x1b[H\x1b[F",
@@ -662,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_reported_by_code_point() {
+    fn keys_reported_by_code_point_are_decoded() {
         check(&[
             (b"\x1b[13u\x1b[13;1u", vec![key(Enter), key(Enter)]),
             (b"\x1b[13;2u", vec![alt(Enter)]),
@@ -681,7 +685,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_that_mean_nothing_are_swallowed_whole() {
+    fn unknown_sequence_is_dropped_whole() {
         let long = [
             b"\x1b[".as_slice(),
             &b"1234567890;".repeat(10),
@@ -703,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_part_of_a_sequence_ends_it_and_counts() {
+    fn impossible_byte_ends_a_sequence_and_is_decoded() {
         check(&[
             (b"\x1b[1;\x1b[A", vec![key(Up)]),
             (b"\x1b[\x1b\r", vec![alt(Enter)]),
@@ -721,7 +725,7 @@ mod tests {
     }
 
     #[test]
-    fn pastes() {
+    fn paste_is_text_between_its_marks() {
         check(&[
             (b"\x1b[200~hello\x1b[201~", vec![paste("hello")]),
             (b"\x1b[200~\x1b[201~", vec![]),
@@ -754,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paste_comes_in_one_piece_a_feed_and_is_held_back_no_longer_than_it_must() {
+    fn paste_is_passed_on_with_each_feed_except_a_possible_end_mark() {
         let mut decoder = KeyDecoder::default();
         let feeds: [(&[u8], &[&str]); 9] = [
             (b"\x1b[200~", &[]),
@@ -774,11 +778,11 @@ mod tests {
             assert_eq!(pasted, pieces, "{}", bytes.escape_ascii());
             assert!(!decoder.is_undecided(), "{}", bytes.escape_ascii());
         }
-        assert!(matches!(decoder.state, State::Ground));
+        assert!(matches!(decoder.state, DecoderState::Ground));
     }
 
     #[test]
-    fn a_timeout_decides_what_only_time_can_decide() {
+    fn timeout_decides_an_undecided_escape() {
         let table: [(&[u8], Input); 7] = [
             (b"\x1b", key(Escape)),
             (b"\x1b\x1b", alt(Escape)),
@@ -804,7 +808,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_changes_nothing_where_nothing_is_undecided() {
+    fn timeout_has_no_effect_when_nothing_is_undecided() {
         let table: [(&[u8], &[u8], Input); 7] = [
             (b"", b"a", key(Char('a'))),
             (b"\xe2\x82", b"\xac", key(Char('€'))),
@@ -826,9 +830,9 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_is_small_and_owns_nothing() {
+    fn decoder_is_small_and_owns_no_memory() {
         fn is_copy(_: impl Copy) {}
-        is_copy(State::default());
+        is_copy(DecoderState::default());
         assert!(size_of::<KeyDecoder>() <= 40);
     }
 

@@ -1,5 +1,5 @@
-//! A limit that the ends of the client share.
+//! The limit of both directions of the client.
 
-/// How many bytes may wait for a slow server, and how many for a slow terminal or pipe, before no
-/// more is read.
-pub(super) const MAX_PENDING: usize = 1024 * 1024;
+/// The most bytes that may be pending for a slow server, and for a slow terminal or pipe, before
+/// reading is paused.
+pub(super) const MAX_PENDING_BYTES: usize = 1024 * 1024;

@@ -12,13 +12,14 @@ use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 
 use super::keys::{Input, Key, KeyCode};
 
-/// How many lines are remembered: more than anybody goes back through with a key.
+/// The most lines of the history: more than can be gone through with a key.
 const MAX_HISTORY: usize = 1000;
 
-/// How many bytes of them, since a line can be a paste of any length. The newest always stays.
+/// The most bytes of the history, because a line can be a paste of any length. The newest line always
+/// stays.
 const MAX_HISTORY_BYTES: usize = 4 * 1024 * 1024;
 
-/// A line editor that knows no terminal: inputs go in, and whoever draws looks at
+/// A `LineEditor` edits the typed line without a terminal: inputs go in, and the screen shows
 /// [`text`](Self::text) and [`cursor`](Self::cursor).
 ///
 /// The text may have several lines: Alt-Enter and pastes bring line breaks, Enter sends.
@@ -50,7 +51,7 @@ struct Recalled {
     draft: String,
 }
 
-/// What an input came to.
+/// An `Edit` is the result of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
     /// Nothing.
@@ -69,9 +70,9 @@ pub enum Edit {
     Redraw,
 }
 
-/// What the keys are bound to.
+/// An `EditAction` is what a key is bound to.
 #[derive(Clone, Copy, Debug)]
-enum Command {
+enum EditAction {
     Insert(char),
     Enter,
     Move(Motion),
@@ -87,7 +88,7 @@ enum Command {
     Redraw,
 }
 
-/// A place, as seen from the cursor.
+/// A `Motion` leads from the cursor to another place.
 #[derive(Clone, Copy, Debug)]
 enum Motion {
     Left,
@@ -103,8 +104,8 @@ enum Motion {
 }
 
 /// The key bindings, a table for each way to hold Ctrl and Alt.
-fn bound(key: Key) -> Option<Command> {
-    use Command::{
+fn bound(key: Key) -> Option<EditAction> {
+    use EditAction::{
         Delete, DeleteOrEnd, Down, Enter, Insert, Interrupt, Kill, Move, Redraw, Suspend,
         Transpose, Up, Yank,
     };
@@ -178,7 +179,7 @@ impl LineEditor {
         self.cursor
     }
 
-    /// Does what `input` asks for.
+    /// Executes `input`.
     ///
     /// Keys type no control characters; what is pasted is taken as it is.
     pub fn feed(&mut self, input: Input) -> Edit {
@@ -191,25 +192,25 @@ impl LineEditor {
             return Edit::None;
         };
         match command {
-            Command::Insert(char) => self.insert(char.encode_utf8(&mut [0; 4])),
-            Command::Enter => self.enter(),
-            Command::Move(motion) => self.move_to(self.target(motion)),
-            Command::Delete(motion) => self.replace(self.range_to(motion), ""),
-            Command::Kill(motion) => self.kill(motion, was_killing),
-            Command::DeleteOrEnd if self.text.is_empty() => Edit::EndOfInput,
-            Command::DeleteOrEnd => self.replace(self.range_to(Motion::Right), ""),
-            Command::Yank => {
+            EditAction::Insert(char) => self.insert(char.encode_utf8(&mut [0; 4])),
+            EditAction::Enter => self.enter(),
+            EditAction::Move(motion) => self.move_to(self.target(motion)),
+            EditAction::Delete(motion) => self.replace(self.range_to(motion), ""),
+            EditAction::Kill(motion) => self.kill(motion, was_killing),
+            EditAction::DeleteOrEnd if self.text.is_empty() => Edit::EndOfInput,
+            EditAction::DeleteOrEnd => self.replace(self.range_to(Motion::Right), ""),
+            EditAction::Yank => {
                 let killed = mem::take(&mut self.killed);
                 let edit = self.insert(&killed);
                 self.killed = killed;
                 edit
             }
-            Command::Transpose => self.transpose(),
-            Command::Up => self.up(),
-            Command::Down => self.down(),
-            Command::Interrupt => Edit::Interrupt,
-            Command::Suspend => Edit::Suspend,
-            Command::Redraw => Edit::Redraw,
+            EditAction::Transpose => self.transpose(),
+            EditAction::Up => self.up(),
+            EditAction::Down => self.down(),
+            EditAction::Interrupt => Edit::Interrupt,
+            EditAction::Suspend => Edit::Suspend,
+            EditAction::Redraw => Edit::Redraw,
         }
     }
 
@@ -275,7 +276,7 @@ impl LineEditor {
         Edit::Changed
     }
 
-    /// Deletes up to where `motion` leads, for [`Command::Yank`] to bring back.
+    /// Deletes up to where `motion` leads, for [`EditAction::Yank`] to bring back.
     ///
     /// At the edge of a line that is its line break, so that the same key goes on to the next line.
     fn kill(&mut self, motion: Motion, was_killing: bool) -> Edit {
@@ -590,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn moving_by_characters() {
+    fn cursor_moves_by_characters() {
         check_scripts(&[
             ("", "|"),
             ("hello", "hello|"),
@@ -608,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn moving_by_words() {
+    fn cursor_moves_by_words() {
         check_scripts(&[
             ("one two<M-b>", "one |two"),
             ("one two<M-b><M-b>", "|one two"),
@@ -628,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn deleting() {
+    fn deleted_text_is_not_kept() {
         check_scripts(&[
             ("hello<Backspace>", "hell|"),
             ("hello<Left><Delete>", "hell|"),
@@ -641,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn killing() {
+    fn kill_removes_up_to_its_motion() {
         check_scripts(&[
             ("one two<Home><C-k>", "|"),
             ("one two<M-b><C-k>", "one |"),
@@ -663,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn yanking_brings_back_the_last_kill() {
+    fn yank_inserts_the_last_kill() {
         check_scripts(&[
             ("<C-y>", "|"),
             ("one<C-u><C-y><C-y>", "oneone|"),
@@ -686,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn transposing() {
+    fn transpose_swaps_two_characters() {
         check_scripts(&[
             ("<C-t>", "|"),
             ("a<C-t>", "a|"),
@@ -703,7 +704,7 @@ mod tests {
     }
 
     #[test]
-    fn moving_over_lines() {
+    fn cursor_moves_over_lines() {
         check_scripts(&[
             ("one\ntwo<Home>", "one\n|two"),
             ("one\ntwo<Home><Home><C-a>", "one\n|two"),
@@ -725,7 +726,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_one_character() {
+    fn grapheme_cluster_is_one_character() {
         let clusters = [
             "李",
             "e\u{301}",
@@ -752,7 +753,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cursor_goes_behind_a_cluster_that_came_about() {
+    fn cursor_moves_behind_a_cluster_that_an_edit_has_joined() {
         check_scripts(&[
             // A letter in front of an accent that stood alone.
             ("\u{301}<Left>e", "e\u{301}|"),
@@ -780,7 +781,7 @@ mod tests {
     }
 
     #[test]
-    fn line_breaks_at_the_end_of_a_line_are_not_sent() {
+    fn trailing_line_breaks_are_not_sent() {
         let mut editor = LineEditor::new();
         paste(&mut editor, "\n\none\n\ntwo\n\n");
         assert_eq!(play(&mut editor, "<Enter>"), line("\n\none\n\ntwo"));
@@ -793,7 +794,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paste_goes_in_at_the_cursor_as_it_is() {
+    fn paste_is_inserted_unchanged_at_the_cursor() {
         let mut editor = LineEditor::new();
         play(&mut editor, "ab<Left>");
         assert_eq!(paste(&mut editor, "1\n\t\x1b[A\x032"), Edit::Changed);
@@ -802,7 +803,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_of_two_characters_is_one_cluster_too() {
+    fn crlf_is_one_cluster() {
         for (script, expected) in [
             ("", "ab\r\ncd|"),
             ("<Up>", "ab|\r\ncd"),
@@ -818,7 +819,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_the_callers_business_leave_the_text_alone() {
+    fn keys_for_the_caller_do_not_change_the_text() {
         let mut editor = LineEditor::new();
         assert_eq!(play(&mut editor, "<C-d>"), Edit::EndOfInput);
         for (script, edit) in [
@@ -833,7 +834,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_without_a_meaning_type_nothing() {
+    fn unbound_keys_type_nothing() {
         let mut editor = LineEditor::new();
         for script in [
             "<Tab><BackTab><Escape><Insert><PageUp><PageDown>",
@@ -848,7 +849,7 @@ mod tests {
     }
 
     #[test]
-    fn up_and_down_go_through_the_history_and_back_to_the_draft() {
+    fn up_and_down_recall_the_history_and_return_to_the_draft() {
         check_scripts(&[
             ("<Up>", "|"),
             ("<Down>", "|"),
@@ -874,7 +875,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_line_of_the_history_is_a_draft_and_the_draft_before_it_is_remembered() {
+    fn edited_history_line_becomes_the_draft_and_the_old_draft_is_kept() {
         check_scripts(&[
             // The edit is not lost by going away from it, and the entry is as it was.
             ("one<Enter><Up>!<Up>", "one|"),
@@ -895,7 +896,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discarded_line_can_be_recalled() {
+    fn discarded_line_can_be_recalled() {
         let mut editor = LineEditor::new();
         play(&mut editor, "one<Enter>two<Left>");
         editor.discard();
@@ -911,7 +912,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_could_not_be_sent_is_put_back() {
+    fn unsent_line_can_be_put_back() {
         let mut editor = LineEditor::new();
         assert_eq!(play(&mut editor, "one<Enter>"), line("one"));
         editor.set("one".to_owned());
@@ -928,7 +929,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_forgets_its_oldest_line() {
+    fn history_drops_its_oldest_line() {
         let mut editor = LineEditor::new();
         for number in 0..=MAX_HISTORY {
             play(&mut editor, &format!("{number}<Enter>"));
@@ -938,7 +939,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_forgets_by_size_as_well_but_never_the_newest() {
+    fn history_is_limited_by_size_and_keeps_the_newest_line() {
         let mut editor = LineEditor::new();
         for size in [10, MAX_HISTORY_BYTES - 10, 1, 2 * MAX_HISTORY_BYTES] {
             editor.feed(Input::Paste("x".repeat(size)));
@@ -952,7 +953,7 @@ mod tests {
 
     /// It takes a moment if each key costs a copy of the text, and hours if it costs more.
     #[test]
-    fn a_megabyte_can_be_edited() {
+    fn large_text_is_edited_without_quadratic_cost() {
         for text in ["word ", "\n", "e\u{301}", "🇩", "\u{301}", "👩\u{200d}"] {
             let mut editor = LineEditor::new();
             editor.feed(Input::Paste(text.repeat((1 << 20) / text.len())));

@@ -1,4 +1,4 @@
-//! The connection to the server: made, lost, and made again.
+//! The connection to the server, which is made again when it is lost.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
@@ -12,45 +12,45 @@ use socket2::{SockRef, TcpKeepalive};
 use super::acknowledged::unacknowledged;
 use super::backoff::Backoff;
 use super::outbox::Outbox;
-use super::session::{Loss, Progress, Session};
+use super::session::{Disconnect, Progress, Session};
 
-/// How long a server may take to answer before the next of its addresses is tried.
+/// A server that does not answer within this time is tried at its next address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the connection may be silent before the kernel asks whether the server is still there;
-/// three more times, then it is taken as lost.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The silence after which the kernel probes the server. After three probes without an answer the
+/// connection is lost.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// How long a connection is new.
-const NEW: Duration = Duration::from_secs(2);
+/// A connection that ends within this time, without a message, was refused.
+const REFUSAL_WINDOW: Duration = Duration::from_secs(2);
 
-/// The connection to the server, in whatever state it is.
+/// A `Link` makes connections to one server, one after the other.
 #[derive(Debug)]
 pub(super) struct Link {
     token: Token,
-    /// Where the server is; never empty.
+    /// The addresses of the server; never empty.
     addrs: Vec<SocketAddr>,
-    /// How long what was sent may stay without acknowledgement, if not as long as TCP has it.
-    patience: Option<Duration>,
+    /// How long sent bytes may be unacknowledged, if not as long as TCP allows.
+    ack_timeout: Option<Duration>,
     backoff: Backoff,
-    state: State,
+    state: LinkState,
 }
 
 #[derive(Debug)]
-enum State {
-    /// There is none, and it is not time for the next attempt.
+enum LinkState {
+    /// There is no connection before the next attempt.
     Waiting { until: Instant },
-    /// It is being made, to the address of this index.
+    /// A connection to the address of this index is being made.
     Connecting {
         stream: TcpStream,
         index: usize,
         deadline: Instant,
-        /// Whether an event has said that there is a result.
+        /// Whether an event has reported a result.
         decided: bool,
     },
-    /// It is there.
+    /// The connection is established.
     Up(Box<Connected>),
 }
 
@@ -62,26 +62,26 @@ struct Connected {
     local: SocketAddr,
     peer: SocketAddr,
     readable: bool,
-    /// What went wrong when something was sent.
-    broken: Option<io::Error>,
-    /// Whether the system tells what the server's machine has acknowledged.
-    tells: bool,
+    /// The error of a write. It is reported after the last message that can be read.
+    write_error: Option<io::Error>,
+    /// Whether the system has reported acknowledgements of this connection.
+    reports_acks: bool,
 }
 
-/// The system does not tell what has been acknowledged.
+/// An `AckUnknown` means that the system does not report acknowledgements.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Untold;
+pub(super) struct AckUnknown;
 
-/// What became of an attempt to connect.
+/// An `Attempt` is the result of an attempt to connect to any of the addresses.
 #[derive(Debug)]
 pub(super) enum Attempt {
     /// There is a connection to this address.
     Connected(SocketAddr),
-    /// There is none.
+    /// No address could be connected to.
     Failed {
         /// The last of the addresses that were tried.
         addr: SocketAddr,
-        /// What was wrong with it.
+        /// The error of that address.
         error: io::Error,
         /// How long until the next attempt.
         again_in: Duration,
@@ -93,75 +93,75 @@ impl Link {
     /// happens before [`progress`](Self::progress).
     pub(super) fn new(
         addrs: Vec<SocketAddr>,
-        patience: Option<Duration>,
+        ack_timeout: Option<Duration>,
         token: Token,
         now: Instant,
     ) -> Self {
         Self {
             token,
             addrs,
-            patience,
+            ack_timeout,
             backoff: Backoff::default(),
-            state: State::Waiting { until: now },
+            state: LinkState::Waiting { until: now },
         }
     }
 
-    /// When something falls due, if it does.
+    /// The time at which [`progress`](Self::progress) must be called, if there is one.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Waiting { until } => Some(*until),
-            State::Connecting { deadline, .. } => Some(*deadline),
-            State::Up(_) => None,
+            LinkState::Waiting { until } => Some(*until),
+            LinkState::Connecting { deadline, .. } => Some(*deadline),
+            LinkState::Up(_) => None,
         }
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.state, LinkState::Up(_))
     }
 
-    /// Whether anything was said over this connection by others.
-    pub(super) fn has_heard(&self) -> bool {
-        matches!(&self.state, State::Up(connected) if connected.session.is_chat())
+    /// Whether a message has arrived over this connection.
+    pub(super) fn has_received(&self) -> bool {
+        matches!(&self.state, LinkState::Up(connected) if connected.session.is_chat())
     }
 
-    /// Whether a connection that ends now was refused: it is new, and nothing came over it.
+    /// Whether a connection that ends now was refused: it is new, and no message has arrived.
     pub(super) fn is_refused(&self, now: Instant) -> bool {
-        matches!(&self.state, State::Up(connected)
-            if now.duration_since(connected.since) < NEW && !connected.session.is_chat())
+        matches!(&self.state, LinkState::Up(connected)
+            if now.duration_since(connected.since) < REFUSAL_WINDOW && !connected.session.is_chat())
     }
 
     /// Whether there may be something to read.
     pub(super) fn is_readable(&self) -> bool {
-        matches!(&self.state, State::Up(connected) if connected.readable)
+        matches!(&self.state, LinkState::Up(connected) if connected.readable)
     }
 
-    /// Takes note of an event for the socket.
+    /// Notes an event of the socket.
     pub(super) fn note(&mut self, event: &Event) {
         match &mut self.state {
-            State::Waiting { .. } => {}
-            State::Connecting { decided, .. } => *decided = true,
-            State::Up(connected) => {
+            LinkState::Waiting { .. } => {}
+            LinkState::Connecting { decided, .. } => *decided = true,
+            LinkState::Up(connected) => {
                 connected.readable |=
                     event.is_readable() || event.is_read_closed() || event.is_error();
             }
         }
     }
 
-    /// Begins to connect when it is time to, and finds out what became of it.
+    /// Begins an attempt to connect when it is time to, and returns its result.
     pub(super) fn progress(&mut self, registry: &Registry, now: Instant) -> Option<Attempt> {
         let mut failure = None;
         let next = match &mut self.state {
-            State::Waiting { until } if *until <= now => 0,
-            State::Waiting { .. } | State::Up(_) => return None,
-            State::Connecting {
+            LinkState::Waiting { until } if *until <= now => 0,
+            LinkState::Waiting { .. } | LinkState::Up(_) => return None,
+            LinkState::Connecting {
                 stream,
                 index,
                 deadline,
                 decided,
-            } => match ends_of(stream, *decided, *deadline <= now) {
+            } => match established(stream, *decided, *deadline <= now) {
                 Ok(None) => return None,
                 Ok(Some((local, peer))) => {
-                    self.connected(local, peer, now);
+                    self.set_connected(local, peer, now);
                     return Some(Attempt::Connected(peer));
                 }
                 Err(error) => {
@@ -173,7 +173,7 @@ impl Link {
         for (index, &addr) in self.addrs.iter().enumerate().skip(next) {
             match self.connect(registry, addr) {
                 Ok(stream) => {
-                    self.state = State::Connecting {
+                    self.state = LinkState::Connecting {
                         stream,
                         index,
                         deadline: now + CONNECT_TIMEOUT,
@@ -184,7 +184,7 @@ impl Link {
                 Err(error) => failure = Some((addr, error)),
             }
         }
-        let again_in = self.wait(now);
+        let again_in = self.schedule_attempt(now);
         let (addr, error) = failure?;
         Some(Attempt::Failed {
             addr,
@@ -196,50 +196,50 @@ impl Link {
     fn connect(&self, registry: &Registry, addr: SocketAddr) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(addr)?;
         let socket = SockRef::from(&stream);
-        // Each line is sent as it is said. If an option is refused, the chat works without.
+        // Each message is sent at once. If an option is refused, the chat works without it.
         let _ = socket.set_tcp_nodelay(true);
         let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE)
+            .with_time(KEEPALIVE_TIME)
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_PROBES);
         let _ = socket.set_tcp_keepalive(&keepalive);
         #[cfg(target_os = "linux")]
-        let _ = socket.set_tcp_user_timeout(self.patience);
+        let _ = socket.set_tcp_user_timeout(self.ack_timeout);
         #[cfg(not(target_os = "linux"))]
-        let _ = self.patience;
-        // Once and for both: see the server for why.
+        let _ = self.ack_timeout;
+        // Registered once for both: see `Server` for why.
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, self.token, interest)?;
         Ok(stream)
     }
 
-    fn connected(&mut self, local: SocketAddr, peer: SocketAddr, now: Instant) {
-        let state = std::mem::replace(&mut self.state, State::Waiting { until: now });
-        if let State::Connecting { stream, .. } = state {
-            self.state = State::Up(Box::new(Connected {
+    fn set_connected(&mut self, local: SocketAddr, peer: SocketAddr, now: Instant) {
+        let state = std::mem::replace(&mut self.state, LinkState::Waiting { until: now });
+        if let LinkState::Connecting { stream, .. } = state {
+            self.state = LinkState::Up(Box::new(Connected {
                 stream,
                 session: Session::default(),
                 since: now,
                 local,
                 peer,
                 readable: true,
-                broken: None,
-                tells: false,
+                write_error: None,
+                reports_acks: false,
             }));
         }
     }
 
-    /// Reads once, and hands each message that came to `on_message`, as name and payload.
+    /// Reads once, and passes each message to `on_message`, as name and payload.
     ///
     /// # Errors
     ///
-    /// Why the connection is of no use any more. The caller then says [`lose`](Self::lose).
+    /// How the connection ended. The caller then calls [`disconnect`](Self::disconnect).
     pub(super) fn receive(
         &mut self,
         scratch: &mut [u8],
         on_message: impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), Loss> {
-        let State::Up(connected) = &mut self.state else {
+    ) -> Result<(), Disconnect> {
+        let LinkState::Up(connected) = &mut self.state else {
             return Ok(());
         };
         let Connected {
@@ -247,79 +247,78 @@ impl Link {
         } = &mut **connected;
         if session.receive(stream, scratch, on_message)? == Progress::Drained {
             connected.readable = false;
-            if let Some(error) = connected.broken.take() {
-                return Err(Loss::Io(error));
+            if let Some(error) = connected.write_error.take() {
+                return Err(Disconnect::Io(error));
             }
         }
         Ok(())
     }
 
-    /// Sends what the socket takes; if that is asked for, of the name only.
+    /// Sends what the socket accepts, or only the name if `name_only` is set.
     ///
-    /// If that fails, there may still be something to read, and what has come is not to be lost: so
-    /// the connection's end shows in [`receive`](Self::receive), after the last message.
+    /// After an error there may be messages to read. So the error is returned by
+    /// [`receive`](Self::receive), after the last message.
     pub(super) fn send(&mut self, outbox: &mut Outbox, name_only: bool, now: Instant) {
-        if let State::Up(connected) = &mut self.state
-            && connected.broken.is_none()
+        if let LinkState::Up(connected) = &mut self.state
+            && connected.write_error.is_none()
             && let Err(error) = outbox.write_to(&mut connected.stream, name_only, now)
         {
-            connected.broken = Some(error);
+            connected.write_error = Some(error);
             connected.readable = true;
         }
     }
 
-    /// Closes the sending side: all is said.
+    /// Closes the sending side: everything is sent.
     pub(super) fn finish(&self) {
-        if let State::Up(connected) = &self.state {
+        if let LinkState::Up(connected) = &self.state {
             // If it fails, there is no connection to be closed.
             let _ = connected.stream.shutdown(Shutdown::Write);
         }
     }
 
-    /// How many bytes the server's machine has not acknowledged.
+    /// The number of bytes that the server's machine has not acknowledged.
     ///
-    /// `Err` if the system does not tell. That it usually does, but does not this time, can happen: it
-    /// is `None`.
-    pub(super) fn unacknowledged(&mut self) -> Result<Option<u64>, Untold> {
-        let State::Up(connected) = &mut self.state else {
+    /// `None` if the system has reported it before, but does not this time.
+    pub(super) fn unacknowledged(&mut self) -> Result<Option<u64>, AckUnknown> {
+        let LinkState::Up(connected) = &mut self.state else {
             return Ok(None);
         };
         match unacknowledged(connected.local, connected.peer) {
-            None if !connected.tells => Err(Untold),
+            None if !connected.reports_acks => Err(AckUnknown),
             known => {
-                connected.tells = true;
+                connected.reports_acks = true;
                 Ok(known)
             }
         }
     }
 
     /// Makes the next attempt now.
-    pub(super) fn hurry(&mut self, now: Instant) {
-        if let State::Waiting { until } = &mut self.state {
+    pub(super) fn retry_now(&mut self, now: Instant) {
+        if let LinkState::Waiting { until } = &mut self.state {
             *until = (*until).min(now);
         }
     }
 
-    /// Gives a connection up. Returns how long until the next attempt.
-    pub(super) fn lose(&mut self, now: Instant) -> Duration {
-        if let State::Up(connected) = &self.state {
-            self.backoff.lived(connected.since, now);
+    /// Closes the connection. Returns the wait before the next attempt.
+    pub(super) fn disconnect(&mut self, now: Instant) -> Duration {
+        if let LinkState::Up(connected) = &self.state {
+            self.backoff.note_loss(connected.since, now);
         }
-        self.wait(now)
+        self.schedule_attempt(now)
     }
 
-    fn wait(&mut self, now: Instant) -> Duration {
+    fn schedule_attempt(&mut self, now: Instant) -> Duration {
         let wait = self.backoff.next(fastrand::f64());
-        self.state = State::Waiting { until: now + wait };
+        self.state = LinkState::Waiting { until: now + wait };
         wait
     }
 }
 
-/// Both addresses of a connection that was being made; `None` if it still is.
-fn ends_of(
+/// Both addresses of a connection that is established; `None` if it is not yet.
+fn established(
     stream: &TcpStream,
     decided: bool,
-    late: bool,
+    is_late: bool,
 ) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
     if decided {
         if let Some(error) = stream.take_error()? {
@@ -328,7 +327,7 @@ fn ends_of(
         match stream.peer_addr() {
             Ok(peer) => {
                 let local = stream.local_addr()?;
-                // If the server's port is one that the system gives to clients, and nobody listens
+                // If the server's port is one that the system gives to clients, and nothing listens
                 // there, an attempt may by chance be given that very port and connect to itself.
                 if local == peer {
                     return Err(ErrorKind::ConnectionRefused.into());
@@ -339,7 +338,7 @@ fn ends_of(
             Err(error) => return Err(error),
         }
     }
-    if late {
+    if is_late {
         return Err(ErrorKind::TimedOut.into());
     }
     Ok(None)

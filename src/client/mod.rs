@@ -1,48 +1,47 @@
-//! The terminal client: talk while you listen, on one loop.
+//! The terminal client: it sends and receives on one event loop.
 //!
-//! The tutorials' clients wait in `input()`, and while they wait they hear nothing. The cure is not a
-//! second thread but the poll: it watches the keyboard and the socket, and says which of them has
-//! something. One pass of the loop is a [`turn`](Client::turn):
+//! The tutorials' clients block in `input()`, and receive nothing meanwhile. The solution is not a
+//! second thread but the poll: it watches the keyboard and the socket, and reports which of them is
+//! ready. One pass of the loop is a [`turn`](Client::turn):
 //!
 //! | step | where |
 //! |---|---|
-//! | The poll says who is ready; that is only noted | here |
+//! | The poll reports what is ready; that is only noted | here |
 //! | Keys become edits of the line that is being typed | [`keys`], [`line_editor`] |
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
-//! | A line that is done becomes a message to send | [`outbox`], `arrivals.rs` |
-//! | The connection is made, lost, made again | `link.rs`, `backoff.rs` |
-//! | What has come over it becomes messages | [`session`] |
-//! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`] |
-//! | What is to be sent and shown is written, as far as it is taken | `stdio.rs` |
+//! | A finished line becomes a message to send | [`outbox`], `ack_probe.rs` |
+//! | The connection is made, and made again when it is lost | `link.rs`, `backoff.rs` |
+//! | Received bytes become messages | [`session`] |
+//! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`], `wrap.rs` |
+//! | Pending output is written, as far as it is accepted | `stdio.rs` |
 //!
-//! # Why nothing waits
+//! # Why nothing blocks
 //!
-//! The socket never blocks, as everywhere. Standard input and output are not ours alone and may be
-//! anything, so they are used in a way that never waits instead: `stdio.rs` tells how. A terminal is
-//! opened a second time, for a descriptor of its own that can be non-blocking.
+//! The socket is non-blocking. Standard input and output are shared with other processes and may be any
+//! file, so they are used only when they are ready: see `stdio.rs`. A terminal is opened a second time,
+//! for a descriptor of its own that can be non-blocking.
 //!
 //! # Why nothing grows
 //!
-//! What cannot go on holds up what comes before it. If the terminal or the reader of a pipe is slow,
-//! the socket is not read, and TCP tells the server. If the server is slow, or not there, the input is
-//! not read, and the pipe tells whoever writes it. Only a person is never held up: a keyboard is slow,
-//! and its user must always be able to leave.
+//! Backpressure works in both directions. If the terminal or the reader of a pipe is slow, the socket is
+//! not read, and TCP slows the server down. If the server is slow or away, the input is not read, and
+//! the pipe slows its writer down. The keyboard is always read: it is slow, and its user must be able to
+//! leave.
 //!
-//! # What is lost with a connection
+//! # What happens to messages when a connection is lost
 //!
-//! Nothing, as far as that can be known: [`outbox`] tells how.
+//! Each is sent over the next connection, or reported: see [`outbox`].
 //!
-//! The client knows [`wire`](crate::wire) and [`text`](crate::text), and nothing of the relay.
+//! The client uses [`wire`](crate::wire) and [`text`](crate::text), and nothing of the relay.
 
+mod ack_probe;
 mod acknowledged;
-mod arrivals;
-mod ask;
 mod backoff;
 mod command;
 pub mod display;
 mod error;
 mod filter;
-mod front;
+mod frontend;
 mod interactive;
 pub mod keys;
 mod limits;
@@ -50,10 +49,12 @@ pub mod line_editor;
 pub mod lines;
 mod link;
 pub mod outbox;
+mod request;
 pub mod screen;
 pub mod session;
 mod stdio;
 mod terminal;
+mod wrap;
 
 use std::fmt;
 use std::io;
@@ -64,20 +65,20 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook_mio::v1_0::Signals;
 
-use arrivals::Arrivals;
-use ask::Ask;
-use display::{Look, Notice};
+use ack_probe::AckProbe;
+use display::{Notice, Theme};
 pub use error::ClientError;
 use error::reason;
 use filter::Filter;
 pub use filter::Streams;
-use front::Front;
+use frontend::Frontend;
 use interactive::Interactive;
-use limits::MAX_PENDING;
+use limits::MAX_PENDING_BYTES;
 use link::{Attempt, Link};
-use outbox::{Cut, Outbox};
-use session::Loss;
-pub use terminal::give_back;
+use outbox::{ConnectionEnd, Outbox};
+use request::Request;
+use session::Disconnect;
+pub use terminal::restore_terminal;
 
 use crate::text::{Quoted, Shown};
 
@@ -87,73 +88,72 @@ const OUTPUT: Token = Token(2);
 const NOTICES: Token = Token(3);
 const SIGNALS: Token = Token(4);
 
-/// How much is read from the socket at once, in bytes.
-const SCRATCH: usize = 64 * 1024;
+/// The most bytes of one read of the socket.
+const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// How many reads from the socket there are in a turn: a flood of messages must not keep the keyboard
-/// waiting.
-const READS_A_TURN: usize = 8;
+/// The most reads of the socket in a turn: a flood of messages must not delay the keyboard.
+const MAX_READS_PER_TURN: usize = 8;
 
-/// After how long a person who wants to leave is told what there is to wait for.
-const LONG: Duration = Duration::from_secs(1);
+/// The delay before a user who wants to leave is informed of what the client waits for.
+const LEAVE_NOTICE_DELAY: Duration = Duration::from_secs(1);
 
-/// How long a server's machine may leave what a person has said without acknowledgement, before the
-/// connection counts as broken. TCP itself would try for a quarter of an hour. A program at the other
-/// end of a pipe has no use for this, and may send more than a busy server reads in that time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// On a terminal, a connection fails when sent bytes are unacknowledged for this time. TCP itself would
+/// try for a quarter of an hour. It does not apply in a pipe, which may send more than a busy server
+/// reads in that time.
+const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// From this wait on, attempts to connect that fail are not worth a word each.
-const HUSH: Duration = Duration::from_secs(15);
+/// From this wait on, failed attempts to connect are not reported one by one.
+const QUIET_RETRY_WAIT: Duration = Duration::from_secs(15);
 
-/// How long to stay after all that was said has arrived, for what the server may answer. It has no way
-/// to refuse a message but to close the connection, and that should be told.
-const LAST_WORD: Duration = Duration::from_millis(300);
+/// How long to stay connected after all messages are delivered. A server can refuse a message only by
+/// closing the connection, and that must be reported.
+const ANSWER_WAIT: Duration = Duration::from_millis(300);
 
-/// From this length on, in bytes, a message may be too long for a server. Few have a lower limit.
-const LENGTHY: usize = 1000;
+/// From this length on, a message may be too long for a server. Few servers have a lower limit.
+const SUSPECT_BYTES: usize = 1000;
 
-/// What is to be said of messages of which nobody knows.
-const MAY_BE_MISSING: &str = "may not have arrived";
+/// The status of messages that may be delivered or not.
+const UNCERTAIN: &str = "may not have arrived";
 
-/// What a client is to do.
+/// A `Config` is the configuration of a client.
 #[derive(Debug)]
 pub struct Config {
-    /// The server as its user wrote it.
+    /// The server as the user wrote it, for messages.
     pub server: String,
-    /// The addresses of the server: the first that answers is taken. There has to be one at least.
+    /// The addresses of the server, at least one. The first that answers is used.
     pub addrs: Vec<SocketAddr>,
     /// The name to join with.
     pub name: Vec<u8>,
     /// Whether to connect again when the connection is lost.
     pub reconnect: bool,
-    /// Whether to say nothing of connections that are made.
+    /// Whether established connections are not reported.
     pub quiet: bool,
-    /// Who talks and listens.
-    pub user: User,
+    /// How the user sends and receives.
+    pub interface: Interface,
 }
 
-/// Who talks and listens.
+/// An `Interface` is how the user sends and receives.
 #[derive(Debug)]
-pub enum User {
-    /// A person at the terminal that standard input and output are.
-    Person {
-        /// How things look.
-        look: Look,
-        /// Whether the terminal wraps lines anew when it becomes narrower.
+pub enum Interface {
+    /// The terminal of standard input and output.
+    Terminal {
+        /// The format of messages and notices.
+        theme: Theme,
+        /// Whether the terminal wraps lines again when it becomes narrower.
         reflows: bool,
     },
-    /// Programs or files.
+    /// Pipes or files.
     Streams(Streams),
 }
 
-/// The client: see the [module](self).
+/// A `Client` is a member of a chat: see the [module](self).
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "none depends on another")]
 pub struct Client {
     poll: Poll,
     events: Events,
     signals: Option<WatchedSignals>,
-    front: Front,
+    front: Frontend,
     link: Link,
     outbox: Outbox,
     scratch: Vec<u8>,
@@ -161,30 +161,30 @@ pub struct Client {
     name: Vec<u8>,
     reconnect: bool,
     quiet: bool,
-    /// Whether there ever was a connection.
-    was_up: bool,
-    /// Whether failed attempts to connect are not worth a word any more.
-    hushed: bool,
-    /// Whether the user wants to leave.
+    /// Whether a connection was ever established.
+    was_connected: bool,
+    /// Whether failed attempts to connect are no longer reported.
+    retries_are_quiet: bool,
+    /// Set when the user has asked to leave.
     leaving: Option<Leaving>,
-    /// Until when only the name is sent.
+    /// The time before which only the name is sent.
     held_until: Option<Instant>,
-    arrivals: Arrivals,
-    /// How many messages may or may not have arrived.
+    ack_probe: AckProbe,
+    /// The number of messages that may be delivered or not.
     uncertain: u64,
-    /// How it is to end, as soon as this turn is over.
+    /// How the client ends, at the end of this turn.
     ending: Option<Ending>,
 }
 
-/// A user who wants to leave, once all is said.
+/// A `Leaving` is the state of a client whose user has asked to leave.
 #[derive(Clone, Copy, Debug)]
 struct Leaving {
-    /// When that was asked for.
+    /// The time of the request.
     since: Instant,
-    /// Since when all is said and has arrived.
+    /// The time since which all messages are delivered.
     settled: Option<Instant>,
-    /// Whether the user was told what there is to wait for.
-    told: bool,
+    /// Whether the user was informed of what the client waits for.
+    is_explained: bool,
 }
 
 struct WatchedSignals(Signals);
@@ -195,55 +195,55 @@ impl fmt::Debug for WatchedSignals {
     }
 }
 
-/// Whether there is another turn.
+/// A `Turn` is whether there is another turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// There is.
+    /// The client runs.
     Running,
-    /// There is not.
+    /// The client has ended.
     Over(Ending),
 }
 
-/// How a client ended.
+/// An `Ending` is how a client ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Its user left.
+    /// The user left.
     Left {
-        /// How many messages were not sent.
+        /// The number of messages that were not sent.
         unsent: usize,
-        /// How many messages were sent that may not have arrived.
+        /// The number of sent messages that may not have arrived.
         uncertain: u64,
     },
-    /// This signal asked for it.
+    /// This signal ended it.
     Signal(i32),
 }
 
 impl Client {
-    /// A client that has its streams or its terminal, but no connection yet.
+    /// Creates a client that has its streams or its terminal, but no connection yet.
     ///
     /// # Errors
     ///
     /// If the streams or the terminal cannot be used.
     pub fn new(config: Config) -> Result<Self, ClientError> {
         let poll = Poll::new().map_err(ClientError::Poll)?;
-        let (front, signals) = match config.user {
-            User::Person { look, reflows } => {
-                // First, so that no signal can come while the terminal is taken and nobody knows.
+        let (front, signals) = match config.interface {
+            Interface::Terminal { theme, reflows } => {
+                // First, so that no signal can end the process while the terminal is in raw mode.
                 let signals = watch_signals(&poll).map_err(ClientError::Poll)?;
                 let name = &config.name;
                 let front =
-                    Interactive::start(name, look, reflows, poll.registry(), [INPUT, OUTPUT])
+                    Interactive::start(name, theme, reflows, poll.registry(), [INPUT, OUTPUT])
                         .map_err(ClientError::Terminal)?;
-                (Front::Interactive(Box::new(front)), Some(signals))
+                (Frontend::Interactive(Box::new(front)), Some(signals))
             }
-            // In a pipeline the shell's own rules for signals are the right ones, `nohup` included.
-            User::Streams(streams) => {
+            // In a pipeline the default actions of signals are right, and those that `nohup` sets.
+            Interface::Streams(streams) => {
                 let front = Filter::start(streams, poll.registry(), [INPUT, OUTPUT, NOTICES])?;
-                (Front::Filter(Box::new(front)), None)
+                (Frontend::Filter(Box::new(front)), None)
             }
         };
-        let patience = signals.is_some().then_some(PATIENCE);
-        let link = Link::new(config.addrs, patience, SOCKET, Instant::now());
+        let ack_timeout = signals.is_some().then_some(ACK_TIMEOUT);
+        let link = Link::new(config.addrs, ack_timeout, SOCKET, Instant::now());
         Ok(Self {
             poll,
             events: Events::with_capacity(16),
@@ -251,16 +251,16 @@ impl Client {
             front,
             link,
             outbox: Outbox::default(),
-            scratch: vec![0; SCRATCH],
+            scratch: vec![0; SCRATCH_BYTES],
             server: config.server,
             name: config.name,
             reconnect: config.reconnect,
             quiet: config.quiet,
-            was_up: false,
-            hushed: false,
+            was_connected: false,
+            retries_are_quiet: false,
             leaving: None,
             held_until: None,
-            arrivals: Arrivals::default(),
+            ack_probe: AckProbe::default(),
             uncertain: 0,
             ending: None,
         })
@@ -270,7 +270,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Why it cannot go on. The terminal is given back before.
+    /// The error that ends the client. The terminal is restored before.
     pub fn run(mut self) -> Result<Ending, ClientError> {
         let ended = loop {
             match self.turn(None) {
@@ -279,67 +279,66 @@ impl Client {
                 Err(error) => break Err(error),
             }
         };
-        // If that fails, the terminal is gone or stuck, and there is nobody to tell.
-        let _ = self.write_rest();
+        // If that fails, the terminal is gone or stuck, and there is no place to report it.
+        let _ = self.write_remaining();
         ended
     }
 
-    /// Waits for something to happen, no longer than `patience` if there is one, and does all that
-    /// there is to do then.
+    /// Waits for events, no longer than `timeout` if it is set, and handles them.
     ///
     /// # Errors
     ///
-    /// Why the client cannot go on.
-    pub fn turn(&mut self, patience: Option<Duration>) -> Result<Turn, ClientError> {
-        self.wait(patience)?;
-        let mut asked = Vec::new();
-        self.dispatch(&mut asked)?;
+    /// The error that ends the client.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Turn, ClientError> {
+        self.wait(timeout)?;
+        let mut requests = Vec::new();
+        self.dispatch(&mut requests)?;
         let now = Instant::now();
-        self.take_input(now, &mut asked)?;
-        for ask in asked.drain(..) {
-            self.grant(ask, now)?;
+        self.take_input(now, &mut requests)?;
+        for request in requests.drain(..) {
+            self.handle(request, now)?;
         }
         if self.ending.is_none() {
             self.connect(now)?;
             self.receive(now)?;
             self.send(now);
-            self.tell_why_we_stay(now)?;
+            self.explain_wait(now)?;
             let leaving = self.leaving.map(|leaving| leaving.since);
-            self.arrivals
-                .look(&mut self.link, &mut self.outbox, leaving, now);
+            self.ack_probe
+                .run(&mut self.link, &mut self.outbox, leaving, now);
         }
-        self.flush(&mut asked)?;
-        for ask in asked {
-            self.grant(ask, now)?;
+        self.flush(&mut requests)?;
+        for request in requests {
+            self.handle(request, now)?;
         }
-        Ok(self.outcome(now))
+        Ok(self.finish_turn(now))
     }
 
-    fn wait(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
+    fn wait(&mut self, max_wait: Option<Duration>) -> Result<(), ClientError> {
         let now = Instant::now();
         let busy = self.link.is_readable() && self.front.has_room()
             || self.front.has_input() && self.wants_input();
         let timeout = if self.ending.is_some() {
-            // Only the output is still to be written.
-            patience
+            // Only pending output is left.
+            max_wait
         } else if busy {
             Some(Duration::ZERO)
         } else {
             let deadlines = [
                 self.link.deadline(),
                 self.front.deadline(),
-                self.arrivals.deadline(),
+                self.ack_probe.deadline(),
                 self.leaving
                     .and_then(|leaving| leaving.settled)
-                    .map(|settled| settled + LAST_WORD),
+                    .map(|settled| settled + ANSWER_WAIT),
                 self.held_until,
             ];
             let next = deadlines.into_iter().flatten().min();
-            let until = next.map(|at| at.saturating_duration_since(now));
-            until.into_iter().chain(patience).min()
+            let wait = next.map(|at| at.saturating_duration_since(now));
+            wait.into_iter().chain(max_wait).min()
         };
         match self.poll.poll(&mut self.events, timeout) {
-            // A signal, which is an event of its own.
+            // A signal, which is also an event.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
                 Ok(())
@@ -348,123 +347,127 @@ impl Client {
         }
     }
 
-    /// Notes who is ready, and obeys signals.
-    fn dispatch(&mut self, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
+    /// Notes what is ready, and handles signals.
+    fn dispatch(&mut self, requests: &mut Vec<Request>) -> Result<(), ClientError> {
         for event in &self.events {
             match event.token() {
                 SOCKET => self.link.note(event),
                 INPUT => self.front.note_input(),
-                OUTPUT => self.front.note_output(event, self.poll.registry(), asked),
+                OUTPUT => self
+                    .front
+                    .note_output(event, self.poll.registry(), requests),
                 NOTICES => self.front.note_notices(event),
                 _ => {}
             }
         }
-        if let (Some(signals), Front::Interactive(front)) = (&mut self.signals, &mut self.front) {
+        if let (Some(signals), Frontend::Interactive(front)) = (&mut self.signals, &mut self.front)
+        {
             let signals: Vec<_> = signals.0.pending().collect();
             for &signal in &signals {
                 let done = match signal {
                     SIGWINCH => front.resize(),
-                    // Whoever has continued us since did not mean to be ignored.
+                    // The process was continued since.
                     SIGTSTP if signals.contains(&SIGCONT) => Ok(()),
                     SIGTSTP => front.stop(),
                     SIGCONT => front.resume(),
                     signal => {
                         self.ending = Some(Ending::Signal(signal));
-                        // SIGHUP comes with a SIGCONT, and there is no terminal to be taken again.
+                        // SIGHUP comes with a SIGCONT, but the terminal is gone.
                         break;
                     }
                 };
-                unless_gone(done, asked)?;
+                hang_up_if_gone(done, requests)?;
             }
         }
         Ok(())
     }
 
-    /// Whether what is piped in is read: not while megabytes of it wait to be sent, or to arrive.
+    /// Whether piped input is read: not while megabytes of it are unsent or unacknowledged.
     fn wants_input(&self) -> bool {
-        self.outbox.unsent_cost() < MAX_PENDING && self.outbox.waiting_cost() < 8 * MAX_PENDING
+        self.outbox.unsent_bytes() < MAX_PENDING_BYTES
+            && self.outbox.unacknowledged_bytes() < 8 * MAX_PENDING_BYTES
     }
 
-    fn take_input(&mut self, now: Instant, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
+    fn take_input(&mut self, now: Instant, requests: &mut Vec<Request>) -> Result<(), ClientError> {
         let wanted = self.wants_input();
         let registry = self.poll.registry();
         match &mut self.front {
-            Front::Interactive(front) => {
-                let read = front.read(registry, now, asked);
-                unless_gone(read, asked)
+            Frontend::Interactive(front) => {
+                let read = front.read(registry, now, requests);
+                hang_up_if_gone(read, requests)
             }
-            Front::Filter(front) if wanted => front.read(registry, &mut self.scratch, asked),
-            Front::Filter(_) => Ok(()),
+            Frontend::Filter(front) if wanted => front.read(registry, &mut self.scratch, requests),
+            Frontend::Filter(_) => Ok(()),
         }
     }
 
-    fn grant(&mut self, ask: Ask, now: Instant) -> Result<(), ClientError> {
-        match ask {
-            Ask::Say(message) => {
+    fn handle(&mut self, request: Request, now: Instant) -> Result<(), ClientError> {
+        match request {
+            Request::Send(message) => {
                 self.outbox.push(&message);
-                let Front::Interactive(front) = &mut self.front else {
+                let Frontend::Interactive(front) = &mut self.front else {
                     return Ok(());
                 };
                 front
                     .message(&self.name, &message)
                     .map_err(ClientError::Terminal)?;
-                if !self.link.is_up() {
-                    // Somebody is there who wants a connection now.
-                    self.link.hurry(now);
+                if !self.link.is_connected() {
+                    // The user waits for the connection.
+                    self.link.retry_now(now);
                     self.notice(Notice::Info, "not sent yet")?;
                 }
             }
-            Ask::Leave if self.leaving.is_some() => self.ending = Some(self.left(now)),
-            Ask::Finish if self.leaving.is_some() => {}
-            Ask::Leave | Ask::Finish => {
+            Request::Leave if self.leaving.is_some() => self.ending = Some(self.left(now)),
+            Request::Finish if self.leaving.is_some() => {}
+            Request::Leave | Request::Finish => {
                 self.leaving = Some(Leaving {
                     since: now,
                     settled: None,
-                    told: false,
+                    is_explained: false,
                 });
-                self.arrivals.hurry(now);
+                self.ack_probe.hurry(now);
             }
-            Ask::Vanish => self.ending = Some(Ending::Signal(SIGHUP)),
+            Request::HangUp => self.ending = Some(Ending::Signal(SIGHUP)),
         }
         Ok(())
     }
 
-    /// How it ends for a user who leaves now.
+    /// The ending of a client that leaves now.
     fn left(&mut self, now: Instant) -> Ending {
-        self.ask_what_arrived(now);
+        self.update_acknowledged(now);
         Ending::Left {
             unsent: self.outbox.unsent().len(),
             uncertain: self.uncertain + self.outbox.waiting() as u64,
         }
     }
 
-    /// Sees to it that there is a connection.
+    /// Makes a connection if there is none, and reports the result.
     fn connect(&mut self, now: Instant) -> Result<(), ClientError> {
         match self.link.progress(self.poll.registry(), now) {
             None => Ok(()),
             Some(Attempt::Connected(addr)) => {
-                self.outbox.begin(&self.name);
-                // A server that is full takes the name and closes. What waited is not to be lost in
-                // that connection.
-                self.held_until = self.was_up.then_some(now + LAST_WORD);
+                self.outbox.begin_connection(&self.name);
+                // A full server accepts the name and closes the connection. Waiting messages must not
+                // be lost with it.
+                self.held_until = self.was_connected.then_some(now + ANSWER_WAIT);
                 let notice = self.welcome(addr);
-                self.was_up = true;
-                self.hushed = false;
+                self.was_connected = true;
+                self.retries_are_quiet = false;
                 if self.quiet {
                     return Ok(());
                 }
                 self.notice(Notice::Info, &notice)
             }
-            Some(Attempt::Failed { addr, error, .. }) if !self.was_up => {
+            Some(Attempt::Failed { addr, error, .. }) if !self.was_connected => {
                 Err(ClientError::Connect(self.server.clone(), addr, error))
             }
-            // Said often enough.
-            Some(Attempt::Failed { .. }) if self.hushed => Ok(()),
+            // Reported often enough.
+            Some(Attempt::Failed { .. }) if self.retries_are_quiet => Ok(()),
             Some(Attempt::Failed {
                 error, again_in, ..
             }) => {
-                self.hushed = again_in >= HUSH;
-                let when = if self.hushed {
+                self.retries_are_quiet = again_in >= QUIET_RETRY_WAIT;
+                let when = if self.retries_are_quiet {
                     "every half minute".to_owned()
                 } else {
                     format!("in {}", Wait(again_in))
@@ -473,7 +476,7 @@ impl Client {
                     "still no connection: {}; trying again {when}",
                     reason(&error)
                 );
-                self.notice(Notice::Trouble, &notice)
+                self.notice(Notice::Warning, &notice)
             }
         }
     }
@@ -481,10 +484,10 @@ impl Client {
     fn welcome(&self, addr: SocketAddr) -> String {
         let name = Named(&self.name);
         let help = match &self.front {
-            Front::Interactive(_) => " (/help for help, Ctrl-D to leave)",
-            Front::Filter(front) => front.welcome(),
+            Frontend::Interactive(_) => " (/help for help, Ctrl-D to leave)",
+            Frontend::Filter(front) => front.welcome(),
         };
-        match (self.was_up, self.outbox.unsent().len()) {
+        match (self.was_connected, self.outbox.unsent().len()) {
             (false, _) => format!("connected to {addr} as {name}{help}"),
             (true, 0) => format!("connected to {addr} again"),
             (true, 1) => format!("connected to {addr} again; sending the message that waited"),
@@ -494,9 +497,9 @@ impl Client {
         }
     }
 
-    /// Hears what was said, as fast as it can be shown.
+    /// Receives messages, as fast as they can be shown.
     fn receive(&mut self, now: Instant) -> Result<(), ClientError> {
-        for _ in 0..READS_A_TURN {
+        for _ in 0..MAX_READS_PER_TURN {
             if !self.link.is_readable() || !self.front.has_room() {
                 break;
             }
@@ -508,64 +511,68 @@ impl Client {
                 }
             });
             written?;
-            if let Err(loss) = received {
-                return self.lose(loss, now);
+            if let Err(disconnect) = received {
+                return self.lose(disconnect, now);
             }
         }
         Ok(())
     }
 
-    /// The connection is of no use any more.
-    fn lose(&mut self, loss: Loss, now: Instant) -> Result<(), ClientError> {
-        // Even if this is the first time to ask.
-        self.ask_what_arrived(now);
-        let is_answer =
-            !matches!(loss, Loss::CutShort | Loss::NotChat(_)) && self.may_be_an_answer(now);
+    /// Reports the end of the connection and the messages that it puts in doubt.
+    fn lose(&mut self, disconnect: Disconnect, now: Instant) -> Result<(), ClientError> {
+        // Always, because the probe may not have run yet.
+        self.update_acknowledged(now);
+        let is_answer = !matches!(disconnect, Disconnect::CutShort | Disconnect::NotChat(_))
+            && self.may_be_an_answer(now);
         let hint = if is_answer { self.hint(now) } else { None };
-        let again_in = self.link.lose(now);
+        let again_in = self.link.disconnect(now);
         self.held_until = None;
-        let remains = self.outbox.lose(loss.cut(), now);
-        let missing = remains.uncertain.len() + usize::from(remains.refused.is_some());
+        let undelivered = self.outbox.end_connection(disconnect.connection_end(), now);
+        let missing = undelivered.uncertain.len() + usize::from(undelivered.refused.is_some());
         self.uncertain += missing as u64;
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
         if all_is_sent && missing == 0 && !is_answer {
             self.ending = Some(self.left(now));
             return Ok(());
         }
-        let is_final = all_is_sent || !self.reconnect || matches!(loss, Loss::NotChat(_));
+        let is_final =
+            all_is_sent || !self.reconnect || matches!(disconnect, Disconnect::NotChat(_));
         if !is_final {
-            let notice = format!("{loss}; connecting again in {}", Wait(again_in));
-            self.notice(Notice::Trouble, &notice)?;
+            let notice = format!("{disconnect}; connecting again in {}", Wait(again_in));
+            self.notice(Notice::Warning, &notice)?;
             if let Some(hint) = &hint {
-                self.notice(Notice::Trouble, hint)?;
+                self.notice(Notice::Warning, hint)?;
             }
         }
         let given_up = "given up, since two connections ended in the middle of it";
-        self.front.tell(given_up, remains.refused.iter())?;
-        self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
-        match loss {
+        self.front.report(given_up, undelivered.refused.iter())?;
+        self.front.report(UNCERTAIN, undelivered.uncertain.iter())?;
+        match disconnect {
             _ if !is_final => Ok(()),
-            Loss::NotChat(_) => Err(ClientError::NotChat(self.server.clone(), loss)),
-            _ => Err(ClientError::Lost { loss, hint }),
+            Disconnect::NotChat(_) => Err(ClientError::NotChat(self.server.clone(), disconnect)),
+            _ => Err(ClientError::Disconnected { disconnect, hint }),
         }
     }
 
-    /// Whether a server that closes the connection now may do so because of what it was just sent.
+    /// Whether a server that closes the connection now may do so because of a recent message.
     fn may_be_an_answer(&self, now: Instant) -> bool {
-        self.outbox.half_sent().is_some()
+        self.outbox.partly_sent_len().is_some()
             || self.link.is_refused(now)
-            || self.outbox.just_sent(now).is_some()
+            || self.outbox.recently_sent(now).is_some()
     }
 
-    /// Why a server may have closed the connection. `chat10` has no words for it.
+    /// A likely cause for the server to close the connection. `chat10` has no error messages.
     fn hint(&self, now: Instant) -> Option<String> {
-        if let Some(len) = self.outbox.half_sent() {
+        if let Some(len) = self.outbox.partly_sent_len() {
             return Some(format!(
                 "that was in the middle of a message of {len} bytes: is it over the server's limit?"
             ));
         }
-        let lengthy = self.outbox.just_sent(now).filter(|&len| len >= LENGTHY);
-        match (self.link.is_refused(now), lengthy) {
+        let suspect = self
+            .outbox
+            .recently_sent(now)
+            .filter(|&len| len >= SUSPECT_BYTES);
+        match (self.link.is_refused(now), suspect) {
             (true, None) => Some(
                 "that was right after joining: is the server full, the name too long for it, are there \
                  too many from your address, or does the port have another dialect?"
@@ -583,56 +590,56 @@ impl Client {
         }
     }
 
-    /// Sends what there is to send.
+    /// Sends what the socket accepts.
     fn send(&mut self, now: Instant) {
-        if self.held_until.is_some_and(|at| at <= now) || self.link.has_heard() {
+        if self.held_until.is_some_and(|at| at <= now) || self.link.has_received() {
             self.held_until = None;
         }
-        let before = self.outbox.waiting_cost();
+        let before = self.outbox.unacknowledged_bytes();
         let name_only = self.held_until.is_some();
         self.link.send(&mut self.outbox, name_only, now);
-        if self.outbox.waiting_cost() > before {
-            self.arrivals.sent();
+        if self.outbox.unacknowledged_bytes() > before {
+            self.ack_probe.note_sent();
         }
     }
 
-    fn ask_what_arrived(&mut self, now: Instant) {
+    fn update_acknowledged(&mut self, now: Instant) {
         let leaving = self.leaving.map(|leaving| leaving.since);
-        arrivals::ask(&mut self.link, &mut self.outbox, leaving, now);
+        ack_probe::update(&mut self.link, &mut self.outbox, leaving, now);
     }
 
-    /// Tells a person who wants to leave what there is to wait for, if it takes long.
-    fn tell_why_we_stay(&mut self, now: Instant) -> Result<(), ClientError> {
-        let is_person = matches!(self.front, Front::Interactive(_));
+    /// Informs a user who wants to leave of what the client waits for, if it takes long.
+    fn explain_wait(&mut self, now: Instant) -> Result<(), ClientError> {
+        let is_terminal = matches!(self.front, Frontend::Interactive(_));
         if let Some(leaving) = &mut self.leaving
-            && now.duration_since(leaving.since) >= LONG
-            && is_person
-            && !std::mem::replace(&mut leaving.told, true)
+            && now.duration_since(leaving.since) >= LEAVE_NOTICE_DELAY
+            && is_terminal
+            && !std::mem::replace(&mut leaving.is_explained, true)
         {
             let notice =
-                "waiting until all that you said has arrived; Ctrl-D once more leaves at once";
-            self.notice(Notice::Trouble, notice)?;
+                "waiting until all messages are delivered; Ctrl-D once more leaves at once";
+            self.notice(Notice::Warning, notice)?;
         }
         Ok(())
     }
 
-    fn flush(&mut self, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
+    fn flush(&mut self, requests: &mut Vec<Request>) -> Result<(), ClientError> {
         match &mut self.front {
-            Front::Interactive(front) => {
+            Frontend::Interactive(front) => {
                 let flushed = front.flush(self.poll.registry());
-                unless_gone(flushed, asked)
+                hang_up_if_gone(flushed, requests)
             }
-            Front::Filter(front) => front.flush(self.poll.registry(), asked),
+            Frontend::Filter(front) => front.flush(self.poll.registry(), requests),
         }
     }
 
-    /// Whether it is over.
-    fn outcome(&mut self, now: Instant) -> Turn {
+    /// Whether the client ends with this turn.
+    fn finish_turn(&mut self, now: Instant) -> Turn {
         if self.ending.is_none() && self.is_settled(now) {
             self.ending = Some(self.left(now));
         }
         match self.ending {
-            // What was heard is written in any case, unless somebody is in a hurry.
+            // Received messages are written first, unless a signal ends the client.
             Some(Ending::Left { .. }) if !self.front.is_written() => Turn::Running,
             Some(ending) => {
                 self.link.finish();
@@ -642,49 +649,49 @@ impl Client {
         }
     }
 
-    /// Whether the user wants to leave, and all is said, has arrived, and has not been refused.
+    /// Whether the user wants to leave, and all messages are delivered and not refused.
     fn is_settled(&mut self, now: Instant) -> bool {
         let Some(leaving) = &mut self.leaving else {
             return false;
         };
-        // A filter that has nothing to say has joined nevertheless, or failed to.
-        let joined = self.was_up || matches!(self.front, Front::Interactive(_));
+        // A client in a pipe connects even if its input is empty.
+        let joined = self.was_connected || matches!(self.front, Frontend::Interactive(_));
         if !joined || self.outbox.has_unsent() || self.outbox.is_waiting() {
             leaving.settled = None;
             return false;
         }
         let settled = *leaving.settled.get_or_insert(now);
-        self.outbox.just_sent(now).is_none() || now.duration_since(settled) >= LAST_WORD
+        self.outbox.recently_sent(now).is_none() || now.duration_since(settled) >= ANSWER_WAIT
     }
 
     fn notice(&mut self, kind: Notice, text: &str) -> Result<(), ClientError> {
         self.front.notice(kind, text)
     }
 
-    /// Tells what was not said in the end, and leaves a terminal in order.
-    fn write_rest(&mut self) -> Result<(), ClientError> {
+    /// Reports undelivered messages and writes all pending output.
+    fn write_remaining(&mut self) -> Result<(), ClientError> {
         let now = Instant::now();
-        self.ask_what_arrived(now);
-        // We close it ourselves: the server has nothing against what has arrived.
-        let remains = self.outbox.lose(Cut::Broken, now);
-        self.front.tell(MAY_BE_MISSING, remains.uncertain.iter())?;
-        self.front.tell("not sent", self.outbox.unsent())?;
-        self.front.write_rest(self.poll.registry())
+        self.update_acknowledged(now);
+        // The client closes the connection, so the server has refused nothing.
+        let undelivered = self.outbox.end_connection(ConnectionEnd::Broken, now);
+        self.front.report(UNCERTAIN, undelivered.uncertain.iter())?;
+        self.front.report("not sent", self.outbox.unsent())?;
+        self.front.write_remaining(self.poll.registry())
     }
 }
 
-/// What a terminal reports that is gone is no error of ours, but the end.
-fn unless_gone(result: io::Result<()>, asked: &mut Vec<Ask>) -> Result<(), ClientError> {
+/// Turns the error of a terminal that is gone into a request to end.
+fn hang_up_if_gone(result: io::Result<()>, requests: &mut Vec<Request>) -> Result<(), ClientError> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-            asked.push(Ask::Vanish);
+            requests.push(Request::HangUp);
             Ok(())
         }
         result => result.map_err(ClientError::Terminal),
     }
 }
 
-/// Has the poll watch for the signals that concern somebody who holds a terminal.
+/// Registers the signals that concern a program on a terminal.
 fn watch_signals(poll: &Poll) -> io::Result<WatchedSignals> {
     let mut signals = Signals::new([SIGWINCH, SIGTSTP, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     poll.registry()
@@ -692,7 +699,7 @@ fn watch_signals(poll: &Poll) -> io::Result<WatchedSignals> {
     Ok(WatchedSignals(signals))
 }
 
-/// A name in a sentence: between quotes if it would not look like one word.
+/// A `Named` is a name in a sentence, between quotes if it would not look like one word.
 struct Named<'a>(&'a [u8]);
 
 impl fmt::Display for Named<'_> {
@@ -705,7 +712,7 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// A wait, as one says it.
+/// A `Wait` formats a wait.
 struct Wait(Duration);
 
 impl fmt::Display for Wait {

@@ -1,4 +1,4 @@
-//! What was said here and is not known to have arrived.
+//! The outgoing messages.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -6,113 +6,112 @@ use std::time::{Duration, Instant};
 
 use crate::wire::{encode_frame, header};
 
-/// How long after a message a close still counts as an answer to it.
-const RIGHT_AFTER: Duration = Duration::from_secs(1);
+/// A close within this time after a message counts as an answer to it.
+const ANSWER_WINDOW: Duration = Duration::from_secs(1);
 
-/// How many connections may end in the middle of a message.
-const TRIES: u8 = 2;
+/// How many connections may end inside a message before it is given up.
+const MAX_ATTEMPTS: u8 = 2;
 
-/// For how long what has arrived is remembered, and how much of it, in bytes.
-const REMEMBERED: Duration = Duration::from_secs(5);
-const REMEMBERED_BYTES: u64 = 1024 * 1024;
+/// Acknowledged messages are kept for so long, and up to so many bytes.
+const RETENTION: Duration = Duration::from_secs(5);
+const MAX_RETAINED_BYTES: u64 = 1024 * 1024;
 
-/// How many frames to hand to the socket at once.
-const FRAMES_A_WRITE: usize = 64;
+/// The most frames of one write.
+const MAX_FRAMES_PER_WRITE: usize = 64;
 
-/// The messages that were said and are not known to have arrived, in order.
+/// An `Outbox` holds the messages that are not known to be delivered, in order.
 ///
-/// A connection can end at any time, and `chat10` has no acknowledgements. So there are two kinds of
-/// messages here, and a lost connection tells them apart:
+/// A connection can end at any time, and `chat10` has no acknowledgements. So an outbox has two kinds of
+/// messages, which differ when a connection is lost:
 ///
 /// ```text
 ///   sent                                   unsent
 ///   [message 4][message 5]                 [mes|sage 6][message 7]
-///    the socket took all of them: each      the socket took none or a part:
-///    may have arrived or not, and is        no server can have relayed them,
-///    handed back as uncertain               so the next connection begins here
+///    the socket accepted them whole:        the socket accepted none or a part:
+///    each may be delivered or not, and      no server can have relayed them,
+///    is reported as uncertain               so the next connection begins here
 /// ```
 ///
-/// A server that refuses a message closes the connection in the middle of it, if it is a long one. To
-/// send it again would be refused again, for ever; so a message gets two tries.
+/// A server that refuses a long message closes the connection inside it. It would refuse the message
+/// again on each further connection, so a message has two attempts.
 ///
-/// TCP knows more than the protocol does: what the server's side has acknowledged has arrived on that
-/// machine. Whoever can find that out says so with [`arrived`](Self::arrived). What has arrived is read
-/// soon, but not if the server ends the connection: by a [reset](Cut::Reset), which says that it had not
-/// read all, or because it refuses what it has read. So what has arrived of late is in doubt again then,
-/// and is remembered until it is not of late any more.
+/// TCP has acknowledgements: bytes that the peer's kernel has acknowledged have reached that machine. The
+/// caller reports them with [`acknowledge`](Self::acknowledge). The server reads such bytes soon, unless
+/// it ends the connection: by a [reset](ConnectionEnd::Reset), which means that it had not read all, or
+/// because it refuses what it has read. So messages that were acknowledged shortly before the end are
+/// uncertain as well, and are kept for that time.
 #[derive(Debug, Default)]
 pub struct Outbox {
     unsent: VecDeque<Message>,
-    /// What `unsent` takes, in bytes.
-    unsent_cost: usize,
-    /// How much of the first unsent frame the socket has taken, in bytes.
-    begun: usize,
+    /// The memory of `unsent`, in bytes.
+    unsent_bytes: usize,
+    /// The bytes of the first unsent frame that the socket has accepted.
+    partly_sent: usize,
     sent: VecDeque<Sent>,
-    /// How many of those in `sent` have arrived: the first.
-    arrived: usize,
-    /// What those in `sent` take that have not arrived, in bytes.
-    waiting_cost: usize,
-    /// How many bytes of this connection's stream the socket has taken.
+    /// How many messages at the front of `sent` are acknowledged.
+    acknowledged: usize,
+    /// The memory of the other messages in `sent`, in bytes.
+    unacknowledged_bytes: usize,
+    /// The bytes of this connection's stream that the socket has accepted.
     position: u64,
-    /// How many messages were ever said.
-    said: u64,
-    /// When the longest message of late was sent, and its length in bytes.
-    longest_of_late: Option<(Instant, usize)>,
+    /// The number of the last message.
+    last_number: u64,
+    /// The longest message of the last [`ANSWER_WINDOW`]: when it was sent, and its length in bytes.
+    longest_recent: Option<(Instant, usize)>,
 }
 
-/// Something that was said.
+/// A `Message` is one frame of the outbox.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     frame: Vec<u8>,
-    /// The how-manieth message this is, counted from one. The name that begins a connection is none.
+    /// The number of the message, from one. The name that begins a connection has none.
     number: Option<u64>,
-    /// How many connections were lost in the middle of it.
-    tries: u8,
+    /// How many connections were lost inside it.
+    attempts: u8,
 }
 
-/// How a connection ended, as far as it matters to what was said.
+/// A `ConnectionEnd` is the effect of the end of a connection on the messages that were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum ConnectionEnd {
     /// The server closed it.
     Closed,
-    /// The server closed it, and had not read all that had arrived.
+    /// The server closed it before it had read all that had arrived.
     Reset,
     /// The network failed.
     Broken,
 }
 
-/// What a lost connection leaves behind.
+/// An `Undelivered` lists the messages that a lost connection has put in doubt.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Remains {
-    /// The messages of which nobody knows whether they have arrived.
+pub struct Undelivered {
+    /// The messages that may be delivered or not.
     pub uncertain: Vec<Message>,
-    /// The message that is given up, because this is not the first connection that did not survive
-    /// it.
+    /// The message that is given up, because two connections have ended inside it.
     pub refused: Option<Message>,
 }
 
 impl Message {
-    /// What was said.
+    /// The text of the message.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.frame[header::WIDTH..]
     }
 
-    /// The how-manieth message this is, counted from one.
+    /// The number of the message, from one.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number.unwrap_or_default()
     }
 
-    /// What it takes in memory, in bytes: a short message is more than its bytes.
-    fn cost(&self) -> usize {
+    /// The memory of the message, in bytes: more than its length.
+    fn memory(&self) -> usize {
         self.frame.len() + size_of::<Sent>()
     }
 }
 
 #[derive(Debug)]
 struct Sent {
-    /// Where in this connection's stream the frame ends.
+    /// The position in the connection's stream at which the frame ends.
     end: u64,
     at: Instant,
     message: Message,
@@ -121,47 +120,50 @@ struct Sent {
 impl Outbox {
     /// Adds a message, of at most [`header::MAX_LEN`] bytes.
     pub fn push(&mut self, payload: &[u8]) {
-        self.said += 1;
-        let message = framed(payload, Some(self.said));
-        self.unsent_cost += message.cost();
+        self.last_number += 1;
+        let message = framed(payload, Some(self.last_number));
+        self.unsent_bytes += message.memory();
         self.unsent.push_back(message);
     }
 
     /// Begins a connection: its first frame is the name.
-    pub fn begin(&mut self, name: &[u8]) {
-        debug_assert!(self.begun == 0 && self.sent.is_empty(), "see `lose`");
+    pub fn begin_connection(&mut self, name: &[u8]) {
+        debug_assert!(
+            self.partly_sent == 0 && self.sent.is_empty(),
+            "see `end_connection`"
+        );
         let name = framed(name, None);
-        self.unsent_cost += name.cost();
+        self.unsent_bytes += name.memory();
         self.unsent.push_front(name);
         self.position = 0;
-        self.longest_of_late = None;
+        self.longest_recent = None;
     }
 
-    /// Ends a connection: what is neither sent nor returned is for the next one.
-    pub fn lose(&mut self, how: Cut, now: Instant) -> Remains {
-        let was_begun = std::mem::take(&mut self.begun) > 0;
+    /// Ends a connection. Unsent messages are kept for the next one.
+    pub fn end_connection(&mut self, how: ConnectionEnd, now: Instant) -> Undelivered {
+        let is_inside_message = std::mem::take(&mut self.partly_sent) > 0;
         let mut refused = None;
         if self.begins_with_name() {
             self.drop_first();
-        } else if was_begun
-            && how != Cut::Broken
+        } else if is_inside_message
+            && how != ConnectionEnd::Broken
             && let Some(first) = self.unsent.front_mut()
         {
-            first.tries += 1;
-            if first.tries == TRIES {
+            first.attempts += 1;
+            if first.attempts == MAX_ATTEMPTS {
                 refused = self.drop_first();
             }
         }
-        let of_late = match how {
-            Cut::Reset => REMEMBERED,
-            Cut::Closed => RIGHT_AFTER,
-            Cut::Broken => Duration::ZERO,
+        let doubt = match how {
+            ConnectionEnd::Reset => RETENTION,
+            ConnectionEnd::Closed => ANSWER_WINDOW,
+            ConnectionEnd::Broken => Duration::ZERO,
         };
         let certain = self
             .sent
             .iter()
-            .take(self.arrived)
-            .take_while(|sent| now.duration_since(sent.at) >= of_late)
+            .take(self.acknowledged)
+            .take_while(|sent| now.duration_since(sent.at) >= doubt)
             .count();
         let uncertain = self
             .sent
@@ -170,22 +172,22 @@ impl Outbox {
             .map(|sent| sent.message)
             .filter(|message| message.number.is_some())
             .collect();
-        self.arrived = 0;
-        self.waiting_cost = 0;
-        Remains { uncertain, refused }
+        self.acknowledged = 0;
+        self.unacknowledged_bytes = 0;
+        Undelivered { uncertain, refused }
     }
 
     fn drop_first(&mut self) -> Option<Message> {
         let first = self.unsent.pop_front()?;
-        self.unsent_cost -= first.cost();
+        self.unsent_bytes -= first.memory();
         Some(first)
     }
 
-    /// Hands the socket as much as it takes; if that is asked for, of the name only.
+    /// Writes as much as the socket accepts, or only the name if `name_only` is set.
     ///
     /// # Errors
     ///
-    /// Whatever `stream` reports, but for "would block", which is no error here.
+    /// The error of `stream`, except "would block", which is none here.
     pub fn write_to(
         &mut self,
         stream: &mut impl Write,
@@ -193,18 +195,18 @@ impl Outbox {
         now: Instant,
     ) -> io::Result<()> {
         while self.begins_with_name() || !name_only && self.has_unsent() {
-            let most = if name_only { 1 } else { FRAMES_A_WRITE };
-            let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE];
-            let mut skip = self.begun;
+            let frames = if name_only { 1 } else { MAX_FRAMES_PER_WRITE };
+            let mut slices = [IoSlice::new(&[]); MAX_FRAMES_PER_WRITE];
+            let mut skip = self.partly_sent;
             let mut count = 0;
-            for (slice, message) in slices[..most].iter_mut().zip(&self.unsent) {
+            for (slice, message) in slices[..frames].iter_mut().zip(&self.unsent) {
                 *slice = IoSlice::new(&message.frame[skip..]);
                 skip = 0;
                 count += 1;
             }
             match stream.write_vectored(&slices[..count]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(taken) => self.advance(taken, now),
+                Ok(written) => self.advance(written, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -213,20 +215,20 @@ impl Outbox {
         Ok(())
     }
 
-    /// Notes that the socket has taken this many bytes more.
-    fn advance(&mut self, taken: usize, now: Instant) {
-        self.position += taken as u64;
-        self.begun += taken;
-        let mut end = self.position - self.begun as u64;
+    /// Notes that the socket has accepted this many more bytes.
+    fn advance(&mut self, written: usize, now: Instant) {
+        self.position += written as u64;
+        self.partly_sent += written;
+        let mut end = self.position - self.partly_sent as u64;
         while let Some(message) = self.unsent.pop_front() {
             let len = message.frame.len();
-            if len > self.begun {
+            if len > self.partly_sent {
                 self.unsent.push_front(message);
                 break;
             }
-            self.begun -= len;
-            self.unsent_cost -= message.cost();
-            self.waiting_cost += message.cost();
+            self.partly_sent -= len;
+            self.unsent_bytes -= message.memory();
+            self.unacknowledged_bytes += message.memory();
             end += len as u64;
             if message.number.is_some() {
                 self.remember_longest(message.payload().len(), now);
@@ -240,52 +242,53 @@ impl Outbox {
     }
 
     fn remember_longest(&mut self, len: usize, now: Instant) {
-        let longer_of_late = self
-            .longest_of_late
-            .is_some_and(|(at, longest)| now.duration_since(at) < RIGHT_AFTER && longest > len);
-        if !longer_of_late {
-            self.longest_of_late = Some((now, len));
+        let is_shorter = self
+            .longest_recent
+            .is_some_and(|(at, longest)| now.duration_since(at) < ANSWER_WINDOW && longest > len);
+        if !is_shorter {
+            self.longest_recent = Some((now, len));
         }
     }
 
-    /// Notes that all but the last `unacknowledged` bytes of this connection's stream have arrived.
-    pub fn arrived(&mut self, unacknowledged: u64, now: Instant) {
-        let arrived = self.position.saturating_sub(unacknowledged);
-        self.arrived_while(|sent| sent.end <= arrived, now);
+    /// Notes that all but the last `unacknowledged` bytes of the connection's stream are acknowledged.
+    pub fn acknowledge(&mut self, unacknowledged: u64, now: Instant) {
+        let acknowledged = self.position.saturating_sub(unacknowledged);
+        self.acknowledge_while(|sent| sent.end <= acknowledged, now);
     }
 
-    /// Takes what was sent before this as arrived, for want of better knowledge.
-    pub fn assume_arrived(&mut self, before: Instant, now: Instant) {
-        self.arrived_while(|sent| sent.at < before, now);
+    /// Takes the messages that were sent before this time as acknowledged, on systems that do not
+    /// report it.
+    pub fn assume_acknowledged(&mut self, before: Instant, now: Instant) {
+        self.acknowledge_while(|sent| sent.at < before, now);
     }
 
-    fn arrived_while(&mut self, has_arrived: impl Fn(&Sent) -> bool, now: Instant) {
-        while let Some(sent) = self.sent.get(self.arrived)
-            && has_arrived(sent)
+    fn acknowledge_while(&mut self, is_acknowledged: impl Fn(&Sent) -> bool, now: Instant) {
+        while let Some(sent) = self.sent.get(self.acknowledged)
+            && is_acknowledged(sent)
         {
-            self.arrived += 1;
-            self.waiting_cost -= sent.message.cost();
+            self.acknowledged += 1;
+            self.unacknowledged_bytes -= sent.message.memory();
         }
-        // What has arrived is forgotten when it is old, or much.
+        // Acknowledged messages are dropped by age and by size.
         let end = self
-            .arrived
+            .acknowledged
             .checked_sub(1)
             .map_or(0, |last| self.sent[last].end);
-        let old = self.sent.iter().take(self.arrived).take_while(|sent| {
-            now.duration_since(sent.at) > REMEMBERED || end - sent.end > REMEMBERED_BYTES
+        let old = self.sent.iter().take(self.acknowledged).take_while(|sent| {
+            now.duration_since(sent.at) > RETENTION || end - sent.end > MAX_RETAINED_BYTES
         });
         let old = old.count();
         self.sent.drain(..old);
-        self.arrived -= old;
+        self.acknowledged -= old;
     }
 
-    /// Whether there is something that the socket has not taken.
+    /// Whether there are messages, or a name, that the socket has not accepted.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// The messages that the socket has not taken, or not whole.
+    /// The messages that the socket has not accepted, or not whole.
     #[must_use]
     pub fn unsent(&self) -> impl ExactSizeIterator<Item = &Message> {
         let name = usize::from(self.begins_with_name());
@@ -298,44 +301,44 @@ impl Outbox {
             .is_some_and(|first| first.number.is_none())
     }
 
-    /// What is unsent takes so much memory, in bytes.
+    /// The memory of the unsent messages, in bytes.
     #[must_use]
-    pub const fn unsent_cost(&self) -> usize {
-        self.unsent_cost
+    pub const fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
     }
 
-    /// What was sent and is not known to have arrived takes so much memory, in bytes.
+    /// The memory of the messages that are sent and not acknowledged, in bytes.
     #[must_use]
-    pub const fn waiting_cost(&self) -> usize {
-        self.waiting_cost
+    pub const fn unacknowledged_bytes(&self) -> usize {
+        self.unacknowledged_bytes
     }
 
-    /// Whether there is something that was sent and is not known to have arrived.
+    /// Whether anything is sent and not acknowledged.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.sent.len() > self.arrived
+        self.sent.len() > self.acknowledged
     }
 
-    /// How many messages were sent and are not known to have arrived.
+    /// The number of messages that are sent and not acknowledged.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        let waiting = self.sent.range(self.arrived..);
+        let waiting = self.sent.range(self.acknowledged..);
         waiting.filter(|sent| sent.message.number.is_some()).count()
     }
 
-    /// The length in bytes of the message that the socket has taken a part of, if there is one.
+    /// The length in bytes of the message of which the socket has accepted a part, if there is one.
     #[must_use]
-    pub fn half_sent(&self) -> Option<usize> {
+    pub fn partly_sent_len(&self) -> Option<usize> {
         let first = self.unsent.front()?;
-        (self.begun > 0 && first.number.is_some()).then(|| first.payload().len())
+        (self.partly_sent > 0 && first.number.is_some()).then(|| first.payload().len())
     }
 
-    /// The length in bytes of the longest message that was sent just now, if there is one: a server
-    /// that closes the connection may be doing so because of it.
+    /// The length in bytes of the longest message of the last second, if there is one: a server that
+    /// closes the connection may do so because of it.
     #[must_use]
-    pub fn just_sent(&self, now: Instant) -> Option<usize> {
-        let (at, len) = self.longest_of_late?;
-        (now.duration_since(at) < RIGHT_AFTER).then_some(len)
+    pub fn recently_sent(&self, now: Instant) -> Option<usize> {
+        let (at, len) = self.longest_recent?;
+        (now.duration_since(at) < ANSWER_WINDOW).then_some(len)
     }
 }
 
@@ -345,7 +348,7 @@ fn framed(payload: &[u8], number: Option<u64>) -> Message {
     Message {
         frame,
         number,
-        tries: 0,
+        attempts: 0,
     }
 }
 
@@ -354,13 +357,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A socket that takes so many bytes and then no more.
-    struct Room {
+    /// A socket that accepts so many bytes and then no more.
+    struct LimitedSocket {
         left: usize,
         taken: Vec<u8>,
     }
 
-    impl Room {
+    impl LimitedSocket {
         fn new(left: usize) -> Self {
             Self {
                 left,
@@ -369,7 +372,7 @@ mod tests {
         }
     }
 
-    impl Write for Room {
+    impl Write for LimitedSocket {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let taken = bytes.len().min(self.left);
             if taken == 0 {
@@ -385,95 +388,99 @@ mod tests {
         }
     }
 
+    /// Writes to a connection that accepts `room` bytes, and returns these.
+    fn write(outbox: &mut Outbox, room: usize, now: Instant) -> Vec<u8> {
+        let mut socket = LimitedSocket::new(room);
+        outbox.write_to(&mut socket, false, now).unwrap();
+        socket.taken
+    }
+
     fn payloads(messages: &[Message]) -> Vec<&[u8]> {
         messages.iter().map(Message::payload).collect()
     }
 
     #[test]
-    fn the_name_goes_first_and_is_no_message() {
+    fn name_is_sent_first_and_is_not_counted_as_a_message() {
         let mut outbox = Outbox::default();
-        outbox.push(b"said before there was a connection");
-        outbox.begin(b"alice");
+        outbox.push(b"pushed before the first connection");
+        outbox.begin_connection(b"alice");
         assert_eq!(outbox.unsent().len(), 1);
-        let mut socket = Room::new(15);
-        outbox.write_to(&mut socket, false, Instant::now()).unwrap();
-        assert_eq!(socket.taken, b"5         alice");
+        let written = write(&mut outbox, 15, Instant::now());
+        assert_eq!(written, b"5         alice");
         assert_eq!(outbox.unsent().len(), 1);
         assert_eq!(
-            outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER),
-            Remains::default(),
+            outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW),
+            Undelivered::default(),
             "only the name was sent"
         );
     }
 
     #[test]
-    fn a_lost_connection_tells_what_is_uncertain_and_keeps_the_rest_in_order() {
+    fn lost_connection_returns_sent_messages_and_keeps_unsent_ones_in_order() {
         let now = Instant::now();
         let mut outbox = Outbox::default();
-        outbox.begin(b"a");
+        outbox.begin_connection(b"a");
         for message in ["one", "two", "three", "four"] {
             outbox.push(message.as_bytes());
         }
         // The name, two messages, and all but the last byte of the third.
-        let mut socket = Room::new(11 + 13 + 13 + 14);
-        outbox.write_to(&mut socket, false, now).unwrap();
-        let Remains { uncertain, refused } = outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER);
+        write(&mut outbox, 11 + 13 + 13 + 14, now);
+        let Undelivered { uncertain, refused } =
+            outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW);
         assert_eq!(refused, None);
         assert_eq!(payloads(&uncertain), [b"one", b"two"]);
         assert_eq!(uncertain[1].number(), 2);
         assert_eq!(outbox.unsent().len(), 2);
 
-        outbox.begin(b"a");
-        let mut socket = Room::new(1000);
-        outbox.write_to(&mut socket, false, now).unwrap();
-        assert_eq!(socket.taken, b"1         a5         three4         four");
+        outbox.begin_connection(b"a");
+        let written = write(&mut outbox, 1000, now);
+        assert_eq!(written, b"1         a5         three4         four");
         assert!(!outbox.has_unsent());
-        assert_eq!(outbox.unsent_cost(), 0);
+        assert_eq!(outbox.unsent_bytes(), 0);
     }
 
     #[test]
-    fn what_was_acknowledged_is_certain() {
+    fn acknowledged_message_is_not_uncertain() {
         let now = Instant::now();
         let mut outbox = Outbox::default();
-        outbox.begin(b"a");
+        outbox.begin_connection(b"a");
         outbox.push(b"one");
         outbox.push(b"two");
-        outbox.write_to(&mut Room::new(1000), false, now).unwrap();
-        outbox.arrived(1, now);
+        write(&mut outbox, 1000, now);
+        outbox.acknowledge(1, now);
         assert!(outbox.is_waiting());
         assert_eq!(
             payloads(
                 &outbox
-                    .lose(Cut::Closed, Instant::now() + RIGHT_AFTER)
+                    .end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW)
                     .uncertain
             ),
             [b"two"]
         );
 
-        outbox.begin(b"a");
+        outbox.begin_connection(b"a");
         outbox.push(b"three");
-        outbox.write_to(&mut Room::new(1000), false, now).unwrap();
-        outbox.arrived(0, now);
+        write(&mut outbox, 1000, now);
+        outbox.acknowledge(0, now);
         assert!(!outbox.is_waiting());
         assert_eq!(
-            outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER),
-            Remains::default()
+            outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW),
+            Undelivered::default()
         );
     }
 
     #[test]
-    fn a_message_that_two_connections_do_not_survive_is_given_up() {
+    fn message_is_given_up_when_two_connections_end_inside_it() {
         let mut outbox = Outbox::default();
         outbox.push(b"refused");
         outbox.push(b"next");
         let mut refused = Vec::new();
         // Into the name, into the message, into the name again, into the message again.
         for room in [5, 15, 5, 27] {
-            outbox.begin(b"a");
-            outbox
-                .write_to(&mut Room::new(room), false, Instant::now())
-                .unwrap();
-            let remains = outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER);
+            outbox.begin_connection(b"a");
+            write(&mut outbox, room, Instant::now());
+            let remains =
+                outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW);
             assert!(remains.uncertain.is_empty());
             refused.push(remains.refused.map(|message| message.number()));
         }
@@ -481,76 +488,78 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_fails_is_no_refusal() {
+    fn network_failure_inside_a_message_is_not_counted_as_an_attempt() {
         let mut outbox = Outbox::default();
         outbox.push(b"a long message");
         for _ in 0..5 {
-            outbox.begin(b"a");
-            outbox
-                .write_to(&mut Room::new(20), false, Instant::now())
-                .unwrap();
-            assert_eq!(outbox.lose(Cut::Broken, Instant::now()), Remains::default());
+            outbox.begin_connection(b"a");
+            write(&mut outbox, 20, Instant::now());
+            assert_eq!(
+                outbox.end_connection(ConnectionEnd::Broken, Instant::now()),
+                Undelivered::default()
+            );
         }
         assert_eq!(outbox.unsent().len(), 1);
     }
 
     #[test]
-    fn what_arrived_right_before_the_server_closed_may_have_been_refused() {
+    fn message_acknowledged_shortly_before_a_close_is_uncertain() {
         let now = Instant::now();
         let mut outbox = Outbox::default();
         for (how, after, uncertain) in [
-            (Cut::Closed, Duration::ZERO, &[&b"one"[..]][..]),
-            (Cut::Closed, RIGHT_AFTER, &[]),
-            (Cut::Broken, Duration::ZERO, &[]),
+            (ConnectionEnd::Closed, Duration::ZERO, &[&b"one"[..]][..]),
+            (ConnectionEnd::Closed, ANSWER_WINDOW, &[]),
+            (ConnectionEnd::Broken, Duration::ZERO, &[]),
         ] {
-            outbox.begin(b"a");
+            outbox.begin_connection(b"a");
             outbox.push(b"one");
-            outbox.write_to(&mut Room::new(1000), false, now).unwrap();
-            outbox.arrived(0, now);
+            write(&mut outbox, 1000, now);
+            outbox.acknowledge(0, now);
             assert_eq!(
-                payloads(&outbox.lose(how, now + after).uncertain),
+                payloads(&outbox.end_connection(how, now + after).uncertain),
                 uncertain
             );
         }
     }
 
     #[test]
-    fn a_reset_says_that_what_arrived_of_late_was_not_read() {
+    fn reset_makes_recently_acknowledged_messages_uncertain() {
         let start = Instant::now();
         let mut outbox = Outbox::default();
-        outbox.begin(b"a");
+        outbox.begin_connection(b"a");
         outbox.push(b"old");
-        outbox.write_to(&mut Room::new(1000), false, start).unwrap();
-        let later = start + REMEMBERED + Duration::from_millis(1);
+        write(&mut outbox, 1000, start);
+        let later = start + RETENTION + Duration::from_millis(1);
         outbox.push(b"new");
-        outbox.write_to(&mut Room::new(1000), false, later).unwrap();
-        outbox.arrived(0, later);
+        write(&mut outbox, 1000, later);
+        outbox.acknowledge(0, later);
         assert!(!outbox.is_waiting());
         assert_eq!(
-            payloads(&outbox.lose(Cut::Reset, later).uncertain),
+            payloads(&outbox.end_connection(ConnectionEnd::Reset, later).uncertain),
             [b"new"]
         );
 
-        outbox.begin(b"a");
+        outbox.begin_connection(b"a");
         for byte in [b'x', b'y', b'z'] {
-            outbox.push(&vec![byte; REMEMBERED_BYTES as usize / 2]);
+            outbox.push(&vec![byte; MAX_RETAINED_BYTES as usize / 2]);
         }
-        outbox
-            .write_to(&mut Room::new(10_000_000), false, later)
-            .unwrap();
-        outbox.arrived(0, later);
-        let uncertain = outbox.lose(Cut::Reset, later).uncertain;
+        write(&mut outbox, 10_000_000, later);
+        outbox.acknowledge(0, later);
+        let uncertain = outbox.end_connection(ConnectionEnd::Reset, later).uncertain;
         assert_eq!(uncertain.len(), 2);
-        assert_eq!((outbox.unsent_cost(), outbox.waiting_cost()), (0, 0));
+        assert_eq!(
+            (outbox.unsent_bytes(), outbox.unacknowledged_bytes()),
+            (0, 0)
+        );
     }
 
     #[test]
-    fn only_the_name_can_be_sent_at_first() {
+    fn name_is_sent_alone_when_asked_for() {
         let now = Instant::now();
         let mut outbox = Outbox::default();
         outbox.push(b"later");
-        outbox.begin(b"a");
-        let mut socket = Room::new(1000);
+        outbox.begin_connection(b"a");
+        let mut socket = LimitedSocket::new(1000);
         outbox.write_to(&mut socket, true, now).unwrap();
         outbox.write_to(&mut socket, true, now).unwrap();
         assert_eq!(socket.taken, b"1         a");
@@ -559,20 +568,20 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_tells_age_decides() {
+    fn old_message_counts_as_acknowledged_where_the_system_does_not_report_it() {
         let start = Instant::now();
         let mut outbox = Outbox::default();
-        outbox.begin(b"a");
+        outbox.begin_connection(b"a");
         outbox.push(b"old");
-        outbox.write_to(&mut Room::new(1000), false, start).unwrap();
+        write(&mut outbox, 1000, start);
         let later = start + Duration::from_secs(60);
         outbox.push(b"new");
-        outbox.write_to(&mut Room::new(1000), false, later).unwrap();
-        outbox.assume_arrived(later, later);
+        write(&mut outbox, 1000, later);
+        outbox.assume_acknowledged(later, later);
         assert_eq!(
             payloads(
                 &outbox
-                    .lose(Cut::Closed, Instant::now() + RIGHT_AFTER)
+                    .end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW)
                     .uncertain
             ),
             [b"new"]
@@ -580,24 +589,24 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_message_of_late_is_the_suspect() {
+    fn longest_recent_message_is_the_likely_cause_of_a_close() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut outbox = Outbox::default();
         let mut say = |len: usize, now| {
             outbox.push(&vec![b'x'; len]);
-            outbox.write_to(&mut Room::new(10_000), false, now).unwrap();
-            outbox.just_sent(now)
+            write(&mut outbox, 10_000, now);
+            outbox.recently_sent(now)
         };
         assert_eq!(say(2000, at(0)), Some(2000));
         assert_eq!(say(5, at(900)), Some(2000));
         assert_eq!(say(7, at(1000)), Some(7));
-        assert_eq!(outbox.just_sent(at(2000)), None);
+        assert_eq!(outbox.recently_sent(at(2000)), None);
     }
 
     proptest! {
         #[test]
-        fn over_any_number_of_lost_connections_each_message_is_sent_or_uncertain(
+        fn each_message_is_sent_once_over_any_number_of_connections(
             messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..200),
             connections in prop::collection::vec((0..2000_usize, 0..2000_u64), 0..10),
         ) {
@@ -606,14 +615,13 @@ mod tests {
             for message in &messages {
                 outbox.push(message);
             }
-            // What whole frames the connections brought across, and what was given up.
+            // The whole frames that the connections delivered, and the messages that were given up.
             let (mut whole, mut refused) = (Vec::new(), Vec::new());
             for (room, unacknowledged) in connections.into_iter().chain([(usize::MAX, 0)]) {
-                outbox.begin(b"name");
-                let mut socket = Room::new(room);
-                outbox.write_to(&mut socket, false, now).unwrap();
-                outbox.arrived(unacknowledged, now);
-                let mut rest = &socket.taken[..];
+                outbox.begin_connection(b"name");
+                let written = write(&mut outbox, room, now);
+                outbox.acknowledge(unacknowledged, now);
+                let mut rest = &written[..];
                 let mut first = true;
                 let mut decoder = crate::wire::Decoder::new();
                 while let Some(payload) = decoder.decode(&mut rest, 10, 100).unwrap() {
@@ -622,7 +630,7 @@ mod tests {
                     }
                     first = false;
                 }
-                let remains = outbox.lose(Cut::Closed, Instant::now() + RIGHT_AFTER);
+                let remains = outbox.end_connection(ConnectionEnd::Closed, Instant::now() + ANSWER_WINDOW);
                 for message in remains.uncertain {
                     let index = message.number() as usize - 1;
                     prop_assert_eq!(message.payload(), &messages[index][..]);

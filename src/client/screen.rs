@@ -1,4 +1,4 @@
-//! The line that is being typed, and what is printed above it.
+//! The line that is being typed, below the messages.
 
 use std::io;
 
@@ -12,47 +12,46 @@ use unicode_width::UnicodeWidthStr;
 use super::display::{dim, write_shown};
 use crate::text::Shown;
 
-/// What stands before each further line of a text that has several.
-const CONTINUED: &str = "| ";
+/// The beginning of each further line of a text.
+const LINE_MARK: &str = "| ";
 
-/// A screen of which only the end is ours: the rows with the line that is being typed.
+/// A `Screen` paints the last rows of a terminal: those of the line that is being typed.
 ///
-/// What was said scrolls up into the terminal's own history, where it can be searched and copied as
-/// everything else; there is no second screen. To print something, the typed line is taken away, the
-/// text is printed where it stood, and the line is painted again below. All of that goes out in one
-/// write, so nobody sees it happen.
+/// Messages scroll up into the terminal's own history, where they can be searched and copied like other
+/// output. To print a message, the typed line is erased, the message is printed in its place, and the
+/// line is painted again below. All of that is one write, so that it does not flicker.
 ///
-/// Nothing here writes: the bytes for the terminal are appended to a buffer that the caller hands in.
+/// A screen does no I/O: it appends the bytes for the terminal to a buffer of the caller.
 #[derive(Debug)]
 pub struct Screen {
     rows: usize,
     cols: usize,
-    /// Whether the terminal wraps lines anew when it becomes narrower.
+    /// Whether the terminal wraps lines again when it becomes narrower.
     reflows: bool,
     prompt: Prompt,
-    /// What is painted now, if anything.
+    /// The painted rows, if there are any.
     painted: Option<Painted>,
 }
 
-/// What stands before the line that is being typed.
+/// A `Prompt` stands before the line that is being typed.
 #[derive(Debug, Default)]
 pub struct Prompt {
-    /// With the terminal's codes for its look.
+    /// The text with the terminal's codes for its style.
     pub styled: Vec<u8>,
-    /// How many columns it takes.
+    /// The width in columns.
     pub width: usize,
 }
 
-/// What of a layout is on the screen.
+/// A `Painted` describes the rows of a layout that are on the screen.
 #[derive(Debug)]
 struct Painted {
-    /// How many columns each row takes.
+    /// The width of each row in columns.
     widths: Vec<usize>,
     cursor: Position,
 }
 
 impl Painted {
-    /// How many rows of a screen with so many columns are above the cursor.
+    /// The rows above the cursor, on a screen with `cols` columns.
     fn above(&self, cols: usize) -> usize {
         let before = &self.widths[..self.cursor.row];
         before
@@ -62,18 +61,18 @@ impl Painted {
             + self.cursor.col / cols
     }
 
-    /// How many rows of a screen with so many columns there are.
+    /// The number of rows, on a screen with `cols` columns.
     fn height(&self, cols: usize) -> usize {
         self.widths.iter().map(|&width| height(width, cols)).sum()
     }
 }
 
-/// How many rows a terminal with so many columns makes of one that takes this many.
+/// The number of rows that a terminal with `cols` columns makes of one of this width.
 fn height(width: usize, cols: usize) -> usize {
     width.div_ceil(cols).max(1)
 }
 
-/// A place in a layout, from zero.
+/// A `Position` is a place in a layout, from zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Position {
     row: usize,
@@ -81,7 +80,7 @@ struct Position {
 }
 
 impl Screen {
-    /// A screen of this size, with nothing painted.
+    /// Creates a screen of this size, with nothing painted.
     #[must_use]
     pub fn new(rows: u16, cols: u16, reflows: bool, prompt: Prompt) -> Self {
         let mut screen = Self {
@@ -95,48 +94,48 @@ impl Screen {
         screen
     }
 
-    /// A terminal that does not know its size says that it is zero by zero.
+    /// A terminal without a known size reports zero by zero.
     fn set_size(&mut self, rows: u16, cols: u16) {
         self.rows = if rows == 0 { 24 } else { rows.into() };
         self.cols = if cols == 0 { 80 } else { cols.into() };
     }
 
-    /// How many columns there are.
+    /// The number of columns.
     #[must_use]
     pub const fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Takes the typed line away. What is printed next stands where it was.
+    /// Erases the typed line. The next output stands in its place.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn erase(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.erase_as_of(out, self.cols)
     }
 
-    /// Takes the typed line away, as it was painted or wrapped anew with so many columns.
+    /// Erases the typed line, as it is wrapped on a screen with `cols` columns.
     fn erase_as_of(&mut self, out: &mut Vec<u8>, cols: usize) -> io::Result<()> {
         let Some(painted) = self.painted.take() else {
             return Ok(());
         };
-        // More cannot be above the cursor than there is room for.
+        // No more rows are above the cursor than the screen has.
         up(out, painted.above(cols).min(self.rows - 1))?;
         queue!(out, MoveToColumn(0), Clear(ClearType::FromCursorDown))
     }
 
-    /// Paints the typed line, over what is painted of it.
+    /// Paints the typed line in place of the painted one.
     ///
-    /// `cursor` is where the cursor stands, in bytes of `text`. The line takes half of the screen at
-    /// most, so that there is room for what arrives; of more rows, those up to the cursor are shown.
+    /// `cursor` is the position of the cursor, in bytes of `text`. The line takes half of the screen at
+    /// most, so that there is room for messages. Of more rows, those up to the cursor are shown.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn paint(&mut self, out: &mut Vec<u8>, text: &str, cursor: usize) -> io::Result<()> {
         self.erase(out)?;
-        // On a screen so narrow that the prompt leaves no room, the text matters more.
+        // A screen that is too narrow for both shows the text without the prompt.
         let prompt = if self.prompt.width * 2 > self.cols {
             &Prompt::default()
         } else {
@@ -152,7 +151,7 @@ impl Screen {
             }
             match row.lead {
                 Lead::Prompt => out.extend_from_slice(&prompt.styled),
-                Lead::Continued => dim(out, CONTINUED)?,
+                Lead::LineMark => dim(out, LINE_MARK)?,
                 Lead::Wrapped => {}
             }
             write_shown(out, text[row.text.clone()].as_bytes())?;
@@ -173,16 +172,16 @@ impl Screen {
         Ok(())
     }
 
-    /// Takes note of a new size and takes the typed line away, as well as that can be done: the
-    /// terminal has changed what is on it already.
+    /// Notes a new size and erases the typed line, as far as that is possible: the terminal has already
+    /// changed its rows.
     ///
-    /// Most terminals wrap lines anew when they become narrower, and the cursor goes with its
-    /// character; so the typed line begins as many rows higher as its rows became more. Others cut
-    /// the rows off, and there it begins where it was.
+    /// Most terminals wrap lines again when they become narrower, and the cursor stays at its
+    /// character. So the typed line begins higher, by the number of rows that were added. Other
+    /// terminals cut the rows off, and the line begins where it did.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn resize(&mut self, out: &mut Vec<u8>, rows: u16, cols: u16) -> io::Result<()> {
         let painted_for = self.cols;
         self.set_size(rows, cols);
@@ -190,11 +189,11 @@ impl Screen {
         self.erase_as_of(out, now)
     }
 
-    /// Wipes the whole screen, for a line that is then painted at its top.
+    /// Clears the whole screen. The line is then painted at its top.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn clear(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.painted = None;
         queue!(
@@ -205,18 +204,18 @@ impl Screen {
         )
     }
 
-    /// Begins in the row in which the cursor is: others have written on the terminal since.
+    /// Begins in the row of the cursor: other programs have written on the terminal.
     ///
     /// # Errors
     ///
-    /// None: memory takes it all.
+    /// None: writing to memory does not fail.
     pub fn restart(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.painted = None;
         queue!(out, MoveToColumn(0), Clear(ClearType::FromCursorDown))
     }
 }
 
-/// Moves the cursor up. (A terminal takes "up by none" for "up by one".)
+/// Moves the cursor up. (Terminals take "up by zero" as "up by one".)
 fn up(out: &mut Vec<u8>, rows: usize) -> io::Result<()> {
     if rows > 0 {
         queue!(out, MoveUp(rows as u16))?;
@@ -224,29 +223,29 @@ fn up(out: &mut Vec<u8>, rows: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// What a row of a layout begins with.
+/// A `Lead` is the beginning of a row of a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lead {
-    /// The prompt: it is the first.
+    /// The prompt, on the first row.
     Prompt,
     /// The mark of a further line of the text.
-    Continued,
+    LineMark,
     /// Nothing: the row before it was full, or there is no room for a mark.
     Wrapped,
 }
 
-/// One row of a layout.
+/// A `Row` is one row of a layout.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     lead: Lead,
-    /// The part of the text that it shows, in bytes.
+    /// The part of the text on this row, in bytes.
     text: std::ops::Range<usize>,
-    /// How many columns it takes, with what it begins with.
+    /// The width in columns, with the lead.
     width: usize,
 }
 
-/// A text cut into rows, as a terminal would wrap it: where a wide character does not fit at the end
-/// of a row, the next row begins.
+/// A `Layout` is a text cut into rows as a terminal wraps it: a wide character that does not fit at the
+/// end of a row begins the next one.
 #[derive(Debug)]
 struct Layout {
     rows: Vec<Row>,
@@ -269,7 +268,7 @@ impl Layout {
                 if at == cursor {
                     layout.place_cursor(at, cols);
                 }
-                layout.begin(continued(cols), end);
+                layout.begin(line_lead(cols), end);
                 continue;
             }
             let width = width_of(grapheme);
@@ -282,8 +281,8 @@ impl Layout {
             }
             let row = layout.last();
             row.text.end = end;
-            // An escape can be wider than a very narrow screen. It has a row of its own then, of which
-            // the terminal makes several.
+            // An escape can be wider than a very narrow screen. It has a row of its own then, which
+            // the terminal wraps.
             row.width += width;
         }
         if cursor == text.len() {
@@ -299,7 +298,7 @@ impl Layout {
 
     fn begin(&mut self, lead: Lead, at: usize) {
         let width = match lead {
-            Lead::Continued => CONTINUED.len(),
+            Lead::LineMark => LINE_MARK.len(),
             _ => 0,
         };
         self.rows.push(Row {
@@ -309,7 +308,7 @@ impl Layout {
         });
     }
 
-    /// Puts the cursor after what there is. After a full row, that is at the start of the next.
+    /// Puts the cursor at the end of the layout. After a full row, that is the start of the next.
     fn place_cursor(&mut self, at: usize, cols: usize) {
         if self.last().width >= cols {
             self.begin(Lead::Wrapped, at);
@@ -320,25 +319,25 @@ impl Layout {
         };
     }
 
-    /// Which rows to show where there is room for so many.
+    /// The rows to show where there is room for `rows` rows.
     fn window(&self, rows: usize) -> std::ops::Range<usize> {
         let count = self.rows.len().min(rows);
-        // As few as possible below the cursor, so that one sees what one has written.
+        // As few as possible are below the cursor, so that the text before it is visible.
         let end = (self.cursor.row + 1).max(count);
         end - count..end
     }
 }
 
-/// How a further line of a text begins, on a screen that has room for more than its mark.
-fn continued(cols: usize) -> Lead {
-    if cols > CONTINUED.len() {
-        Lead::Continued
+/// The beginning of a further line, without its mark if the screen has no room for it.
+fn line_lead(cols: usize) -> Lead {
+    if cols > LINE_MARK.len() {
+        Lead::LineMark
     } else {
         Lead::Wrapped
     }
 }
 
-/// How many columns a grapheme takes, as it is shown.
+/// The columns of a grapheme, as it is shown.
 fn width_of(grapheme: &str) -> usize {
     if let [b' '..=b'~'] = grapheme.as_bytes() {
         return 1;
@@ -370,7 +369,7 @@ mod tests {
     }
 
     impl Shown {
-        /// vt100 cuts rows off instead of wrapping them anew.
+        /// vt100 cuts rows off instead of wrapping them again.
         fn new(rows: u16, cols: u16, before: &str) -> Self {
             let (height, width) = size(rows, cols);
             Self {
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_printed_above_the_line_that_is_being_typed() {
+    fn message_is_printed_above_the_typed_line() {
         let mut shown = Shown::new(10, 20, "> ");
         shown.type_in("hel|lo");
         assert_eq!(
@@ -431,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_wrap_and_the_cursor_is_where_it_should_be() {
+    fn long_line_wraps_and_the_cursor_follows() {
         for (marked, rows, cursor) in [
             ("12345678|", vec!["> 12345678"], (1, 0)),
             ("1234567|8", vec!["> 12345678"], (0, 9)),
@@ -443,7 +442,7 @@ mod tests {
             ("1234567|你", vec!["> 1234567", "你"], (1, 0)),
             ("123456你|", vec!["> 123456你"], (1, 0)),
             ("Zoe\u{308}|x", vec!["> Zoe\u{308}x"], (0, 5)),
-            // What is escaped is as wide as its escape.
+            // An escaped character is as wide as its escape.
             ("\t|x", vec!["> \\tx"], (0, 4)),
             ("a\nb|\n", vec!["> a", "| b", "|"], (1, 3)),
             ("a|\nb", vec!["> a", "| b"], (0, 3)),
@@ -457,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_longer_than_half_the_screen_shows_the_part_up_to_the_cursor() {
+    fn text_longer_than_half_the_screen_is_shown_up_to_the_cursor() {
         let mut shown = Shown::new(7, 10, "> ");
         shown.type_in("aaaaaaaabbbbbbbbbbccccccccccdddd|");
         assert_eq!(shown.rows(), ["bbbbbbbbbb", "cccccccccc", "dddd"]);
@@ -473,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_cuts_rows_off_loses_nothing_above_the_typed_line() {
+    fn resize_of_a_terminal_that_cuts_rows_keeps_the_rows_above() {
         let mut shown = Shown::new(10, 20, "> ");
         shown.print("bob: hi");
         shown.type_in("0123456789abcdefghijklmnop|");
@@ -488,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_wraps_anew_has_the_typed_line_begin_higher() {
+    fn resize_of_a_terminal_that_reflows_erases_from_a_higher_row() {
         let mut out = Vec::new();
         let mut screen = Screen::new(24, 80, true, prompt("> "));
         screen.paint(&mut out, &"x".repeat(100), 100).unwrap();
@@ -499,16 +498,15 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_screen_has_no_room_for_the_prompt() {
+    fn narrow_screen_has_no_prompt() {
         let mut shown = Shown::new(5, 6, "alice> ");
         shown.type_in("abcdefg|");
         assert_eq!(shown.rows(), ["abcdef", "g"]);
     }
 
     proptest! {
-        /// Whatever is typed and printed, nothing that was printed is ever touched again.
         #[test]
-        fn what_was_printed_stays(
+        fn printed_rows_are_never_changed_by_the_typed_line(
             steps in prop::collection::vec(("[ab你\\u{308}\\t\n]{0,40}", 0..41_usize), 1..12),
             cols in 4_u16..24,
         ) {

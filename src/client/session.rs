@@ -1,32 +1,32 @@
-//! A connection as the client sees it: the server's frames, as messages.
+//! The messages that arrive over one connection.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
-use super::outbox::Cut;
+use super::outbox::ConnectionEnd;
 use crate::text::Quoted;
 use crate::wire::{Decoder, FrameError, header};
 
-/// The longest name or message that is taken from a server, in bytes. Relays have limits of their
-/// own, and lower ones; this is only so that nobody can have us keep gigabytes.
+/// The longest name or message that is accepted from a server, in bytes. Relays have lower limits of
+/// their own; this one bounds the client's memory.
 pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
-/// How much to show of what a server says that is no chat server, in bytes.
-const GLIMPSE: usize = 60;
+/// The most bytes that an error shows of another protocol.
+const EXCERPT_BYTES: usize = 60;
 
-/// What has come over a connection: frames in pairs, a name and what that member said.
+/// A `Session` decodes the stream of a server: frames in pairs, a name and the message of that member.
 #[derive(Debug, Default)]
 pub struct Session {
     decoder: Decoder,
-    /// The name, once it is known whose message comes next.
+    /// The name of the message that comes next, once it has arrived.
     from: Option<Vec<u8>>,
-    /// Whether a whole frame has come.
+    /// Whether a whole frame has arrived.
     is_chat: bool,
-    /// The first bytes that came, in case they turn out to be no chat.
+    /// The first bytes that arrived, for an error if they are no frame.
     first: Vec<u8>,
 }
 
-/// Whether there may be more to read.
+/// A `Progress` is whether there may be more to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Something was read, and there may be more.
@@ -36,28 +36,30 @@ pub enum Progress {
 }
 
 impl Session {
-    /// Reads from `stream` once, into `scratch`, and hands each message that is complete by then to
+    /// Reads from `stream` once, into `scratch`, and passes each message that is complete by then to
     /// `on_message`, as name and payload.
     ///
     /// # Errors
     ///
-    /// [`Loss`], after the last message that came before it.
+    /// [`Disconnect`], after the last message before it.
     pub fn receive(
         &mut self,
         stream: &mut impl Read,
         scratch: &mut [u8],
         mut on_message: impl FnMut(&[u8], &[u8]),
-    ) -> Result<Progress, Loss> {
+    ) -> Result<Progress, Disconnect> {
         let mut input = match stream.read(scratch) {
-            Ok(0) if self.is_inside_message() => return Err(Loss::CutShort),
-            Ok(0) => return Err(Loss::Closed),
+            Ok(0) if self.is_inside_message() => return Err(Disconnect::CutShort),
+            Ok(0) => return Err(Disconnect::Closed),
             Ok(read) => &scratch[..read],
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Drained),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Progress::More),
-            Err(error) => return Err(Loss::Io(error)),
+            Err(error) => return Err(Disconnect::Io(error)),
         };
         if !self.is_chat {
-            let wanted = GLIMPSE.saturating_sub(self.first.len()).min(input.len());
+            let wanted = EXCERPT_BYTES
+                .saturating_sub(self.first.len())
+                .min(input.len());
             self.first.extend_from_slice(&input[..wanted]);
         }
         loop {
@@ -71,14 +73,14 @@ impl Session {
                 }
                 Ok(None) => return Ok(Progress::More),
                 Err(FrameError::BadHeader(_)) if !self.is_chat => {
-                    return Err(Loss::NotChat(std::mem::take(&mut self.first)));
+                    return Err(Disconnect::NotChat(std::mem::take(&mut self.first)));
                 }
-                Err(error) => return Err(Loss::Protocol(error)),
+                Err(error) => return Err(Disconnect::Protocol(error)),
             }
         }
     }
 
-    /// Whether a whole frame has come: this is a chat.
+    /// Whether a whole frame has arrived, so that the server speaks the chat protocol.
     #[must_use]
     pub fn is_chat(&self) -> bool {
         self.is_chat
@@ -89,36 +91,38 @@ impl Session {
     }
 }
 
-/// Why a connection is of no use any more.
+/// A `Disconnect` is how a connection ended.
 #[derive(Debug)]
-pub enum Loss {
+pub enum Disconnect {
     /// The server closed it.
     Closed,
-    /// The server closed it in the middle of a message.
+    /// The server closed it inside a message.
     CutShort,
-    /// It broke.
+    /// It failed.
     Io(io::Error),
     /// The first bytes from the server, these, are not the chat protocol.
     NotChat(Vec<u8>),
-    /// After some that were right, the server sent something that is no frame or too long.
+    /// After valid frames, the server sent bytes that are no frame, or a frame that is too long.
     Protocol(FrameError),
 }
 
-impl Loss {
-    /// What it means for what was said.
+impl Disconnect {
+    /// The effect on the messages that were sent.
     #[must_use]
-    pub fn cut(&self) -> Cut {
+    pub fn connection_end(&self) -> ConnectionEnd {
         match self {
             Self::Io(error) => match error.kind() {
-                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Cut::Reset,
-                _ => Cut::Broken,
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ConnectionEnd::Reset,
+                _ => ConnectionEnd::Broken,
             },
-            Self::Closed | Self::CutShort | Self::NotChat(_) | Self::Protocol(_) => Cut::Closed,
+            Self::Closed | Self::CutShort | Self::NotChat(_) | Self::Protocol(_) => {
+                ConnectionEnd::Closed
+            }
         }
     }
 }
 
-impl fmt::Display for Loss {
+impl fmt::Display for Disconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the server closed the connection"),
@@ -141,13 +145,13 @@ impl fmt::Display for Loss {
     }
 }
 
-impl std::error::Error for Loss {}
+impl std::error::Error for Disconnect {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A stream that yields these pieces, one a read, and then its end.
+    /// A stream that yields one piece per read, and then its end.
     struct Pieces<'a>(Vec<&'a [u8]>);
 
     impl Read for Pieces<'_> {
@@ -161,7 +165,7 @@ mod tests {
         }
     }
 
-    fn receive_all(pieces: Vec<&[u8]>) -> (Vec<(String, String)>, Loss) {
+    fn receive_all(pieces: Vec<&[u8]>) -> (Vec<(String, String)>, Disconnect) {
         let mut stream = Pieces(pieces);
         let mut session = Session::default();
         let mut messages = Vec::new();
@@ -170,8 +174,8 @@ mod tests {
             let received = session.receive(&mut stream, &mut [0; 1000], |name, message| {
                 messages.push((text(name), text(message)));
             });
-            if let Err(loss) = received {
-                return (messages, loss);
+            if let Err(disconnect) = received {
+                return (messages, disconnect);
             }
         }
     }
@@ -181,33 +185,33 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_whole_however_the_stream_is_cut() {
+    fn messages_do_not_depend_on_how_the_stream_is_cut() {
         let stream = b"3         bob5         hello0         0         3         bob2          6";
         let messages = [pair("bob", "hello"), pair("", ""), pair("bob", " 6")];
         for at in 1..stream.len() {
             let (left, right) = stream.split_at(at);
-            let (heard, loss) = receive_all(vec![left, right]);
+            let (heard, disconnect) = receive_all(vec![left, right]);
             assert_eq!(heard, messages, "split at {at}");
-            assert!(matches!(loss, Loss::Closed));
+            assert!(matches!(disconnect, Disconnect::Closed));
         }
         assert_eq!(receive_all(stream.chunks(1).collect()).0, messages);
     }
 
     #[test]
-    fn an_end_between_name_and_message_is_one_inside_a_message() {
+    fn end_of_stream_after_a_name_is_inside_a_message() {
         for stream in [
             &b"3         bob"[..],
             b"3  ",
             b"3         bo",
             b"3         bob4         ab",
         ] {
-            assert!(matches!(receive_all(vec![stream]).1, Loss::CutShort));
+            assert!(matches!(receive_all(vec![stream]).1, Disconnect::CutShort));
         }
-        assert!(matches!(receive_all(Vec::new()).1, Loss::Closed));
+        assert!(matches!(receive_all(Vec::new()).1, Disconnect::Closed));
     }
 
     #[test]
-    fn server_of_another_kind_is_named_by_its_first_bytes_as_soon_as_one_is_no_header() {
+    fn other_protocol_is_reported_with_its_first_bytes_at_the_first_impossible_one() {
         let banner = b"SSH-2.0-OpenSSH_9.2p1\r\n";
         let greeting = b"22 things to do\n";
         for (pieces, says) in [
@@ -220,25 +224,29 @@ mod tests {
             (vec![&greeting[..4], &greeting[4..]], r#""22 t""#),
             (vec![b"hi\n"], r#""hi\n""#),
         ] {
-            let (heard, loss) = receive_all(pieces);
+            let (heard, disconnect) = receive_all(pieces);
             assert_eq!(heard, []);
             let expected = format!("this port does not speak the chat protocol; it says {says}");
-            assert_eq!(loss.to_string(), expected);
+            assert_eq!(disconnect.to_string(), expected);
         }
     }
 
     #[test]
-    fn a_chat_server_that_loses_its_place_is_still_a_chat_server() {
-        let (heard, loss) = receive_all(vec![b"1         a1         bnot a header"]);
+    fn invalid_frame_after_a_valid_one_is_a_protocol_error() {
+        let (heard, disconnect) = receive_all(vec![b"1         a1         bnot a header"]);
         assert_eq!(heard, [pair("a", "b")]);
         assert!(
-            loss.to_string().ends_with("not a header: \"not a head\""),
-            "{loss}"
+            disconnect
+                .to_string()
+                .ends_with("not a header: \"not a head\""),
+            "{disconnect}"
         );
-        let (_, loss) = receive_all(vec![b"9999999999"]);
+        let (_, disconnect) = receive_all(vec![b"9999999999"]);
         assert!(
-            loss.to_string().contains("announced 9999999999 bytes"),
-            "{loss}"
+            disconnect
+                .to_string()
+                .contains("announced 9999999999 bytes"),
+            "{disconnect}"
         );
     }
 }

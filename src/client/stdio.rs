@@ -1,21 +1,20 @@
-//! Standard input and output in an event loop that may not wait for them.
+//! Standard input and output in an event loop that must not block.
 //!
-//! Two things stand in the way. They are *not ours alone*: the shell that started us, and whoever
-//! else is in the pipeline, may hold the same open file, and with it the same `O_NONBLOCK` flag, so
-//! it must not be set; `cat` would stop with "resource temporarily unavailable". And they may be
-//! *anything*: epoll refuses regular files and `/dev/null` with `EPERM`, because reading these never
-//! waits.
+//! Two properties make that hard. The streams are *shared*: the shell, and the other programs of the
+//! pipeline, may hold the same open file and with it the same `O_NONBLOCK` flag. So it must not be set;
+//! `cat` would stop with "resource temporarily unavailable". And they may be *any file*: epoll refuses
+//! regular files and `/dev/null` with `EPERM`, because reading these never blocks.
 //!
-//! So a [`Source`] reads once, and a [`Sink`] writes a little, whenever the poll has said that it is
-//! ready, and what cannot be polled is always ready. One read of what is readable does not wait; nor
-//! does a write of up to [`PIPE_BUF`] bytes to a pipe that is writable (pipe(7)). Others may have read
-//! or written since the poll looked, so right before either the kernel is asked once more.
+//! So a [`Source`] reads once, and a [`Sink`] writes a little, when the poll has reported readiness. A
+//! file that cannot be polled is always ready. One read of a readable file does not block, nor does a
+//! write of up to [`PIPE_BUF`] bytes to a writable pipe (pipe(7)). Other processes may have read or
+//! written since the poll, so the kernel is asked once more right before each read and write.
 //!
-//! mio reports *edges*, and there is none while data remains. Registering again makes the kernel look
-//! again: it reports readiness that is already there, so after each read or write that is what happens.
+//! mio reports edge-triggered readiness, and there is no edge while data remains. Registering again
+//! reports readiness that is already there, so that is done after each read and write.
 //!
-//! A terminal says that it is writable when there is room for less than any such number. But it can be
-//! opened a second time, by its name, for a descriptor that can be non-blocking: [`reopen`].
+//! A terminal is reported as writable when it has room for less than [`PIPE_BUF`]. But it can be opened a
+//! second time, by its name, for a descriptor that can be non-blocking: [`reopen`].
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -30,11 +29,11 @@ use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::ttyname;
 
-/// How much a pipe that is writable takes without waiting, in bytes: the page size of Linux, and no
-/// less than POSIX asks for elsewhere.
+/// The bytes that a writable pipe accepts without blocking: the page size of Linux, and the minimum of
+/// POSIX elsewhere.
 const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
-/// Opens a terminal a second time, for a non-blocking descriptor that nobody shares.
+/// Opens a terminal a second time, for a non-blocking descriptor that is not shared.
 pub(super) fn reopen(terminal: impl AsFd) -> io::Result<File> {
     let name = ttyname(terminal, Vec::new())?;
     OpenOptions::new()
@@ -44,15 +43,15 @@ pub(super) fn reopen(terminal: impl AsFd) -> io::Result<File> {
         .open(OsStr::from_bytes(name.as_bytes()))
 }
 
-/// A descriptor and what the poll said of it.
+/// A `Polled` is a descriptor and its readiness.
 #[derive(Debug)]
 struct Polled {
     file: File,
     token: Token,
     interest: Interest,
-    /// Whether the poll can watch it. What it cannot is always ready.
+    /// Whether the poll can watch it. Otherwise it is always ready.
     pollable: bool,
-    /// Whether the poll has said that it is ready, and nothing was done with it since.
+    /// Whether the poll has reported readiness, and it was not used since.
     ready: bool,
 }
 
@@ -61,7 +60,7 @@ impl Polled {
         let registered = registry.register(&mut SourceFd(&file.as_raw_fd()), token, interest);
         let pollable = match registered {
             Ok(()) => true,
-            // What epoll says of regular files, and what kqueue says of some devices.
+            // The error of epoll for regular files, and of kqueue for some devices.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -81,12 +80,12 @@ impl Polled {
         })
     }
 
-    /// Whether it is ready in this very moment.
+    /// Asks the kernel whether it is ready now.
     fn is_ready_now(&self) -> io::Result<bool> {
         if !self.pollable {
             return Ok(true);
         }
-        let asked = if self.interest.is_readable() {
+        let wanted = if self.interest.is_readable() {
             PollFlags::IN
         } else {
             PollFlags::OUT
@@ -95,11 +94,11 @@ impl Polled {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        Ok(poll(&mut [PollFd::new(&self.file, asked)], Some(&now))? > 0)
+        Ok(poll(&mut [PollFd::new(&self.file, wanted)], Some(&now))? > 0)
     }
 
-    /// Has the poll look again, after a read or a write that may have changed the answer.
-    fn look_again(&mut self, registry: &Registry) -> io::Result<()> {
+    /// Makes the poll report readiness again, after a read or a write.
+    fn rearm(&mut self, registry: &Registry) -> io::Result<()> {
         if self.pollable {
             self.ready = false;
             let fd = self.file.as_raw_fd();
@@ -108,16 +107,16 @@ impl Polled {
         Ok(())
     }
 
-    /// Has the poll forget it. To close it would not do: the file stays open elsewhere.
+    /// Removes it from the poll. Closing it is not enough: the file stays open elsewhere.
     fn close(self, registry: &Registry) {
         if self.pollable {
-            // If that fails, there are events that mean nothing to anybody.
+            // If that fails, there are events that are ignored.
             let _ = registry.deregister(&mut SourceFd(&self.file.as_raw_fd()));
         }
     }
 }
 
-/// An input that is read without waiting for it.
+/// A `Source` is an input that is read without blocking.
 #[derive(Debug)]
 pub(super) struct Source(Polled);
 
@@ -128,17 +127,17 @@ impl Source {
         Polled::new(file, registry, token, Interest::READABLE).map(Self)
     }
 
-    /// Takes note of an event for it.
+    /// Notes an event for it.
     pub(super) fn note(&mut self) {
         self.0.ready = true;
     }
 
-    /// Whether a read would not wait.
+    /// Whether a read does not block.
     pub(super) fn is_ready(&self) -> bool {
         self.0.ready
     }
 
-    /// Reads once. `None` if there is nothing to read, zero at its end.
+    /// Reads once. `None` if there is nothing to read, zero at the end of the input.
     pub(super) fn read(
         &mut self,
         registry: &Registry,
@@ -148,7 +147,7 @@ impl Source {
             return Ok(None);
         }
         if !self.0.is_ready_now()? {
-            self.0.look_again(registry)?;
+            self.0.rearm(registry)?;
             return Ok(None);
         }
         let read = match self.0.file.read(buf) {
@@ -160,29 +159,29 @@ impl Source {
             }
             Err(error) => return Err(error),
         };
-        self.0.look_again(registry)?;
+        self.0.rearm(registry)?;
         Ok(read)
     }
 
-    /// Has the poll forget it.
+    /// Removes it from the poll.
     pub(super) fn close(self, registry: &Registry) {
         self.0.close(registry);
     }
 }
 
-/// An output that is written to without waiting for it.
+/// A `Sink` is an output that is written without blocking.
 #[derive(Debug)]
 pub(super) struct Sink {
     polled: Polled,
-    /// How much to write at once, in bytes.
-    chunk: usize,
+    /// The most bytes of one write.
+    max_write: usize,
     pending: Vec<u8>,
-    /// How much of `pending` has been written.
+    /// How many bytes of `pending` are written.
     written: usize,
 }
 
 impl Sink {
-    /// Writes to a descriptor of its own: for a terminal, if possible, one that is not shared.
+    /// Writes to a descriptor of its own; for a terminal, if possible, one that is not shared.
     pub(super) fn new(fd: impl AsFd, registry: &Registry, token: Token) -> io::Result<Self> {
         let fd = fd.as_fd();
         let reopened = if fd.is_terminal() {
@@ -197,7 +196,7 @@ impl Sink {
         };
         let polled = Polled::new(file, registry, token, Interest::WRITABLE)?;
         Ok(Self {
-            chunk: if is_nonblocking || !polled.pollable {
+            max_write: if is_nonblocking || !polled.pollable {
                 usize::MAX
             } else {
                 PIPE_BUF
@@ -208,13 +207,13 @@ impl Sink {
         })
     }
 
-    /// Has the poll forget it.
+    /// Removes it from the poll.
     pub(super) fn close(self, registry: &Registry) {
         self.polled.close(registry);
     }
 
-    /// Takes note of an event for it. Fails if nobody reads at the other end any more, which is how
-    /// one that has nothing to write gets to know.
+    /// Notes an event for it. Fails if the reader at the other end is gone, which a sink with nothing
+    /// to write learns only from the event.
     pub(super) fn note(&mut self, event: &Event) -> io::Result<()> {
         if event.is_error() {
             return Err(ErrorKind::BrokenPipe.into());
@@ -223,12 +222,12 @@ impl Sink {
         Ok(())
     }
 
-    /// What is to be written: append to it, then [`flush`](Self::flush).
+    /// The buffer of pending output: append to it, then call [`flush`](Self::flush).
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.pending
     }
 
-    /// Takes back what is not written.
+    /// Removes and returns the output that is not written.
     pub(super) fn take_pending(&mut self) -> Vec<u8> {
         let rest = self.pending.split_off(self.written);
         self.pending.clear();
@@ -236,43 +235,42 @@ impl Sink {
         rest
     }
 
-    /// How many bytes wait to be written.
+    /// The number of pending bytes.
     pub(super) fn pending(&self) -> usize {
         self.pending.len() - self.written
     }
 
-    /// Whether a write would not wait.
+    /// Whether a write does not block.
     pub(super) fn is_ready(&self) -> bool {
         self.polled.ready
     }
 
-    /// Writes what can be written without waiting.
+    /// Writes as much as possible without blocking.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         while self.pending() > 0 && self.polled.ready {
-            if self.chunk < usize::MAX && !self.polled.is_ready_now()? {
-                self.polled.look_again(registry)?;
+            if self.max_write < usize::MAX && !self.polled.is_ready_now()? {
+                self.polled.rearm(registry)?;
                 break;
             }
             let rest = &self.pending[self.written..];
-            let chunk = &rest[..rest.len().min(self.chunk)];
+            let chunk = &rest[..rest.len().min(self.max_write)];
             match self.polled.file.write(chunk) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.written += written;
-                    // All of it was taken by an output that would have said if it could not: there
-                    // is room still.
-                    if self.chunk < usize::MAX {
-                        self.polled.look_again(registry)?;
+                    // A non-blocking output that accepted all of it is still ready.
+                    if self.max_write < usize::MAX {
+                        self.polled.rearm(registry)?;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.polled.look_again(registry)?;
+                    self.polled.rearm(registry)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        // What is written goes once it is the greater part, so that little is moved each time.
+        // Written bytes are removed when they are the greater part, so that few are moved each time.
         if self.written > self.pending.len() / 2 {
             self.pending.drain(..self.written);
             self.written = 0;

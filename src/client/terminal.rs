@@ -1,4 +1,4 @@
-//! The terminal itself: taken in raw mode, and given back as it was found.
+//! The terminal: raw mode, job control, and restoring the modes that it had.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,40 +14,38 @@ use signal_hook::low_level::emulate_default_handler;
 
 use super::stdio::reopen;
 
-/// Has the terminal mark what is pasted (bracketed paste).
-const PASTES_MARKED: &[u8] = b"\x1b[?2004h";
-/// No marks, no colours, a cursor that shows.
-const AS_FOUND: &[u8] = b"\x1b[?2004l\x1b[0m\x1b[?25h";
-/// The row after the one with the cursor, and nothing below.
-const NEXT_ROW: &[u8] = b"\r\n\x1b[J";
+/// Switches bracketed paste on.
+const ENABLE_BRACKETED_PASTE: &[u8] = b"\x1b[?2004h";
+/// Switches bracketed paste and attributes off, and the cursor on.
+const RESTORE_MODES: &[u8] = b"\x1b[?2004l\x1b[0m\x1b[?25h";
+/// Moves to the row after the cursor, and clears it and all below.
+const TO_NEXT_ROW: &[u8] = b"\r\n\x1b[J";
 
-/// How long a terminal may take nothing before it counts as stuck.
-const PATIENCE: Timespec = Timespec {
+/// A terminal that accepts nothing for this time is stuck.
+const WRITE_TIMEOUT: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
 
-/// The terminal's device, while the terminal is in our hands. For the whole process, as the terminal
-/// is: a panic hook has nothing else to go by.
-static TAKEN: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// The terminal's device while it is in raw mode. It is global because a panic hook needs it.
+static RAW_DEVICE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// The terminal that standard input and output both are.
+/// A `Terminal` holds the terminal of standard input and output in raw mode.
 ///
-/// It is in raw mode while this exists, but for the time in which the process is stopped. However
-/// the process ends, it has to leave the terminal as it was: on a return and on a panic that unwinds,
-/// dropping this does it; on a panic that aborts, a hook calls [`give_back`]; signals are events of
-/// the loop. What is left is SIGKILL.
+/// The terminal is not in raw mode while the process is stopped. Every way to end restores it: a return
+/// and a panic that unwinds by dropping this, a panic that aborts by a hook that calls
+/// [`restore_terminal`], and signals as events of the loop. Only SIGKILL does not.
 #[derive(Debug)]
 pub(super) struct Terminal {
     device: OwnedFd,
 }
 
 impl Terminal {
-    /// Takes the terminal.
-    pub(super) fn take() -> io::Result<Self> {
+    /// Puts the terminal into raw mode.
+    pub(super) fn open() -> io::Result<Self> {
         let device = match reopen(io::stdin()) {
             Ok(device) => device.into(),
-            // It may belong to somebody else, after `su`.
+            // It may belong to another user, after `su`.
             Err(_) => io::stdout().as_fd().try_clone_to_owned()?,
         };
         let terminal = Self { device };
@@ -60,26 +58,26 @@ impl Terminal {
         &self.device
     }
 
-    /// Its size in rows and columns; zeros if it does not know.
+    /// The size in rows and columns; zeros if it is not known.
     pub(super) fn size(&self) -> (u16, u16) {
         tcgetwinsize(&self.device).map_or((0, 0), |size| (size.ws_row, size.ws_col))
     }
 
-    /// Puts it into raw mode, whatever mode it is in: a shell has changed it if we were stopped by
-    /// SIGSTOP, of which nobody is told.
+    /// Enters raw mode, whatever mode the terminal is in: a shell changes it while the process is
+    /// stopped, and SIGSTOP cannot be caught.
     pub(super) fn enter(&self) -> io::Result<()> {
         disable_raw_mode()?;
         enable_raw_mode()?;
-        if let Ok(mut taken) = TAKEN.lock() {
-            *taken = Some(self.device.try_clone()?);
+        if let Ok(mut device) = RAW_DEVICE.lock() {
+            *device = Some(self.device.try_clone()?);
         }
-        write_all(&self.device, PASTES_MARKED)
+        write_all(&self.device, ENABLE_BRACKETED_PASTE)
     }
 
-    /// Asks for the whole process group to be stopped, as Ctrl-Z does where the terminal sees to it.
-    /// Returns whether there is anybody who could continue it: a shell that has given this job a group
-    /// of its own. Where the group is the session's first, the kernel would not stop it either.
-    pub(super) fn ask_to_stop() -> io::Result<bool> {
+    /// Sends SIGTSTP to the process group, as Ctrl-Z does outside raw mode. Returns whether there is a
+    /// shell that can continue it, which has given this job a group of its own. The kernel does not
+    /// stop the first group of a session either.
+    pub(super) fn suspend() -> io::Result<bool> {
         let session = getsid(None)?;
         let has_shell = getpgrp() != session
             && getppid().is_some_and(|parent| getsid(Some(parent)) == Ok(session));
@@ -89,14 +87,14 @@ impl Terminal {
         Ok(has_shell)
     }
 
-    /// Gives the terminal back and stops until SIGCONT comes.
+    /// Restores the terminal and stops until SIGCONT arrives.
     pub(super) fn stop() -> io::Result<()> {
         restore(b"");
         emulate_default_handler(SIGTSTP)
     }
 
-    /// Writes, waiting for a terminal that is slow, but not for one that is stuck. For the end, when
-    /// there is nothing else to do.
+    /// Writes and waits for a terminal that is slow, but not for one that is stuck. It is for the end of
+    /// the program, when there is nothing else to do.
     pub(super) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         write_all(&self.device, bytes)
     }
@@ -108,27 +106,33 @@ impl Drop for Terminal {
     }
 }
 
-/// Gives the terminal back as it was found, if a client has taken it; for a panic hook, which can say
-/// what happened after that.
-pub fn give_back() {
-    restore(NEXT_ROW);
+/// Restores the terminal if a client has put it into raw mode. It is for a panic hook, which can write
+/// its message after that.
+pub fn restore_terminal() {
+    restore(TO_NEXT_ROW);
 }
 
-/// Gives the terminal back, if it was taken, and writes `first` before the rest.
+/// Restores the terminal if it is in raw mode, and writes `first` before that.
 fn restore(first: &[u8]) {
-    // A panic hook must not wait for a lock that the panic has left behind.
-    let taken = TAKEN.try_lock().ok().and_then(|mut taken| taken.take());
-    if let Some(device) = taken {
-        // If the terminal is gone, there is nobody left to care.
+    // A panic hook must not wait for a lock that the panic has left locked.
+    let device = RAW_DEVICE
+        .try_lock()
+        .ok()
+        .and_then(|mut device| device.take());
+    if let Some(device) = device {
+        // If the terminal is gone, there is nothing to restore.
         let _ = disable_raw_mode();
-        let _ = write_all(&device, &[first, AS_FOUND].concat());
+        let _ = write_all(&device, &[first, RESTORE_MODES].concat());
     }
 }
 
 fn write_all(device: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        // Asked for first, because the device may be one that blocks.
-        match poll(&mut [PollFd::new(device, PollFlags::OUT)], Some(&PATIENCE)) {
+        // The poll comes first, because the device may be one that blocks.
+        match poll(
+            &mut [PollFd::new(device, PollFlags::OUT)],
+            Some(&WRITE_TIMEOUT),
+        ) {
             Ok(0) => return Err(ErrorKind::TimedOut.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -1,11 +1,13 @@
 //! How one connection is made, and why one is not made or ends.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
 
 use super::protocol::Protocol;
@@ -14,7 +16,7 @@ use super::sources::Sources;
 /// Why a connection was not made, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// Nobody listens there.
+    /// No server listens there.
     Refused,
     /// No answer came in time.
     TimedOut,
@@ -48,7 +50,7 @@ impl Cause {
     }
 
     /// What a count of them is called.
-    pub(super) fn name(self) -> String {
+    fn name(self) -> String {
         match self {
             Self::Refused => "refused".to_owned(),
             Self::TimedOut => "timed_out".to_owned(),
@@ -63,8 +65,18 @@ impl Cause {
     }
 }
 
+/// As a key of the report.
+impl Serialize for Cause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
 /// How often each happened.
 pub(super) type Causes = BTreeMap<Cause, u64>;
+
+/// How long a connection may take to be made.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What there is to connect, and where.
 #[derive(Clone, Debug)]
@@ -83,6 +95,7 @@ impl Site {
         &self,
         index: usize,
         receive_buffer: Option<usize>,
+        registry: &Registry,
     ) -> Result<TcpStream, Cause> {
         let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, None)
             .map_err(|error| Cause::of(&error))?;
@@ -115,8 +128,31 @@ impl Site {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(Cause::of(&error)),
         }
-        Ok(TcpStream::from_std(socket.into()))
+        let mut stream = TcpStream::from_std(socket.into());
+        // Once and for both directions: see the server for why.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match registry.register(&mut stream, Token(index), interest) {
+            Ok(()) => Ok(stream),
+            Err(error) => Err(Cause::of(&error)),
+        }
     }
+}
+
+/// Writes queued bytes, as far as the socket accepts them.
+pub(super) fn flush(stream: Option<&mut TcpStream>, out: &mut Vec<u8>) {
+    let Some(stream) = stream else {
+        return;
+    };
+    let mut sent = 0;
+    while sent < out.len() {
+        match stream.write(&out[sent..]) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // The error shows when the socket is read, after the input before it.
+            Err(_) => break,
+        }
+    }
+    out.drain(..sent);
 }
 
 /// Whether a connection that was begun is there by now.

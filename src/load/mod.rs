@@ -11,16 +11,16 @@
 //! | What is to be measured | `load/plan.rs` |
 //! | Whether this machine can | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | Connections are made, and from where | `load/gather.rs`, `load/crowd.rs`, `load/connect.rs`, `load/sources.rs` |
+//! | Connections are made, and from where | `load/gather.rs`, `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
 //! | What is said over them | `load/protocol.rs`, `load/script.rs` |
 //! | ... and when: by a schedule that waits for nobody | `load/schedule.rs` |
-//! | Every byte that comes back is checked | `load/ledger.rs` |
+//! | Every byte that comes back is checked | `load/checker.rs` |
 //! | Delays are counted | `load/delays.rs` |
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
 //! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
-//! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart` |
-//! | What casts doubt on it | `load/trouble.rs` |
+//! | What came of it, for people and for programs | `load/account.rs`, `load/figures.rs`, `load/report.rs`, `load/chart.rs` |
+//! | What casts doubt on it | `load/warning.rs` |
 //!
 //! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A
 //! server that sends to a process that is asleep pays for waking it: a microsecond or more each time,
@@ -31,9 +31,10 @@ mod chart;
 mod connect;
 mod crowd;
 mod delays;
+mod figures;
 mod gather;
 mod ledger;
-mod outcome;
+mod message;
 mod own_relay;
 mod plan;
 mod process;
@@ -43,7 +44,6 @@ mod report;
 mod run;
 mod scenario;
 mod schedule;
-mod script;
 mod soak;
 mod sources;
 mod trouble;
@@ -51,25 +51,24 @@ mod units;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
 use account::Base;
-use connect::{Cause, Site};
-use crowd::Crowd;
-use ledger::Ledger;
-use outcome::{Contact, Outcome};
+use connect::{CONNECT_TIMEOUT, Cause, Site};
+use crowd::ClientPool;
+use ledger::DeliveryChecker;
+use message::MessageFormat;
 use own_relay::OwnRelay;
 use process::{Process, kernel_memory};
 use progress::Reporter;
 use protocol::Role;
-use report::Identity;
+use report::{Identity, Outcome};
 use run::Run;
-use script::{HEAD, Script};
 use sources::Ports;
-use trouble::Trouble;
+use trouble::Warning;
 use units::Count;
 
 pub use plan::{Plan, Scenario, Server, Wait};
@@ -78,11 +77,17 @@ pub use protocol::Protocol;
 pub use report::Report;
 pub use sources::Sources;
 
-/// The shortest messages there can be, in bytes: each says who said it, and as which.
-pub const MIN_SIZE: usize = HEAD;
+/// The length of the shortest messages, in bytes: each contains its sender's number and its own.
+pub const MIN_SIZE: usize = message::head_len(0);
+
+/// The same with this many senders, whose numbers may have more digits.
+#[must_use]
+pub const fn min_size(senders: usize) -> usize {
+    message::head_len(senders)
+}
 
 /// How long messages are at most in a soak, in bytes.
-pub const SOAK_SIZE: usize = soak::LONGEST;
+pub const SOAK_SIZE: usize = soak::MAX_MESSAGE_SIZE;
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -118,6 +123,13 @@ pub enum LoadError {
         /// Why not.
         why: String,
     },
+    /// There are connections in the room already.
+    Company {
+        /// Which server.
+        addr: SocketAddr,
+        /// How many.
+        count: usize,
+    },
     /// The server ended all connections.
     Ended {
         /// Which server.
@@ -127,12 +139,19 @@ pub enum LoadError {
         /// How.
         how: String,
     },
-    /// Nobody hears anybody; and what else went wrong, if anything did.
+    /// No member receives messages; and what else went wrong, if anything did.
     NotChat(SocketAddr, String),
-    /// It was ended before there was anything to tell.
+    /// It was ended before there was anything to report.
     Interrupted,
     /// The event loop failed.
     Io(io::Error),
+}
+
+impl LoadError {
+    fn connect(addr: SocketAddr, cause: Cause) -> Self {
+        let why = trouble::words(cause) + trouble::remedy(cause);
+        Self::Connect { addr, why }
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -160,6 +179,12 @@ impl fmt::Display for LoadError {
             Self::OwnRelay(error) => write!(f, "cannot start a relay to measure: {error}"),
             Self::Pid(pid, error) => write!(f, "--pid {pid}: cannot watch it: {error}"),
             Self::Connect { addr, why } => write!(f, "cannot connect to {addr}: {why}"),
+            Self::Company { addr, count } => write!(
+                f,
+                "{addr} has {count} connection{} already, which would receive all messages of this \
+                 measurement; with --yes it is measured all the same",
+                if *count == 1 { "" } else { "s" }
+            ),
             Self::Ended { addr, count, how } => write!(
                 f,
                 "{addr} took {count} connections, and then all of them ended: {how}; did the server \
@@ -167,10 +192,10 @@ impl fmt::Display for LoadError {
             ),
             Self::NotChat(addr, also) => write!(
                 f,
-                "{addr} takes connections, but nobody there hears what others say{also}; is it a chat \
+                "{addr} accepts connections, but no member receives the messages of others{also}; is it a chat \
                  server of ten-byte headers? `redis://` and `mqtt://` go before other addresses"
             ),
-            Self::Interrupted => f.write_str("ended before there was anything to tell"),
+            Self::Interrupted => f.write_str("ended before there was anything to report"),
             Self::Io(error) => write!(f, "the event loop failed: {error}"),
         }
     }
@@ -192,19 +217,22 @@ struct Target {
 ///
 /// # Errors
 ///
-/// [`LoadError`], if there is nothing to tell. Trouble that leaves something to tell is in the report.
+/// [`LoadError`], if there is nothing to tell. Warning that leaves something to tell is in the report.
 pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Report, LoadError> {
     if let Some(budget) = check(plan)? {
-        progress.note(&format!("chatloop: {budget}"));
+        progress.insert(&format!("chatloop: {budget}"));
     }
     let started = SystemTime::now();
     let mut targets = vec![Target::find(plan.target, plan.pid, plan)?];
     if plan.against.is_some() {
         targets.push(Target::find(plan.against, None, plan)?);
     }
+    if let Some(other) = targets.get(1) {
+        other.try_to_connect()?;
+    }
     for target in &targets {
-        if let Some(trouble) = target.shortage(plan) {
-            progress.note(&format!("chatloop: {trouble}"));
+        if let Some(warning) = target.shortage(plan) {
+            progress.insert(&format!("chatloop: {warning}"));
         }
     }
     let rounds = if targets.len() > 1 { plan.rounds } else { 1 };
@@ -224,11 +252,11 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
             let is_enough = outcomes.iter().all(|rounds| !rounds.is_empty());
             let rounds = &mut outcomes[index];
             match (measured, rounds.last_mut().filter(|_| is_enough)) {
-                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_faults(outcome),
+                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_failures(outcome),
                 (Ok(outcome), _) => rounds.push(outcome),
                 (Err(LoadError::Interrupted), Some(_)) => {}
                 (Err(error), Some(last)) => {
-                    last.troubles.push(Trouble::Round(error.to_string()));
+                    last.warnings.push(Warning::Round(error.to_string()));
                     break 'rounds;
                 }
                 (Err(error), None) => {
@@ -251,32 +279,29 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
         server: target.server,
         pid: target.process.as_ref().map(Process::pid),
     });
-    Ok(Report::new(
-        plan,
-        started,
-        identities.zip(outcomes).collect(),
-        is_cut_short,
-    ))
+    let servers = identities.zip(outcomes).collect();
+    Report::new(plan, started, servers, is_cut_short).ok_or(LoadError::Interrupted)
 }
 
 /// How many connections there are to one server.
 fn connections(plan: &Plan, protocol: Protocol) -> usize {
-    let (members, speakers) = cast(plan, protocol);
-    members + plan.faults + if protocol.is_broker() { speakers } else { 0 }
+    let (members, senders) = cast(plan, protocol);
+    members + plan.faults + if protocol.is_broker() { senders } else { 0 }
 }
 
-/// How many hear and how many may speak. A message has as many receivers whatever is spoken: one
-/// fewer than there are members.
+/// The number of receivers and of senders. A message has as many receivers with every protocol:
+/// one fewer than there are members.
 fn cast(plan: &Plan, protocol: Protocol) -> (usize, usize) {
     if protocol.is_broker() {
         (plan.members - 1, plan.senders)
     } else {
-        // Two at least, since who speaks does not hear it.
+        // Two at least, since a sender does not receive its own messages.
         (plan.members, plan.senders.max(2))
     }
 }
 
-/// Three characters of a run's own, so that two runs at a time know each other's messages.
+/// Three characters of a run's own, so that two runs at the same time can tell their messages
+/// apart.
 fn tag_of(plan: &Plan) -> String {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     (0..3).map(|_| chance.alphanumeric()).collect()
@@ -329,6 +354,7 @@ impl Target {
     fn find(server: Option<Server>, pid: Option<u32>, plan: &Plan) -> Result<Self, LoadError> {
         let watch = |pid| Process::watch(pid).map_err(|error| LoadError::Pid(pid, error));
         let (server, process, own) = if let Some(server) = server {
+            Self::find_company(server, plan)?;
             let process = match pid {
                 Some(pid) => Some(watch(pid)?),
                 None => Process::listening_on(server.addr),
@@ -360,12 +386,34 @@ impl Target {
         })
     }
 
+    /// Refuses a room that has members already, as far as that can be seen.
+    fn find_company(server: Server, plan: &Plan) -> Result<(), LoadError> {
+        let Server { protocol, addr } = server;
+        // A broker's members are in a channel of this run's own.
+        if plan.allow_company || protocol.is_broker() {
+            return Ok(());
+        }
+        match process::connections_at(addr) {
+            None | Some(0) => Ok(()),
+            Some(count) => Err(LoadError::Company { addr, count }),
+        }
+    }
+
+    /// Makes a connection and closes it, so that a wrong address is reported before the first round.
+    fn try_to_connect(&self) -> Result<(), LoadError> {
+        let addr = self.server.addr;
+        match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(LoadError::connect(addr, Cause::of(&error))),
+        }
+    }
+
     /// Whether the server can be seen to have too few descriptors.
-    fn shortage(&self, plan: &Plan) -> Option<Trouble> {
+    fn shortage(&self, plan: &Plan) -> Option<Warning> {
         let process = self.process.as_ref()?;
         let limit = process.open_files_limit()?;
         let room = descriptors::room_for_clients(limit, 1);
-        (room < connections(plan, self.server.protocol)).then(|| Trouble::ServerDescriptors {
+        (room < connections(plan, self.server.protocol)).then(|| Warning::ServerDescriptors {
             pid: process.pid(),
             limit,
             members: plan.members,
@@ -378,13 +426,13 @@ impl Target {
         reporter: Reporter<'_>,
         stop: &AtomicBool,
     ) -> Result<Outcome, LoadError> {
-        let (outcome, contact) = match plan.scenario {
+        let outcome = match plan.scenario {
             Scenario::Soak => self.soak(plan, reporter, stop)?,
             _ => self.load(plan, reporter, stop)?,
         };
-        self.judge(&outcome, &contact)?;
-        // What was given back by those who left is not always given back to the system. So memory is
-        // told of the first round only.
+        self.judge(&outcome)?;
+        // Memory that was freed when members left is not always returned to the system. So memory
+        // is reported of the first round only.
         self.base = Base::default();
         Ok(outcome)
     }
@@ -394,31 +442,27 @@ impl Target {
         plan: &Plan,
         reporter: Reporter<'_>,
         stop: &AtomicBool,
-    ) -> Result<(Outcome, Contact), LoadError> {
+    ) -> Result<Outcome, LoadError> {
         let tag = tag_of(plan);
         let protocol = self.server.protocol;
-        let (hearers, speakers) = cast(plan, protocol);
-        let script = Script::new(plan.size, plan.seed);
-        let ledger = Ledger::new(protocol, &tag, script, hearers, speakers);
-        let mut roles: Vec<_> = (0..hearers as u32).map(Role::Member).collect();
+        let (receivers, senders) = cast(plan, protocol);
+        let script = MessageFormat::new(plan.size, plan.senders, plan.seed);
+        let checker = DeliveryChecker::new(protocol, &tag, script, receivers, senders);
+        let mut roles: Vec<_> = (0..receivers as u32).map(Role::Member).collect();
         if protocol.is_broker() {
-            roles.extend((0..speakers as u32).map(Role::Speaker));
+            roles.extend((0..senders as u32).map(Role::Sender));
         }
         let site = self.site(plan, tag);
-        let crowd = Crowd::new(site, &roles, ledger, plan.wait).map_err(LoadError::Io)?;
+        let pool = ClientPool::new(site, &roles, checker, plan.wait).map_err(LoadError::Io)?;
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
-        let mut run = Run::new(crowd, reporter, server, relay, stop);
+        let mut run = Run::new(pool, reporter, server, relay, stop);
         let measured = scenario::measure(&mut run, plan, self.base);
-        let crowd = run.crowd;
+        let pool = run.pool;
         let mut outcome = measured.map_err(LoadError::Io)?;
-        outcome.troubles.extend(self.warnings());
-        let contact = Contact {
-            deliveries: crowd.ledger.tally().deliveries,
-            connected: crowd.connected(),
-            cuts: crowd.cuts,
-            refusals: crowd.refusals,
-        };
-        Ok((outcome, contact))
+        outcome.warnings.extend(self.warnings());
+        outcome.deliveries = pool.checker.tally().deliveries;
+        outcome.connected = pool.connected();
+        Ok(outcome)
     }
 
     fn soak(
@@ -426,17 +470,17 @@ impl Target {
         plan: &Plan,
         reporter: Reporter<'_>,
         stop: &AtomicBool,
-    ) -> Result<(Outcome, Contact), LoadError> {
+    ) -> Result<Outcome, LoadError> {
         let site = self.site(plan, tag_of(plan));
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let measured = soak::measure(plan, site, server, relay, reporter, stop);
-        let (mut outcome, contact) = measured.map_err(LoadError::Io)?;
+        let mut outcome = measured.map_err(LoadError::Io)?;
         let warnings = self.warnings();
-        // It is to complain of those who misbehave. What it says matters where others were cut.
-        if !contact.cuts.is_empty() || plan.faults == 0 {
-            outcome.troubles.extend(warnings);
+        // The relay must warn of misbehaving clients. Its warnings matter only if others were cut.
+        if !outcome.figures.failures.cuts.is_empty() || plan.faults == 0 {
+            outcome.warnings.extend(warnings);
         }
-        Ok((outcome, contact))
+        Ok(outcome)
     }
 
     fn site(&self, plan: &Plan, tag: String) -> Site {
@@ -449,7 +493,7 @@ impl Target {
     }
 
     /// What our own relay has warned of.
-    fn warnings(&mut self) -> Vec<Trouble> {
+    fn warnings(&mut self) -> Vec<Warning> {
         let Some(own) = &mut self.own else {
             return Vec::new();
         };
@@ -458,39 +502,32 @@ impl Target {
         if more > 0 {
             told.push(format!("and {more} warnings more"));
         }
-        told.into_iter().map(Trouble::Logged).collect()
+        told.into_iter().map(Warning::Logged).collect()
     }
 
-    /// Whether there is anything to tell.
-    fn judge(&self, outcome: &Outcome, contact: &Contact) -> Result<(), LoadError> {
-        let addr = self.server.addr;
+    /// Whether there is anything to report.
+    fn judge(&self, outcome: &Outcome) -> Result<(), LoadError> {
+        let (addr, failures) = (self.server.addr, &outcome.figures.failures);
         if outcome.interrupted {
-            let is_something = outcome.figures.get("members").is_some();
+            let is_something = outcome.figures.members.is_some();
             return is_something.then_some(()).ok_or(LoadError::Interrupted);
         }
-        if contact.deliveries > 0 {
+        if outcome.deliveries > 0 {
             return Ok(());
         }
-        let spoke_otherwise = contact.cuts.contains_key(&Cause::Garbled);
-        if contact.connected == 0 && !contact.cuts.is_empty() && !spoke_otherwise {
+        let spoke_otherwise = failures.cuts.contains_key(&Cause::Garbled);
+        if outcome.connected == 0 && !failures.cuts.is_empty() && !spoke_otherwise {
             return Err(LoadError::Ended {
                 addr,
-                count: contact.cuts.values().sum(),
-                how: trouble::listed(&contact.cuts),
+                count: failures.cuts.values().sum(),
+                how: trouble::listed(&failures.cuts),
             });
         }
-        match contact.refusals.keys().next() {
-            Some(&cause) if contact.connected == 0 => {
-                let error = trouble::words(cause);
-                let remedy = trouble::remedy(cause);
-                Err(LoadError::Connect {
-                    addr,
-                    why: format!("{error}{remedy}"),
-                })
-            }
+        match failures.refusals.keys().next() {
+            Some(&cause) if outcome.connected == 0 => Err(LoadError::connect(addr, cause)),
             _ => {
                 let mut also = String::new();
-                for causes in [&contact.refusals, &contact.cuts] {
+                for causes in [&failures.refusals, &failures.cuts] {
                     if !causes.is_empty() {
                         also = format!("{also}, and {}", trouble::listed(causes));
                     }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::units::{Count, Time};
+use super::units::{Count, time};
 
 /// How often the bar is painted, and the reports are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often a line is written where there is no bar.
 const LINE: Duration = Duration::from_secs(1);
@@ -39,8 +39,8 @@ pub(super) struct Status {
     pub(super) members: usize,
     /// Deliveries so far.
     pub(super) deliveries: u64,
-    /// The delay so far that one in a hundred is over, in nanoseconds.
-    pub(super) p99: Option<u64>,
+    /// The 99th percentile of the delays so far.
+    pub(super) p99: Option<Duration>,
 }
 
 /// The progress of one measurement.
@@ -79,7 +79,7 @@ impl Progress {
     }
 
     /// Says something that is not to be lost from sight.
-    pub(super) fn note(&self, text: &str) {
+    pub(super) fn insert(&self, text: &str) {
         match &self.0 {
             Shown::Bar(bar) => bar.suspend(|| complain(text)),
             Shown::Lines => complain(text),
@@ -95,7 +95,7 @@ impl Progress {
     }
 }
 
-/// There is nobody to tell if standard error is gone.
+/// An error is ignored: there is no other place for it if standard error is closed.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -119,7 +119,7 @@ impl<'p> Reporter<'p> {
     }
 
     pub(super) fn report(&mut self, now: Instant, status: &Status) {
-        self.tick = now + TICK;
+        self.tick = now + BAR_INTERVAL;
         let elapsed = now.duration_since(self.before.0);
         if elapsed >= LINE / 2 {
             let deliveries = status.deliveries.saturating_sub(self.before.1);
@@ -150,7 +150,7 @@ impl<'p> Reporter<'p> {
             let _ = write!(text, ", {} deliveries/s", Count(self.rate));
         }
         if let Some(p99) = status.p99 {
-            let _ = write!(text, ", p99 {}", Time(p99 as f64));
+            let _ = write!(text, ", p99 {}", time(p99));
         }
         if !self.label.is_empty() {
             let _ = write!(text, " ({})", self.label);

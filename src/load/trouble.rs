@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::connect::{Cause, Causes};
-use super::units::{Bytes, Count, Time};
+use super::units::{Count, Unit, time};
 
 /// Something that one should know about a measurement.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Trouble {
+pub(super) enum Warning {
     /// The server may not open as many descriptors as there are to be members.
     ServerDescriptors {
         pid: u32,
@@ -20,7 +20,7 @@ pub(super) enum Trouble {
     /// Connections ended.
     Cut { causes: Causes },
     /// Members are connected and hear nothing.
-    Deaf { count: usize },
+    Deaf { count: u64 },
     /// Others are in the room.
     Company { messages: u64 },
     /// This program, or its machine, did not run for this long.
@@ -36,8 +36,8 @@ pub(super) enum Trouble {
         /// How much of a core the server used.
         server: Option<f64>,
     },
-    /// Messages were sent later than they were to be: one in a hundred by this many nanoseconds.
-    Late { p99: u64 },
+    /// Messages were sent later than they were to be: one in a hundred by this much.
+    Late { p99: Duration },
     /// What the relay that was started for this logged.
     Logged(String),
     /// The server does not give back what it should.
@@ -51,11 +51,11 @@ pub(super) enum Trouble {
 pub(super) enum Leak {
     /// Its memory grew, in bytes from one median to the other, while there was as much to do.
     Memory { before: f64, after: f64 },
-    /// It had so many descriptors more than at the start and for these members, who were silent.
+    /// It had so many descriptors more than at the start and for these silent members.
     Descriptors { more: u64, members: usize },
 }
 
-impl Trouble {
+impl Warning {
     /// Whether the machine's clock was set, while so much time passed by one that cannot be.
     pub(super) fn of_clocks(
         steady: Duration,
@@ -85,7 +85,7 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ServerDescriptors {
@@ -122,27 +122,27 @@ impl fmt::Display for Trouble {
             ),
             Self::Deaf { count } => write!(
                 f,
-                "{} heard nothing, though connected; does the server relay what one of its clients \
-                 says to all the others?",
-                several(*count as u64, "member")
+                "{} received nothing, though connected; does the server relay the messages of each client to \
+                 all others?",
+                several(*count, "member")
             ),
             Self::Company { messages } => write!(
                 f,
-                "heard {} of others, who are in the same room",
+                "received {} of other clients in the same room",
                 several(*messages, "message")
             ),
-            Self::Paused(time) => write!(
+            Self::Paused(paused) => write!(
                 f,
                 "the load tool itself did not run for {}: it was stopped, or the machine was; delays \
-                 have this in them, and who did not read meanwhile may have been cut for it",
-                Time(time.as_nanos() as f64)
+                 have this in them, and members that did not read meanwhile may have been cut for it",
+                time(*paused)
             ),
             Self::ClockJumped { by, back } => write!(
                 f,
                 "the machine's clock was set {} by {} meanwhile; the figures are from one that \
                  cannot be set",
                 if *back { "back" } else { "forward" },
-                Time(by.as_nanos() as f64)
+                time(*by)
             ),
             Self::Bottleneck { busy, core, server } => {
                 let certain = if server.is_some() {
@@ -166,11 +166,11 @@ impl fmt::Display for Trouble {
                 f,
                 "one in a hundred messages was sent {} late or more, which is in the delays: the load \
                  tool had too much to do, or too little of a core",
-                Time(*p99 as f64)
+                time(*p99)
             ),
-            Self::Logged(line) => write!(f, "the relay says: {line}"),
+            Self::Logged(line) => write!(f, "the relay logged: {line}"),
             Self::Leak(leak) => leak.fmt(f),
-            Self::Round(error) => write!(f, "a later round came to nothing: {error}"),
+            Self::Round(error) => write!(f, "a later round failed: {error}"),
         }
     }
 }
@@ -183,8 +183,8 @@ impl fmt::Display for Leak {
                 f,
                 "the server's memory grew: its median was {} in the second quarter of the time and {} \
                  in the last, with as much to do",
-                Bytes(before),
-                Bytes(after)
+                Unit::Bytes.text(before),
+                Unit::Bytes.text(after)
             ),
             Self::Descriptors { more, members: 0 } => {
                 write!(f, "the server kept {} when all had left", too_many(more))
@@ -259,8 +259,8 @@ mod tests {
         } else {
             before + moved
         };
-        let trouble = Trouble::of_clocks(steady, before, after);
-        trouble.map(|trouble| trouble.to_string())
+        let warning = Warning::of_clocks(steady, before, after);
+        warning.map(|warning| warning.to_string())
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn each_cause_says_what_to_do() {
         let causes = Causes::from([(Cause::NoPort, 2), (Cause::Refused, 1500)]);
-        let text = Trouble::Refused {
+        let text = Warning::Refused {
             causes,
             connected: 7,
         }
@@ -320,21 +320,21 @@ mod tests {
                 "had 2 descriptors too many while 7 members were silent",
             ),
         ] {
-            let trouble = Trouble::Leak(leak);
-            assert!(trouble.to_string().contains(says), "{trouble}");
-            assert!(trouble.is_failure());
+            let warning = Warning::Leak(leak);
+            assert!(warning.to_string().contains(says), "{warning}");
+            assert!(warning.is_failure());
         }
     }
 
     #[test]
     fn the_bottleneck_is_certain_only_where_the_server_is_seen() {
         let text = |server| {
-            let trouble = Trouble::Bottleneck {
+            let warning = Warning::Bottleneck {
                 busy: 0.987,
                 core: 0.5,
                 server,
             };
-            trouble.to_string()
+            warning.to_string()
         };
         let certain = text(Some(0.4));
         assert!(certain.contains("was the bottleneck: it was busy 99 %"));

@@ -15,8 +15,6 @@ pub mod load;
 #[cfg(feature = "cli")]
 pub mod process;
 pub mod python;
-#[cfg(feature = "cli")]
-pub mod schema;
 pub mod script;
 pub mod shim;
 pub mod socket;

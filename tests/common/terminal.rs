@@ -1,5 +1,4 @@
-//! The real program on a pseudo-terminal, with an emulator that reads what it prints: what a test
-//! asks for is what a person would see.
+//! Runs a program on a pseudo-terminal, with an emulator of its screen: a test sees what a user sees.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,15 +16,15 @@ use vt100::{CursorStyle, Parser, Screen};
 
 use super::PATIENCE;
 
-/// As many rows as any test lets scroll away.
+/// More rows than scroll away in any test.
 const SCROLLBACK: usize = 10_000;
 
-/// What runs on the terminal first. It tells its process id, which the program inherits, and waits:
-/// the terminal's size can be set only once its far side is open, and has to be set before the
-/// program looks at it.
+/// The script that runs on the terminal first. It prints its process id, which the program inherits,
+/// and waits: the terminal's size can be set only when its far side is open, and must be set before the
+/// program reads it.
 ///
-/// Signals that whoever runs the tests ignores, as a script's background job does interrupts, the
-/// program would ignore as well, and a shell cannot change that. An `env` that can is asked to.
+/// The program would inherit ignored signals, such as the interrupts that a script's background job
+/// ignores, and a shell cannot change that. GNU `env` can, where it is installed.
 const STARTER: &str = "\
     if env --default-signal true 2>/dev/null; then set -- env --default-signal \"$@\"; fi; \
     printf '%s ' $$; read _; printf go; exec \"$@\"";
@@ -34,13 +33,24 @@ const STARTER: &str = "\
 pub struct Terminal {
     process: PtyProcess,
     pid: u32,
-    /// What the program prints, from a thread of its own, so that a program that prints a lot does
-    /// not wait for the test. Closed when nobody has the terminal open any longer.
+    /// The output of the program, from a thread of its own, so that a program that prints much does not
+    /// wait for the test. It is closed when no process has the terminal open.
     printed: Receiver<Vec<u8>>,
     keyboard: File,
     emulator: Parser,
     output: Vec<u8>,
     ended: Option<Ended>,
+}
+
+/// A `bash` with job control and `$ ` as its prompt; `None` where it is not installed.
+pub fn bash() -> Option<Command> {
+    if Command::new("bash").arg("--version").output().is_err() {
+        super::skip("bash is not installed");
+        return None;
+    }
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "--noprofile", "-i"]).env("PS1", "$ ");
+    Some(bash)
 }
 
 /// How a program ended.
@@ -52,14 +62,14 @@ pub enum Ended {
     Signal(&'static str),
 }
 
-/// All that a program can leave switched behind it. A failed comparison shows where they differ.
+/// The modes that a program can leave switched. A failed comparison shows where they differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Modes {
-    /// The kernel's part: echo, lines or bytes, which keys send signals.
+    /// The modes of the kernel: echo, lines or bytes, keys that send signals.
     pub line: Vec<String>,
-    /// What the emulator sends for keys, pastes and the mouse, as the sequences that ask for it.
+    /// The modes for keys, pastes and the mouse, as the sequences that set them.
     pub input: String,
-    /// The colours and the like that text printed now would have, as the sequence that sets them.
+    /// The attributes of text that is printed next, as the sequence that sets them.
     pub attributes: String,
     pub alternate_screen: bool,
     pub hidden_cursor: bool,
@@ -68,8 +78,8 @@ pub struct Modes {
 
 impl Terminal {
     /// Runs the program on a terminal of this size, with the command's arguments, environment and
-    /// directory; its standard streams are the terminal, whatever the command says. What an
-    /// environment says about the terminal that the tests run on is not passed on.
+    /// directory. Its standard streams are always the terminal. Environment variables about the
+    /// terminal of the tests are not passed on.
     #[track_caller]
     pub fn run(command: &Command, rows: u16, cols: u16) -> Self {
         let process = PtyProcess::new(started(command)).unwrap();
@@ -97,8 +107,8 @@ impl Terminal {
         let pid = String::from_utf8(start.clone()).unwrap();
         self.pid = pid.trim_end().parse().unwrap();
 
-        // The program is to find what a terminal's window gives it: `PtyProcess` has switched the
-        // echo off, and characters of several bytes are left for the kernel to count.
+        // The modes of a terminal window: `PtyProcess` has switched the echo off, and the kernel must
+        // know that characters can have several bytes.
         let mut modes = tcgetattr(&self.keyboard).unwrap();
         modes.local_modes |= LocalModes::ECHO;
         modes.input_modes |= InputModes::IUTF8;
@@ -128,7 +138,7 @@ impl Terminal {
         self.keyboard.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Pastes, as terminals do it once a program has asked for pastes that it can tell from typing.
+    /// Pastes as terminals do it when a program has switched bracketed paste on.
     #[track_caller]
     pub fn paste(&mut self, text: &str) {
         self.read_printed();
@@ -161,14 +171,14 @@ impl Terminal {
         tcsetwinsize(&self.keyboard, size).unwrap();
     }
 
-    /// Waits until `done` holds of the screen; `what` it waits for is what a failure says.
+    /// Waits until `done` holds of the screen. A failure reports `what` it waits for.
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, mut done: impl FnMut(&Screen) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(self.screen()) {
             let left = deadline.saturating_duration_since(Instant::now());
             let printed = match self.printed.recv_timeout(left) {
-                // A program that prints without end is no reason to wait without end.
+                // The deadline also holds for a program that prints without end.
                 Ok(_) | Err(RecvTimeoutError::Timeout) if left.is_zero() => None,
                 Ok(bytes) => Some(bytes),
                 Err(_) => None,
@@ -225,7 +235,7 @@ impl Terminal {
         &self.output
     }
 
-    /// How the terminal is switched now, or as the program has left it.
+    /// The modes of the terminal now, or as the program has left them.
     pub fn modes(&mut self) -> Modes {
         self.read_printed();
         let screen = self.screen();
@@ -262,7 +272,7 @@ impl Terminal {
             }
             thread::sleep(Duration::from_millis(1));
         };
-        // What a job of a shell has still open when the shell ends, the kernel hangs up.
+        // When a shell ends, the kernel hangs up what its jobs have open.
         while let Ok(bytes) = self.printed.recv_timeout(PATIENCE) {
             self.show(&bytes);
         }
@@ -295,7 +305,7 @@ impl Terminal {
         self.emulator.process(bytes);
     }
 
-    /// The whole screen, and what else a reader of a failure needs.
+    /// The whole screen and the state of the program, for the message of a failure.
     fn describe(&mut self) -> String {
         let (row, col) = self.cursor();
         let state = match self.try_wait() {
@@ -315,7 +325,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // `PtyProcess` asks politely and sleeps while it waits; a shell would not even listen.
+        // `PtyProcess` sends SIGTERM and sleeps, and a shell ignores SIGTERM.
         if self.try_wait().is_none() {
             let _ = self.process.signal(rexpect::process::Signal::SIGKILL);
             let _ = self.process.wait();
@@ -344,8 +354,7 @@ fn started(command: &Command) -> Command {
     starter
 }
 
-/// What comes out of the terminal, read until it fails: that is how the kernel tells that nobody
-/// has it open any longer.
+/// Reads the output of the terminal until a read fails, when no process has it open.
 fn read_all(mut terminal: File) -> Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -370,8 +379,7 @@ fn visible_rows(screen: &Screen) -> Vec<String> {
     rows
 }
 
-/// The emulator has no screen without rows or columns; a terminal that tells no size is a thing of
-/// the kernel's alone.
+/// The emulator needs at least one row and column; the kernel's terminal can have none.
 fn at_least_one(size: u16) -> NonZeroU16 {
     NonZeroU16::new(size).unwrap_or(NonZeroU16::MIN)
 }

@@ -1,4 +1,4 @@
-//! Who talks and listens, as the loop sees it: a person or a pipe.
+//! The user interface, as the loop sees it: a terminal or a pipe.
 
 use std::time::Instant;
 
@@ -6,25 +6,25 @@ use mio::Registry;
 use mio::event::Event;
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::ask::Ask;
 use super::display::Notice;
 use super::error::ClientError;
 use super::filter::Filter;
 use super::interactive::Interactive;
 use super::outbox::Message;
+use super::request::Request;
 use crate::text::Shown;
 
-/// How many messages are told one by one.
-const SHOWN: usize = 20;
+/// The most messages that are reported one by one.
+const MAX_REPORTED: usize = 20;
 
-/// Where messages come from and go to.
+/// A `Frontend` is where messages are entered and shown.
 #[derive(Debug)]
-pub(super) enum Front {
+pub(super) enum Frontend {
     Interactive(Box<Interactive>),
     Filter(Box<Filter>),
 }
 
-impl Front {
+impl Frontend {
     pub(super) fn note_input(&mut self) {
         match self {
             Self::Interactive(front) => front.note_input(),
@@ -32,14 +32,19 @@ impl Front {
         }
     }
 
-    pub(super) fn note_output(&mut self, event: &Event, registry: &Registry, asked: &mut Vec<Ask>) {
+    pub(super) fn note_output(
+        &mut self,
+        event: &Event,
+        registry: &Registry,
+        requests: &mut Vec<Request>,
+    ) {
         match self {
             Self::Interactive(front) => {
                 if front.note_output(event).is_err() {
-                    asked.push(Ask::Vanish);
+                    requests.push(Request::HangUp);
                 }
             }
-            Self::Filter(front) => front.note_output(event, registry, asked),
+            Self::Filter(front) => front.note_output(event, registry, requests),
         }
     }
 
@@ -56,7 +61,7 @@ impl Front {
         }
     }
 
-    /// Whether there is input to be read that no event will tell of.
+    /// Whether there is input to read that no further event will report.
     pub(super) fn has_input(&self) -> bool {
         match self {
             Self::Interactive(_) => false,
@@ -73,7 +78,7 @@ impl Front {
 
     pub(super) fn is_written(&self) -> bool {
         match self {
-            // A terminal is written to the end when it is given back.
+            // A terminal gets its pending output when it is restored.
             Self::Interactive(_) => true,
             Self::Filter(front) => front.is_written(),
         }
@@ -86,10 +91,10 @@ impl Front {
         }
     }
 
-    /// Tells what became of some messages.
-    pub(super) fn tell<'a>(
+    /// Reports messages that were not delivered, or may not be.
+    pub(super) fn report<'a>(
         &mut self,
-        fate: &str,
+        status: &str,
         messages: impl ExactSizeIterator<Item = &'a Message>,
     ) -> Result<(), ClientError> {
         let count = messages.len();
@@ -100,26 +105,26 @@ impl Front {
         if let Self::Filter(front) = self {
             let last = messages.last().map_or(first, Message::number);
             if first == last {
-                front.notice(&format!("line {first} {fate}"));
+                front.notice(&format!("line {first} {status}"));
             } else {
-                front.notice(&format!("lines {first} to {last} {fate}"));
+                front.notice(&format!("lines {first} to {last} {status}"));
             }
             return Ok(());
         }
-        for message in messages.take(SHOWN) {
-            let text = beginning(message.payload());
-            self.notice(Notice::Trouble, &format!("{fate}: {text}"))?;
+        for message in messages.take(MAX_REPORTED) {
+            let text = excerpt(message.payload());
+            self.notice(Notice::Warning, &format!("{status}: {text}"))?;
         }
-        match count.saturating_sub(SHOWN) {
+        match count.saturating_sub(MAX_REPORTED) {
             0 => Ok(()),
-            more => self.notice(Notice::Trouble, &format!("{fate}: {more} more")),
+            more => self.notice(Notice::Warning, &format!("{status}: {more} more")),
         }
     }
 
-    /// Writes what is left to write at the end, without waiting for whoever does not take it.
-    pub(super) fn write_rest(&mut self, registry: &Registry) -> Result<(), ClientError> {
+    /// Writes the pending output at the end, without waiting for a reader.
+    pub(super) fn write_remaining(&mut self, registry: &Registry) -> Result<(), ClientError> {
         match self {
-            Self::Interactive(front) => front.write_rest().map_err(ClientError::Terminal),
+            Self::Interactive(front) => front.write_remaining().map_err(ClientError::Terminal),
             Self::Filter(front) => {
                 front.flush_notices(registry);
                 Ok(())
@@ -138,11 +143,11 @@ impl Front {
     }
 }
 
-/// Enough of a message for its author to know it again.
-fn beginning(message: &[u8]) -> String {
-    const ENOUGH: usize = 60;
+/// The beginning of a message, enough to recognize it.
+fn excerpt(message: &[u8]) -> String {
+    const MAX_GRAPHEMES: usize = 60;
     let text = Shown::plain(message).to_string();
-    match text.grapheme_indices(true).nth(ENOUGH) {
+    match text.grapheme_indices(true).nth(MAX_GRAPHEMES) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
