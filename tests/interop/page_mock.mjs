@@ -12,7 +12,7 @@ const PAGE = new URL('../../src/server/web/page.html', import.meta.url);
 
 /** The hash that the policy names for the page's one `tag`. */
 export function hashOf(html, tag) {
-  const inline = html.match(new RegExp(`<${tag}>([^]*?)</${tag}>`))[1];
+  const inline = html.match(new RegExp(`<${tag}[^>]*>([^]*?)</${tag}>`))[1];
   return `'sha256-${createHash('sha256').update(inline).digest('base64')}'`;
 }
 
