@@ -1,6 +1,6 @@
 // A stand-in for the relay's `ws` listener, which the tests of the page can pause, mute and stop.
 //
-// By hand: NODE_PATH=DIR/node_modules node tests/interop/page_mock.mjs [PORT]
+// By hand: CHATLOOP_PAGE_MODULES=DIR node tests/interop/page_mock.mjs [PORT]
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -28,6 +28,7 @@ export class Mock {
     mock.received = []; // each message that arrived, with its sender's name
     mock.members = new Set();
     mock.mute = false; // whether messages arrive and are neither relayed nor acknowledged
+    mock.lose = false; // whether messages are relayed, and their acknowledgements lost
     mock.refuse = null; // a close code and a reason for each connection, in place of the hello
     mock.http = createServer((request, response) => mock.serve(request, response));
     mock.sockets = new Set();
@@ -74,8 +75,9 @@ export class Mock {
       }
       this.received.push(`${name}: ${text}`);
       if (this.mute) return;
-      this.publish({ name, message: text }, socket);
-      socket.send('{"ack":1}');
+      const hex = Buffer.from(text).equals(data) ? {} : { message_hex: data.toString('hex') };
+      this.publish({ name, message: text, ...hex }, socket);
+      if (!this.lose) socket.send('{"ack":1}');
     });
   }
 
