@@ -74,11 +74,17 @@ export class Mock {
         return;
       }
       this.received.push(`${name}: ${text}`);
+      this.wake?.();
       if (this.mute) return;
       const hex = Buffer.from(text).equals(data) ? {} : { message_hex: data.toString('hex') };
       this.publish({ name, message: text, ...hex }, socket);
       if (!this.lose) socket.send('{"ack":1}');
     });
+  }
+
+  /** Waits for something that a message brings about. */
+  async until(condition) {
+    while (!condition()) await new Promise((resolve) => { this.wake = resolve; });
   }
 
   /** Relays a message to all members but `sender`. */
