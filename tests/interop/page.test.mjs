@@ -381,9 +381,26 @@ test('reader_of_older_messages_stays_there_and_sees_how_many_are_new', async () 
     await page.getByRole('button', { name: '1 new' }).waitFor();
     await page.keyboard.press('Escape');
     await atEnd(page);
+    // A line away from the end is the end again, and any way up leaves it.
+    const scrollTo = (left) => page.evaluate((value) => new Promise((done) => {
+      const view = document.getElementById('view');
+      view.addEventListener('scroll', done, { once: true });
+      view.scrollTop = view.scrollHeight - view.clientHeight - value;
+    }), left);
+    await scrollTo(200);
+    await scrollTo(20);
+    bob.socket.send(`${tag} followed`);
+    await row(page, `${tag} followed`).waitFor();
+    await atEnd(page);
+    await scrollTo(10);
+    bob.socket.send(`${tag} not followed`);
+    await page.getByRole('button', { name: '1 new' }).waitFor();
+    await page.keyboard.press('Escape');
+    await atEnd(page);
     // Nor does another size of the window move the end out of sight.
     await page.setViewportSize({ width: 500, height: 400 });
     await atEnd(page);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollHeight <= innerHeight), 'only the messages scroll');
     bob.close();
   });
 });
@@ -522,7 +539,7 @@ mockTest('restart_of_the_relay_loses_nothing_typed_and_sends_nothing_twice', asy
     await marked(page, 'in flight', 'may not have arrived');
     assert.equal(await field(page).inputValue(), 'a draft');
     assert.deepEqual(relay.mock.received, ['alice: typed offline', 'alice: and this']);
-    await page.getByText('Messages of the meantime may be missing.').waitFor();
+    await page.getByText('Messages sent meanwhile may be missing.').waitFor();
   });
 });
 
@@ -652,6 +669,18 @@ mockTest('refused_name_is_asked_for_again_with_the_reason', async ({ mock }) => 
     assert.equal(await page.locator('#who').inputValue(), 'alice');
     mock.refuse = null;
     await page.keyboard.press('Enter');
+    await state(page, 'Connected');
+  });
+});
+
+mockTest('refusal_after_the_first_time_is_shown_and_tried_again', async ({ mock }) => {
+  await withPage(mock.url, async (page) => {
+    await join(page, 'alice');
+    mock.refuse = [1008, 'all places are taken'];
+    mock.close(1001, 'the relay stops');
+    await state(page, 'all places are taken; next try in');
+    mock.refuse = null;
+    await connectNow(page);
     await state(page, 'Connected');
   });
 });
