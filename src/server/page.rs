@@ -3,11 +3,11 @@
 use crate::wire::http::{self, Request};
 
 /// The page, with one style and one script in it.
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = include_str!("web/page.html");
 
 /// The hashes of the style and the script, which are all that the page may run. A test compares them.
-const STYLE_HASH: &str = "sha256-STYLE";
-const SCRIPT_HASH: &str = "sha256-SCRIPT";
+const STYLE_HASH: &str = "sha256-fKRSX75DLZbPu4BlBMOFjKq5/BBE6Y/AmIZ76HJ+1Yw=";
+const SCRIPT_HASH: &str = "sha256-j+hDldciee38zgRRMk42uO8As/WIghGKweN2LuGzksQ=";
 
 /// The response with the page, or with the news that the client has it already.
 pub(super) fn response(request: &Request) -> Vec<u8> {
@@ -31,4 +31,43 @@ pub(super) fn response(request: &Request) -> Vec<u8> {
         ("ETag", &etag),
     ];
     http::response("200 OK", &fields, PAGE.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::BASE64;
+    use sha2::{Digest, Sha256};
+
+    /// What stands in the only element of this name.
+    fn element(name: &str) -> &'static str {
+        let (open, close) = (format!("<{name}"), format!("</{name}>"));
+        let (_, rest) = PAGE.split_once(&open).unwrap();
+        assert!(!rest.contains(&open), "one {name}");
+        let (element, _) = rest.split_once(&close).unwrap();
+        element.split_once('>').unwrap().1
+    }
+
+    #[test]
+    fn hashes_of_the_policy_are_those_of_the_page() {
+        for (name, hash) in [("style", STYLE_HASH), ("script", SCRIPT_HASH)] {
+            let digest = BASE64.encode(&Sha256::digest(element(name)));
+            assert_eq!(hash, format!("sha256-{digest}"), "of the {name}");
+        }
+    }
+
+    #[test]
+    fn page_is_small_and_asks_for_nothing_from_elsewhere() {
+        assert!(PAGE.len() <= 16_384, "{}", PAGE.len());
+        for part in [
+            "http://",
+            "https://",
+            "stylesheet",
+            " onclick",
+            " style=",
+            "innerHTML",
+        ] {
+            assert!(!PAGE.contains(part), "{part}");
+        }
+    }
 }
