@@ -184,7 +184,7 @@ impl<S: Read + Write> Connection<S> {
     pub(super) fn write_close(&mut self, code: u16, reason: &str) -> u64 {
         let mut frame = Vec::new();
         websocket::encode_close(code, reason, &mut frame);
-        match self.write(&frame) {
+        match self.write_slices(&[IoSlice::new(&frame)]) {
             Outcome::Done(sent) => sent as u64,
             Outcome::Blocked | Outcome::Failed(_) => 0,
         }

@@ -35,6 +35,9 @@ impl Adjustment {
     };
 }
 
+/// A static, since a constant with a destructor would be made anew for each member.
+static UNADJUSTED: Adjustment = Adjustment::NONE;
+
 /// What a delivery came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
@@ -124,39 +127,38 @@ impl<'a> FanOut<'a> {
         }
     }
 
-    /// Delivers the turn to the members of this dialect that sent nothing in it.
+    /// Delivers the turn to the members of this dialect that sent nothing in it. One that lags already gets no
+    /// write: the turn is in the backlog behind its cursor. A short write starts a cursor.
     pub(super) fn deliver_to_silent<S: Read + Write>(
         &mut self,
         connections: &mut Connections<S>,
         dialect: Dialect,
         incomplete: &mut Vec<(ConnId, Delivery)>,
     ) {
+        // As a rule every member goes this way and no other, so the loop has what it needs at hand.
+        let (turn, mut complete) = (self.turn, 0);
         for connection in connections.iter_mut() {
-            if connection.dialect() == dialect
-                && connection.life.is_open()
-                && !connection.readiness.marks.any(Marks::HAS_ADJUSTMENT)
+            if connection.dialect() != dialect
+                || !connection.life.is_open()
+                || connection.readiness.marks.any(Marks::HAS_ADJUSTMENT)
             {
-                let delivery = self.deliver(connection);
-                if delivery.needs_handling() {
-                    incomplete.push((connection.id(), delivery));
+                continue;
+            }
+            let delivery = if connection.output.is_some() {
+                self.defer(connection, &UNADJUSTED)
+            } else {
+                let outcome = connection.write(turn);
+                if outcome == Outcome::Done(turn.len()) {
+                    complete += 1;
+                    continue;
                 }
+                self.fall_behind(connection, &UNADJUSTED, outcome, turn.len())
+            };
+            if delivery.needs_handling() {
+                incomplete.push((connection.id(), delivery));
             }
         }
-    }
-
-    /// Delivers the turn to a member that sent nothing in it. One that lags already gets no write: the turn
-    /// is in the backlog behind its cursor. A short write starts a cursor.
-    #[inline]
-    fn deliver<S: Read + Write>(&mut self, connection: &mut Connection<S>) -> Delivery {
-        if connection.output.is_some() {
-            return self.defer(connection, &Adjustment::NONE);
-        }
-        let outcome = connection.write(self.turn);
-        if outcome == Outcome::Done(self.turn.len()) {
-            self.complete += 1;
-            return Delivery::Complete;
-        }
-        self.fall_behind(connection, &Adjustment::NONE, outcome, self.turn.len())
+        self.complete += complete;
     }
 
     /// How many writes moved bytes, and how many bytes they moved.

@@ -32,7 +32,7 @@
 //! reading.rs        finish                                the sender's own span, its timers
 //! room.rs           adjust_delivery ─ on_input_end
 //! relay/mod.rs      fan_out ─ deliver_turn
-//! delivery.rs       deliver_to_silent ─ deliver           one write to each member
+//! delivery.rs       deliver_to_silent                     one write to each member
 //! connection.rs     write ─ the stream's write
 //! ```
 //!

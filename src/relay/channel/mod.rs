@@ -174,6 +174,8 @@ pub(super) struct Channels {
     turn_len: usize,
     /// The time of day, for messages that carry it.
     time: TimeText,
+    /// Whether there may be WebSocket members.
+    serves_web_socket: bool,
 }
 
 impl Channels {
@@ -197,6 +199,9 @@ impl Channels {
             each,
             turn_len: 0,
             time: TimeText::default(),
+            serves_web_socket: served
+                .iter()
+                .any(|dialect| dialect.rules().receives.is_web_socket()),
         }
     }
 
@@ -280,7 +285,16 @@ impl Channels {
 
     /// How many bytes an empty message takes in all channels for WebSocket members, under a name of this
     /// length, at the most.
+    #[inline]
     pub(super) fn web_socket_overhead(&self, name_len: usize) -> usize {
+        if self.serves_web_socket {
+            self.overhead(name_len)
+        } else {
+            0
+        }
+    }
+
+    fn overhead(&self, name_len: usize) -> usize {
         let in_use = self
             .each
             .iter()
