@@ -58,6 +58,7 @@ impl MeasureError {
             | Self::Load(
                 LoadError::Descriptors { .. }
                 | LoadError::Ports { .. }
+                | LoadError::Company { .. }
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
@@ -191,6 +192,7 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
         scenario: Scenario::Idle,
         target: server(common.target.as_ref())?,
         against: None,
+        allow_company: common.yes,
         rounds: 1,
         program: env::current_exe()
             .map_err(|error| MeasureError::Io("cannot find this program", error))?,
@@ -280,6 +282,7 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
             members: plan.members,
         });
     }
+    plan.size = plan.size.max(load::min_size(plan.senders));
     Ok(plan)
 }
 

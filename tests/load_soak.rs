@@ -14,9 +14,8 @@ use std::time::Duration;
 use common::chat_room::{Act, Message, Room};
 use common::chat_server::Refusal;
 use common::heard;
-use common::load::{Loading, Measured, arg, load, measure, scratch};
+use common::load::{Loading, Measured, arg, assert_fits_schema, load, measure, scratch};
 use common::process::{Relay, run};
-use common::schema::Schema;
 use serde_json::Value;
 
 /// A room in this process has its descriptors. Where these are counted, nothing else is to open
@@ -29,12 +28,6 @@ fn alone() -> RwLockWriteGuard<'static, ()> {
 
 fn beside_others() -> RwLockReadGuard<'static, ()> {
     DESCRIPTORS.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[track_caller]
-fn assert_fits_schema(report: &Value) {
-    let faults = Schema::read(include_str!("../src/load/report.schema.json")).faults(report);
-    assert!(faults.is_empty(), "{faults:#?}\n{report:#}");
 }
 
 /// There were these faults and no others, and the exit code says so.
@@ -425,7 +418,7 @@ fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
     );
     let svg = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    assert!(svg.contains(">resident memory<"), "{svg}");
+    assert!(svg.contains("\nresident memory\n"), "{svg}");
 }
 
 #[test]

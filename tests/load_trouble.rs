@@ -6,7 +6,8 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use common::chat_room::Room;
 use common::chat_server::Refusal;
+use common::frame;
 use common::load::{Loading, Measured, arg, by, load, measure, measure_with, with_descriptors};
 use common::process::{Relay, chatloop, run};
 use common::shim::compiled;
@@ -336,6 +338,7 @@ fn a_connection_attempt_without_an_answer_is_given_up() {
         "fanout",
         "--members",
         "3",
+        "--yes",
         "--target",
         &target,
     ]));
@@ -470,4 +473,41 @@ fn messages_that_are_sent_late_are_told_with_how_late() {
     // Reading what four members are sent takes eight milliseconds, and as long is nothing sent.
     assert!(measured.number("/load_tool/late_us") >= 2000.0);
     assert!(measured.number("/latency_us/p50") >= 2000.0);
+}
+
+#[test]
+fn room_with_members_is_measured_only_with_yes() {
+    let relay = Relay::start(&[]);
+    let mut member = TcpStream::connect(relay.addr).unwrap();
+    member.write_all(&frame("alice")).unwrap();
+    let target = arg(relay.addr);
+    let flags = ["idle", "--members", "3", "--for", "10ms"];
+    let flags = [&flags[..], &["--target", &target]].concat();
+    let says = format!(
+        "{target} has 1 connection already, which would receive all messages of this measurement; \
+         with --yes it is measured all the same"
+    );
+    assert_says(&mut load(&flags), 2, &says);
+    member.set_nonblocking(true).unwrap();
+    let nothing = member.read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+
+    let measured = measure(&[&flags[..], &["--yes"]].concat());
+    assert_eq!(measured.code, 0, "{:#}", measured.report);
+    member.set_nonblocking(false).unwrap();
+    let mut header = [0; 10];
+    member.read_exact(&mut header).unwrap();
+    assert_eq!(&header, b"10        ", "the length of a sender's name");
+}
+
+#[test]
+fn server_to_compare_with_is_tried_before_the_first_round() {
+    let room = Room::proper(2);
+    let refusal = Refusal::new();
+    let [target, against] = [room.addr, refusal.addr()].map(arg);
+    let flags = ["fanout", "--members", "2", "--for", "1h"];
+    let servers = ["--target", &target, "--against", &against];
+    let says = format!("cannot connect to {against}: refused; does the server listen there?");
+    assert_says(&mut load(&[&flags[..], &servers].concat()), 4, &says);
+    assert_eq!(room.finish().peers.len(), 0);
 }

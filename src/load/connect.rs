@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
 
 use super::protocol::Protocol;
@@ -48,7 +49,7 @@ impl Cause {
     }
 
     /// What a count of them is called.
-    pub(super) fn name(self) -> String {
+    fn name(self) -> String {
         match self {
             Self::Refused => "refused".to_owned(),
             Self::TimedOut => "timed_out".to_owned(),
@@ -63,8 +64,18 @@ impl Cause {
     }
 }
 
+/// As a key of the report.
+impl Serialize for Cause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
 /// How often each happened.
 pub(super) type Causes = BTreeMap<Cause, u64>;
+
+/// How long a connection may take to be made.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What there is to connect, and where.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::connect::{Cause, Causes, Site, is_made};
+use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
 use super::delays::Delays;
 use super::ledger::Ledger;
 use super::plan::Wait;
@@ -29,9 +29,6 @@ const LARGE: usize = 64 * 1024;
 
 /// How often one socket is read before others have their turn.
 const READS: usize = 8;
-
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A loop that does not get to its poll for so long was stopped, or its machine was.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -2,6 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use super::figures::Times;
+
 /// How many significant digits are kept of a time.
 const DIGITS: u8 = 3;
 
@@ -9,17 +11,6 @@ const DIGITS: u8 = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Delays {
     histogram: Histogram<u64>,
-}
-
-/// The percentiles that are told, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Percentiles {
-    pub(super) samples: u64,
-    pub(super) p50: u64,
-    pub(super) p90: u64,
-    pub(super) p99: u64,
-    pub(super) p99_9: u64,
-    pub(super) max: u64,
 }
 
 impl Delays {
@@ -39,15 +30,15 @@ impl Delays {
     }
 
     /// The percentiles, if there are any times.
-    pub(super) fn percentiles(&self) -> Option<Percentiles> {
-        let at = |quantile| self.histogram.value_at_quantile(quantile);
-        (!self.histogram.is_empty()).then(|| Percentiles {
+    pub(super) fn times(&self) -> Option<Times> {
+        let microseconds = |quantile| Some(self.quantile(quantile)? as f64 / 1e3);
+        Some(Times {
             samples: self.histogram.len(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: self.histogram.max(),
+            p50: microseconds(0.5)?,
+            p90: microseconds(0.9)?,
+            p99: microseconds(0.99)?,
+            p99_9: microseconds(0.999)?,
+            max: self.histogram.max() as f64 / 1e3,
         })
     }
 
@@ -72,31 +63,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_of_all_that_was_counted() {
+    fn percentiles_are_of_all_recorded_times() {
         let mut delays = Delays::new();
-        assert_eq!(delays.percentiles(), None);
+        assert_eq!(delays.times(), None);
         for time in 1..=1000 {
             delays.record(time, 3);
         }
-        let expected = Percentiles {
+        let expected = Times {
             samples: 3000,
-            p50: 500,
-            p90: 900,
-            p99: 990,
-            p99_9: 999,
-            max: 1000,
+            p50: 0.5,
+            p90: 0.9,
+            p99: 0.99,
+            p99_9: 0.999,
+            max: 1.0,
         };
-        assert_eq!(delays.percentiles(), Some(expected));
+        assert_eq!(delays.times(), Some(expected));
         let mut others = Delays::new();
         others.record(2_000_000_000, 1);
         delays.add(&others);
-        let both = delays.percentiles().unwrap();
-        assert_eq!((both.samples, both.p50), (3001, 501));
-        assert!((1_999_000_000..=2_001_000_000).contains(&both.max));
+        let both = delays.times().unwrap();
+        assert_eq!(both.samples, 3001);
+        assert!((both.p50 - 0.501).abs() < 1e-9);
+        assert!((1.999e6..=2.001e6).contains(&both.max));
     }
 
     #[test]
-    fn the_curve_goes_from_the_least_to_the_most() {
+    fn curve_rises_from_the_shortest_to_the_longest_time() {
         let mut delays = Delays::new();
         delays.record(7, 5);
         delays.record(9, 5);

@@ -744,7 +744,7 @@ mod tests {
 
     /// A ledger in which these hear, and the first so many of them speak.
     fn ledger(hearers: usize, speakers: usize) -> Ledger {
-        let script = Script::new(SIZE, 1);
+        let script = Script::new(SIZE, 2, 1);
         let mut ledger = Ledger::new(Protocol::Chat10, TAG, script, hearers, speakers);
         ledger.measure_from(0);
         for hearer in 0..hearers {
@@ -756,7 +756,7 @@ mod tests {
     /// What a server makes of a message.
     fn relayed(line: Line) -> Vec<u8> {
         let mut payload = Vec::new();
-        Script::new(SIZE, 1).write(line, &mut payload);
+        Script::new(SIZE, 2, 1).write(line, &mut payload);
         let mut bytes = Vec::new();
         encode_frame(name_of(line.speaker, TAG).as_bytes(), &mut bytes);
         encode_frame(&payload, &mut bytes);
@@ -808,8 +808,11 @@ mod tests {
             ..Tally::default()
         };
         assert_eq!(*ledger.tally(), expected);
-        let delays = ledger.delays().percentiles().unwrap();
-        assert_eq!((delays.samples, delays.max), (3, 5));
+        let delays = ledger.delays();
+        assert_eq!(
+            (delays.times().unwrap().samples, delays.quantile(1.0)),
+            (3, Some(5))
+        );
     }
 
     #[test]
@@ -821,8 +824,12 @@ mod tests {
         }
         let stream: Vec<u8> = (0..3).flat_map(|seq| relayed(line(0, seq))).collect();
         ledger.hear(1, &stream, 160).unwrap();
-        let delays = ledger.delays().percentiles().unwrap();
-        assert_eq!((delays.samples, delays.p50, delays.max), (2, 10, 60));
+        let delays = ledger.delays();
+        assert_eq!(delays.times().unwrap().samples, 2);
+        assert_eq!(
+            [0.5, 1.0].map(|part| delays.quantile(part)),
+            [Some(10), Some(60)]
+        );
     }
 
     #[test]
@@ -1064,7 +1071,7 @@ mod tests {
     #[test]
     fn large_messages_are_dropped_before_they_are_many() {
         const LARGE: usize = 1024 * 1024;
-        let mut ledger = Ledger::new(Protocol::Chat10, TAG, Script::new(LARGE, 1), 2, 1);
+        let mut ledger = Ledger::new(Protocol::Chat10, TAG, Script::new(LARGE, 2, 1), 2, 1);
         ledger.expect(0);
         ledger.expect(1);
         let mut said = Vec::new();

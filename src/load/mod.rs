@@ -19,7 +19,7 @@
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
 //! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
-//! | What came of it, for people and for programs | `load/account.rs`, `load/outcome.rs`, `load/report.rs`, `load/chart` |
+//! | What came of it, for people and for programs | `load/account.rs`, `load/figures.rs`, `load/report.rs`, `load/chart.rs` |
 //! | What casts doubt on it | `load/trouble.rs` |
 //!
 //! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A
@@ -31,9 +31,9 @@ mod chart;
 mod connect;
 mod crowd;
 mod delays;
+mod figures;
 mod gather;
 mod ledger;
-mod outcome;
 mod own_relay;
 mod plan;
 mod process;
@@ -51,23 +51,22 @@ mod units;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
 use account::Base;
-use connect::{Cause, Site};
+use connect::{CONNECT_TIMEOUT, Cause, Site};
 use crowd::Crowd;
 use ledger::Ledger;
-use outcome::{Contact, Outcome};
 use own_relay::OwnRelay;
 use process::{Process, kernel_memory};
 use progress::Reporter;
 use protocol::Role;
-use report::Identity;
+use report::{Identity, Outcome};
 use run::Run;
-use script::{HEAD, Script};
+use script::Script;
 use sources::Ports;
 use trouble::Trouble;
 use units::Count;
@@ -78,8 +77,14 @@ pub use protocol::Protocol;
 pub use report::Report;
 pub use sources::Sources;
 
-/// The shortest messages there can be, in bytes: each says who said it, and as which.
-pub const MIN_SIZE: usize = HEAD;
+/// The length of the shortest messages, in bytes: each contains its sender's number and its own.
+pub const MIN_SIZE: usize = script::head_len(0);
+
+/// The same with this many senders, whose numbers may have more digits.
+#[must_use]
+pub const fn min_size(senders: usize) -> usize {
+    script::head_len(senders)
+}
 
 /// How long messages are at most in a soak, in bytes.
 pub const SOAK_SIZE: usize = soak::LONGEST;
@@ -118,6 +123,13 @@ pub enum LoadError {
         /// Why not.
         why: String,
     },
+    /// There are connections in the room already.
+    Company {
+        /// Which server.
+        addr: SocketAddr,
+        /// How many.
+        count: usize,
+    },
     /// The server ended all connections.
     Ended {
         /// Which server.
@@ -133,6 +145,13 @@ pub enum LoadError {
     Interrupted,
     /// The event loop failed.
     Io(io::Error),
+}
+
+impl LoadError {
+    fn connect(addr: SocketAddr, cause: Cause) -> Self {
+        let why = trouble::words(cause) + trouble::remedy(cause);
+        Self::Connect { addr, why }
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -160,6 +179,12 @@ impl fmt::Display for LoadError {
             Self::OwnRelay(error) => write!(f, "cannot start a relay to measure: {error}"),
             Self::Pid(pid, error) => write!(f, "--pid {pid}: cannot watch it: {error}"),
             Self::Connect { addr, why } => write!(f, "cannot connect to {addr}: {why}"),
+            Self::Company { addr, count } => write!(
+                f,
+                "{addr} has {count} connection{} already, which would receive all messages of this \
+                 measurement; with --yes it is measured all the same",
+                if *count == 1 { "" } else { "s" }
+            ),
             Self::Ended { addr, count, how } => write!(
                 f,
                 "{addr} took {count} connections, and then all of them ended: {how}; did the server \
@@ -202,6 +227,9 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
     if plan.against.is_some() {
         targets.push(Target::find(plan.against, None, plan)?);
     }
+    if let Some(other) = targets.get(1) {
+        other.try_to_connect()?;
+    }
     for target in &targets {
         if let Some(trouble) = target.shortage(plan) {
             progress.note(&format!("chatloop: {trouble}"));
@@ -224,7 +252,7 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
             let is_enough = outcomes.iter().all(|rounds| !rounds.is_empty());
             let rounds = &mut outcomes[index];
             match (measured, rounds.last_mut().filter(|_| is_enough)) {
-                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_faults(outcome),
+                (Ok(outcome), Some(last)) if outcome.interrupted => last.add_failures(outcome),
                 (Ok(outcome), _) => rounds.push(outcome),
                 (Err(LoadError::Interrupted), Some(_)) => {}
                 (Err(error), Some(last)) => {
@@ -251,12 +279,8 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
         server: target.server,
         pid: target.process.as_ref().map(Process::pid),
     });
-    Ok(Report::new(
-        plan,
-        started,
-        identities.zip(outcomes).collect(),
-        is_cut_short,
-    ))
+    let servers = identities.zip(outcomes).collect();
+    Report::new(plan, started, servers, is_cut_short).ok_or(LoadError::Interrupted)
 }
 
 /// How many connections there are to one server.
@@ -329,6 +353,7 @@ impl Target {
     fn find(server: Option<Server>, pid: Option<u32>, plan: &Plan) -> Result<Self, LoadError> {
         let watch = |pid| Process::watch(pid).map_err(|error| LoadError::Pid(pid, error));
         let (server, process, own) = if let Some(server) = server {
+            Self::find_company(server, plan)?;
             let process = match pid {
                 Some(pid) => Some(watch(pid)?),
                 None => Process::listening_on(server.addr),
@@ -360,6 +385,28 @@ impl Target {
         })
     }
 
+    /// Refuses a room that has members already, as far as that can be seen.
+    fn find_company(server: Server, plan: &Plan) -> Result<(), LoadError> {
+        let Server { protocol, addr } = server;
+        // A broker's members are in a channel of this run's own.
+        if plan.allow_company || protocol.is_broker() {
+            return Ok(());
+        }
+        match process::connections_at(addr) {
+            None | Some(0) => Ok(()),
+            Some(count) => Err(LoadError::Company { addr, count }),
+        }
+    }
+
+    /// Makes a connection and closes it, so that a wrong address is reported before the first round.
+    fn try_to_connect(&self) -> Result<(), LoadError> {
+        let addr = self.server.addr;
+        match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(LoadError::connect(addr, Cause::of(&error))),
+        }
+    }
+
     /// Whether the server can be seen to have too few descriptors.
     fn shortage(&self, plan: &Plan) -> Option<Trouble> {
         let process = self.process.as_ref()?;
@@ -378,11 +425,11 @@ impl Target {
         reporter: Reporter<'_>,
         stop: &AtomicBool,
     ) -> Result<Outcome, LoadError> {
-        let (outcome, contact) = match plan.scenario {
+        let outcome = match plan.scenario {
             Scenario::Soak => self.soak(plan, reporter, stop)?,
             _ => self.load(plan, reporter, stop)?,
         };
-        self.judge(&outcome, &contact)?;
+        self.judge(&outcome)?;
         // What was given back by those who left is not always given back to the system. So memory is
         // told of the first round only.
         self.base = Base::default();
@@ -394,11 +441,11 @@ impl Target {
         plan: &Plan,
         reporter: Reporter<'_>,
         stop: &AtomicBool,
-    ) -> Result<(Outcome, Contact), LoadError> {
+    ) -> Result<Outcome, LoadError> {
         let tag = tag_of(plan);
         let protocol = self.server.protocol;
         let (hearers, speakers) = cast(plan, protocol);
-        let script = Script::new(plan.size, plan.seed);
+        let script = Script::new(plan.size, plan.senders, plan.seed);
         let ledger = Ledger::new(protocol, &tag, script, hearers, speakers);
         let mut roles: Vec<_> = (0..hearers as u32).map(Role::Member).collect();
         if protocol.is_broker() {
@@ -412,13 +459,9 @@ impl Target {
         let crowd = run.crowd;
         let mut outcome = measured.map_err(LoadError::Io)?;
         outcome.troubles.extend(self.warnings());
-        let contact = Contact {
-            deliveries: crowd.ledger.tally().deliveries,
-            connected: crowd.connected(),
-            cuts: crowd.cuts,
-            refusals: crowd.refusals,
-        };
-        Ok((outcome, contact))
+        outcome.deliveries = crowd.ledger.tally().deliveries;
+        outcome.connected = crowd.connected();
+        Ok(outcome)
     }
 
     fn soak(
@@ -426,17 +469,17 @@ impl Target {
         plan: &Plan,
         reporter: Reporter<'_>,
         stop: &AtomicBool,
-    ) -> Result<(Outcome, Contact), LoadError> {
+    ) -> Result<Outcome, LoadError> {
         let site = self.site(plan, tag_of(plan));
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let measured = soak::measure(plan, site, server, relay, reporter, stop);
-        let (mut outcome, contact) = measured.map_err(LoadError::Io)?;
+        let mut outcome = measured.map_err(LoadError::Io)?;
         let warnings = self.warnings();
         // It is to complain of those who misbehave. What it says matters where others were cut.
-        if !contact.cuts.is_empty() || plan.faults == 0 {
+        if !outcome.figures.failures.cuts.is_empty() || plan.faults == 0 {
             outcome.troubles.extend(warnings);
         }
-        Ok((outcome, contact))
+        Ok(outcome)
     }
 
     fn site(&self, plan: &Plan, tag: String) -> Site {
@@ -462,35 +505,28 @@ impl Target {
     }
 
     /// Whether there is anything to tell.
-    fn judge(&self, outcome: &Outcome, contact: &Contact) -> Result<(), LoadError> {
-        let addr = self.server.addr;
+    fn judge(&self, outcome: &Outcome) -> Result<(), LoadError> {
+        let (addr, failures) = (self.server.addr, &outcome.figures.failures);
         if outcome.interrupted {
-            let is_something = outcome.figures.get("members").is_some();
+            let is_something = outcome.figures.members.is_some();
             return is_something.then_some(()).ok_or(LoadError::Interrupted);
         }
-        if contact.deliveries > 0 {
+        if outcome.deliveries > 0 {
             return Ok(());
         }
-        let spoke_otherwise = contact.cuts.contains_key(&Cause::Garbled);
-        if contact.connected == 0 && !contact.cuts.is_empty() && !spoke_otherwise {
+        let spoke_otherwise = failures.cuts.contains_key(&Cause::Garbled);
+        if outcome.connected == 0 && !failures.cuts.is_empty() && !spoke_otherwise {
             return Err(LoadError::Ended {
                 addr,
-                count: contact.cuts.values().sum(),
-                how: trouble::listed(&contact.cuts),
+                count: failures.cuts.values().sum(),
+                how: trouble::listed(&failures.cuts),
             });
         }
-        match contact.refusals.keys().next() {
-            Some(&cause) if contact.connected == 0 => {
-                let error = trouble::words(cause);
-                let remedy = trouble::remedy(cause);
-                Err(LoadError::Connect {
-                    addr,
-                    why: format!("{error}{remedy}"),
-                })
-            }
+        match failures.refusals.keys().next() {
+            Some(&cause) if outcome.connected == 0 => Err(LoadError::connect(addr, cause)),
             _ => {
                 let mut also = String::new();
-                for causes in [&contact.refusals, &contact.cuts] {
+                for causes in [&failures.refusals, &failures.cuts] {
                     if !causes.is_empty() {
                         also = format!("{also}, and {}", trouble::listed(causes));
                     }

@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::protocol::Protocol;
 use super::sources::Sources;
 
 /// What is done to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Scenario {
     /// Members come, are silent, and hear one message.
     Idle,
@@ -40,7 +44,9 @@ impl Scenario {
 }
 
 /// How the load tool waits for what is to come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Wait {
     /// It keeps asking, which takes a core.
     #[default]
@@ -67,6 +73,8 @@ pub struct Plan {
     pub target: Option<Server>,
     /// Another one to compare it with, in turns.
     pub against: Option<Server>,
+    /// Whether a room may be measured that has members already.
+    pub allow_company: bool,
     /// How often each of two servers is measured.
     pub rounds: usize,
     /// The program that is a relay of one's own: `chatloop`.

@@ -223,6 +223,8 @@ fn cpu_time(stat: &str) -> Option<Duration> {
     ))
 }
 
+const SOCKET_TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+
 /// The number of the socket that listens on this address.
 fn listener(addr: SocketAddr) -> Option<u64> {
     listening(addr).map(|listening| listening.inode)
@@ -233,18 +235,47 @@ pub(super) fn accept_queue(addr: SocketAddr) -> Option<u64> {
     listening(addr).map(|listening| listening.queued)
 }
 
+/// How many connections a server on this machine has at this address. `None` if it is elsewhere, or
+/// if that cannot be seen.
+pub(super) fn connections_at(addr: SocketAddr) -> Option<usize> {
+    let listening = listening(addr)?;
+    let tables = SOCKET_TABLES.into_iter();
+    let tables = tables.filter_map(|name| Some(BufReader::new(File::open(name).ok()?)));
+    Some(
+        tables
+            .map(|table| connections_in(table, addr, listening.is_any))
+            .sum(),
+    )
+}
+
+/// The same in a table of sockets; with `is_any`, whichever of this machine's addresses they are to.
+fn connections_in(table: impl BufRead, addr: SocketAddr, is_any: bool) -> usize {
+    const ESTABLISHED: &str = "01";
+    let lines = table.lines().map_while(Result::ok);
+    let is_one = |line: &String| {
+        let mut columns = line.split_whitespace().skip(1);
+        let local = columns.next().and_then(socket_addr);
+        local.is_some_and(|local| {
+            let is_there = is_any || local.ip().to_canonical() == addr.ip().to_canonical();
+            is_there && local.port() == addr.port() && columns.nth(1) == Some(ESTABLISHED)
+        })
+    };
+    lines.filter(is_one).count()
+}
+
 /// A socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listening {
     inode: u64,
+    /// Whether it listens on all addresses of this machine.
+    is_any: bool,
     /// How many connections are not accepted yet.
     queued: u64,
 }
 
 fn listening(addr: SocketAddr) -> Option<Listening> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let read = |name| listening_in(BufReader::new(File::open(name).ok()?), addr);
-    tables.into_iter().find_map(read)
+    SOCKET_TABLES.into_iter().find_map(read)
 }
 
 /// The same in a table of sockets, see proc_net_tcp(5). Those that listen come first, so that it need
@@ -263,13 +294,14 @@ fn listening_in(table: impl BufRead, addr: SocketAddr) -> Option<Listening> {
         }
         let (_, queued) = columns.next()?.split_once(':')?;
         let found = Listening {
+            is_any: local.ip().is_unspecified(),
             queued: u64::from_str_radix(queued, 16).ok()?,
             inode: columns.nth(4)?.parse().ok()?,
         };
         if local.ip().to_canonical() == addr.ip().to_canonical() {
             return Some(found);
         }
-        if local.ip().is_unspecified() {
+        if found.is_any {
             any = any.or(Some(found));
         }
     }
@@ -334,6 +366,23 @@ mod tests {
             let found = found.map(|found| (found.inode, found.queued));
             assert_eq!(found, expected, "{addr}");
         }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn connections_of_a_server_are_those_at_its_address() {
+        let rest = "00:00000000 00000000 0 0 555 1 0";
+        let table = format!(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when ...\n\
+             0: 0100007F:04D2 00000000:0000 0A 00000000:00000000 {rest}\n\
+             1: 0100007F:04D2 0100007F:9C40 01 00000000:00000000 {rest}\n\
+             2: 0200007F:04D2 0100007F:9C41 01 00000000:00000000 {rest}\n\
+             3: 0100007F:9C40 0100007F:04D2 01 00000000:00000000 {rest}\n\
+             4: 0100007F:04D2 0100007F:9C42 06 00000000:00000000 {rest}\n"
+        );
+        let addr = "127.0.0.1:1234".parse().unwrap();
+        assert_eq!(connections_in(table.as_bytes(), addr, false), 1);
+        assert_eq!(connections_in(table.as_bytes(), addr, true), 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::units::{Count, Time};
+use super::units::{Count, time};
 
 /// How often the bar is painted, and the reports are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -39,8 +39,8 @@ pub(super) struct Status {
     pub(super) members: usize,
     /// Deliveries so far.
     pub(super) deliveries: u64,
-    /// The delay so far that one in a hundred is over, in nanoseconds.
-    pub(super) p99: Option<u64>,
+    /// The 99th percentile of the delays so far.
+    pub(super) p99: Option<Duration>,
 }
 
 /// The progress of one measurement.
@@ -150,7 +150,7 @@ impl<'p> Reporter<'p> {
             let _ = write!(text, ", {} deliveries/s", Count(self.rate));
         }
         if let Some(p99) = status.p99 {
-            let _ = write!(text, ", p99 {}", Time(p99 as f64));
+            let _ = write!(text, ", p99 {}", time(p99));
         }
         if !self.label.is_empty() {
             let _ = write!(text, " ({})", self.label);

@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
                 done: self.done,
                 members: self.crowd.members(),
                 deliveries: ledger.tally().deliveries,
-                p99: ledger.delays().quantile(0.99),
+                p99: ledger.delays().quantile(0.99).map(Duration::from_nanos),
             };
             self.reporter.report(clocks.0, &status);
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::account::{self, Base};
 use super::delays::Delays;
+use super::figures::{Figures, Gauge, ServerFigures, quotient};
 use super::gather::Pace;
-use super::outcome::{Outcome, Unit};
 use super::plan::{Plan, Scenario};
-use super::process::kernel_memory;
-use super::run::Run;
+use super::process::{kernel_memory, socket_buffers};
+use super::report::Outcome;
+use super::run::{Mark, Run, Span};
 use super::schedule::Schedule;
 use super::trouble::Trouble;
 
@@ -19,8 +20,8 @@ const POINTS: u64 = 60;
 /// How long after its last message a server has come to rest, in nanoseconds.
 const SETTLED: u64 = 50_000_000;
 
-/// Messages that are sent later than this many nanoseconds are worth telling of.
-const LATE: u64 = 1_000_000;
+/// Messages that are sent later than this are worth a warning.
+const LATE: Duration = Duration::from_millis(1);
 
 /// Runs the scenario of the plan.
 pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
@@ -32,7 +33,7 @@ pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<
         // It has a loop of its own, for members who come and go.
         Scenario::Soak => Outcome::default(),
     };
-    account::faults(run, &mut outcome);
+    account::failures(run, &mut outcome);
     outcome.interrupted = run.is_stopped();
     Ok(outcome)
 }
@@ -43,17 +44,41 @@ fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     if let (true, Some(server)) = (plan.steps > 1, base.server) {
         outcome.memory.push((0.0, server.resident as f64));
     }
-    let taken_in = come(run, plan, &mut outcome)?;
-    let kernel = kernel_memory();
-    account::buffers(&mut outcome.figures);
-    be_silent(run, plan, base, kernel, taken_in, &mut outcome)?;
-    tell_all(run, &mut outcome)?;
+    let (connecting, cpu) = come(run, plan, &mut outcome)?;
+    let members = run.crowd.members();
+    let (kernel, buffers) = (kernel_memory(), socket_buffers());
+    let silence = be_silent(run, plan)?;
+    let message = tell_all(run)?;
+    let delays = run.crowd.ledger.delays();
+    let longest = delays.quantile(1.0).map(|longest| longest as f64 / 1e9);
+    let kernel = base.kernel.zip(kernel);
+    let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
+    outcome.figures = Figures {
+        members: Some(Gauge(members as u64)),
+        connects_per_second: quotient(members as f64, connecting.as_secs_f64()),
+        connect_us: run.crowd.connects.times(),
+        kernel_bytes_per_connection: kernel
+            .and_then(|(start, now)| account::per_member(start, now, members)),
+        socket_buffer_bytes: buffers.map(Gauge),
+        deliveries: message.heard,
+        deliveries_per_second: longest.and_then(|longest| quotient(message.heard as f64, longest)),
+        latency_us: delays.times(),
+        server: silence.0.server.map(|used| ServerFigures {
+            cpu_us_per_connect: quotient(micros(cpu), members as f64),
+            idle_wakeups: Some(Gauge(used.sleeps)),
+            idle_cpu_us_per_second: quotient(micros(used.cpu), silence.0.seconds),
+            cpu_ns_per_delivery: account::cpu_ns_per_delivery(&message),
+            ..account::memory(base, &silence.1, members)
+        }),
+        ..Figures::default()
+    };
+    outcome.delays = Some(delays.clone());
     Ok(outcome)
 }
 
-/// All connect, in as many steps as the plan has. Returns the CPU that the server used to take them
-/// in.
-fn come(run: &mut Run<'_>, plan: &Plan, outcome: &mut Outcome) -> io::Result<Duration> {
+/// All connect, in as many steps as the plan has. Returns how long that took, and the CPU time that the
+/// server used for it.
+fn come(run: &mut Run<'_>, plan: &Plan, outcome: &mut Outcome) -> io::Result<(Duration, Duration)> {
     let total = run.crowd.len();
     let steps = plan.steps.clamp(1, total);
     let (mut connecting, mut cpu) = (Duration::ZERO, Duration::ZERO);
@@ -71,65 +96,21 @@ fn come(run: &mut Run<'_>, plan: &Plan, outcome: &mut Outcome) -> io::Result<Dur
             outcome.memory.push(point);
         }
     }
-    let figures = &mut outcome.figures;
-    let members = run.crowd.members() as f64;
-    figures.mention("members", "members", Unit::Count, members);
-    figures.add(
-        "connects_per_second",
-        "connected, a second",
-        Unit::PerSecond,
-        members / connecting.as_secs_f64(),
-    );
-    let connects = run.crowd.connects.percentiles();
-    figures.percentiles("connect_us", "time to connect", connects);
-    Ok(cpu)
+    Ok((connecting, cpu))
 }
 
-/// Nobody says anything, and the server is watched.
-fn be_silent(
-    run: &mut Run<'_>,
-    plan: &Plan,
-    base: Base,
-    kernel: Option<u64>,
-    taken_in: Duration,
-    outcome: &mut Outcome,
-) -> io::Result<()> {
-    let figures = &mut outcome.figures;
+/// No member sends anything, and the server is watched.
+fn be_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
     let before = run.mark();
     let until = before.at + plan.lasts.as_nanos() as u64;
     run.begin("silent", Some(until));
     run.sleep_until(until)?;
     let after = run.mark();
-    let silence = before.until(&after);
-    let Some(server) = silence.server else {
-        return Ok(());
-    };
-    let members = run.crowd.members();
-    account::memory(figures, base, &after, members, kernel);
-    let micros = |time: Duration| time.as_nanos() as f64 / 1000.0;
-    figures.add(
-        "server/cpu_us_per_connect",
-        "server, CPU to take one in",
-        Unit::Microseconds,
-        micros(taken_in) / members as f64,
-    );
-    figures.add(
-        "server/idle_wakeups",
-        "server, wake-ups while silent",
-        Unit::Count,
-        server.sleeps as f64,
-    );
-    figures.add(
-        "server/idle_cpu_us_per_second",
-        "server, CPU a second of silence",
-        Unit::Microseconds,
-        micros(server.cpu) / silence.seconds,
-    );
-    Ok(())
+    Ok((before.until(&after), after))
 }
 
-/// One says something, and all hear it.
-fn tell_all(run: &mut Run<'_>, outcome: &mut Outcome) -> io::Result<()> {
+/// One member sends a message to all others.
+fn tell_all(run: &mut Run<'_>) -> io::Result<Span> {
     run.begin("telling all", None);
     run.crowd.expect_all();
     let before = run.mark();
@@ -141,24 +122,9 @@ fn tell_all(run: &mut Run<'_>, outcome: &mut Outcome) -> io::Result<()> {
         run.crowd.send();
     }
     run.drain()?;
-    // The kernel tells what a process has used when that is put to sleep.
+    // The kernel updates the CPU time of a process when that is put to sleep.
     run.sleep_until(run.crowd.now() + SETTLED)?;
-    let telling = before.until(&run.mark());
-    let figures = &mut outcome.figures;
-    figures.count("deliveries", "heard one message", telling.heard);
-    let delays = run.crowd.ledger.delays();
-    if let Some(last) = delays.percentiles() {
-        figures.add(
-            "deliveries_per_second",
-            "deliveries, a second",
-            Unit::PerSecond,
-            telling.heard as f64 / Duration::from_nanos(last.max).as_secs_f64(),
-        );
-    }
-    figures.percentiles("latency_us", "delay", delays.percentiles());
-    outcome.delays = Some(delays.clone());
-    account::per_delivery(&mut outcome.figures, &telling);
-    Ok(())
+    Ok(before.until(&run.mark()))
 }
 
 /// As many messages are under way as there may be.
@@ -179,10 +145,12 @@ fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome>
     run.begin("measuring", Some(end));
     outcome.throughput = talk(run, plan, &mut next, end)?;
     let after = run.mark();
-    account::buffers(&mut outcome.figures);
+    let buffers = socket_buffers();
     run.drain()?;
     let span = before.until(&after);
-    account::measured(run, &mut outcome, &span, base, &after);
+    outcome.figures = account::measured(run, &span, base, &after);
+    outcome.figures.socket_buffer_bytes = buffers.map(Gauge);
+    outcome.delays = Some(run.crowd.ledger.delays().clone());
     account::bottleneck(&mut outcome, &span);
     Ok(outcome)
 }
@@ -193,6 +161,7 @@ fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Resul
     let began = run.crowd.now();
     let every = (until.saturating_sub(began) / POINTS).max(1);
     let mut point = (began, run.crowd.ledger.tally().deliveries);
+    let mut due = began + every;
     let mut curve = Vec::new();
     let mut now = began;
     while now < until && !run.is_stopped() && run.crowd.connected() > 1 {
@@ -214,11 +183,13 @@ fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Resul
         }
         run.crowd.send();
         now = run.turn(until, false)?;
-        if now >= point.0 + every {
+        if now >= due {
             let heard = run.crowd.ledger.tally().deliveries;
             let rate = (heard - point.1) as f64 / ((now - point.0) as f64 / 1e9);
             curve.push(((now - began) as f64 / 1e9, rate));
             point = (now, heard);
+            // From the beginning each time, so that the last point is at the end.
+            due += every * ((now - due) / every + 1);
         }
     }
     Ok(curve)
@@ -248,17 +219,14 @@ fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     speak(run, plan, &mut chance, (start, end), &mut late)?;
     let after = run.mark();
     run.drain()?;
-    account::measured(run, &mut outcome, &before.until(&after), base, &after);
-    if let Some(lateness) = late.percentiles() {
-        outcome.figures.mention(
-            "load_tool/late_us",
-            "load tool, late by (p99)",
-            Unit::Microseconds,
-            lateness.p99 as f64 / 1000.0,
-        );
-        if lateness.p99 > LATE {
-            outcome.troubles.push(Trouble::Late { p99: lateness.p99 });
-        }
+    outcome.figures = account::measured(run, &before.until(&after), base, &after);
+    outcome.delays = Some(run.crowd.ledger.delays().clone());
+    let p99 = late.quantile(0.99).map(Duration::from_nanos);
+    if let Some(tool) = &mut outcome.figures.load_tool {
+        tool.late_us = p99.map(|late| late.as_nanos() as f64 / 1e3);
+    }
+    if let Some(p99) = p99.filter(|&late| late > LATE) {
+        outcome.troubles.push(Trouble::Late { p99 });
     }
     Ok(outcome)
 }
@@ -316,39 +284,26 @@ fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
         now = run.crowd.now();
     }
     let after = run.mark();
-    let figures = &mut outcome.figures;
-    figures.mention("members", "members", Unit::Count, members as f64);
-    let storms = everyone.percentiles().map_or(0, |storms| storms.samples);
-    figures.count("storms", "storms", storms);
-    figures.percentiles(
-        "all_back_us",
-        "until all hear again",
-        everyone.percentiles(),
-    );
-    figures.percentiles("latency_us", "until one hears again", each.percentiles());
-    outcome.delays = Some(each);
     let span = before.until(&after);
-    figures.count("deliveries", "deliveries", span.heard);
-    figures.mention(
-        "deliveries_per_second",
-        "deliveries, a second",
-        Unit::PerSecond,
-        span.heard as f64 / span.seconds,
-    );
-    if let Some(server) = span.server {
-        account::memory_aside(figures, base, &after, members);
-        let each = server.cpu.as_nanos() as f64 / 1000.0 / (storms * members as u64) as f64;
-        figures.add(
-            "server/cpu_us_per_return",
-            "server, CPU for one that returns",
-            Unit::Microseconds,
-            each,
-        );
-    }
-    if let Some(server) = span.server {
-        let each = server.cpu.as_nanos() as f64 / span.heard as f64;
-        figures.note("server/cpu_ns_per_delivery", Unit::Nanoseconds, each);
-    }
-    account::tool(figures, &span);
+    let storms = everyone.times().map_or(0, |storms| storms.samples);
+    outcome.figures = Figures {
+        members: Some(Gauge(members as u64)),
+        storms: Some(storms),
+        all_back_us: everyone.times(),
+        latency_us: each.times(),
+        deliveries: span.heard,
+        deliveries_per_second: quotient(span.heard as f64, span.seconds),
+        server: span.server.map(|used| ServerFigures {
+            cpu_us_per_return: quotient(
+                used.cpu.as_nanos() as f64 / 1e3,
+                (storms * members as u64) as f64,
+            ),
+            cpu_ns_per_delivery: account::cpu_ns_per_delivery(&span),
+            ..account::memory(base, &after, members)
+        }),
+        load_tool: Some(account::tool(&span)),
+        ..Figures::default()
+    };
+    outcome.delays = Some(each);
     Ok(outcome)
 }

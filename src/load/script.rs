@@ -1,18 +1,33 @@
 //! What the load says: text that tells who said it, and as which of its messages.
 
 use std::io::Write;
-use std::ops::Range;
 
-/// How long the part is that tells a message from others: `000042:000000017`.
-pub(super) const HEAD: usize = 16;
+/// How many digits there are of a message's number, and at least of its sender's.
+const SEQ_DIGITS: usize = 9;
+const SENDER_DIGITS: usize = 6;
 
-const SPEAKER: Range<usize> = 0..6;
-const COLON: usize = 6;
-const SEQ: Range<usize> = 7..HEAD;
+/// The length of the part that tells a message from others: `000042:000000017`. The numbers of more
+/// than a million senders have more digits.
+pub(super) const fn head_len(senders: usize) -> usize {
+    sender_digits(senders) + 1 + SEQ_DIGITS
+}
+
+const fn sender_digits(senders: usize) -> usize {
+    let digits = match senders {
+        0 | 1 => 1,
+        _ => (senders - 1).ilog10() as usize + 1,
+    };
+    if digits < SENDER_DIGITS {
+        SENDER_DIGITS
+    } else {
+        digits
+    }
+}
 
 /// The text of a run's messages.
 #[derive(Debug)]
 pub(super) struct Script {
+    sender_digits: usize,
     /// What follows the head, in all messages.
     filler: Vec<u8>,
 }
@@ -38,11 +53,11 @@ pub(super) enum Reading {
 }
 
 impl Script {
-    /// Messages of `size` bytes, at least [`HEAD`]; the same for the same seed.
-    pub(super) fn new(size: usize, seed: u64) -> Self {
+    /// Messages of `size` bytes, at least [`head_len`]; the same for the same seed.
+    pub(super) fn new(size: usize, senders: usize, seed: u64) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
         let mut filler = vec![b' '];
-        filler.resize_with(size.saturating_sub(HEAD), || {
+        filler.resize_with(size.saturating_sub(head_len(senders)), || {
             // Words of five letters on average.
             if chance.u8(..6) == 0 {
                 b' '
@@ -50,28 +65,37 @@ impl Script {
                 chance.lowercase() as u8
             }
         });
-        Self { filler }
+        Self {
+            sender_digits: sender_digits(senders),
+            filler,
+        }
     }
 
     /// Writes a message over what `out` holds.
     pub(super) fn write(&self, line: Line, out: &mut Vec<u8>) {
         out.clear();
         // Writing to a vector does not fail.
-        let _ = write!(out, "{:06}:{:09}", line.speaker, line.seq);
+        let _ = write!(
+            out,
+            "{:01$}:{2:09}",
+            line.speaker, self.sender_digits, line.seq
+        );
         out.extend_from_slice(&self.filler);
     }
 
     /// Finds out which message this is.
     pub(super) fn read(&self, payload: &[u8]) -> Reading {
-        let Some((head, filler)) = payload.split_at_checked(HEAD) else {
+        let head = self.sender_digits + 1 + SEQ_DIGITS;
+        let Some((head, filler)) = payload.split_at_checked(head) else {
             return Reading::Unreadable;
         };
-        let (Some(speaker), Some(seq)) = (number(&head[SPEAKER]), number(&head[SEQ])) else {
+        let (speaker, seq) = head.split_at(self.sender_digits);
+        let (Some(speaker), [b':', seq @ ..]) = (number(speaker), seq) else {
             return Reading::Unreadable;
         };
-        if head[COLON] != b':' {
+        let Some(seq) = number(seq) else {
             return Reading::Unreadable;
-        }
+        };
         let line = Line { speaker, seq };
         if filler == self.filler {
             Reading::Whole(line)
@@ -93,6 +117,8 @@ pub(super) fn number(digits: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
+    const MIN_HEAD: usize = head_len(2);
+
     const LINE: Line = Line {
         speaker: 42,
         seq: 17,
@@ -107,23 +133,45 @@ mod tests {
     #[test]
     fn a_message_says_whose_it_is_and_has_the_size_that_was_asked_for() {
         for size in [16, 17, 64, 1000] {
-            let script = Script::new(size, 1);
+            let script = Script::new(size, 2, 1);
             let payload = written(&script);
             assert_eq!(payload.len(), size);
-            assert_eq!(&payload[..HEAD], b"000042:000000017");
+            assert_eq!(&payload[..MIN_HEAD], b"000042:000000017");
             assert_eq!(script.read(&payload), Reading::Whole(LINE));
         }
     }
 
     #[test]
+    fn sender_number_has_as_many_digits_as_the_number_of_senders_needs() {
+        assert_eq!([0, 1, 1_000_000].map(head_len), [16, 16, 16]);
+        assert_eq!(head_len(1_000_001), 17);
+        let script = Script::new(20, 12_000_000, 1);
+        let last = Line {
+            speaker: 11_999_999,
+            seq: 3,
+        };
+        let mut payload = Vec::new();
+        script.write(last, &mut payload);
+        assert_eq!(&payload[..18], b"11999999:000000003");
+        assert_eq!(payload.len(), 20);
+        assert_eq!(script.read(&payload), Reading::Whole(last));
+    }
+
+    #[test]
     fn the_same_seed_says_the_same() {
-        assert_eq!(written(&Script::new(64, 7)), written(&Script::new(64, 7)));
-        assert_ne!(written(&Script::new(64, 7)), written(&Script::new(64, 8)));
+        assert_eq!(
+            written(&Script::new(64, 2, 7)),
+            written(&Script::new(64, 2, 7))
+        );
+        assert_ne!(
+            written(&Script::new(64, 2, 7)),
+            written(&Script::new(64, 2, 8))
+        );
     }
 
     #[test]
     fn a_message_that_was_changed_anywhere_is_not_whole() {
-        let script = Script::new(20, 1);
+        let script = Script::new(20, 2, 1);
         let payload = written(&script);
         for at in 0..payload.len() {
             let mut changed = payload.clone();
@@ -132,7 +180,7 @@ mod tests {
         }
         for len in 0..payload.len() {
             let expected = match len {
-                ..HEAD => Reading::Unreadable,
+                ..MIN_HEAD => Reading::Unreadable,
                 _ => Reading::Damaged(LINE),
             };
             assert_eq!(script.read(&payload[..len]), expected);

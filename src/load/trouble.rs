@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::connect::{Cause, Causes};
-use super::units::{Bytes, Count, Time};
+use super::units::{Count, Unit, time};
 
 /// Something that one should know about a measurement.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub(super) enum Trouble {
     /// Connections ended.
     Cut { causes: Causes },
     /// Members are connected and hear nothing.
-    Deaf { count: usize },
+    Deaf { count: u64 },
     /// Others are in the room.
     Company { messages: u64 },
     /// This program, or its machine, did not run for this long.
@@ -36,8 +36,8 @@ pub(super) enum Trouble {
         /// How much of a core the server used.
         server: Option<f64>,
     },
-    /// Messages were sent later than they were to be: one in a hundred by this many nanoseconds.
-    Late { p99: u64 },
+    /// Messages were sent later than they were to be: one in a hundred by this much.
+    Late { p99: Duration },
     /// What the relay that was started for this logged.
     Logged(String),
     /// The server does not give back what it should.
@@ -124,25 +124,25 @@ impl fmt::Display for Trouble {
                 f,
                 "{} heard nothing, though connected; does the server relay what one of its clients \
                  says to all the others?",
-                several(*count as u64, "member")
+                several(*count, "member")
             ),
             Self::Company { messages } => write!(
                 f,
                 "heard {} of others, who are in the same room",
                 several(*messages, "message")
             ),
-            Self::Paused(time) => write!(
+            Self::Paused(paused) => write!(
                 f,
                 "the load tool itself did not run for {}: it was stopped, or the machine was; delays \
                  have this in them, and who did not read meanwhile may have been cut for it",
-                Time(time.as_nanos() as f64)
+                time(*paused)
             ),
             Self::ClockJumped { by, back } => write!(
                 f,
                 "the machine's clock was set {} by {} meanwhile; the figures are from one that \
                  cannot be set",
                 if *back { "back" } else { "forward" },
-                Time(by.as_nanos() as f64)
+                time(*by)
             ),
             Self::Bottleneck { busy, core, server } => {
                 let certain = if server.is_some() {
@@ -166,7 +166,7 @@ impl fmt::Display for Trouble {
                 f,
                 "one in a hundred messages was sent {} late or more, which is in the delays: the load \
                  tool had too much to do, or too little of a core",
-                Time(*p99 as f64)
+                time(*p99)
             ),
             Self::Logged(line) => write!(f, "the relay says: {line}"),
             Self::Leak(leak) => leak.fmt(f),
@@ -183,8 +183,8 @@ impl fmt::Display for Leak {
                 f,
                 "the server's memory grew: its median was {} in the second quarter of the time and {} \
                  in the last, with as much to do",
-                Bytes(before),
-                Bytes(after)
+                Unit::Bytes.text(before),
+                Unit::Bytes.text(after)
             ),
             Self::Descriptors { more, members: 0 } => {
                 write!(f, "the server kept {} when all had left", too_many(more))

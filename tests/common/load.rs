@@ -7,10 +7,28 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use jsonschema::Validator;
 use serde_json::Value;
 
 use super::PATIENCE;
 use super::process::{chatloop, exit_code, lines_of, run, send_signal, wait_for};
+
+/// The validator of the schema that is in the source tree.
+pub fn schema() -> Validator {
+    let schema = include_str!("../../src/load/report.schema.json");
+    let schema = serde_json::from_str(schema).expect("the schema is JSON");
+    let options = jsonschema::options().should_validate_formats(true);
+    options.build(&schema).expect("the schema is one")
+}
+
+#[track_caller]
+pub fn assert_fits_schema(report: &Value) {
+    let errors: Vec<_> = schema()
+        .iter_errors(report)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{report:#}");
+}
 
 /// `chatloop load` with these arguments.
 pub fn load(args: &[&str]) -> Command {

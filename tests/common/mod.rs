@@ -13,7 +13,6 @@ pub mod chat_server;
 pub mod load;
 pub mod process;
 pub mod python;
-pub mod schema;
 pub mod script;
 pub mod shim;
 pub mod socket;

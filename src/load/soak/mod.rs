@@ -26,17 +26,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::connect::Site;
-use super::outcome::{Contact, Outcome};
+use super::figures::Failures;
 use super::own_relay::OwnRelay;
 use super::plan::Plan;
 use super::process::{Process, Usage, own_cpu};
 use super::progress::{Reporter, Status};
+use super::report::Outcome;
 use account::{Rest, Soaked, Used};
 use checker::Checker;
 use leaks::Watch;
 use party::Party;
 use plan::{Course, Event};
 use words::Words;
+
+pub(super) use plan::{Fault, Leave};
 
 /// The longest message that is said, in bytes.
 pub(super) const LONGEST: usize = words::LONGEST;
@@ -90,7 +93,7 @@ pub(super) fn measure(
     relay: Option<&mut OwnRelay>,
     reporter: Reporter<'_>,
     stop: &AtomicBool,
-) -> io::Result<(Outcome, Contact)> {
+) -> io::Result<Outcome> {
     let at_start = server.and_then(|server| server.resident().ok());
     let watch = Watch::new(server);
     let checker = Checker::new(&site.tag, Words::new(plan.seed));
@@ -125,16 +128,16 @@ pub(super) fn measure(
             is_stopped: soak.is_stopped(),
             paused: soak.paused,
         };
-        account::tell(&soaked, plan, &mut outcome);
+        account::report(&soaked, plan, &mut outcome);
+    } else {
+        let counts = &soak.party.counts;
+        let tally = soak.party.checker.tally();
+        outcome.figures.failures = Failures::new(tally, &counts.cuts, &counts.refusals, 0);
     }
     outcome.interrupted = soak.is_stopped();
-    let contact = Contact {
-        deliveries: soak.party.checker.tally().deliveries,
-        connected,
-        cuts: soak.party.counts.cuts,
-        refusals: soak.party.counts.refusals,
-    };
-    Ok((outcome, contact))
+    outcome.deliveries = soak.party.checker.tally().deliveries;
+    outcome.connected = connected;
+    Ok(outcome)
 }
 
 impl Soak<'_> {

@@ -8,6 +8,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::super::schedule::Schedule;
 
 /// How much a flood says, in bytes: less than a relay queues for each member by default, so that
@@ -77,8 +79,10 @@ pub(super) enum Step {
 }
 
 /// How a member leaves that has behaved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Leave {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub(in super::super) enum Leave {
     /// It closes its connection, having just said something.
     Fin,
     /// It closes its sending side, and reads until the server closes the connection, or for a while.
@@ -91,16 +95,6 @@ pub(super) enum Leave {
 
 impl Leave {
     pub(super) const ALL: [Self; 4] = [Self::Fin, Self::HalfClose, Self::Reset, Self::Quiet];
-
-    /// What a count of them is called in the report.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::HalfClose => "half_close",
-            Self::Reset => "reset",
-            Self::Quiet => "quiet",
-        }
-    }
 
     /// The last steps of who leaves so.
     pub(super) fn steps(self) -> Vec<Step> {
@@ -121,8 +115,10 @@ impl Leave {
 }
 
 /// How a member misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub(in super::super) enum Fault {
     /// It stops reading for good.
     Stop,
     /// It stops reading for some seconds, and then reads all there is.
@@ -158,22 +154,6 @@ impl Fault {
         Self::NoFrame,
         Self::TooLong,
     ];
-
-    /// What a count of them is called in the report.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Pause => "pause",
-            Self::Drip => "drip",
-            Self::Trickle => "trickle",
-            Self::Flood => "flood",
-            Self::ResetInside => "reset_inside",
-            Self::FinInside => "fin_inside",
-            Self::Nameless => "nameless",
-            Self::NoFrame => "no_frame",
-            Self::TooLong => "too_long",
-        }
-    }
 
     /// All the steps of who misbehaves so.
     fn steps(self, chance: &mut fastrand::Rng) -> Vec<Step> {
@@ -363,13 +343,5 @@ mod tests {
             let faults: BTreeSet<_> = round.iter().map(|(_, fault, _)| *fault).collect();
             assert_eq!(faults, BTreeSet::from(Fault::ALL));
         }
-    }
-
-    #[test]
-    fn names_in_the_report_are_all_different() {
-        let faults: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
-        assert_eq!(faults.len(), Fault::ALL.len());
-        let leaves: BTreeSet<_> = Leave::ALL.iter().map(|leave| leave.name()).collect();
-        assert_eq!(leaves.len(), Leave::ALL.len());
     }
 }
