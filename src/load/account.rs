@@ -4,16 +4,16 @@ use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quoti
 use super::process::Usage;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
-use super::trouble::Trouble;
+use super::trouble::Warning;
 
 /// A loop that waits less than a quarter of its time is at its limit if it is with a server that uses
 /// less than this of a core, and by so much less than this loop does.
-const BUSY: f64 = 0.75;
-const SERVER_BUSY: f64 = 0.9;
-const APART: f64 = 0.05;
+const BUSY_SHARE: f64 = 0.75;
+const SERVER_BUSY_SHARE: f64 = 0.9;
+const MIN_SHARE_DIFFERENCE: f64 = 0.05;
 
-/// How many seconds it takes at least to tell whose limit was met.
-const ENOUGH: f64 = 0.1;
+/// The shortest time, in seconds, after which the bottleneck can be told.
+const MIN_SECONDS: f64 = 0.1;
 
 /// What was used before there were any members.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,14 +24,14 @@ pub(super) struct Base {
 
 /// The figures of the messages that were sent and received between two marks.
 pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> Figures {
-    let members = run.crowd.members();
+    let members = run.pool.members();
     Figures {
         members: Some(Gauge(members as u64)),
         messages: Some(span.said),
         messages_per_second: quotient(span.said as f64, span.seconds),
         deliveries: span.heard,
         deliveries_per_second: quotient(span.heard as f64, span.seconds),
-        latency_us: run.crowd.ledger.delays().times(),
+        latency_us: run.pool.checker.delays().times(),
         server: span.server.map(|used| {
             let a_second = |count: u64| quotient(count as f64, span.seconds);
             ServerFigures {
@@ -86,9 +86,10 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
     let server = span
         .server
         .map(|used| used.cpu.as_secs_f64() / span.seconds);
-    let has_room = server.is_none_or(|server| server < SERVER_BUSY.min(span.busy - APART));
-    if span.seconds >= ENOUGH && span.busy >= BUSY && has_room {
-        outcome.troubles.push(Trouble::Bottleneck {
+    let has_room = server
+        .is_none_or(|server| server < SERVER_BUSY_SHARE.min(span.busy - MIN_SHARE_DIFFERENCE));
+    if span.seconds >= MIN_SECONDS && span.busy >= BUSY_SHARE && has_room {
+        outcome.warnings.push(Warning::Bottleneck {
             busy: span.busy,
             core: span.core,
             server,
@@ -98,13 +99,13 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
 
 /// The failures, and the warnings about them.
 pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
-    let crowd = &run.crowd;
+    let pool = &run.pool;
     let deaf = if run.is_stopped() {
         0
     } else {
-        crowd.deaf() as u64
+        pool.deaf() as u64
     };
-    let failures = Failures::new(crowd.ledger.tally(), &crowd.cuts, &crowd.refusals, deaf);
-    outcome.warn(failures, crowd.connected(), run.paused);
-    outcome.troubles.append(&mut run.troubles);
+    let failures = Failures::new(pool.checker.tally(), &pool.cuts, &pool.refusals, deaf);
+    outcome.warn(failures, pool.connected(), run.paused);
+    outcome.warnings.append(&mut run.warnings);
 }

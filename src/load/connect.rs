@@ -15,7 +15,7 @@ use super::sources::Sources;
 /// Why a connection was not made, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// Nobody listens there.
+    /// No server listens there.
     Refused,
     /// No answer came in time.
     TimedOut,

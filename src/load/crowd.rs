@@ -1,7 +1,8 @@
-//! All the connections to one server, and the loop around them.
+//! The pool of the connections to one server, and the loop around them.
 //!
-//! The loop is the relay's in small: every socket is registered once, for both directions and edge
-//! by edge, is read until a read comes back short, and one buffer is enough for all of them.
+//! The loop is the relay's in small: every socket is registered once, for both directions and
+//! edge-triggered. It is read until a read comes back short, and one buffer is enough for all of
+//! them.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -13,25 +14,25 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
 use super::delays::Delays;
-use super::ledger::Ledger;
+use super::ledger::DeliveryChecker;
 use super::plan::Wait;
 use super::process::accept_queue;
 use super::protocol::{Incoming, Protocol, Role};
 
 /// How many events one poll fetches.
-const EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
-/// How much one read takes at most: more than a socket usually has.
-const READ: usize = 256 * 1024;
+/// The maximum size of one read: more than a socket usually has.
+const READ_SIZE: usize = 256 * 1024;
 
-/// More of something unfinished than this is large.
-const LARGE: usize = 64 * 1024;
+/// An incomplete message of more than this is large.
+const LARGE_PIECE: usize = 64 * 1024;
 
-/// How often one socket is read before others have their turn.
-const READS: usize = 8;
+/// The maximum number of reads of one socket before others have their turn.
+const MAX_READS: usize = 8;
 
-/// A loop that does not get to its poll for so long was stopped, or its machine was.
-const PAUSE: Duration = Duration::from_millis(250);
+/// A loop that is not at its poll for so long was stopped, or its machine was.
+const MIN_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 struct Peer {
@@ -62,22 +63,23 @@ enum State {
 
 /// The connections to one server.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ClientPool {
     site: Site,
     poll: Poll,
     events: Events,
     start: Instant,
     peers: Vec<Peer>,
-    pub(super) ledger: Ledger,
+    pub(super) checker: DeliveryChecker,
     /// How many are being made, and how many are there.
     connecting: usize,
     connected: usize,
-    /// How many of those there are who hear.
+    /// The number of connected receivers.
     listening: usize,
     scratch: Vec<u8>,
-    /// Those that have more to read than one turn takes, and whether an end was told of.
+    /// Clients that have more to read than one turn reads, and whether the end of input was
+    /// signalled.
     again: Vec<(usize, bool)>,
-    /// Those that have said something that is not sent.
+    /// Clients with a message that is not sent.
     unsent: Vec<usize>,
     wait: Wait,
     /// How long this loop has waited, of the time that it ran.
@@ -92,18 +94,23 @@ pub(super) struct Crowd {
     pub(super) refusals: Causes,
     /// Connections that ended without being asked to.
     pub(super) cuts: Causes,
-    /// When each of those who were not here was first heard of.
+    /// When each member that was not known to be present received its first message.
     pub(super) arrivals: Vec<u64>,
 }
 
-impl Crowd {
-    /// For these connections, of which the first are the ledger's hearers, in its order.
-    pub(super) fn new(site: Site, roles: &[Role], ledger: Ledger, wait: Wait) -> io::Result<Self> {
+impl ClientPool {
+    /// For these connections, of which the first are the checker's receivers, in its order.
+    pub(super) fn new(
+        site: Site,
+        roles: &[Role],
+        checker: DeliveryChecker,
+        wait: Wait,
+    ) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             site,
             poll: Poll::new()?,
-            events: Events::with_capacity(EVENTS),
+            events: Events::with_capacity(MAX_EVENTS),
             start: now,
             peers: roles
                 .iter()
@@ -116,11 +123,11 @@ impl Crowd {
                     out: Vec::new(),
                 })
                 .collect(),
-            ledger,
+            checker,
             connecting: 0,
             connected: 0,
             listening: 0,
-            scratch: vec![0; LARGE + READ],
+            scratch: vec![0; LARGE_PIECE + READ_SIZE],
             again: Vec::new(),
             unsent: Vec::new(),
             wait,
@@ -135,7 +142,7 @@ impl Crowd {
         })
     }
 
-    /// Nanoseconds since this crowd was made: what all its times are in.
+    /// Nanoseconds since this pool was made: what all its times are in.
     pub(super) fn now(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
@@ -165,9 +172,9 @@ impl Crowd {
         self.connecting
     }
 
-    /// Whether everybody who hears and is there has been heard of.
-    pub(super) const fn all_here(&self) -> bool {
-        self.ledger.here() == self.listening
+    /// Whether all connected receivers have received something.
+    pub(super) const fn all_present(&self) -> bool {
+        self.checker.present() == self.listening
     }
 
     /// Whether this one is there.
@@ -175,26 +182,26 @@ impl Crowd {
         self.peers[index].state == State::Connected
     }
 
-    /// How many there are who are to hear and have not been heard of.
+    /// The number of connected receivers that have not received anything.
     pub(super) const fn deaf(&self) -> usize {
-        self.listening - self.ledger.here()
+        self.listening - self.checker.present()
     }
 
-    /// How many members there are: as many as hear a message, and the one who says it.
+    /// The number of members: the receivers of a message, and its sender.
     pub(super) fn members(&self) -> usize {
         self.listening + usize::from(self.site.protocol.is_broker())
     }
 
-    /// How many a message goes to.
+    /// The number of receivers of a message.
     pub(super) const fn receivers(&self) -> usize {
-        // In a chat all but the one who speaks.
+        // In a chat all but its sender.
         let own = if self.site.protocol.is_broker() { 0 } else { 1 };
-        self.ledger.here().saturating_sub(own)
+        self.checker.present().saturating_sub(own)
     }
 
-    /// Whether others have been heard of, and this hearer has not.
-    pub(super) fn misses(&self, hearer: usize) -> bool {
-        self.ledger.here() > 0 && !self.ledger.is_here(hearer)
+    /// Whether others have received something, and this receiver has not.
+    pub(super) fn is_deaf(&self, receiver: usize) -> bool {
+        self.checker.present() > 0 && !self.checker.is_present(receiver)
     }
 
     /// How long this loop has waited so far.
@@ -211,7 +218,7 @@ impl Crowd {
     /// It is `now`, and it was stopped if it was not polled for that long.
     fn note_pause(&mut self, now: Instant) {
         let since = now.duration_since(self.polled);
-        if since > PAUSE {
+        if since > MIN_PAUSE {
             self.pauses.push(since);
             self.polled = now;
         }
@@ -246,7 +253,7 @@ impl Crowd {
         Ok(stream)
     }
 
-    /// Says a newcomer's first words as soon as there is a connection to say them over.
+    /// Sends the first bytes of a client as soon as its connection is made.
     fn join(&mut self, index: usize) {
         let peer = &mut self.peers[index];
         let Some(stream) = &peer.stream else {
@@ -275,41 +282,42 @@ impl Crowd {
         self.flush(index);
     }
 
-    /// Has a speaker say its next message, which was to be sent at `sent`. It leaves with
-    /// [`send`](Self::send).
-    pub(super) fn say(&mut self, speaker: u32, sent: u64) {
-        let index = self.peer_of(speaker);
+    /// Queues a sender's next message, which was scheduled for `sent`. [`send`](Self::send) sends
+    /// it.
+    pub(super) fn queue(&mut self, sender: u32, sent: u64) {
+        let index = self.peer_of(sender);
         let peer = &mut self.peers[index];
         if peer.out.is_empty() {
             self.unsent.push(index);
         }
-        self.ledger.say(speaker, sent, &mut peer.out);
+        self.checker.queue(sender, sent, &mut peer.out);
     }
 
-    /// Whether a speaker has a connection to speak over.
-    pub(super) fn can_say(&self, speaker: u32) -> bool {
-        self.is_connected(self.peer_of(speaker))
+    /// Whether a sender is connected.
+    pub(super) fn can_send(&self, sender: u32) -> bool {
+        self.is_connected(self.peer_of(sender))
     }
 
-    /// Counts on all who are there to hear what is said from now on.
+    /// Requires all connected receivers to get every message that is sent from now on.
     pub(super) fn expect_all(&mut self) {
-        for index in 0..self.ledger.hearers() {
+        for index in 0..self.checker.receivers() {
             if self.is_connected(index) {
-                self.ledger.expect(index);
+                self.checker.expect(index);
             }
         }
     }
 
-    fn peer_of(&self, speaker: u32) -> usize {
+    fn peer_of(&self, sender: u32) -> usize {
         let before = if self.site.protocol.is_broker() {
-            self.ledger.hearers()
+            self.checker.receivers()
         } else {
             0
         };
-        before + speaker as usize
+        before + sender as usize
     }
 
-    /// Sends what was said, as far as the sockets take it; the rest goes when they take more.
+    /// Sends the queued messages, as far as the sockets accept them; the rest goes when they
+    /// accept more.
     pub(super) fn send(&mut self) {
         let mut unsent = mem::take(&mut self.unsent);
         for index in unsent.drain(..) {
@@ -336,7 +344,7 @@ impl Crowd {
     }
 
     /// One turn of the loop: waits for events, at most until `until` if that is given, and acts on
-    /// them. If this crowd is to spin, it only waits in sleep where `sleep` is set.
+    /// them. If this pool is to spin, it only waits in sleep where `sleep` is set.
     ///
     /// # Errors
     ///
@@ -375,7 +383,7 @@ impl Crowd {
         self.was_empty = self.events.is_empty();
         self.polled = polled;
         let overslept = slept.saturating_sub(timeout.unwrap_or(slept));
-        if overslept > PAUSE {
+        if overslept > MIN_PAUSE {
             self.pauses.push(overslept);
         }
         for (index, ends) in mem::take(&mut self.again) {
@@ -409,13 +417,13 @@ impl Crowd {
         }
     }
 
-    /// Reads what there is. A short read was the last of it, unless the event has told of an end that
-    /// no other event will tell of.
+    /// Reads until the socket is empty. A short read ends that, unless the event had signalled the
+    /// end of input, which no other event will signal.
     fn receive(&mut self, index: usize, ends: bool) {
-        for _ in 0..READS {
+        for _ in 0..MAX_READS {
             match self.read(index) {
                 Ok(0) => return self.end(index, Cause::Closed),
-                Ok(READ) => {}
+                Ok(READ_SIZE) => {}
                 Ok(_) if ends => {}
                 Ok(_) => return,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -430,15 +438,16 @@ impl Crowd {
         self.again.push((index, ends));
     }
 
-    /// Reads once, up to [`READ`] bytes, and checks them. Returns how many there were.
+    /// Reads once, up to [`READ_SIZE`] bytes, and checks them. Returns how many there were.
     fn read(&mut self, index: usize) -> io::Result<usize> {
         let peer = &mut self.peers[index];
         let Some(stream) = &mut peer.stream else {
             return Err(ErrorKind::WouldBlock.into());
         };
-        // What was kept goes before what comes, so that it is one piece again. A large piece stays
-        // where it is, and what comes goes behind it: else it would be copied with every read.
-        let is_large = peer.kept.len() > LARGE;
+        // The kept bytes go before the new ones, so that they are one piece again. A large piece
+        // stays where it is, and the new bytes go behind it: else it would be copied with every
+        // read.
+        let is_large = peer.kept.len() > LARGE_PIECE;
         let kept = peer.kept.len();
         let mut buffer = mem::take(if is_large {
             &mut peer.kept
@@ -446,14 +455,14 @@ impl Crowd {
             &mut self.scratch
         });
         if is_large {
-            buffer.resize(kept + READ, 0);
+            buffer.resize(kept + READ_SIZE, 0);
         } else {
             buffer[..kept].copy_from_slice(&peer.kept);
         }
-        let read = stream.read(&mut buffer[kept..kept + READ]);
+        let read = stream.read(&mut buffer[kept..kept + READ_SIZE]);
         let end = kept + *read.as_ref().unwrap_or(&0);
         let taken = if end > kept {
-            self.hear(index, &buffer[..end])
+            self.check(index, &buffer[..end])
         } else {
             Some(0)
         };
@@ -474,13 +483,14 @@ impl Crowd {
         read
     }
 
-    /// Checks what has come. Returns how much of it was taken, or `None` if it cannot be read.
-    fn hear(&mut self, index: usize, input: &[u8]) -> Option<usize> {
+    /// Checks the bytes that have arrived. Returns how many of them were used, or `None` if they
+    /// are not in the protocol.
+    fn check(&mut self, index: usize, input: &[u8]) -> Option<usize> {
         let now = self.now();
-        let (taken, welcomed) = if index < self.ledger.hearers() {
-            let was_here = self.ledger.is_here(index);
-            let heard = self.ledger.hear(index, input, now).ok()?;
-            if !was_here && self.ledger.is_here(index) {
+        let (taken, welcomed) = if index < self.checker.receivers() {
+            let was_here = self.checker.is_present(index);
+            let heard = self.checker.check(index, input, now).ok()?;
+            if !was_here && self.checker.is_present(index) {
                 self.arrivals.push(now);
             }
             heard
@@ -503,15 +513,15 @@ impl Crowd {
             State::Connected => *self.cuts.entry(cause).or_default() += 1,
             State::Absent | State::Ended => {}
         }
-        if index < self.ledger.hearers() {
-            self.ledger.leave(index, true);
+        if index < self.checker.receivers() {
+            self.checker.leave(index, true);
         }
     }
 
     /// Takes note of what has become of a connection. Returns what it was before.
     fn enter(&mut self, index: usize, state: State) -> State {
         let before = mem::replace(&mut self.peers[index].state, state);
-        let hears = usize::from(index < self.ledger.hearers());
+        let hears = usize::from(index < self.checker.receivers());
         match before {
             State::Connecting | State::Unwelcomed => self.connecting -= 1,
             State::Connected => {
@@ -531,7 +541,7 @@ impl Crowd {
         before
     }
 
-    /// Does without so many connections: they would not be answered.
+    /// Counts so many connections as timed out that were not tried.
     pub(super) fn give_up(&mut self, count: usize) {
         if count > 0 {
             *self.refusals.entry(Cause::TimedOut).or_default() += count as u64;
@@ -556,8 +566,8 @@ impl Crowd {
         for index in 0..self.peers.len() {
             self.peers[index].stream = None;
             self.enter(index, State::Absent);
-            if index < self.ledger.hearers() {
-                self.ledger.leave(index, false);
+            if index < self.checker.receivers() {
+                self.checker.leave(index, false);
             }
         }
         self.again.clear();
@@ -565,8 +575,8 @@ impl Crowd {
     }
 }
 
-/// Reads what a broker answers to one who only speaks: how much of it is read, and whether there was
-/// a welcome.
+/// Reads a broker's answers to a sender. Returns the number of bytes, and whether there was a
+/// welcome.
 fn answers(protocol: Protocol, input: &[u8]) -> Option<(usize, bool)> {
     let (mut taken, mut welcomed) = (0, false);
     while let Some((incoming, used)) = protocol.next(&input[taken..]).ok()? {

@@ -1,8 +1,7 @@
 //! How long things took: a histogram, and what is told of it.
 
 use hdrhistogram::Histogram;
-
-use super::figures::Times;
+use serde::Serialize;
 
 /// How many significant digits are kept of a time.
 const DIGITS: u8 = 3;
@@ -11,6 +10,26 @@ const DIGITS: u8 = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Delays {
     histogram: Histogram<u64>,
+}
+
+/// How long something took, in microseconds: over several rounds, medians of the percentiles and the
+/// longest of all.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(super) struct Times {
+    /// How many were measured.
+    pub(super) samples: u64,
+    /// Half of them took this long or less.
+    pub(super) p50: f64,
+    /// 90 of 100 took this long or less.
+    pub(super) p90: f64,
+    /// 99 of 100 took this long or less.
+    pub(super) p99: f64,
+    /// 999 of 1,000 took this long or less.
+    #[serde(rename = "p99.9")]
+    pub(super) p99_9: f64,
+    /// The longest.
+    pub(super) max: f64,
 }
 
 impl Delays {

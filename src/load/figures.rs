@@ -7,8 +7,9 @@ use std::iter;
 use serde::Serialize;
 
 use super::connect::Causes;
+use super::delays::Times;
 use super::ledger::Tally;
-use super::soak::{Fault, Leave};
+use super::plan::{Fault, Leave};
 
 /// A figure of several rounds in one: counts are added up, and of measures the median is taken.
 pub(super) trait Merge: Sized {
@@ -237,26 +238,6 @@ figures! {
         /// Messages of clients that are not this measurement's.
         foreign: u64,
     }
-}
-
-/// How long something took, in microseconds: over several rounds, medians of the percentiles and the
-/// longest of all.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
-pub(super) struct Times {
-    /// How many were measured.
-    pub(super) samples: u64,
-    /// Half of them took this long or less.
-    pub(super) p50: f64,
-    /// 90 of 100 took this long or less.
-    pub(super) p90: f64,
-    /// 99 of 100 took this long or less.
-    pub(super) p99: f64,
-    /// 999 of 1,000 took this long or less.
-    #[serde(rename = "p99.9")]
-    pub(super) p99_9: f64,
-    /// The longest.
-    pub(super) max: f64,
 }
 
 impl Merge for Times {

@@ -1,72 +1,74 @@
-//! What was said, and who has heard it: every byte that a server relays is checked here. No I/O.
+//! The delivery checker: it compares every byte that each receiver gets with the messages that
+//! were sent. It does no I/O.
 //!
-//! A hearer is to hear each message that others say once, whole, and each speaker's in the order in
-//! which they were said. Nearly always all hearers hear the same in the same order, each without its
-//! own. So what the first of them hears is checked in full and kept, and the others' bytes are
-//! compared with it, many messages at a time: that costs less than the system call that brought
-//! them, and no byte is taken on trust.
+//! A receiver must get each message of the other members once, whole, and in its sender's order.
+//! Nearly always all receivers get the same messages in the same order, each without its own. So
+//! the bytes that the first of them receives are checked in full and kept, and the bytes of the
+//! others are compared with them, many messages at a time. That costs less than the system call
+//! that read them, and no byte is left unchecked.
 //!
 //! ```text
-//!   kept, in the order in which it was first heard   [0:0][1:0][0:1][2:0][0:2]
-//!   hearer 0, who hears all but its own                         ^ next for it is 2:0
-//!   hearer 3, not in step: it was sent 1:0 before 0:0           counts for itself from there on
+//!   kept, in the order in which it was first received   [0:0][1:0][0:1][2:0][0:2]
+//!   receiver 0, which gets all but its own                         ^ next for it is 2:0
+//!   receiver 3, in an order of its own: it got 1:0 before 0:0      is checked by itself
 //! ```
 //!
-//! A hearer whose bytes differ is not necessarily wrong, since only a speaker's own order is
-//! promised. It goes its own way from there: which message of each speaker is next for it, and which
-//! are missing.
+//! A receiver whose bytes differ is not necessarily wrong, since only the order of each sender is
+//! promised. From there on it is checked by itself: which message of each sender is next for it,
+//! and which are missing.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::delays::Delays;
+use super::message::{MessageFormat, MessageId, Reading};
 use super::protocol::{Garbled, Incoming, Protocol, index_of};
-use super::script::{Line, Reading, Script};
 
-/// How many messages are said at least before those are dropped that everybody has heard.
-const TRIM_FROM: usize = 1024;
+/// Messages that all receivers have got are dropped after at least so many were sent.
+const MIN_TRIM_MESSAGES: usize = 1024;
 
-/// How many bytes of them are kept at least before the same.
-const TRIM_BYTES: usize = 8 * 1024 * 1024;
+/// The same for the bytes that are kept.
+const MIN_TRIM_BYTES: usize = 8 * 1024 * 1024;
 
-/// What came of all that was to be heard.
+/// A `Tally` counts what became of the deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Messages heard, counted once for each who heard them.
+    /// Messages that arrived, counted once for each receiver.
     pub(super) deliveries: u64,
-    /// Messages that somebody should have heard and did not.
+    /// Messages that did not arrive at a receiver.
     pub(super) lost: u64,
-    /// Messages heard again by somebody who had heard them.
+    /// Messages that arrived at a receiver twice.
     pub(super) duplicated: u64,
-    /// Messages heard after a later one of the same speaker.
+    /// Messages that arrived after a later one of the same sender.
     pub(super) out_of_order: u64,
-    /// Messages that were not what was said.
+    /// Messages that were not what was sent.
     pub(super) corrupt: u64,
-    /// Messages of others, who are in the room too.
+    /// Messages of clients that are not this run's.
     pub(super) foreign: u64,
 }
 
-/// All that is said and heard in a run.
+/// A `DeliveryChecker` knows all messages that are sent in a run, and how far each receiver has
+/// got them.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct DeliveryChecker {
     protocol: Protocol,
     tag: String,
-    script: Script,
-    speakers: Vec<Speaker>,
-    hearers: Vec<Hearer>,
-    /// The messages that have been heard by somebody and may yet be by others, in the order of the
-    /// first hearing, and the bytes in which they came, all of the same length.
+    script: MessageFormat,
+    senders: Vec<Sender>,
+    receivers: Vec<Receiver>,
+    /// The messages that some receivers have got and others may still get, in the order of their
+    /// first arrival, and the bytes in which they came, all of the same length.
     entries: VecDeque<Entry>,
     bytes: Vec<u8>,
     len: usize,
-    /// How many have been dropped before the first entry. Positions count them.
+    /// The number of messages that were dropped before the first entry. Positions count them.
     dropped: u64,
-    /// How many are to have been said before there is again something to drop.
+    /// The number of sent messages at which some may be dropped again.
     trim_at: u64,
-    /// How many bytes are to be kept before the same.
+    /// The number of kept bytes at which the same is tried.
     trim_bytes: usize,
     /// How many messages have been said.
     said: u64,
-    /// How many hearers are here.
+    /// How many receivers are here.
     here: usize,
     /// How many deliveries are to come.
     outstanding: u64,
@@ -78,11 +80,11 @@ pub(super) struct Ledger {
 }
 
 #[derive(Debug)]
-struct Speaker {
-    /// The hearer that is this speaker.
-    hearer: Option<usize>,
+struct Sender {
+    /// The receiver on the same connection, if there is one.
+    receiver: Option<usize>,
     said: u32,
-    /// The next of its messages that nobody has heard yet.
+    /// The next of its messages that no receiver has got yet.
     unheard: u32,
     /// When each message from `times_from` on was to be sent.
     times: VecDeque<u64>,
@@ -91,72 +93,74 @@ struct Speaker {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    line: Line,
+    line: MessageId,
     /// When it was to be sent.
     sent: u64,
 }
 
 #[derive(Debug)]
-struct Hearer {
+struct Receiver {
     place: Place,
-    /// How many of all messages are no longer to come: heard, lost, or said before it was here.
+    /// The number of messages that will not arrive any more: received, lost, or sent before it was
+    /// present.
     settled: u64,
-    /// Which speaker it is.
-    speaker: Option<u32>,
-    /// The positions of its own messages, which it will not hear.
+    /// Which sender it is.
+    sender: Option<u32>,
+    /// The positions of its own messages, which it does not receive.
     own: VecDeque<u64>,
-    /// How many messages it had said when it last left: those it may hear, as old ones.
+    /// The number of messages that it had sent when it last left. It may receive those, as a
+    /// history.
     said_before: u32,
 }
 
-/// What a hearer is to hear next.
+/// The next message of a receiver.
 #[derive(Debug)]
 enum Place {
-    /// It is not here, or not known to be: nothing need come, and anything may.
+    /// It is not known to be a member: nothing must arrive, and anything may.
     Away,
-    /// What stands at this position.
-    InStep(u64),
-    /// It hears in an order of its own.
-    OwnWay(Box<OwnWay>),
+    /// The message at this position of the shared order.
+    Shared(u64),
+    /// It receives in an order of its own.
+    SeparateOrder(Box<SeparateOrder>),
 }
 
 #[derive(Debug)]
-struct OwnWay {
-    /// The next message of each speaker.
+struct SeparateOrder {
+    /// The next message of each sender.
     next: Vec<u32>,
     /// Earlier ones that have not come.
-    missing: BTreeSet<Line>,
+    missing: BTreeSet<MessageId>,
 }
 
-impl Ledger {
-    /// For so many hearers, none of them here yet, and speakers, which in a chat are the first of
-    /// the hearers.
+impl DeliveryChecker {
+    /// For this many receivers, none of them present yet, and senders, which in a chat are the
+    /// first of the receivers.
     pub(super) fn new(
         protocol: Protocol,
         tag: &str,
-        script: Script,
-        hearers: usize,
-        speakers: usize,
+        script: MessageFormat,
+        receivers: usize,
+        senders: usize,
     ) -> Self {
         let apart = protocol.is_broker();
         Self {
             protocol,
             tag: tag.to_owned(),
             script,
-            speakers: (0..speakers)
-                .map(|index| Speaker {
-                    hearer: (!apart).then_some(index),
+            senders: (0..senders)
+                .map(|index| Sender {
+                    receiver: (!apart).then_some(index),
                     said: 0,
                     unheard: 0,
                     times: VecDeque::new(),
                     times_from: 0,
                 })
                 .collect(),
-            hearers: (0..hearers)
-                .map(|index| Hearer {
+            receivers: (0..receivers)
+                .map(|index| Receiver {
                     place: Place::Away,
                     settled: 0,
-                    speaker: (!apart && index < speakers).then_some(index as u32),
+                    sender: (!apart && index < senders).then_some(index as u32),
                     own: VecDeque::new(),
                     said_before: 0,
                 })
@@ -165,8 +169,8 @@ impl Ledger {
             bytes: Vec::new(),
             len: 0,
             dropped: 0,
-            trim_at: TRIM_FROM as u64,
-            trim_bytes: TRIM_BYTES,
+            trim_at: MIN_TRIM_MESSAGES as u64,
+            trim_bytes: MIN_TRIM_BYTES,
             said: 0,
             here: 0,
             outstanding: 0,
@@ -177,38 +181,40 @@ impl Ledger {
         }
     }
 
-    /// A speaker says its next message, which was to be sent at `sent`: appended to `out`.
-    pub(super) fn say(&mut self, speaker: u32, sent: u64, out: &mut Vec<u8>) {
-        let speaking = &mut self.speakers[speaker as usize];
-        let line = Line {
-            speaker,
+    /// Appends a sender's next message, which was scheduled for `sent`, to `out`.
+    pub(super) fn queue(&mut self, sender: u32, sent: u64, out: &mut Vec<u8>) {
+        let speaking = &mut self.senders[sender as usize];
+        let line = MessageId {
+            sender,
             seq: speaking.said,
         };
         speaking.said += 1;
         speaking.times.push_back(sent);
         self.script.write(line, &mut self.payload);
-        self.protocol.say(&self.payload, &self.tag, out);
+        self.protocol.queue(&self.payload, &self.tag, out);
         self.said += 1;
-        let hears_itself = speaking.hearer.is_some_and(|hearer| self.is_here(hearer));
+        let hears_itself = speaking
+            .receiver
+            .is_some_and(|receiver| self.is_present(receiver));
         self.outstanding += (self.here - usize::from(hears_itself)) as u64;
     }
 
-    /// Checks what a hearer was sent. Returns how many bytes of it were taken, which is all but the
-    /// beginning of something that is not all there, and whether a welcome was among it.
+    /// Checks the bytes that a receiver got. Returns how many of them were used, which is all but
+    /// an incomplete message at the end, and whether a welcome was among them.
     ///
     /// # Errors
     ///
-    /// If it is not what the protocol has: there is no going on from there.
-    pub(super) fn hear(
+    /// If they are not in the protocol. Nothing after them can be read.
+    pub(super) fn check(
         &mut self,
-        hearer: usize,
+        receiver: usize,
         input: &[u8],
         now: u64,
     ) -> Result<(usize, bool), Garbled> {
         let mut rest = input;
         let mut welcomed = false;
         loop {
-            rest = self.skim(hearer, rest, now);
+            rest = self.compare(receiver, rest, now);
             let Some((incoming, used)) = self.protocol.next(rest)? else {
                 break;
             };
@@ -218,7 +224,7 @@ impl Ledger {
                 Incoming::Welcome => welcomed = true,
                 Incoming::Aside => {}
                 Incoming::Message { name, payload } => {
-                    self.take(hearer, name, payload, taken, now);
+                    self.take(receiver, name, payload, taken, now);
                 }
             }
         }
@@ -228,51 +234,52 @@ impl Ledger {
         Ok((input.len() - rest.len(), welcomed))
     }
 
-    /// Counts on a hearer to hear what is said from now on.
-    pub(super) fn expect(&mut self, hearer: usize) {
-        if !self.is_here(hearer) {
-            self.hearers[hearer].place = Place::InStep(self.end());
-            self.hearers[hearer].settled = 0;
-            self.hearers[hearer].settled = self.owed(hearer);
+    /// Requires a receiver to get every message that is sent from now on.
+    pub(super) fn expect(&mut self, receiver: usize) {
+        if !self.is_present(receiver) {
+            self.receivers[receiver].place = Place::Shared(self.end());
+            self.receivers[receiver].settled = 0;
+            self.receivers[receiver].settled = self.owed(receiver);
             self.here += 1;
         }
     }
 
-    /// A hearer is gone. What was to come is lost if it `was_cut`, and no loss if it left.
-    pub(super) fn leave(&mut self, hearer: usize, was_cut: bool) {
-        if self.is_here(hearer) {
-            let owed = self.owed(hearer);
+    /// Removes a receiver. Its outstanding deliveries are lost if it `was_cut`, and no loss if it
+    /// left.
+    pub(super) fn leave(&mut self, receiver: usize, was_cut: bool) {
+        if self.is_present(receiver) {
+            let owed = self.owed(receiver);
             self.here -= 1;
             self.outstanding -= owed;
             if was_cut {
                 self.tally.lost += owed;
             }
         }
-        let leaving = &mut self.hearers[hearer];
+        let leaving = &mut self.receivers[receiver];
         leaving.place = Place::Away;
         leaving.own.clear();
-        if let Some(own) = leaving.speaker {
-            leaving.said_before = self.speakers[own as usize].said;
+        if let Some(own) = leaving.sender {
+            leaving.said_before = self.senders[own as usize].said;
         }
     }
 
-    /// How many there are who are to hear.
-    pub(super) fn hearers(&self) -> usize {
-        self.hearers.len()
+    /// The number of receivers.
+    pub(super) fn receivers(&self) -> usize {
+        self.receivers.len()
     }
 
-    /// How many there are who may speak.
-    pub(super) fn speakers(&self) -> u32 {
-        self.speakers.len() as u32
+    /// The number of senders.
+    pub(super) fn senders(&self) -> u32 {
+        self.senders.len() as u32
     }
 
-    /// Whether a hearer has heard anything since it came.
-    pub(super) fn is_here(&self, hearer: usize) -> bool {
-        !matches!(self.hearers[hearer].place, Place::Away)
+    /// Whether a receiver has got anything since it joined.
+    pub(super) fn is_present(&self, receiver: usize) -> bool {
+        !matches!(self.receivers[receiver].place, Place::Away)
     }
 
-    /// How many have heard something since they came.
-    pub(super) const fn here(&self) -> usize {
+    /// The number of receivers that have got something since they joined.
+    pub(super) const fn present(&self) -> usize {
         self.here
     }
 
@@ -282,7 +289,7 @@ impl Ledger {
     }
 
     /// How many messages have been said.
-    pub(super) const fn said(&self) -> u64 {
+    pub(super) const fn messages(&self) -> u64 {
         self.said
     }
 
@@ -305,33 +312,33 @@ impl Ledger {
     /// Gives up what has not come: it is lost.
     pub(super) fn give_up(&mut self) {
         self.tally.lost += self.outstanding;
-        for hearer in 0..self.hearers.len() {
-            if self.is_here(hearer) {
-                let owed = self.owed(hearer);
-                self.hearers[hearer].settled += owed;
+        for receiver in 0..self.receivers.len() {
+            if self.is_present(receiver) {
+                let owed = self.owed(receiver);
+                self.receivers[receiver].settled += owed;
             }
         }
         self.outstanding = 0;
     }
 
-    fn owed(&self, hearer: usize) -> u64 {
-        let hearing = &self.hearers[hearer];
+    fn owed(&self, receiver: usize) -> u64 {
+        let hearing = &self.receivers[receiver];
         let own = hearing
-            .speaker
-            .map_or(0, |speaker| u64::from(self.speakers[speaker as usize].said));
-        // Never below zero, but for a server that says what nobody has said yet.
+            .sender
+            .map_or(0, |sender| u64::from(self.senders[sender as usize].said));
+        // It is below zero only if a server sends messages that were never sent to it.
         (self.said - own).saturating_sub(hearing.settled)
     }
 
-    /// Takes the messages at the beginning that are, byte for byte, those that are next for this
-    /// hearer. Returns what is left.
-    fn skim<'a>(&mut self, hearer: usize, mut rest: &'a [u8], now: u64) -> &'a [u8] {
+    /// Compares the messages at the beginning of the input with those that are next for this
+    /// receiver, and counts those that are the same byte for byte. Returns the rest of the input.
+    fn compare<'a>(&mut self, receiver: usize, mut rest: &'a [u8], now: u64) -> &'a [u8] {
         let len = self.len;
-        let Hearer {
-            place: Place::InStep(at),
+        let Receiver {
+            place: Place::Shared(at),
             own,
             ..
-        } = &mut self.hearers[hearer]
+        } = &mut self.receivers[receiver]
         else {
             return rest;
         };
@@ -366,12 +373,19 @@ impl Ledger {
             }
         }
         self.tally.deliveries += taken;
-        self.settle(hearer, taken);
+        self.settle(receiver, taken);
         rest
     }
 
-    /// Takes one message that is not known to be the next one.
-    fn take(&mut self, hearer: usize, name: Option<&[u8]>, payload: &[u8], bytes: &[u8], now: u64) {
+    /// Checks one message that is not known to be the next one.
+    fn take(
+        &mut self,
+        receiver: usize,
+        name: Option<&[u8]>,
+        payload: &[u8],
+        bytes: &[u8],
+        now: u64,
+    ) {
         if name.is_some_and(|name| index_of(name, &self.tag).is_none()) {
             self.tally.foreign += 1;
             return;
@@ -385,13 +399,13 @@ impl Ledger {
             }
         };
         let was_said = self
-            .speakers
-            .get(line.speaker as usize)
-            .is_some_and(|speaker| line.seq < speaker.said);
-        let named = name.is_none_or(|name| index_of(name, &self.tag) == Some(line.speaker));
-        let own = self.hearers[hearer].speaker == Some(line.speaker);
-        if own && line.seq < self.hearers[hearer].said_before {
-            // A server may tell newcomers what was said before, and this one has come back.
+            .senders
+            .get(line.sender as usize)
+            .is_some_and(|sender| line.seq < sender.said);
+        let named = name.is_none_or(|name| index_of(name, &self.tag) == Some(line.sender));
+        let own = self.receivers[receiver].sender == Some(line.sender);
+        if own && line.seq < self.receivers[receiver].said_before {
+            // A server may send a history to new members, and this one has joined again.
             return;
         }
         if !was_said || !named || own {
@@ -402,22 +416,22 @@ impl Ledger {
             self.tally.corrupt += 1;
         }
         let bytes = whole.then_some(bytes);
-        match self.hearers[hearer].place {
+        match self.receivers[receiver].place {
             Place::Away => {
-                self.note(line, bytes, self.end());
-                self.arrive(hearer, line);
+                self.insert(line, bytes, self.end());
+                self.become_present(receiver, line);
             }
-            // It is the first to hear what comes next, or the first to tell where it stands.
-            Place::InStep(at) => {
-                if self.note(line, bytes, at) {
-                    self.hearers[hearer].place = Place::InStep(at + 1);
-                    self.count(hearer, line, now);
+            // It is the first to receive what is next, or shows where that belongs.
+            Place::Shared(at) => {
+                if self.insert(line, bytes, at) {
+                    self.receivers[receiver].place = Place::Shared(at + 1);
+                    self.count(receiver, line, now);
                 } else {
-                    self.part_ways(hearer, at);
-                    self.take_own_way(hearer, line, now);
+                    self.leave_shared_order(receiver, at);
+                    self.take_separately(receiver, line, now);
                 }
             }
-            Place::OwnWay(_) => self.take_own_way(hearer, line, now),
+            Place::SeparateOrder(_) => self.take_separately(receiver, line, now),
         }
     }
 
@@ -426,48 +440,52 @@ impl Ledger {
         self.dropped + self.entries.len() as u64
     }
 
-    /// Has a message stand at this position, where somebody in step hears it, if it came whole and that
-    /// does not contradict what others have heard. Says whether it does stand there.
+    /// Inserts a message at this position of the shared order, where a receiver has got it, if it
+    /// is whole and does not contradict what other receivers have got. Returns whether it is
+    /// there.
     ///
-    /// Usually it is new, and the position is the end. But whoever hears first does not hear its own
-    /// messages. The next one finds those between what is kept, and there is their place; or rather,
-    /// before or after its own, which it does not hear either, so that the third may know better.
-    fn note(&mut self, line: Line, bytes: Option<&[u8]>, position: u64) -> bool {
+    /// Usually the message is new, and the position is the end. But the first receiver does not
+    /// get its own messages. The second one gets them between those that are kept, and inserts
+    /// them there; or rather before or after its own messages, which it does not get either, so
+    /// that the third receiver may correct the place.
+    fn insert(&mut self, line: MessageId, bytes: Option<&[u8]>, position: u64) -> bool {
         let Some(bytes) = bytes.filter(|bytes| self.len == 0 || bytes.len() == self.len) else {
             return false;
         };
         let from = (position - self.dropped) as usize;
-        let speaker = &self.speakers[line.speaker as usize];
-        let own = speaker.hearer;
-        let kept = (line.seq < speaker.unheard).then(|| {
+        let sender = &self.senders[line.sender as usize];
+        let own = sender.receiver;
+        let kept = (line.seq < sender.unheard).then(|| {
             self.entries
                 .range(from..)
                 .position(|entry| entry.line == line)
         });
         let entry = match kept {
             Some(Some(index)) => self.entries[from + index],
-            // It has been heard before, by everybody who was to.
+            // All receivers that needed it have got it before.
             Some(None) => return false,
             None => {
-                // If some before it were not heard by anybody, those in step would pass over the gap
-                // with it, and it is theirs to notice. If nobody is, nobody was there to hear them.
-                let misses = |hearer: &Hearer| {
-                    matches!(hearer.place, Place::InStep(_)) && hearer.speaker != Some(line.speaker)
+                // If no receiver has got some message before it, those in the shared order would
+                // skip the gap with it, and must detect it. If none is in that order, there was
+                // none to receive them.
+                let misses = |receiver: &Receiver| {
+                    matches!(receiver.place, Place::Shared(_))
+                        && receiver.sender != Some(line.sender)
                 };
-                if line.seq > speaker.unheard && self.hearers.iter().any(misses) {
+                if line.seq > sender.unheard && self.receivers.iter().any(misses) {
                     return false;
                 }
-                let at = line.seq.checked_sub(speaker.times_from);
-                let Some(&sent) = at.and_then(|at| speaker.times.get(at as usize)) else {
+                let at = line.seq.checked_sub(sender.times_from);
+                let Some(&sent) = at.and_then(|at| sender.times.get(at as usize)) else {
                     return false;
                 };
                 Entry { line, sent }
             }
         };
         let kept = kept.flatten().map(|index| from + index);
-        // It goes before no other of its speaker.
+        // It must not stand before another message of its sender.
         let mut passed = self.entries.range(from..kept.unwrap_or(self.entries.len()));
-        if passed.any(|entry| entry.line.speaker == line.speaker) {
+        if passed.any(|entry| entry.line.sender == line.sender) {
             return false;
         }
         if position < self.end() && !self.make_room(position, own, kept) {
@@ -479,47 +497,47 @@ impl Ledger {
             self.entries.remove(index);
             self.bytes[from * len..(index + 1) * len].rotate_right(len);
         } else {
-            self.speakers[line.speaker as usize].unheard = line.seq + 1;
+            self.senders[line.sender as usize].unheard = line.seq + 1;
             let place = from * len..from * len;
             self.bytes.splice(place, bytes.iter().copied());
         }
         self.entries.insert(from, entry);
         if position + 1 < self.end() {
-            self.find_own(position);
+            self.index_own(position);
         } else if let Some(own) = own
-            && matches!(self.hearers[own].place, Place::InStep(_))
+            && matches!(self.receivers[own].place, Place::Shared(_))
         {
-            self.hearers[own].own.push_back(position);
+            self.receivers[own].own.push_back(position);
         }
         true
     }
 
-    /// Prepares for a message of this hearer's own to stand at a position where others stand now, it
-    /// being new or `kept` at a later index. Says whether it may.
+    /// Makes room for a message of this receiver's own at a position where others stand now. The
+    /// message is new, or `kept` at a later index. Returns whether it may stand there.
     ///
-    /// Who is beyond the position and is not its speaker would have missed it, or have heard it later,
-    /// unless what stood before it were messages of its own.
+    /// A receiver that is beyond the position and is not its sender would have missed it or got it
+    /// later, unless the messages before it were its own.
     fn make_room(&mut self, position: u64, own: Option<usize>, kept: Option<usize>) -> bool {
         let from = (position - self.dropped) as usize;
         let kept = kept.map_or(u64::MAX, |index| self.dropped + index as u64);
-        for (index, hearer) in self.hearers.iter().enumerate() {
-            if let Place::InStep(at) = hearer.place
+        for (index, receiver) in self.receivers.iter().enumerate() {
+            if let Place::Shared(at) = receiver.place
                 && at > position
                 && own != Some(index)
             {
                 let before = (at.min(kept) - self.dropped) as usize;
                 let mut before = self.entries.range(from..before);
-                if !before.all(|entry| hearer.speaker == Some(entry.line.speaker)) {
+                if !before.all(|entry| receiver.sender == Some(entry.line.sender)) {
                     return false;
                 }
             }
         }
-        for (index, hearer) in self.hearers.iter_mut().enumerate() {
-            if let Place::InStep(at) = &mut hearer.place
+        for (index, receiver) in self.receivers.iter_mut().enumerate() {
+            if let Place::Shared(at) = &mut receiver.place
                 && *at > position
                 && *at <= kept
             {
-                // Its speaker has passed it from now on; others have it before them.
+                // Its sender has passed it; for other receivers it is next.
                 *at = if own == Some(index) {
                     *at + 1
                 } else {
@@ -530,80 +548,80 @@ impl Ledger {
         true
     }
 
-    /// Finds out again, from this position on, which messages are whose own.
-    fn find_own(&mut self, position: u64) {
-        for hearer in &mut self.hearers {
-            let before = hearer.own.partition_point(|&own| own < position);
-            hearer.own.truncate(before);
+    /// Lists again, from this position on, the messages of each receiver's own.
+    fn index_own(&mut self, position: u64) {
+        for receiver in &mut self.receivers {
+            let before = receiver.own.partition_point(|&own| own < position);
+            receiver.own.truncate(before);
         }
         let from = (position - self.dropped) as usize;
         for (position, entry) in (position..).zip(self.entries.range(from..)) {
-            if let Some(own) = self.speakers[entry.line.speaker as usize].hearer
-                && let Place::InStep(at) = self.hearers[own].place
+            if let Some(own) = self.senders[entry.line.sender as usize].receiver
+                && let Place::Shared(at) = self.receivers[own].place
                 && at <= position
             {
-                self.hearers[own].own.push_back(position);
+                self.receivers[own].own.push_back(position);
             }
         }
     }
 
-    /// A hearer that was not known to be here hears this: it is, from there on.
-    fn arrive(&mut self, hearer: usize, line: Line) {
+    /// Marks a receiver as present: it must get every message after this one.
+    fn become_present(&mut self, receiver: usize, line: MessageId) {
         let Some(index) = self.entries.iter().rposition(|entry| entry.line == line) else {
             return;
         };
         let after = self.dropped + index as u64 + 1;
-        self.hearers[hearer].place = Place::InStep(after);
-        self.find_own(after);
-        // All that is to come is what was said after this one.
-        let own = self.hearers[hearer].speaker;
+        self.receivers[receiver].place = Place::Shared(after);
+        self.index_own(after);
+        // The messages that were sent after this one are outstanding.
+        let own = self.receivers[receiver].sender;
         let next = self.next_from(index + 1);
         let to_come: u64 = (0..)
-            .zip(self.speakers.iter().zip(next))
-            .filter(|&(speaker, _)| own != Some(speaker))
-            .map(|(_, (speaker, next))| u64::from(speaker.said - next))
+            .zip(self.senders.iter().zip(next))
+            .filter(|&(sender, _)| own != Some(sender))
+            .map(|(_, (sender, next))| u64::from(sender.said - next))
             .sum();
-        self.hearers[hearer].settled = 0;
-        self.hearers[hearer].settled = self.owed(hearer) - to_come;
+        self.receivers[receiver].settled = 0;
+        self.receivers[receiver].settled = self.owed(receiver) - to_come;
         self.here += 1;
         self.outstanding += to_come;
         self.tally.deliveries += 1;
     }
 
-    /// The next message of each speaker for one who has heard all that is kept before this index.
+    /// The next message of each sender for a receiver that has got all messages before this index.
     fn next_from(&self, index: usize) -> Vec<u32> {
-        let mut next: Vec<u32> = self.speakers.iter().map(|one| one.unheard).collect();
+        let mut next: Vec<u32> = self.senders.iter().map(|one| one.unheard).collect();
         for entry in self.entries.range(index..).rev() {
-            next[entry.line.speaker as usize] = entry.line.seq;
+            next[entry.line.sender as usize] = entry.line.seq;
         }
         next
     }
 
-    /// A hearer that was in step is not any more.
-    fn part_ways(&mut self, hearer: usize, at: u64) {
+    /// Gives a receiver an order of its own.
+    fn leave_shared_order(&mut self, receiver: usize, at: u64) {
         let next = self.next_from((at - self.dropped) as usize);
-        let parting = &mut self.hearers[hearer];
+        let parting = &mut self.receivers[receiver];
         parting.own = VecDeque::new();
-        parting.place = Place::OwnWay(Box::new(OwnWay {
+        parting.place = Place::SeparateOrder(Box::new(SeparateOrder {
             next,
             missing: BTreeSet::new(),
         }));
     }
 
-    fn take_own_way(&mut self, hearer: usize, line: Line, now: u64) {
-        let Place::OwnWay(way) = &mut self.hearers[hearer].place else {
+    fn take_separately(&mut self, receiver: usize, line: MessageId, now: u64) {
+        let Place::SeparateOrder(way) = &mut self.receivers[receiver].place else {
             return;
         };
-        let next = &mut way.next[line.speaker as usize];
+        let next = &mut way.next[line.sender as usize];
         if line.seq >= *next {
-            let skipped = (*next..line.seq).map(|seq| Line { seq, ..line });
+            let skipped = (*next..line.seq).map(|seq| MessageId { seq, ..line });
             let lost = u64::from(line.seq - *next);
             way.missing.extend(skipped);
             *next = line.seq + 1;
-            self.count(hearer, line, now);
+            self.count(receiver, line, now);
             // Until they come after all.
             self.tally.lost += lost;
-            self.settle(hearer, lost);
+            self.settle(receiver, lost);
         } else if way.missing.remove(&line) {
             self.tally.lost -= 1;
             self.tally.out_of_order += 1;
@@ -614,32 +632,32 @@ impl Ledger {
     }
 
     /// Counts a delivery.
-    fn count(&mut self, hearer: usize, line: Line, now: u64) {
-        let speaker = &self.speakers[line.speaker as usize];
-        let at = line.seq.checked_sub(speaker.times_from);
-        if let Some(&sent) = at.and_then(|at| speaker.times.get(at as usize)) {
+    fn count(&mut self, receiver: usize, line: MessageId, now: u64) {
+        let sender = &self.senders[line.sender as usize];
+        let at = line.seq.checked_sub(sender.times_from);
+        if let Some(&sent) = at.and_then(|at| sender.times.get(at as usize)) {
             let entry = Entry { line, sent };
             record(&mut self.delays, self.measured_from, [&entry], now);
         }
         self.tally.deliveries += 1;
-        self.settle(hearer, 1);
+        self.settle(receiver, 1);
     }
 
-    /// Some messages are no longer to come: fewer than that, if they were given up before.
-    fn settle(&mut self, hearer: usize, count: u64) {
-        let count = count.min(self.owed(hearer));
-        self.hearers[hearer].settled += count;
+    /// Settles some messages of a receiver: fewer than `count`, if they were given up before.
+    fn settle(&mut self, receiver: usize, count: u64) {
+        let count = count.min(self.owed(receiver));
+        self.receivers[receiver].settled += count;
         self.outstanding -= count;
     }
 
-    /// Drops what everybody has heard.
+    /// Drops the messages that all receivers have got.
     fn trim(&mut self) {
         let mut keep_from = self.end();
-        for hearer in &mut self.hearers {
-            if let Place::InStep(at) = &mut hearer.place {
-                // Who only speaks hears nothing that would move it past its own.
-                while hearer.own.front() == Some(at) {
-                    hearer.own.pop_front();
+        for receiver in &mut self.receivers {
+            if let Place::Shared(at) = &mut receiver.place {
+                // A receiver that gets nothing does not move past its own messages by itself.
+                while receiver.own.front() == Some(at) {
+                    receiver.own.pop_front();
                     *at += 1;
                 }
                 keep_from = keep_from.min(*at);
@@ -649,67 +667,70 @@ impl Ledger {
         self.entries.drain(..drop);
         self.bytes.drain(..drop * self.len);
         self.dropped = keep_from;
-        self.fall_in();
-        // The times of sending are needed for as long as those who go their own way may hear it.
+        self.rejoin_shared_order();
+        // The times of sending are kept for as long as a receiver with an order of its own may get
+        // the message.
         let mut next = self.next_from(0);
-        let in_step = |hearer: &Hearer| matches!(hearer.place, Place::InStep(_));
-        if !self.hearers.iter().any(in_step) {
-            // Then nothing is kept, and nothing held up by what nobody has heard.
-            next = self.speakers.iter().map(|speaker| speaker.said).collect();
+        let in_step = |receiver: &Receiver| matches!(receiver.place, Place::Shared(_));
+        if !self.receivers.iter().any(in_step) {
+            // Then nothing is kept for messages that no receiver has got.
+            next = self.senders.iter().map(|sender| sender.said).collect();
         }
-        for hearer in &self.hearers {
-            if let Place::OwnWay(way) = &hearer.place {
-                for (speaker, (next, own)) in next.iter_mut().zip(&way.next).enumerate() {
-                    if hearer.speaker != Some(speaker as u32) {
+        for receiver in &self.receivers {
+            if let Place::SeparateOrder(way) = &receiver.place {
+                for (sender, (next, own)) in next.iter_mut().zip(&way.next).enumerate() {
+                    if receiver.sender != Some(sender as u32) {
                         *next = (*next).min(*own);
                     }
                 }
             }
         }
-        for (speaker, next) in self.speakers.iter_mut().zip(next) {
-            let passed = next.saturating_sub(speaker.times_from);
-            speaker.times.drain(..passed as usize);
-            speaker.times_from += passed;
+        for (sender, next) in self.senders.iter_mut().zip(next) {
+            let passed = next.saturating_sub(sender.times_from);
+            sender.times.drain(..passed as usize);
+            sender.times_from += passed;
         }
-        self.trim_at = self.said + TRIM_FROM.max(2 * self.entries.len()) as u64;
-        self.trim_bytes = TRIM_BYTES.max(2 * self.bytes.len());
+        self.trim_at = self.said + MIN_TRIM_MESSAGES.max(2 * self.entries.len()) as u64;
+        self.trim_bytes = MIN_TRIM_BYTES.max(2 * self.bytes.len());
     }
 
-    /// Has those in step again who have heard all that is kept up to some position, and nothing else.
-    fn fall_in(&mut self) {
-        for index in 0..self.hearers.len() {
-            let hearer = &self.hearers[index];
-            if let Place::OwnWay(way) = &hearer.place
+    /// Returns receivers to the shared order that have got all messages up to some position, and
+    /// none after it.
+    fn rejoin_shared_order(&mut self) {
+        for index in 0..self.receivers.len() {
+            let receiver = &self.receivers[index];
+            if let Place::SeparateOrder(way) = &receiver.place
                 && way.missing.is_empty()
-                && let Some(at) = self.position_of(&way.next, hearer.speaker)
+                && let Some(at) = self.position_of(&way.next, receiver.sender)
             {
-                self.hearers[index].place = Place::InStep(at);
+                self.receivers[index].place = Place::Shared(at);
                 let position = self.dropped;
-                self.find_own(position);
+                self.index_own(position);
             }
         }
     }
 
-    /// The position before which everything was heard, and after which nothing, by a hearer for whom
-    /// these are the next messages of each speaker, if there is one.
+    /// The position before which a receiver with these next messages has got every message, and
+    /// after which none, if there is one.
     fn position_of(&self, next: &[u32], own: Option<u32>) -> Option<u64> {
-        let is_own = |speaker: usize| own == Some(speaker as u32);
+        let is_own = |sender: usize| own == Some(sender as u32);
         let is_next = |entry: &Entry| {
-            let speaker = entry.line.speaker as usize;
-            !is_own(speaker) && entry.line.seq >= next[speaker]
+            let sender = entry.line.sender as usize;
+            !is_own(sender) && entry.line.seq >= next[sender]
         };
         let first = self.entries.iter().position(is_next);
         let first = first.unwrap_or(self.entries.len());
-        // What is next from there on, if the hearer has heard all before it.
+        // What is next from there on, if the receiver has heard all before it.
         let expected = self.next_from(first);
         let mut pairs = next.iter().zip(&expected).enumerate();
         pairs
-            .all(|(speaker, (next, expected))| is_own(speaker) || next == expected)
+            .all(|(sender, (next, expected))| is_own(sender) || next == expected)
             .then_some(self.dropped + first as u64)
     }
 }
 
-/// Records how long these took that have come now. What was said together took the same time.
+/// Records the delays of messages that have arrived now. Messages that were sent together have the
+/// same delay.
 fn record<'a>(
     delays: &mut Delays,
     measured_from: u64,
@@ -742,73 +763,73 @@ mod tests {
     const TAG: &str = "tag";
     const SIZE: usize = 20;
 
-    /// A ledger in which these hear, and the first so many of them speak.
-    fn ledger(hearers: usize, speakers: usize) -> Ledger {
-        let script = Script::new(SIZE, 2, 1);
-        let mut ledger = Ledger::new(Protocol::Chat10, TAG, script, hearers, speakers);
-        ledger.measure_from(0);
-        for hearer in 0..hearers {
-            ledger.expect(hearer);
+    /// A checker in which these hear, and the first so many of them speak.
+    fn checker(receivers: usize, senders: usize) -> DeliveryChecker {
+        let script = MessageFormat::new(SIZE, 2, 1);
+        let mut checker = DeliveryChecker::new(Protocol::Chat10, TAG, script, receivers, senders);
+        checker.measure_from(0);
+        for receiver in 0..receivers {
+            checker.expect(receiver);
         }
-        ledger
+        checker
     }
 
     /// What a server makes of a message.
-    fn relayed(line: Line) -> Vec<u8> {
+    fn relayed(line: MessageId) -> Vec<u8> {
         let mut payload = Vec::new();
-        Script::new(SIZE, 2, 1).write(line, &mut payload);
+        MessageFormat::new(SIZE, 2, 1).write(line, &mut payload);
         let mut bytes = Vec::new();
-        encode_frame(name_of(line.speaker, TAG).as_bytes(), &mut bytes);
+        encode_frame(name_of(line.sender, TAG).as_bytes(), &mut bytes);
         encode_frame(&payload, &mut bytes);
         bytes
     }
 
-    const fn line(speaker: u32, seq: u32) -> Line {
-        Line { speaker, seq }
+    const fn line(sender: u32, seq: u32) -> MessageId {
+        MessageId { sender, seq }
     }
 
-    fn say(ledger: &mut Ledger, count: u32, speaker: u32) {
+    fn queue(checker: &mut DeliveryChecker, count: u32, sender: u32) {
         for _ in 0..count {
-            ledger.say(speaker, 5, &mut Vec::new());
+            checker.queue(sender, 5, &mut Vec::new());
         }
     }
 
-    fn hear(ledger: &mut Ledger, hearer: usize, lines: &[Line]) {
+    fn check(checker: &mut DeliveryChecker, receiver: usize, lines: &[MessageId]) {
         for &line in lines {
             let bytes = relayed(line);
-            let taken = ledger.hear(hearer, &bytes, 10).unwrap();
+            let taken = checker.check(receiver, &bytes, 10).unwrap();
             assert_eq!(taken, (bytes.len(), false));
         }
     }
 
-    fn own_ways(ledger: &Ledger) -> usize {
-        let own_way = |hearer: &&Hearer| matches!(hearer.place, Place::OwnWay(_));
-        ledger.hearers.iter().filter(own_way).count()
+    fn own_ways(checker: &DeliveryChecker) -> usize {
+        let own_way = |receiver: &&Receiver| matches!(receiver.place, Place::SeparateOrder(_));
+        checker.receivers.iter().filter(own_way).count()
     }
 
     #[test]
     fn what_is_said_is_what_a_server_takes_for_a_message() {
-        let mut ledger = ledger(2, 1);
+        let mut checker = checker(2, 1);
         let mut said = Vec::new();
-        ledger.say(0, 0, &mut said);
+        checker.queue(0, 0, &mut said);
         let payload = &relayed(line(0, 0))[20..];
         assert_eq!(said, payload);
     }
 
     #[test]
     fn each_message_is_counted_once_for_each_who_hears_it() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 2, 0);
-        assert_eq!(ledger.outstanding(), 4);
-        hear(&mut ledger, 1, &[line(0, 0), line(0, 1)]);
-        hear(&mut ledger, 2, &[line(0, 0)]);
-        assert_eq!(ledger.outstanding(), 1);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 2, 0);
+        assert_eq!(checker.outstanding(), 4);
+        check(&mut checker, 1, &[line(0, 0), line(0, 1)]);
+        check(&mut checker, 2, &[line(0, 0)]);
+        assert_eq!(checker.outstanding(), 1);
         let expected = Tally {
             deliveries: 3,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
-        let delays = ledger.delays();
+        assert_eq!(*checker.tally(), expected);
+        let delays = checker.delays();
         assert_eq!(
             (delays.times().unwrap().samples, delays.quantile(1.0)),
             (3, Some(5))
@@ -817,14 +838,14 @@ mod tests {
 
     #[test]
     fn only_what_was_to_be_sent_late_enough_is_measured() {
-        let mut ledger = ledger(2, 1);
-        ledger.measure_from(100);
+        let mut checker = checker(2, 1);
+        checker.measure_from(100);
         for sent in [99, 100, 150] {
-            ledger.say(0, sent, &mut Vec::new());
+            checker.queue(0, sent, &mut Vec::new());
         }
         let stream: Vec<u8> = (0..3).flat_map(|seq| relayed(line(0, seq))).collect();
-        ledger.hear(1, &stream, 160).unwrap();
-        let delays = ledger.delays();
+        checker.check(1, &stream, 160).unwrap();
+        let delays = checker.delays();
         assert_eq!(delays.times().unwrap().samples, 2);
         assert_eq!(
             [0.5, 1.0].map(|part| delays.quantile(part)),
@@ -834,137 +855,137 @@ mod tests {
 
     #[test]
     fn a_message_that_one_never_gets_is_lost_when_a_later_one_comes() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 3, 0);
-        hear(&mut ledger, 1, &[line(0, 0), line(0, 2)]);
-        assert_eq!(ledger.tally().lost, 1);
-        hear(&mut ledger, 2, &[line(0, 0), line(0, 1), line(0, 2)]);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 3, 0);
+        check(&mut checker, 1, &[line(0, 0), line(0, 2)]);
+        assert_eq!(checker.tally().lost, 1);
+        check(&mut checker, 2, &[line(0, 0), line(0, 1), line(0, 2)]);
         let expected = Tally {
             deliveries: 5,
             lost: 1,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
-        assert_eq!(ledger.outstanding(), 0);
+        assert_eq!(*checker.tally(), expected);
+        assert_eq!(checker.outstanding(), 0);
     }
 
     #[test]
     fn a_message_that_nobody_gets_is_lost_for_everybody() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 2, 0);
-        hear(&mut ledger, 1, &[line(0, 1)]);
-        hear(&mut ledger, 2, &[line(0, 1)]);
-        assert_eq!(ledger.tally().lost, 2);
-        assert_eq!(ledger.outstanding(), 0);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 2, 0);
+        check(&mut checker, 1, &[line(0, 1)]);
+        check(&mut checker, 2, &[line(0, 1)]);
+        assert_eq!(checker.tally().lost, 2);
+        assert_eq!(checker.outstanding(), 0);
     }
 
     #[test]
     fn a_message_that_comes_twice_is_duplicated() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 2, 0);
-        hear(&mut ledger, 1, &[line(0, 0), line(0, 0), line(0, 1)]);
-        hear(&mut ledger, 2, &[line(0, 0), line(0, 1), line(0, 1)]);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 2, 0);
+        check(&mut checker, 1, &[line(0, 0), line(0, 0), line(0, 1)]);
+        check(&mut checker, 2, &[line(0, 0), line(0, 1), line(0, 1)]);
         let expected = Tally {
             deliveries: 4,
             duplicated: 2,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
+        assert_eq!(*checker.tally(), expected);
     }
 
     #[test]
     fn messages_of_one_speaker_that_change_places_are_out_of_order_and_not_lost() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 3, 0);
-        hear(&mut ledger, 1, &[line(0, 1), line(0, 0), line(0, 2)]);
-        hear(&mut ledger, 2, &[line(0, 0), line(0, 1), line(0, 2)]);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 3, 0);
+        check(&mut checker, 1, &[line(0, 1), line(0, 0), line(0, 2)]);
+        check(&mut checker, 2, &[line(0, 0), line(0, 1), line(0, 2)]);
         let expected = Tally {
             deliveries: 6,
             out_of_order: 1,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
-        assert_eq!(ledger.outstanding(), 0);
+        assert_eq!(*checker.tally(), expected);
+        assert_eq!(checker.outstanding(), 0);
     }
 
     #[test]
     fn messages_of_two_speakers_may_come_in_any_order() {
-        let mut ledger = ledger(4, 2);
-        say(&mut ledger, 1, 0);
-        say(&mut ledger, 1, 1);
-        hear(&mut ledger, 2, &[line(0, 0), line(1, 0)]);
-        hear(&mut ledger, 3, &[line(1, 0), line(0, 0)]);
-        hear(&mut ledger, 0, &[line(1, 0)]);
-        hear(&mut ledger, 1, &[line(0, 0)]);
+        let mut checker = checker(4, 2);
+        queue(&mut checker, 1, 0);
+        queue(&mut checker, 1, 1);
+        check(&mut checker, 2, &[line(0, 0), line(1, 0)]);
+        check(&mut checker, 3, &[line(1, 0), line(0, 0)]);
+        check(&mut checker, 0, &[line(1, 0)]);
+        check(&mut checker, 1, &[line(0, 0)]);
         let expected = Tally {
             deliveries: 6,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
+        assert_eq!(*checker.tally(), expected);
     }
 
     #[test]
     fn a_message_that_is_not_what_was_said_is_corrupt() {
-        let mut ledger = ledger(2, 1);
-        say(&mut ledger, 1, 0);
+        let mut checker = checker(2, 1);
+        queue(&mut checker, 1, 0);
         let mut damaged = relayed(line(0, 0));
         *damaged.last_mut().unwrap() ^= 1;
-        ledger.hear(1, &damaged, 10).unwrap();
+        checker.check(1, &damaged, 10).unwrap();
         let expected = Tally {
             deliveries: 1,
             corrupt: 1,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
+        assert_eq!(*checker.tally(), expected);
         // Under another's name, of nobody, of the future, and one's own: never said to this one.
         let mut renamed = relayed(line(0, 0));
         renamed[19] = b'1';
         let nobody = relayed(line(9, 0));
         let future = relayed(line(0, 7));
         for (corrupt, bytes) in (2..).zip([renamed, nobody, future]) {
-            ledger.hear(1, &bytes, 10).unwrap();
-            assert_eq!(ledger.tally().corrupt, corrupt);
+            checker.check(1, &bytes, 10).unwrap();
+            assert_eq!(checker.tally().corrupt, corrupt);
         }
-        ledger.hear(0, &relayed(line(0, 0)), 10).unwrap();
-        assert_eq!(ledger.tally().corrupt, 5);
-        assert_eq!(ledger.tally().deliveries, 1);
+        checker.check(0, &relayed(line(0, 0)), 10).unwrap();
+        assert_eq!(checker.tally().corrupt, 5);
+        assert_eq!(checker.tally().deliveries, 1);
     }
 
     #[test]
     fn what_others_say_in_the_room_is_foreign() {
-        let mut ledger = ledger(2, 1);
-        say(&mut ledger, 1, 0);
+        let mut checker = checker(2, 1);
+        queue(&mut checker, 1, 0);
         let mut stream = Vec::new();
         for part in ["alice", "hi", "tag-bob", "ho"] {
             encode_frame(part.as_bytes(), &mut stream);
         }
         stream.extend(relayed(line(0, 0)));
-        ledger.hear(1, &stream, 10).unwrap();
+        checker.check(1, &stream, 10).unwrap();
         let expected = Tally {
             deliveries: 1,
             foreign: 2,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
+        assert_eq!(*checker.tally(), expected);
     }
 
     #[test]
     fn a_stream_out_of_step_is_garbled() {
-        let mut ledger = ledger(2, 1);
-        say(&mut ledger, 1, 0);
-        assert_eq!(ledger.hear(1, b"no header at all", 10), Err(Garbled));
+        let mut checker = checker(2, 1);
+        queue(&mut checker, 1, 0);
+        assert_eq!(checker.check(1, b"no header at all", 10), Err(Garbled));
     }
 
     #[test]
     fn the_beginning_of_a_message_is_left_for_later() {
-        let mut ledger = ledger(2, 1);
-        say(&mut ledger, 2, 0);
+        let mut checker = checker(2, 1);
+        queue(&mut checker, 2, 0);
         let one = relayed(line(0, 0));
         let stream = [&one[..], &relayed(line(0, 1))[..7]].concat();
-        assert_eq!(ledger.hear(1, &stream, 10), Ok((one.len(), false)));
+        assert_eq!(checker.check(1, &stream, 10), Ok((one.len(), false)));
         for end in 0..one.len() {
             assert_eq!(
-                ledger.hear(1, &relayed(line(0, 1))[..end], 10),
+                checker.check(1, &relayed(line(0, 1))[..end], 10),
                 Ok((0, false))
             );
         }
@@ -973,136 +994,142 @@ mod tests {
     #[test]
     fn what_is_to_come_when_a_connection_ends_is_lost_unless_it_was_ended_from_here() {
         for (was_cut, lost) in [(true, 2), (false, 0)] {
-            let mut ledger = ledger(3, 1);
-            say(&mut ledger, 3, 0);
-            hear(&mut ledger, 1, &[line(0, 0)]);
-            ledger.leave(1, was_cut);
-            assert_eq!(ledger.tally().lost, lost);
-            assert_eq!(ledger.outstanding(), 3);
-            assert_eq!(ledger.here(), 2);
+            let mut checker = checker(3, 1);
+            queue(&mut checker, 3, 0);
+            check(&mut checker, 1, &[line(0, 0)]);
+            checker.leave(1, was_cut);
+            assert_eq!(checker.tally().lost, lost);
+            assert_eq!(checker.outstanding(), 3);
+            assert_eq!(checker.present(), 2);
         }
     }
 
     #[test]
     fn what_is_given_up_is_lost() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 3, 0);
-        hear(&mut ledger, 1, &[line(0, 0)]);
-        ledger.give_up();
-        assert_eq!(ledger.tally().lost, 5);
-        assert_eq!(ledger.outstanding(), 0);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 3, 0);
+        check(&mut checker, 1, &[line(0, 0)]);
+        checker.give_up();
+        assert_eq!(checker.tally().lost, 5);
+        assert_eq!(checker.outstanding(), 0);
     }
 
     #[test]
     fn what_comes_after_it_was_given_up_is_a_delivery_and_was_lost() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 1, 0);
-        ledger.give_up();
-        hear(&mut ledger, 1, &[line(0, 0)]);
-        hear(&mut ledger, 2, &[line(0, 0)]);
-        assert_eq!((ledger.tally().lost, ledger.tally().deliveries), (2, 2));
-        assert_eq!(ledger.outstanding(), 0);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 1, 0);
+        checker.give_up();
+        check(&mut checker, 1, &[line(0, 0)]);
+        check(&mut checker, 2, &[line(0, 0)]);
+        assert_eq!((checker.tally().lost, checker.tally().deliveries), (2, 2));
+        assert_eq!(checker.outstanding(), 0);
     }
 
     #[test]
     fn a_newcomer_is_here_from_the_first_message_that_it_hears() {
-        let mut ledger = ledger(3, 2);
-        ledger.leave(2, false);
-        say(&mut ledger, 2, 0);
-        assert_eq!(ledger.outstanding(), 2);
-        assert!(!ledger.is_here(2));
-        hear(&mut ledger, 1, &[line(0, 0), line(0, 1)]);
-        hear(&mut ledger, 2, &[line(0, 1)]);
-        assert!(ledger.is_here(2));
-        say(&mut ledger, 1, 0);
-        assert_eq!(ledger.outstanding(), 2);
-        hear(&mut ledger, 1, &[line(0, 2)]);
-        hear(&mut ledger, 2, &[line(0, 2)]);
-        assert_eq!(ledger.outstanding(), 0);
+        let mut checker = checker(3, 2);
+        checker.leave(2, false);
+        queue(&mut checker, 2, 0);
+        assert_eq!(checker.outstanding(), 2);
+        assert!(!checker.is_present(2));
+        check(&mut checker, 1, &[line(0, 0), line(0, 1)]);
+        check(&mut checker, 2, &[line(0, 1)]);
+        assert!(checker.is_present(2));
+        queue(&mut checker, 1, 0);
+        assert_eq!(checker.outstanding(), 2);
+        check(&mut checker, 1, &[line(0, 2)]);
+        check(&mut checker, 2, &[line(0, 2)]);
+        assert_eq!(checker.outstanding(), 0);
         let expected = Tally {
             deliveries: 5,
             ..Tally::default()
         };
-        assert_eq!(*ledger.tally(), expected);
+        assert_eq!(*checker.tally(), expected);
     }
 
     #[test]
     fn who_comes_back_may_be_told_what_it_said_before() {
-        let mut ledger = ledger(3, 1);
-        say(&mut ledger, 2, 0);
-        hear(&mut ledger, 1, &[line(0, 0), line(0, 1)]);
-        ledger.leave(0, false);
-        hear(&mut ledger, 0, &[line(0, 0), line(0, 1)]);
-        assert_eq!(ledger.tally().corrupt, 0);
-        assert!(!ledger.is_here(0));
-        say(&mut ledger, 1, 0);
-        hear(&mut ledger, 0, &[line(0, 2)]);
-        assert_eq!(ledger.tally().corrupt, 1);
+        let mut checker = checker(3, 1);
+        queue(&mut checker, 2, 0);
+        check(&mut checker, 1, &[line(0, 0), line(0, 1)]);
+        checker.leave(0, false);
+        check(&mut checker, 0, &[line(0, 0), line(0, 1)]);
+        assert_eq!(checker.tally().corrupt, 0);
+        assert!(!checker.is_present(0));
+        queue(&mut checker, 1, 0);
+        check(&mut checker, 0, &[line(0, 2)]);
+        assert_eq!(checker.tally().corrupt, 1);
     }
 
     #[test]
     fn what_was_said_to_nobody_is_no_loss_to_those_who_come_later() {
-        let mut ledger = ledger(3, 1);
-        ledger.leave(1, false);
-        ledger.leave(2, false);
-        say(&mut ledger, 2, 0);
-        hear(&mut ledger, 1, &[line(0, 1)]);
-        hear(&mut ledger, 2, &[line(0, 1)]);
-        assert_eq!(ledger.tally().lost, 0);
-        assert_eq!(ledger.here(), 3);
-        assert_eq!(ledger.outstanding(), 0);
+        let mut checker = checker(3, 1);
+        checker.leave(1, false);
+        checker.leave(2, false);
+        queue(&mut checker, 2, 0);
+        check(&mut checker, 1, &[line(0, 1)]);
+        check(&mut checker, 2, &[line(0, 1)]);
+        assert_eq!(checker.tally().lost, 0);
+        assert_eq!(checker.present(), 3);
+        assert_eq!(checker.outstanding(), 0);
     }
 
     #[test]
     fn what_everybody_has_heard_is_dropped() {
-        let mut ledger = ledger(3, 2);
+        let mut checker = checker(3, 2);
         for seq in 0..5000 {
-            say(&mut ledger, 1, 0);
-            hear(&mut ledger, 1, &[line(0, seq)]);
-            hear(&mut ledger, 2, &[line(0, seq)]);
+            queue(&mut checker, 1, 0);
+            check(&mut checker, 1, &[line(0, seq)]);
+            check(&mut checker, 2, &[line(0, seq)]);
         }
-        let most = 2 * TRIM_FROM;
-        assert!(ledger.entries.len() <= most);
-        assert!(ledger.speakers[0].times.len() <= most);
-        assert!(ledger.hearers[0].own.len() <= most);
-        assert_eq!(ledger.tally().deliveries, 10_000);
+        let most = 2 * MIN_TRIM_MESSAGES;
+        assert!(checker.entries.len() <= most);
+        assert!(checker.senders[0].times.len() <= most);
+        assert!(checker.receivers[0].own.len() <= most);
+        assert_eq!(checker.tally().deliveries, 10_000);
     }
 
     #[test]
     fn large_messages_are_dropped_before_they_are_many() {
-        const LARGE: usize = 1024 * 1024;
-        let mut ledger = Ledger::new(Protocol::Chat10, TAG, Script::new(LARGE, 2, 1), 2, 1);
-        ledger.expect(0);
-        ledger.expect(1);
+        const LARGE_PIECE: usize = 1024 * 1024;
+        let mut checker = DeliveryChecker::new(
+            Protocol::Chat10,
+            TAG,
+            MessageFormat::new(LARGE_PIECE, 2, 1),
+            2,
+            1,
+        );
+        checker.expect(0);
+        checker.expect(1);
         let mut said = Vec::new();
         for _ in 0..20 {
             said.clear();
-            ledger.say(0, 0, &mut said);
+            checker.queue(0, 0, &mut said);
             let mut relayed = Vec::new();
             encode_frame(name_of(0, TAG).as_bytes(), &mut relayed);
             relayed.extend_from_slice(&said);
-            ledger.hear(1, &relayed, 1).unwrap();
-            assert!(ledger.bytes.len() <= TRIM_BYTES + LARGE + 100);
+            checker.check(1, &relayed, 1).unwrap();
+            assert!(checker.bytes.len() <= MIN_TRIM_BYTES + LARGE_PIECE + 100);
         }
-        assert_eq!(ledger.tally().deliveries, 20);
+        assert_eq!(checker.tally().deliveries, 20);
     }
 
     #[test]
     fn who_went_its_own_way_falls_in_again() {
-        let mut ledger = ledger(4, 2);
-        for seq in 0..2 * TRIM_FROM as u32 {
-            say(&mut ledger, 1, 0);
-            say(&mut ledger, 1, 1);
-            hear(&mut ledger, 2, &[line(0, seq), line(1, seq)]);
+        let mut checker = checker(4, 2);
+        for seq in 0..2 * MIN_TRIM_MESSAGES as u32 {
+            queue(&mut checker, 1, 0);
+            queue(&mut checker, 1, 1);
+            check(&mut checker, 2, &[line(0, seq), line(1, seq)]);
             let (first, second) = if seq == 0 { (1, 0) } else { (0, 1) };
-            hear(&mut ledger, 3, &[line(first, seq), line(second, seq)]);
+            check(&mut checker, 3, &[line(first, seq), line(second, seq)]);
             if seq == 0 {
-                assert_eq!(own_ways(&ledger), 1);
+                assert_eq!(own_ways(&checker), 1);
             }
-            hear(&mut ledger, 0, &[line(1, seq)]);
-            hear(&mut ledger, 1, &[line(0, seq)]);
+            check(&mut checker, 0, &[line(1, seq)]);
+            check(&mut checker, 1, &[line(0, seq)]);
         }
-        assert_eq!(own_ways(&ledger), 0);
+        assert_eq!(own_ways(&checker), 0);
     }
 
     /// How a server may treat a message on its way to one member.
@@ -1125,10 +1152,10 @@ mod tests {
     }
 
     /// What a member is sent, of what is said in this order.
-    fn sent_to(hearer: u32, order: &[Line], faults: &[Fault]) -> Vec<Line> {
+    fn sent_to(receiver: u32, order: &[MessageId], faults: &[Fault]) -> Vec<MessageId> {
         let mut sent = Vec::new();
         let mut late = None;
-        let others = order.iter().filter(|line| line.speaker != hearer);
+        let others = order.iter().filter(|line| line.sender != receiver);
         for (&line, fault) in others.zip(faults.iter().cycle()) {
             match fault {
                 Fault::None => sent.push(line),
@@ -1145,16 +1172,16 @@ mod tests {
         sent
     }
 
-    /// What a tally has to be: each hearer's stream by itself, in the plainest way.
-    fn counted(streams: &[Vec<Line>], said: &[u32]) -> Tally {
+    /// What a tally has to be: each receiver's stream by itself, in the plainest way.
+    fn counted(streams: &[Vec<MessageId>], said: &[u32]) -> Tally {
         let mut tally = Tally::default();
-        for (hearer, stream) in streams.iter().enumerate() {
-            for (speaker, &said) in (0..).zip(said) {
-                if speaker as usize == hearer {
+        for (receiver, stream) in streams.iter().enumerate() {
+            for (sender, &said) in (0..).zip(said) {
+                if sender as usize == receiver {
                     continue;
                 }
                 let mut heard = BTreeSet::new();
-                for line in stream.iter().filter(|line| line.speaker == speaker) {
+                for line in stream.iter().filter(|line| line.sender == sender) {
                     let is_late = heard.last().is_some_and(|&last| last > line.seq);
                     if heard.insert(line.seq) {
                         tally.deliveries += 1;
@@ -1169,8 +1196,8 @@ mod tests {
         tally
     }
 
-    /// Has all hear what they are sent, in pieces of these sizes, by turns of these hearers.
-    fn play(ledger: &mut Ledger, streams: &[Vec<Line>], reads: &[(usize, usize)]) {
+    /// Has all hear what they are sent, in pieces of these sizes, by turns of these receivers.
+    fn play(checker: &mut DeliveryChecker, streams: &[Vec<MessageId>], reads: &[(usize, usize)]) {
         let streams: Vec<Vec<u8>> = streams
             .iter()
             .map(|lines| lines.iter().flat_map(|&line| relayed(line)).collect())
@@ -1180,17 +1207,19 @@ mod tests {
         let turns = reads
             .iter()
             .copied()
-            .map(|(hearer, len)| (hearer % streams.len(), len));
-        let rest = (0..streams.len()).map(|hearer| (hearer, usize::MAX));
-        for (hearer, len) in turns.chain(rest) {
-            let (read, taken) = &mut at[hearer];
-            *read = read.saturating_add(len).min(streams[hearer].len());
-            *taken += ledger
-                .hear(hearer, &streams[hearer][*taken..*read], 10)
+            .map(|(receiver, len)| (receiver % streams.len(), len));
+        let rest = (0..streams.len()).map(|receiver| (receiver, usize::MAX));
+        for (receiver, len) in turns.chain(rest) {
+            let (read, taken) = &mut at[receiver];
+            *read = read.saturating_add(len).min(streams[receiver].len());
+            *taken += checker
+                .check(receiver, &streams[receiver][*taken..*read], 10)
                 .unwrap()
                 .0;
-            let owed: u64 = (0..streams.len()).map(|hearer| ledger.owed(hearer)).sum();
-            assert_eq!(ledger.outstanding(), owed);
+            let owed: u64 = (0..streams.len())
+                .map(|receiver| checker.owed(receiver))
+                .sum();
+            assert_eq!(checker.outstanding(), owed);
         }
     }
 
@@ -1204,21 +1233,21 @@ mod tests {
             order in prop::collection::vec(0..5_u32, 1..60),
             reads in prop::collection::vec((0..6_usize, 1..200_usize), 0..200),
         ) {
-            let mut ledger = ledger(6, 5);
+            let mut checker = checker(6, 5);
             let mut said = vec![0; 5];
-            let order: Vec<Line> = order
+            let order: Vec<MessageId> = order
                 .into_iter()
-                .map(|speaker| {
-                    say(&mut ledger, 1, speaker);
-                    said[speaker as usize] += 1;
-                    line(speaker, said[speaker as usize] - 1)
+                .map(|sender| {
+                    queue(&mut checker, 1, sender);
+                    said[sender as usize] += 1;
+                    line(sender, said[sender as usize] - 1)
                 })
                 .collect();
-            let streams: Vec<_> = (0..6).map(|hearer| sent_to(hearer, &order, &[Fault::None])).collect();
-            play(&mut ledger, &streams, &reads);
-            prop_assert_eq!(*ledger.tally(), counted(&streams, &said));
-            prop_assert_eq!(ledger.outstanding(), 0);
-            prop_assert_eq!(own_ways(&ledger), 0);
+            let streams: Vec<_> = (0..6).map(|receiver| sent_to(receiver, &order, &[Fault::None])).collect();
+            play(&mut checker, &streams, &reads);
+            prop_assert_eq!(*checker.tally(), counted(&streams, &said));
+            prop_assert_eq!(checker.outstanding(), 0);
+            prop_assert_eq!(own_ways(&checker), 0);
         }
 
         /// Whatever a server does with its messages, and in whatever order whoever reads, what is
@@ -1230,30 +1259,30 @@ mod tests {
             reads in prop::collection::vec((0..5_usize, 1..200_usize), 0..200),
             one_order in any::<bool>(),
         ) {
-            let mut ledger = ledger(5, 4);
-            for speaker in 0..4 {
-                say(&mut ledger, 30, speaker);
+            let mut checker = checker(5, 4);
+            for sender in 0..4 {
+                queue(&mut checker, 30, sender);
             }
-            // Each hears the speakers take turns as its order says, or all as the first one's.
+            // Each hears the senders take turns as its order says, or all as the first one's.
             let streams: Vec<_> = (0..5)
-                .map(|hearer| {
+                .map(|receiver| {
                     let mut said = [0; 4];
-                    let order = &orders[if one_order { 0 } else { hearer }];
+                    let order = &orders[if one_order { 0 } else { receiver }];
                     let rest = (0..4).cycle().take(4 * 30);
-                    let mut turns: Vec<Line> = Vec::new();
-                    for speaker in order.iter().copied().chain(rest) {
-                        let seq = &mut said[speaker as usize];
+                    let mut turns: Vec<MessageId> = Vec::new();
+                    for sender in order.iter().copied().chain(rest) {
+                        let seq = &mut said[sender as usize];
                         if *seq < 30 {
-                            turns.push(line(speaker, *seq));
+                            turns.push(line(sender, *seq));
                             *seq += 1;
                         }
                     }
-                    sent_to(hearer as u32, &turns, &faults[hearer])
+                    sent_to(receiver as u32, &turns, &faults[receiver])
                 })
                 .collect();
-            play(&mut ledger, &streams, &reads);
-            ledger.give_up();
-            prop_assert_eq!(*ledger.tally(), counted(&streams, &[30; 4]));
+            play(&mut checker, &streams, &reads);
+            checker.give_up();
+            prop_assert_eq!(*checker.tally(), counted(&streams, &[30; 4]));
         }
     }
 }

@@ -11,16 +11,16 @@
 //! | What is to be measured | `load/plan.rs` |
 //! | Whether this machine can | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | Connections are made, and from where | `load/gather.rs`, `load/crowd.rs`, `load/connect.rs`, `load/sources.rs` |
+//! | Connections are made, and from where | `load/gather.rs`, `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
 //! | What is said over them | `load/protocol.rs`, `load/script.rs` |
 //! | ... and when: by a schedule that waits for nobody | `load/schedule.rs` |
-//! | Every byte that comes back is checked | `load/ledger.rs` |
+//! | Every byte that comes back is checked | `load/checker.rs` |
 //! | Delays are counted | `load/delays.rs` |
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
 //! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
 //! | What came of it, for people and for programs | `load/account.rs`, `load/figures.rs`, `load/report.rs`, `load/chart.rs` |
-//! | What casts doubt on it | `load/trouble.rs` |
+//! | What casts doubt on it | `load/warning.rs` |
 //!
 //! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A
 //! server that sends to a process that is asleep pays for waking it: a microsecond or more each time,
@@ -34,6 +34,7 @@ mod delays;
 mod figures;
 mod gather;
 mod ledger;
+mod message;
 mod own_relay;
 mod plan;
 mod process;
@@ -43,7 +44,6 @@ mod report;
 mod run;
 mod scenario;
 mod schedule;
-mod script;
 mod soak;
 mod sources;
 mod trouble;
@@ -58,17 +58,17 @@ use std::time::SystemTime;
 use crate::descriptors;
 use account::Base;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
-use crowd::Crowd;
-use ledger::Ledger;
+use crowd::ClientPool;
+use ledger::DeliveryChecker;
+use message::MessageFormat;
 use own_relay::OwnRelay;
 use process::{Process, kernel_memory};
 use progress::Reporter;
 use protocol::Role;
 use report::{Identity, Outcome};
 use run::Run;
-use script::Script;
 use sources::Ports;
-use trouble::Trouble;
+use trouble::Warning;
 use units::Count;
 
 pub use plan::{Plan, Scenario, Server, Wait};
@@ -78,16 +78,16 @@ pub use report::Report;
 pub use sources::Sources;
 
 /// The length of the shortest messages, in bytes: each contains its sender's number and its own.
-pub const MIN_SIZE: usize = script::head_len(0);
+pub const MIN_SIZE: usize = message::head_len(0);
 
 /// The same with this many senders, whose numbers may have more digits.
 #[must_use]
 pub const fn min_size(senders: usize) -> usize {
-    script::head_len(senders)
+    message::head_len(senders)
 }
 
 /// How long messages are at most in a soak, in bytes.
-pub const SOAK_SIZE: usize = soak::LONGEST;
+pub const SOAK_SIZE: usize = soak::MAX_MESSAGE_SIZE;
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ pub enum LoadError {
         /// How.
         how: String,
     },
-    /// Nobody hears anybody; and what else went wrong, if anything did.
+    /// No member receives messages; and what else went wrong, if anything did.
     NotChat(SocketAddr, String),
     /// It was ended before there was anything to tell.
     Interrupted,
@@ -217,10 +217,10 @@ struct Target {
 ///
 /// # Errors
 ///
-/// [`LoadError`], if there is nothing to tell. Trouble that leaves something to tell is in the report.
+/// [`LoadError`], if there is nothing to tell. Warning that leaves something to tell is in the report.
 pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Report, LoadError> {
     if let Some(budget) = check(plan)? {
-        progress.note(&format!("chatloop: {budget}"));
+        progress.insert(&format!("chatloop: {budget}"));
     }
     let started = SystemTime::now();
     let mut targets = vec![Target::find(plan.target, plan.pid, plan)?];
@@ -231,8 +231,8 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
         other.try_to_connect()?;
     }
     for target in &targets {
-        if let Some(trouble) = target.shortage(plan) {
-            progress.note(&format!("chatloop: {trouble}"));
+        if let Some(warning) = target.shortage(plan) {
+            progress.insert(&format!("chatloop: {warning}"));
         }
     }
     let rounds = if targets.len() > 1 { plan.rounds } else { 1 };
@@ -256,7 +256,7 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
                 (Ok(outcome), _) => rounds.push(outcome),
                 (Err(LoadError::Interrupted), Some(_)) => {}
                 (Err(error), Some(last)) => {
-                    last.troubles.push(Trouble::Round(error.to_string()));
+                    last.warnings.push(Warning::Round(error.to_string()));
                     break 'rounds;
                 }
                 (Err(error), None) => {
@@ -285,22 +285,23 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
 
 /// How many connections there are to one server.
 fn connections(plan: &Plan, protocol: Protocol) -> usize {
-    let (members, speakers) = cast(plan, protocol);
-    members + plan.faults + if protocol.is_broker() { speakers } else { 0 }
+    let (members, senders) = cast(plan, protocol);
+    members + plan.faults + if protocol.is_broker() { senders } else { 0 }
 }
 
-/// How many hear and how many may speak. A message has as many receivers whatever is spoken: one
-/// fewer than there are members.
+/// The number of receivers and of senders. A message has as many receivers with every protocol:
+/// one fewer than there are members.
 fn cast(plan: &Plan, protocol: Protocol) -> (usize, usize) {
     if protocol.is_broker() {
         (plan.members - 1, plan.senders)
     } else {
-        // Two at least, since who speaks does not hear it.
+        // Two at least, since a sender does not receive its own messages.
         (plan.members, plan.senders.max(2))
     }
 }
 
-/// Three characters of a run's own, so that two runs at a time know each other's messages.
+/// Three characters of a run's own, so that two runs at the same time can tell their messages
+/// apart.
 fn tag_of(plan: &Plan) -> String {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     (0..3).map(|_| chance.alphanumeric()).collect()
@@ -408,11 +409,11 @@ impl Target {
     }
 
     /// Whether the server can be seen to have too few descriptors.
-    fn shortage(&self, plan: &Plan) -> Option<Trouble> {
+    fn shortage(&self, plan: &Plan) -> Option<Warning> {
         let process = self.process.as_ref()?;
         let limit = process.open_files_limit()?;
         let room = descriptors::room_for_clients(limit, 1);
-        (room < connections(plan, self.server.protocol)).then(|| Trouble::ServerDescriptors {
+        (room < connections(plan, self.server.protocol)).then(|| Warning::ServerDescriptors {
             pid: process.pid(),
             limit,
             members: plan.members,
@@ -430,8 +431,8 @@ impl Target {
             _ => self.load(plan, reporter, stop)?,
         };
         self.judge(&outcome)?;
-        // What was given back by those who left is not always given back to the system. So memory is
-        // told of the first round only.
+        // Memory that was freed when members left is not always returned to the system. So memory
+        // is reported of the first round only.
         self.base = Base::default();
         Ok(outcome)
     }
@@ -444,23 +445,23 @@ impl Target {
     ) -> Result<Outcome, LoadError> {
         let tag = tag_of(plan);
         let protocol = self.server.protocol;
-        let (hearers, speakers) = cast(plan, protocol);
-        let script = Script::new(plan.size, plan.senders, plan.seed);
-        let ledger = Ledger::new(protocol, &tag, script, hearers, speakers);
-        let mut roles: Vec<_> = (0..hearers as u32).map(Role::Member).collect();
+        let (receivers, senders) = cast(plan, protocol);
+        let script = MessageFormat::new(plan.size, plan.senders, plan.seed);
+        let checker = DeliveryChecker::new(protocol, &tag, script, receivers, senders);
+        let mut roles: Vec<_> = (0..receivers as u32).map(Role::Member).collect();
         if protocol.is_broker() {
-            roles.extend((0..speakers as u32).map(Role::Speaker));
+            roles.extend((0..senders as u32).map(Role::Sender));
         }
         let site = self.site(plan, tag);
-        let crowd = Crowd::new(site, &roles, ledger, plan.wait).map_err(LoadError::Io)?;
+        let pool = ClientPool::new(site, &roles, checker, plan.wait).map_err(LoadError::Io)?;
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
-        let mut run = Run::new(crowd, reporter, server, relay, stop);
+        let mut run = Run::new(pool, reporter, server, relay, stop);
         let measured = scenario::measure(&mut run, plan, self.base);
-        let crowd = run.crowd;
+        let pool = run.pool;
         let mut outcome = measured.map_err(LoadError::Io)?;
-        outcome.troubles.extend(self.warnings());
-        outcome.deliveries = crowd.ledger.tally().deliveries;
-        outcome.connected = crowd.connected();
+        outcome.warnings.extend(self.warnings());
+        outcome.deliveries = pool.checker.tally().deliveries;
+        outcome.connected = pool.connected();
         Ok(outcome)
     }
 
@@ -475,9 +476,9 @@ impl Target {
         let measured = soak::measure(plan, site, server, relay, reporter, stop);
         let mut outcome = measured.map_err(LoadError::Io)?;
         let warnings = self.warnings();
-        // It is to complain of those who misbehave. What it says matters where others were cut.
+        // The relay must warn of misbehaving clients. Its warnings matter only if others were cut.
         if !outcome.figures.failures.cuts.is_empty() || plan.faults == 0 {
-            outcome.troubles.extend(warnings);
+            outcome.warnings.extend(warnings);
         }
         Ok(outcome)
     }
@@ -492,7 +493,7 @@ impl Target {
     }
 
     /// What our own relay has warned of.
-    fn warnings(&mut self) -> Vec<Trouble> {
+    fn warnings(&mut self) -> Vec<Warning> {
         let Some(own) = &mut self.own else {
             return Vec::new();
         };
@@ -501,10 +502,10 @@ impl Target {
         if more > 0 {
             told.push(format!("and {more} warnings more"));
         }
-        told.into_iter().map(Trouble::Logged).collect()
+        told.into_iter().map(Warning::Logged).collect()
     }
 
-    /// Whether there is anything to tell.
+    /// Whether there is anything to report.
     fn judge(&self, outcome: &Outcome) -> Result<(), LoadError> {
         let (addr, failures) = (self.server.addr, &outcome.figures.failures);
         if outcome.interrupted {

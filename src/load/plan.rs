@@ -111,3 +111,64 @@ pub struct Plan {
     /// The command that asked for it, for the report.
     pub command: String,
 }
+
+/// How a member leaves that has behaved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Leave {
+    /// It closes its connection, having just said something.
+    Fin,
+    /// It closes its sending side, and reads until the server closes the connection, or for a while.
+    HalfClose,
+    /// It resets its connection, having just said something.
+    Reset,
+    /// It resets its connection, after its last message was heard.
+    Quiet,
+}
+
+impl Leave {
+    pub(super) const ALL: [Self; 4] = [Self::Fin, Self::HalfClose, Self::Reset, Self::Quiet];
+}
+
+/// How a member misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Fault {
+    /// It stops reading for good.
+    Stop,
+    /// It stops reading for some seconds, and then reads all there is.
+    Pause,
+    /// It reads a byte at a time.
+    Drip,
+    /// It says a message a byte at a time.
+    Trickle,
+    /// It says as much as the server takes.
+    Flood,
+    /// It resets its connection inside a message.
+    ResetInside,
+    /// It closes its sending side inside a frame.
+    FinInside,
+    /// It never gives a name.
+    Nameless,
+    /// It sends something that is no frame.
+    NoFrame,
+    /// It sends a header over every limit.
+    TooLong,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 10] = [
+        Self::Stop,
+        Self::Pause,
+        Self::Drip,
+        Self::Trickle,
+        Self::Flood,
+        Self::ResetInside,
+        Self::FinInside,
+        Self::Nameless,
+        Self::NoFrame,
+        Self::TooLong,
+    ];
+}

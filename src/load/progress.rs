@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::units::{Count, time};
 
 /// How often the bar is painted, and the reports are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often a line is written where there is no bar.
 const LINE: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ impl Progress {
     }
 
     /// Says something that is not to be lost from sight.
-    pub(super) fn note(&self, text: &str) {
+    pub(super) fn insert(&self, text: &str) {
         match &self.0 {
             Shown::Bar(bar) => bar.suspend(|| complain(text)),
             Shown::Lines => complain(text),
@@ -95,7 +95,7 @@ impl Progress {
     }
 }
 
-/// There is nobody to tell if standard error is gone.
+/// An error is ignored: there is no other place for it if standard error is closed.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -119,7 +119,7 @@ impl<'p> Reporter<'p> {
     }
 
     pub(super) fn report(&mut self, now: Instant, status: &Status) {
-        self.tick = now + TICK;
+        self.tick = now + BAR_INTERVAL;
         let elapsed = now.duration_since(self.before.0);
         if elapsed >= LINE / 2 {
             let deliveries = status.deliveries.saturating_sub(self.before.1);

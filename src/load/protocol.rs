@@ -11,14 +11,14 @@ use crate::wire::{encode_frame, header};
 /// What a server speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// The tutorials' chat with ten-byte headers. Who says something does not hear it.
+    /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
     #[default]
     Chat10,
-    /// Redis publish/subscribe, as RESP2. Who subscribes cannot publish, so speakers have
-    /// connections of their own. See <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+    /// Redis publish/subscribe, as RESP2. A subscriber cannot publish, so senders have connections
+    /// of their own. See <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
     Redis,
-    /// MQTT 3.1.1 at QoS 0. A subscriber hears itself, so speakers have connections of their own.
-    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
+    /// MQTT 3.1.1 at QoS 0. A subscriber receives its own messages, so senders have connections of
+    /// their own. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
     Mqtt,
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Role {
     /// It hears, and in a chat it speaks as well.
     Member(u32),
     /// It only speaks: a broker's publisher.
-    Speaker(u32),
+    Sender(u32),
 }
 
 /// Something that a server sent.
@@ -69,7 +69,7 @@ impl Protocol {
         }
     }
 
-    /// Whether speakers need connections of their own.
+    /// Whether senders need connections of their own.
     pub(super) const fn is_broker(self) -> bool {
         matches!(self, Self::Redis | Self::Mqtt)
     }
@@ -82,11 +82,11 @@ impl Protocol {
     /// Appends what a connection says first. `tag` tells this run's members and channel from others'.
     pub(super) fn join(self, role: Role, tag: &str, out: &mut Vec<u8>) {
         match (self, role) {
-            (Self::Chat10, Role::Member(index) | Role::Speaker(index)) => {
+            (Self::Chat10, Role::Member(index) | Role::Sender(index)) => {
                 encode_frame(name_of(index, tag).as_bytes(), out);
             }
             (Self::Redis, Role::Member(_)) => resp(&[b"SUBSCRIBE", channel(tag).as_bytes()], out),
-            (Self::Redis, Role::Speaker(_)) => resp(&[b"PING"], out),
+            (Self::Redis, Role::Sender(_)) => resp(&[b"PING"], out),
             (Self::Mqtt, Role::Member(index)) => {
                 mqtt_connect('m', index, tag, out);
                 let topic = channel(tag);
@@ -94,7 +94,7 @@ impl Protocol {
                 let body = [&[0, 1][..], &mqtt_text(&topic), &[0]].concat();
                 mqtt_packet(0x82, &[&body], out);
             }
-            (Self::Mqtt, Role::Speaker(index)) => {
+            (Self::Mqtt, Role::Sender(index)) => {
                 mqtt_connect('s', index, tag, out);
                 // PINGREQ, so that there is an answer to wait for that a member's CONNACK is not.
                 mqtt_packet(0xc0, &[], out);
@@ -103,7 +103,7 @@ impl Protocol {
     }
 
     /// Appends a message.
-    pub(super) fn say(self, payload: &[u8], tag: &str, out: &mut Vec<u8>) {
+    pub(super) fn queue(self, payload: &[u8], tag: &str, out: &mut Vec<u8>) {
         match self {
             Self::Chat10 => encode_frame(payload, out),
             Self::Redis => resp(&[b"PUBLISH", channel(tag).as_bytes(), payload], out),
@@ -140,7 +140,7 @@ pub(super) fn name_of(index: u32, tag: &str) -> String {
     format!("{tag}-{index:06}")
 }
 
-/// Whose name this is, if it is one of this run's members.
+/// The index of the member with this name, if it is one of this run's.
 pub(super) fn index_of(name: &[u8], tag: &str) -> Option<u32> {
     let digits = name.strip_prefix(tag.as_bytes())?.strip_prefix(b"-")?;
     let digits = std::str::from_utf8(digits).ok()?;
@@ -321,9 +321,9 @@ mod tests {
         out
     }
 
-    fn said(protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+    fn messages(protocol: Protocol, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        protocol.say(payload, "tag", &mut out);
+        protocol.queue(payload, "tag", &mut out);
         out
     }
 
@@ -356,7 +356,7 @@ mod tests {
     fn chat10_is_spoken_as_the_tutorials_do() {
         let member = joined(Protocol::Chat10, Role::Member(42));
         assert_eq!(member, b"10        tag-000042");
-        assert_eq!(said(Protocol::Chat10, b"hello"), b"5         hello");
+        assert_eq!(messages(Protocol::Chat10, b"hello"), b"5         hello");
         let message = |name, payload| Incoming::Message {
             name: Some(name),
             payload,
@@ -372,10 +372,10 @@ mod tests {
     fn redis_is_spoken_as_its_protocol_says() {
         let member = joined(Protocol::Redis, Role::Member(0));
         assert_eq!(member, b"*2\r\n$9\r\nSUBSCRIBE\r\n$8\r\nload-tag\r\n");
-        let speaker = joined(Protocol::Redis, Role::Speaker(0));
-        assert_eq!(speaker, b"*1\r\n$4\r\nPING\r\n");
+        let sender = joined(Protocol::Redis, Role::Sender(0));
+        assert_eq!(sender, b"*1\r\n$4\r\nPING\r\n");
         assert_eq!(
-            said(Protocol::Redis, b"hello"),
+            messages(Protocol::Redis, b"hello"),
             b"*3\r\n$7\r\nPUBLISH\r\n$8\r\nload-tag\r\n$5\r\nhello\r\n"
         );
         assert_parsed(
@@ -398,11 +398,11 @@ mod tests {
             b"\x10\x16\0\x04MQTT\x04\x02\0\0\0\x0atagm000007\x82\x0d\0\x01\0\x08load-tag\0"
         );
         assert_eq!(
-            joined(Protocol::Mqtt, Role::Speaker(7)),
+            joined(Protocol::Mqtt, Role::Sender(7)),
             b"\x10\x16\0\x04MQTT\x04\x02\0\0\0\x0atags000007\xc0\0"
         );
         let long = [b'x'; 300];
-        let publish = said(Protocol::Mqtt, &long);
+        let publish = messages(Protocol::Mqtt, &long);
         // 310 bytes follow, in seven bits a byte.
         assert_eq!(publish[..13], *b"\x30\xb6\x02\0\x08load-tag");
         assert_eq!(publish[13..], long);

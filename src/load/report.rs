@@ -13,7 +13,7 @@ use super::chart::{Axis, Chart, Scale, Series};
 use super::delays::Delays;
 use super::figures::{Failures, Figures, Merge, Tree};
 use super::plan::{Plan, Scenario, Server, Wait};
-use super::trouble::Trouble;
+use super::trouble::Warning;
 use super::units::{Count, Unit};
 use crate::clock;
 
@@ -199,7 +199,7 @@ pub(super) struct Outcome {
     pub(super) throughput: Vec<(f64, f64)>,
     /// Numbers of members, or seconds, and the server's resident memory in bytes.
     pub(super) memory: Vec<(f64, f64)>,
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) warnings: Vec<Warning>,
     /// Whether it was ended early.
     pub(super) interrupted: bool,
     /// All deliveries, and the connections at the end.
@@ -210,26 +210,26 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Takes the failures, and warns of them and of the time in which this program did not run.
     pub(super) fn warn(&mut self, failures: Failures, connected: usize, paused: Duration) {
-        let troubles = &mut self.troubles;
+        let warnings = &mut self.warnings;
         if !failures.refusals.is_empty() {
             let causes = failures.refusals.clone();
-            troubles.push(Trouble::Refused { causes, connected });
+            warnings.push(Warning::Refused { causes, connected });
         }
         if !failures.cuts.is_empty() {
             let causes = failures.cuts.clone();
-            troubles.push(Trouble::Cut { causes });
+            warnings.push(Warning::Cut { causes });
         }
         let (count, messages) = (failures.deaf, failures.foreign);
-        troubles.extend((count > 0).then_some(Trouble::Deaf { count }));
-        troubles.extend((messages > 0).then_some(Trouble::Company { messages }));
-        troubles.extend((!paused.is_zero()).then_some(Trouble::Paused(paused)));
+        warnings.extend((count > 0).then_some(Warning::Deaf { count }));
+        warnings.extend((messages > 0).then_some(Warning::Company { messages }));
+        warnings.extend((!paused.is_zero()).then_some(Warning::Paused(paused)));
         self.figures.failures = failures;
     }
 
     /// Adds the failures of a round that was not finished. Its other figures would be those of less
     /// than a round.
     pub(super) fn add_failures(&mut self, unfinished: Self) {
-        self.troubles.extend(unfinished.troubles);
+        self.warnings.extend(unfinished.warnings);
         let failures = &mut self.figures.failures;
         *failures = Failures::merge(&[failures, &unfinished.figures.failures]);
     }
@@ -251,7 +251,8 @@ struct Measured {
     #[serde(flatten)]
     figures: Figures,
     /// Warnings: what went wrong or casts doubt on the figures.
-    troubles: Vec<String>,
+    #[serde(rename = "troubles")]
+    warnings: Vec<String>,
     /// Whether the measurement was ended early.
     interrupted: bool,
     /// The figures of each round, if there were several.
@@ -269,13 +270,13 @@ impl Measured {
     fn new(identity: Identity, outcomes: Vec<Outcome>, interrupted: bool) -> Self {
         let rounds: Vec<_> = outcomes.iter().map(|round| &round.figures).collect();
         let figures = Figures::merge(&rounds);
-        let troubles = outcomes.iter().flat_map(|round| &round.troubles);
+        let warnings = outcomes.iter().flat_map(|round| &round.warnings);
         Self {
             name: identity.name,
             protocol: identity.server.protocol.name(),
             address: identity.server.addr.to_string(),
             pid: identity.pid,
-            troubles: troubles.map(ToString::to_string).collect(),
+            warnings: warnings.map(ToString::to_string).collect(),
             interrupted,
             rounds: match &rounds[..] {
                 [_] => Vec::new(),
@@ -292,8 +293,8 @@ impl Measured {
     }
 
     fn is_failure(&self) -> bool {
-        let mut troubles = self.outcomes.iter().flat_map(|round| &round.troubles);
-        self.figures.failures.are_any() || troubles.any(Trouble::is_failure)
+        let mut warnings = self.outcomes.iter().flat_map(|round| &round.warnings);
+        self.figures.failures.are_any() || warnings.any(Warning::is_failure)
     }
 
     /// The delays of all rounds.
@@ -572,10 +573,10 @@ impl fmt::Display for Report {
         write!(f, "{}{}", self.table(), self.times())?;
         let mut seen = BTreeSet::new();
         for server in self.servers() {
-            for trouble in &server.troubles {
+            for warning in &server.warnings {
                 let text = match &self.against {
-                    None => trouble.clone(),
-                    Some(_) => format!("{}: {trouble}", server.name),
+                    None => warning.clone(),
+                    Some(_) => format!("{}: {warning}", server.name),
                 };
                 if seen.insert(text.clone()) {
                     write!(f, "\n! {text}\n")?;

@@ -4,29 +4,29 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::crowd::Crowd;
+use super::crowd::ClientPool;
 use super::ledger::Tally;
 use super::own_relay::OwnRelay;
 use super::process::{self, Process, Usage};
 use super::progress::{Reporter, Status};
-use super::trouble::Trouble;
+use super::trouble::Warning;
 
-/// How often to look at the progress, the clock and who is late, where nothing else wakes us.
-const LOOK: u64 = 100_000_000;
+/// How often the progress, the clocks and the timeouts are checked, in nanoseconds.
+const CHECK_INTERVAL_NS: u64 = 100_000_000;
 
-/// How long to wait for what does not come.
-pub(super) const PATIENCE: u64 = 5_000_000_000;
+/// How long to wait without progress, in nanoseconds.
+pub(super) const PROGRESS_TIMEOUT_NS: u64 = 5_000_000_000;
 
-/// How much of a core a server takes that is at rest.
-const RESTING: f64 = 0.02;
+/// The CPU use of an idle server, as a share of a core.
+const IDLE_CPU_SHARE: f64 = 0.02;
 
-/// Two looks at clocks that are no further apart are as good as one.
-const AT_ONCE: Duration = Duration::from_millis(10);
+/// Two clocks that are read within this time are read at the same time.
+const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(10);
 
 /// One measurement of one server.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
-    pub(super) crowd: Crowd,
+    pub(super) pool: ClientPool,
     pub(super) reporter: Reporter<'a>,
     /// Set from outside to end early.
     stop: &'a AtomicBool,
@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
     pub(super) paused: Duration,
     /// How long it was on a CPU, when that was looked at last.
     worked: Duration,
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// The state at one end of what is measured.
@@ -94,14 +94,14 @@ impl Mark {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        crowd: Crowd,
+        pool: ClientPool,
         reporter: Reporter<'a>,
         server: Option<&'a Process>,
         relay: Option<&'a mut OwnRelay>,
         stop: &'a AtomicBool,
     ) -> Self {
         Self {
-            crowd,
+            pool,
             reporter,
             stop,
             server,
@@ -114,13 +114,13 @@ impl<'a> Run<'a> {
             clocks: (Instant::now(), SystemTime::now()),
             paused: Duration::ZERO,
             worked: process::own_cpu(),
-            troubles: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
     /// Begins a phase, which is over at `until` if it is time that it takes.
     pub(super) fn begin(&mut self, doing: &'static str, until: Option<u64>) {
-        let now = self.crowd.now();
+        let now = self.pool.now();
         self.doing = doing;
         self.span = (now, until.unwrap_or(now));
         self.done = None;
@@ -134,10 +134,10 @@ impl<'a> Run<'a> {
     /// The state now.
     pub(super) fn mark(&self) -> Mark {
         Mark {
-            at: self.crowd.now(),
-            said: self.crowd.ledger.said(),
-            tally: *self.crowd.ledger.tally(),
-            waited: self.crowd.waited(),
+            at: self.pool.now(),
+            said: self.pool.checker.messages(),
+            tally: *self.pool.checker.tally(),
+            waited: self.pool.waited(),
             server: self.usage(),
             this: self.this.usage().unwrap_or_default(),
         }
@@ -150,22 +150,22 @@ impl<'a> Run<'a> {
     /// One turn of the loop, until `until` at the latest. With `sleep` it may sleep meanwhile, even
     /// where this run is to spin. Returns the time.
     pub(super) fn turn(&mut self, until: u64, sleep: bool) -> io::Result<u64> {
-        let until = until.min(self.looked + LOOK);
-        self.crowd.turn(Some(until), sleep)?;
-        let now = self.crowd.now();
-        if now >= self.looked + LOOK {
-            self.look(now);
+        let until = until.min(self.looked + CHECK_INTERVAL_NS);
+        self.pool.turn(Some(until), sleep)?;
+        let now = self.pool.now();
+        if now >= self.looked + CHECK_INTERVAL_NS {
+            self.check_up(now);
         }
         Ok(now)
     }
 
-    /// What is to be done now and then.
-    fn look(&mut self, now: u64) {
+    /// Checks the progress, the clocks and the timeouts.
+    fn check_up(&mut self, now: u64) {
         self.looked = now;
-        self.crowd.expire();
+        self.pool.expire();
         // It may have been busy instead, with one long turn.
         let worked = process::own_cpu();
-        let pauses: Duration = self.crowd.take_pauses().into_iter().sum();
+        let pauses: Duration = self.pool.take_pauses().into_iter().sum();
         if pauses > 2 * worked.saturating_sub(self.worked) {
             self.paused += pauses;
         }
@@ -173,9 +173,9 @@ impl<'a> Run<'a> {
         let clocks = (Instant::now(), SystemTime::now());
         let steady = clocks.0.duration_since(self.clocks.0);
         // If this was held up between the two clocks, they tell nothing of each other.
-        if clocks.0.elapsed() < AT_ONCE {
-            self.troubles
-                .extend(Trouble::of_clocks(steady, self.clocks.1, clocks.1));
+        if clocks.0.elapsed() < MAX_CLOCK_READ_TIME {
+            self.warnings
+                .extend(Warning::of_clocks(steady, self.clocks.1, clocks.1));
             self.clocks = clocks;
         }
         if let Some(relay) = &mut self.relay {
@@ -187,34 +187,35 @@ impl<'a> Run<'a> {
                 let done = (now - from) as f64 / (until - from) as f64;
                 self.done = Some(done.min(1.0));
             }
-            let ledger = &self.crowd.ledger;
+            let checker = &self.pool.checker;
             let status = Status {
                 doing: self.doing,
                 done: self.done,
-                members: self.crowd.members(),
-                deliveries: ledger.tally().deliveries,
-                p99: ledger.delays().quantile(0.99).map(Duration::from_nanos),
+                members: self.pool.members(),
+                deliveries: checker.tally().deliveries,
+                p99: checker.delays().quantile(0.99).map(Duration::from_nanos),
             };
             self.reporter.report(clocks.0, &status);
         }
     }
 
-    /// Waits until the server is at rest, if it can be watched, and a while if it cannot. If nobody is
-    /// there, there is nothing to wait for.
+    /// Waits until the server is idle, if it can be watched, and for some time if it cannot.
+    /// Without any connection there is nothing to wait for.
     pub(super) fn rest(&mut self) -> io::Result<()> {
-        const WHILE: u64 = 200_000_000;
-        let began = self.crowd.now();
+        const IDLE_INTERVAL_NS: u64 = 200_000_000;
+        let began = self.pool.now();
         let mut before = self.usage();
-        while !self.is_stopped() && self.crowd.connected() > 0 {
-            let from = self.crowd.now();
-            self.sleep_until(from + WHILE)?;
-            let (waited, now) = (self.crowd.now() - began, self.usage());
+        while !self.is_stopped() && self.pool.connected() > 0 {
+            let from = self.pool.now();
+            self.sleep_until(from + IDLE_INTERVAL_NS)?;
+            let (waited, now) = (self.pool.now() - began, self.usage());
             let at_rest = match (before, now) {
                 (Some(before), Some(now)) => {
                     let used = now.cpu.saturating_sub(before.cpu).as_nanos() as f64;
-                    used / WHILE as f64 <= RESTING || waited > 2 * PATIENCE
+                    used / IDLE_INTERVAL_NS as f64 <= IDLE_CPU_SHARE
+                        || waited > 2 * PROGRESS_TIMEOUT_NS
                 }
-                _ => waited > PATIENCE / 5,
+                _ => waited > PROGRESS_TIMEOUT_NS / 5,
             };
             if at_rest {
                 break;
@@ -224,28 +225,31 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lets time pass, in sleep, while anybody is there.
+    /// Sleeps while there are connections.
     pub(super) fn sleep_until(&mut self, until: u64) -> io::Result<()> {
-        let mut now = self.crowd.now();
-        while now < until && !self.is_stopped() && self.crowd.connected() > 0 {
+        let mut now = self.pool.now();
+        while now < until && !self.is_stopped() && self.pool.connected() > 0 {
             now = self.turn(until, true)?;
         }
         Ok(())
     }
 
-    /// Waits for what was said and is not heard yet. What does not come is lost.
+    /// Waits for outstanding deliveries. Those that do not arrive are lost.
     pub(super) fn drain(&mut self) -> io::Result<()> {
-        let mut now = self.crowd.now();
-        let (mut still, mut deliveries) = (now, self.crowd.ledger.tally().deliveries);
-        while self.crowd.ledger.outstanding() > 0 && now < still + PATIENCE && !self.is_stopped() {
-            now = self.turn(now + LOOK, false)?;
-            let heard = self.crowd.ledger.tally().deliveries;
+        let mut now = self.pool.now();
+        let (mut still, mut deliveries) = (now, self.pool.checker.tally().deliveries);
+        while self.pool.checker.outstanding() > 0
+            && now < still + PROGRESS_TIMEOUT_NS
+            && !self.is_stopped()
+        {
+            now = self.turn(now + CHECK_INTERVAL_NS, false)?;
+            let heard = self.pool.checker.tally().deliveries;
             if heard != deliveries {
                 (still, deliveries) = (now, heard);
             }
         }
         if !self.is_stopped() {
-            self.crowd.ledger.give_up();
+            self.pool.checker.give_up();
         }
         Ok(())
     }

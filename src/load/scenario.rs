@@ -12,16 +12,16 @@ use super::process::{kernel_memory, socket_buffers};
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
 use super::schedule::Schedule;
-use super::trouble::Trouble;
+use super::trouble::Warning;
 
 /// How many points a curve over time has.
-const POINTS: u64 = 60;
+const CURVE_POINTS: u64 = 60;
 
 /// How long after its last message a server has come to rest, in nanoseconds.
-const SETTLED: u64 = 50_000_000;
+const SETTLE_TIME_NS: u64 = 50_000_000;
 
 /// Messages that are sent later than this are worth a warning.
-const LATE: Duration = Duration::from_millis(1);
+const MAX_LATENESS: Duration = Duration::from_millis(1);
 
 /// Runs the scenario of the plan.
 pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
@@ -44,19 +44,19 @@ fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     if let (true, Some(server)) = (plan.steps > 1, base.server) {
         outcome.memory.push((0.0, server.resident as f64));
     }
-    let (connecting, cpu) = come(run, plan, &mut outcome)?;
-    let members = run.crowd.members();
+    let (connecting, cpu) = connect_all(run, plan, &mut outcome)?;
+    let members = run.pool.members();
     let (kernel, buffers) = (kernel_memory(), socket_buffers());
-    let silence = be_silent(run, plan)?;
-    let message = tell_all(run)?;
-    let delays = run.crowd.ledger.delays();
+    let silence = stay_silent(run, plan)?;
+    let message = send_to_all(run)?;
+    let delays = run.pool.checker.delays();
     let longest = delays.quantile(1.0).map(|longest| longest as f64 / 1e9);
     let kernel = base.kernel.zip(kernel);
     let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
     outcome.figures = Figures {
         members: Some(Gauge(members as u64)),
         connects_per_second: quotient(members as f64, connecting.as_secs_f64()),
-        connect_us: run.crowd.connects.times(),
+        connect_us: run.pool.connects.times(),
         kernel_bytes_per_connection: kernel
             .and_then(|(start, now)| account::per_member(start, now, members)),
         socket_buffer_bytes: buffers.map(Gauge),
@@ -78,21 +78,25 @@ fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
 
 /// All connect, in as many steps as the plan has. Returns how long that took, and the CPU time that the
 /// server used for it.
-fn come(run: &mut Run<'_>, plan: &Plan, outcome: &mut Outcome) -> io::Result<(Duration, Duration)> {
-    let total = run.crowd.len();
+fn connect_all(
+    run: &mut Run<'_>,
+    plan: &Plan,
+    outcome: &mut Outcome,
+) -> io::Result<(Duration, Duration)> {
+    let total = run.pool.len();
     let steps = plan.steps.clamp(1, total);
     let (mut connecting, mut cpu) = (Duration::ZERO, Duration::ZERO);
     for step in 0..steps {
         let members = total * step / steps..total * (step + 1) / steps;
         run.begin("connecting", None);
         let before = run.mark();
-        run.gather(members, Pace::Measured(plan.rate), false)?;
-        connecting += Duration::from_nanos(run.crowd.now() - before.at);
+        run.ramp_up(members, Pace::Measured(plan.rate), false)?;
+        connecting += Duration::from_nanos(run.pool.now() - before.at);
         run.begin("settling", None);
         run.rest()?;
         if let Some(used) = before.until(&run.mark()).server {
             cpu += used.cpu;
-            let point = (run.crowd.members() as f64, used.resident as f64);
+            let point = (run.pool.members() as f64, used.resident as f64);
             outcome.memory.push(point);
         }
     }
@@ -100,7 +104,7 @@ fn come(run: &mut Run<'_>, plan: &Plan, outcome: &mut Outcome) -> io::Result<(Du
 }
 
 /// No member sends anything, and the server is watched.
-fn be_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
+fn stay_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
     let before = run.mark();
     let until = before.at + plan.lasts.as_nanos() as u64;
     run.begin("silent", Some(until));
@@ -110,20 +114,20 @@ fn be_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
 }
 
 /// One member sends a message to all others.
-fn tell_all(run: &mut Run<'_>) -> io::Result<Span> {
+fn send_to_all(run: &mut Run<'_>) -> io::Result<Span> {
     run.begin("telling all", None);
-    run.crowd.expect_all();
+    run.pool.expect_all();
     let before = run.mark();
-    run.crowd.ledger.measure_from(0);
-    let mut speakers = 0..run.crowd.ledger.speakers();
-    if let Some(speaker) = speakers.find(|&one| run.crowd.can_say(one)) {
+    run.pool.checker.measure_from(0);
+    let mut senders = 0..run.pool.checker.senders();
+    if let Some(sender) = senders.find(|&one| run.pool.can_send(one)) {
         // Not since the mark, which took a while to be made.
-        run.crowd.say(speaker, run.crowd.now());
-        run.crowd.send();
+        run.pool.queue(sender, run.pool.now());
+        run.pool.send();
     }
     run.drain()?;
     // The kernel updates the CPU time of a process when that is put to sleep.
-    run.sleep_until(run.crowd.now() + SETTLED)?;
+    run.sleep_until(run.pool.now() + SETTLE_TIME_NS)?;
     Ok(before.until(&run.mark()))
 }
 
@@ -131,42 +135,47 @@ fn tell_all(run: &mut Run<'_>) -> io::Result<Span> {
 fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
-    run.gather(0..run.crowd.len(), Pace::Measured(None), true)?;
-    let start = run.crowd.now() + plan.warmup.as_nanos() as u64;
+    run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
+    let start = run.pool.now() + plan.warmup.as_nanos() as u64;
     run.begin("warming up", Some(start));
     let mut next = 0;
-    talk(run, plan, &mut next, start)?;
+    send_in_flight(run, plan, &mut next, start)?;
     if run.is_stopped() {
         return Ok(outcome);
     }
     let before = run.mark();
-    run.crowd.ledger.measure_from(before.at);
+    run.pool.checker.measure_from(before.at);
     let end = before.at + plan.lasts.as_nanos() as u64;
     run.begin("measuring", Some(end));
-    outcome.throughput = talk(run, plan, &mut next, end)?;
+    outcome.throughput = send_in_flight(run, plan, &mut next, end)?;
     let after = run.mark();
     let buffers = socket_buffers();
     run.drain()?;
     let span = before.until(&after);
     outcome.figures = account::measured(run, &span, base, &after);
     outcome.figures.socket_buffer_bytes = buffers.map(Gauge);
-    outcome.delays = Some(run.crowd.ledger.delays().clone());
+    outcome.delays = Some(run.pool.checker.delays().clone());
     account::bottleneck(&mut outcome, &span);
     Ok(outcome)
 }
 
 /// Keeps as many messages under way as the plan has, until `until`. Returns how much was heard when:
 /// seconds from here, and deliveries a second.
-fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Result<Vec<(f64, f64)>> {
-    let began = run.crowd.now();
-    let every = (until.saturating_sub(began) / POINTS).max(1);
-    let mut point = (began, run.crowd.ledger.tally().deliveries);
+fn send_in_flight(
+    run: &mut Run<'_>,
+    plan: &Plan,
+    next: &mut u32,
+    until: u64,
+) -> io::Result<Vec<(f64, f64)>> {
+    let began = run.pool.now();
+    let every = (until.saturating_sub(began) / CURVE_POINTS).max(1);
+    let mut point = (began, run.pool.checker.tally().deliveries);
     let mut due = began + every;
     let mut curve = Vec::new();
     let mut now = began;
-    while now < until && !run.is_stopped() && run.crowd.connected() > 1 {
-        let receivers = run.crowd.receivers().max(1) as u64;
-        let under_way = run.crowd.ledger.outstanding().div_ceil(receivers) as usize;
+    while now < until && !run.is_stopped() && run.pool.connected() > 1 {
+        let receivers = run.pool.receivers().max(1) as u64;
+        let under_way = run.pool.checker.outstanding().div_ceil(receivers) as usize;
         let missing = plan.in_flight.saturating_sub(under_way);
         // A system call for each would be a good part of what this loop does.
         let missing = if missing > plan.in_flight / 16 {
@@ -175,16 +184,16 @@ fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Resul
             0
         };
         for _ in 0..missing {
-            let speaker = *next;
+            let sender = *next;
             *next = (*next + 1) % plan.senders as u32;
-            if run.crowd.can_say(speaker) {
-                run.crowd.say(speaker, now);
+            if run.pool.can_send(sender) {
+                run.pool.queue(sender, now);
             }
         }
-        run.crowd.send();
+        run.pool.send();
         now = run.turn(until, false)?;
         if now >= due {
-            let heard = run.crowd.ledger.tally().deliveries;
+            let heard = run.pool.checker.tally().deliveries;
             let rate = (heard - point.1) as f64 / ((now - point.0) as f64 / 1e9);
             curve.push(((now - began) as f64 / 1e9, rate));
             point = (now, heard);
@@ -199,40 +208,40 @@ fn talk(run: &mut Run<'_>, plan: &Plan, next: &mut u32, until: u64) -> io::Resul
 fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
-    run.gather(0..run.crowd.len(), Pace::Measured(None), true)?;
+    run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
     let mut chance = fastrand::Rng::with_seed(plan.seed);
-    let began = run.crowd.now();
+    let began = run.pool.now();
     let start = began + plan.warmup.as_nanos() as u64;
     run.begin("warming up", Some(start));
     let mut late = Delays::new();
-    speak(run, plan, &mut chance, (began, start), &mut late)?;
+    send_by_schedule(run, plan, &mut chance, (began, start), &mut late)?;
     if run.is_stopped() {
         return Ok(outcome);
     }
     // Between two schedules, so that nothing falls due while this is done.
     let before = run.mark();
-    let start = run.crowd.now();
+    let start = run.pool.now();
     let end = start + plan.lasts.as_nanos() as u64;
-    run.crowd.ledger.measure_from(start);
+    run.pool.checker.measure_from(start);
     run.begin("measuring", Some(end));
     late = Delays::new();
-    speak(run, plan, &mut chance, (start, end), &mut late)?;
+    send_by_schedule(run, plan, &mut chance, (start, end), &mut late)?;
     let after = run.mark();
     run.drain()?;
     outcome.figures = account::measured(run, &before.until(&after), base, &after);
-    outcome.delays = Some(run.crowd.ledger.delays().clone());
+    outcome.delays = Some(run.pool.checker.delays().clone());
     let p99 = late.quantile(0.99).map(Duration::from_nanos);
     if let Some(tool) = &mut outcome.figures.load_tool {
         tool.late_us = p99.map(|late| late.as_nanos() as f64 / 1e3);
     }
-    if let Some(p99) = p99.filter(|&late| late > LATE) {
-        outcome.troubles.push(Trouble::Late { p99 });
+    if let Some(p99) = p99.filter(|&late| late > MAX_LATENESS) {
+        outcome.warnings.push(Warning::Late { p99 });
     }
     Ok(outcome)
 }
 
 /// Has messages said by a schedule from one time to another.
-fn speak(
+fn send_by_schedule(
     run: &mut Run<'_>,
     plan: &Plan,
     chance: &mut fastrand::Rng,
@@ -241,16 +250,16 @@ fn speak(
 ) -> io::Result<()> {
     let mut schedule = Schedule::new(start, plan.rate.unwrap_or(100.0), Some(end));
     let mut now = start;
-    while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.crowd.connected() > 1
+    while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected() > 1
     {
         while let Some(at) = schedule.take_due(now) {
-            let speaker = chance.u32(..plan.senders as u32);
-            if run.crowd.can_say(speaker) {
-                run.crowd.say(speaker, at);
+            let sender = chance.u32(..plan.senders as u32);
+            if run.pool.can_send(sender) {
+                run.pool.queue(sender, at);
             }
             late.record(now - at, 1);
         }
-        run.crowd.send();
+        run.pool.send();
         now = run.turn(schedule.next().unwrap_or(end), false)?;
     }
     Ok(())
@@ -260,28 +269,28 @@ fn speak(
 fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
-    let all = 0..run.crowd.len();
-    run.gather(all.clone(), Pace::Measured(None), true)?;
+    let all = 0..run.pool.len();
+    run.ramp_up(all.clone(), Pace::Measured(None), true)?;
     run.drain()?;
-    let members = run.crowd.members();
+    let members = run.pool.members();
     let (mut each, mut everyone) = (Delays::new(), Delays::new());
     let before = run.mark();
     let end = before.at + plan.lasts.as_nanos() as u64;
     run.begin("storming", Some(end));
     let mut now = before.at;
-    while now < end && !run.is_stopped() && run.crowd.connected() > 1 {
-        run.crowd.arrivals.clear();
-        run.crowd.leave();
-        run.gather(all.clone(), Pace::Storm, true)?;
-        let back = run.crowd.now();
-        for arrival in &run.crowd.arrivals {
+    while now < end && !run.is_stopped() && run.pool.connected() > 1 {
+        run.pool.arrivals.clear();
+        run.pool.leave();
+        run.ramp_up(all.clone(), Pace::Storm, true)?;
+        let back = run.pool.now();
+        for arrival in &run.pool.arrivals {
             each.record(arrival - now, 1);
         }
-        if run.crowd.all_here() && run.crowd.members() == members && !run.is_stopped() {
+        if run.pool.all_present() && run.pool.members() == members && !run.is_stopped() {
             everyone.record(back - now, 1);
         }
         run.drain()?;
-        now = run.crowd.now();
+        now = run.pool.now();
     }
     let after = run.mark();
     let span = before.until(&after);

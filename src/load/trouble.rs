@@ -8,7 +8,7 @@ use super::units::{Count, Unit, time};
 
 /// Something that one should know about a measurement.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Trouble {
+pub(super) enum Warning {
     /// The server may not open as many descriptors as there are to be members.
     ServerDescriptors {
         pid: u32,
@@ -51,11 +51,11 @@ pub(super) enum Trouble {
 pub(super) enum Leak {
     /// Its memory grew, in bytes from one median to the other, while there was as much to do.
     Memory { before: f64, after: f64 },
-    /// It had so many descriptors more than at the start and for these members, who were silent.
+    /// It had so many descriptors more than at the start and for these silent members.
     Descriptors { more: u64, members: usize },
 }
 
-impl Trouble {
+impl Warning {
     /// Whether the machine's clock was set, while so much time passed by one that cannot be.
     pub(super) fn of_clocks(
         steady: Duration,
@@ -85,7 +85,7 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ServerDescriptors {
@@ -259,8 +259,8 @@ mod tests {
         } else {
             before + moved
         };
-        let trouble = Trouble::of_clocks(steady, before, after);
-        trouble.map(|trouble| trouble.to_string())
+        let warning = Warning::of_clocks(steady, before, after);
+        warning.map(|warning| warning.to_string())
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn each_cause_says_what_to_do() {
         let causes = Causes::from([(Cause::NoPort, 2), (Cause::Refused, 1500)]);
-        let text = Trouble::Refused {
+        let text = Warning::Refused {
             causes,
             connected: 7,
         }
@@ -320,21 +320,21 @@ mod tests {
                 "had 2 descriptors too many while 7 members were silent",
             ),
         ] {
-            let trouble = Trouble::Leak(leak);
-            assert!(trouble.to_string().contains(says), "{trouble}");
-            assert!(trouble.is_failure());
+            let warning = Warning::Leak(leak);
+            assert!(warning.to_string().contains(says), "{warning}");
+            assert!(warning.is_failure());
         }
     }
 
     #[test]
     fn the_bottleneck_is_certain_only_where_the_server_is_seen() {
         let text = |server| {
-            let trouble = Trouble::Bottleneck {
+            let warning = Warning::Bottleneck {
                 busy: 0.987,
                 core: 0.5,
                 server,
             };
-            trouble.to_string()
+            warning.to_string()
         };
         let certain = text(Some(0.4));
         assert!(certain.contains("was the bottleneck: it was busy 99 %"));

@@ -5,18 +5,18 @@ use std::time::Duration;
 use super::super::figures::{
     Descriptors, Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient, with_all,
 };
-use super::super::plan::Plan;
+use super::super::plan::{Fault, Leave, Plan};
 use super::super::process::Usage;
 use super::super::report::Outcome;
-use super::super::trouble::{Leak, Trouble};
-use super::leaks::{JUDGED_FROM, Memory, Watch};
-use super::party::Party;
-use super::plan::{Fault, Leave};
+use super::super::trouble::{Leak, Warning};
+use super::leaks::{MIN_JUDGED_TIME_NS, Memory, Watch};
+
+use super::pool::SoakPool;
 
 /// What is known of a soak when it is over.
 #[derive(Debug)]
 pub(super) struct Soaked<'a> {
-    pub(super) party: &'a Party,
+    pub(super) pool: &'a SoakPool,
     pub(super) watch: &'a Watch<'a>,
     pub(super) used: Used,
     pub(super) rest: Rest,
@@ -53,7 +53,7 @@ pub(super) struct Rest {
 /// The figures of a soak, and the warnings about the server.
 pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
     let (used, rest, watch) = (&soak.used, &soak.rest, soak.watch);
-    let (checker, counts) = (&soak.party.checker, &soak.party.counts);
+    let (checker, counts) = (&soak.pool.checker, &soak.pool.counts);
     let memory = watch.memory().filter(|_| soak.at_start.is_some());
     let bytes = |of: fn(&Memory) -> f64| memory.as_ref().map(|memory| Gauge(of(memory) as u64));
     let server = ServerFigures {
@@ -95,16 +95,16 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
         }),
         ..Figures::default()
     };
-    let is_judged = plan.lasts.as_nanos() >= u128::from(JUDGED_FROM) && !soak.is_stopped;
+    let is_judged = plan.lasts.as_nanos() >= u128::from(MIN_JUDGED_TIME_NS) && !soak.is_stopped;
     if let Some(memory) = memory.filter(|memory| is_judged && memory.has_grown()) {
         let (before, after) = (memory.second_quarter, memory.last_quarter);
         let leak = Leak::Memory { before, after };
-        outcome.troubles.push(Trouble::Leak(leak));
+        outcome.warnings.push(Warning::Leak(leak));
     }
     for (members, excess) in [(rest.members, rest.excess), (0, rest.left_over)] {
         if let Some(more @ 1..) = excess {
             let leak = Leak::Descriptors { more, members };
-            outcome.troubles.push(Trouble::Leak(leak));
+            outcome.warnings.push(Warning::Leak(leak));
         }
     }
     let failures = Failures::new(checker.tally(), &counts.cuts, &counts.refusals, counts.deaf);

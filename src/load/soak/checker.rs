@@ -1,57 +1,60 @@
-//! Who has heard what of whom, while members come and go for as long as one likes. No I/O.
+//! The delivery checker for members that come and go. It does no I/O.
 //!
-//! The [ledger](super::super::ledger) is for members who stay, and is fast. Here they are replaced
-//! all the time, and what is asked is another question: does everybody hear, of each speaker,
-//! exactly the same messages, in order, whole and once, from its coming to its leaving?
+//! The [checker](super::super::ledger) for members that stay is fast. Here members are replaced
+//! all the time, and the question is another one: does every member receive, of each sender,
+//! exactly the same messages, in order, whole and once, from its joining to its leaving?
 //!
-//! - **From its coming.** When a member was taken in is not told by the protocol, but shows with
-//!   the first message that it hears, of anybody. What is said from then on has to come. Of what
-//!   was under way just then it may hear the end: from some message on, and then each.
-//! - **To its leaving.** What a speaker said just before it left by a reset may not have got to
-//!   the server. So it is heard up to somewhere, and all who are here have to agree on where. Who
-//!   left in order was heard to the end.
+//! - **From its joining.** The protocol has no sign that a member was taken in, but the first
+//!   message that it receives shows it. Every message that is sent from then on must arrive. Of
+//!   the messages that were under way at that time it may receive the last ones: some message, and
+//!   then each after it.
+//! - **To its leaving.** The last messages of a sender that leaves by a reset may not have reached
+//!   the server. So they are delivered up to some message, and all present members must agree on
+//!   which. The messages of a sender that left in order are all delivered.
 //!
-//! Whether all agree is judged a while after the last that was heard of one who has left, if that
-//! was all it said, and then it is forgotten. Of whom nobody has heard all, the rest may be waiting
-//! in the server for its turn, so that is judged in the end. What is kept depends on how many
-//! members there are and how many have left unheard, not on how long it goes on.
+//! Whether all agree is judged some time after the last delivery of a sender that has left, if
+//! that was its last message, and then the sender is forgotten. If some of its messages were not
+//! delivered to any member, they may still be queued in the server, so the sender is judged at the
+//! end. The memory that this takes depends on the number of members and of senders that left
+//! undelivered messages, not on the duration.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use slab::Slab;
 
 use super::super::ledger::Tally;
+use super::super::message::{MessageId, Reading};
 use super::super::protocol::{Garbled, Incoming, Protocol, index_of, name_of};
-use super::super::script::{Line, Reading};
-use super::words::Words;
+use super::messages::SoakMessages;
 use crate::wire::encode_frame;
 
-/// For how long nobody has heard anything of a speaker who has left when it is judged, in
-/// nanoseconds: longer than anybody pauses who is counted on.
-const SETTLED: u64 = 15_000_000_000;
+/// A sender that has left is judged when no member has received anything of it for this long, in
+/// nanoseconds. It is longer than any pause of a member whose deliveries are required.
+const SETTLE_TIME_NS: u64 = 15_000_000_000;
 
-/// How many messages are remembered at most that did not come to a hearer, in case they come yet.
-const MISSING: usize = 4096;
+/// The maximum number of missing messages that are remembered for each receiver, in case they
+/// arrive later.
+const MAX_MISSING: usize = 4096;
 
-/// What a member is known as here.
+/// A `Member` identifies a member in this checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Member {
-    speaker: usize,
-    hearer: usize,
+    sender: usize,
+    receiver: usize,
 }
 
-/// What was said and heard in a soak.
+/// A `Checker` compares the messages that the members of a soak receive with those that were sent.
 #[derive(Debug)]
 pub(super) struct Checker {
     tag: String,
-    words: Words,
+    words: SoakMessages,
     /// Those who are here, and those who have left and are not judged yet.
-    speakers: Slab<Speaker>,
+    senders: Slab<Sender>,
     /// Those who are here.
-    hearers: Slab<Hearer>,
-    /// Where the speaker of this number is.
+    receivers: Slab<Receiver>,
+    /// The index of the sender with this number.
     known: HashMap<u32, usize>,
-    /// How many there have been: what the next one's number is.
+    /// The number of members so far, which is the number of the next one.
     born: u32,
     /// Those who have left and are not judged yet, in the order in which they are looked at.
     left: VecDeque<Left>,
@@ -63,52 +66,52 @@ pub(super) struct Checker {
 }
 
 #[derive(Debug)]
-struct Speaker {
+struct Sender {
     number: u32,
     said: u32,
-    /// How many of its messages somebody has heard: up to the last of them.
+    /// The number of its messages up to the last one that any member has received.
     heard: u32,
-    /// How often any of them was heard by anybody.
+    /// The number of deliveries of its messages.
     deliveries: u64,
     presence: Presence,
 }
 
-/// One who has left, and when it was looked at last.
+/// A sender that has left, and when it was checked last.
 #[derive(Clone, Copy, Debug)]
 struct Left {
-    speaker: usize,
+    sender: usize,
     at: u64,
-    /// How often it had been heard by then.
+    /// The number of its deliveries at that time.
     deliveries: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// It has left, in such a way that all it said is to be heard.
+    /// It has left in order: all of its messages are delivered.
     LeftInOrder,
-    /// It has left, and what it said last may not have been heard by anybody.
+    /// It has left by a reset: its last messages may not be delivered.
     LeftAnyhow,
 }
 
 #[derive(Debug)]
-struct Hearer {
+struct Receiver {
     number: u32,
-    /// Which speaker it is.
+    /// Which sender it is.
     own: usize,
-    /// Whether it has heard anything, and so is known to have been taken in.
+    /// Whether it has received anything, and so is known to be a member.
     is_here: bool,
-    /// Whether it may be behind by any time.
+    /// Whether it may lag by any time.
     is_excused: bool,
-    /// How far it has heard each speaker.
-    ears: Vec<Ear>,
-    /// Messages that have not come, and later ones of their speakers have.
-    missing: BTreeSet<Line>,
+    /// How far it has received the messages of each sender.
+    positions: Vec<Position>,
+    /// Messages that are missing, though later ones of their senders have arrived.
+    missing: BTreeSet<MessageId>,
 }
 
-/// How far somebody has heard a speaker.
+/// A `Position` marks how far one member has received the messages of one sender.
 #[derive(Clone, Copy, Debug)]
-struct Ear {
+struct Position {
     /// The first message that was heard or is to be, or [`NOT_YET`].
     from: u32,
     /// The next one; as long as none was heard, the one that is to be heard at the latest.
@@ -118,17 +121,17 @@ struct Ear {
 /// Nothing was heard so far, and it may begin anywhere.
 const NOT_YET: u32 = u32::MAX;
 
-impl Ear {
-    const OF_A_NEWCOMER: Self = Self {
+impl Position {
+    const UNKNOWN: Self = Self {
         from: NOT_YET,
         next: NOT_YET,
     };
     /// Everything is to be heard.
-    const OF_ALL: Self = Self { from: 0, next: 0 };
+    const FROM_START: Self = Self { from: 0, next: 0 };
 }
 
-impl Speaker {
-    /// How many of its messages all are to hear who were here in time.
+impl Sender {
+    /// The number of its messages that all members must receive that joined in time.
     const fn due(&self) -> u32 {
         match self.presence {
             Presence::Here | Presence::LeftInOrder => self.said,
@@ -138,13 +141,13 @@ impl Speaker {
 }
 
 impl Checker {
-    /// `tag` tells the names of this run's members from others'.
-    pub(super) fn new(tag: &str, words: Words) -> Self {
+    /// `tag` distinguishes the names of this run from others.
+    pub(super) fn new(tag: &str, words: SoakMessages) -> Self {
         Self {
             tag: tag.to_owned(),
             words,
-            speakers: Slab::new(),
-            hearers: Slab::new(),
+            senders: Slab::new(),
+            receivers: Slab::new(),
             known: HashMap::new(),
             born: 0,
             left: VecDeque::new(),
@@ -155,121 +158,123 @@ impl Checker {
         }
     }
 
-    /// Somebody comes: what it says first is appended to `out`.
+    /// Adds a member: the bytes that it sends first are appended to `out`.
     pub(super) fn join(&mut self, out: &mut Vec<u8>) -> Member {
         let number = self.born;
         self.born += 1;
         encode_frame(name_of(number, &self.tag).as_bytes(), out);
-        let speaker = self.speakers.insert(Speaker {
+        let sender = self.senders.insert(Sender {
             number,
             said: 0,
             heard: 0,
             deliveries: 0,
             presence: Presence::Here,
         });
-        self.known.insert(number, speaker);
-        // Its place may have been another one's.
-        for (_, hearer) in &mut self.hearers {
-            if hearer.ears.len() <= speaker {
-                hearer.ears.resize(speaker + 1, Ear::OF_A_NEWCOMER);
+        self.known.insert(number, sender);
+        // The slot may have belonged to another sender.
+        for (_, receiver) in &mut self.receivers {
+            if receiver.positions.len() <= sender {
+                receiver.positions.resize(sender + 1, Position::UNKNOWN);
             }
-            hearer.ears[speaker] = if hearer.is_here {
-                Ear::OF_ALL
+            receiver.positions[sender] = if receiver.is_here {
+                Position::FROM_START
             } else {
-                Ear::OF_A_NEWCOMER
+                Position::UNKNOWN
             };
         }
-        let hearer = self.hearers.insert(Hearer {
+        let receiver = self.receivers.insert(Receiver {
             number,
-            own: speaker,
+            own: sender,
             is_here: false,
             is_excused: false,
-            ears: vec![Ear::OF_A_NEWCOMER; self.speakers.capacity().max(speaker + 1)],
+            positions: vec![Position::UNKNOWN; self.senders.capacity().max(sender + 1)],
             missing: BTreeSet::new(),
         });
-        Member { speaker, hearer }
+        Member { sender, receiver }
     }
 
-    /// A member says its next message: appended to `out`.
-    pub(super) fn say(&mut self, member: Member, out: &mut Vec<u8>) {
-        self.next_words(member);
-        self.speakers[member.speaker].said += 1;
+    /// Appends a member's next message to `out`.
+    pub(super) fn queue(&mut self, member: Member, out: &mut Vec<u8>) {
+        self.next_message(member);
+        self.senders[member.sender].said += 1;
         self.said += 1;
         encode_frame(&self.payload, out);
     }
 
-    /// A member begins its next message, of which no more than this will be sent, and so nobody is
-    /// to hear anything of it.
-    pub(super) fn say_half(&mut self, member: Member, out: &mut Vec<u8>) {
-        self.next_words(member);
+    /// Appends the first half of a member's next message to `out`. The rest is never sent, so no
+    /// member may receive any of it.
+    pub(super) fn queue_half(&mut self, member: Member, out: &mut Vec<u8>) {
+        self.next_message(member);
         let from = out.len();
         encode_frame(&self.payload, out);
         let half = (out.len() - from) / 2;
         out.truncate(from + half);
     }
 
-    /// Has the next message of this member in the payload.
-    fn next_words(&mut self, member: Member) {
-        let speaker = &self.speakers[member.speaker];
-        let line = Line {
-            speaker: speaker.number,
-            seq: speaker.said,
+    /// Writes the member's next message into the payload buffer.
+    fn next_message(&mut self, member: Member) {
+        let sender = &self.senders[member.sender];
+        let line = MessageId {
+            sender: sender.number,
+            seq: sender.said,
         };
         self.words.write(line, &mut self.payload);
     }
 
-    /// A member is not counted on to be in time any more, since it does not read as it should.
+    /// Excuses a member from receiving messages in time, since it does not read as it should.
     pub(super) fn excuse(&mut self, member: Member) {
-        self.hearers[member.hearer].is_excused = true;
+        self.receivers[member.receiver].is_excused = true;
     }
 
-    /// A member has left at `now`: if `in_order`, all that it said is to be heard.
+    /// Removes a member that left at `now`. If it left `in_order`, all of its messages must be
+    /// delivered.
     pub(super) fn leave(&mut self, member: Member, in_order: bool, now: u64) {
-        self.hearers.remove(member.hearer);
-        self.speakers[member.speaker].presence = if in_order {
+        self.receivers.remove(member.receiver);
+        self.senders[member.sender].presence = if in_order {
             Presence::LeftInOrder
         } else {
             Presence::LeftAnyhow
         };
-        self.look_again(member.speaker, now);
+        self.look_again(member.sender, now);
     }
 
-    /// Has one who has left be looked at when nobody may have heard of it any more since `now`.
-    fn look_again(&mut self, speaker: usize, now: u64) {
+    /// Schedules the judgement of a sender that has left: when no member has received anything of
+    /// it since `now`.
+    fn look_again(&mut self, sender: usize, now: u64) {
         self.left.push_back(Left {
-            speaker,
+            sender,
             at: now,
-            deliveries: self.speakers[speaker].deliveries,
+            deliveries: self.senders[sender].deliveries,
         });
     }
 
-    /// Somebody hears something who is no member.
+    /// Counts bytes that arrived at a connection that is no member.
     pub(super) const fn count_leak(&mut self) {
         self.tally.corrupt += 1;
     }
 
-    /// Whether a member has heard anything since it came.
-    pub(super) fn is_here(&self, member: Member) -> bool {
-        self.hearers[member.hearer].is_here
+    /// Whether a member has received anything since it joined.
+    pub(super) fn is_present(&self, member: Member) -> bool {
+        self.receivers[member.receiver].is_here
     }
 
-    /// Whether all that a member has said was heard by somebody, or nobody is left who is to hear
-    /// it: those who were there may all have gone without reading it.
-    pub(super) fn is_heard(&self, member: Member) -> bool {
-        let speaker = &self.speakers[member.speaker];
-        speaker.heard == speaker.said || self.owed_of(member.speaker) == 0
+    /// Whether all messages of a member were delivered to at least one member, or there is none
+    /// left that must receive them: those that were present may all have left without reading.
+    pub(super) fn is_delivered(&self, member: Member) -> bool {
+        let sender = &self.senders[member.sender];
+        sender.heard == sender.said || self.owed_of(member.sender) == 0
     }
 
     pub(super) const fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// How many messages were said.
-    pub(super) const fn said(&self) -> u64 {
+    /// The number of messages that were sent.
+    pub(super) const fn messages(&self) -> u64 {
         self.said
     }
 
-    /// How many members there have been.
+    /// The number of members so far.
     pub(super) const fn joins(&self) -> u32 {
         self.born
     }
@@ -279,25 +284,25 @@ impl Checker {
         self.bytes
     }
 
-    /// Checks what a member was sent. Returns how many bytes of it were taken, which is all but the
-    /// beginning of something that is not all there.
+    /// Checks the bytes that a member received. Returns how many of them were used: all but an
+    /// incomplete message at the end.
     ///
     /// # Errors
     ///
-    /// If it is not what the protocol has: there is no going on from there.
-    pub(super) fn hear(&mut self, member: Member, input: &[u8]) -> Result<usize, Garbled> {
+    /// If they are not in the protocol. Nothing after them can be read.
+    pub(super) fn check(&mut self, member: Member, input: &[u8]) -> Result<usize, Garbled> {
         let mut taken = 0;
         while let Some((incoming, used)) = Protocol::Chat10.next(&input[taken..])? {
             taken += used;
             if let Incoming::Message { name, payload } = incoming {
-                self.take(member.hearer, name.unwrap_or_default(), payload);
+                self.take(member.receiver, name.unwrap_or_default(), payload);
             }
         }
         self.bytes += taken as u64;
         Ok(taken)
     }
 
-    fn take(&mut self, hearer: usize, name: &[u8], payload: &[u8]) {
+    fn take(&mut self, receiver: usize, name: &[u8], payload: &[u8]) {
         let Some(named) = index_of(name, &self.tag) else {
             self.tally.foreign += 1;
             return;
@@ -310,31 +315,32 @@ impl Checker {
                 return;
             }
         };
-        if !self.hearers[hearer].is_here {
-            self.arrive(hearer);
+        if !self.receivers[receiver].is_here {
+            self.become_present(receiver);
         }
-        let hearing = &mut self.hearers[hearer];
-        let Some(&index) = self.known.get(&line.speaker) else {
-            if line.speaker >= self.born || line.speaker != named {
+        let hearing = &mut self.receivers[receiver];
+        let Some(&index) = self.known.get(&line.sender) else {
+            if line.sender >= self.born || line.sender != named {
                 self.tally.corrupt += 1;
-            } else if line.speaker > hearing.number && !hearing.is_excused {
-                // It has come and gone since this one came, and was judged. Who was there before
-                // may be in a history that newcomers are told.
+            } else if line.sender > hearing.number && !hearing.is_excused {
+                // Its sender has joined, left and been judged since this member joined. The
+                // messages of senders that were there before may be a history that a server sends
+                // to new members.
                 self.tally.out_of_order += 1;
             }
             return;
         };
-        let speaker = &mut self.speakers[index];
-        if line.speaker != named || index == hearing.own || line.seq >= speaker.said {
+        let sender = &mut self.senders[index];
+        if line.sender != named || index == hearing.own || line.seq >= sender.said {
             self.tally.corrupt += 1;
             return;
         }
         if !is_whole {
             self.tally.corrupt += 1;
         }
-        speaker.heard = speaker.heard.max(line.seq + 1);
-        speaker.deliveries += 1;
-        let ear = &mut hearing.ears[index];
+        sender.heard = sender.heard.max(line.seq + 1);
+        sender.deliveries += 1;
+        let ear = &mut hearing.positions[index];
         if ear.from == NOT_YET {
             ear.from = line.seq.min(ear.next);
             ear.next = ear.from;
@@ -345,11 +351,11 @@ impl Checker {
             self.tally.deliveries += 1;
             // Until they come after all.
             self.tally.lost += skipped.len() as u64;
-            let room = MISSING - hearing.missing.len().min(MISSING);
+            let room = MAX_MISSING - hearing.missing.len().min(MAX_MISSING);
             let skipped = skipped.rev().take(room);
             hearing
                 .missing
-                .extend(skipped.map(|seq| Line { seq, ..line }));
+                .extend(skipped.map(|seq| MessageId { seq, ..line }));
         } else if hearing.missing.remove(&line) {
             self.tally.lost -= 1;
             self.tally.out_of_order += 1;
@@ -361,66 +367,68 @@ impl Checker {
         }
     }
 
-    /// A hearer that was not known to be here is: what is said from now on has to come to it.
-    fn arrive(&mut self, hearer: usize) {
-        let hearing = &mut self.hearers[hearer];
+    /// Marks a receiver as present: every message that is sent from now on must arrive.
+    fn become_present(&mut self, receiver: usize) {
+        let hearing = &mut self.receivers[receiver];
         hearing.is_here = true;
-        for (index, speaker) in &self.speakers {
-            hearing.ears[index].next = speaker.said;
+        for (index, sender) in &self.senders {
+            hearing.positions[index].next = sender.said;
         }
     }
 
-    /// Judges those who have left and of whom all was heard, and that a while ago: who is here and
-    /// has not heard as much of them as others has lost that. `now` is a time at which all have
-    /// heard what they could.
+    /// Judges the senders that have left, if all of their messages were delivered and the last of
+    /// them some time ago. A present member that has not received as many of them as others has
+    /// lost the rest. At `now`, all members have read what had arrived.
     pub(super) fn settle(&mut self, now: u64) {
         while let Some(&Left {
-            speaker: index,
+            sender: index,
             at,
             deliveries,
         }) = self.left.front()
-            && at + SETTLED <= now
+            && at + SETTLE_TIME_NS <= now
         {
             self.left.pop_front();
-            let speaker = &self.speakers[index];
-            if speaker.heard < speaker.said || speaker.deliveries != deliveries {
+            let sender = &self.senders[index];
+            if sender.heard < sender.said || sender.deliveries != deliveries {
                 self.look_again(index, now);
                 continue;
             }
             self.tally.lost += self.owed_of(index);
-            let speaker = self.speakers.remove(index);
-            self.known.remove(&speaker.number);
-            for (_, hearer) in &mut self.hearers {
-                hearer.missing.retain(|line| line.speaker != speaker.number);
+            let sender = self.senders.remove(index);
+            self.known.remove(&sender.number);
+            for (_, receiver) in &mut self.receivers {
+                receiver.missing.retain(|line| line.sender != sender.number);
             }
         }
     }
 
-    /// How many deliveries are to come.
+    /// The number of deliveries that have not arrived.
     pub(super) fn outstanding(&self) -> u64 {
-        let speakers = self.speakers.iter();
-        speakers.map(|(index, _)| self.owed_of(index)).sum()
+        let senders = self.senders.iter();
+        senders.map(|(index, _)| self.owed_of(index)).sum()
     }
 
-    /// How many deliveries are to come of what this one has said.
-    fn owed_of(&self, speaker: usize) -> u64 {
-        let due = self.speakers[speaker].due();
-        self.hearers
+    /// The number of deliveries of this sender's messages that have not arrived.
+    fn owed_of(&self, sender: usize) -> u64 {
+        let due = self.senders[sender].due();
+        self.receivers
             .iter()
-            .filter(|(_, hearer)| hearer.is_here && !hearer.is_excused && hearer.own != speaker)
-            .map(|(_, hearer)| u64::from(due.saturating_sub(hearer.ears[speaker].next)))
+            .filter(|(_, receiver)| {
+                receiver.is_here && !receiver.is_excused && receiver.own != sender
+            })
+            .map(|(_, receiver)| u64::from(due.saturating_sub(receiver.positions[sender].next)))
             .sum()
     }
 
-    /// Gives up what has not come: it is lost.
+    /// Counts the deliveries that have not arrived as lost.
     pub(super) fn give_up(&mut self) {
         self.tally.lost += self.outstanding();
-        for (index, speaker) in &self.speakers {
-            for (_, hearer) in &mut self.hearers {
-                let ear = &mut hearer.ears[index];
-                if ear.next < speaker.due() {
+        for (index, sender) in &self.senders {
+            for (_, receiver) in &mut self.receivers {
+                let ear = &mut receiver.positions[index];
+                if ear.next < sender.due() {
                     ear.from = ear.from.min(ear.next);
-                    ear.next = speaker.due();
+                    ear.next = sender.due();
                 }
             }
         }
@@ -445,16 +453,16 @@ mod tests {
     impl Room {
         fn new(members: usize) -> Self {
             let mut room = Self {
-                checker: Checker::new("tag", Words::new(1)),
+                checker: Checker::new("tag", SoakMessages::new(1)),
                 members: Vec::new(),
             };
             for _ in 0..members {
                 room.join();
             }
             // Everybody hears something, and so is known to be here.
-            for speaker in 0..2 {
-                let said = room.say(speaker);
-                room.tell_all(speaker, &said);
+            for sender in 0..2 {
+                let said = room.queue(sender);
+                room.send_to_all(sender, &said);
             }
             assert_eq!(room.counts(), [0; 4]);
             room
@@ -465,23 +473,23 @@ mod tests {
             self.members.len() - 1
         }
 
-        fn say(&mut self, speaker: usize) -> Said {
+        fn queue(&mut self, sender: usize) -> Said {
             let mut frame = Vec::new();
-            self.checker.say(self.members[speaker], &mut frame);
+            self.checker.queue(self.members[sender], &mut frame);
             let mut heard = Vec::new();
-            encode_frame(name_of(speaker as u32, "tag").as_bytes(), &mut heard);
+            encode_frame(name_of(sender as u32, "tag").as_bytes(), &mut heard);
             heard.extend(frame);
             Said(heard)
         }
 
-        fn tell(&mut self, hearer: usize, said: &Said) {
-            let taken = self.checker.hear(self.members[hearer], &said.0);
+        fn tell(&mut self, receiver: usize, said: &Said) {
+            let taken = self.checker.check(self.members[receiver], &said.0);
             assert_eq!(taken, Ok(said.0.len()));
         }
 
-        fn tell_all(&mut self, speaker: usize, said: &Said) {
-            for hearer in (0..self.members.len()).filter(|&hearer| hearer != speaker) {
-                self.tell(hearer, said);
+        fn send_to_all(&mut self, sender: usize, said: &Said) {
+            for receiver in (0..self.members.len()).filter(|&receiver| receiver != sender) {
+                self.tell(receiver, said);
             }
         }
 
@@ -503,8 +511,8 @@ mod tests {
         #[track_caller]
         fn assert_judged(&mut self, counts: [u64; 4]) {
             // They may have been heard since they left.
-            self.checker.settle(SETTLED);
-            self.checker.settle(2 * SETTLED);
+            self.checker.settle(SETTLE_TIME_NS);
+            self.checker.settle(2 * SETTLE_TIME_NS);
             self.checker.give_up();
             assert_eq!(self.counts(), counts);
             assert_eq!(self.checker.outstanding(), 0);
@@ -514,16 +522,16 @@ mod tests {
     #[test]
     fn what_all_hear_once_and_in_order_has_no_fault_however_it_is_cut() {
         let mut room = Room::new(3);
-        let said = [room.say(0), room.say(1), room.say(0)];
+        let said = [room.queue(0), room.queue(1), room.queue(0)];
         room.tell(1, &said[0]);
         room.tell(1, &said[2]);
-        // Only a speaker's own order is promised.
+        // Only a sender's own order is promised.
         room.tell(0, &said[1]);
         let stream = [&said[1].0[..], &said[0].0, &said[2].0].concat();
         let mut kept: Vec<u8> = Vec::new();
         for byte in stream {
             kept.push(byte);
-            let taken = room.checker.hear(room.members[2], &kept).unwrap();
+            let taken = room.checker.check(room.members[2], &kept).unwrap();
             kept.drain(..taken);
         }
         assert!(kept.is_empty());
@@ -531,13 +539,13 @@ mod tests {
         room.assert_judged([0; 4]);
         // Two for each of the first two messages, and two for each of these three.
         assert_eq!(room.checker.tally().deliveries, 10);
-        assert_eq!(room.checker.said(), 5);
+        assert_eq!(room.checker.messages(), 5);
     }
 
     #[test]
     fn a_message_that_one_does_not_hear_is_lost_as_soon_as_a_later_one_comes() {
         let mut room = Room::new(3);
-        let said = [room.say(0), room.say(0)];
+        let said = [room.queue(0), room.queue(0)];
         room.tell(1, &said[0]);
         room.tell(1, &said[1]);
         room.tell(2, &said[1]);
@@ -548,7 +556,7 @@ mod tests {
     #[test]
     fn the_last_message_that_one_does_not_hear_is_lost_in_the_end() {
         let mut room = Room::new(3);
-        let said = room.say(0);
+        let said = room.queue(0);
         room.tell(1, &said);
         assert_eq!(room.checker.outstanding(), 1);
         room.assert_judged([1, 0, 0, 0]);
@@ -557,8 +565,8 @@ mod tests {
     #[test]
     fn a_message_that_comes_twice_is_duplicated() {
         let mut room = Room::new(3);
-        let said = room.say(0);
-        room.tell_all(0, &said);
+        let said = room.queue(0);
+        room.send_to_all(0, &said);
         room.tell(2, &said);
         room.assert_judged([0, 1, 0, 0]);
     }
@@ -566,7 +574,7 @@ mod tests {
     #[test]
     fn two_messages_that_change_places_are_out_of_order_and_not_lost() {
         let mut room = Room::new(3);
-        let said = [room.say(0), room.say(0)];
+        let said = [room.queue(0), room.queue(0)];
         for at in [0, 1] {
             room.tell(1, &said[at]);
             room.tell(2, &said[1 - at]);
@@ -577,7 +585,7 @@ mod tests {
     #[test]
     fn a_message_with_another_byte_is_altered_and_not_lost() {
         let mut room = Room::new(3);
-        let mut said = room.say(0);
+        let mut said = room.queue(0);
         room.tell(1, &said);
         // Behind two headers, the name and the head.
         let last = said.0.len() - 1;
@@ -590,8 +598,8 @@ mod tests {
     #[test]
     fn a_message_that_its_own_speaker_hears_is_altered() {
         let mut room = Room::new(3);
-        let said = room.say(0);
-        room.tell_all(0, &said);
+        let said = room.queue(0);
+        room.send_to_all(0, &said);
         room.tell(0, &said);
         room.assert_judged([0, 0, 0, 1]);
     }
@@ -599,16 +607,16 @@ mod tests {
     #[test]
     fn a_message_that_comes_as_somebody_elses_or_was_never_said_is_altered() {
         let mut room = Room::new(3);
-        let mut other = room.say(0);
-        room.tell_all(0, &other);
+        let mut other = room.queue(0);
+        room.send_to_all(0, &other);
         // The last digit of the name.
         other.0[19] = b'1';
         room.tell(2, &other);
         let mut half = Vec::new();
-        room.checker.say_half(room.members[0], &mut half);
+        room.checker.queue_half(room.members[0], &mut half);
         let mut whole = Vec::new();
         encode_frame(b"tag-000000", &mut whole);
-        room.checker.next_words(room.members[0]);
+        room.checker.next_message(room.members[0]);
         encode_frame(&room.checker.payload, &mut whole);
         room.tell(2, &Said(whole));
         room.assert_judged([0, 0, 0, 2]);
@@ -628,14 +636,14 @@ mod tests {
         assert_eq!(room.checker.tally().foreign, 1);
         let garbage = room
             .checker
-            .hear(room.members[1], b"HTTP/1.1 400 Bad Request");
+            .check(room.members[1], b"HTTP/1.1 400 Bad Request");
         assert_eq!(garbage, Err(Garbled));
     }
 
     #[test]
     fn who_comes_in_the_middle_hears_from_some_message_on_and_then_each() {
         let mut room = Room::new(2);
-        let said = [(); 4].map(|()| room.say(0));
+        let said = [(); 4].map(|()| room.queue(0));
         let newcomer = room.join();
         for message in &said {
             room.tell(1, message);
@@ -647,7 +655,7 @@ mod tests {
         // One of those before it would have come late, and what was left out later is lost.
         room.tell(newcomer, &said[1]);
         assert_eq!(room.counts(), [0, 0, 1, 0]);
-        let more = [(); 3].map(|()| room.say(0));
+        let more = [(); 3].map(|()| room.queue(0));
         for message in &more {
             room.tell(1, message);
         }
@@ -659,23 +667,23 @@ mod tests {
     fn who_has_heard_anybody_is_to_hear_all_that_is_said_from_then_on() {
         let mut room = Room::new(3);
         let newcomer = room.join();
-        let first = room.say(0);
-        room.tell_all(0, &first);
-        assert!(room.checker.is_here(room.members[newcomer]));
-        let said = [room.say(1), room.say(1)];
+        let first = room.queue(0);
+        room.send_to_all(0, &first);
+        assert!(room.checker.is_present(room.members[newcomer]));
+        let said = [room.queue(1), room.queue(1)];
         for message in &said {
             room.tell(0, message);
             room.tell(2, message);
         }
-        // It had not heard this speaker before, but it was here.
+        // It had not heard this sender before, but it was here.
         room.tell(newcomer, &said[1]);
         room.assert_judged([1, 0, 0, 0]);
         // Nor has it those who come later.
         let later = room.join();
-        let said = [room.say(later), room.say(later)];
-        for hearer in 0..3 {
-            room.tell(hearer, &said[0]);
-            room.tell(hearer, &said[1]);
+        let said = [room.queue(later), room.queue(later)];
+        for receiver in 0..3 {
+            room.tell(receiver, &said[0]);
+            room.tell(receiver, &said[1]);
         }
         room.tell(newcomer, &said[1]);
         room.assert_judged([2, 0, 0, 0]);
@@ -685,11 +693,11 @@ mod tests {
     fn all_have_to_agree_on_how_far_one_was_heard_that_left_anyhow() {
         for (hears, lost) in [([1, 1], 0), ([0, 0], 0), ([2, 1], 1), ([0, 3], 3)] {
             let mut room = Room::new(3);
-            let said = [(); 3].map(|()| room.say(0));
+            let said = [(); 3].map(|()| room.queue(0));
             room.leave(0, false);
-            for (hearer, count) in [1, 2].into_iter().zip(hears) {
+            for (receiver, count) in [1, 2].into_iter().zip(hears) {
                 for message in &said[..count] {
-                    room.tell(hearer, message);
+                    room.tell(receiver, message);
                 }
             }
             room.assert_judged([lost, 0, 0, 0]);
@@ -700,11 +708,11 @@ mod tests {
     fn who_left_in_order_is_to_be_heard_to_the_end_by_all() {
         for (hears, lost) in [([3, 3], 0), ([0, 0], 6), ([3, 2], 1)] {
             let mut room = Room::new(3);
-            let said = [(); 3].map(|()| room.say(0));
+            let said = [(); 3].map(|()| room.queue(0));
             room.leave(0, true);
-            for (hearer, count) in [1, 2].into_iter().zip(hears) {
+            for (receiver, count) in [1, 2].into_iter().zip(hears) {
                 for message in &said[..count] {
-                    room.tell(hearer, message);
+                    room.tell(receiver, message);
                 }
             }
             room.assert_judged([lost, 0, 0, 0]);
@@ -714,7 +722,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_of_those_who_leave_or_are_excused() {
         let mut room = Room::new(4);
-        let said = room.say(0);
+        let said = room.queue(0);
         room.tell(1, &said);
         room.checker.excuse(room.members[2]);
         room.leave(3, false);
@@ -725,9 +733,9 @@ mod tests {
     #[test]
     fn a_message_that_comes_after_its_speaker_was_judged_is_out_of_order() {
         let mut room = Room::new(2);
-        let speaker = room.join();
-        let said = room.say(speaker);
-        room.leave(speaker, false);
+        let sender = room.join();
+        let said = room.queue(sender);
+        room.leave(sender, false);
         room.tell(0, &said);
         room.tell(1, &said);
         room.assert_judged([0; 4]);
@@ -743,12 +751,12 @@ mod tests {
     fn what_waits_in_the_server_may_be_heard_long_after_its_speaker_has_left() {
         for in_order in [true, false] {
             let mut room = Room::new(3);
-            let said = [(); 4].map(|()| room.say(0));
+            let said = [(); 4].map(|()| room.queue(0));
             room.leave(0, in_order);
             let mut now = 0;
             for (nth, message) in said.iter().enumerate() {
                 for _ in 0..10 {
-                    now += SETTLED;
+                    now += SETTLE_TIME_NS;
                     room.checker.settle(now);
                 }
                 assert_eq!(room.counts(), [0; 4]);
@@ -759,9 +767,9 @@ mod tests {
                 }
             }
             // All was heard, but not long ago.
-            room.checker.settle(now + SETTLED);
+            room.checker.settle(now + SETTLE_TIME_NS);
             assert_eq!(room.counts(), [0; 4]);
-            room.checker.settle(now + 2 * SETTLED);
+            room.checker.settle(now + 2 * SETTLE_TIME_NS);
             assert_eq!(room.counts(), [1, 0, 0, 0]);
             assert!(room.checker.left.is_empty());
         }
@@ -771,13 +779,13 @@ mod tests {
     fn what_was_never_heard_of_one_who_left_is_lost_in_the_end_and_not_before() {
         for (in_order, lost) in [(true, 3), (false, 1)] {
             let mut room = Room::new(3);
-            let said = [(); 3].map(|()| room.say(0));
+            let said = [(); 3].map(|()| room.queue(0));
             room.leave(0, in_order);
             room.tell(1, &said[0]);
             room.tell(1, &said[1]);
             room.tell(2, &said[0]);
             for time in 1..10 {
-                room.checker.settle(time * SETTLED);
+                room.checker.settle(time * SETTLE_TIME_NS);
                 assert_eq!(room.counts(), [0; 4]);
             }
             assert_eq!(room.checker.outstanding(), lost);
@@ -790,39 +798,46 @@ mod tests {
         let mut room = Room::new(3);
         for round in 1..20 {
             room.leave(0, true);
-            room.checker.settle(SETTLED);
+            room.checker.settle(SETTLE_TIME_NS);
             let number = room.checker.joins();
             let newcomer = room.checker.join(&mut Vec::new());
             room.members[0] = newcomer;
             let mut frame = Vec::new();
             encode_frame(name_of(number, "tag").as_bytes(), &mut frame);
-            room.checker.say(newcomer, &mut frame);
-            room.tell_all(0, &Said(frame));
-            let said = room.say(1);
-            room.tell_all(1, &said);
+            room.checker.queue(newcomer, &mut frame);
+            room.send_to_all(0, &Said(frame));
+            let said = room.queue(1);
+            room.send_to_all(1, &said);
             assert_eq!(room.counts(), [0; 4], "round {round}");
         }
         assert_eq!(
-            (room.checker.speakers.len(), room.checker.known.len()),
+            (room.checker.senders.len(), room.checker.known.len()),
             (3, 3)
         );
-        assert_eq!(room.checker.hearers[room.members[1].hearer].ears.len(), 4);
+        assert_eq!(
+            room.checker.receivers[room.members[1].receiver]
+                .positions
+                .len(),
+            4
+        );
         room.assert_judged([0; 4]);
     }
 
     #[test]
     fn what_is_missing_is_remembered_up_to_a_bound() {
         let mut room = Room::new(3);
-        let many = MISSING + 10;
-        let said: Vec<_> = (0..=many).map(|_| room.say(0)).collect();
+        let many = MAX_MISSING + 10;
+        let said: Vec<_> = (0..=many).map(|_| room.queue(0)).collect();
         for message in &said {
             room.tell(1, message);
         }
         room.tell(2, &said[many]);
         assert_eq!(room.counts(), [many as u64, 0, 0, 0]);
         assert_eq!(
-            room.checker.hearers[room.members[2].hearer].missing.len(),
-            MISSING
+            room.checker.receivers[room.members[2].receiver]
+                .missing
+                .len(),
+            MAX_MISSING
         );
         room.tell(2, &said[many - 1]);
         assert_eq!(room.counts(), [many as u64 - 1, 0, 1, 0]);
@@ -831,19 +846,19 @@ mod tests {
     #[test]
     fn who_was_heard_to_its_last_message_is_known() {
         let mut room = Room::new(3);
-        assert!(room.checker.is_heard(room.members[0]));
-        let said = room.say(0);
-        assert!(!room.checker.is_heard(room.members[0]));
+        assert!(room.checker.is_delivered(room.members[0]));
+        let said = room.queue(0);
+        assert!(!room.checker.is_delivered(room.members[0]));
         room.tell(2, &said);
-        assert!(room.checker.is_heard(room.members[0]));
+        assert!(room.checker.is_delivered(room.members[0]));
         // With nobody left to hear it, there is nothing to wait for, even if others come.
-        room.say(0);
+        room.queue(0);
         room.leave(1, false);
         let newcomer = room.join();
-        let said = room.say(2);
+        let said = room.queue(2);
         room.tell(newcomer, &said);
-        assert!(!room.checker.is_heard(room.members[0]));
+        assert!(!room.checker.is_delivered(room.members[0]));
         room.leave(2, false);
-        assert!(room.checker.is_heard(room.members[0]));
+        assert!(room.checker.is_delivered(room.members[0]));
     }
 }

@@ -1,25 +1,27 @@
-//! Whether a server keeps what it should have given back: its memory and its descriptors, looked at
-//! every few seconds, for as long as the soak lasts.
+//! Leaks of a server: its memory and descriptors are sampled every few seconds, for as long as the
+//! soak lasts.
 //!
-//! Memory goes up and down with what waits for those who do not read, so no two looks at it
-//! compare. What compares is the median of a quarter with that of a later one. Descriptors can be
-//! counted: a server has as many more than in the beginning as it has connections, and no more.
+//! Memory goes up and down with the messages that are queued for slow readers, so no two samples
+//! are comparable. The median of a quarter of the time can be compared with that of a later one.
+//! Descriptors can be counted: a server has as many more than at the start as it has connections,
+//! and no more.
 
 use super::super::process::Process;
 
-/// In how many steps the time is looked at, and how far apart these are at least, in nanoseconds.
-const LOOKS: u64 = 720;
-const OFTEN: u64 = 20_000_000;
+/// The maximum number of samples, and the minimum interval between them in nanoseconds.
+const MAX_SAMPLES: u64 = 720;
+const MIN_SAMPLE_INTERVAL_NS: u64 = 20_000_000;
 
 /// How long a soak lasts at least for what the server holds as a rule to be judged, in nanoseconds:
 /// twenty minutes. In less time it may still be meeting its worst moment, and keep what that took.
-pub(super) const JUDGED_FROM: u64 = 1_200_000_000_000;
+pub(super) const MIN_JUDGED_TIME_NS: u64 = 1_200_000_000_000;
 
-/// What the median of the last quarter may be over that of the second: a part of it, or so many
-/// bytes, whichever is more. What is queued for those who do not read goes up and down by megabytes,
-/// and an allocator keeps some of that in pieces, more after the worst moment than before it.
-const TOLERATED_SHARE: f64 = 0.02;
-const TOLERATED_BYTES: f64 = 1024.0 * 1024.0;
+/// The tolerated growth of the median from the second to the last quarter: a share of it, or so
+/// many bytes, whichever is more. The output that is queued for slow readers goes up and down by
+/// megabytes, and an allocator keeps some of that in pieces, more after the worst moment than
+/// before it.
+const MAX_GROWTH_SHARE: f64 = 0.02;
+const MAX_GROWTH_BYTES: f64 = 1024.0 * 1024.0;
 
 /// One look at a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,13 +63,13 @@ pub(super) struct Memory {
 impl Memory {
     /// Whether it grew by more than is tolerated.
     pub(super) fn has_grown(&self) -> bool {
-        let tolerated = TOLERATED_BYTES.max(self.second_quarter * TOLERATED_SHARE);
+        let tolerated = MAX_GROWTH_BYTES.max(self.second_quarter * MAX_GROWTH_SHARE);
         self.last_quarter > self.second_quarter + tolerated
     }
 }
 
 impl<'a> Watch<'a> {
-    /// For a server that nobody has come to.
+    /// Watches a server that has no members yet.
     pub(super) fn new(server: Option<&'a Process>) -> Self {
         Self {
             server,
@@ -90,11 +92,11 @@ impl<'a> Watch<'a> {
     }
 
     /// Looks, if it is time to, while there are so many connections.
-    pub(super) fn look(&mut self, now: u64, connections: usize) {
+    pub(super) fn check_up(&mut self, now: u64, connections: usize) {
         if now < self.next {
             return;
         }
-        self.next = now + (self.lasts / LOOKS).max(OFTEN);
+        self.next = now + (self.lasts / MAX_SAMPLES).max(MIN_SAMPLE_INTERVAL_NS);
         if let Some(server) = self.server
             && let Ok(resident) = server.resident()
         {
@@ -257,15 +259,15 @@ mod tests {
     fn a_process_is_looked_at_when_it_is_time() {
         let process = Process::this();
         let mut watch = Watch::new(Some(&process));
-        watch.look(0, 0);
+        watch.check_up(0, 0);
         assert!(watch.looks.is_empty(), "before it begins");
-        watch.begin(5, 720 * OFTEN);
-        watch.look(5, 1);
-        watch.look(5 + OFTEN - 1, 1);
-        watch.look(5 + OFTEN, 1);
+        watch.begin(5, 720 * MIN_SAMPLE_INTERVAL_NS);
+        watch.check_up(5, 1);
+        watch.check_up(5 + MIN_SAMPLE_INTERVAL_NS - 1, 1);
+        watch.check_up(5 + MIN_SAMPLE_INTERVAL_NS, 1);
         let times: Vec<_> = watch.looks.iter().map(|look| look.at).collect();
-        assert_eq!(times, [0, OFTEN]);
-        assert_eq!(watch.next(), 5 + 2 * OFTEN);
+        assert_eq!(times, [0, MIN_SAMPLE_INTERVAL_NS]);
+        assert_eq!(watch.next(), 5 + 2 * MIN_SAMPLE_INTERVAL_NS);
         assert!(watch.curve()[0].1 > 100_000.0);
         assert!(watch.most_descriptors().unwrap() >= 3);
     }

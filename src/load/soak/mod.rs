@@ -5,8 +5,8 @@
 //! |---|---|
 //! | What is done, and when: all from one seed | `soak/plan.rs` |
 //! | What is said | `soak/words.rs` |
-//! | A connection, and what is on its way | `soak/guest.rs` |
-//! | All of them, and the loop | `soak/party.rs` |
+//! | A connection, and what is on its way | `soak/client.rs` |
+//! | All of them, and the loop | `soak/pool.rs` |
 //! | What each of them does there | `soak/steps.rs` |
 //! | Whether all hear the same of everybody | `soak/checker.rs` |
 //! | Whether memory and descriptors come back | `soak/leaks.rs` |
@@ -14,12 +14,12 @@
 
 mod account;
 mod checker;
-mod guest;
+mod client;
 mod leaks;
-mod party;
+mod messages;
 mod plan;
+mod pool;
 mod steps;
-mod words;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,38 +35,36 @@ use super::report::Outcome;
 use account::{Rest, Soaked, Used};
 use checker::Checker;
 use leaks::Watch;
-use party::Party;
-use plan::{Course, Event};
-use words::Words;
-
-pub(super) use plan::{Fault, Leave};
+use messages::SoakMessages;
+use plan::{Event, Timetable};
+use pool::SoakPool;
 
 /// The longest message that is said, in bytes.
-pub(super) const LONGEST: usize = words::LONGEST;
+pub(super) const MAX_MESSAGE_SIZE: usize = messages::MAX_MESSAGE_SIZE;
 
 /// How often to look at the progress and at the relay's log, in nanoseconds.
-const LOOK: u64 = 100_000_000;
+const CHECK_INTERVAL_NS: u64 = 100_000_000;
 
-/// A turn that takes so much longer than it was to, in nanoseconds, and not for work, was held up:
+/// A turn that takes so much longer than planned, in nanoseconds, and not for work, was a pause:
 /// this program was stopped, or its machine was.
-const HELD_UP: u64 = 250_000_000;
+const MIN_PAUSE_NS: u64 = 250_000_000;
 
-/// How long to wait for what does not come, in nanoseconds: connections in the beginning,
-/// deliveries in the end, and that the server gives back its descriptors.
-const PATIENCE: u64 = 5_000_000_000;
-const NOTICED: u64 = 2_000_000_000;
+/// Timeouts, in nanoseconds: for connections at the start and for deliveries at the end, and for
+/// the server to close its descriptors.
+const PROGRESS_TIMEOUT_NS: u64 = 5_000_000_000;
+const CLOSE_TIMEOUT_NS: u64 = 2_000_000_000;
 
-/// How long there may be nobody but one who takes part as it should, in nanoseconds: after that, it
-/// is not to be expected that anybody comes back.
-const ALONE: u64 = 3_000_000_000;
+/// How long there may be only one member, in nanoseconds. After that, no others are expected to
+/// come back.
+const ALONE_TIMEOUT_NS: u64 = 3_000_000_000;
 
-/// How often all say something in the end, as long as not all were heard of.
-const AGAIN: u64 = 500_000_000;
+/// How often all members send a message at the end, as long as some have not received any.
+const ROLL_CALL_INTERVAL_NS: u64 = 500_000_000;
 
 /// One soak of one server.
 #[derive(Debug)]
 struct Soak<'a> {
-    party: Party,
+    pool: SoakPool,
     watch: Watch<'a>,
     server: Option<&'a Process>,
     relay: Option<&'a mut OwnRelay>,
@@ -96,9 +94,9 @@ pub(super) fn measure(
 ) -> io::Result<Outcome> {
     let at_start = server.and_then(|server| server.resident().ok());
     let watch = Watch::new(server);
-    let checker = Checker::new(&site.tag, Words::new(plan.seed));
+    let checker = Checker::new(&site.tag, SoakMessages::new(plan.seed));
     let mut soak = Soak {
-        party: Party::new(site, plan.members, plan.faults, plan.seed, checker)?,
+        pool: SoakPool::new(site, plan.members, plan.faults, plan.seed, checker)?,
         watch,
         server,
         relay,
@@ -110,17 +108,17 @@ pub(super) fn measure(
         worked: own_cpu(),
         paused: Duration::ZERO,
     };
-    soak.gather()?;
-    soak.hear_all()?;
+    soak.ramp_up()?;
+    soak.receive_all()?;
     let mut outcome = Outcome::default();
-    let mut connected = soak.party.connected();
-    // Where nobody hears anybody, there is nothing to wait for.
-    if soak.party.checker.tally().deliveries > 0 {
+    let mut connected = soak.pool.connected();
+    // If no member receives anything, there is nothing to wait for.
+    if soak.pool.checker.tally().deliveries > 0 {
         let used = soak.soak(plan)?;
-        let rest = soak.come_to_rest()?;
+        let rest = soak.settle()?;
         connected = rest.members;
         let soaked = Soaked {
-            party: &soak.party,
+            pool: &soak.pool,
             watch: &soak.watch,
             used,
             rest,
@@ -130,19 +128,19 @@ pub(super) fn measure(
         };
         account::report(&soaked, plan, &mut outcome);
     } else {
-        let counts = &soak.party.counts;
-        let tally = soak.party.checker.tally();
+        let counts = &soak.pool.counts;
+        let tally = soak.pool.checker.tally();
         outcome.figures.failures = Failures::new(tally, &counts.cuts, &counts.refusals, 0);
     }
     outcome.interrupted = soak.is_stopped();
-    outcome.deliveries = soak.party.checker.tally().deliveries;
+    outcome.deliveries = soak.pool.checker.tally().deliveries;
     outcome.connected = connected;
     Ok(outcome)
 }
 
 impl Soak<'_> {
     fn begin(&mut self, doing: &'static str, until: Option<u64>) {
-        let now = self.party.now();
+        let now = self.pool.now();
         self.doing = doing;
         self.span = (now, until.unwrap_or(now));
     }
@@ -153,20 +151,20 @@ impl Soak<'_> {
 
     /// One turn of the loop, until `until` at the latest. Returns the time.
     fn turn(&mut self, until: u64) -> io::Result<u64> {
-        self.party.turn(until.min(self.looked + LOOK))?;
-        let now = self.party.now();
-        if now >= self.looked + LOOK {
-            self.look(now);
+        self.pool.turn(until.min(self.looked + CHECK_INTERVAL_NS))?;
+        let now = self.pool.now();
+        if now >= self.looked + CHECK_INTERVAL_NS {
+            self.check_up(now);
         }
         Ok(now)
     }
 
     /// What is to be done now and then.
-    fn look(&mut self, now: u64) {
-        let late = now.saturating_sub(self.looked + LOOK);
+    fn check_up(&mut self, now: u64) {
+        let late = now.saturating_sub(self.looked + CHECK_INTERVAL_NS);
         let worked = own_cpu();
         let work = worked.saturating_sub(self.worked).as_nanos() as u64;
-        if late > HELD_UP && late > 2 * work {
+        if late > MIN_PAUSE_NS && late > 2 * work {
             self.paused += Duration::from_nanos(late);
         }
         (self.looked, self.worked) = (now, worked);
@@ -180,8 +178,8 @@ impl Soak<'_> {
             let status = Status {
                 doing: self.doing,
                 done: (until > from).then_some(done.min(1.0)),
-                members: self.party.connected(),
-                deliveries: self.party.checker.tally().deliveries,
+                members: self.pool.connected(),
+                deliveries: self.pool.checker.tally().deliveries,
                 p99: None,
             };
             self.reporter.report(at, &status);
@@ -189,13 +187,13 @@ impl Soak<'_> {
     }
 
     /// Has the members come, if there is a server.
-    fn gather(&mut self) -> io::Result<()> {
+    fn ramp_up(&mut self) -> io::Result<()> {
         self.begin("connecting", None);
-        let mut now = self.party.now();
-        let until = now + PATIENCE;
-        while !self.party.is_at_peace() && now < until && !self.is_stopped() {
-            self.party.gather();
-            if self.party.is_refused() {
+        let mut now = self.pool.now();
+        let until = now + PROGRESS_TIMEOUT_NS;
+        while !self.pool.is_complete() && now < until && !self.is_stopped() {
+            self.pool.ramp_up();
+            if self.pool.is_refused() {
                 break;
             }
             now = self.turn(until)?;
@@ -203,37 +201,37 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// Does what the plan has done, until its time is over or nobody is left to do it.
+    /// Follows the plan, until its time is over or no members are left.
     fn soak(&mut self, plan: &Plan) -> io::Result<Used> {
         let this = Process::this();
         let usage = |process: &Process| process.usage().ok();
         let before = (self.server.and_then(usage), usage(&this));
-        let said = self.party.checker.said();
-        let heard = self.party.checker.tally().deliveries;
-        let start = self.party.now();
+        let said = self.pool.checker.messages();
+        let heard = self.pool.checker.tally().deliveries;
+        let start = self.pool.now();
         let lasts = plan.lasts.as_nanos() as u64;
         let end = start + lasts;
         let rates = (plan.rate.unwrap_or_default(), plan.churn);
-        let mut course = Course::new(plan.seed, plan.members, rates, (start, end));
+        let mut timetable = Timetable::new(plan.seed, plan.members, rates, (start, end));
         self.begin("soaking", Some(end));
         self.watch.begin(start, lasts);
-        self.party.begin_mischief();
+        self.pool.start_faulty_clients();
         let (mut now, mut alive) = (start, start);
         // What was due before the end is done, even if this is late.
-        while (now < end || course.next().is_some_and(|at| at < now))
-            && now < alive + ALONE
+        while (now < end || timetable.next().is_some_and(|at| at < now))
+            && now < alive + ALONE_TIMEOUT_NS
             && !self.is_stopped()
         {
-            while let Some(event) = course.take_due(now) {
+            while let Some(event) = timetable.take_due(now) {
                 match event {
-                    Event::Say(place) => self.party.say(place),
-                    Event::Leave(place, how) => self.party.have_leave(place, how),
+                    Event::Say(place) => self.pool.queue(place),
+                    Event::Leave(place, how) => self.pool.start_leaving(place, how),
                 }
             }
-            self.watch.look(now, self.party.connected());
-            let next = course.next().unwrap_or(end).min(self.watch.next());
+            self.watch.check_up(now, self.pool.connected());
+            let next = timetable.next().unwrap_or(end).min(self.watch.next());
             now = self.turn(next.min(end))?;
-            if self.party.staying() > 1 {
+            if self.pool.staying() > 1 {
                 alive = now;
             }
         }
@@ -243,84 +241,85 @@ impl Soak<'_> {
         let this = used(before.1, after.1).unwrap_or_default();
         Ok(Used {
             seconds,
-            said: self.party.checker.said() - said,
-            heard: self.party.checker.tally().deliveries - heard,
+            said: self.pool.checker.messages() - said,
+            heard: self.pool.checker.tally().deliveries - heard,
             server: used(before.0, after.0),
             core: this.cpu.as_secs_f64() / seconds,
         })
     }
 
-    /// Ends the mischief, has all members hear each other once more, and has them leave. What has
+    /// Ends the fault_sequences, has all members hear each other once more, and has them leave. What has
     /// not come by then is lost.
-    fn come_to_rest(&mut self) -> io::Result<Rest> {
+    fn settle(&mut self) -> io::Result<Rest> {
         self.begin("settling", None);
-        self.party.end_mischief();
-        let mut now = self.party.now();
+        self.pool.stop_faulty_clients();
+        let mut now = self.pool.now();
         let (mut alive, mut still, mut state) = (now, now, (0, 0));
-        while !self.party.is_at_peace()
-            && now < still + PATIENCE
-            && now < alive + ALONE
+        while !self.pool.is_complete()
+            && now < still + PROGRESS_TIMEOUT_NS
+            && now < alive + ALONE_TIMEOUT_NS
             && !self.is_stopped()
         {
-            now = self.turn(now + LOOK)?;
-            if self.party.staying() > 1 {
+            now = self.turn(now + CHECK_INTERVAL_NS)?;
+            if self.pool.staying() > 1 {
                 alive = now;
             }
-            let heard = self.party.checker.tally().deliveries;
-            if state != (heard, self.party.staying()) {
+            let heard = self.pool.checker.tally().deliveries;
+            if state != (heard, self.pool.staying()) {
                 still = now;
-                state = (heard, self.party.staying());
+                state = (heard, self.pool.staying());
             }
         }
-        self.hear_all()?;
+        self.receive_all()?;
         let mut rest = Rest {
-            members: self.party.staying(),
+            members: self.pool.staying(),
             ..Rest::default()
         };
         if !self.is_stopped() {
-            self.party.give_up();
+            self.pool.give_up();
             rest.excess = self.excess_at_rest()?;
         }
-        self.party.leave();
+        self.pool.leave();
         rest.left_over = self.excess_at_rest()?;
         Ok(rest)
     }
 
-    /// All members say something, and all hear it and what was said before.
-    fn hear_all(&mut self) -> io::Result<()> {
-        let mut now = self.party.now();
+    /// Sends a message from every member, and waits until all have received these and the earlier
+    /// ones.
+    fn receive_all(&mut self) -> io::Result<()> {
+        let mut now = self.pool.now();
         let (mut still, mut called) = (now, 0);
         let mut deliveries = 0;
-        while now < still + PATIENCE && !self.is_stopped() && self.party.staying() > 1 {
-            let is_due = self.party.deaf() > 0 && now > called + AGAIN;
+        while now < still + PROGRESS_TIMEOUT_NS && !self.is_stopped() && self.pool.staying() > 1 {
+            let is_due = self.pool.deaf() > 0 && now > called + ROLL_CALL_INTERVAL_NS;
             if called == 0 || is_due {
                 called = now;
-                self.party.call_the_roll();
+                self.pool.queue_for_all();
             }
-            if self.party.deaf() == 0 && self.party.checker.outstanding() == 0 {
+            if self.pool.deaf() == 0 && self.pool.checker.outstanding() == 0 {
                 break;
             }
-            now = self.turn(now + LOOK)?;
-            let heard = self.party.checker.tally().deliveries;
-            // While somebody hears nothing, what the others hear of it is no progress.
-            if heard != deliveries && self.party.deaf() == 0 {
+            now = self.turn(now + CHECK_INTERVAL_NS)?;
+            let heard = self.pool.checker.tally().deliveries;
+            // While a member receives nothing, deliveries to the others are no progress.
+            if heard != deliveries && self.pool.deaf() == 0 {
                 (still, deliveries) = (now, heard);
             }
         }
         Ok(())
     }
 
-    /// By how many descriptors the server has too many for the connections there are, when it has
-    /// had the time to notice who left.
+    /// The number of descriptors that the server has beyond one for each connection, when it has
+    /// had time to notice which clients left.
     fn excess_at_rest(&mut self) -> io::Result<Option<u64>> {
-        let mut now = self.party.now();
-        let until = now + NOTICED;
+        let mut now = self.pool.now();
+        let until = now + CLOSE_TIMEOUT_NS;
         loop {
-            let excess = self.watch.excess(self.party.connected());
+            let excess = self.watch.excess(self.pool.connected());
             if matches!(excess, None | Some(0)) || now >= until {
                 return Ok(excess);
             }
-            now = self.turn(now + LOOK / 10)?;
+            now = self.turn(now + CHECK_INTERVAL_NS / 10)?;
         }
     }
 }

@@ -1,58 +1,58 @@
-//! What is done in a soak, and when: who speaks, who leaves and how, who misbehaves and how. All of
-//! it follows from the seed.
+//! The plan of a soak: which members send and leave and how, and which clients misbehave and how.
+//! All of it follows from the seed.
 //!
-//! A member's life is a list of steps. What takes part in the chat as it should says its name and
-//! stays, until the plan has it leave; what misbehaves has steps of its own, and when they are
-//! done, others.
+//! The life of a client is a list of steps. A member sends its name and stays, until the plan has
+//! it leave. A misbehaving client has steps of its own, and when they are done, another client
+//! follows.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::Serialize;
-
+use super::super::plan::{Fault, Leave};
 use super::super::schedule::Schedule;
 
-/// How much a flood says, in bytes: less than a relay queues for each member by default, so that
-/// nobody who reads is closed for it, even by one that goes on reading the flood meanwhile.
-const FLOOD: usize = 1024 * 1024;
+/// The size of a flood, in bytes: less than a relay queues for each member by default. So no
+/// member that reads is closed for it, even one that goes on reading the flood meanwhile.
+const FLOOD_SIZE: usize = 1024 * 1024;
 
-/// For how long one reads nothing that has stopped for good, in seconds: in most of these times the
-/// room says more than a relay queues by default. Whether it was closed shows only when it reads
-/// again, since the news of that stands behind what it did not read.
-const STOPPED: Range<u64> = 30..90;
+/// How long a client reads nothing that has stopped for good, in seconds: in most of these times
+/// the room sends more than a relay queues by default. Whether it was closed shows only when it
+/// reads again, since the end of input stands behind the unread bytes.
+const STOP_SECONDS: Range<u64> = 30..90;
 
-/// For how long one reads again that had stopped for good.
-const SEEING: Duration = Duration::from_secs(1);
+/// How long such a client reads after that.
+const STOP_LISTEN_TIME: Duration = Duration::from_secs(1);
 
-/// For how long one reads nothing that will go on, in milliseconds.
-const PAUSED: Range<u64> = 1000..4000;
+/// How long a client pauses, in milliseconds.
+const PAUSE_MILLISECONDS: Range<u64> = 1000..4000;
 
-/// For how long one reads a byte at a time.
-const DRIPPING: Duration = Duration::from_secs(10);
+/// How long a client reads a byte at a time.
+const DRIP_TIME: Duration = Duration::from_secs(10);
 
-/// For how long one waits to be closed: who never gave a name, and who has sent what is no frame.
-const UNNAMED: Duration = Duration::from_secs(30);
-const BROKEN: Duration = Duration::from_secs(5);
+/// How long a client waits to be closed: one that never sent a name, and one that has sent what is
+/// no frame.
+const UNNAMED_TIMEOUT: Duration = Duration::from_secs(30);
+const BROKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a member reads on after it closed its sending side and its last message was delivered. A
 /// relay for which the end of input is a departure closes it before.
-const LINGERING: Duration = Duration::from_secs(1);
+const HALF_CLOSE_LISTEN_TIME: Duration = Duration::from_secs(1);
 
-/// For how long a place is empty before the next one comes who misbehaves, in milliseconds.
-const REST: Range<u64> = 0..500;
+/// How long a place is empty before the next misbehaving client, in milliseconds.
+const VACANCY_MILLISECONDS: Range<u64> = 0..500;
 
 /// What a member does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It gives its name.
     Join,
-    /// It reads, and says what the plan has it say, until it is to leave.
+    /// It reads, and sends messages as planned, until it must leave.
     Stay,
-    /// It says so many messages.
+    /// It sends so many messages.
     Say(u8),
-    /// It says messages of so many bytes all told, as fast as the server takes them.
+    /// It sends messages of so many bytes in all, as fast as the server accepts them.
     Flood(usize),
-    /// It says a message, a byte at a time.
+    /// It sends a message, a byte at a time.
     Trickle,
     /// It sends the first half of a message.
     SayHalf,
@@ -62,11 +62,11 @@ pub(super) enum Step {
     Listen(Duration),
     /// It reads nothing for so long, and then goes on.
     Pause(Duration),
-    /// It reads nothing for so long, and nobody counts on it any more.
+    /// It reads nothing for so long, and is excused from receiving.
     Stop(Duration),
-    /// It reads a byte at a time for so long, and nobody counts on it any more.
+    /// It reads a byte at a time for so long, and is excused from receiving.
     Drip(Duration),
-    /// It waits until somebody has heard all that it said.
+    /// It waits until all of its messages were delivered to a member.
     AwaitHeard,
     /// It waits to be closed, for so long at most.
     AwaitClose(Duration),
@@ -78,34 +78,18 @@ pub(super) enum Step {
     Reset,
 }
 
-/// How a member leaves that has behaved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub(in super::super) enum Leave {
-    /// It closes its connection, having just said something.
-    Fin,
-    /// It closes its sending side, and reads until the server closes the connection, or for a while.
-    HalfClose,
-    /// It resets its connection, having just said something.
-    Reset,
-    /// It resets its connection, after its last message was heard.
-    Quiet,
-}
-
 impl Leave {
-    pub(super) const ALL: [Self; 4] = [Self::Fin, Self::HalfClose, Self::Reset, Self::Quiet];
-
-    /// The last steps of who leaves so.
+    /// The last steps of a member that leaves so.
     pub(super) fn steps(self) -> Vec<Step> {
         match self {
             Self::Fin => vec![Step::Say(1), Step::Close],
-            // What is on its way must have got there: who closes with something unread resets.
+            // The messages to it must have arrived: closing with unread input resets the
+            // connection.
             Self::HalfClose => vec![
                 Step::Say(1),
                 Step::HalfClose,
                 Step::AwaitHeard,
-                Step::Listen(LINGERING),
+                Step::Listen(HALF_CLOSE_LISTEN_TIME),
                 Step::Close,
             ],
             Self::Reset => vec![Step::Say(1), Step::Reset],
@@ -114,70 +98,34 @@ impl Leave {
     }
 }
 
-/// How a member misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub(in super::super) enum Fault {
-    /// It stops reading for good.
-    Stop,
-    /// It stops reading for some seconds, and then reads all there is.
-    Pause,
-    /// It reads a byte at a time.
-    Drip,
-    /// It says a message a byte at a time.
-    Trickle,
-    /// It says as much as the server takes.
-    Flood,
-    /// It resets its connection inside a message.
-    ResetInside,
-    /// It closes its sending side inside a frame.
-    FinInside,
-    /// It never gives a name.
-    Nameless,
-    /// It sends something that is no frame.
-    NoFrame,
-    /// It sends a header over every limit.
-    TooLong,
-}
-
 impl Fault {
-    pub(super) const ALL: [Self; 10] = [
-        Self::Stop,
-        Self::Pause,
-        Self::Drip,
-        Self::Trickle,
-        Self::Flood,
-        Self::ResetInside,
-        Self::FinInside,
-        Self::Nameless,
-        Self::NoFrame,
-        Self::TooLong,
-    ];
-
-    /// All the steps of who misbehaves so.
+    /// All steps of a client that misbehaves so.
     fn steps(self, chance: &mut fastrand::Rng) -> Vec<Step> {
         let before = Step::Say(chance.u8(..4));
         let middle = match self {
             Self::Stop => {
-                let stopped = Duration::from_secs(chance.u64(STOPPED));
-                vec![Step::Stop(stopped), Step::Listen(SEEING)]
+                let stopped = Duration::from_secs(chance.u64(STOP_SECONDS));
+                vec![Step::Stop(stopped), Step::Listen(STOP_LISTEN_TIME)]
             }
             Self::Pause => {
-                let pause = Duration::from_millis(chance.u64(PAUSED));
+                let pause = Duration::from_millis(chance.u64(PAUSE_MILLISECONDS));
                 vec![Step::Pause(pause), Step::Say(1), Step::AwaitHeard]
             }
-            Self::Drip => vec![Step::Drip(DRIPPING)],
+            Self::Drip => vec![Step::Drip(DRIP_TIME)],
             Self::Trickle => vec![Step::Trickle, Step::AwaitHeard],
-            Self::Flood => vec![Step::Flood(FLOOD), Step::AwaitHeard],
+            Self::Flood => vec![Step::Flood(FLOOD_SIZE), Step::AwaitHeard],
             Self::ResetInside => vec![Step::SayHalf],
-            Self::FinInside => vec![Step::SayHalf, Step::HalfClose, Step::AwaitClose(BROKEN)],
-            Self::Nameless => return vec![Step::AwaitClose(UNNAMED), Step::Reset],
+            Self::FinInside => vec![
+                Step::SayHalf,
+                Step::HalfClose,
+                Step::AwaitClose(BROKEN_TIMEOUT),
+            ],
+            Self::Nameless => return vec![Step::AwaitClose(UNNAMED_TIMEOUT), Step::Reset],
             Self::NoFrame => vec![
                 Step::Send(b"GET / HTTP/1.1\r\n\r\n"),
-                Step::AwaitClose(BROKEN),
+                Step::AwaitClose(BROKEN_TIMEOUT),
             ],
-            Self::TooLong => vec![Step::Send(b"9999999999"), Step::AwaitClose(BROKEN)],
+            Self::TooLong => vec![Step::Send(b"9999999999"), Step::AwaitClose(BROKEN_TIMEOUT)],
         };
         let mut steps = vec![Step::Join, before];
         steps.extend(middle);
@@ -189,23 +137,23 @@ impl Fault {
 /// Something that falls due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Who has this place says something.
+    /// The member at this place sends a message.
     Say(usize),
-    /// Who has this place leaves, and another one comes.
+    /// The member at this place leaves, and another one joins.
     Leave(usize, Leave),
 }
 
-/// What falls due when, from some time on.
+/// A `Timetable` says what happens when.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct Timetable {
     members: usize,
     says: Schedule,
     leaves: Option<Schedule>,
-    speakers: fastrand::Rng,
+    senders: fastrand::Rng,
     leavers: fastrand::Rng,
 }
 
-impl Course {
+impl Timetable {
     /// For this many members, with so many messages and so many leaves a second, from one time
     /// until before another.
     pub(super) fn new(
@@ -219,7 +167,7 @@ impl Course {
             members,
             says: Schedule::new(start, rate, Some(end)),
             leaves: (churn > 0.0).then(|| Schedule::new(start, churn, Some(end))),
-            speakers: chance.fork(),
+            senders: chance.fork(),
             leavers: chance.fork(),
         }
     }
@@ -233,7 +181,7 @@ impl Course {
     /// Takes something that is due, if anything is.
     pub(super) fn take_due(&mut self, now: u64) -> Option<Event> {
         if self.says.take_due(now).is_some() {
-            return Some(Event::Say(self.speakers.usize(..self.members)));
+            return Some(Event::Say(self.senders.usize(..self.members)));
         }
         self.leaves.as_mut()?.take_due(now)?;
         let place = self.leavers.usize(..self.members);
@@ -242,15 +190,15 @@ impl Course {
     }
 }
 
-/// What those do, one after the other, who have one place among those who misbehave.
+/// The misbehaving clients of one place, one after the other.
 #[derive(Debug)]
-pub(super) struct Mischief {
+pub(super) struct FaultSequence {
     chance: fastrand::Rng,
-    /// What is to be done before anything is done again.
+    /// The faults that come before any fault comes again.
     left: Vec<Fault>,
 }
 
-impl Mischief {
+impl FaultSequence {
     /// Of as many places as there are faults, each begins with another one.
     pub(super) fn new(seed: u64, place: usize) -> Self {
         let place_seed = seed ^ (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -269,7 +217,7 @@ impl Mischief {
             self.chance.shuffle(&mut self.left);
             self.left.swap_remove(0)
         });
-        let rest = Duration::from_millis(self.chance.u64(REST));
+        let rest = Duration::from_millis(self.chance.u64(VACANCY_MILLISECONDS));
         (rest, fault, fault.steps(&mut self.chance))
     }
 }
@@ -283,11 +231,11 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn events(seed: u64) -> Vec<Event> {
-        let mut course = Course::new(seed, 20, (100.0, 5.0), (SECOND, 11 * SECOND));
-        assert_eq!(course.take_due(SECOND - 1), None);
+        let mut timetable = Timetable::new(seed, 20, (100.0, 5.0), (SECOND, 11 * SECOND));
+        assert_eq!(timetable.take_due(SECOND - 1), None);
         let mut events = Vec::new();
-        while let Some(at) = course.next() {
-            while let Some(event) = course.take_due(at) {
+        while let Some(at) = timetable.next() {
+            while let Some(event) = timetable.take_due(at) {
                 events.push(event);
             }
         }
@@ -295,8 +243,8 @@ mod tests {
     }
 
     fn lives(seed: u64, place: usize) -> Vec<(Duration, Fault, Vec<Step>)> {
-        let mut mischief = Mischief::new(seed, place);
-        (0..30).map(|_| mischief.next()).collect()
+        let mut fault_sequences = FaultSequence::new(seed, place);
+        (0..30).map(|_| fault_sequences.next()).collect()
     }
 
     #[test]
@@ -330,9 +278,9 @@ mod tests {
 
     #[test]
     fn nobody_leaves_where_nobody_is_to() {
-        let course = Course::new(7, 20, (1.0, 0.0), (0, SECOND));
-        assert!(course.leaves.is_none());
-        assert_eq!(course.next(), Some(0));
+        let timetable = Timetable::new(7, 20, (1.0, 0.0), (0, SECOND));
+        assert!(timetable.leaves.is_none());
+        assert_eq!(timetable.next(), Some(0));
     }
 
     #[test]

@@ -1,27 +1,28 @@
-//! What the guests of a soak do, step by step.
+//! The steps of a soak's clients.
 
 use std::time::Duration;
 
 use super::checker::Member;
-use super::guest::{Guest, Reading, State};
-use super::party::Party;
+use super::client::{Reading, SoakClient, State};
 use super::plan::Step;
+use super::pool::SoakPool;
 
-/// How often to look whether somebody was heard, in nanoseconds.
-const LOOK: u64 = 20_000_000;
+/// How often it is checked whether messages were delivered, in nanoseconds.
+const CHECK_INTERVAL_NS: u64 = 20_000_000;
 
-/// How often a byte is sent by who trickles, and how many before the rest of the message.
-const TRICKLE: u64 = 2_000_000;
-const TRICKLED: u64 = 100;
+/// The interval between the bytes of a trickle, in nanoseconds, and how many are sent before the
+/// rest of the message.
+const TRICKLE_INTERVAL_NS: u64 = 2_000_000;
+const TRICKLED_BYTES: u64 = 100;
 
-/// How often a byte is read by who drips.
-const DRIP: u64 = 5_000_000;
+/// The interval between the bytes that a dripping client reads, in nanoseconds.
+const DRIP_INTERVAL_NS: u64 = 5_000_000;
 
-/// How much of a flood is said at a time, in bytes.
-const WAVE: usize = 64 * 1024;
+/// The size of the parts of a flood, in bytes.
+const FLOOD_CHUNK: usize = 64 * 1024;
 
-/// What came of a step.
-enum Headway {
+/// The result of a step.
+enum StepResult {
     /// It is done.
     Done,
     /// It goes on at this time, or with the next event.
@@ -32,7 +33,7 @@ enum Headway {
     Over,
 }
 
-impl Headway {
+impl StepResult {
     /// That of a step which takes from one time to another, now.
     const fn of_time(until: u64, now: u64) -> Self {
         if now >= until {
@@ -43,20 +44,20 @@ impl Headway {
     }
 }
 
-impl Party {
-    /// Has a guest go on with its steps, as far as it can now.
+impl SoakPool {
+    /// Goes on with the steps of a client, as far as possible now.
     pub(super) fn advance(&mut self, index: usize) {
-        while self.guests[index].state == State::Here {
+        while self.clients[index].state == State::Here {
             match self.step(index) {
-                Headway::Done => {
-                    let guest = &mut self.guests[index];
-                    guest.steps.pop_front();
-                    guest.began = None;
+                StepResult::Done => {
+                    let client = &mut self.clients[index];
+                    client.steps.pop_front();
+                    client.began = None;
                 }
-                Headway::Until(at) => return self.wake(index, at),
-                Headway::Blocked => return,
-                Headway::Over => {
-                    self.depart(index);
+                StepResult::Until(at) => return self.wake(index, at),
+                StepResult::Blocked => return,
+                StepResult::Over => {
+                    self.close(index);
                     self.prepare(index);
                     return;
                 }
@@ -64,48 +65,48 @@ impl Party {
         }
     }
 
-    /// Does what a guest has to do now.
-    fn step(&mut self, index: usize) -> Headway {
+    /// Does the current step of a client.
+    fn step(&mut self, index: usize) -> StepResult {
         let now = self.now();
-        let guest = &mut self.guests[index];
-        let Some(&step) = guest.steps.front() else {
-            return Headway::Over;
+        let client = &mut self.clients[index];
+        let Some(&step) = client.steps.front() else {
+            return StepResult::Over;
         };
-        let begins = guest.began.is_none();
-        let since = *guest.began.get_or_insert(now);
-        let ends = |time: Duration| Headway::of_time(since + time.as_nanos() as u64, now);
-        match (step, guest.member) {
+        let begins = client.began.is_none();
+        let since = *client.began.get_or_insert(now);
+        let ends = |time: Duration| StepResult::of_time(since + time.as_nanos() as u64, now);
+        match (step, client.member) {
             (Step::Join, _) => {
-                guest.member = Some(self.checker.join(&mut guest.out));
-                guest.flush();
-                Headway::Done
+                client.member = Some(self.checker.join(&mut client.out));
+                client.flush();
+                StepResult::Done
             }
             (Step::Say(count), Some(member)) => {
-                (0..count).for_each(|_| self.checker.say(member, &mut guest.out));
-                guest.flush();
-                Headway::Done
+                (0..count).for_each(|_| self.checker.queue(member, &mut client.out));
+                client.flush();
+                StepResult::Done
             }
             (Step::Flood(left), Some(member)) => self.flood(index, member, left, now),
             (Step::Trickle, Some(member)) => {
                 if begins {
                     let mut frame = Vec::new();
-                    self.checker.say(member, &mut frame);
-                    guest.slow = frame.into();
+                    self.checker.queue(member, &mut frame);
+                    client.slow = frame.into();
                 }
-                guest.trickle(since, now)
+                client.trickle(since, now)
             }
             (Step::SayHalf, Some(member)) => {
-                self.checker.say_half(member, &mut guest.out);
-                guest.is_broken = true;
-                guest.flush();
-                Headway::Done
+                self.checker.queue_half(member, &mut client.out);
+                client.is_broken = true;
+                client.flush();
+                StepResult::Done
             }
             (Step::Send(bytes), _) => {
-                guest.out.extend_from_slice(bytes);
-                guest.is_broken = true;
-                guest.may_be_closed = true;
-                guest.flush();
-                Headway::Done
+                client.out.extend_from_slice(bytes);
+                client.is_broken = true;
+                client.may_be_closed = true;
+                client.flush();
+                StepResult::Done
             }
             (Step::Listen(time), _) => ends(time),
             (Step::Pause(time), _) => self.read_nothing(index, ends(time)),
@@ -115,92 +116,93 @@ impl Party {
             }
             (Step::Drip(time), Some(member)) => self.drip(index, member, now, ends(time)),
             (Step::AwaitHeard, Some(member)) => {
-                // However long that takes: what waits for its turn in a server is not lost.
-                if self.checker.is_heard(member) {
-                    guest.in_order = true;
-                    Headway::Done
+                // However long that takes: messages that wait for their turn in a server are not
+                // lost.
+                if self.checker.is_delivered(member) {
+                    client.in_order = true;
+                    StepResult::Done
                 } else {
-                    Headway::Until(now + LOOK)
+                    StepResult::Until(now + CHECK_INTERVAL_NS)
                 }
             }
             (Step::AwaitClose(time), _) => {
-                guest.may_be_closed = true;
+                client.may_be_closed = true;
                 ends(time)
             }
             (Step::HalfClose, _) => {
-                // However long it takes, all that it said has to be sent before that.
-                guest.in_order = !guest.is_broken;
-                if !guest.out.is_empty() {
-                    return Headway::Blocked;
+                // However long it takes, all of its messages must be sent before that.
+                client.in_order = !client.is_broken;
+                if !client.out.is_empty() {
+                    return StepResult::Blocked;
                 }
-                guest.half_close();
-                guest.may_be_closed = true;
-                Headway::Done
+                client.half_close();
+                client.may_be_closed = true;
+                StepResult::Done
             }
             (Step::Close, _) => {
-                guest.end_in_order();
-                Headway::Over
+                client.end_in_order();
+                StepResult::Over
             }
-            (Step::Reset, _) => Headway::Over,
-            // Those without a name have nothing to say.
-            (Step::Stay, _) | (_, None) => Headway::Blocked,
+            (Step::Reset, _) => StepResult::Over,
+            // Clients without a name cannot send messages.
+            (Step::Stay, _) | (_, None) => StepResult::Blocked,
         }
     }
 
     /// Says a part of a flood of which so much is left, if the part before it was taken.
-    fn flood(&mut self, index: usize, member: Member, left: usize, now: u64) -> Headway {
-        let guest = &mut self.guests[index];
-        if !guest.out.is_empty() {
-            return Headway::Blocked;
+    fn flood(&mut self, index: usize, member: Member, left: usize, now: u64) -> StepResult {
+        let client = &mut self.clients[index];
+        if !client.out.is_empty() {
+            return StepResult::Blocked;
         }
         if left == 0 {
-            return Headway::Done;
+            return StepResult::Done;
         }
-        while guest.out.len() < left.min(WAVE) {
-            self.checker.say(member, &mut guest.out);
+        while client.out.len() < left.min(FLOOD_CHUNK) {
+            self.checker.queue(member, &mut client.out);
         }
-        guest.steps[0] = Step::Flood(left.saturating_sub(guest.out.len()));
-        guest.flush();
+        client.steps[0] = Step::Flood(left.saturating_sub(client.out.len()));
+        client.flush();
         // Others have their turn before the next part.
-        Headway::Until(now)
+        StepResult::Until(now)
     }
 
     /// Reads nothing, and when that is done, all there is.
-    fn read_nothing(&mut self, index: usize, headway: Headway) -> Headway {
-        let guest = &mut self.guests[index];
-        guest.may_be_closed = true;
-        guest.reading = Reading::Nothing;
-        if matches!(headway, Headway::Done) {
-            guest.reading = Reading::All;
-            // There was an event for what has come meanwhile, and will be no other.
+    fn read_nothing(&mut self, index: usize, result: StepResult) -> StepResult {
+        let client = &mut self.clients[index];
+        client.may_be_closed = true;
+        client.reading = Reading::Nothing;
+        if matches!(result, StepResult::Done) {
+            client.reading = Reading::All;
+            // There was an event for the bytes that have arrived meanwhile, and will be no other.
             self.again.push((index, true));
         }
-        headway
+        result
     }
 
     /// Reads a byte.
-    fn drip(&mut self, index: usize, member: Member, now: u64, headway: Headway) -> Headway {
-        let guest = &mut self.guests[index];
-        guest.may_be_closed = true;
-        guest.reading = Reading::ByteByByte;
+    fn drip(&mut self, index: usize, member: Member, now: u64, result: StepResult) -> StepResult {
+        let client = &mut self.clients[index];
+        client.may_be_closed = true;
+        client.reading = Reading::ByteByByte;
         self.checker.excuse(member);
         self.read(index, 1);
-        if self.guests[index].member != Some(member) {
+        if self.clients[index].member != Some(member) {
             // That was the end of it.
-            return Headway::Blocked;
+            return StepResult::Blocked;
         }
-        match headway {
-            Headway::Until(end) => Headway::Until(end.min(now + DRIP)),
+        match result {
+            StepResult::Until(end) => StepResult::Until(end.min(now + DRIP_INTERVAL_NS)),
             other => other,
         }
     }
 }
 
-impl Guest {
+impl SoakClient {
     /// Sends a byte of what is to be sent slowly, and the rest when that has gone on for long
     /// enough.
-    fn trickle(&mut self, since: u64, now: u64) -> Headway {
-        let count = if now > since + TRICKLED * TRICKLE {
+    fn trickle(&mut self, since: u64, now: u64) -> StepResult {
+        let count = if now > since + TRICKLED_BYTES * TRICKLE_INTERVAL_NS {
             self.slow.len()
         } else {
             1
@@ -208,9 +210,9 @@ impl Guest {
         self.out.extend(self.slow.drain(..count));
         self.flush();
         if self.slow.is_empty() {
-            Headway::Done
+            StepResult::Done
         } else {
-            Headway::Until(now + TRICKLE)
+            StepResult::Until(now + TRICKLE_INTERVAL_NS)
         }
     }
 }

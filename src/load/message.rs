@@ -1,4 +1,4 @@
-//! What the load says: text that tells who said it, and as which of its messages.
+//! The messages of a measurement: text with the numbers of its sender and of itself.
 
 use std::io::Write;
 
@@ -24,41 +24,41 @@ const fn sender_digits(senders: usize) -> usize {
     }
 }
 
-/// The text of a run's messages.
+/// The format of a run's messages.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct MessageFormat {
     sender_digits: usize,
-    /// What follows the head, in all messages.
+    /// The text after the head, the same in all messages.
     filler: Vec<u8>,
 }
 
-/// Which message of all that are said.
+/// A `MessageId` identifies a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Line {
-    /// Who says it.
-    pub(super) speaker: u32,
-    /// How many the speaker has said before it.
+pub(super) struct MessageId {
+    /// The number of its sender.
+    pub(super) sender: u32,
+    /// The number of messages that the sender has sent before it.
     pub(super) seq: u32,
 }
 
-/// What a payload turns out to be.
+/// The result of reading a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// This message, as it was said.
-    Whole(Line),
-    /// This message, but not as it was said.
-    Damaged(Line),
-    /// No message of this script.
+    /// This message, as it was sent.
+    Whole(MessageId),
+    /// This message, but not as it was sent.
+    Damaged(MessageId),
+    /// No message of this format.
     Unreadable,
 }
 
-impl Script {
+impl MessageFormat {
     /// Messages of `size` bytes, at least [`head_len`]; the same for the same seed.
     pub(super) fn new(size: usize, senders: usize, seed: u64) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
         let mut filler = vec![b' '];
         filler.resize_with(size.saturating_sub(head_len(senders)), || {
-            // Words of five letters on average.
+            // SoakMessages of five letters on average.
             if chance.u8(..6) == 0 {
                 b' '
             } else {
@@ -72,13 +72,13 @@ impl Script {
     }
 
     /// Writes a message over what `out` holds.
-    pub(super) fn write(&self, line: Line, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, line: MessageId, out: &mut Vec<u8>) {
         out.clear();
         // Writing to a vector does not fail.
         let _ = write!(
             out,
             "{:01$}:{2:09}",
-            line.speaker, self.sender_digits, line.seq
+            line.sender, self.sender_digits, line.seq
         );
         out.extend_from_slice(&self.filler);
     }
@@ -89,14 +89,14 @@ impl Script {
         let Some((head, filler)) = payload.split_at_checked(head) else {
             return Reading::Unreadable;
         };
-        let (speaker, seq) = head.split_at(self.sender_digits);
-        let (Some(speaker), [b':', seq @ ..]) = (number(speaker), seq) else {
+        let (sender, seq) = head.split_at(self.sender_digits);
+        let (Some(sender), [b':', seq @ ..]) = (number(sender), seq) else {
             return Reading::Unreadable;
         };
         let Some(seq) = number(seq) else {
             return Reading::Unreadable;
         };
-        let line = Line { speaker, seq };
+        let line = MessageId { sender, seq };
         if filler == self.filler {
             Reading::Whole(line)
         } else {
@@ -119,25 +119,25 @@ mod tests {
 
     const MIN_HEAD: usize = head_len(2);
 
-    const LINE: Line = Line {
-        speaker: 42,
+    const MESSAGE: MessageId = MessageId {
+        sender: 42,
         seq: 17,
     };
 
-    fn written(script: &Script) -> Vec<u8> {
+    fn written(script: &MessageFormat) -> Vec<u8> {
         let mut payload = b"something before".to_vec();
-        script.write(LINE, &mut payload);
+        script.write(MESSAGE, &mut payload);
         payload
     }
 
     #[test]
     fn a_message_says_whose_it_is_and_has_the_size_that_was_asked_for() {
         for size in [16, 17, 64, 1000] {
-            let script = Script::new(size, 2, 1);
+            let script = MessageFormat::new(size, 2, 1);
             let payload = written(&script);
             assert_eq!(payload.len(), size);
             assert_eq!(&payload[..MIN_HEAD], b"000042:000000017");
-            assert_eq!(script.read(&payload), Reading::Whole(LINE));
+            assert_eq!(script.read(&payload), Reading::Whole(MESSAGE));
         }
     }
 
@@ -145,9 +145,9 @@ mod tests {
     fn sender_number_has_as_many_digits_as_the_number_of_senders_needs() {
         assert_eq!([0, 1, 1_000_000].map(head_len), [16, 16, 16]);
         assert_eq!(head_len(1_000_001), 17);
-        let script = Script::new(20, 12_000_000, 1);
-        let last = Line {
-            speaker: 11_999_999,
+        let script = MessageFormat::new(20, 12_000_000, 1);
+        let last = MessageId {
+            sender: 11_999_999,
             seq: 3,
         };
         let mut payload = Vec::new();
@@ -160,32 +160,32 @@ mod tests {
     #[test]
     fn the_same_seed_says_the_same() {
         assert_eq!(
-            written(&Script::new(64, 2, 7)),
-            written(&Script::new(64, 2, 7))
+            written(&MessageFormat::new(64, 2, 7)),
+            written(&MessageFormat::new(64, 2, 7))
         );
         assert_ne!(
-            written(&Script::new(64, 2, 7)),
-            written(&Script::new(64, 2, 8))
+            written(&MessageFormat::new(64, 2, 7)),
+            written(&MessageFormat::new(64, 2, 8))
         );
     }
 
     #[test]
     fn a_message_that_was_changed_anywhere_is_not_whole() {
-        let script = Script::new(20, 2, 1);
+        let script = MessageFormat::new(20, 2, 1);
         let payload = written(&script);
         for at in 0..payload.len() {
             let mut changed = payload.clone();
             changed[at] ^= 1;
-            assert_ne!(script.read(&changed), Reading::Whole(LINE), "{at}");
+            assert_ne!(script.read(&changed), Reading::Whole(MESSAGE), "{at}");
         }
         for len in 0..payload.len() {
             let expected = match len {
                 ..MIN_HEAD => Reading::Unreadable,
-                _ => Reading::Damaged(LINE),
+                _ => Reading::Damaged(MESSAGE),
             };
             assert_eq!(script.read(&payload[..len]), expected);
         }
         let longer = [&payload[..], b"x"].concat();
-        assert_eq!(script.read(&longer), Reading::Damaged(LINE));
+        assert_eq!(script.read(&longer), Reading::Damaged(MESSAGE));
     }
 }

@@ -1,4 +1,4 @@
-//! One place of a soak, and who has it: a connection, what is done over it, and what is on its way.
+//! A client of a soak: its connection, its steps, and the bytes that are under way.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,17 +7,18 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
+use super::super::plan::Fault;
 use super::checker::Member;
-use super::plan::{Fault, Step};
-use super::words::LONGEST;
+use super::messages::MAX_MESSAGE_SIZE;
+use super::plan::Step;
 
-/// How much one read takes at most.
-pub(super) const READ: usize = 256 * 1024;
+/// The maximum size of one read.
+pub(super) const READ_SIZE: usize = 256 * 1024;
 
-/// The longest part of something unfinished that is kept: a message with two headers and a name.
-const UNFINISHED: usize = LONGEST + 100;
+/// The longest incomplete message that is kept: a message with two headers and a name.
+const UNFINISHED: usize = MAX_MESSAGE_SIZE + 100;
 
-/// What has become of a connection.
+/// The state of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// There is none.
@@ -28,7 +29,7 @@ pub(super) enum State {
     Here,
 }
 
-/// How somebody reads.
+/// How a client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     All,
@@ -36,39 +37,39 @@ pub(super) enum Reading {
     Nothing,
 }
 
-/// A place, and who has it.
+/// A `SoakClient` is a place in the pool, with the client that has it.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct SoakClient {
     pub(super) state: State,
     pub(super) stream: Option<TcpStream>,
     /// How it misbehaves, if it does.
     pub(super) fault: Option<Fault>,
-    /// What it is known as, once it has given its name.
+    /// Its identity in the checker, once it has sent its name.
     pub(super) member: Option<Member>,
-    /// What it is doing, and what it does after that.
+    /// Its current step, and the steps after it.
     pub(super) steps: VecDeque<Step>,
-    /// When it began with the first of these, if it has.
+    /// When it began the current step, if it has.
     pub(super) began: Option<u64>,
-    /// When to look at it again.
+    /// When it has something to do, if that is scheduled.
     pub(super) due: Option<u64>,
     /// When its connection was made, or begun.
     pub(super) since: u64,
     pub(super) reading: Reading,
     /// Whether the server may close it.
     pub(super) may_be_closed: bool,
-    /// Whether what it sent last is not a whole message.
+    /// Whether it has sent something that is not a whole message.
     pub(super) is_broken: bool,
-    /// Whether all that it said is to be heard, even if it leaves now.
+    /// Whether all of its messages must be delivered, even if it leaves now.
     pub(super) in_order: bool,
-    /// The beginning of something that was not all there.
+    /// The beginning of an incomplete message.
     kept: Vec<u8>,
-    /// What is said and the socket has not taken.
+    /// Bytes that the socket has not accepted.
     pub(super) out: Vec<u8>,
-    /// What is to be sent byte by byte.
+    /// Bytes that are sent one by one.
     pub(super) slow: VecDeque<u8>,
 }
 
-impl Guest {
+impl SoakClient {
     /// An empty place.
     pub(super) const fn new() -> Self {
         Self {
@@ -90,7 +91,7 @@ impl Guest {
         }
     }
 
-    /// Has the place for one who does this.
+    /// Gives the place to a client with these steps.
     pub(super) fn begin(&mut self, fault: Option<Fault>, steps: Vec<Step>) {
         *self = Self {
             fault,
@@ -100,13 +101,13 @@ impl Guest {
         };
     }
 
-    /// Has it do this next, and nothing else.
-    pub(super) fn go_on_with(&mut self, steps: Vec<Step>) {
+    /// Replaces the remaining steps.
+    pub(super) fn replace_steps(&mut self, steps: Vec<Step>) {
         self.steps = steps.into();
         self.began = None;
     }
 
-    /// Sends what was said, as far as the socket takes it.
+    /// Writes the queued bytes, as far as the socket accepts them.
     pub(super) fn flush(&mut self) {
         let Some(stream) = &mut self.stream else {
             return;
@@ -123,8 +124,8 @@ impl Guest {
         self.out.drain(..sent);
     }
 
-    /// Reads once, at most `most` bytes, with what was kept before them in `buffer`. Returns how
-    /// many bytes have come, and how many there are in all.
+    /// Reads once, at most `most` bytes, after the kept bytes in `buffer`. Returns the number of
+    /// bytes that were read, and that of all in the buffer.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>, most: usize) -> io::Result<(usize, usize)> {
         let Some(stream) = &mut self.stream else {
             return Err(ErrorKind::WouldBlock.into());
@@ -138,7 +139,7 @@ impl Guest {
         Ok((read, kept + read))
     }
 
-    /// Keeps what is unfinished. Says whether it may be the beginning of a message.
+    /// Keeps an incomplete message. Returns whether it is not too long for one.
     pub(super) fn keep(&mut self, rest: &[u8]) -> bool {
         self.kept.clear();
         self.kept.extend_from_slice(rest);
@@ -153,14 +154,14 @@ impl Guest {
         }
     }
 
-    /// Has the connection end as most programs' do, and not by a reset as it would.
+    /// Has the connection end by a FIN, and not by a reset.
     pub(super) fn end_in_order(&self) {
         if let Some(stream) = &self.stream {
             let _ = SockRef::from(stream).set_linger(None);
         }
     }
 
-    /// Whether it takes part as it should.
+    /// Whether it is a connected member that stays.
     pub(super) fn is_staying(&self) -> bool {
         self.state == State::Here && self.steps.front() == Some(&Step::Stay)
     }
