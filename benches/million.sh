@@ -11,10 +11,9 @@
 # addresses of 127.0.0.0/8, keeps them silent, and sends one message to all. Nothing leaves that kernel: it
 # has no network but its loopback.
 #
-# A kernel gets as much memory as its members need, and no more: 11.5 GiB for a million. Without as much
-# free memory, half of it in /dev/shm, nothing is started. Each kernel is ended after a time that its
-# members cannot need on a machine with a free core: two hours for a million; a busy machine takes half
-# an hour. --output keeps reports, samples and logs in DIR.
+# A kernel gets as much memory as its members need, in /dev/shm, and no more: 11.4 GiB for a million. If
+# that is not free, nothing is started. Each kernel is ended after a time that its members do not need:
+# two hours for a million, which take about half an hour. --output keeps reports, samples and logs in DIR.
 #
 # It needs linux.uml (Debian's user-mode-linux), ip (iproute2), python3, timeout, and
 # `cargo build --release`. The exit code is 1 if a measurement failed, 2 if something is missing.
@@ -25,7 +24,7 @@ readonly PORT=7000
 readonly SILENCE=20s
 
 main() {
-    local keep="" members=()
+    local keep="" counts=()
     while (($#)); do
         case $1 in
             -h | --help)
@@ -37,11 +36,11 @@ main() {
                 shift
                 ;;
             *[!0-9]* | "" | 0*) fail "$1 is not a number of members; --help explains the usage" ;;
-            *) members+=("$1") ;;
+            *) counts+=("$1") ;;
         esac
         shift
     done
-    ((${#members[@]})) || members=(1000000)
+    ((${#counts[@]})) || counts=(1000000)
     local root program
     root=$(cd "$(dirname "$0")/.." && pwd)
     program=${CARGO_TARGET_DIR:-$root/target}/release/chatloop
@@ -51,7 +50,7 @@ main() {
     need timeout coreutils
     [[ -x $program ]] || fail "$program is missing: run \`cargo build --release\`"
     local one
-    for one in "${members[@]}"; do
+    for one in "${counts[@]}"; do
         ((one >= 100 && one <= 2000000)) || fail "$one members: ask for 100 to 2000000"
         check_memory "$one"
     done
@@ -61,7 +60,7 @@ main() {
     trap 'end_kernel; rm -rf "$folder"' EXIT
     trap 'exit 130' INT TERM
     local failed=0
-    for one in "${members[@]}"; do
+    for one in "${counts[@]}"; do
         mkdir "$folder/$one"
         cp "$program" "$0" "$folder/$one/"
         boot "$one" "$folder/$one" || failed=1
@@ -72,7 +71,7 @@ main() {
             rm "$keep/$one/chatloop" "$keep/$one/${0##*/}"
         fi
     done
-    python3 "$root/benches/million_table.py" "${members[@]/#/$folder/}" || failed=1
+    python3 "$root/benches/million_table.py" "${counts[@]/#/$folder/}" || failed=1
     exit "$failed"
 }
 
@@ -121,7 +120,7 @@ boot() {
     # The memory is a file there; the kernel deletes it at once.
     TMPDIR=/dev/shm timeout -k 10 "$(time_for "$members")" "${core[@]}" \
         nice -n 5 linux.uml "mem=$(memory_for "$members")M" \
-        root=/dev/root rootfstype=hostfs rootflags=/ ro con=null con0=fd:0,fd:1 quiet \
+        root=/dev/root rootfstype=hostfs rootflags=/ ro con=null con0=fd:0,fd:1 quiet slab_nomerge \
         "init=$output/${0##*/}" "MILLION_OUTPUT=$output" "MILLION_MEMBERS=$members" \
         </dev/null >"$output/console" 2>&1 &
     kernel=$!
@@ -133,7 +132,7 @@ boot() {
     if ((code == 124 || code == 137)); then
         echo "million.sh: $members members: not done after $(time_for "$members") s" >&2
         return 1
-    elif [[ ! -e $output/done ]]; then
+    elif [[ ! -e $output/finished ]]; then
         echo "million.sh: $members members: the kernel ended early, and said last:" >&2
         tail -3 "$output/console" >&2
         return 1
@@ -163,7 +162,7 @@ measure() {
     } >>progress 2>&1 || true
     cat /proc/net/netstat /proc/net/snmp >counters
     cat /proc/net/softnet_stat >softnet
-    echo "$(uname -r) $(free -m | awk '/^Mem:/ { print $2 }')" >done
+    echo "$(uname -r) $(free -m | awk '/^Mem:/ { print $2 }')" >finished
     sync
     # Without these two lines the kernel would report a panic when this process ends.
     echo 1 >/proc/sys/kernel/sysrq
@@ -190,6 +189,7 @@ with_server() {
     local members=$1 server sampler code=0
     ./chatloop serve --listen "127.0.0.1:$PORT" --log-level warn 2>serve.log >/dev/null &
     server=$!
+    disown "$server"
     # The new kernel's first listener.
     until grep -q " 0A " /proc/net/tcp; do
         kill -0 "$server"
@@ -198,6 +198,7 @@ with_server() {
     sleep 1
     sample "$server" "$members" &
     sampler=$!
+    sleep 1
     ./chatloop load idle --target "127.0.0.1:$PORT" --members "$members" --bind "$ADDRESSES" \
         --for "$SILENCE" --json report.json || code=$?
     kill "$sampler"
@@ -207,12 +208,12 @@ with_server() {
     return "$code"
 }
 
-# Writes down every two seconds how many connections there are, what the server holds, and what is free. When
-# all are there, and a while after that, so that both ends are at rest, the kernel's objects.
+# Writes down every two seconds how many connections there are, what the server holds, and what is free.
+# When all are there, and a while after that, so that both ends are at rest, the kernel's objects.
 sample() {
     local server=$1 members=$2 sockets rest=0
     cp /proc/slabinfo slabs.before
-    while sleep 2; do
+    while :; do
         sockets=$(awk '/^TCP:/ { print $3 }' /proc/net/sockstat)
         awk -v sockets="$sockets" '
             /^VmRSS:/ { resident = $2 }
@@ -224,6 +225,7 @@ sample() {
         if ((sockets > 2 * members)) && ((++rest == 4)); then
             cp /proc/slabinfo slabs.after
         fi
+        sleep 2
     done
 }
 

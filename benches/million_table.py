@@ -22,7 +22,7 @@ class Result:
 
     def __init__(self, folder):
         self.report = json.loads((folder / "report.json").read_text())
-        self.kernel, memory = (folder / "done").read_text().split()
+        self.kernel, memory = (folder / "finished").read_text().split()
         self.machine_mib = int(memory)
         self.peak = 1024 * int((folder / "peak").read_text().split()[1])
         lines = (folder / "samples").read_text().splitlines()
