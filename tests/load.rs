@@ -208,7 +208,7 @@ fn results_go_to_standard_output_and_progress_to_standard_error() {
         assert!(line.starts_with("measuring "), "{err}");
         assert!(line.contains(" %: 5 members, "), "{err}");
     }
-    let done = "1 of 5 members says messages of 64 bytes, 64 under way at a time, for 1s 200ms";
+    let done = "1 of 5 members sends messages of 64 bytes, 64 under way at a time, for 1s 200ms";
     assert_eq!(out.lines().next(), Some(done));
     let expected = [
         "fanout",
@@ -254,8 +254,8 @@ fn two_servers_have_a_column_each_and_one_for_the_ratio() {
         lines.next().unwrap(),
         ["idle", &names[0], &names[1], "ratio"]
     );
-    let heard = lines.find(|cells| cells[0] == "heard one message");
-    assert_eq!(heard.unwrap(), ["heard one message", "3", "3", ""]);
+    let heard = lines.find(|cells| cells[0] == "received one message");
+    assert_eq!(heard.unwrap(), ["received one message", "3", "3", ""]);
     for label in [format!("delay, {}", names[0]), "delay, ratio".to_owned()] {
         assert!(labels(&out).contains(&&label[..]), "{label} in {out}");
     }
@@ -319,7 +319,7 @@ fn each_scenario_has_a_chart() {
         "deliveries a second",
         "deliveries a second",
         "delay",
-        "time until they hear again",
+        "time until they receive again",
     ]) {
         let flags = ["--members", "2", "--against", &against, "--rounds", "1"];
         let chart = ["--chart", path.to_str().unwrap()];
@@ -469,7 +469,7 @@ fn ctrl_c_before_there_is_anything_says_so_and_leaves_no_file() {
     loading.signal("INT");
     let (code, out, err) = loading.wait();
     assert_eq!((code, &out[..]), (1, ""));
-    let expected = "chatloop: ended before there was anything to tell";
+    let expected = "chatloop: ended before there was anything to report";
     assert_eq!(err.lines().last(), Some(expected));
     assert!(!path.exists());
 }
@@ -531,7 +531,7 @@ fn started_relay_reads_the_environment_and_its_warnings_are_reported() {
     assert_eq!(faults, ["cut 2"]);
     assert_eq!(measured.code, 5);
     assert_eq!(measured.report["members"], 3);
-    let said = measured.trouble("the relay says: ");
+    let said = measured.trouble("the relay logged: ");
     assert!(
         said.ends_with("all 3 places are taken (limit: --max-clients)"),
         "{said}"

@@ -208,7 +208,7 @@ fn what_strangers_say_is_no_fault_and_is_told() {
     };
     let measured = once("2", company);
     assert_faults(&measured, &[]);
-    measured.trouble("heard 2 messages of others, who are in the same room");
+    measured.trouble("received 2 messages of other clients in the same room");
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn assert_not_chat(also: &str, rule: impl FnMut(&Message, usize) -> Act + Send +
     let flags = ["--json", "-", "--target", &target];
     let (code, out, err) = run(&mut load(&[&plan[..], &time, &flags].concat()));
     let expected = format!(
-        "chatloop: {target} takes connections, but nobody there hears what others say{also}; is it a \
+        "chatloop: {target} accepts connections, but no member receives the messages of others{also}; is it a \
          chat server of ten-byte headers? `redis://` and `mqtt://` go before other addresses\n"
     );
     let last = err.lines().last().unwrap().to_owned() + "\n";
@@ -359,7 +359,7 @@ fn a_server_that_accepts_nobody_is_not_stormed() {
     let (code, out, err) = run(&mut load(&[&plan[..], &["--target", &target]].concat()));
     assert_eq!((code, &out[..]), (6, ""));
     assert!(
-        err.contains("hears what others say, and 36 timed out;"),
+        err.contains("receives the messages of others, and 36 timed out;"),
         "{err}"
     );
 }
@@ -378,7 +378,7 @@ fn a_member_that_never_hears_anything_makes_the_measurement_a_failure() {
     // It is not known what it was to hear, so there is no count of what is lost.
     assert_eq!(measured.faults(), [""; 0]);
     assert_eq!(measured.code, 5);
-    measured.trouble("1 member heard nothing, though connected; does the server relay");
+    measured.trouble("1 member received nothing, though connected; does the server relay");
 }
 
 fn a_silent_member_that_does_not_hear_the_message_has_lost_it() {

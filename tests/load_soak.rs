@@ -380,7 +380,7 @@ fn a_server_that_is_none_is_told_before_anything_is_soaked() {
     let (code, out, err) = run(&mut load(&["soak", "--members", "5", "--target", &target]));
     assert_eq!((code, &out[..]), (6, ""));
     assert!(
-        err.contains("nobody there hears what others say; is it a chat"),
+        err.contains("no member receives the messages of others; is it a chat"),
         "{err}"
     );
 }
@@ -399,13 +399,13 @@ fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
     let chart = ["--chart", path.to_str().unwrap()];
     let (code, out, err) = run(&mut load(&[&BRIEF[..], &chart, &["--seed", "42"]].concat()));
     assert_eq!(code, 0, "{out}{err}");
-    let done = "10 members say 300 messages a second, and 20 a second leave and others come, beside 10 \
-                who misbehave, for 2s; seed 42";
+    let done = "10 members send 300 messages a second, and 20 a second leave and are replaced, beside 10 \
+                that misbehave, for 2s; seed 42";
     assert_eq!(out.lines().next(), Some(done));
     for row in [
         "stopped reading",
         "flooded the room",
-        "heard, and checked",
+        "received and checked",
         "server, memory, last quarter",
         "server, descriptors, after all have left",
         "lost, duplicated, out of order, altered, cut, refused",

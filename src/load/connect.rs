@@ -1,11 +1,12 @@
 //! How one connection is made, and why one is not made or ends.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
 
@@ -94,6 +95,7 @@ impl Site {
         &self,
         index: usize,
         receive_buffer: Option<usize>,
+        registry: &Registry,
     ) -> Result<TcpStream, Cause> {
         let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, None)
             .map_err(|error| Cause::of(&error))?;
@@ -126,8 +128,31 @@ impl Site {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(Cause::of(&error)),
         }
-        Ok(TcpStream::from_std(socket.into()))
+        let mut stream = TcpStream::from_std(socket.into());
+        // Once and for both directions: see the server for why.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match registry.register(&mut stream, Token(index), interest) {
+            Ok(()) => Ok(stream),
+            Err(error) => Err(Cause::of(&error)),
+        }
     }
+}
+
+/// Writes queued bytes, as far as the socket accepts them.
+pub(super) fn flush(stream: Option<&mut TcpStream>, out: &mut Vec<u8>) {
+    let Some(stream) = stream else {
+        return;
+    };
+    let mut sent = 0;
+    while sent < out.len() {
+        match stream.write(&out[sent..]) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // The error shows when the socket is read, after the input before it.
+            Err(_) => break,
+        }
+    }
+    out.drain(..sent);
 }
 
 /// Whether a connection that was begun is there by now.

@@ -5,15 +5,15 @@
 //! them.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
-use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
+use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, flush, is_made};
 use super::delays::Delays;
 use super::ledger::DeliveryChecker;
 use super::plan::Wait;
@@ -233,7 +233,7 @@ impl ClientPool {
         self.peers[index].began = self.now();
         self.peers[index].kept.clear();
         self.peers[index].out.clear();
-        match self.open(index) {
+        match self.site.open(index, None, self.poll.registry()) {
             Ok(stream) => {
                 self.peers[index].stream = Some(stream);
                 self.enter(index, State::Connecting);
@@ -245,17 +245,6 @@ impl ClientPool {
                 *self.refusals.entry(cause).or_default() += 1;
             }
         }
-    }
-
-    fn open(&self, index: usize) -> Result<TcpStream, Cause> {
-        let mut stream = self.site.open(index, None)?;
-        // Once and for both: see the server for why.
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut stream, Token(index), interest)
-            .map_err(|error| Cause::of(&error))?;
-        Ok(stream)
     }
 
     /// Sends the first bytes of a client as soon as its connection is made.
@@ -333,19 +322,7 @@ impl ClientPool {
 
     fn flush(&mut self, index: usize) {
         let peer = &mut self.peers[index];
-        let Some(stream) = &mut peer.stream else {
-            return;
-        };
-        let mut sent = 0;
-        while sent < peer.out.len() {
-            match stream.write(&peer.out[sent..]) {
-                Ok(written) => sent += written,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What went wrong shows when it is read, after what has come before it.
-                Err(_) => break,
-            }
-        }
-        peer.out.drain(..sent);
+        flush(peer.stream.as_mut(), &mut peer.out);
     }
 
     /// One turn of the loop: waits for events, at most until `until` if that is given, and acts on

@@ -123,9 +123,9 @@ figures! {
         joins: Option<u64>,
         /// `soak`: how many members left as planned, in one of the ways under `leaves`.
         left: Option<u64>,
-        /// `soak`: how many members left in which way.
+        /// `soak`: how many members left in which way: closing (`fin`) or resetting (`reset`) the connection just after a message, closing the sending side (`half_close`), or resetting after the last message was delivered (`quiet`).
         leaves: Option<BTreeMap<Leave, u64>>,
-        /// `soak`: how many clients misbehaved in which way.
+        /// `soak`: how many clients misbehaved in which way: `stop` and `pause` reading, read a byte at a time (`drip`), send a byte at a time (`trickle`), `flood`, end inside a message (`reset_inside`, `fin_inside`), send no name (`nameless`), no frame (`no_frame`) or a header over the limit (`too_long`).
         faults: Option<BTreeMap<Fault, u64>>,
         /// `soak`: how many of them the server closed, as it may if they stop or pause reading, read a byte at a time, send no name, or send what is no message.
         closed: Option<BTreeMap<Fault, u64>>,
@@ -289,7 +289,7 @@ pub(super) enum Tree {
     /// A figure.
     Leaf(f64),
     /// Figures by their keys.
-    Branch(BTreeMap<String, Tree>),
+    Branch(BTreeMap<String, Self>),
 }
 
 impl Tree {

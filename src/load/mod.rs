@@ -141,7 +141,7 @@ pub enum LoadError {
     },
     /// No member receives messages; and what else went wrong, if anything did.
     NotChat(SocketAddr, String),
-    /// It was ended before there was anything to tell.
+    /// It was ended before there was anything to report.
     Interrupted,
     /// The event loop failed.
     Io(io::Error),
@@ -192,10 +192,10 @@ impl fmt::Display for LoadError {
             ),
             Self::NotChat(addr, also) => write!(
                 f,
-                "{addr} takes connections, but nobody there hears what others say{also}; is it a chat \
+                "{addr} accepts connections, but no member receives the messages of others{also}; is it a chat \
                  server of ten-byte headers? `redis://` and `mqtt://` go before other addresses"
             ),
-            Self::Interrupted => f.write_str("ended before there was anything to tell"),
+            Self::Interrupted => f.write_str("ended before there was anything to report"),
             Self::Io(error) => write!(f, "the event loop failed: {error}"),
         }
     }

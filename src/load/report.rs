@@ -58,7 +58,7 @@ const ROWS: &[Row] = &[
     ("faults/flood", "flooded the room", Plain(Unit::Count), ALL),
     ("faults/reset_inside", "reset inside a message", Plain(Unit::Count), ALL),
     ("faults/fin_inside", "closed inside a message", Plain(Unit::Count), ALL),
-    ("faults/nameless", "gave no name", Plain(Unit::Count), ALL),
+    ("faults/nameless", "sent no name", Plain(Unit::Count), ALL),
     ("faults/no_frame", "sent what is no frame", Plain(Unit::Count), ALL),
     ("faults/too_long", "sent a header over the limit", Plain(Unit::Count), ALL),
     ("closed_for_it", "closed by the server for that", Plain(Unit::Count), ALL),
@@ -67,17 +67,17 @@ const ROWS: &[Row] = &[
     ("server/rss_bytes", "server, memory with all members", Compared(Unit::Bytes), &[Idle]),
     ("server/bytes_per_member", "server, memory for a member", Compared(Unit::Bytes), &[Idle]),
     ("kernel_bytes_per_connection", "kernel, memory for both ends of a connection", Plain(Unit::Bytes), ALL),
-    ("server/cpu_us_per_connect", "server, CPU to take one in", Compared(Unit::Microseconds), ALL),
+    ("server/cpu_us_per_connect", "server, CPU to accept a member", Compared(Unit::Microseconds), ALL),
     ("server/idle_wakeups", "server, wake-ups while silent", Compared(Unit::Count), ALL),
     ("server/idle_cpu_us_per_second", "server, CPU a second of silence", Compared(Unit::Microseconds), ALL),
-    ("deliveries", "heard one message", Plain(Unit::Count), &[Idle]),
+    ("deliveries", "received one message", Plain(Unit::Count), &[Idle]),
     ("deliveries", "deliveries", Plain(Unit::Count), NOT_IDLE),
     ("messages_per_second", "messages, a second", Compared(Unit::Count), ALL),
     ("deliveries_per_second", "deliveries, a second", Compared(Unit::Count), NOT_STORM),
     ("deliveries_per_second", "deliveries, a second", Plain(Unit::Count), &[Storm]),
-    ("heard_bytes", "heard, and checked", Plain(Unit::Bytes), ALL),
+    ("heard_bytes", "received and checked", Plain(Unit::Bytes), ALL),
     ("server/cpu_ns_per_delivery", "server, CPU for a delivery", Compared(Unit::Nanoseconds), NOT_STORM),
-    ("server/cpu_us_per_return", "server, CPU for one that returns", Compared(Unit::Microseconds), ALL),
+    ("server/cpu_us_per_return", "server, CPU for a returning member", Compared(Unit::Microseconds), ALL),
     ("server/cpu_share", "server, CPU used", Plain(Unit::Share), ALL),
     ("server/rss_bytes", "server, memory", Compared(Unit::Bytes), ASIDE),
     ("load_tool/busy_share", "load tool, busy", Plain(Unit::Share), ALL),
@@ -99,9 +99,9 @@ const ROWS: &[Row] = &[
     ("cut", "cut", Failure, ALL),
     ("refused", "refused", Failure, ALL),
     ("connect_us", "time to connect", Times, ALL),
-    ("all_back_us", "until all hear again", Times, ALL),
+    ("all_back_us", "until all receive again", Times, ALL),
     ("latency_us", "delay", Times, NOT_STORM),
-    ("latency_us", "until one hears again", Times, &[Storm]),
+    ("latency_us", "until one receives again", Times, &[Storm]),
 ];
 
 /// The columns of the table of times, which are keys as well; the percentiles are compared.
@@ -518,17 +518,17 @@ impl Report {
                 let delay = ("delay", Scale::Log, Unit::Nanoseconds);
                 (
                     "Delay of a delivery",
-                    share("part of the deliveries"),
+                    share("share of the deliveries"),
                     delay,
                 )
             }
             Storm => {
                 let delay = (
-                    "time until they hear again",
+                    "time until they receive again",
                     Scale::Linear,
                     Unit::Nanoseconds,
                 );
-                let share = share("part of the members");
+                let share = share("share of the members");
                 ("After all have left at once", share, delay)
             }
         };
@@ -616,11 +616,9 @@ fn markdown(rows: &[Vec<String>]) -> String {
         if index == 0 {
             for (column, width) in widths.iter().enumerate() {
                 let dashes = "-".repeat(width + 1);
-                text += &if column == 0 {
-                    format!("|:{dashes}")
-                } else {
-                    format!("|{dashes}:")
-                };
+                let [left, right] = if column == 0 { [":", ""] } else { ["", ":"] };
+                // Writing to a string does not fail.
+                let _ = write!(text, "|{left}{dashes}{right}");
             }
             text.push_str("|\n");
         }
@@ -634,17 +632,17 @@ fn done(plan: &Plan, rounds: usize) -> String {
     let lasts = humantime::format_duration(plan.lasts);
     let mut text = match plan.scenario {
         Scenario::Idle => {
-            format!("{members} members are silent for {lasts}; then one says {size} bytes to all")
+            format!("{members} members are silent for {lasts}; then one sends {size} bytes to all")
         }
         Scenario::Fanout | Scenario::Chat => format!(
             "{} of {members} members {} messages of {size} bytes, {} under way at a time, for {lasts}",
             Count(plan.senders as f64),
-            if plan.senders == 1 { "says" } else { "say" },
+            if plan.senders == 1 { "sends" } else { "send" },
             Count(plan.in_flight as f64)
         ),
         Scenario::Latency => format!(
-            "{} of {members} members say {} messages of {size} bytes a second, for {lasts}; delays \
-             are counted from when a message was to be sent",
+            "{} of {members} members send {} messages of {size} bytes a second, for {lasts}; delays \
+             are counted from the time for which a message was scheduled",
             Count(plan.senders as f64),
             Count(plan.rate.unwrap_or_default())
         ),
@@ -652,8 +650,8 @@ fn done(plan: &Plan, rounds: usize) -> String {
             format!("{members} members leave and come back at once, over and over for {lasts}")
         }
         Scenario::Soak => format!(
-            "{members} members say {} messages a second, and {} a second leave and others come, beside \
-             {} who misbehave, for {lasts}; seed {}",
+            "{members} members send {} messages a second, and {} a second leave and are replaced, beside \
+             {} that misbehave, for {lasts}; seed {}",
             Count(plan.rate.unwrap_or_default()),
             Count(plan.churn),
             Count(plan.faults as f64),
@@ -817,7 +815,7 @@ mod tests {
     fn report_is_a_table_of_figures_and_one_of_times() {
         let report = report(&[("ours", &[1234.0], 0)]);
         let expected = "\
-1 of 1,000 members says messages of 64 bytes, 2 under way at a time, for 1s 500ms
+1 of 1,000 members sends messages of 64 bytes, 2 under way at a time, for 1s 500ms
 
 | fanout                                                |  ours |
 |:------------------------------------------------------|------:|

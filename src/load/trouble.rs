@@ -124,19 +124,19 @@ impl fmt::Display for Warning {
             ),
             Self::Deaf { count } => write!(
                 f,
-                "{} heard nothing, though connected; does the server relay what one of its clients \
-                 says to all the others?",
+                "{} received nothing, though connected; does the server relay the messages of each client to \
+                 all others?",
                 several(*count, "member")
             ),
             Self::Company { messages } => write!(
                 f,
-                "heard {} of others, who are in the same room",
+                "received {} of other clients in the same room",
                 several(*messages, "message")
             ),
             Self::Paused(paused) => write!(
                 f,
                 "the load tool itself did not run for {}: it was stopped, or the machine was; delays \
-                 have this in them, and who did not read meanwhile may have been cut for it",
+                 have this in them, and members that did not read meanwhile may have been cut for it",
                 time(*paused)
             ),
             Self::ClockJumped { by, back } => write!(
@@ -177,9 +177,9 @@ impl fmt::Display for Warning {
                  thousands are probed (keepalive) at a time: raise net.core.netdev_max_backlog",
                 several(*packets, "packet")
             ),
-            Self::Logged(line) => write!(f, "the relay says: {line}"),
+            Self::Logged(line) => write!(f, "the relay logged: {line}"),
             Self::Leak(leak) => leak.fmt(f),
-            Self::Round(error) => write!(f, "a later round came to nothing: {error}"),
+            Self::Round(error) => write!(f, "a later round failed: {error}"),
         }
     }
 }

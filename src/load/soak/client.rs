@@ -1,12 +1,13 @@
 //! A client of a soak: its connection, its steps, and the bytes that are under way.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use socket2::SockRef;
 
+use super::super::connect::flush;
 use super::super::plan::Fault;
 use super::checker::Member;
 use super::messages::MAX_MESSAGE_SIZE;
@@ -109,19 +110,7 @@ impl SoakClient {
 
     /// Writes the queued bytes, as far as the socket accepts them.
     pub(super) fn flush(&mut self) {
-        let Some(stream) = &mut self.stream else {
-            return;
-        };
-        let mut sent = 0;
-        while sent < self.out.len() {
-            match stream.write(&self.out[sent..]) {
-                Ok(written) => sent += written,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What went wrong shows when it is read, after what has come before it.
-                Err(_) => break,
-            }
-        }
-        self.out.drain(..sent);
+        flush(self.stream.as_mut(), &mut self.out);
     }
 
     /// Reads once, at most `most` bytes, after the kept bytes in `buffer`. Returns the number of

@@ -248,8 +248,8 @@ impl Soak<'_> {
         })
     }
 
-    /// Ends the fault_sequences, has all members hear each other once more, and has them leave. What has
-    /// not come by then is lost.
+    /// Ends the misbehaving clients, sends a message from every member to all others, and has the
+    /// members leave. Deliveries that have not arrived by then are lost.
     fn settle(&mut self) -> io::Result<Rest> {
         self.begin("settling", None);
         self.pool.stop_faulty_clients();

@@ -7,7 +7,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use super::super::connect::{Cause, Causes, Site, is_made};
 use super::super::plan::{Fault, Leave};
@@ -327,19 +327,8 @@ impl SoakPool {
         let client = &mut self.clients[index];
         client.since = now;
         let is_slow = matches!(client.fault, Some(Fault::Stop | Fault::Pause | Fault::Drip));
-        let opened = self
-            .site
-            .open(index, is_slow.then_some(SMALL_RECEIVE_BUFFER))
-            .and_then(|mut stream| {
-                // Once and for both: see the server for why.
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                let registry = self.poll.registry();
-                registry
-                    .register(&mut stream, Token(index), interest)
-                    .map_err(|error| Cause::of(&error))?;
-                Ok(stream)
-            });
-        match opened {
+        let buffer = is_slow.then_some(SMALL_RECEIVE_BUFFER);
+        match self.site.open(index, buffer, self.poll.registry()) {
             Ok(stream) => {
                 self.clients[index].stream = Some(stream);
                 self.clients[index].state = State::Connecting;
