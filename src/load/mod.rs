@@ -523,8 +523,10 @@ impl Target {
                 how: trouble::listed(&failures.cuts),
             });
         }
-        // An idle room has one message, which is lost with its sender: that shows nothing of the others.
-        if scenario == Scenario::Idle && !failures.cuts.is_empty() && !spoke_otherwise {
+        // An idle room has one message. Where connections failed, it may have failed with them: that does
+        // not show what the others would receive.
+        let is_explained = !(failures.cuts.is_empty() && failures.refusals.is_empty());
+        if scenario == Scenario::Idle && outcome.connected > 0 && is_explained && !spoke_otherwise {
             return Ok(());
         }
         match failures.refusals.keys().next() {
