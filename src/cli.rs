@@ -502,8 +502,9 @@ pub(crate) struct ServeArgs {
 
     /// How long a silence before the kernel probes whether a peer is alive; `off` for never
     ///
-    /// TCP keepalive: four probes, spread over the same time again. With 60s, a peer that vanished
-    /// from a silent room is closed after about two minutes. At most 32767s.
+    /// TCP keepalive: twenty probes or more, spread over the same time again, or one a second if that is
+    /// fewer. With 60s, a peer that vanished from a silent room is closed after about two minutes. At
+    /// most 32767s.
     #[arg(
         long,
         env = "CHATLOOP_KEEPALIVE",

@@ -335,6 +335,7 @@ fn no_server_holds_the_tool_up_however_little_it_relays() {
             a_message_whose_end_never_comes_is_waited_for_and_then_lost,
             a_member_that_never_hears_anything_makes_the_measurement_a_failure,
             a_silent_member_that_does_not_hear_the_message_has_lost_it,
+            reset_of_the_only_sender_is_reported_as_a_cut_and_not_as_another_protocol,
             a_server_that_relays_nothing_is_no_chat_server,
             a_server_that_relays_without_names_is_no_chat_server,
             a_server_that_accepts_nobody_is_not_stormed,
@@ -388,6 +389,16 @@ fn a_silent_member_that_does_not_hear_the_message_has_lost_it() {
     let measured = measure(&[&plan[..], &["--target", &arg(room.addr)]].concat());
     assert_faults(&measured, &["lost 1"]);
     assert_eq!(measured.report["deliveries"], 3);
+}
+
+fn reset_of_the_only_sender_is_reported_as_a_cut_and_not_as_another_protocol() {
+    let room = Room::start(MEMBERS, |_, to| match to {
+        0 => Act::Reset,
+        _ => Act::Nothing,
+    });
+    let plan = ["idle", "--members", "5", "--for", "10ms"];
+    let measured = measure(&[&plan[..], &["--target", &arg(room.addr)]].concat());
+    assert_faults(&measured, &["lost 4", "cut 1", "cuts/reset 1"]);
 }
 
 fn a_server_that_relays_nothing_is_no_chat_server() {

@@ -107,5 +107,9 @@ pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
     };
     let failures = Failures::new(pool.checker.tally(), &pool.cuts, &pool.refusals, deaf);
     outcome.warn(failures, pool.connected(), run.paused);
+    let dropped = run.dropped_packets();
+    if dropped > 0 && outcome.figures.failures.are_any() {
+        outcome.warnings.push(Warning::Dropped { packets: dropped });
+    }
     outcome.warnings.append(&mut run.warnings);
 }

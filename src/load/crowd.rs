@@ -4,6 +4,7 @@
 //! edge-triggered. It is read until a read comes back short, and one buffer is enough for all of
 //! them.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::time::{Duration, Instant};
@@ -73,6 +74,8 @@ pub(super) struct ClientPool {
     /// How many are being made, and how many are there.
     connecting: usize,
     connected: usize,
+    /// Clients in the order in which they began to connect, from the first that is being connected on.
+    begun: VecDeque<usize>,
     /// The number of connected receivers.
     listening: usize,
     scratch: Vec<u8>,
@@ -126,6 +129,7 @@ impl ClientPool {
             checker,
             connecting: 0,
             connected: 0,
+            begun: VecDeque::new(),
             listening: 0,
             scratch: vec![0; LARGE_PIECE + READ_SIZE],
             again: Vec::new(),
@@ -233,6 +237,7 @@ impl ClientPool {
             Ok(stream) => {
                 self.peers[index].stream = Some(stream);
                 self.enter(index, State::Connecting);
+                self.begun.push_back(index);
                 self.join(index);
             }
             Err(cause) => {
@@ -528,12 +533,16 @@ impl ClientPool {
     /// Gives up connections that have taken too long to be made.
     pub(super) fn expire(&mut self) {
         let now = self.now();
-        for index in 0..self.peers.len() {
+        // The earliest first, so that a million clients that are connected cost nothing.
+        while let Some(&index) = self.begun.front() {
             let peer = &self.peers[index];
-            let late = now.saturating_sub(peer.began) > CONNECT_TIMEOUT.as_nanos() as u64;
-            if late && matches!(peer.state, State::Connecting | State::Unwelcomed) {
+            if matches!(peer.state, State::Connecting | State::Unwelcomed) {
+                if now.saturating_sub(peer.began) <= CONNECT_TIMEOUT.as_nanos() as u64 {
+                    break;
+                }
                 self.end(index, Cause::TimedOut);
             }
+            self.begun.pop_front();
         }
     }
 
@@ -547,6 +556,7 @@ impl ClientPool {
                 self.checker.leave(index, false);
             }
         }
+        self.begun.clear();
         self.again.clear();
         self.unsent.clear();
     }

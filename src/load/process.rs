@@ -179,6 +179,18 @@ pub(super) fn kernel_memory() -> Option<u64> {
     Some(field(&meminfo, "Slab:")? * 1024)
 }
 
+/// The number of packets that this machine's kernel has dropped because a CPU's queue of received packets
+/// was full. All that is sent over the loopback network passes through it.
+pub(super) fn dropped_packets() -> Option<u64> {
+    dropped_in(&fs::read_to_string("/proc/net/softnet_stat").ok()?)
+}
+
+/// The same in the kernel's table, which has a line a CPU, in hexadecimal.
+fn dropped_in(table: &str) -> Option<u64> {
+    let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    table.lines().map(dropped).sum()
+}
+
 /// What the buffers of all TCP sockets of this machine hold, in bytes.
 pub(super) fn socket_buffers() -> Option<u64> {
     buffers(&fs::read_to_string("/proc/net/sockstat").ok()?)
@@ -413,6 +425,13 @@ mod tests {
         let page = rustix::param::page_size() as u64;
         assert_eq!(buffers(statistics), Some(56 * page));
         assert_eq!(buffers("UDP: inuse 0 mem 3\n"), None);
+    }
+
+    #[test]
+    fn dropped_packets_of_all_cpus_are_summed() {
+        let table = "0661dbe6 00000001 00000008 00000000\n04f7f9ed 0000411d 00000005 00000000\n";
+        assert_eq!(dropped_in(table), Some(16_670));
+        assert_eq!(dropped_in("none\n"), None);
     }
 
     #[test]

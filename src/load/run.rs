@@ -46,6 +46,8 @@ pub(super) struct Run<'a> {
     pub(super) paused: Duration,
     /// How long it was on a CPU, when that was looked at last.
     worked: Duration,
+    /// The packets that the kernel had dropped when the run began.
+    dropped_before: Option<u64>,
     pub(super) warnings: Vec<Warning>,
 }
 
@@ -114,8 +116,15 @@ impl<'a> Run<'a> {
             clocks: (Instant::now(), SystemTime::now()),
             paused: Duration::ZERO,
             worked: process::own_cpu(),
+            dropped_before: process::dropped_packets(),
             warnings: Vec::new(),
         }
+    }
+
+    /// The number of packets that the kernel has dropped since the run began, if that can be seen.
+    pub(super) fn dropped_packets(&self) -> u64 {
+        let dropped = process::dropped_packets().zip(self.dropped_before);
+        dropped.map_or(0, |(now, before)| now.saturating_sub(before))
     }
 
     /// Begins a phase, which is over at `until` if it is time that it takes.

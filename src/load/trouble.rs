@@ -38,6 +38,8 @@ pub(super) enum Warning {
     },
     /// Messages were sent later than they were to be: one in a hundred by this much.
     Late { p99: Duration },
+    /// The kernel of this machine dropped packets while something failed.
+    Dropped { packets: u64 },
     /// What the relay that was started for this logged.
     Logged(String),
     /// The server does not give back what it should.
@@ -167,6 +169,13 @@ impl fmt::Display for Warning {
                 "one in a hundred messages was sent {} late or more, which is in the delays: the load \
                  tool had too much to do, or too little of a core",
                 time(*p99)
+            ),
+            Self::Dropped { packets } => write!(
+                f,
+                "the kernel dropped {} because a queue of received ones was full; on this machine's \
+                 own network that ends silent connections, often without a notice to this end, when \
+                 thousands are probed (keepalive) at a time: raise net.core.netdev_max_backlog",
+                several(*packets, "packet")
             ),
             Self::Logged(line) => write!(f, "the relay logged: {line}"),
             Self::Leak(leak) => leak.fmt(f),

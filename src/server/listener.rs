@@ -24,8 +24,12 @@ pub(super) const LISTEN_BACKLOG: i32 = 4096;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NOTSENT_LOWAT: u32 = 64 * 1024;
 
-/// How often a dead peer is probed before it is given up.
-const KEEPALIVE_PROBES: u32 = 4;
+/// How often a dead peer is probed before it is given up, if there is a second for each probe, and how often
+/// at least. Probes can be lost although the peer is alive: the kernel probes members that joined together
+/// in one burst, and over the loopback network (or a container's) it drops all but the first thousand
+/// packets of a burst. Each round of probes leaves a thousand fewer members for the next one.
+const KEEPALIVE_PROBES: u64 = 20;
+const MIN_KEEPALIVE_PROBES: u64 = 4;
 
 /// What a listener speaks and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +92,13 @@ pub(super) fn set_options(socket: &Socket, keepalive: Option<Duration>) -> io::R
     // peer which died in silence is gone after twice that. One that died while bytes were on their
     // way to it is gone when TCP gives up sending them again. TCP_USER_TIMEOUT would shorten that,
     // but it would also close a live member that does not read for so long.
-    let second = Duration::from_secs(1);
+    let silence = silence.as_secs().max(1);
+    let interval = (silence / KEEPALIVE_PROBES).max(1);
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(silence.max(second))
-            .with_interval((silence / KEEPALIVE_PROBES).max(second))
-            .with_retries(KEEPALIVE_PROBES),
+            .with_time(Duration::from_secs(silence))
+            .with_interval(Duration::from_secs(interval))
+            .with_retries((silence / interval).max(MIN_KEEPALIVE_PROBES) as u32),
     )
 }
 
@@ -114,7 +119,8 @@ mod tests {
 
     #[test]
     fn an_accepted_socket_has_its_options_from_the_listener() {
-        for keepalive in [None, Some(Duration::from_secs(40))] {
+        for (keepalive, least) in [(None, 0), (Some(5), 5), (Some(30), 20), (Some(40), 20)] {
+            let keepalive = keepalive.map(Duration::from_secs);
             let any_port = "127.0.0.1:0".parse().unwrap();
             let listener = listen(any_port, false, keepalive).unwrap();
             assert!(SockRef::from(&listener).reuse_address().unwrap());
@@ -128,6 +134,10 @@ mod tests {
                 let probing = accepted.tcp_keepalive_interval().unwrap()
                     * accepted.tcp_keepalive_retries().unwrap();
                 assert_eq!(probing, silence);
+                assert!(
+                    accepted.tcp_keepalive_retries().unwrap() >= least,
+                    "{silence:?}"
+                );
             }
         }
     }
