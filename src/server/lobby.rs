@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::http::{self, MAX_HEAD, Request};
 use super::page;
 use crate::relay::{Ready, after};
-use crate::wire::http::{self, MAX_HEAD, Request};
 use crate::wire::{Dialect, Sends};
 
 /// How many connections are in the lobby at once.

@@ -31,6 +31,7 @@
 mod acceptor;
 mod drain;
 mod handle;
+mod http;
 mod inherited;
 mod listener;
 mod lobby;

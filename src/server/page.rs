@@ -1,6 +1,6 @@
 //! The page: what a browser gets that asks for the relay.
 
-use crate::wire::http::{self, Request};
+use super::http::{self, Request};
 
 /// The page, with one style and one script in it.
 const PAGE: &str = include_str!("web/page.html");

@@ -11,7 +11,6 @@ mod decoder;
 mod dialect;
 mod frame;
 pub mod header;
-pub mod http;
 mod json;
 pub mod websocket;
 

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use sha1_smol::Sha1;
 
 /// The longest head of a request, in bytes.
-pub const MAX_HEAD: usize = 8 * 1024;
+pub(super) const MAX_HEAD: usize = 8 * 1024;
 
 /// How many header fields a request may have.
 const MAX_FIELDS: usize = 64;
@@ -14,40 +14,40 @@ const HANDSHAKE_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The head of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request {
+pub(super) struct Request {
     /// The method, such as `GET`.
-    pub method: String,
+    pub(super) method: String,
     /// The path, without the query.
-    pub path: String,
+    pub(super) path: String,
     /// The `Host` field.
-    pub host: Option<String>,
+    pub(super) host: Option<String>,
     /// The `Origin` field.
-    pub origin: Option<String>,
+    pub(super) origin: Option<String>,
     /// What the request says of a WebSocket handshake, if it asks for one.
-    pub upgrade: Option<Upgrade>,
+    pub(super) upgrade: Option<Upgrade>,
     /// The ETag that the client has of the resource.
-    pub if_none_match: Option<String>,
+    pub(super) if_none_match: Option<String>,
 }
 
 /// A request for the WebSocket protocol (RFC 6455, 4.2.1).
 #[derive(Debug, PartialEq, Eq)]
-pub struct Upgrade {
+pub(super) struct Upgrade {
     /// The key, if it is one.
-    pub key: Option<String>,
+    pub(super) key: Option<String>,
     /// Whether it asks for the version of RFC 6455.
     pub is_version_13: bool,
     /// The subprotocols that it offers, in order.
-    pub protocols: Vec<String>,
+    pub(super) protocols: Vec<String>,
 }
 
 /// Why a head is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadRequest;
+pub(super) struct BadRequest;
 
 /// The length of a request's head, its empty line included, if all of it is here. `seen` bytes were
 /// searched before.
 #[must_use]
-pub fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
+pub(super) fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
     const END: &[u8] = b"\r\n\r\n";
     let start = seen.saturating_sub(END.len() - 1);
     let found = bytes[start..].windows(END.len()).position(|end| end == END);
@@ -59,7 +59,7 @@ pub fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
 /// # Errors
 ///
 /// [`BadRequest`] for what is no head of HTTP/1.1, and for one whose fields contradict each other.
-pub fn parse(head: &[u8]) -> Result<Request, BadRequest> {
+pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {
@@ -127,7 +127,7 @@ pub fn parse(head: &[u8]) -> Result<Request, BadRequest> {
 
 /// The value of `Sec-WebSocket-Accept` for this key.
 #[must_use]
-pub fn accept_key(key: &str) -> String {
+pub(super) fn accept_key(key: &str) -> String {
     let mut hash = Sha1::from(key);
     hash.update(HANDSHAKE_GUID.as_bytes());
     BASE64.encode(&hash.digest().bytes())
@@ -135,7 +135,7 @@ pub fn accept_key(key: &str) -> String {
 
 /// The host of a `Host` field or of an origin's authority, without the port.
 #[must_use]
-pub fn host_without_port(authority: &str) -> &str {
+pub(super) fn host_without_port(authority: &str) -> &str {
     if authority.starts_with('[') {
         let end = authority.find(']').map_or(authority.len(), |at| at + 1);
         return &authority[..end];
@@ -148,7 +148,7 @@ pub fn host_without_port(authority: &str) -> &str {
 
 /// A response with this status, fields and body. The connection ends after it.
 #[must_use]
-pub fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(super) fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let fields: String = fields
         .iter()
         .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
@@ -161,7 +161,7 @@ pub fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
 
 /// The response that changes to the WebSocket protocol, with the subprotocol that was chosen.
 #[must_use]
-pub fn switching_protocols(key: &str, protocol: Option<&str>) -> Vec<u8> {
+pub(super) fn switching_protocols(key: &str, protocol: Option<&str>) -> Vec<u8> {
     let protocol = protocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
