@@ -5,10 +5,9 @@ use std::time::Duration;
 use chatloop::relay::{CloseReason, Limits, ReplyTexts, RoomEvent, Slow};
 use chatloop::wire::Dialect::{self, Ack64, Chat10, Chat64, Greet10, Hello};
 use chatloop::wire::FrameError;
-use proptest::prelude::*;
 
 use crate::common::script::{Peer, Room, TUTORIALS};
-use crate::common::{self, assert_bytes, frame, heard, wide_frame};
+use crate::common::{assert_bytes, frame, heard, wide_frame};
 
 const SENT: &[u8] = b"Message was Sent!";
 const RECEIVED: &[u8] = b"Msg received";
@@ -1016,136 +1015,4 @@ fn member_infos_count_what_each_member_sent_and_received() {
         Dialect::ALL.map(|dialect| members.of(dialect)),
         [2, 1, 1, 1, 0, 0, 0, 0, 0]
     );
-}
-
-/// What a random script does next.
-#[derive(Clone, Debug)]
-enum Step {
-    Say { member: usize, len: usize },
-    Takes { member: usize, bytes: usize },
-    Join(Dialect),
-    Turn,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        5 => (any::<usize>(), 0..600_usize).prop_map(|(member, len)| Step::Say { member, len }),
-        4 => (any::<usize>(), 0..500_usize).prop_map(|(member, bytes)| Step::Takes { member, bytes }),
-        1 => prop::sample::select(&[Chat10, Chat64, Ack64][..]).prop_map(Step::Join),
-        3 => Just(Step::Turn),
-    ]
-}
-
-/// A member in a random script.
-struct Member {
-    peer: Peer,
-    dialect: Dialect,
-    name: String,
-    /// How many messages had been heard when it joined; of a `chat10` member, whose name waits for its
-    /// turn, that is where its first message comes.
-    joined_after: Option<usize>,
-    said: usize,
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Members of each dialect join, send and read in any order, and their bytes are cut anywhere. A
-    /// socket reports once, as under edge triggering, that it has room again. One member only listens and
-    /// always reads, so it receives all messages in the order in which they were published. From that
-    /// follows, to the byte, the stream of each other member: the history, then each message that was
-    /// published since it joined, and its acknowledgements in the place of its own messages.
-    #[test]
-    fn each_member_receives_the_same_stream_in_its_own_dialect(
-        steps in prop::collection::vec(step(), 1..150),
-        // At least the name and the first message of a new member are read together.
-        read_budget in 60..2000_usize,
-        history in 0..6_usize,
-        ack_len in prop::sample::select(&[0, 17, 90_000][..]),
-    ) {
-        let limits = Limits {
-            read_budget,
-            // The name and the first message of each member are read together, whatever is left of a
-            // turn.
-            max_name: 14,
-            turn_budget: 4096,
-            history,
-            // In a paused room, too, a name and the message after it are read apart.
-            slow: Slow::Cut,
-            queue_limit: usize::MAX,
-            ..Limits::default()
-        };
-        let ack = vec![b'k'; ack_len];
-        let texts = ReplyTexts { ack: Some(ack.clone()), ..ReplyTexts::default() };
-        let mut room = Room::serving(&TUTORIALS, limits, &texts);
-        let witness = room.join("witness");
-        room.turns();
-        let mut witnessed = Vec::new();
-        let mut members: Vec<Member> = Vec::new();
-        let mut port = 4001;
-        for step in [Step::Join(Chat10), Step::Join(Chat64), Step::Join(Ack64)].into_iter().chain(steps) {
-            match step {
-                Step::Say { member, len } => {
-                    let index = member % members.len();
-                    let member = &mut members[index];
-                    let message = format!("<{}:{}{}>", member.name, member.said, "x".repeat(len));
-                    member.said += 1;
-                    member.peer.stream.says(match member.dialect {
-                        Chat10 => frame(message),
-                        _ => wide_frame(message),
-                    });
-                    room.readable(&member.peer);
-                }
-                Step::Takes { member, bytes } => {
-                    let member = &members[member % members.len()];
-                    if member.peer.stream.takes(bytes) {
-                        room.writable(&member.peer);
-                    }
-                }
-                Step::Join(dialect) => {
-                    port += 1;
-                    witnessed.extend(witness.stream.heard());
-                    let messages = common::parse_frames(&witnessed).len() / 2;
-                    let peer = room.connect_to(dialect);
-                    let name = format!("192.0.2.1:{port}");
-                    let mut joined_after = Some(messages);
-                    if dialect == Chat10 {
-                        // It says something at once, which shows when that was.
-                        peer.stream.says([frame(&name), frame(format!("<{name} joins>"))].concat());
-                        room.readable(&peer);
-                        joined_after = None;
-                    }
-                    members.push(Member { peer, dialect, name, joined_after, said: 0 });
-                }
-                Step::Turn => room.turn(),
-            }
-        }
-        for member in &members {
-            if member.peer.stream.takes(usize::MAX) {
-                room.writable(&member.peer);
-            }
-        }
-        room.turns();
-        prop_assert_eq!(room.relay.lagging(), 0);
-        witnessed.extend(witness.stream.heard());
-        let frames = common::parse_frames(&witnessed);
-        let messages: Vec<(&[u8], &[u8])> = frames.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        for member in &members {
-            let name = member.name.as_bytes();
-            let joined = member.joined_after.unwrap_or_else(|| {
-                messages.iter().position(|&(from, _)| from == name).unwrap()
-            });
-            let mut expected = Vec::new();
-            for &(from, message) in &messages[joined.saturating_sub(history)..] {
-                expected.extend(match (member.dialect, from == name) {
-                    (Chat10, false) => heard(from, message),
-                    (Chat64 | Ack64, true) => ack.clone(),
-                    (Chat64, false) => message.to_vec(),
-                    _ => Vec::new(),
-                });
-            }
-            let got = member.peer.stream.heard();
-            assert_bytes(&got, &expected);
-        }
-    }
 }

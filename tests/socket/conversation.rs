@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use chatloop::relay::Limits;
 use chatloop::server::{Config, Endpoint, Turn};
 use chatloop::wire::Dialect;
-use proptest::prelude::*;
 
 use crate::common::socket::{End, TestPeer, TestRelay};
 use crate::common::{self, PATIENCE, assert_bytes, frame, heard};
@@ -328,93 +327,4 @@ fn pending_connection_is_closed_at_the_handshake_timeout() {
     let mut alice = relay.join("alice");
     alice.send(frame("hello"));
     relay.expect(&mut bob, heard("alice", "hello"));
-}
-
-/// One thing that a peer of the random conversation does.
-#[derive(Clone, Debug)]
-enum Act {
-    /// Sends this many more bytes of its script.
-    Send(usize, usize),
-    /// Reads what there is.
-    Read(usize),
-    Turn,
-}
-
-fn act(peers: usize) -> impl Strategy<Value = Act> {
-    prop_oneof![
-        4 => (0..peers, 1..3000_usize).prop_map(|(from, bytes)| Act::Send(from, bytes)),
-        1 => (0..peers).prop_map(Act::Read),
-        2 => Just(Act::Turn),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 40,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    /// However the bytes are cut on their way in, each peer hears the others' messages whole, once,
-    /// in each sender's order.
-    #[test]
-    fn order_holds_however_the_bytes_are_cut(
-        lens in prop::collection::vec(prop::collection::vec(0..4000_usize, 0..20), 4),
-        acts in prop::collection::vec(act(4), 0..200),
-    ) {
-        let mut relay = TestRelay::start();
-        let mut peers: Vec<_> = (0..4).map(|i| relay.join(format!("{i}"))).collect();
-        let message = |from: usize, i: usize, len: usize| {
-            let mut message = format!("{from}:{i}:").into_bytes();
-            message.resize(message.len() + len, b'a' + (i % 26) as u8);
-            message
-        };
-        let scripts: Vec<Vec<Vec<u8>>> = lens
-            .iter()
-            .enumerate()
-            .map(|(from, lens)| {
-                lens.iter().enumerate().map(|(i, &len)| message(from, i, len)).collect()
-            })
-            .collect();
-        let mut to_send: Vec<Vec<u8>> =
-            scripts.iter().map(|script| script.iter().flat_map(frame).collect()).collect();
-        let rest = (0..4).map(|from| Act::Send(from, usize::MAX));
-        for act in acts.into_iter().chain(rest) {
-            match act {
-                Act::Send(from, bytes) => {
-                    let bytes = bytes.min(to_send[from].len());
-                    let piece: Vec<u8> = to_send[from].drain(..bytes).collect();
-                    let mut sent = 0;
-                    relay.until("the peer to send", |_| {
-                        if sent < piece.len() {
-                            sent += peers[from].send_some(&piece[sent..]);
-                        }
-                        sent == piece.len()
-                    });
-                }
-                Act::Read(from) => drop(peers[from].pump()),
-                Act::Turn => drop(relay.turn()),
-            }
-        }
-        let lens: Vec<usize> = (0..4)
-            .map(|me| {
-                let others = scripts.iter().enumerate().filter(|&(from, _)| from != me);
-                others.flat_map(|(_, script)| script).map(|m| 10 + 1 + 10 + m.len()).sum()
-            })
-            .collect();
-        relay.until("each peer to receive everything", |_| {
-            peers.iter_mut().zip(&lens).all(|(peer, &len)| peer.pump().len() >= len)
-        });
-        for (me, peer) in peers.iter().enumerate() {
-            let mut next = [0; 4];
-            for pair in common::parse_frames(&peer.heard).chunks(2) {
-                let from = usize::from(pair[0][0] - b'0');
-                prop_assert!(pair[1] == scripts[from][next[from]], "{} heard {} wrong", me, from);
-                next[from] += 1;
-            }
-            for from in (0..4).filter(|&from| from != me) {
-                prop_assert_eq!(next[from], scripts[from].len());
-            }
-        }
-    }
 }
