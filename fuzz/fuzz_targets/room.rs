@@ -4,7 +4,7 @@
 //!     mkdir -p fuzz/corpus/room
 //!     cargo +nightly fuzz run room fuzz/corpus/room fuzz/seeds/room
 //!
-//! The simulation and what it checks are those of `tests/simulation.rs`.
+//! The simulation and what it checks are those of `tests/machine/simulation/seeds.rs`.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use simulation::Simulation;
 use simulation::choices::Choices;
 
-#[path = "../../tests/simulation/mod.rs"]
+#[path = "../../tests/machine/simulation/mod.rs"]
 mod simulation;
 
 fuzz_target!(|data: &[u8]| {

@@ -5,7 +5,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test file is a crate of its own and uses a part"
+    reason = "each level of the tests is a crate of its own and uses a part"
 )]
 
 pub mod chat_room;

@@ -49,6 +49,27 @@ fn forget_environment(command: &mut Command) {
     }
 }
 
+/// What the environment of a test that runs alone has in it.
+const ALONE: &str = "TEST_RUNS_ALONE";
+
+/// Runs this test again, in a process in which there is no other test, and returns false. In that
+/// process it returns true. It is for what is counted for a whole process, such as descriptors.
+///
+/// `module` is the caller's `module_path!()`.
+#[track_caller]
+pub fn is_alone(module: &str, test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let (_crate, module) = module.split_once("::").unwrap();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", &format!("{module}::{test}"), "--nocapture"]);
+    let (code, out, err) = run(again.env(ALONE, "1"));
+    let has_passed = code == 0 && out.contains("test result: ok. 1 passed");
+    assert!(has_passed, "exit code {code}\n{out}{err}");
+    false
+}
+
 /// Runs the program to its end; returns its exit code, standard output and standard error.
 #[track_caller]
 pub fn run(command: &mut Command) -> (i32, String, String) {

@@ -11,12 +11,13 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdi
 use std::str;
 use std::time::Duration;
 
+use rlimit::Resource;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
-use crate::common::process::chatloop;
+use crate::common::process::chatloop_after;
 
 /// The descriptor of the standard error stream, which is the log.
 const LOG: i32 = 2;
@@ -140,8 +141,12 @@ enum State {
 
 impl Traced {
     pub fn start(shim: &Path, args: &[&str], failure: Option<&Failure>) -> Self {
-        let mut command = chatloop(&["serve"]);
-        command.args(args).env("LD_PRELOAD", shim);
+        // So that there is a limit to be raised, which is a call too. The shell's own calls do not
+        // count.
+        let (_, hard) = Resource::NOFILE.get().unwrap();
+        let script = format!("ulimit -Sn {}; export LD_PRELOAD=\"$SHIM\";", hard - 1);
+        let mut command = chatloop_after(&script, &[&["serve"], args].concat());
+        command.env("SHIM", shim);
         if let Some(failure) = failure {
             let (_, errno) = failure.error;
             let plan = format!(

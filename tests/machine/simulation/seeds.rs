@@ -1,0 +1,302 @@
+//! The tests on the simulated machine: many seeds, and one session in which each call fails.
+
+use std::panic::catch_unwind;
+use std::time::Instant;
+
+use super::faults::Fault;
+use super::model::End;
+use super::plan::Plan;
+use super::schedule::Action;
+use super::{Outcome, Simulation};
+use chatloop::server::Request;
+
+/// How many seeds every run of the tests tries.
+const SEEDS: u64 = 500;
+
+/// Runs one seed. If that fails, says how to see it again.
+fn run(seed: u64) -> Outcome {
+    let _says_how = SaysHow::Seed(seed);
+    Simulation::new(seed).run()
+}
+
+/// Says how to see again what has failed, if it has.
+enum SaysHow {
+    Seed(u64),
+    Torture { index: usize, errno: i32 },
+}
+
+impl Drop for SaysHow {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            match self {
+                Self::Seed(seed) => eprintln!(
+                    "to see it again: SEED={seed} cargo test --release --test machine replay -- \
+                     --nocapture"
+                ),
+                Self::Torture { index, errno } => eprintln!(
+                    "to see it again: CALL={index} ERRNO={errno} cargo test --release --test \
+                     machine replay -- --nocapture"
+                ),
+            }
+        }
+    }
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a number"))
+}
+
+#[test]
+fn faults_lose_duplicate_and_reorder_no_message() {
+    let mut all = Outcome::default();
+    for seed in 0..SEEDS {
+        all.add(&run(seed));
+    }
+    for (fault, count) in all.faults.iter() {
+        assert!(count > 0, "never happened: {fault}");
+    }
+    let out_of_memory = all.totals.ends.get(&End::OutOfMemory);
+    assert!(out_of_memory > Some(&10), "{out_of_memory:?} out of memory");
+    // The room waits for those who read, and none of them is closed for being slow.
+    let waits = all.waits_for_readers;
+    assert!(waits > SEEDS, "the room waited for readers {waits} times");
+}
+
+#[test]
+fn same_seed_gives_the_same_history() {
+    for seed in 0..20 {
+        assert_eq!(run(seed).hash, run(seed).hash, "seed {seed}");
+    }
+    assert_ne!(run(1).hash, run(2).hash);
+}
+
+/// A session in which each dialect does everything that it can do, and nothing is left to chance.
+#[allow(clippy::too_many_lines, reason = "it is a list of what happens")]
+fn session() -> Simulation {
+    use Action::{
+        Close, CloseSending, Connect, ReadAgain, Say, SayFarewell, Settle, Signal, StopReading,
+        Wait,
+    };
+    let mut plan = Plan::quiet();
+    plan.window = (200, 200);
+    plan.buffer = (300, 300);
+    plan.config.limits.history = 2;
+    plan.config.limits.read_budget = 100;
+    let second = std::time::Duration::from_secs(1);
+    Simulation::scripted(
+        plan,
+        [
+            // Peers 0 to 5: two with names, and one of each other dialect.
+            vec![
+                Connect(0),
+                Connect(0),
+                Connect(1),
+                Connect(2),
+                Connect(3),
+                Connect(4),
+            ],
+            vec![
+                Say(0, 5),
+                Say(1, 0),
+                Settle,
+                Say(0, 12),
+                Say(2, 7),
+                Say(3, 20),
+                Settle,
+            ],
+            // Two are behind, one of them with answers of its own.
+            vec![
+                StopReading(1),
+                StopReading(2),
+                Say(0, 500),
+                Settle,
+                Say(2, 0),
+                Say(2, 3),
+                Settle,
+            ],
+            vec![
+                Wait(3 * second),
+                Say(0, 150),
+                Settle,
+                Signal(Request::Table),
+                Settle,
+            ],
+            // Peers 6 and 7 are told what was said last.
+            vec![
+                Connect(0),
+                Connect(1),
+                Say(6, 3),
+                Settle,
+                ReadAgain(1),
+                Settle,
+                ReadAgain(2),
+            ],
+            vec![
+                Settle,
+                Say(6, 400),
+                Settle,
+                CloseSending(0),
+                Settle,
+                Say(7, 9),
+                Settle,
+            ],
+            // All ways to leave.
+            vec![
+                SayFarewell(2),
+                Settle,
+                SayFarewell(3),
+                Settle,
+                Close(4),
+                Settle,
+                Wait(3 * second),
+            ],
+            vec![
+                Settle,
+                Wait(3 * second),
+                Close(6),
+                Settle,
+                Say(1, 30),
+                Settle,
+                Say(7, 1),
+                Settle,
+            ],
+            // Peers 8 and 9 come, and leave with words that are to be read and words that are to be taken.
+            vec![
+                Connect(0),
+                Connect(1),
+                Say(8, 4),
+                Settle,
+                StopReading(8),
+                Say(9, 400),
+                Settle,
+                Say(8, 20),
+                CloseSending(8),
+                Settle,
+                Say(9, 30),
+                Settle,
+                ReadAgain(8),
+                Settle,
+                Wait(3 * second),
+                CloseSending(9),
+                Settle,
+            ],
+        ]
+        .concat(),
+    )
+}
+
+#[test]
+fn last_member_of_a_dialect_receives_the_whole_turn_in_which_it_leaves() {
+    use Action::{CloseSending, Connect, Say, Settle};
+    let script = vec![
+        Connect(0),
+        Connect(1),
+        Say(0, 5),
+        Settle,
+        // Both arrive in one turn, the end first.
+        CloseSending(0),
+        Say(1, 9),
+        Settle,
+    ];
+    let outcome = Simulation::scripted(Plan::quiet(), script).run();
+    assert_eq!(outcome.totals.deliveries, 1);
+    assert_eq!(outcome.totals.ends.get(&End::Eof), Some(&1));
+}
+
+#[test]
+fn failed_call_affects_only_its_own_connection() {
+    let session_as_planned = session().recorded();
+    let planned = session_as_planned.run();
+    let ends = |outcome: &Outcome, end| outcome.totals.ends.get(&end).copied().unwrap_or(0);
+    assert_eq!(ends(&planned, End::Io), 0, "nothing fails by itself");
+    let mut failures = 0;
+    for (index, call) in session_as_planned.calls().into_iter().enumerate() {
+        for &errno in call.errors() {
+            let _says_what = SaysHow::Torture { index, errno };
+            let outcome = session().failing(index, errno).run();
+            // The model has checked what each was told, and why each was closed. At most one was
+            // closed for another reason than in the session as it was planned.
+            let totals = (&outcome.totals, &planned.totals);
+            assert!(
+                totals.0.accepted + 1 >= totals.1.accepted,
+                "one may not have come in"
+            );
+            assert!(totals.0.refused <= 1, "or was refused");
+            let broken = ends(&outcome, End::Io) + ends(&outcome, End::TruncatedFrame);
+            assert!(
+                broken <= 1,
+                "or its connection broke, perhaps inside a frame"
+            );
+            for end in [End::SlowConsumer, End::HandshakeTimeout, End::Protocol] {
+                assert_eq!(ends(&outcome, end), 0, "{end:?}");
+            }
+            failures += 1;
+        }
+    }
+    assert!(failures > 1000, "only {failures} failures");
+}
+
+/// Shows the history of one seed, or of the session in which one call fails:
+/// `SEED=7 cargo test --test machine replay -- --nocapture`.
+#[test]
+fn replay() {
+    let simulation = if let Some(seed) = number("SEED") {
+        Simulation::new(seed)
+    } else if let (Some(call), Some(errno)) = (number("CALL"), number("ERRNO")) {
+        session().failing(call as usize, errno as i32)
+    } else {
+        return;
+    };
+    let outcome = simulation.printed().run();
+    println!("{} steps, history {:016x}", outcome.steps, outcome.hash);
+}
+
+/// `SEEDS=100000 cargo test --release --test machine long_run -- --ignored --nocapture`, from the
+/// seed `FROM` on.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn long_run() {
+    let from = number("FROM").unwrap_or(SEEDS);
+    let seeds = number("SEEDS").unwrap_or(10_000);
+    let begun = Instant::now();
+    let mut all = Outcome::default();
+    let mut failed = Vec::new();
+    for seed in from..from + seeds {
+        match catch_unwind(|| run(seed)) {
+            Ok(outcome) => all.add(&outcome),
+            Err(_) => failed.push(seed),
+        }
+    }
+    let totals = &all.totals;
+    println!("seeds       {} from {from}", all.simulations);
+    println!("steps       {} in {:.1?}", all.steps, begun.elapsed());
+    println!(
+        "connections {}, refused {}",
+        totals.accepted, totals.refused
+    );
+    println!("messages    {}", totals.messages);
+    println!(
+        "deliveries  {}, {} bytes compared",
+        totals.deliveries, totals.bytes_told
+    );
+    println!("ticks       {}", totals.ticks);
+    println!(
+        "room waited {}, {} of these with everybody reading",
+        all.waits, all.waits_for_readers
+    );
+    println!(
+        "held up     {:.1} times slow_timeout at most",
+        all.longest_held_up
+    );
+    println!("ends");
+    for (end, count) in &totals.ends {
+        println!("{count:12} {end:?}");
+    }
+    println!("faults, {} kinds", Fault::ALL.len());
+    for (fault, count) in all.faults.iter() {
+        println!("{count:12} {fault}");
+    }
+    assert!(failed.is_empty(), "failed seeds: {failed:?}");
+}

@@ -1,0 +1,43 @@
+//! Level 4, the program. Real: the `chatloop` program, as a process, with its flags, signals, exit codes,
+//! log and terminal. The other end is another process, or a server or a client that a test plays.
+//!
+//! `chatloop serve`:
+//!
+//! - [`program`]: what it prints, how it ends, what it does on signals.
+//! - [`service`]: under a service manager.
+//! - [`log_output`]: where standard error accepts no more.
+//! - [`shortage`]: where its descriptors run out.
+//! - [`torture`]: where each of its system calls fails, one after the other.
+//! - [`interop`]: with the tutorials' own clients.
+//!
+//! `chatloop join`:
+//!
+//! - [`join_pipe`]: in a pipe, from a file and into one.
+//! - [`join_terminal`]: on a terminal.
+//!
+//! `chatloop load`:
+//!
+//! - [`load`]: its scenarios against servers that do as they should, and what it writes.
+//! - [`load_trouble`]: what can go wrong on a measurement's way.
+//! - [`load_soak`]: the soak, against a relay and against servers with faults.
+//!
+//! All tests share this process. A test that changes its limits would change them for the programs of the
+//! others, so it has a shell do that for its own program. A test that counts its descriptors runs in a
+//! process of its own: see [`common::process::is_alone`].
+
+#![cfg(feature = "cli")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod interop;
+mod join_pipe;
+mod join_terminal;
+mod load;
+mod load_soak;
+mod load_trouble;
+mod log_output;
+mod program;
+mod service;
+mod shortage;
+mod torture;
