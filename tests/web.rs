@@ -3,13 +3,16 @@
 
 mod common;
 
-use std::net::TcpStream;
-use std::time::Duration;
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
-use chatloop::relay::{Limits, ReplyTexts, Slow};
-use chatloop::server::{Config, Endpoint};
+use chatloop::relay::{Limits, Ready, ReplyTexts, Slow};
+use chatloop::server::{Config, Endpoint, Event, Request, Server, Source, System};
 use chatloop::wire::Dialect;
-use common::script::{Peer, Room};
+use common::script::{Peer, Room, Script};
 use common::socket::{End, TestPeer, TestRelay};
 use common::{assert_bytes, frame, heard, wide_frame};
 use data_encoding::BASE64;
@@ -552,9 +555,12 @@ fn members_of_every_dialect_hear_each_other_once_in_one_order() {
     }
     // Everybody receives the same order, each with its own messages replaced.
     let stream = |own: &str, encode: &dyn Fn(&str, &str) -> Vec<u8>, ack: &[u8]| -> Vec<u8> {
-        let parts = order.iter().map(|(name, text)| match name == own {
-            true => ack.to_vec(),
-            false => encode(name, text),
+        let parts = order.iter().map(|(name, text)| {
+            if name == own {
+                ack.to_vec()
+            } else {
+                encode(name, text)
+            }
         });
         parts.collect::<Vec<_>>().concat()
     };
@@ -1135,6 +1141,119 @@ fn member_is_pinged_if_nothing_was_published_since_the_last_time() {
     assert_eq!(bob.stream.heard(), pinged);
 }
 
+/// A machine whose clock a test sets, with connections that do what a script says.
+struct Machine {
+    clock: Rc<Cell<Instant>>,
+    arrivals: Vec<Script>,
+    sources: Vec<Source>,
+}
+
+impl System for Machine {
+    type Stream = Script;
+
+    fn now(&self) -> Instant {
+        self.clock.get()
+    }
+
+    fn time_of_day(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+
+    fn poll(&mut self, _timeout: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn events(&self) -> impl Iterator<Item = Event> {
+        let incoming = std::iter::once(Event::Incoming(0));
+        // A system may report what is not so.
+        incoming.chain(self.sources.iter().map(|&source| match source {
+            Source::Connection(id) => Event::Connection(id, Ready::READABLE),
+            Source::Visitor(index) => Event::Visitor(index, Ready::READABLE),
+        }))
+    }
+
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        Vec::new()
+    }
+
+    fn accept(&mut self, _listener: usize) -> io::Result<(Script, SocketAddr)> {
+        let stream = self.arrivals.pop().ok_or(ErrorKind::WouldBlock)?;
+        Ok((stream, SocketAddr::from(([192, 0, 2, 1], 4000))))
+    }
+
+    fn watch(&mut self, _stream: &mut Script, source: Source) -> io::Result<()> {
+        self.sources.push(source);
+        Ok(())
+    }
+
+    fn clear_notsent_lowat(&mut self, _stream: &Script) {}
+
+    fn shutdown_write(&mut self, _stream: &Script) {}
+
+    fn close_listeners(&mut self) {}
+
+    fn open_reserve(&mut self) -> bool {
+        true
+    }
+
+    fn close_reserve(&mut self) {}
+}
+
+#[test]
+fn silence_is_never_longer_than_the_ping_interval() {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    let second = Duration::from_secs(1);
+    // When in the interval the last message comes must not matter.
+    for after in [1, 15, 29, 31, 45, 59, 61, 89, 119] {
+        let start = Instant::now();
+        let clock = Rc::new(Cell::new(start));
+        let streams = [Script::default(), Script::default()];
+        let machine = Machine {
+            clock: Rc::clone(&clock),
+            arrivals: streams.to_vec(),
+            sources: Vec::new(),
+        };
+        let mut config = browsers_config();
+        config.ping = Some(INTERVAL);
+        let mut server = Server::on(machine, &config).unwrap();
+        let [alice, bob] = &streams;
+        alice.says(HANDSHAKE);
+        bob.says(HANDSHAKE);
+        for _ in 0..3 {
+            server.turn(None).unwrap();
+        }
+        alice.says(masked(TEXT, "alice"));
+        bob.says(masked(TEXT, "bob"));
+        server.turn(None).unwrap();
+        assert_eq!(server.relay().members().total(), 2);
+        bob.heard();
+        let mut silent_since = start;
+        for number in 1..=600 {
+            clock.set(start + number * second);
+            if number == after {
+                alice.says(masked(TEXT, "hi"));
+            }
+            server.turn(None).unwrap();
+            if !bob.heard().is_empty() {
+                silent_since = clock.get();
+            }
+            let silence = clock.get() - silent_since;
+            assert!(
+                silence <= INTERVAL,
+                "{silence:?} at {number}, message at {after}"
+            );
+        }
+    }
+}
+
 #[test]
 fn silent_member_is_pinged_again_and_again() {
     let mut config = browsers_config();
@@ -1191,7 +1310,7 @@ fn member_that_pings_without_reading_is_bounded_and_the_room_goes_on() {
 mod program {
     use super::*;
     use crate::common::process::{Relay, wait_for};
-    use std::io::{ErrorKind, Read, Write};
+    use std::io::{Read, Write};
 
     /// A connection that blocks, and has sent this.
     fn request(relay: &Relay, head: &str) -> TcpStream {

@@ -78,7 +78,7 @@ pub struct Config {
     pub drain: Duration,
     /// Which browsers may come in.
     pub web: WebConfig,
-    /// How long nothing may be written to a WebSocket member before it is pinged.
+    /// How long at most nothing may be written to a WebSocket member before it is pinged.
     pub ping: Option<Duration>,
 }
 
@@ -302,7 +302,8 @@ impl<S: System> Server<S> {
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
-            ping: Tick::new(config.ping),
+            // A message right after a tick keeps the next one from pinging, so that two of them may pass.
+            ping: Tick::new(config.ping.map(|longest| longest / 2)),
             accept_retry: None,
             drain: config.drain,
             started: now,
