@@ -882,6 +882,44 @@ fn connection_that_is_late_or_refused_closes_with_1008() {
 }
 
 #[test]
+fn connection_without_a_place_closes_with_1013() {
+    let limits = Limits {
+        max_clients: 1,
+        ..Limits::default()
+    };
+    let mut relay = browsers(&limits);
+    let _alice = enter(&mut relay, "alice", &limits);
+    let mut bob = upgraded(&mut relay, Dialect::Ws);
+    relay.expect(&mut bob, close_frame(1013, "no place is free"));
+    assert_eq!(relay.expect_close(&mut bob), End::Fin);
+    assert_eq!(relay.counters().refused, 1);
+    // A page is served all the same.
+    let mut peer = request(&relay, Dialect::Ws, REQUEST);
+    relay.expect(&mut peer, "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn connection_that_is_evicted_or_removed_closes_with_the_reason() {
+    let limits = Limits {
+        max_clients: 1,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&[Dialect::Ws], limits, &ReplyTexts::default());
+    let pending = room.connect_to(Dialect::Ws);
+    room.pass(Duration::from_secs(3));
+    assert!(room.relay.make_room(None, &mut room.scratch, room.now));
+    room.turn();
+    assert_bytes(&pending.stream.heard(), &close_frame(1013, "evicted"));
+    assert!(pending.stream.is_closed());
+    let mut room = browsers_room();
+    let alice = scripted(&mut room, "alice");
+    assert!(room.relay.close(alice.id));
+    room.turn();
+    assert_bytes(&alice.stream.heard(), &close_frame(1008, "removed"));
+    assert!(alice.stream.is_closed());
+}
+
+#[test]
 fn member_that_holds_too_much_memory_closes_with_1013() {
     let limits = Limits {
         max_message: 100_000,
