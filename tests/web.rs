@@ -553,7 +553,7 @@ fn members_of_every_dialect_hear_each_other_once_in_one_order() {
         };
         assert_eq!(of(&order), of(&sent), "{name}");
     }
-    // Everybody receives the same order, each with its own messages replaced.
+    // All members receive the same order, each with its own messages replaced.
     let stream = |own: &str, encode: &dyn Fn(&str, &str) -> Vec<u8>, ack: &[u8]| -> Vec<u8> {
         let parts = order.iter().map(|(name, text)| {
             if name == own {
@@ -1451,7 +1451,7 @@ mod program {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn thousand_half_requests_keep_nobody_out_and_take_little_memory() {
+    fn thousand_half_requests_keep_no_member_out_and_take_little_memory() {
         const MOST: usize = 256;
         rlimit::increase_nofile_limit(4096).unwrap();
         let relay = Relay::serving(&["ws"], &["--handshake-timeout", "10min"]);

@@ -59,6 +59,8 @@ mod tests {
     #[test]
     fn page_is_small_and_asks_for_nothing_from_elsewhere() {
         assert!(PAGE.len() <= 16_384, "{}", PAGE.len());
+        // The name of the icon's format is no address that is asked for.
+        let page = PAGE.replace("xmlns='http://www.w3.org/2000/svg'", "");
         for part in [
             "http://",
             "https://",
@@ -67,7 +69,7 @@ mod tests {
             " style=",
             "innerHTML",
         ] {
-            assert!(!PAGE.contains(part), "{part}");
+            assert!(!page.contains(part), "{part}");
         }
     }
 }
