@@ -443,6 +443,10 @@ fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
         others => format!(" (or {})", others.join(", ")),
     };
     let first = match dialect {
+        Dialect::Ws => format!(
+            "open http://{}/ in a browser",
+            SocketAddr::new(*first, port)
+        ),
         Dialect::Chat10 => format!("chatloop join {}", SocketAddr::new(*first, port)),
         _ => format!("connect to {first}, port {port}"),
     };
@@ -499,6 +503,7 @@ mod tests {
             handshake_timeout: Duration::from_secs(7),
             farewell_timeout: Duration::from_secs(10),
             history: 11,
+            timed_history: 11,
             history_bytes: 12,
             slow: Slow::Cut,
             soft_limit: 17,
@@ -528,7 +533,7 @@ mod tests {
         let config = config_of(&[], 1000).unwrap();
         let default = Config::new(config.listen.clone());
         let expected = Limits {
-            max_clients: descriptors::room_for_clients(1000, 1),
+            max_clients: descriptors::room_for_clients(1000, 2),
             ..default.limits
         };
         assert_eq!(config.limits, expected);
@@ -536,7 +541,8 @@ mod tests {
         assert_eq!(config.every, default.every);
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);
-        assert_eq!(config.listen, [DEFAULT]);
+        assert_eq!(config.listen, [DEFAULT, DEFAULT_PAGE]);
+        assert_eq!(config.ping, default.ping);
     }
 
     #[test]
@@ -544,7 +550,10 @@ mod tests {
         let mut cli = Cli::command();
         let serve = cli.find_subcommand_mut("serve").unwrap();
         let help = serve.render_long_help().to_string();
-        let default = format!("more than once [default: {}]", DEFAULT.addr);
+        let default = format!(
+            "more than once [default: {} ws://{}]",
+            DEFAULT.addr, DEFAULT_PAGE.addr
+        );
         assert!(help.contains(&default), "{help}");
     }
 
@@ -565,6 +574,11 @@ mod tests {
                 Dialect::Chat64,
                 &["192.0.2.1", "198.51.100.1", "2001:db8::1"],
                 "chat64 from other machines: connect to 192.0.2.1, port 99 (or 198.51.100.1)",
+            ),
+            (
+                Dialect::Ws,
+                &["192.0.2.1"],
+                "ws from other machines: open http://192.0.2.1:99/ in a browser",
             ),
             (
                 Dialect::Hello,
@@ -599,7 +613,7 @@ mod tests {
 
     #[test]
     fn more_clients_than_descriptors_are_refused_with_the_number_there_is_room_for() {
-        let room = descriptors::room_for_clients(1000, 1);
+        let room = descriptors::room_for_clients(1000, 2);
         assert!(config_of(&["--max-clients", &room.to_string()], 1000).is_ok());
         let error = config_of(&["--max-clients", &(room + 1).to_string()], 1000).unwrap_err();
         assert!(

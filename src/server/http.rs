@@ -133,16 +133,19 @@ pub(super) fn accept_key(key: &str) -> String {
     BASE64.encode(&hash.digest().bytes())
 }
 
-/// The host of a `Host` field or of an origin's authority, without the port.
+/// The host of a `Host` field or of an origin's authority, without the port. Of what is no host and no port,
+/// all.
 #[must_use]
 pub(super) fn host_without_port(authority: &str) -> &str {
-    if authority.starts_with('[') {
-        let end = authority.find(']').map_or(authority.len(), |at| at + 1);
-        return &authority[..end];
-    }
-    match authority.rsplit_once(':') {
-        Some((host, _)) => host,
-        None => authority,
+    let end = if authority.starts_with('[') {
+        authority.find(']').map(|at| at + 1)
+    } else {
+        authority.rfind(':')
+    };
+    let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
+    match port.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     }
 }
 
@@ -153,9 +156,13 @@ pub(super) fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Ve
         .iter()
         .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
         .collect();
-    let len = body.len();
-    let head =
-        format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {len}\r\nConnection: close\r\n\r\n");
+    // These have no body, and must not announce the length of one (RFC 9110, 8.6).
+    let length = if status.starts_with("204 ") || status.starts_with("304 ") {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
+    let head = format!("HTTP/1.1 {status}\r\n{fields}{length}Connection: close\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 
@@ -251,6 +258,10 @@ mod tests {
             ("[::1]:1235", "[::1]"),
             ("[::1]", "[::1]"),
             ("127.0.0.1:80", "127.0.0.1"),
+            ("localhost:", "localhost"),
+            ("127.0.0.1:80; more", "127.0.0.1:80; more"),
+            ("[::1]; more", "[::1]; more"),
+            ("[::1", "[::1"),
         ] {
             assert_eq!(host_without_port(authority), host);
         }

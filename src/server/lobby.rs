@@ -19,6 +19,9 @@ use crate::wire::{Dialect, Sends};
 /// How many connections are in the lobby at once.
 const MAX_VISITORS: usize = 256;
 
+/// How many reads of a head that is too long are discarded, so that its sender receives the answer.
+const MAX_DISCARDED_READS: usize = 16;
+
 /// What is served, and to whom.
 #[derive(Clone, Debug, Default)]
 pub struct WebConfig {
@@ -222,15 +225,13 @@ impl<S: Read + Write> Visitor<S> {
             let seen = self.head.len();
             self.head.extend_from_slice(&scratch[..read]);
             match http::head_len(&self.head, seen) {
+                Some(len) if len > MAX_HEAD => return self.refuse_large(scratch),
                 // A client waits for the answer before it sends a frame (RFC 6455, 4.1).
                 Some(len) if len < self.head.len() => {
                     return self.refuse("400 Bad Request", Refused::Request("bytes behind it"));
                 }
                 Some(_) => return self.answer(config),
-                None if self.head.len() > MAX_HEAD => {
-                    let reason = Refused::Request("a head of more than 8 KiB");
-                    return self.refuse("431 Request Header Fields Too Large", reason);
-                }
+                None if self.head.len() > MAX_HEAD => return self.refuse_large(scratch),
                 None => {}
             }
         }
@@ -292,6 +293,18 @@ impl<S: Read + Write> Visitor<S> {
             }
             _ => Step::End,
         }
+    }
+
+    fn refuse_large(&mut self, scratch: &mut [u8]) -> Step {
+        // A socket that is closed with unread bytes sends a reset, and its peer may not see the answer.
+        for _ in 0..MAX_DISCARDED_READS {
+            match self.stream.read(scratch) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let reason = Refused::Request("a head of more than 8 KiB");
+        self.refuse("431 Request Header Fields Too Large", reason)
     }
 
     fn refuse(&mut self, status: &str, reason: Refused) -> Step {

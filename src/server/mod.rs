@@ -42,13 +42,13 @@ mod system;
 mod tick;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
-use crate::wire::{Dialect, FrameError};
+use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
 use lobby::{Lobby, Visit};
@@ -61,6 +61,9 @@ pub use listener::Endpoint;
 pub use lobby::WebConfig;
 pub use log::MembersText;
 pub use system::{Event, Kernel, Request, Source, System};
+
+/// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
+const TRY_AGAIN_LATER: u16 = 1013;
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
@@ -79,7 +82,7 @@ pub struct Config {
     pub drain: Duration,
     /// Which browsers may come in.
     pub web: WebConfig,
-    /// How long nothing may be written to a WebSocket member before it is pinged.
+    /// How long at most nothing may be written to a WebSocket member before it is pinged.
     pub ping: Option<Duration>,
 }
 
@@ -303,7 +306,8 @@ impl<S: System> Server<S> {
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
-            ping: Tick::new(config.ping),
+            // A message right after a tick keeps the next one from pinging, so that two of them may pass.
+            ping: Tick::new(config.ping.map(|longest| longest / 2)),
             accept_retry: None,
             drain: config.drain,
             started: now,
@@ -658,8 +662,33 @@ impl<S: System> Server<S> {
     /// Gives a connection a place, or refuses it if there is none.
     fn give_place(
         &mut self,
-        accepted: AcceptedConnection<S::Stream>,
+        mut accepted: AcceptedConnection<S::Stream>,
         watch: impl FnOnce(&mut S, &mut S::Stream, ConnId) -> io::Result<()>,
+        now: Instant,
+    ) {
+        let peer = accepted.peer;
+        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
+        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
+            let limit = relay.limits().max_per_ip.unwrap_or_default();
+            return self.refuse_place(accepted, &Refusal::AddressFull(limit), now);
+        }
+        if relay.is_full() && !relay.make_room(None, scratch, now) {
+            let limit = relay.limits().max_clients;
+            return self.refuse_place(accepted, &Refusal::RelayFull(limit), now);
+        }
+        match watch(&mut self.system, &mut accepted.stream, relay.next_id()) {
+            Ok(()) => {
+                relay.insert(accepted.stream, peer, accepted.dialect, now);
+            }
+            Err(error) => self.refuse_place(accepted, &Refusal::Unwatchable(error), now),
+        }
+    }
+
+    /// Closes a connection that would have a place if there were one.
+    fn refuse_place(
+        &mut self,
+        accepted: AcceptedConnection<S::Stream>,
+        refusal: &Refusal,
         now: Instant,
     ) {
         let AcceptedConnection {
@@ -667,21 +696,13 @@ impl<S: System> Server<S> {
             peer,
             dialect,
         } = accepted;
-        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
-        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
-            let limit = relay.limits().max_per_ip.unwrap_or_default();
-            return self.refuse(stream, peer, &Refusal::AddressFull(limit), now);
+        if dialect.rules().sends.is_web_socket() {
+            // Its handshake was accepted. A browser reports nothing but the Close frame.
+            let mut frame = Vec::new();
+            websocket::encode_close(TRY_AGAIN_LATER, "no place is free", &mut frame);
+            let _ = stream.write(&frame);
         }
-        if relay.is_full() && !relay.make_room(None, scratch, now) {
-            let limit = relay.limits().max_clients;
-            return self.refuse(stream, peer, &Refusal::RelayFull(limit), now);
-        }
-        match watch(&mut self.system, &mut stream, relay.next_id()) {
-            Ok(()) => {
-                relay.insert(stream, peer, dialect, now);
-            }
-            Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
-        }
+        self.refuse(stream, peer, refusal, now);
     }
 
     /// Closes a connection for which there is no place.

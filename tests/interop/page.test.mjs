@@ -4,6 +4,8 @@
 //
 // Then: CHATLOOP_PAGE_MODULES=DIR node --test tests/interop/page.test.mjs
 //
+// tests/interop/web_page.py does that with a relay of its own.
+//
 // CHATLOOP_PAGE_URL is the page of a relay to test, such as http://127.0.0.1:1235/; without it the tests
 // start a stand-in. The tests that pause, mute or stop the relay always use the stand-in, and say "mock:".
 // CHATLOOP_PAGE_CHAT10 is HOST:PORT of that relay's chat10 listener. CHATLOOP_CHROMIUM is the path of the

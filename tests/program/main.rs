@@ -9,6 +9,8 @@
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
+//!   room over scripts, where a process could not be timed.
 //!
 //! `chatloop join`:
 //!
@@ -41,3 +43,4 @@ mod program;
 mod service;
 mod shortage;
 mod torture;
+mod web;
