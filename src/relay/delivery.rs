@@ -339,7 +339,7 @@ impl<'a> FanOut<'a> {
 
     /// An override as a place in the channel's stream, if it differs at all.
     fn splice(&self, adjustment: &Adjustment) -> Option<Splice> {
-        let differs = !adjustment.skip.is_empty() || adjustment.reply != Reply::Nothing;
+        let differs = !adjustment.skip.is_empty() || !matches!(adjustment.reply, Reply::Nothing);
         differs.then(|| Splice {
             span: self.start + adjustment.skip.start as u64
                 ..self.start + self.skip_end(adjustment) as u64,

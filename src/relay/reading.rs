@@ -392,7 +392,7 @@ impl<'a> Reading<'a> {
         }
         let is_participant = self.joined.is_some()
             || !adjustment.skip.is_empty()
-            || adjustment.reply != Reply::Nothing;
+            || !matches!(adjustment.reply, Reply::Nothing);
         if is_participant {
             room.adjust_delivery(connection, adjustment);
         }

@@ -113,7 +113,15 @@ impl ReplyBytes {
 
     /// Several replies as one: the greeting if it `is_new`, acknowledgements, and bytes of the member's
     /// own.
+    #[inline]
     pub(in crate::relay) fn joined(&self, is_new: bool, acks: u64, own: &[u8]) -> Reply {
+        if !is_new && own.is_empty() {
+            return Reply::acks(acks);
+        }
+        self.several(is_new, acks, own)
+    }
+
+    fn several(&self, is_new: bool, acks: u64, own: &[u8]) -> Reply {
         let has_greeting = is_new && !self.greeting.is_empty();
         match (has_greeting, acks, own) {
             (false, acks, []) => Reply::acks(acks),
@@ -127,6 +135,7 @@ impl ReplyBytes {
     }
 
     /// How long a reply is, in bytes.
+    #[inline]
     pub(in crate::relay) fn len(&self, reply: &Reply) -> u64 {
         match reply {
             Reply::Nothing => 0,
