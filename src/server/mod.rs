@@ -26,7 +26,7 @@
 //!
 //! **Why accept last.** Slots are used again. A connection that is accepted after the turn's closing
 //! cannot meet an event that was meant for its slot's previous owner, and an event that outlives the
-//! batch carries a generation that refers to nothing ([`ConnId`](crate::relay::ConnId)).
+//! batch carries a generation that refers to nothing ([`ConnId`]).
 
 mod acceptor;
 mod drain;

@@ -108,7 +108,7 @@ pub enum Source {
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// There may be requests: a signal came, or another thread used a [`Handle`](super::Handle).
+    /// There may be requests: a signal came, or another thread used a [`Handle`].
     Signal,
     /// Connections wait to be accepted at the listener of this index.
     Incoming(usize),
