@@ -69,60 +69,72 @@ pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
     let (Some(method), Some(target), Some(1)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(BadRequest);
     };
-    let all = |name: &str| -> Result<Vec<&str>, BadRequest> {
-        let named = parsed
-            .headers
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case(name));
-        named
-            .map(|field| str::from_utf8(field.value).map_err(|_| BadRequest))
-            .collect()
-    };
-    // Two of them would let the relay and a proxy before it disagree.
-    let one = |name: &str| -> Result<Option<String>, BadRequest> {
-        match *all(name)? {
-            [] => Ok(None),
-            [value] => Ok(Some(value.trim().to_owned())),
-            _ => Err(BadRequest),
-        }
-    };
-    if one("Content-Length")?.is_some_and(|len| len != "0") || one("Transfer-Encoding")?.is_some() {
+    let fields = Fields(parsed.headers);
+    let has_body = fields.one("Content-Length")?.is_some_and(|len| len != "0");
+    if has_body || fields.one("Transfer-Encoding")?.is_some() {
         return Err(BadRequest);
     }
-    let tokens = |name: &str| -> Result<Vec<String>, BadRequest> {
-        let lists = all(name)?;
-        let tokens = lists.iter().flat_map(|list| list.split(','));
-        let tokens = tokens.map(|token| token.trim().to_owned());
-        Ok(tokens.filter(|token| !token.is_empty()).collect())
-    };
-    let has = |name: &str, wanted: &str| -> Result<bool, BadRequest> {
-        Ok(tokens(name)?
-            .iter()
-            .any(|token| token.eq_ignore_ascii_case(wanted)))
-    };
-    let upgrade = if has("Upgrade", "websocket")? && has("Connection", "upgrade")? {
-        let is_key = |key: &String| {
-            BASE64
-                .decode(key.as_bytes())
-                .is_ok_and(|key| key.len() == 16)
-        };
-        Some(Upgrade {
-            key: one("Sec-WebSocket-Key")?.filter(is_key),
-            is_version_13: one("Sec-WebSocket-Version")?.as_deref() == Some("13"),
-            protocols: tokens("Sec-WebSocket-Protocol")?,
-        })
-    } else {
-        None
-    };
     let path = target.split(['?', '#']).next().unwrap_or_default();
     Ok(Request {
         method: method.to_owned(),
         path: path.to_owned(),
-        host: one("Host")?,
-        origin: one("Origin")?,
-        upgrade,
-        if_none_match: one("If-None-Match")?,
+        host: fields.one("Host")?,
+        origin: fields.one("Origin")?,
+        upgrade: fields.upgrade()?,
+        if_none_match: fields.one("If-None-Match")?,
     })
+}
+
+/// The fields of a request.
+struct Fields<'a>(&'a [httparse::Header<'a>]);
+
+impl<'a> Fields<'a> {
+    /// Each value of this field.
+    fn all(&self, name: &str) -> Result<Vec<&'a str>, BadRequest> {
+        let fields = self.0.iter();
+        let named = fields.filter(|field| field.name.eq_ignore_ascii_case(name));
+        named
+            .map(|field| str::from_utf8(field.value).map_err(|_| BadRequest))
+            .collect()
+    }
+
+    /// The only value of this field. Two of them would let the relay and a proxy before it disagree.
+    fn one(&self, name: &str) -> Result<Option<String>, BadRequest> {
+        match *self.all(name)? {
+            [] => Ok(None),
+            [value] => Ok(Some(value.trim().to_owned())),
+            _ => Err(BadRequest),
+        }
+    }
+
+    /// The items of a field that is a list.
+    fn tokens(&self, name: &str) -> Result<Vec<String>, BadRequest> {
+        let lists = self.all(name)?;
+        let tokens = lists.iter().flat_map(|list| list.split(','));
+        let tokens = tokens.map(|token| token.trim().to_owned());
+        Ok(tokens.filter(|token| !token.is_empty()).collect())
+    }
+
+    fn has(&self, name: &str, wanted: &str) -> Result<bool, BadRequest> {
+        let mut tokens = self.tokens(name)?.into_iter();
+        Ok(tokens.any(|token| token.eq_ignore_ascii_case(wanted)))
+    }
+
+    /// What the fields say of a WebSocket handshake, if they ask for one.
+    fn upgrade(&self) -> Result<Option<Upgrade>, BadRequest> {
+        if !self.has("Upgrade", "websocket")? || !self.has("Connection", "upgrade")? {
+            return Ok(None);
+        }
+        let is_key = |key: &String| {
+            let key = BASE64.decode(key.as_bytes());
+            key.is_ok_and(|key| key.len() == 16)
+        };
+        Ok(Some(Upgrade {
+            key: self.one("Sec-WebSocket-Key")?.filter(is_key),
+            is_version_13: self.one("Sec-WebSocket-Version")?.as_deref() == Some("13"),
+            protocols: self.tokens("Sec-WebSocket-Protocol")?,
+        }))
+    }
 }
 
 /// The value of `Sec-WebSocket-Accept` for this key.
