@@ -329,7 +329,6 @@ impl<S: Read + Write> Relay<S> {
         };
         let room = &mut self.room;
         let reason = departure.reason.clone();
-        let was_delivered = connection.output.is_none();
         room.free(&mut connection, now);
         room.flow.remove(departure.id);
         room.timers.cancel_all(departure.id);
@@ -345,7 +344,7 @@ impl<S: Read + Write> Relay<S> {
         };
         room.counters.bytes_discarded += unread;
         if let Some(code) = reason.close_code()
-            && was_delivered
+            && !connection.readiness.marks.any(Marks::OUTPUT_LOST)
             && connection.dialect().rules().sends.is_web_socket()
         {
             room.counters.bytes_out += connection.write_close(code, reason.info().label);

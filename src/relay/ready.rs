@@ -65,6 +65,9 @@ impl Marks {
     pub(super) const MESSAGE_TIMER: Self = Self(1 << 2);
     /// A part of a WebSocket message was received, and the room keeps its decoder.
     pub(super) const PARTIAL_MESSAGE: Self = Self(1 << 3);
+    /// Pending output was given up, so the peer may have received a part of a frame, and nothing can be sent
+    /// behind it.
+    pub(super) const OUTPUT_LOST: Self = Self(1 << 4);
 
     pub(super) const fn any(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -59,7 +59,7 @@ pub(super) struct Room {
     pub(super) name_filter: Option<NameFilter>,
     /// The decoders of those WebSocket connections that stand inside a message.
     pub(super) partial_messages: BTreeMap<ConnId, WebSocketDecoder>,
-    /// Whether senders are paused, as long as the browser members have not received it.
+    /// Whether senders are paused, if that is still to be published to the browser members.
     pub(super) pause_to_publish: Option<bool>,
     pub(super) counters: Counters,
 }
@@ -377,6 +377,7 @@ impl Room {
     /// Gives a connection's pending output up.
     pub(super) fn drop_output<S>(&mut self, connection: &mut Connection<S>, now: Instant) {
         if connection.output.is_some() {
+            connection.readiness.marks.insert(Marks::OUTPUT_LOST);
             connection.drop_output(&mut self.channels[connection.dialect()]);
             let change = self.flow.on_no_lag(&connection.life, now);
             self.after_lag_change(connection, change, 0);

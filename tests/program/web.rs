@@ -991,6 +991,29 @@ fn slow_consumer_receives_no_close_frame_inside_a_message() {
 }
 
 #[test]
+fn member_closed_for_memory_receives_no_close_frame_inside_a_message() {
+    let limits = Limits {
+        max_memory: 1000,
+        ..Limits::default()
+    };
+    let dialects = [Dialect::Ws, Dialect::Chat10];
+    let mut room = Room::serving(&dialects, limits, &ReplyTexts::default());
+    let bob = scripted(&mut room, "bob");
+    let alice = room.join("alice");
+    bob.stream.takes(10);
+    alice.stream.says(frame("x".repeat(5000)));
+    room.readable(&alice);
+    room.relay.serve_ready(&mut room.scratch, room.now);
+    room.relay.fan_out(room.now);
+    // Its socket has room again before it is removed.
+    bob.stream.takes(1000);
+    room.relay.remove_closed(&mut room.scratch, room.now);
+    assert!(bob.stream.is_closed());
+    assert_eq!(room.relay.counters().closed.of("out_of_memory"), 1);
+    assert_eq!(bob.stream.heard().len(), 10);
+}
+
+#[test]
 fn members_of_a_relay_that_stops_close_with_1001_behind_their_output() {
     let limits = Limits::default();
     let dialects = [Dialect::Ws, Dialect::WsEcho, Dialect::Chat10];
