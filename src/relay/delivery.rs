@@ -337,7 +337,7 @@ impl<'a> FanOut<'a> {
         (connection.write_slices(&slices[..count]), offered)
     }
 
-    /// An override as a place in the channel's stream, if it differs at all.
+    /// An adjustment as a place in the channel's stream, if it differs at all.
     fn splice(&self, adjustment: &Adjustment) -> Option<Splice> {
         let differs = !adjustment.skip.is_empty() || !matches!(adjustment.reply, Reply::Nothing);
         differs.then(|| Splice {

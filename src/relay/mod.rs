@@ -16,40 +16,46 @@
 //! # Follow a message
 //!
 //! ```text
-//! server/mod.rs     turn ─ poll ─ dispatch
-//! relay/mod.rs      note
-//! ready.rs          note                                  a readable connection is listed
-//! relay/mod.rs      serve_ready ─ read_ready
-//! reading.rs        read_if_permitted
-//! flow/mod.rs       permit                                may it be read now, and how much?
-//! reading.rs        read
-//! connection.rs     read ─ the stream's read              into the loop's one scratch buffer
-//! reading.rs        on_bytes
-//! wire/decoder.rs   decode                                the next frame, where it lies
-//! reading.rs        on_name, on_message or on_ignored     what it means
-//! channel/mod.rs    publish ─ append
-//! wire/dialect.rs   encode                                into each channel's turn buffer
-//! reading.rs        finish                                the sender's own span, its timers
-//! room.rs           adjust_delivery ─ on_input_end
-//! relay/mod.rs      fan_out ─ deliver_turn
-//! delivery.rs       deliver_to_silent                     one write to each member
-//! connection.rs     write ─ the stream's write
+//! server/mod.rs        turn, poll, dispatch
+//! relay/mod.rs         note
+//! relay/ready.rs       note                              a readable connection is listed
+//! relay/mod.rs         serve_ready, read_ready
+//! relay/reading.rs     read_if_permitted
+//! relay/flow/mod.rs    permit                            may it be read now, and how much?
+//! relay/reading.rs     read
+//! relay/connection.rs  read, the stream's read           into the loop's one scratch buffer
+//! relay/reading.rs     on_bytes, on_frames
+//! wire/decoder.rs      decode                            the next frame, where it lies
+//! relay/reading.rs     on_name or on_message             what it means
+//! relay/room.rs        publish
+//! relay/channel/mod.rs publish, append
+//! wire/dialect.rs      encode                            into each channel's turn buffer
+//! relay/reading.rs     finish                            the sender's own span, its timers
+//! relay/room.rs        on_input_end
+//! relay/mod.rs         fan_out, deliver_turn
+//! relay/delivery.rs    deliver_to_silent                 one write to each member
+//! relay/connection.rs  write, the stream's write
 //! ```
 //!
-//! That is the whole way if the socket accepts everything. If it does not:
+//! (A member that sent something in the same turn is written to by `deliver_to_participant`; WebSocket frames
+//! come by `on_web_socket` and `wire/websocket.rs`.) That is the whole way if the socket accepts everything.
+//! If it does not:
 //!
 //! ```text
-//! delivery.rs       fall_behind, or defer if it lags      a cursor in the backlog
-//! room.rs           on_delivery ─ on_lag_event
-//! flow/mod.rs       on_lag_event
-//! flow/lag.rs       on_event                              pause the room for it, or close it?
-//! flow/pause.rs     file                                  members are read in rounds from now on
-//! …                 its socket becomes writable: turn and note, as above
-//! relay/mod.rs      serve_ready ─ flush
-//! connection.rs     flush
-//! cursor.rs         io_slices, advance                    the pending output
-//! room.rs           on_written ─ on_lag_event             … and what that means, by the same way
+//! relay/delivery.rs    fall_behind, or defer             a cursor in the backlog
+//! relay/room.rs        on_delivery, on_lag_event         after the walk; if the lag is over the threshold:
+//! relay/flow/mod.rs    on_lag_event
+//! relay/flow/lag.rs    on_event                          pause the room for it, or close it?
+//! relay/flow/pause.rs  file                              members are read in rounds from now on:
+//! relay/flow/mod.rs    permit                            until the next one, `Hold`
+//! …                    its socket becomes writable: dispatch and note, as above
+//! relay/mod.rs         serve_ready, flush
+//! relay/connection.rs  flush
+//! …/channel/cursor.rs  io_slices, advance                the pending output
+//! relay/room.rs        on_written, on_lag_event          or on_caught_up, with the last of it
 //! ```
+//!
+//! Who waits is decided in `flow/mod.rs`, `permit`; for whom, in `flow/lag.rs`, `on_event`.
 //!
 //! A connection's lifecycle state changes only in `lifecycle.rs`, which has the diagram; a member's lag state
 //! only in `flow/lag.rs`, which has the policy as a table; its place on the ready lists only in `ready.rs`.
