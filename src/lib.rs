@@ -110,7 +110,7 @@
 //!     relay.handle_timeout(now);
 //!     relay.serve_ready(scratch, now);
 //!     relay.fan_out(now);
-//!     relay.close_marked(scratch, now);
+//!     relay.remove_closed(scratch, now);
 //!     for event in relay.drain_events() {
 //!         println!("{event:?}");
 //!     }
