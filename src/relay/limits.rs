@@ -114,7 +114,9 @@ pub struct Limits {
 
     /// The same, in dialects whose messages carry their time.
     ///
-    /// Default: 50. Old messages look old there, and a new member sees what the conversation is about.
+    /// Default: 50. Old messages look old there, and a new member sees what the conversation is about. Unless
+    /// [`history`](Self::history) is set as well, they are kept from the first such member on: a relay without
+    /// browsers does not pay for them.
     pub timed_history: usize,
 
     /// How much memory these messages may take, in bytes.

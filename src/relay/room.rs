@@ -132,7 +132,7 @@ impl Room {
     /// A connection has become a member.
     pub(super) fn on_join<S>(&mut self, connection: &Connection<S>, now: Instant) {
         debug_assert!(connection.life.is_open(), "a new member is open");
-        self.channels[connection.dialect()].members += 1;
+        self.channels[connection.dialect()].on_join();
         let members = self.lifecycle.members();
         self.counters.joined += 1;
         self.counters.peak_members = self.counters.peak_members.max(members.total());

@@ -1517,3 +1517,28 @@ mod program {
         expect(last, "HTTP/1.1 200 OK\r\n");
     }
 }
+
+#[test]
+fn history_for_browsers_begins_with_the_first_of_them_unless_it_was_asked_for() {
+    for (history, backlog) in [(0, 0), (50, 1)] {
+        let limits = Limits {
+            history,
+            ..Limits::default()
+        };
+        let dialects = [Dialect::Ws, Dialect::Chat10];
+        let mut room = Room::serving(&dialects, limits, &ReplyTexts::default());
+        let (alice, _bob) = (room.join("alice"), room.join("bob"));
+        room.say(&alice, "before");
+        room.turn();
+        assert_eq!(room.relay.backlog_bytes().min(1), backlog, "{history}");
+        let carol = room.connect_to(Dialect::Ws);
+        carol.stream.says(masked(TEXT, "carol"));
+        room.readable(&carol);
+        room.turns();
+        let first = without_times(&carol.stream.heard());
+        assert_eq!(first.starts_with(&hello(&Limits::default())), history == 0);
+        room.say(&alice, "after");
+        room.turns();
+        assert!(room.relay.backlog_bytes() > 0, "{history}");
+    }
+}

@@ -14,6 +14,9 @@ pub(in crate::relay) struct History {
     max_messages: usize,
     /// How much memory the messages may take, in bytes.
     max_bytes: u64,
+    /// Whether messages are kept yet. A history for browsers that was not asked for begins with the first of
+    /// them: until then nothing is encoded for a channel without members.
+    has_begun: bool,
     starts: VecDeque<u64>,
 }
 
@@ -31,6 +34,7 @@ impl History {
                 limits.history
             },
             max_bytes: (max_bytes / sharers.max(1)) as u64,
+            has_begun: !is_timed || limits.history > 0,
             starts: VecDeque::new(),
         }
     }
@@ -40,13 +44,19 @@ impl History {
         Self {
             max_messages: 0,
             max_bytes: 0,
+            has_begun: false,
             starts: VecDeque::new(),
         }
     }
 
     /// Whether messages are kept.
     pub(in crate::relay) const fn is_on(&self) -> bool {
-        self.max_messages > 0
+        self.max_messages > 0 && self.has_begun
+    }
+
+    /// A member has joined: messages are kept from now on.
+    pub(in crate::relay) const fn begin(&mut self) {
+        self.has_begun = true;
     }
 
     /// Adds the message that begins and ends at these positions of the stream. The oldest messages are

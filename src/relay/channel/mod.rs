@@ -107,6 +107,12 @@ impl Channel {
         self.backlog.end() + self.turn.len() as u64
     }
 
+    /// A member joins.
+    pub(super) const fn on_join(&mut self) {
+        self.members += 1;
+        self.history.begin();
+    }
+
     /// A member leaves: this turn is the last that it receives.
     pub(super) const fn on_leave(&mut self) {
         self.members -= 1;
