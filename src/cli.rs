@@ -392,7 +392,7 @@ pub(crate) struct ServeArgs {
     /// How many of the last messages a new member receives [default: 50 in browsers, elsewhere 0]
     ///
     /// Right after it has joined, before anything new. A browser shows when each was sent. Nothing in the
-    /// other protocols tells old messages from new ones, so none is the default there.
+    /// other protocols distinguishes old messages from new ones, so none is the default there.
     #[arg(
         long,
         env = "CHATLOOP_HISTORY",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 const MIN_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// After a connection that lasted so long, the next wait is the shortest again.
+/// After a connection that lasted this long, the next wait is the shortest again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// A `Backoff` computes waits that double, with jitter.

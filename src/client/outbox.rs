@@ -12,7 +12,7 @@ const ANSWER_WINDOW: Duration = Duration::from_secs(1);
 /// How many connections may end inside a message before it is given up.
 const MAX_ATTEMPTS: u8 = 2;
 
-/// Acknowledged messages are kept for so long, and up to so many bytes.
+/// Acknowledged messages are kept for this long, and up to this many bytes.
 const RETENTION: Duration = Duration::from_secs(5);
 const MAX_RETAINED_BYTES: u64 = 1024 * 1024;
 
@@ -75,7 +75,7 @@ pub struct Message {
 pub enum ConnectionEnd {
     /// The server closed it.
     Closed,
-    /// The server closed it before it had read all that had arrived.
+    /// The server closed it before it had read everything that had arrived.
     Reset,
     /// The network failed.
     Broken,
@@ -357,7 +357,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A socket that accepts so many bytes and then no more.
+    /// A socket that accepts this many bytes and then no more.
     struct LimitedSocket {
         left: usize,
         taken: Vec<u8>,
