@@ -102,13 +102,15 @@ fn input_state<S>(room: &Room, connection: &Connection<S>) -> InputState {
         Sends::Echo | Sends::Nothing => (1, 1),
     };
     let name_len = life.name().map_or(room.limits.max_name, <[u8]>::len);
+    let (overhead, growth) = room.channels.web_socket_cost(name_len);
     InputState {
         id: life.id(),
         kind,
         missing,
         header_width,
         name_frame_len: life.name_frame().len(),
-        overhead: room.channels.web_socket_overhead(name_len),
+        overhead,
+        growth,
     }
 }
 

@@ -297,10 +297,19 @@ impl Receives {
     pub const fn overhead(self, name_len: usize) -> usize {
         match self {
             Self::Frames => name_len + 2 * header::WIDTH,
-            // Each byte of a name may be an escape of six.
-            Self::Json => 6 * name_len + json::OVERHEAD,
+            Self::Json => json::MAX_GROWTH * name_len + json::OVERHEAD,
             Self::TunneledFrames => name_len + 2 * header::WIDTH + websocket::MAX_HEADER,
             Self::Payloads | Self::Ticks | Self::Nothing => 0,
+        }
+    }
+
+    /// How many bytes each byte of a text takes, at the most.
+    #[must_use]
+    pub const fn growth(self) -> usize {
+        match self {
+            Self::Frames | Self::TunneledFrames | Self::Payloads => 1,
+            Self::Json => json::MAX_GROWTH,
+            Self::Ticks | Self::Nothing => 0,
         }
     }
 

@@ -289,25 +289,29 @@ impl Channels {
         self.each.iter().any(has_members)
     }
 
-    /// How many bytes an empty message takes in all channels for WebSocket members, under a name of this
-    /// length, at the most.
+    /// What messages take in all channels for WebSocket members, under a name of this length, at the most:
+    /// an empty one, and each byte of a text.
     #[inline]
-    pub(super) fn web_socket_overhead(&self, name_len: usize) -> usize {
+    pub(super) fn web_socket_cost(&self, name_len: usize) -> (usize, usize) {
         if self.serves_web_socket {
-            self.overhead(name_len)
+            self.cost(name_len)
         } else {
-            0
+            (0, 0)
         }
     }
 
-    fn overhead(&self, name_len: usize) -> usize {
+    fn cost(&self, name_len: usize) -> (usize, usize) {
         let in_use = self
             .each
             .iter()
             .filter(|channel| channel.receives.is_web_socket() && channel.is_in_use());
-        in_use
-            .map(|channel| channel.receives.overhead(name_len))
-            .sum()
+        in_use.fold((0, 0), |(overhead, growth), channel| {
+            let receives = channel.receives;
+            (
+                overhead + receives.overhead(name_len),
+                growth + receives.growth(),
+            )
+        })
     }
 
     /// Whether a member receives ticks.

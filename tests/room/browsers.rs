@@ -1,0 +1,69 @@
+//! Browser members as the room sees them: what their encoding of a message may take.
+
+use chatloop::relay::{Limits, ReplyTexts, Slow};
+use chatloop::wire::Dialect::{Chat10, Chat64, Ws};
+
+use crate::common::script::{Peer, Room};
+use crate::common::{frame, masked_frame, wide_frame};
+
+const TEXT: u8 = 0x81;
+
+fn join_browser(room: &mut Room, name: &str) -> Peer {
+    let peer = room.connect_to(Ws);
+    peer.stream.says(masked_frame(TEXT, name));
+    room.readable(&peer);
+    room.turns();
+    peer.stream.heard();
+    peer
+}
+
+/// What a message of these bytes is published as, at the least.
+fn escaped_len(message: &[u8]) -> usize {
+    message.len() * r"\u0001".len()
+}
+
+#[test]
+fn flood_of_bytes_that_are_escaped_stays_within_the_turn_budget() {
+    let limits = Limits::default();
+    let turn_budget = limits.turn_budget;
+    let mut room = Room::serving(&[Chat64, Ws], limits, &ReplyTexts::default());
+    let reader = join_browser(&mut room, "reader");
+    let flooder = room.connect_to(Chat64);
+    let message = [1; 1000];
+    flooder.stream.says(wide_frame(message).repeat(200));
+    room.readable(&flooder);
+    let mut received = 0;
+    while received < 200 * escaped_len(&message) {
+        room.turn();
+        let published = reader.stream.heard().len();
+        let most = turn_budget + escaped_len(&message) + 200;
+        assert!(published <= most, "{published} in one turn");
+        received += published;
+    }
+}
+
+#[test]
+fn longest_message_is_no_reason_to_close_a_browser_member_however_long_its_escapes_are() {
+    let mut limits = Limits {
+        max_message: 100_000,
+        slow: Slow::Cut,
+        ..Limits::default()
+    };
+    limits.queue_limit = limits.largest_delivery();
+    let mut room = Room::serving(&[Chat10, Ws], limits, &ReplyTexts::default());
+    let (alice, reader) = (room.join("alice"), join_browser(&mut room, "reader"));
+    reader.stream.takes(0);
+    let mut message = vec![1; 100_000];
+    // One byte that is no text, so that there are hexadecimal digits of all bytes besides.
+    message[0] = 0xff;
+    alice.stream.says(frame(&message));
+    room.readable(&alice);
+    room.turns();
+    assert!(!reader.stream.is_closed());
+    reader.stream.takes(usize::MAX);
+    room.writable(&reader);
+    room.turns();
+    let received = reader.stream.heard();
+    assert!(received.len() > 8 * 99_999, "{}", received.len());
+    assert!(received.ends_with(b"0101\"}"));
+}
