@@ -582,7 +582,7 @@ impl<S> Relay<S> {
         self.room.channels.is_timed()
     }
 
-    /// Pings the WebSocket members to which nothing was published since the last ping. Must be called inside a
+    /// Pings the WebSocket members to which nothing was published or pinged since the last call. Must be called inside a
     /// turn, before [`fan_out`](Self::fan_out).
     pub fn publish_ping(&mut self) {
         self.room.channels.publish_ping();

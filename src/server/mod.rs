@@ -309,7 +309,7 @@ impl<S: System> Server<S> {
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
-            // A message right after a tick keeps the next one from pinging, so that two of them may pass.
+            // What is published right after a tick keeps the next one from pinging, so that two may pass.
             ping: Tick::new(config.ping.map(|longest| longest / 2)),
             accept_retry: None,
             drain: config.drain,

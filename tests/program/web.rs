@@ -1194,10 +1194,13 @@ fn member_is_pinged_if_nothing_was_published_since_the_last_time() {
     assert_bytes(&without_times(&bob.stream.heard()), &json("alice", "hi"));
     ping(&mut room);
     assert_bytes(&bob.stream.heard(), b"");
-    ping(&mut room);
-    assert_eq!(bob.stream.heard(), pinged);
-    ping(&mut room);
-    assert_eq!(bob.stream.heard(), pinged);
+    for _ in 0..3 {
+        ping(&mut room);
+        assert_eq!(bob.stream.heard(), pinged);
+        // A ping is a sign of life too.
+        ping(&mut room);
+        assert_bytes(&bob.stream.heard(), b"");
+    }
 }
 
 /// A machine whose clock a test sets, with connections that do what a script says.

@@ -47,7 +47,7 @@ pub(super) struct Channel {
     pub(super) replies: ReplyBytes,
     /// How many messages were published, whether there were members or not.
     messages: u32,
-    /// Whether nothing was published since the last ping.
+    /// Whether nothing was published or pinged since the last call of [`Channels::publish_ping`].
     is_silent: bool,
 }
 
@@ -270,10 +270,11 @@ impl Channels {
         }
     }
 
-    /// Pings the WebSocket members to which nothing was published since the last ping.
+    /// Pings the WebSocket members to which nothing was published or pinged since the last call.
     pub(super) fn publish_ping(&mut self) {
         for channel in &mut self.each {
-            let was_silent = std::mem::replace(&mut channel.is_silent, true);
+            let was_silent = channel.is_silent;
+            channel.is_silent = !was_silent;
             if channel.receives.is_web_socket() && channel.members > 0 && was_silent {
                 let before = channel.turn.len();
                 websocket::encode(Opcode::Ping, &[], &mut channel.turn);
