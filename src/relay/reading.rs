@@ -265,6 +265,11 @@ impl<'a> Reading<'a> {
             match item.map_err(|error| InputEnd::Over(CloseReason::Protocol(error)))? {
                 None => break,
                 Some(Item::Ping(payload)) => {
+                    // A member that does not read its pongs has only the last of a turn (RFC 6455, 5.5.3), or
+                    // its pings alone would pause the room.
+                    if connection.output.is_some() && sends != Sends::EchoMessages {
+                        self.own.clear();
+                    }
                     websocket::encode(Opcode::Pong, payload, &mut self.own);
                 }
                 Some(Item::Pong) => {}

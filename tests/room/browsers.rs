@@ -7,6 +7,7 @@ use crate::common::script::{Peer, Room};
 use crate::common::{frame, masked_frame, wide_frame};
 
 const TEXT: u8 = 0x81;
+const PING: u8 = 0x89;
 
 fn join_browser(room: &mut Room, name: &str) -> Peer {
     let peer = room.connect_to(Ws);
@@ -66,4 +67,33 @@ fn longest_message_is_no_reason_to_close_a_browser_member_however_long_its_escap
     let received = reader.stream.heard();
     assert!(received.len() > 8 * 99_999, "{}", received.len());
     assert!(received.ends_with(b"0101\"}"));
+}
+
+#[test]
+fn flood_of_pings_from_a_member_that_reads_nothing_pauses_no_sender() {
+    let limits = Limits {
+        soft_limit: 100_000,
+        ..Limits::default()
+    };
+    let mut room = Room::serving(&[Chat10, Ws], limits, &ReplyTexts::default());
+    let (alice, flooder) = (room.join("alice"), join_browser(&mut room, "flooder"));
+    let reader = join_browser(&mut room, "reader");
+    flooder.stream.takes(0);
+    for number in 0..100 {
+        let mut pings = masked_frame(PING, "p".repeat(125)).repeat(100);
+        pings.extend(masked_frame(PING, number.to_string()));
+        flooder.stream.says(pings);
+        room.readable(&flooder);
+        room.turns();
+        room.say(&alice, "still here");
+        assert!(reader.stream.heard().ends_with(b"\"still here\"}"));
+    }
+    assert!(!room.relay.is_paused());
+    flooder.stream.takes(usize::MAX);
+    room.writable(&flooder);
+    room.turns();
+    // The last ping is answered.
+    let received = flooder.stream.heard();
+    let last_pong = b"\x8a\x0299";
+    assert!(received.windows(4).any(|bytes| bytes == last_pong));
 }
