@@ -22,6 +22,7 @@ pub mod socket;
 pub mod terminal;
 #[cfg(all(feature = "cli", target_os = "linux", target_env = "gnu"))]
 pub mod torture;
+pub mod web_socket;
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -49,28 +50,6 @@ pub fn wide_frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     let mut frame = format!("{:<64}", payload.len()).into_bytes();
     frame.extend_from_slice(payload);
-    frame
-}
-
-/// A WebSocket frame as a client sends it, with this first byte.
-pub fn masked_frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let payload = payload.as_ref();
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ ..126 => frame.push(0x80 | len as u8),
-        len if len <= usize::from(u16::MAX) => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&KEY);
-    let bytes = payload.iter().zip(KEY.iter().cycle());
-    frame.extend(bytes.map(|(byte, key)| byte ^ key));
     frame
 }
 

@@ -4,14 +4,12 @@ use chatloop::relay::{Limits, ReplyTexts, Slow};
 use chatloop::wire::Dialect::{Chat10, Chat64, Ws};
 
 use crate::common::script::{Peer, Room};
-use crate::common::{frame, masked_frame, wide_frame};
-
-const TEXT: u8 = 0x81;
-const PING: u8 = 0x89;
+use crate::common::web_socket::{PING, TEXT, masked};
+use crate::common::{frame, wide_frame};
 
 fn join_browser(room: &mut Room, name: &str) -> Peer {
     let peer = room.connect_to(Ws);
-    peer.stream.says(masked_frame(TEXT, name));
+    peer.stream.says(masked(TEXT, name));
     room.readable(&peer);
     room.turns();
     peer.stream.heard();
@@ -80,8 +78,8 @@ fn flood_of_pings_from_a_member_that_reads_nothing_pauses_no_sender() {
     let reader = join_browser(&mut room, "reader");
     flooder.stream.takes(0);
     for number in 0..100 {
-        let mut pings = masked_frame(PING, "p".repeat(125)).repeat(100);
-        pings.extend(masked_frame(PING, number.to_string()));
+        let mut pings = masked(PING, "p".repeat(125)).repeat(100);
+        pings.extend(masked(PING, number.to_string()));
         flooder.stream.says(pings);
         room.readable(&flooder);
         room.turns();
