@@ -44,6 +44,7 @@ pub(super) fn read_if_permitted<S: Read + Write>(
         Permit::Throttle(until) => {
             ReadyLists::park(&mut connection.readiness);
             room.timers.set(connection.id(), Timer::Throttle, until);
+            room.counters.throttles += 1;
             room.events.push(RoomEvent::Throttled {
                 member: connection.identity(),
                 wait: until.saturating_duration_since(now),
@@ -385,7 +386,13 @@ impl<'a> Reading<'a> {
         let room = self.room;
         room.flow.charge_partial(room.partial_bytes(connection));
         room.counters.bytes_in += self.bytes;
-        room.counters.messages += u64::from(self.messages);
+        if self.messages > 0 {
+            // A member does not receive its own messages.
+            let itself = usize::from(connection.dialect().rules().receives.is_room());
+            let receivers = room.channels.receivers().saturating_sub(itself) as u64;
+            room.counters.messages += u64::from(self.messages);
+            room.counters.deliveries += u64::from(self.messages) * receivers;
+        }
         connection.life.count_sent(self.messages);
         if room.flow.is_restricting() {
             let names = self.frames as usize * connection.life.name_frame().len();

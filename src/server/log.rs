@@ -417,19 +417,30 @@ impl fmt::Display for Counters {
             joined,
             peak_members,
             messages,
+            deliveries,
             reads: _,
             bytes_in,
             writes: _,
             bytes_out,
             bytes_discarded,
+            pauses,
+            paused,
+            throttles,
             closed,
         } = self;
         write!(
             f,
             "accepted {accepted}, refused {refused}, joined {joined}, peak {peak_members}, \
-             messages {messages}, bytes in {bytes_in}, bytes out {bytes_out}, bytes discarded \
+             messages {messages}, deliveries {deliveries}, bytes in {bytes_in}, bytes out {bytes_out}, bytes discarded \
              {bytes_discarded}"
         )?;
+        if *pauses > 0 {
+            let seconds = paused.as_secs_f64();
+            write!(f, "; paused {pauses} times, {seconds:.1} s")?;
+        }
+        if *throttles > 0 {
+            write!(f, "; throttled {throttles} times")?;
+        }
         let mut sep = "; closed: ";
         for (info, count) in closed.iter().filter(|&(_, count)| count > 0) {
             write!(f, "{sep}{} {count}", info.label)?;
@@ -474,7 +485,7 @@ impl fmt::Display for LimitsError {
             } => write!(
                 f,
                 "--history-bytes of {history_bytes} (1MiB if not given) do not fit the queue of a \
-                 newcomer: lower them to {room}, or raise --queue-limit"
+                 new member: lower them to {room}, or raise --queue-limit"
             ),
             Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
         }

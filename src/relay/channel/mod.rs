@@ -315,6 +315,15 @@ impl Channels {
         })
     }
 
+    /// How many members receive what is published now.
+    pub(super) fn receivers(&self) -> usize {
+        let channels = self.each.iter();
+        let of_room = channels.filter(|channel| channel.receives.is_room());
+        of_room
+            .map(|channel| channel.members + channel.leaving)
+            .sum()
+    }
+
     /// Whether a member receives ticks.
     pub(super) fn has_tick_members(&self) -> bool {
         let has_members =

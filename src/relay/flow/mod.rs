@@ -270,6 +270,16 @@ impl FlowControl {
         self.quota.throttled_until(id)
     }
 
+    /// How many members are throttled.
+    pub(super) fn throttled(&self) -> usize {
+        self.quota.throttled()
+    }
+
+    /// How long the present pause has lasted.
+    pub(super) fn pause_so_far(&self, now: Instant) -> Duration {
+        self.pause.so_far(now)
+    }
+
     /// Whether members have a send quota.
     pub(super) const fn has_quota(&self) -> bool {
         self.quota.is_limited()
