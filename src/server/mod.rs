@@ -39,8 +39,11 @@ mod inherited;
 mod listener;
 mod lobby;
 mod log;
+mod metrics;
 mod page;
+mod process;
 mod signals;
+mod stats;
 mod system;
 mod tick;
 
@@ -56,6 +59,7 @@ use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
 use lobby::{Lobby, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
+use stats::Stats;
 use tick::Tick;
 
 pub use handle::Handle;
@@ -183,8 +187,7 @@ pub struct Server<S: System = Kernel> {
     /// The room's events for the program around the server, if it asked for them.
     recorded: Option<Vec<RoomEvent>>,
     events: EventCount,
-    /// How many turns there were.
-    turns: u64,
+    stats: Stats,
 }
 
 /// How many events the polls have returned.
@@ -317,7 +320,7 @@ impl<S: System> Server<S> {
             log: ServerLog::new(&listeners),
             recorded: None,
             events: EventCount::default(),
-            turns: 0,
+            stats: Stats::new(),
         })
     }
 
@@ -414,10 +417,12 @@ impl<S: System> Server<S> {
         if self.relay.is_timed() {
             self.relay.set_time_of_day(self.since_1970());
         }
+        let messages_before = self.relay.counters().messages;
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
         self.relay.fan_out(now);
+        self.count_messages(messages_before, now);
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
             self.acceptor.retry();
@@ -430,6 +435,7 @@ impl<S: System> Server<S> {
         self.accept(now);
         let turn = self.finish_drain(now);
         self.log_events(now);
+        self.stats.on_turn(self.time_since(now));
         self.end_trace(trace, now);
         Ok(turn)
     }
@@ -458,6 +464,7 @@ impl<S: System> Server<S> {
             (Some(timeout), Some(max_wait)) => Some(timeout.min(max_wait)),
             (timeout, max_wait) => timeout.or(max_wait),
         };
+        self.stats.wakeups += u64::from(timeout != Some(Duration::ZERO));
         match self.system.poll(timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 self.events.was_interrupted = true;
@@ -518,6 +525,19 @@ impl<S: System> Server<S> {
         }
         self.events.since_drained += self.events.last;
         is_signalled
+    }
+
+    fn time_since(&self, earlier: Instant) -> Duration {
+        self.system.now().saturating_duration_since(earlier)
+    }
+
+    /// The turn, whose poll returned at `now`, was written to all members. There were this many messages before
+    /// it.
+    fn count_messages(&mut self, before: u64, now: Instant) {
+        let messages = self.relay.counters().messages - before;
+        if messages > 0 {
+            self.stats.on_fan_out(messages, self.time_since(now));
+        }
     }
 
     /// Looks at everything whose time has come, unless there may be events that were not returned yet: a
@@ -761,7 +781,6 @@ impl<S: System> Server<S> {
 
     /// Remembers what the trace of this turn needs, if turns are traced.
     fn begin_trace(&mut self) -> Option<(Instant, Counters)> {
-        self.turns += 1;
         let is_traced = self.log.traces_turns();
         is_traced.then(|| (self.system.now(), self.relay.counters().clone()))
     }
@@ -773,7 +792,7 @@ impl<S: System> Server<S> {
         };
         let waited = polled_at.saturating_duration_since(began);
         let turn = TurnTrace {
-            number: self.turns,
+            number: self.stats.turns,
             polled: (waited, polled_at),
             events: self.events.last,
             before,
