@@ -178,12 +178,14 @@ impl<S> Lobby<S> {
         self.visitors.iter().map(|(_, visitor)| visitor.due).min()
     }
 
-    /// Closes the visitors that are late. Returns the proxies that have not sent a header. Others are nothing
-    /// to report: a browser opens connections that it may never use.
+    /// Closes the visitors that are late and have no news. Returns the proxies that have not sent a header.
+    /// Others are nothing to report: a browser opens connections that it may never use.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<SocketAddr> {
         let mut proxies = Vec::new();
-        self.visitors.retain(|_, visitor| {
-            let is_late = visitor.due <= now;
+        let ready = &self.ready;
+        self.visitors.retain(|index, visitor| {
+            // What has come is read first: it may be this turn that is late.
+            let is_late = visitor.due <= now && !ready.contains(&(index, visitor.number));
             if is_late && visitor.awaits_header {
                 proxies.push(visitor.peer);
             }
