@@ -124,6 +124,7 @@ And for others:
   ws        browsers: the page is at http://ADDR:PORT/, and WebSocket clients are welcome
   ws-chat10 chat10 through WebSocket, as a tunnel; ws has it as the subprotocol chat10
   echo      it receives what it sends; ws-echo is the same with WebSocket messages
+  metrics   Prometheus: /metrics, and /healthz for what watches the relay
 With proxy+ in front, as in proxy+chat10, each connection must begin with a header of the PROXY protocol,
 version 1 or 2, from a proxy that --trust-proxy names.
 

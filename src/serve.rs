@@ -177,6 +177,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let proxied = config.listen_proxied.iter().map(|&one| (one, true));
     let listeners: Vec<_> = plain.chain(proxied).chain(others).collect();
     let endpoints: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+    server.set_dropped_log_lines(log_output::dropped_lines);
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
     // is from an operator or a service manager.
     let has_terminal = io::stdin().is_terminal() || io::stderr().is_terminal();

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use chatloop::relay::Slow;
 use chatloop::server::Network;
-use chatloop::wire::Dialect;
+use chatloop::wire::{Dialect, Sends};
 use log::LevelFilter;
 
-use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
+use crate::address::{Address, DEFAULT_METRICS_PORT, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
 /// An `OrOff` is a limit, or none for `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +65,10 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     }
     let addr = Address::parse(
         addr,
-        if dialect.rules().sends.is_web_socket() {
-            DEFAULT_PAGE_PORT
-        } else {
-            DEFAULT_PORT
+        match dialect.rules().sends {
+            Sends::Requests => DEFAULT_METRICS_PORT,
+            sends if sends.is_web_socket() => DEFAULT_PAGE_PORT,
+            _ => DEFAULT_PORT,
         },
         "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for all that can reach it",
     )?;

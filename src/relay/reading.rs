@@ -84,7 +84,9 @@ fn read<S: Read + Write>(
 fn input_state<S>(room: &Room, connection: &Connection<S>) -> InputState {
     let life = &connection.life;
     let sends = life.dialect().rules().sends;
-    let kind = if sends == Sends::Nothing || !(life.is_heard() || life.is_pending()) {
+    let kind = if matches!(sends, Sends::Requests | Sends::Nothing)
+        || !(life.is_heard() || life.is_pending())
+    {
         InputKind::Ignored
     } else if life.is_pending() {
         InputKind::Name
@@ -100,7 +102,7 @@ fn input_state<S>(room: &Room, connection: &Connection<S>) -> InputState {
             let missing = partial.map_or(MIN_CLIENT_FRAME, WebSocketDecoder::missing);
             (MIN_CLIENT_FRAME, missing)
         }
-        Sends::Echo | Sends::Nothing => (1, 1),
+        Sends::Echo | Sends::Requests | Sends::Nothing => (1, 1),
     };
     let name_len = life.name().map_or(room.limits.max_name, <[u8]>::len);
     let (overhead, growth) = room.channels.web_socket_cost(name_len);
@@ -220,7 +222,7 @@ impl<'a> Reading<'a> {
                 self.own.extend_from_slice(bytes);
                 Ok(())
             }
-            Sends::Nothing => self.on_ignored(&mut connection.life, bytes.len()),
+            Sends::Requests | Sends::Nothing => self.on_ignored(&mut connection.life, bytes.len()),
         }
     }
 

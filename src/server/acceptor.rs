@@ -29,6 +29,7 @@ struct Listener {
     is_proxied: bool,
     /// An edge came, and we have not seen the queue empty since.
     ready: bool,
+    is_closed: bool,
 }
 
 /// All listening sockets and the state of accepting from them.
@@ -117,6 +118,7 @@ impl<S> Acceptor<S> {
             dialect,
             is_proxied,
             ready: false,
+            is_closed: false,
         };
         Self {
             listeners: listeners.into_iter().map(listener).collect(),
@@ -132,7 +134,7 @@ impl<S> Acceptor<S> {
     /// Notes that connections wait at the listener of this index.
     pub(super) fn note(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
-            listener.ready = true;
+            listener.ready = !listener.is_closed;
         }
     }
 
@@ -155,9 +157,15 @@ impl<S> Acceptor<S> {
         }
     }
 
-    /// Forgets the listeners: they are closed.
-    pub(super) fn close(&mut self) {
-        self.listeners.clear();
+    /// Closes the listeners of the room. The relay's metrics can be asked for until the end.
+    pub(super) fn close(&mut self, system: &mut impl System<Stream = S>) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if listener.dialect != Dialect::Metrics {
+                listener.is_closed = true;
+                listener.ready = false;
+                system.close_listener(index);
+            }
+        }
         self.shortage = None;
         self.is_early = false;
     }
@@ -418,7 +426,7 @@ mod tests {
 
         fn shutdown_write(&mut self, _: &io::Empty) {}
 
-        fn close_listeners(&mut self) {}
+        fn close_listener(&mut self, _: usize) {}
 
         fn open_reserve(&mut self) -> bool {
             true

@@ -20,8 +20,12 @@ use super::trusted::Proxies;
 use crate::relay::{Ready, after};
 use crate::wire::{Dialect, Sends};
 
-/// How many connections are in the lobby at once.
+/// How many connections are in the lobby at once, besides those that ask for the metrics.
 const MAX_VISITORS: usize = 256;
+
+/// How many connections ask for the metrics at once. They have places of their own, so that no other
+/// connections keep them out; and few, so that those that never read hold little.
+const MAX_SCRAPERS: usize = 16;
 
 /// How many reads of a head that is too long are discarded, so that its sender receives the answer.
 const MAX_DISCARDED_READS: usize = 16;
@@ -66,6 +70,12 @@ pub(super) enum Visit<S> {
     },
     /// It was refused, for a reason that the log shows.
     Refused { peer: SocketAddr, reason: Refused },
+    /// It asks for this of the metrics' listener, and waits for the response.
+    Asked {
+        /// Its index.
+        index: usize,
+        path: String,
+    },
     /// It ended, with nothing to report.
     Ended,
 }
@@ -122,15 +132,27 @@ impl<S> Lobby<S> {
         self.visitors.vacant_key()
     }
 
-    /// Whether the next visitor takes the place of the oldest one.
-    pub(super) fn is_full(&self) -> bool {
-        self.visitors.len() >= MAX_VISITORS
-    }
-
-    /// Closes the oldest visitor.
-    pub(super) fn evict_oldest(&mut self) {
-        let oldest = self.visitors.iter().min_by_key(|(_, one)| one.number);
-        if let Some(index) = oldest.map(|(index, _)| index) {
+    /// Makes sure that there is a place for a visitor of this dialect: where there is none, the oldest one is
+    /// closed.
+    pub(super) fn make_room(&mut self, dialect: Dialect) {
+        let is_scraper = dialect == Dialect::Metrics;
+        let max = if is_scraper {
+            MAX_SCRAPERS
+        } else {
+            MAX_VISITORS
+        };
+        let visitors = self.visitors.iter();
+        let alike = visitors.filter(|(_, one)| (one.dialect == Dialect::Metrics) == is_scraper);
+        let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
+            let this = (one.number, index);
+            (
+                count + 1,
+                Some(oldest.map_or(this, |other: (u64, usize)| other.min(this))),
+            )
+        });
+        if count >= max
+            && let Some((_, index)) = oldest
+        {
             self.visitors.remove(index);
         }
     }
@@ -194,9 +216,10 @@ impl<S> Lobby<S> {
         proxies
     }
 
-    /// Closes all visitors.
-    pub(super) fn clear(&mut self) {
-        self.visitors.clear();
+    /// Closes all visitors but those that ask for the metrics.
+    pub(super) fn close(&mut self) {
+        self.visitors
+            .retain(|_, visitor| visitor.dialect == Dialect::Metrics);
     }
 }
 
@@ -215,14 +238,24 @@ impl<S: Read + Write> Lobby<S> {
         ready.collect()
     }
 
+    /// Sends the visitor of this index the response that it [asked](Visit::Asked) for.
+    pub(super) fn respond(&mut self, index: usize, response: &[u8]) {
+        if let Some(visitor) = self.visitors.get_mut(index) {
+            let step = visitor.respond(response);
+            self.finish(index, step);
+        }
+    }
+
     /// Acts on what a visitor came to.
     fn finish(&mut self, index: usize, step: Step) -> Option<Visit<S>> {
-        if step == Step::Wait {
-            return None;
+        match step {
+            Step::Wait => return None,
+            Step::Ask(path) => return Some(Visit::Asked { index, path }),
+            Step::End | Step::Refuse(_) | Step::Admit(_) => {}
         }
         let visitor = self.visitors.remove(index);
         Some(match step {
-            Step::Wait | Step::End => Visit::Ended,
+            Step::Wait | Step::Ask(_) | Step::End => Visit::Ended,
             Step::Refuse(reason) => Visit::Refused {
                 peer: visitor.peer,
                 reason,
@@ -244,6 +277,8 @@ enum Step {
     /// It is over.
     End,
     Refuse(Refused),
+    /// It waits for the response to a request for this.
+    Ask(String),
     /// It becomes the relay's.
     Admit(Dialect),
 }
@@ -258,7 +293,7 @@ impl<S: Read + Write> Visitor<S> {
         {
             return step;
         }
-        if self.dialect.rules().sends.is_web_socket() {
+        if self.dialect.rules().sends.begins_with_http() {
             self.read_request(config, proxies, scratch)
         } else {
             Step::Admit(self.dialect)
@@ -333,12 +368,17 @@ impl<S: Read + Write> Visitor<S> {
         };
         let forwarded_for = request.forwarded_for.iter().map(String::as_str);
         self.peer = proxies.client_of(self.peer, forwarded_for);
-        if let Some(refused) = config.refusal(&request) {
+        let is_scraper = self.dialect == Dialect::Metrics;
+        // The metrics are asked for under any name, and a page of another site cannot read the response.
+        if !is_scraper && let Some(refused) = config.refusal(&request) {
             return self.refuse("403 Forbidden", refused);
         }
         if request.method != "GET" {
             let allow = ("Allow", "GET");
             return self.respond(&http::response("405 Method Not Allowed", &[allow], b""));
+        }
+        if is_scraper {
+            return Step::Ask(request.path);
         }
         if request.upgrade.is_some() {
             return self.upgrade(&request);

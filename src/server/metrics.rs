@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Display, Write};
 
+use super::log::Refusal;
 use super::process::Process;
 use super::stats::{Histogram, Stats};
 use crate::relay::{Counters, Gauges};
@@ -34,8 +35,22 @@ pub(super) struct Refusals {
     pub(super) address_full: u64,
     /// The system has no descriptor or no memory for them.
     pub(super) shortage: u64,
+    /// They are at a listener for proxies and from no trusted one, or without its header.
+    pub(super) proxy: u64,
     /// Their request is none that is answered, or comes from a page that may not connect.
     pub(super) request: u64,
+}
+
+impl Refusals {
+    /// Counts a connection that has no place.
+    pub(super) const fn count(&mut self, refusal: &Refusal) {
+        *match refusal {
+            Refusal::RelayFull(_) => &mut self.relay_full,
+            Refusal::AddressFull(_) => &mut self.address_full,
+            Refusal::Unwatchable(_) => &mut self.shortage,
+            Refusal::NoProxy => &mut self.proxy,
+        } += 1;
+    }
 }
 
 /// The kind of a metric.
@@ -64,7 +79,8 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("chatloop_build_info", "1, with the version as a label.",
         |_, to| to.labelled("version", env!("CARGO_PKG_VERSION"), 1)),
     gauge("chatloop_members", "Members, by dialect.", |from, to| {
-        Dialect::ALL.iter().try_for_each(|&dialect| to.labelled("dialect", dialect, from.gauges.members.of(dialect)))
+        let of_members = Dialect::ALL.iter().filter(|&&dialect| dialect != Dialect::Metrics);
+        of_members.copied().try_for_each(|dialect| to.labelled("dialect", dialect, from.gauges.members.of(dialect)))
     }),
     gauge("chatloop_connections", "Connections, members or not.", |from, to| to.plain(from.gauges.connections)),
     gauge("chatloop_pending_connections", "Connections that have not sent their name yet.",
@@ -72,10 +88,11 @@ pub(super) const METRICS: &[Metric] = &[
     counter("chatloop_connections_accepted_total", "Connections accepted, members or not.",
         |from, to| to.plain(from.counters.accepted)),
     counter("chatloop_connections_refused_total", "Connections refused, by reason.", |from, to| {
-        let Refusals { relay_full, address_full, shortage, request } = *from.refusals;
+        let Refusals { relay_full, address_full, shortage, proxy, request } = *from.refusals;
         to.labelled("reason", "relay_full", relay_full)?;
         to.labelled("reason", "address_full", address_full)?;
         to.labelled("reason", "shortage", shortage)?;
+        to.labelled("reason", "proxy", proxy)?;
         to.labelled("reason", "request", request)
     }),
     counter("chatloop_connections_closed_total", "Connections that ended, by reason.", |from, to| {

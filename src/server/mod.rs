@@ -61,6 +61,8 @@ use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
 use lobby::{Lobby, Refused, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
+use metrics::{Refusals, Snapshot};
+use process::Process;
 use stats::Stats;
 use tick::Tick;
 use trusted::Proxies;
@@ -229,6 +231,9 @@ pub struct Server<S: System = Kernel> {
     recorded: Option<Vec<RoomEvent>>,
     events: EventCount,
     stats: Stats,
+    refusals: Refusals,
+    /// How many log lines were dropped, if that is known.
+    dropped_log_lines: Option<fn() -> u64>,
 }
 
 /// How many events the polls have returned.
@@ -370,6 +375,8 @@ impl<S: System> Server<S> {
             recorded: None,
             events: EventCount::default(),
             stats: Stats::new(),
+            refusals: Refusals::default(),
+            dropped_log_lines: None,
         }
     }
 
@@ -501,9 +508,8 @@ impl<S: System> Server<S> {
         }
         self.phase = Phase::Draining(Drain::new(self.system.now(), self.drain));
         self.relay.lift_quota();
-        self.acceptor.close();
-        self.lobby.clear();
-        self.system.close_listeners();
+        self.acceptor.close(&mut self.system);
+        self.lobby.close();
         self.log.stopping(asked_by, &self.relay, self.drain);
     }
 
@@ -658,6 +664,7 @@ impl<S: System> Server<S> {
                 Accepted::Nothing => break,
                 Accepted::Shortage { retry_at, refused } => {
                     self.relay.count_refused(refused);
+                    self.refusals.shortage += refused;
                     self.accept_retry = Some(retry_at);
                     // One at a time: under a limit that was lowered, it may not help.
                     if !mem::take(&mut may_evict)
@@ -699,6 +706,10 @@ impl<S: System> Server<S> {
                     };
                     self.give_place(accepted, Self::watch_again, now);
                 }
+                Visit::Asked { index, path } => {
+                    let response = self.monitoring_response(&path, now);
+                    self.lobby.respond(index, &response);
+                }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
                 Visit::Ended => {}
             }
@@ -707,10 +718,50 @@ impl<S: System> Server<S> {
         }
     }
 
+    /// What the listener for metrics answers to a request for this path.
+    fn monitoring_response(&self, path: &str, now: Instant) -> Vec<u8> {
+        match path {
+            "/metrics" => {
+                let content = ("Content-Type", metrics::CONTENT_TYPE);
+                http::response("200 OK", &[content], self.metrics_at(now).as_bytes())
+            }
+            "/healthz" if self.is_stopping() => {
+                http::response("503 Service Unavailable", &[], b"stopping\n")
+            }
+            "/healthz" => http::response("200 OK", &[], b"ok\n"),
+            _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
+        }
+    }
+
+    /// The metrics, in Prometheus' text format 0.0.4.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics_at(self.system.now())
+    }
+
+    fn metrics_at(&self, now: Instant) -> String {
+        metrics::text(&Snapshot {
+            counters: self.relay.counters(),
+            gauges: self.relay.gauges(now),
+            stats: &self.stats,
+            refusals: &self.refusals,
+            process: Process::now(),
+            dropped_log_lines: self.dropped_log_lines.map_or(0, |count| count()),
+        })
+    }
+
+    /// Has this function say how many log lines were dropped, for the [metrics](Self::metrics).
+    pub const fn set_dropped_log_lines(&mut self, count: fn() -> u64) {
+        self.dropped_log_lines = Some(count);
+    }
+
     /// Logs a connection that the lobby has refused, and counts it if it had asked for a place.
     fn refuse_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
         if matches!(reason, Refused::BadHeader(_) | Refused::LateHeader) {
             self.relay.count_refused(1);
+            self.refusals.proxy += 1;
+        } else {
+            self.refusals.request += 1;
         }
         self.log.refused_visit(peer, reason, now);
     }
@@ -721,7 +772,7 @@ impl<S: System> Server<S> {
 
     /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
-        if !accepted.is_proxied && !accepted.dialect.rules().sends.is_web_socket() {
+        if !accepted.is_proxied && !accepted.dialect.rules().sends.begins_with_http() {
             let watch = |system: &mut S, stream: &mut S::Stream, id| {
                 system.watch(stream, Source::Connection(id))
             };
@@ -736,9 +787,7 @@ impl<S: System> Server<S> {
         if is_proxied && !self.lobby.trusts(peer) {
             return self.refuse(stream, peer, &Refusal::NoProxy, now);
         }
-        if self.lobby.is_full() {
-            self.lobby.evict_oldest();
-        }
+        self.lobby.make_room(dialect);
         let source = Source::Visitor(self.lobby.next_index());
         match self.system.watch(&mut stream, source) {
             Ok(()) => self.lobby.enter(stream, peer, dialect, is_proxied, now),
@@ -800,6 +849,7 @@ impl<S: System> Server<S> {
         self.system.shutdown_write(&stream);
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
+        self.refusals.count(refusal);
         self.log.refused(peer, refusal, now);
     }
 

@@ -33,6 +33,8 @@ pub enum Dialect {
     WsEcho,
     /// The server that returns all bytes to their sender.
     Echo,
+    /// No chat: HTTP, for the relay's metrics and its health.
+    Metrics,
 }
 
 /// The properties of one dialect: a row of the table in [`Dialect::rules`].
@@ -69,11 +71,19 @@ pub enum Sends {
     EchoMessages,
     /// Bytes that are returned.
     Echo,
+    /// Requests in HTTP. Each is answered and its connection closed, so that it never is one of the relay's.
+    Requests,
     /// Nothing that has a meaning: it is dropped.
     Nothing,
 }
 
 impl Sends {
+    /// Whether its connections begin with the head of a request in HTTP.
+    #[must_use]
+    pub const fn begins_with_http(self) -> bool {
+        self.is_web_socket() || matches!(self, Self::Requests)
+    }
+
     /// Whether it is WebSocket, which begins with a handshake in HTTP.
     #[must_use]
     pub const fn is_web_socket(self) -> bool {
@@ -158,7 +168,7 @@ const SILENT: Rules = Rules {
 
 impl Dialect {
     /// How many dialects there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// Every dialect, in the order in which help texts list them.
     pub const ALL: [Self; Self::COUNT] = [
@@ -171,6 +181,7 @@ impl Dialect {
         Self::WsChat10,
         Self::WsEcho,
         Self::Echo,
+        Self::Metrics,
     ];
 
     /// Its row of the table.
@@ -252,6 +263,11 @@ impl Dialect {
             Self::Echo => &Rules {
                 name: "echo",
                 sends: Sends::Echo,
+                ..SILENT
+            },
+            Self::Metrics => &Rules {
+                name: "metrics",
+                sends: Sends::Requests,
                 ..SILENT
             },
         }
@@ -390,7 +406,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown dialect; the known ones: chat10 chat64 ack64 greet10 hello ws \
-             ws-chat10 ws-echo echo"
+             ws-chat10 ws-echo echo metrics"
         );
     }
 

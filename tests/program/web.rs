@@ -1223,7 +1223,7 @@ impl System for Machine {
 
     fn shutdown_write(&mut self, _stream: &Script) {}
 
-    fn close_listeners(&mut self) {}
+    fn close_listener(&mut self, _listener: usize) {}
 
     fn open_reserve(&mut self) -> bool {
         true
