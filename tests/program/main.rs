@@ -5,6 +5,7 @@
 //!
 //! - [`program`]: what it prints, how it ends, what it does on signals.
 //! - [`service`]: under a service manager.
+//! - [`metrics`]: the listener for Prometheus.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
@@ -40,6 +41,7 @@ mod load;
 mod load_soak;
 mod load_trouble;
 mod log_output;
+mod metrics;
 mod program;
 mod proxies;
 mod service;
