@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::common::process::{Relay, chatloop, wait_for};
+use crate::common::process::{Relay, chatloop, run, wait_for};
 use crate::common::{PATIENCE, assert_bytes, frame, heard, skip};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -400,6 +400,82 @@ fn assert_silence_is_closed(relay: &mut Relay, proxy: &Proxy) {
     let line = relay.log_line("\"bob\"");
     assert!(!line.contains("joined"), "{line}");
 }
+
+// What the relay says of its configuration, and of its proxies'.
+
+#[test]
+fn listener_for_proxies_needs_a_proxy_to_trust() {
+    let listen = "proxy+chat10://127.0.0.1:0";
+    let (code, out, err) = run(&mut chatloop(&["serve", "--listen", listen]));
+    let says = format!(
+        "chatloop: --listen {listen} needs --trust-proxy with the address of the proxy, since no other peer \
+         may connect there\n"
+    );
+    assert_eq!((code, out.as_str(), err), (2, "", says));
+    for value in ["localhost", "10.0.0.0/33", "127.0.0.1:80"] {
+        let (code, _, err) = run(&mut chatloop(&["serve", "--trust-proxy", value]));
+        let says = format!(
+            "error: invalid value '{value}' for '--trust-proxy <ADDR[/PREFIX]>': not an IP address or network; \
+             write 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32\n"
+        );
+        assert_eq!(code, 2);
+        assert!(err.starts_with(&says), "{err}");
+    }
+}
+
+#[test]
+fn listener_for_proxies_is_shown_as_one_and_not_as_an_address_for_clients() {
+    let mut relay = start_relay(&["proxy+ws", "proxy+chat10"], "off");
+    let line = relay.lines[0].clone();
+    assert!(line.contains(" listens on proxy+ws://127.0.0.1:"), "{line}");
+    assert!(line.contains(", proxy+chat10://127.0.0.1:"), "{line}");
+    relay.signal("TERM");
+    let (code, rest) = relay.wait();
+    assert_eq!(code, 0);
+    assert!(!rest.contains("open http:"), "{rest}");
+}
+
+#[test]
+fn proxy_that_is_configured_otherwise_is_warned_of_with_what_to_do() {
+    let mut relay = start_relay(&["proxy+chat10", "chat10", "ws"], "off");
+    let close = |mut stream: TcpStream, bytes: &[u8]| {
+        stream.write_all(bytes).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    let proxied = relay.addr_of("proxy+chat10");
+    close(connect(Ipv4Addr::LOCALHOST, proxied), &frame("alice"));
+    let line = relay.log_line("refused:");
+    assert!(
+        line.ends_with(
+            ": sent no header of the PROXY protocol (for clients without a proxy: --listen without proxy+)"
+        ),
+        "{line}"
+    );
+    let mut relay = start_relay(&["proxy+chat10", "chat10", "ws"], "off");
+    close(connect(TERMINAL, relay.addr_of("proxy+chat10")), b"");
+    let line = relay.log_line("refused:");
+    assert!(
+        line.ends_with(
+            ": no trusted proxy, and only those may connect here (limit: --trust-proxy)"
+        ),
+        "{line}"
+    );
+    let header = b"PROXY TCP4 203.0.113.7 203.0.113.1 1 2\r\n";
+    close(connect(TERMINAL, relay.addr), header);
+    let line = relay.log_line("closed:");
+    assert!(
+        line.contains("(a proxy? its listener is proxy+chat10://)"),
+        "{line}"
+    );
+    close(connect(TERMINAL, relay.addr_of("ws")), header);
+    let line = relay.log_line("refused:");
+    assert!(
+        line.ends_with(": sent a header of the PROXY protocol (expect it: --listen proxy+ws://)"),
+        "{line}"
+    );
+}
+
+// Behind the proxies themselves.
 
 #[test]
 fn browsers_behind_nginx_have_their_addresses_and_outlast_its_timeout() {
