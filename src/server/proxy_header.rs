@@ -189,7 +189,7 @@ fn missing_of(bytes: &[u8], missing: usize, max: usize) -> Result<Progress, BadH
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxy_header::{ProxiedAddress, ProxyHeader, Tlv};
+    use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
 
     /// Reads a header as the lobby does, in pieces of at most `piece` bytes. Returns its source and what was
     /// not read.
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn header_that_is_complete_is_the_one_that_another_implementation_reads() {
         for (header, source) in headers_of_others() {
-            let (other, len) = ProxyHeader::parse(&header, Default::default()).unwrap();
+            let (other, len) = ProxyHeader::parse(&header, ParseConfig::default()).unwrap();
             assert_eq!(len, header.len());
             let stream =
                 |address: &&ProxiedAddress| address.protocol == proxy_header::Protocol::Stream;

@@ -62,13 +62,13 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Starts `program` with the files that `configure` makes of the folder and the two addresses. None, and a
-    /// line that says so, if it is not installed.
+    /// Starts `program` with the configuration for these two addresses. None, and a line that says so, if it is
+    /// not installed.
     fn start(
         program: &str,
         word: &str,
         args: &[&str],
-        configure: impl FnOnce(&str, SocketAddr, SocketAddr) -> String,
+        configure: impl FnOnce(SocketAddr, SocketAddr) -> String,
     ) -> Option<Self> {
         static COUNT: AtomicU8 = AtomicU8::new(77);
         let [.., high, low] = process::id().to_be_bytes();
@@ -80,8 +80,7 @@ impl Proxy {
         let name = format!("chatloop-{}-{program}-{word}", process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
-        let config = configure(folder.to_str().unwrap(), web, chat10);
-        fs::write(folder.join("config"), config).unwrap();
+        fs::write(folder.join("config"), configure(web, chat10)).unwrap();
         let child = Command::new(program)
             .args(args)
             .current_dir(&folder)
@@ -119,7 +118,7 @@ impl Proxy {
     fn nginx(word: &str, relay: &Relay) -> Option<Self> {
         let relay = relay.addr_of("ws").to_string();
         let args = ["-p", ".", "-c", "config", "-e", "errors"];
-        Self::start("nginx", word, &args, |folder, web, _| {
+        Self::start("nginx", word, &args, |web, _| {
             let server = changed(
                 &documented("nginx"),
                 &[
@@ -131,14 +130,14 @@ impl Proxy {
                     ),
                 ],
             );
-            let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                .iter()
-                .map(|kind| format!("{kind}_temp_path {folder}/{kind};\n"))
-                .collect();
+            // Each path is in the folder of this proxy.
+            let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|kind| format!("{kind}_temp_path {kind};"))
+                .join("\n");
             // A master would outlive its test.
             format!(
-                "daemon off;\nmaster_process off;\npid {folder}/pid;\nevents {{}}\n\
-                 http {{\naccess_log off;\n{temporary}{server}}}\n"
+                "daemon off;\nmaster_process off;\npid pid;\nevents {{}}\n\
+                 http {{\naccess_log off;\n{temporary}\n{server}}}\n"
             )
         })
     }
@@ -146,7 +145,7 @@ impl Proxy {
     fn caddy(word: &str, relay: &Relay) -> Option<Self> {
         let relay = relay.addr_of("ws").to_string();
         let args = ["run", "--adapter", "caddyfile", "--config", "config"];
-        Self::start("caddy", word, &args, |_, web, _| {
+        Self::start("caddy", word, &args, |web, _| {
             // Without certificates, and with the timeout that it does not have otherwise.
             let site = format!("http://{NAME}:{} {{\n\tbind {}\n", web.port(), web.ip());
             let timeout = format!(" {{\ntransport http {{\nread_timeout {PROXY_TIMEOUT}s\n}}\n}}");
@@ -164,26 +163,21 @@ impl Proxy {
     fn haproxy(word: &str, relay: &Relay) -> Option<Self> {
         let (ws, chat10) = (relay.addr_of("proxy+ws"), relay.addr_of("proxy+chat10"));
         let (ws, chat10) = (ws.to_string(), chat10.to_string());
-        Self::start(
-            "haproxy",
-            word,
-            &["-db", "-f", "config"],
-            |_, web, members| {
-                let timeout = |side| (format!("{side} 60s"), format!("{side} {PROXY_TIMEOUT}s"));
-                let (client, server) = (timeout("client"), timeout("server"));
-                changed(
-                    &documented("haproxy"),
-                    &[
-                        ("bind :80", &format!("bind {web}")),
-                        ("bind :1234", &format!("bind {members}")),
-                        ("127.0.0.1:1235", &ws),
-                        ("127.0.0.1:1236", &chat10),
-                        (&client.0, &client.1),
-                        (&server.0, &server.1),
-                    ],
-                )
-            },
-        )
+        Self::start("haproxy", word, &["-db", "-f", "config"], |web, members| {
+            let timeout = |side| (format!("{side} 60s"), format!("{side} {PROXY_TIMEOUT}s"));
+            let (client, server) = (timeout("client"), timeout("server"));
+            changed(
+                &documented("haproxy"),
+                &[
+                    ("bind :80", &format!("bind {web}")),
+                    ("bind :1234", &format!("bind {members}")),
+                    ("127.0.0.1:1235", &ws),
+                    ("127.0.0.1:1236", &chat10),
+                    (&client.0, &client.1),
+                    (&server.0, &server.1),
+                ],
+            )
+        })
     }
 
     /// The `Host` that browsers send.
