@@ -118,8 +118,9 @@ impl Config {
         }
     }
 
-    /// The endpoints to listen on, each with whether it is for proxies.
-    fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
+    /// The endpoints to listen on, each with whether it is for proxies, in the order of
+    /// [`Server::local_addrs`].
+    pub fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
         let plain = self.listen.iter().map(|&one| (one, false));
         plain.chain(self.listen_proxied.iter().map(|&one| (one, true)))
     }
