@@ -12,14 +12,14 @@
 //! remove_closed   remove the connections that were closed
 //! log_events      turn the room's events into log lines
 //! take_requests   stop, or log the members' table, if a signal asked for it
-//! serve_lobby     answer requests in HTTP; WebSocket connections go from there to the relay
+//! serve_lobby     answer requests in HTTP, read the headers of proxies; from there connections go to
+//!                 the relay
 //! accept          accept connections, into slots that are free by now
 //! finish_drain    if stopping: is everything delivered?
 //! ```
 //!
 //! **Why edge-triggered.** Each socket is registered once, for reading and writing, and never again. (A
-//! WebSocket connection is registered anew when it goes from the lobby to the relay, which also repeats
-//! its edge.)
+//! connection that goes from the lobby to the relay is registered anew, which also repeats its edge.)
 //! With level triggering a loop that watches for writability is woken for every idle socket all the
 //! time, since an idle socket is always writable. So it has to add and remove that interest, a system
 //! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
@@ -40,9 +40,11 @@ mod listener;
 mod lobby;
 mod log;
 mod page;
+mod proxy_header;
 mod signals;
 mod system;
 mod tick;
+mod trusted;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -54,9 +56,10 @@ use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyText
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
-use lobby::{Lobby, Visit};
+use lobby::{Lobby, Refused, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
 use tick::Tick;
+use trusted::Proxies;
 
 pub use handle::Handle;
 pub use inherited::Inherited;
@@ -64,6 +67,7 @@ pub use listener::Endpoint;
 pub use lobby::WebConfig;
 pub use log::MembersText;
 pub use system::{Event, Kernel, Request, Source, System};
+pub use trusted::{Network, NetworkError};
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
 const TRY_AGAIN_LATER: u16 = 1013;
@@ -73,6 +77,13 @@ const TRY_AGAIN_LATER: u16 = 1013;
 pub struct Config {
     /// Where to listen, and for which protocol. At least one, unless sockets are inherited.
     pub listen: Vec<Endpoint>,
+    /// Where to listen for proxies, which forward connections of this protocol. Each connection begins with
+    /// a header of the PROXY protocol, and its peer's address is the one in that header. Those of peers that
+    /// are not in [`trusted_proxies`](Self::trusted_proxies) are refused.
+    pub listen_proxied: Vec<Endpoint>,
+    /// The proxies that state their clients' addresses: with the PROXY protocol, and in requests over HTTP
+    /// with `X-Forwarded-For`, which is ignored in requests of others.
+    pub trusted_proxies: Vec<Network>,
     /// The limits of the room and its connections.
     pub limits: Limits,
     /// The texts of the relay's replies, where they differ from the tutorials'.
@@ -95,6 +106,8 @@ impl Config {
     pub fn new(listen: Vec<Endpoint>) -> Self {
         Self {
             listen,
+            listen_proxied: Vec::new(),
+            trusted_proxies: Vec::new(),
             limits: Limits::default(),
             texts: ReplyTexts::default(),
             every: Some(Duration::from_secs(3)),
@@ -102,6 +115,28 @@ impl Config {
             drain: Duration::from_secs(5),
             web: WebConfig::default(),
             ping: Some(Duration::from_secs(45)),
+        }
+    }
+
+    /// The endpoints to listen on, each with whether it is for proxies, in the order of
+    /// [`Server::local_addrs`].
+    pub fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
+        let plain = self.listen.iter().map(|&one| (one, false));
+        plain.chain(self.listen_proxied.iter().map(|&one| (one, true)))
+    }
+
+    /// Whether a server with these listeners could ever serve a client.
+    fn check(&self, listeners: &[(Endpoint, bool)]) -> Result<(), StartError> {
+        self.limits.check().map_err(StartError::Limits)?;
+        if listeners.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
+        let for_proxies = listeners.iter().find(|(_, is_proxied)| *is_proxied);
+        match for_proxies {
+            Some(&(endpoint, _)) if self.trusted_proxies.is_empty() => {
+                Err(StartError::NoProxy(endpoint))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -113,6 +148,8 @@ pub enum StartError {
     Limits(LimitsError),
     /// There is nothing to listen on, so no client could ever connect.
     NoEndpoint,
+    /// It would listen there for proxies, and none is trusted, so none could ever connect.
+    NoProxy(Endpoint),
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
     /// The system has no event queue for it.
@@ -124,6 +161,11 @@ impl fmt::Display for StartError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::NoEndpoint => f.write_str("there is no address to listen on"),
+            Self::NoProxy(Endpoint { dialect, addr }) => write!(
+                f,
+                "--listen proxy+{dialect}://{addr} needs --trust-proxy with the address of the proxy, \
+                 since no other peer may connect there"
+            ),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
             }
@@ -165,7 +207,7 @@ pub enum Turn {
 pub struct Server<S: System = Kernel> {
     system: S,
     acceptor: Acceptor<S::Stream>,
-    /// Connections that speak HTTP until they are WebSocket connections.
+    /// Connections that are not the relay's yet: those that speak HTTP, and those of proxies.
     lobby: Lobby<S::Stream>,
     relay: Relay<S::Stream>,
     /// The one buffer that every connection is read into.
@@ -224,13 +266,16 @@ impl Server<Kernel> {
     ///
     /// As for [`bind`](Self::bind).
     pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        config.limits.check().map_err(StartError::Limits)?;
+        let others = inherited
+            .iter()
+            .map(|one| (one.endpoint(), one.is_proxied()));
+        let listeners: Vec<_> = config.listeners().chain(others).collect();
+        config.check(&listeners)?;
         let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
-        let others = inherited.iter().map(Inherited::endpoint);
-        let all: Vec<_> = config.listen.iter().copied().chain(others).collect();
-        for endpoint in &config.listen {
+        let all: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+        for (endpoint, _) in config.listeners() {
             kernel
-                .listen(endpoint, &all)
+                .listen(&endpoint, &all)
                 .map_err(|error| StartError::Listen(endpoint.addr, error))?;
         }
         for socket in inherited {
@@ -239,7 +284,7 @@ impl Server<Kernel> {
                 .take_over(socket)
                 .map_err(|error| StartError::Listen(addr, error))?;
         }
-        Self::serving(&all, kernel, config)
+        Ok(Self::serving(&listeners, kernel, config))
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
@@ -264,8 +309,8 @@ impl Server<Kernel> {
         self.system.handle()
     }
 
-    /// The addresses of the listeners, in the order in which they were asked for, those of inherited
-    /// sockets last.
+    /// The addresses of the listeners, in the order in which they were asked for: those of
+    /// [`Config::listen`], those of [`Config::listen_proxied`], those of inherited sockets.
     ///
     /// # Errors
     ///
@@ -280,32 +325,37 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`StartError::Limits`] and [`StartError::NoEndpoint`].
+    /// [`StartError::Limits`], [`StartError::NoEndpoint`] and [`StartError::NoProxy`].
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
-        Self::serving(&config.listen, system, config)
+        let listeners: Vec<_> = config.listeners().collect();
+        config.check(&listeners)?;
+        Ok(Self::serving(&listeners, system, config))
     }
 
-    fn serving(endpoints: &[Endpoint], mut system: S, config: &Config) -> Result<Self, StartError> {
-        config.limits.check().map_err(StartError::Limits)?;
-        if endpoints.is_empty() {
-            return Err(StartError::NoEndpoint);
-        }
+    /// A server with these listeners, each with whether it is for proxies.
+    fn serving(listeners: &[(Endpoint, bool)], mut system: S, config: &Config) -> Self {
         let now = system.now();
-        let listeners: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
-        let mut served = listeners.clone();
+        let dialects: Vec<_> = listeners.iter().map(|(one, _)| one.dialect).collect();
+        let mut served = dialects.clone();
         if served.contains(&Dialect::Ws) {
             // It is offered there as a subprotocol.
             served.push(Dialect::WsChat10);
         }
-        Ok(Self {
+        Self {
             acceptor: Acceptor::new(
-                listeners.iter().copied(),
+                listeners
+                    .iter()
+                    .map(|&(one, is_proxied)| (one.dialect, is_proxied)),
                 config.limits.accept_rate.map(Rate::new),
                 &mut system,
             ),
             system,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
-            lobby: Lobby::new(config.web.clone(), config.limits.handshake_timeout),
+            lobby: Lobby::new(
+                config.web.clone(),
+                Proxies::new(config.trusted_proxies.clone()),
+                config.limits.handshake_timeout,
+            ),
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
@@ -314,11 +364,11 @@ impl<S: System> Server<S> {
             accept_retry: None,
             drain: config.drain,
             started: now,
-            log: ServerLog::new(&listeners),
+            log: ServerLog::new(&dialects),
             recorded: None,
             events: EventCount::default(),
             turns: 0,
-        })
+        }
     }
 
     /// The room.
@@ -544,7 +594,9 @@ impl<S: System> Server<S> {
         if self.ping.take_due(now) {
             self.relay.publish_ping();
         }
-        self.lobby.handle_timeout(now);
+        for proxy in self.lobby.handle_timeout(now) {
+            self.refuse_visit(proxy, &Refused::LateHeader, now);
+        }
     }
 
     /// The time of day. A clock that stands before 1970 has not been set.
@@ -611,11 +663,11 @@ impl<S: System> Server<S> {
             .set_running(self.relay.has_web_socket_members(), now);
     }
 
-    /// Serves the connections that speak HTTP.
+    /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
         for visit in self.lobby.serve(&mut self.scratch) {
             match visit {
-                Visit::Upgraded {
+                Visit::Admitted {
                     stream,
                     peer,
                     dialect,
@@ -624,10 +676,11 @@ impl<S: System> Server<S> {
                         stream,
                         peer,
                         dialect,
+                        is_proxied: false,
                     };
                     self.give_place(accepted, Self::watch_again, now);
                 }
-                Visit::Refused { peer, reason } => self.log.refused_request(peer, &reason),
+                Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
                 Visit::Ended => {}
             }
             // A descriptor was given back, or a place was taken.
@@ -635,13 +688,21 @@ impl<S: System> Server<S> {
         }
     }
 
+    /// Logs a connection that the lobby has refused, and counts it if it had asked for a place.
+    fn refuse_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
+        if matches!(reason, Refused::BadHeader(_) | Refused::LateHeader) {
+            self.relay.count_refused(1);
+        }
+        self.log.refused_visit(peer, reason, now);
+    }
+
     fn watch_again(system: &mut S, stream: &mut S::Stream, id: ConnId) -> io::Result<()> {
         system.watch_as(stream, Source::Connection(id))
     }
 
-    /// Lets a connection in: into the lobby if it speaks HTTP at first.
+    /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
-        if !accepted.dialect.rules().sends.is_web_socket() {
+        if !accepted.is_proxied && !accepted.dialect.rules().sends.is_web_socket() {
             let watch = |system: &mut S, stream: &mut S::Stream, id| {
                 system.watch(stream, Source::Connection(id))
             };
@@ -651,13 +712,17 @@ impl<S: System> Server<S> {
             mut stream,
             peer,
             dialect,
+            is_proxied,
         } = accepted;
+        if is_proxied && !self.lobby.trusts(peer) {
+            return self.refuse(stream, peer, &Refusal::NoProxy, now);
+        }
         if self.lobby.is_full() {
             self.lobby.evict_oldest();
         }
         let source = Source::Visitor(self.lobby.next_index());
         match self.system.watch(&mut stream, source) {
-            Ok(()) => self.lobby.enter(stream, peer, dialect, now),
+            Ok(()) => self.lobby.enter(stream, peer, dialect, is_proxied, now),
             Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
         }
     }
@@ -698,6 +763,7 @@ impl<S: System> Server<S> {
             mut stream,
             peer,
             dialect,
+            ..
         } = accepted;
         if dialect.rules().sends.is_web_socket() {
             // Its handshake was accepted. A browser reports nothing but the Close frame.

@@ -9,6 +9,7 @@
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
 //!
@@ -40,6 +41,7 @@ mod load_soak;
 mod load_trouble;
 mod log_output;
 mod program;
+mod proxies;
 mod service;
 mod shortage;
 mod torture;
