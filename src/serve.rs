@@ -172,10 +172,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         server => server,
     }
     .map_err(ServeError::Start)?;
-    // In the order of the server's addresses.
-    let plain = config.listen.iter().map(|&one| (one, false));
-    let proxied = config.listen_proxied.iter().map(|&one| (one, true));
-    let listeners: Vec<_> = plain.chain(proxied).chain(others).collect();
+    let listeners: Vec<_> = config.listeners().chain(others).collect();
     let endpoints: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
     server.set_dropped_log_lines(log_output::dropped_lines);
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP

@@ -387,7 +387,9 @@ impl fmt::Display for Refusal {
             Self::RelayFull(limit) => {
                 write!(f, "all {limit} places are taken (limit: --max-clients)")
             }
-            Self::NoProxy => f.write_str("not a trusted proxy (trust it: --trust-proxy)"),
+            Self::NoProxy => f.write_str(
+                "no trusted proxy, and only those may connect here (limit: --trust-proxy)",
+            ),
             Self::Unwatchable(error) => {
                 write!(f, "the system cannot watch one more connection: {error}")
             }

@@ -12,14 +12,14 @@
 //! remove_closed   remove the connections that were closed
 //! log_events      turn the room's events into log lines
 //! take_requests   stop, or log the members' table, if a signal asked for it
-//! serve_lobby     answer requests in HTTP; WebSocket connections go from there to the relay
+//! serve_lobby     answer requests in HTTP, read the headers of proxies; from there connections go to
+//!                 the relay
 //! accept          accept connections, into slots that are free by now
 //! finish_drain    if stopping: is everything delivered?
 //! ```
 //!
 //! **Why edge-triggered.** Each socket is registered once, for reading and writing, and never again. (A
-//! WebSocket connection is registered anew when it goes from the lobby to the relay, which also repeats
-//! its edge.)
+//! connection that goes from the lobby to the relay is registered anew, which also repeats its edge.)
 //! With level triggering a loop that watches for writability is woken for every idle socket all the
 //! time, since an idle socket is always writable. So it has to add and remove that interest, a system
 //! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
@@ -124,8 +124,9 @@ impl Config {
         }
     }
 
-    /// The endpoints to listen on, each with whether it is for proxies.
-    fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
+    /// The endpoints to listen on, each with whether it is for proxies, in the order of
+    /// [`Server::local_addrs`].
+    pub fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
         let plain = self.listen.iter().map(|&one| (one, false));
         plain.chain(self.listen_proxied.iter().map(|&one| (one, true)))
     }

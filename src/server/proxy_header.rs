@@ -189,7 +189,9 @@ fn missing_of(bytes: &[u8], missing: usize, max: usize) -> Result<Progress, BadH
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxy_header::{ProxiedAddress, ProxyHeader, Tlv};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
 
     /// Reads a header as the lobby does, in pieces of at most `piece` bytes. Returns its source and what was
     /// not read.
@@ -320,12 +322,28 @@ mod tests {
     #[test]
     fn header_that_is_complete_is_the_one_that_another_implementation_reads() {
         for (header, source) in headers_of_others() {
-            let (other, len) = ProxyHeader::parse(&header, Default::default()).unwrap();
+            let (other, len) = ProxyHeader::parse(&header, ParseConfig::default()).unwrap();
             assert_eq!(len, header.len());
             let stream =
                 |address: &&ProxiedAddress| address.protocol == proxy_header::Protocol::Stream;
             let address = other.proxied_address().filter(stream);
             assert_eq!(address.map(|address| address.source), source);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_in_the_same_way_however_they_are_cut(
+            start in prop::sample::select(vec![&b""[..], LINE_START, SIGNATURE, b"PROXY TCP4 1.1.1.1 "]),
+            rest in vec(any::<u8>(), 0..200),
+            piece in 1..20_usize,
+        ) {
+            // Zeros behind them, so that no header waits for more.
+            let input = [start, &rest, &[0; MAX_BINARY]].concat();
+            let whole = read(&input, usize::MAX);
+            prop_assert_eq!(read(&input, piece), whole);
+            let is_bounded = |rest: &[u8]| rest.len() + MAX_BINARY >= input.len();
+            prop_assert!(whole.is_err() || whole.is_ok_and(|(_, rest)| is_bounded(rest)));
         }
     }
 

@@ -101,7 +101,7 @@ pub trait System {
 pub enum Source {
     /// A connection of the relay.
     Connection(ConnId),
-    /// The connection of this index that speaks HTTP.
+    /// The connection of this index in the lobby.
     Visitor(usize),
 }
 
@@ -114,7 +114,7 @@ pub enum Event {
     Incoming(usize),
     /// A connection became ready.
     Connection(ConnId, Ready),
-    /// The connection of this index that speaks HTTP became ready.
+    /// The connection of this index in the lobby became ready.
     Visitor(usize, Ready),
 }
 

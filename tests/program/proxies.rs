@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::common::process::{Relay, chatloop, wait_for};
+use crate::common::process::{Relay, chatloop, run, wait_for};
 use crate::common::{PATIENCE, assert_bytes, frame, heard, skip};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -62,13 +62,13 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Starts `program` with the files that `configure` makes of the folder and the two addresses. None, and a
-    /// line that says so, if it is not installed.
+    /// Starts `program` with the configuration for these two addresses. None, and a line that says so, if it is
+    /// not installed.
     fn start(
         program: &str,
         word: &str,
         args: &[&str],
-        configure: impl FnOnce(&str, SocketAddr, SocketAddr) -> String,
+        configure: impl FnOnce(SocketAddr, SocketAddr) -> String,
     ) -> Option<Self> {
         static COUNT: AtomicU8 = AtomicU8::new(77);
         let [.., high, low] = process::id().to_be_bytes();
@@ -80,8 +80,7 @@ impl Proxy {
         let name = format!("chatloop-{}-{program}-{word}", process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
-        let config = configure(folder.to_str().unwrap(), web, chat10);
-        fs::write(folder.join("config"), config).unwrap();
+        fs::write(folder.join("config"), configure(web, chat10)).unwrap();
         let child = Command::new(program)
             .args(args)
             .current_dir(&folder)
@@ -119,7 +118,7 @@ impl Proxy {
     fn nginx(word: &str, relay: &Relay) -> Option<Self> {
         let relay = relay.addr_of("ws").to_string();
         let args = ["-p", ".", "-c", "config", "-e", "errors"];
-        Self::start("nginx", word, &args, |folder, web, _| {
+        Self::start("nginx", word, &args, |web, _| {
             let server = changed(
                 &documented("nginx"),
                 &[
@@ -131,14 +130,14 @@ impl Proxy {
                     ),
                 ],
             );
-            let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                .iter()
-                .map(|kind| format!("{kind}_temp_path {folder}/{kind};\n"))
-                .collect();
+            // Each path is in the folder of this proxy.
+            let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|kind| format!("{kind}_temp_path {kind};"))
+                .join("\n");
             // A master would outlive its test.
             format!(
-                "daemon off;\nmaster_process off;\npid {folder}/pid;\nevents {{}}\n\
-                 http {{\naccess_log off;\n{temporary}{server}}}\n"
+                "daemon off;\nmaster_process off;\npid pid;\nevents {{}}\n\
+                 http {{\naccess_log off;\n{temporary}\n{server}}}\n"
             )
         })
     }
@@ -146,7 +145,7 @@ impl Proxy {
     fn caddy(word: &str, relay: &Relay) -> Option<Self> {
         let relay = relay.addr_of("ws").to_string();
         let args = ["run", "--adapter", "caddyfile", "--config", "config"];
-        Self::start("caddy", word, &args, |_, web, _| {
+        Self::start("caddy", word, &args, |web, _| {
             // Without certificates, and with the timeout that it does not have otherwise.
             let site = format!("http://{NAME}:{} {{\n\tbind {}\n", web.port(), web.ip());
             let timeout = format!(" {{\ntransport http {{\nread_timeout {PROXY_TIMEOUT}s\n}}\n}}");
@@ -164,26 +163,21 @@ impl Proxy {
     fn haproxy(word: &str, relay: &Relay) -> Option<Self> {
         let (ws, chat10) = (relay.addr_of("proxy+ws"), relay.addr_of("proxy+chat10"));
         let (ws, chat10) = (ws.to_string(), chat10.to_string());
-        Self::start(
-            "haproxy",
-            word,
-            &["-db", "-f", "config"],
-            |_, web, members| {
-                let timeout = |side| (format!("{side} 60s"), format!("{side} {PROXY_TIMEOUT}s"));
-                let (client, server) = (timeout("client"), timeout("server"));
-                changed(
-                    &documented("haproxy"),
-                    &[
-                        ("bind :80", &format!("bind {web}")),
-                        ("bind :1234", &format!("bind {members}")),
-                        ("127.0.0.1:1235", &ws),
-                        ("127.0.0.1:1236", &chat10),
-                        (&client.0, &client.1),
-                        (&server.0, &server.1),
-                    ],
-                )
-            },
-        )
+        Self::start("haproxy", word, &["-db", "-f", "config"], |web, members| {
+            let timeout = |side| (format!("{side} 60s"), format!("{side} {PROXY_TIMEOUT}s"));
+            let (client, server) = (timeout("client"), timeout("server"));
+            changed(
+                &documented("haproxy"),
+                &[
+                    ("bind :80", &format!("bind {web}")),
+                    ("bind :1234", &format!("bind {members}")),
+                    ("127.0.0.1:1235", &ws),
+                    ("127.0.0.1:1236", &chat10),
+                    (&client.0, &client.1),
+                    (&server.0, &server.1),
+                ],
+            )
+        })
     }
 
     /// The `Host` that browsers send.
@@ -400,6 +394,82 @@ fn assert_silence_is_closed(relay: &mut Relay, proxy: &Proxy) {
     let line = relay.log_line("\"bob\"");
     assert!(!line.contains("joined"), "{line}");
 }
+
+// What the relay says of its configuration, and of its proxies'.
+
+#[test]
+fn listener_for_proxies_needs_a_proxy_to_trust() {
+    let listen = "proxy+chat10://127.0.0.1:0";
+    let (code, out, err) = run(&mut chatloop(&["serve", "--listen", listen]));
+    let says = format!(
+        "chatloop: --listen {listen} needs --trust-proxy with the address of the proxy, since no other peer \
+         may connect there\n"
+    );
+    assert_eq!((code, out.as_str(), err), (2, "", says));
+    for value in ["localhost", "10.0.0.0/33", "127.0.0.1:80"] {
+        let (code, _, err) = run(&mut chatloop(&["serve", "--trust-proxy", value]));
+        let says = format!(
+            "error: invalid value '{value}' for '--trust-proxy <ADDR[/PREFIX]>': not an IP address or network; \
+             write 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32\n"
+        );
+        assert_eq!(code, 2);
+        assert!(err.starts_with(&says), "{err}");
+    }
+}
+
+#[test]
+fn listener_for_proxies_is_shown_as_one_and_not_as_an_address_for_clients() {
+    let mut relay = start_relay(&["proxy+ws", "proxy+chat10"], "off");
+    let line = relay.lines[0].clone();
+    assert!(line.contains(" listens on proxy+ws://127.0.0.1:"), "{line}");
+    assert!(line.contains(", proxy+chat10://127.0.0.1:"), "{line}");
+    relay.signal("TERM");
+    let (code, rest) = relay.wait();
+    assert_eq!(code, 0);
+    assert!(!rest.contains("open http:"), "{rest}");
+}
+
+#[test]
+fn proxy_that_is_configured_otherwise_is_warned_of_with_what_to_do() {
+    let mut relay = start_relay(&["proxy+chat10", "chat10", "ws"], "off");
+    let close = |mut stream: TcpStream, bytes: &[u8]| {
+        stream.write_all(bytes).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    let proxied = relay.addr_of("proxy+chat10");
+    close(connect(Ipv4Addr::LOCALHOST, proxied), &frame("alice"));
+    let line = relay.log_line("refused:");
+    assert!(
+        line.ends_with(
+            ": sent no header of the PROXY protocol (for clients without a proxy: --listen without proxy+)"
+        ),
+        "{line}"
+    );
+    let mut relay = start_relay(&["proxy+chat10", "chat10", "ws"], "off");
+    close(connect(TERMINAL, relay.addr_of("proxy+chat10")), b"");
+    let line = relay.log_line("refused:");
+    assert!(
+        line.ends_with(
+            ": no trusted proxy, and only those may connect here (limit: --trust-proxy)"
+        ),
+        "{line}"
+    );
+    let header = b"PROXY TCP4 203.0.113.7 203.0.113.1 1 2\r\n";
+    close(connect(TERMINAL, relay.addr), header);
+    let line = relay.log_line("closed:");
+    assert!(
+        line.contains("(a proxy? its listener is proxy+chat10://)"),
+        "{line}"
+    );
+    close(connect(TERMINAL, relay.addr_of("ws")), header);
+    let line = relay.log_line("refused:");
+    assert!(
+        line.ends_with(": sent a header of the PROXY protocol (expect it: --listen proxy+ws://)"),
+        "{line}"
+    );
+}
+
+// Behind the proxies themselves.
 
 #[test]
 fn browsers_behind_nginx_have_their_addresses_and_outlast_its_timeout() {
