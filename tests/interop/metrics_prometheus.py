@@ -143,7 +143,7 @@ def main():
         check_text(get(url).decode())
         prometheus = Prometheus(relay, f"127.0.0.1:{relay.ports['metrics']}")
         load = subprocess.Popen(
-            [sys.argv[1], "load", "chat", "--members", "20", "--for", "10s", "--quiet"]
+            [sys.argv[1], "load", "chat", "--members", "20", "--for", "10s"]
             + ["--target", f"127.0.0.1:{relay.ports['chat10']}"],
             stdout=subprocess.DEVNULL,
         )
