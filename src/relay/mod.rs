@@ -542,9 +542,9 @@ impl<S> Relay<S> {
         }
         let mut name_frame = Vec::new();
         encode_frame(name, &mut name_frame);
-        self.room.publish(None, &name_frame, message);
+        let published = self.room.publish(None, &name_frame, message);
         self.room.counters.messages += 1;
-        self.room.counters.deliveries += self.room.channels.receivers() as u64;
+        self.room.counters.deliveries += published.receivers as u64;
         Ok(())
     }
 

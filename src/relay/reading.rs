@@ -134,6 +134,8 @@ struct Reading<'a> {
     messages: u32,
     /// How many bytes it takes to deliver the messages to all members.
     cost: u64,
+    /// How many members they are for, all of them together.
+    receivers: u64,
     /// What the connection is answered, beside greeting and acknowledgements: pongs, echoes, a Close frame.
     own: Vec<u8>,
     /// Nothing may be sent to the connection behind these answers.
@@ -156,6 +158,7 @@ impl<'a> Reading<'a> {
             published: 0,
             messages: 0,
             cost: 0,
+            receivers: 0,
             own: Vec::new(),
             is_last: false,
         }
@@ -364,6 +367,7 @@ impl<'a> Reading<'a> {
             let published = self.room.publish(sender, life.name_frame(), message);
             self.published += published.len;
             self.cost += published.cost;
+            self.receivers += published.receivers as u64;
         }
         if is_farewell {
             return Err(InputEnd::Leaves(DrainCause::Farewell));
@@ -388,13 +392,10 @@ impl<'a> Reading<'a> {
         let room = self.room;
         room.flow.charge_partial(room.partial_bytes(connection));
         room.counters.bytes_in += self.bytes;
-        if self.messages > 0 {
-            // A member does not receive its own messages.
-            let itself = usize::from(connection.dialect().rules().receives.is_room());
-            let receivers = room.channels.receivers().saturating_sub(itself) as u64;
-            room.counters.messages += u64::from(self.messages);
-            room.counters.deliveries += u64::from(self.messages) * receivers;
-        }
+        room.counters.messages += u64::from(self.messages);
+        // A member is among the receivers of its own messages, which it is not sent.
+        let own = u64::from(connection.dialect().rules().receives.is_room());
+        room.counters.deliveries += self.receivers - own * u64::from(self.messages);
         connection.life.count_sent(self.messages);
         if room.flow.is_restricting() {
             let names = self.frames as usize * connection.life.name_frame().len();

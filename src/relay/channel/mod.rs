@@ -58,6 +58,8 @@ pub(in crate::relay) struct Published {
     pub(super) len: usize,
     /// How many bytes it takes to deliver it to all members.
     pub(super) cost: u64,
+    /// How many members it is for.
+    pub(super) receivers: usize,
 }
 
 /// The point of a turn at which a member joins: its output depends on it.
@@ -137,6 +139,7 @@ impl Channel {
         Published {
             len,
             cost: (len * self.members) as u64,
+            receivers: self.members + self.leaving,
         }
     }
 
@@ -228,6 +231,7 @@ impl Channels {
                 let in_channel = channel.append(name_frame, message, &self.time);
                 published.len += in_channel.len;
                 published.cost += in_channel.cost;
+                published.receivers += in_channel.receivers;
             }
         }
         self.turn_len += published.len;
@@ -313,15 +317,6 @@ impl Channels {
                 growth + receives.growth(),
             )
         })
-    }
-
-    /// How many members receive what is published now.
-    pub(super) fn receivers(&self) -> usize {
-        let channels = self.each.iter();
-        let of_room = channels.filter(|channel| channel.receives.is_room());
-        of_room
-            .map(|channel| channel.members + channel.leaving)
-            .sum()
     }
 
     /// Whether a member receives ticks.
