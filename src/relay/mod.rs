@@ -636,6 +636,7 @@ impl<S> Relay<S> {
     }
 
     /// Its state now.
+    #[must_use]
     pub fn gauges(&self, now: Instant) -> Gauges {
         let lagging = self.lagging();
         let lags = self

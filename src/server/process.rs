@@ -66,12 +66,12 @@ impl Process {
             let kilobytes = line.split_whitespace().next()?;
             Some(kilobytes.parse::<u64>().ok()? * 1024)
         };
-        let (user, system, start) = (field(14), field(15), field(22));
+        let (user, system, begun) = (field(14), field(15), field(22));
         let up = uptime.split(' ').next().and_then(|text| text.parse().ok());
         let now = now.duration_since(SystemTime::UNIX_EPOCH).ok();
-        let started = start.zip(up).zip(now).map(|((start, up), now)| {
+        let started = begun.zip(up).zip(now).map(|((begun, up), now)| {
             let up: f64 = up;
-            now.as_secs_f64() - up + start / TICKS_PER_SECOND
+            now.as_secs_f64() - up + begun / TICKS_PER_SECOND
         });
         Self {
             cpu: user
