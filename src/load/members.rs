@@ -132,7 +132,7 @@ impl Members {
 
 impl Behaviour for Members {
     fn open(&mut self, pool: &mut ClientPool, index: usize) {
-        let took = pool.now() - pool.since(index);
+        let took = pool.now().saturating_sub(pool.since(index));
         self.connects.record(took.as_nanos() as u64, 1);
         let role = match index.checked_sub(self.checker.receivers()) {
             None => Role::Member(index as u32),

@@ -223,7 +223,7 @@ impl ClientPool {
 
     /// It is `now`, and this loop was stopped if it was not polled for that long.
     fn note_pause(&mut self, now: Duration) {
-        let since = now - self.polled;
+        let since = now.saturating_sub(self.polled);
         if since > MIN_PAUSE {
             self.pauses += since;
             self.polled = now;
@@ -420,11 +420,11 @@ impl ClientPool {
             polled => polled?,
         }
         let polled = self.now();
-        let slept = polled - began;
+        let slept = polled.saturating_sub(began);
         // A poll that has no event was waiting, even if it was told not to; and after another one
         // of that kind, so was the rest of this turn.
         if self.events.is_empty() && self.was_empty {
-            self.waited += polled - self.polled;
+            self.waited += polled.saturating_sub(self.polled);
         } else if self.events.is_empty() || timeout != Duration::ZERO {
             self.waited += slept;
         }

@@ -86,7 +86,7 @@ pub(super) struct Span {
 
 impl Mark {
     pub(super) fn until(&self, after: &Self) -> Span {
-        let seconds = (after.at - self.at).as_secs_f64();
+        let seconds = after.at.saturating_sub(self.at).as_secs_f64();
         let waited = after.waited.saturating_sub(self.waited).as_secs_f64();
         Span {
             seconds,
@@ -119,7 +119,7 @@ impl<T: PartialEq> Stall<T> {
         if state != self.state {
             *self = Self::new(state, now);
         }
-        now - self.since
+        now.saturating_sub(self.since)
     }
 }
 
@@ -227,7 +227,9 @@ impl<'a, C: Behaviour> Run<'a, C> {
         if self.reporter.is_due(clocks.0) {
             let (from, until) = self.phase;
             if until > from {
-                let done = (now - from).as_secs_f64() / (until - from).as_secs_f64();
+                let done = now
+                    .saturating_sub(from)
+                    .div_duration_f64(until.saturating_sub(from));
                 self.done = Some(done.min(1.0));
             }
             let status = Status {
@@ -259,7 +261,7 @@ impl Run<'_> {
         let mut before = self.usage();
         while !self.is_stopped() && self.pool.connected() > 0 {
             self.sleep_until(self.pool.now() + IDLE_INTERVAL)?;
-            let (waited, now) = (self.pool.now() - began, self.usage());
+            let (waited, now) = (self.pool.now().saturating_sub(began), self.usage());
             let is_idle = match (before, now) {
                 (Some(before), Some(now)) => {
                     let used = now.since(&before).cpu;

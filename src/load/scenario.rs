@@ -92,7 +92,7 @@ fn connect_all(
         run.begin("connecting", None);
         let before = run.mark();
         run.ramp_up(members, Pace::Measured(plan.rate), false)?;
-        connecting += run.pool.now() - before.at;
+        connecting += run.pool.now().saturating_sub(before.at);
         run.begin("settling", None);
         run.settle()?;
         if let Some(used) = before.until(&run.mark()).server {
@@ -189,10 +189,11 @@ fn send_in_flight(
         // From the beginning each time, so that the last point is at the end.
         if now >= began + interval * points {
             let deliveries = (run.deliveries() - point.1) as f64;
-            let rate = deliveries / (now - point.0).as_secs_f64();
-            curve.push(((now - began).as_secs_f64(), rate));
+            let rate = deliveries / now.saturating_sub(point.0).as_secs_f64();
+            let elapsed = now.saturating_sub(began);
+            curve.push((elapsed.as_secs_f64(), rate));
             point = (now, run.deliveries());
-            points = (now - began).div_duration_f64(interval) as u32 + 1;
+            points = elapsed.div_duration_f64(interval) as u32 + 1;
         }
     }
     Ok(curve)
@@ -248,7 +249,7 @@ fn send_by_schedule(
     {
         while let Some(at) = schedule.take_due(now) {
             run.queue(chance.u32(..plan.senders as u32), at);
-            late.record((now - at).as_nanos() as u64, 1);
+            late.record(now.saturating_sub(at).as_nanos() as u64, 1);
         }
         run.send();
         now = run.turn(schedule.next().unwrap_or(end), false)?;
@@ -275,10 +276,10 @@ fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
         run.ramp_up(all.clone(), Pace::Storm, true)?;
         let back = run.pool.now();
         for &arrival in &run.clients.arrivals {
-            each.record((arrival - now).as_nanos() as u64, 1);
+            each.record(arrival.saturating_sub(now).as_nanos() as u64, 1);
         }
         if run.clients.all_present() && run.clients.count() == members && !run.is_stopped() {
-            everyone.record((back - now).as_nanos() as u64, 1);
+            everyone.record(back.saturating_sub(now).as_nanos() as u64, 1);
         }
         run.drain()?;
         now = run.pool.now();

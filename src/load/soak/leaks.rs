@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
             && let Ok(resident) = server.resident()
         {
             self.samples.push(Sample {
-                at: now - self.began,
+                at: now.saturating_sub(self.began),
                 resident,
                 descriptors: server.descriptors(),
                 connections: connections as u64,
