@@ -1,6 +1,7 @@
 //! What is told of a run: figures out of two looks at it, and what casts doubt on them.
 
 use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient};
+use super::members::Members;
 use super::process::Usage;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
@@ -23,7 +24,7 @@ pub(super) struct Base {
 }
 
 /// The figures of the messages that were sent and received between two marks.
-pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> Figures {
+pub(super) fn measured(run: &Run<'_, Members>, span: &Span, base: Base, after: &Mark) -> Figures {
     let members = run.clients.count();
     Figures {
         members: Some(Gauge(members as u64)),
@@ -31,7 +32,7 @@ pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> 
         messages_per_second: quotient(span.sent as f64, span.seconds),
         deliveries: span.deliveries,
         deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
-        latency_us: run.clients.checker.delays().times(),
+        latency_us: run.clients.checker.delays.times(),
         server: span.server.map(|used| {
             let a_second = |count: u64| quotient(count as f64, span.seconds);
             ServerFigures {
@@ -98,20 +99,15 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
 }
 
 /// The failures, and the warnings about them.
-pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
+pub(super) fn failures(run: &mut Run<'_, Members>, outcome: &mut Outcome) {
     let pool = &run.pool;
     let deaf = if run.is_stopped() {
         0
     } else {
         run.clients.deaf() as u64
     };
-    let failures = Failures::new(
-        run.clients.checker.tally(),
-        &pool.cuts,
-        &pool.refusals,
-        deaf,
-    );
-    outcome.warn(failures, pool.connected(), run.paused);
+    let failures = Failures::new(&run.clients.checker.tally, &pool.cuts, &pool.refusals, deaf);
+    outcome.warn(failures, pool.connected, run.paused);
     let dropped = run.dropped_packets();
     if dropped > 0 && outcome.figures.failures.are_any() {
         outcome.warnings.push(Warning::Dropped { packets: dropped });

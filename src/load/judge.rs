@@ -115,6 +115,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    pub(super) const fn new(positions: Vec<Position>) -> Self {
+        Self {
+            positions,
+            missing: BTreeSet::new(),
+        }
+    }
+
     /// Judges a message that has arrived, of the sender with this index. If it is later than all
     /// before it, the number of messages that it has skipped is returned. They are lost, unless
     /// they arrive after all.

@@ -1,5 +1,6 @@
 //! The clients of the scenarios: they join, receive, and perhaps send.
 
+use std::io;
 use std::time::Duration;
 
 use super::checker::DeliveryChecker;
@@ -8,6 +9,16 @@ use super::delays::Delays;
 use super::judge::Tally;
 use super::pool::{Behaviour, ClientPool, State};
 use super::protocol::{Garbled, Incoming, Protocol, Role};
+use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Stall};
+
+/// How often it is checked whether the server is idle, for how long at most, and for how long to
+/// wait where that cannot be seen.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const UNSEEN_IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// The CPU use of an idle server, as a share of a core.
+const IDLE_CPU_SHARE: f64 = 0.02;
 
 /// The `Members` are the clients of a scenario: the checker's receivers, in its order. A broker's
 /// senders come after them, with connections of their own.
@@ -44,12 +55,12 @@ impl Members {
 
     /// The number of connected receivers that have not received anything.
     pub(super) const fn deaf(&self) -> usize {
-        self.receiving - self.checker.present()
+        self.receiving - self.checker.present
     }
 
     /// Whether others have received something, and this receiver has not.
     pub(super) fn is_deaf(&self, receiver: usize) -> bool {
-        self.checker.present() > 0 && !self.checker.is_present(receiver)
+        self.checker.present > 0 && !self.checker.is_present(receiver)
     }
 
     /// The number of members: the receivers of a message, and its sender.
@@ -61,7 +72,7 @@ impl Members {
     pub(super) fn receivers(&self) -> usize {
         // In a chat all but its sender.
         let own = usize::from(!self.protocol.is_broker());
-        self.checker.present().saturating_sub(own)
+        self.checker.present.saturating_sub(own)
     }
 
     fn is_receiver(&self, index: usize) -> bool {
@@ -76,50 +87,6 @@ impl Members {
             0
         };
         before + sender as usize
-    }
-
-    /// Whether a sender is connected.
-    pub(super) fn can_send(&self, pool: &ClientPool, sender: u32) -> bool {
-        pool.is_connected(self.client_of(sender))
-    }
-
-    /// Queues a sender's next message, which was scheduled for `at`, if the sender is connected.
-    /// [`send`](Self::send) sends it.
-    pub(super) fn queue(&mut self, pool: &mut ClientPool, sender: u32, at: Duration) {
-        let index = self.client_of(sender);
-        if pool.is_connected(index) {
-            let output = pool.output(index);
-            if output.is_empty() {
-                self.unsent.push(index);
-            }
-            self.checker.queue(sender, at, output);
-        }
-    }
-
-    /// Sends the queued messages.
-    pub(super) fn send(&mut self, pool: &mut ClientPool) {
-        for index in self.unsent.drain(..) {
-            pool.send(index);
-        }
-    }
-
-    /// Requires all connected receivers to get every message that is sent from now on.
-    pub(super) fn expect_all(&mut self, pool: &ClientPool) {
-        for index in 0..self.checker.receivers() {
-            if pool.is_connected(index) {
-                self.checker.expect(index);
-            }
-        }
-    }
-
-    /// Has all members leave.
-    pub(super) fn leave(&mut self, pool: &mut ClientPool) {
-        pool.close_all();
-        for index in 0..self.checker.receivers() {
-            self.checker.leave(index, false);
-        }
-        self.receiving = 0;
-        self.unsent.clear();
     }
 
     fn welcome(&mut self, pool: &mut ClientPool, index: usize) {
@@ -138,7 +105,7 @@ impl Behaviour for Members {
             None => Role::Member(index as u32),
             Some(sender) => Role::Sender(sender as u32),
         };
-        self.checker.join(role, pool.output(index));
+        self.checker.codec.join(role, pool.output(index));
         if !self.protocol.welcomes() {
             self.welcome(pool, index);
         }
@@ -180,11 +147,11 @@ impl Behaviour for Members {
     }
 
     fn tally(&self) -> &Tally {
-        self.checker.tally()
+        &self.checker.tally
     }
 
     fn messages(&self) -> u64 {
-        self.checker.messages()
+        self.checker.sent
     }
 
     fn members(&self, _pool: &ClientPool) -> usize {
@@ -192,7 +159,93 @@ impl Behaviour for Members {
     }
 
     fn p99(&self) -> Option<Duration> {
-        self.checker.delays().quantile(0.99)
+        self.checker.delays.quantile(0.99)
+    }
+}
+
+impl Run<'_, Members> {
+    /// The first of these senders that is connected.
+    pub(super) fn able(&self, mut senders: impl Iterator<Item = u32>) -> Option<u32> {
+        senders.find(|&sender| self.pool.is_connected(self.clients.client_of(sender)))
+    }
+
+    /// Queues a sender's next message, which was scheduled for `at`, if the sender is connected.
+    /// [`send`](Self::send) sends it.
+    pub(super) fn queue(&mut self, sender: u32, at: Duration) {
+        let index = self.clients.client_of(sender);
+        if self.pool.is_connected(index) {
+            let output = self.pool.output(index);
+            if output.is_empty() {
+                self.clients.unsent.push(index);
+            }
+            self.clients.checker.queue(sender, at, output);
+        }
+    }
+
+    /// Sends the queued messages.
+    pub(super) fn send(&mut self) {
+        for index in self.clients.unsent.drain(..) {
+            self.pool.send(index);
+        }
+    }
+
+    /// Requires all connected receivers to get every message that is sent from now on.
+    pub(super) fn expect_all(&mut self) {
+        for index in 0..self.clients.checker.receivers() {
+            if self.pool.is_connected(index) {
+                self.clients.checker.expect(index);
+            }
+        }
+    }
+
+    /// Has all members leave.
+    pub(super) fn leave(&mut self) {
+        self.pool.close_all();
+        for index in 0..self.clients.checker.receivers() {
+            self.clients.checker.leave(index, false);
+        }
+        self.clients.receiving = 0;
+        self.clients.unsent.clear();
+    }
+
+    /// Waits until the server is idle, if it can be watched, and for some time if it cannot.
+    /// Without any connection there is nothing to wait for.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        let began = self.pool.now();
+        let mut before = self.usage();
+        while !self.is_stopped() && self.pool.connected > 0 {
+            self.sleep_until(self.pool.now() + IDLE_INTERVAL)?;
+            let waited = self.pool.now().saturating_sub(began);
+            let now = self.usage();
+            let is_idle = match (before, now) {
+                (Some(before), Some(now)) => {
+                    let used = now.since(&before).cpu;
+                    used <= IDLE_INTERVAL.mul_f64(IDLE_CPU_SHARE) || waited > IDLE_TIMEOUT
+                }
+                _ => waited > UNSEEN_IDLE_TIME,
+            };
+            if is_idle {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
+    /// Waits for outstanding deliveries. Those that do not arrive are lost.
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        let mut now = self.pool.now();
+        let mut stall = Stall::new(self.deliveries(), now);
+        while self.clients.checker.outstanding > 0
+            && stall.lasts(self.deliveries(), now) < PROGRESS_TIMEOUT
+            && !self.is_stopped()
+        {
+            now = self.turn(now + CHECK_INTERVAL, false)?;
+        }
+        if !self.is_stopped() {
+            self.clients.checker.give_up();
+        }
+        Ok(())
     }
 }
 

@@ -460,7 +460,7 @@ impl Target {
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let mut run = Run::new(pool, members, reporter, server, relay, stop);
         let measured = scenario::measure(&mut run, plan, self.base);
-        let (deliveries, connected) = (run.deliveries(), run.pool.connected());
+        let (deliveries, connected) = (run.deliveries(), run.pool.connected);
         let mut outcome = measured.map_err(LoadError::Io)?;
         outcome.warnings.extend(self.warnings());
         outcome.deliveries = deliveries;

@@ -128,8 +128,9 @@ pub(super) struct ClientPool {
     events: Events,
     start: Instant,
     connections: Vec<Connection>,
-    connecting: usize,
-    connected: usize,
+    /// The number of connections that are being made, and of those that are.
+    pub(super) connecting: usize,
+    pub(super) connected: usize,
     /// The clients with something to do at a time.
     agenda: BTreeSet<(Duration, usize)>,
     scratch: Vec<u8>,
@@ -138,7 +139,7 @@ pub(super) struct ClientPool {
     again: Vec<(usize, bool)>,
     wait: Wait,
     /// How long this loop has waited, of the time that it ran.
-    waited: Duration,
+    pub(super) waited: Duration,
     /// When it was last polled, and whether there was no event.
     polled: Duration,
     was_empty: bool,
@@ -182,16 +183,6 @@ impl ClientPool {
         self.connections.len()
     }
 
-    /// The number of connections that are being made.
-    pub(super) const fn connecting(&self) -> usize {
-        self.connecting
-    }
-
-    /// The number of connections.
-    pub(super) const fn connected(&self) -> usize {
-        self.connected
-    }
-
     /// The number of connections in the server's listen backlog, if that can be seen.
     pub(super) fn queued(&self) -> Option<u64> {
         accept_queue(self.site.addr)
@@ -208,11 +199,6 @@ impl ClientPool {
     /// When a connection was begun, and from when on it is connected.
     pub(super) fn since(&self, index: usize) -> Duration {
         self.connections[index].since
-    }
-
-    /// How long this loop has waited so far.
-    pub(super) const fn waited(&self) -> Duration {
-        self.waited
     }
 
     /// The time for which this loop was stopped, since that was asked for last.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::connect::Cause;
+use super::members::Members;
 use super::run::{PROGRESS_TIMEOUT, Run, Stall};
 use super::schedule::Schedule;
 
@@ -52,7 +53,7 @@ struct RampUp {
     probed: (bool, bool),
 }
 
-impl Run<'_> {
+impl Run<'_, Members> {
     /// Connects these clients. With `probe` it goes on until all connected members have received
     /// something: the protocol has no other sign that a member was taken in. So a message is sent
     /// whenever no others are under way.
@@ -82,7 +83,7 @@ impl Run<'_> {
             let until = ramp_up.next_check(self, connected, now);
             // A storm is measured, so this loop does not sleep meanwhile.
             now = self.turn(until, pace != Pace::Storm)?;
-            self.done = Some(self.pool.connected() as f64 / self.pool.len() as f64);
+            self.done = Some(self.pool.connected as f64 / self.pool.len() as f64);
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl Run<'_> {
 }
 
 impl RampUp {
-    fn new(left: Range<usize>, pace: Pace, now: Duration, run: &Run<'_>) -> Self {
+    fn new(left: Range<usize>, pace: Pace, now: Duration, run: &Run<'_, Members>) -> Self {
         let schedule = match pace {
             Pace::Measured(Some(rate)) => Some(Schedule::new(now, rate, None)),
             Pace::Measured(None) | Pace::Storm => None,
@@ -120,13 +121,13 @@ impl RampUp {
     }
 
     /// Whether more may begin to connect, as far as the server is concerned.
-    fn has_room(&self, run: &Run<'_>) -> bool {
+    fn has_room(&self, run: &Run<'_, Members>) -> bool {
         self.pace == Pace::Storm
-            || (run.pool.connecting() < MAX_CONNECTING && self.queued < MAX_CONNECTING as u64)
+            || (run.pool.connecting < MAX_CONNECTING && self.queued < MAX_CONNECTING as u64)
     }
 
     /// Has some more begin to connect, if it is time for them.
-    fn connect(&mut self, run: &mut Run<'_>, now: Duration) {
+    fn connect(&mut self, run: &mut Run<'_, Members>, now: Duration) {
         for _ in 0..MAX_CONNECT_BURST {
             let is_due = |schedule: &mut Schedule| schedule.take_due(now).is_some();
             if self.left.is_empty()
@@ -141,20 +142,18 @@ impl RampUp {
     }
 
     /// Whether all of them are connected, or will not be.
-    fn is_connected(&self, run: &Run<'_>) -> bool {
-        self.left.is_empty() && run.pool.connecting() == 0 && self.queued == 0
+    fn is_connected(&self, run: &Run<'_, Members>) -> bool {
+        self.left.is_empty() && run.pool.connecting == 0 && self.queued == 0
     }
 
     /// Whether waiting is of no use any longer. Clients that have not tried to connect do not,
     /// then: they would fare no better than the others.
-    fn is_stuck(&mut self, run: &mut Run<'_>, now: Duration) -> bool {
+    fn is_stuck(&mut self, run: &mut Run<'_, Members>, now: Duration) -> bool {
         let pool = &mut run.pool;
-        let come = pool.connected() + run.clients.checker.present();
-        let stalled = self
-            .stall
-            .lasts((come, self.queued, pool.connecting()), now);
-        let is_waiting = (self.left.is_empty() || self.queued > 0) && pool.connecting() == 0;
-        let is_stuck = is_waiting && (stalled > PROGRESS_TIMEOUT || pool.connected() == 0);
+        let come = pool.connected + run.clients.checker.present;
+        let stalled = self.stall.lasts((come, self.queued, pool.connecting), now);
+        let is_waiting = (self.left.is_empty() || self.queued > 0) && pool.connecting == 0;
+        let is_stuck = is_waiting && (stalled > PROGRESS_TIMEOUT || pool.connected == 0);
         let timed_out = pool.refusals.get(&Cause::TimedOut).copied().unwrap_or(0);
         if is_stuck || timed_out >= MAX_CONNECTING as u64 {
             pool.give_up(self.left.len());
@@ -164,7 +163,7 @@ impl RampUp {
     }
 
     /// Whether a message must be sent now.
-    fn is_time_to_probe(&mut self, run: &Run<'_>, connected: bool, now: Duration) -> bool {
+    fn is_time_to_probe(&mut self, run: &Run<'_, Members>, connected: bool, now: Duration) -> bool {
         if run.deliveries() != self.deliveries {
             (self.quiet, self.deliveries) = (now, run.deliveries());
         }
@@ -181,7 +180,7 @@ impl RampUp {
     }
 
     /// When to check again at the latest.
-    fn next_check(&self, run: &Run<'_>, connected: bool, now: Duration) -> Duration {
+    fn next_check(&self, run: &Run<'_, Members>, connected: bool, now: Duration) -> Duration {
         if self.queued > 0 {
             now + ACCEPT_INTERVAL
         } else if self.left.is_empty() || !self.has_room(run) {

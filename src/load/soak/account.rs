@@ -61,7 +61,7 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
     outcome.figures = Figures {
         members: Some(Gauge(end.members as u64)),
         lasted_seconds: Some(used.seconds),
-        joins: Some(checker.joins().into()),
+        joins: Some(checker.joins.into()),
         left: Some(counts.leaves.values().sum()),
         leaves: Some(with_all(&Leave::ALL, &counts.leaves)),
         faults: Some(with_all(&Fault::ALL, &counts.faults)),
@@ -70,7 +70,7 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
         messages: Some(used.sent),
         deliveries: used.deliveries,
         deliveries_per_second: quotient(used.deliveries as f64, used.seconds),
-        heard_bytes: Some(Gauge(checker.bytes())),
+        heard_bytes: Some(Gauge(checker.bytes)),
         server: Some(server).filter(|server| *server != ServerFigures::default()),
         load_tool: Some(ToolFigures {
             cpu_share: quotient(used.core, 1.0),
@@ -90,7 +90,7 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
             outcome.warnings.push(Warning::Leak(leak));
         }
     }
-    let failures = Failures::new(checker.tally(), &pool.cuts, &pool.refusals, counts.deaf);
-    outcome.warn(failures, checker.joins() as usize, soak.run.paused);
+    let failures = Failures::new(&checker.tally, &pool.cuts, &pool.refusals, counts.deaf);
+    outcome.warn(failures, checker.joins as usize, soak.run.paused);
     outcome.memory = watch.curve();
 }

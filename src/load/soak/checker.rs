@@ -44,14 +44,14 @@ pub(super) struct Checker {
     /// The key of the member with this number.
     known: HashMap<u32, usize>,
     /// The number of members so far, which is the number of the next one.
-    joins: u32,
+    pub(super) joins: u32,
     /// The members that have left and are not judged yet, in the order in which they are checked.
     left: VecDeque<Left>,
-    tally: Tally,
+    pub(super) tally: Tally,
     /// The number of messages that were sent.
-    sent: u64,
+    pub(super) sent: u64,
     /// The number of bytes that were received.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -221,25 +221,6 @@ impl Checker {
     pub(super) fn is_delivered(&self, key: usize) -> bool {
         let member = &self.members[key];
         member.received == member.sent || self.owed_of(key) == 0
-    }
-
-    pub(super) const fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
-    /// The number of messages that were sent.
-    pub(super) const fn messages(&self) -> u64 {
-        self.sent
-    }
-
-    /// The number of members so far.
-    pub(super) const fn joins(&self) -> u32 {
-        self.joins
-    }
-
-    /// The number of bytes that were received.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Checks the bytes that a member received. Returns how many of them were used: all but an
@@ -446,7 +427,7 @@ mod tests {
 
         /// Lost, duplicated, out of order, altered.
         fn counts(&self) -> [u64; 4] {
-            let tally = self.checker.tally();
+            let tally = self.checker.tally;
             [
                 tally.lost,
                 tally.duplicated,
@@ -485,8 +466,8 @@ mod tests {
         assert_eq!(room.checker.outstanding(), 0);
         room.assert_judged([0; 4]);
         // Two for each of the first two messages, and two for each of these three.
-        assert_eq!(room.checker.tally().deliveries, 10);
-        assert_eq!(room.checker.messages(), 5);
+        assert_eq!(room.checker.tally.deliveries, 10);
+        assert_eq!(room.checker.sent, 5);
     }
 
     #[test]
@@ -580,7 +561,7 @@ mod tests {
         }
         room.tell(1, &Said(stream));
         room.assert_judged([0, 0, 0, 1]);
-        assert_eq!(room.checker.tally().foreign, 1);
+        assert_eq!(room.checker.tally.foreign, 1);
         let garbage = room
             .checker
             .check(room.members[1], b"HTTP/1.1 400 Bad Request");
@@ -746,7 +727,7 @@ mod tests {
         for round in 1..20 {
             room.leave(0, true);
             room.checker.settle(SETTLE_TIME);
-            let number = room.checker.joins();
+            let number = room.checker.joins;
             let newcomer = room.checker.join(&mut Vec::new());
             room.members[0] = newcomer;
             let mut frame = Vec::new();

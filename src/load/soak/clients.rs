@@ -112,7 +112,7 @@ impl SoakClients {
 
     /// Whether all members are connected and stay, and no other client is.
     pub(super) fn is_complete(&self, pool: &ClientPool) -> bool {
-        self.staying(pool) == self.members && pool.connected() + pool.connecting() == self.members
+        self.staying(pool) == self.members && pool.connected + pool.connecting == self.members
     }
 
     /// The number of members that have not received anything.
@@ -125,7 +125,7 @@ impl SoakClients {
     /// Connects members, so many at a time: some, and more when those are connected.
     pub(super) fn connect(&mut self, pool: &mut ClientPool, at_a_time: usize) {
         for index in 0..self.members {
-            if pool.connecting() >= at_a_time {
+            if pool.connecting >= at_a_time {
                 return;
             }
             if pool.state(index) == State::Absent && !pool.is_scheduled(index) {
@@ -301,14 +301,14 @@ impl Behaviour for SoakClients {
     }
 
     fn tally(&self) -> &Tally {
-        self.checker.tally()
+        &self.checker.tally
     }
 
     fn messages(&self) -> u64 {
-        self.checker.messages()
+        self.checker.sent
     }
 
     fn members(&self, pool: &ClientPool) -> usize {
-        pool.connected()
+        pool.connected
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn measure(
     run.ramp_up()?;
     run.receive_all()?;
     let mut outcome = Outcome::default();
-    let mut connected = run.pool.connected();
+    let mut connected = run.pool.connected;
     // If no member receives anything, there is nothing to wait for.
     if run.deliveries() > 0 {
         let used = run.soak(plan, &mut watch)?;
@@ -86,7 +86,7 @@ pub(super) fn measure(
         };
         account::report(&soaked, plan, &mut outcome);
     } else {
-        let tally = run.clients.checker.tally();
+        let tally = &run.clients.checker.tally;
         outcome.figures.failures = Failures::new(tally, &run.pool.cuts, &run.pool.refusals, 0);
     }
     outcome.interrupted = run.is_stopped();
@@ -108,7 +108,7 @@ impl Run<'_, SoakClients> {
         while !self.clients.is_complete(&self.pool) && now < until && !self.is_stopped() {
             self.clients.connect(&mut self.pool, MAX_CONNECTING);
             let pool = &self.pool;
-            if pool.connected() + pool.connecting() == 0 && !pool.refusals.is_empty() {
+            if pool.connected + pool.connecting == 0 && !pool.refusals.is_empty() {
                 break;
             }
             now = self.turn(until, true)?;
@@ -139,7 +139,7 @@ impl Run<'_, SoakClients> {
                     Event::Leave(member, how) => clients.start_leaving(pool, member, how),
                 }
             }
-            watch.check_up(now, pool.connected());
+            watch.check_up(now, pool.connected);
             let next = timetable.next().unwrap_or(end).min(watch.next());
             now = self.turn(next.min(end), true)?;
             if self.staying() > 1 {
@@ -213,7 +213,7 @@ impl Run<'_, SoakClients> {
         let mut now = self.pool.now();
         let until = now + CLOSE_TIMEOUT;
         loop {
-            let excess = watch.excess(self.pool.connected());
+            let excess = watch.excess(self.pool.connected);
             if matches!(excess, None | Some(0)) || now >= until {
                 return Ok(excess);
             }
