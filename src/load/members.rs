@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::checker::DeliveryChecker;
 use super::connect::Cause;
 use super::delays::Delays;
-use super::judge::Tally;
+use super::judge::{Codec, Tally};
 use super::pool::{Behaviour, ClientPool, State};
-use super::protocol::{Garbled, Incoming, Protocol, Role};
+use super::protocol::{Garbled, Protocol, Role};
 use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Stall};
 
 /// How often it is checked whether the server is idle, for how long at most, and for how long to
@@ -26,7 +26,8 @@ const IDLE_CPU_SHARE: f64 = 0.02;
 pub(super) struct Members {
     pub(super) checker: DeliveryChecker,
     protocol: Protocol,
-    /// The number of connected receivers.
+    /// The number of receivers, and of those that are connected.
+    receivers: usize,
     receiving: usize,
     /// Clients with a message that is not sent.
     unsent: Vec<usize>,
@@ -37,10 +38,13 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(checker: DeliveryChecker, protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: Protocol, codec: Codec, receivers: usize, senders: usize) -> Self {
+        // No messages are sent to a broker's senders, but answers are.
+        let answered = if protocol.is_broker() { senders } else { 0 };
         Self {
-            checker,
+            checker: DeliveryChecker::new(codec, receivers + answered, senders),
             protocol,
+            receivers,
             receiving: 0,
             unsent: Vec::new(),
             connects: Delays::new(),
@@ -75,25 +79,15 @@ impl Members {
         self.checker.present.saturating_sub(own)
     }
 
-    fn is_receiver(&self, index: usize) -> bool {
-        index < self.checker.receivers()
-    }
-
     /// The client that is this sender.
     fn client_of(&self, sender: u32) -> usize {
-        let before = if self.protocol.is_broker() {
-            self.checker.receivers()
-        } else {
-            0
-        };
-        before + sender as usize
+        let is_apart = self.protocol.is_broker();
+        sender as usize + if is_apart { self.receivers } else { 0 }
     }
 
     fn welcome(&mut self, pool: &mut ClientPool, index: usize) {
-        if pool.state(index) == State::Open {
-            pool.welcome(index);
-            self.receiving += usize::from(self.is_receiver(index));
-        }
+        let counts = pool.welcome(index) && index < self.receivers;
+        self.receiving += usize::from(counts);
     }
 }
 
@@ -101,7 +95,7 @@ impl Behaviour for Members {
     fn open(&mut self, pool: &mut ClientPool, index: usize) {
         let took = pool.now().saturating_sub(pool.since(index));
         self.connects.record(took.as_nanos() as u64, 1);
-        let role = match index.checked_sub(self.checker.receivers()) {
+        let role = match index.checked_sub(self.receivers) {
             None => Role::Member(index as u32),
             Some(sender) => Role::Sender(sender as u32),
         };
@@ -118,17 +112,12 @@ impl Behaviour for Members {
         index: usize,
         input: &[u8],
     ) -> Result<usize, Garbled> {
-        let (used, is_welcome) = if self.is_receiver(index) {
-            let now = pool.now();
-            let was_present = self.checker.is_present(index);
-            let checked = self.checker.check(index, input, now)?;
-            if !was_present && self.checker.is_present(index) {
-                self.arrivals.push(now);
-            }
-            checked
-        } else {
-            answers(self.protocol, input)?
-        };
+        let now = pool.now();
+        let was_present = self.checker.is_present(index);
+        let (used, is_welcome) = self.checker.check(index, input, now)?;
+        if !was_present && self.checker.is_present(index) {
+            self.arrivals.push(now);
+        }
         if is_welcome {
             self.welcome(pool, index);
         }
@@ -136,14 +125,11 @@ impl Behaviour for Members {
     }
 
     fn end(&mut self, pool: &mut ClientPool, index: usize, state: State, cause: Cause) {
-        let is_connected = state == State::Connected;
-        if is_connected {
+        if state == State::Connected {
             *pool.cuts.entry(cause).or_default() += 1;
+            self.receiving -= usize::from(index < self.receivers);
         }
-        if self.is_receiver(index) {
-            self.receiving -= usize::from(is_connected);
-            self.checker.leave(index, true);
-        }
+        self.checker.leave(index, true);
     }
 
     fn tally(&self) -> &Tally {
@@ -191,7 +177,7 @@ impl Run<'_, Members> {
 
     /// Requires all connected receivers to get every message that is sent from now on.
     pub(super) fn expect_all(&mut self) {
-        for index in 0..self.clients.checker.receivers() {
+        for index in 0..self.clients.receivers {
             if self.pool.is_connected(index) {
                 self.clients.checker.expect(index);
             }
@@ -201,7 +187,7 @@ impl Run<'_, Members> {
     /// Has all members leave.
     pub(super) fn leave(&mut self) {
         self.pool.close_all();
-        for index in 0..self.clients.checker.receivers() {
+        for index in 0..self.pool.len() {
             self.clients.checker.leave(index, false);
         }
         self.clients.receiving = 0;
@@ -247,15 +233,4 @@ impl Run<'_, Members> {
         }
         Ok(())
     }
-}
-
-/// Reads a broker's answers to a sender. Returns the number of bytes, and whether there was a
-/// welcome.
-fn answers(protocol: Protocol, input: &[u8]) -> Result<(usize, bool), Garbled> {
-    let (mut used, mut is_welcome) = (0, false);
-    while let Some((incoming, len)) = protocol.next(&input[used..])? {
-        is_welcome |= incoming == Incoming::Welcome;
-        used += len;
-    }
-    Ok((used, is_welcome))
 }

@@ -25,14 +25,10 @@ pub(super) const fn head_len(senders: usize) -> usize {
 }
 
 const fn sender_digits(senders: usize) -> usize {
-    let digits = match senders {
-        0 | 1 => 1,
-        _ => (senders - 1).ilog10() as usize + 1,
-    };
-    if digits < MIN_SENDER_DIGITS {
-        MIN_SENDER_DIGITS
+    if senders > 10_usize.pow(MIN_SENDER_DIGITS as u32) {
+        (senders - 1).ilog10() as usize + 1
     } else {
-        digits
+        MIN_SENDER_DIGITS
     }
 }
 

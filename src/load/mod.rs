@@ -60,7 +60,6 @@ use std::time::SystemTime;
 
 use crate::descriptors;
 use account::Base;
-use checker::DeliveryChecker;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
 use judge::Codec;
 use members::Members;
@@ -452,11 +451,9 @@ impl Target {
         let (receivers, senders) = cast(plan, protocol);
         let format = MessageFormat::new(plan.size, plan.senders, plan.seed);
         let codec = Codec::new(protocol, &tag, format);
-        let checker = DeliveryChecker::new(codec, receivers, senders);
-        let members = Members::new(checker, protocol);
-        let apart = if protocol.is_broker() { senders } else { 0 };
-        let site = self.site(plan, tag);
-        let pool = ClientPool::new(site, receivers + apart, plan.wait).map_err(LoadError::Io)?;
+        let members = Members::new(protocol, codec, receivers, senders);
+        let (site, clients) = (self.site(plan, tag), members.checker.receivers());
+        let pool = ClientPool::new(site, clients, plan.wait).map_err(LoadError::Io)?;
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let mut run = Run::new(pool, members, reporter, server, relay, stop);
         let measured = scenario::measure(&mut run, plan, self.base);

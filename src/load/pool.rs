@@ -188,12 +188,8 @@ impl ClientPool {
         accept_queue(self.site.addr)
     }
 
-    pub(super) fn state(&self, index: usize) -> State {
-        self.connections[index].state
-    }
-
     pub(super) fn is_connected(&self, index: usize) -> bool {
-        self.state(index) == State::Connected
+        self.connections[index].state == State::Connected
     }
 
     /// When a connection was begun, and from when on it is connected.
@@ -244,13 +240,16 @@ impl ClientPool {
         }
     }
 
-    /// The server has taken a client in, so that its connection counts.
-    pub(super) fn welcome(&mut self, index: usize) {
-        if self.state(index) == State::Open {
+    /// The server has taken a client in, so that its connection counts. Returns whether it did
+    /// not before.
+    pub(super) fn welcome(&mut self, index: usize) -> bool {
+        let is_new = self.connections[index].state == State::Open;
+        if is_new {
             self.cancel(index);
             self.enter(index, State::Connected);
             self.connections[index].since = self.now();
         }
+        is_new
     }
 
     /// A connection was not made, or has ended.
@@ -311,11 +310,6 @@ impl ClientPool {
         if let Some(due) = self.connections[index].due.take() {
             self.agenda.remove(&(due, index));
         }
-    }
-
-    /// Whether something is scheduled for a client.
-    pub(super) fn is_scheduled(&self, index: usize) -> bool {
-        self.connections[index].due.is_some()
     }
 
     /// Counts so many connections as timed out that were not tried.
@@ -439,7 +433,7 @@ impl ClientPool {
 
     fn ready(&mut self, clients: &mut impl Behaviour, event: &Event) {
         let index = event.token().0;
-        if self.state(index) == State::Connecting {
+        if self.connections[index].state == State::Connecting {
             self.open(clients, index);
         }
         if event.is_writable() && !self.output(index).is_empty() {
@@ -461,7 +455,7 @@ impl ClientPool {
             && due <= now
         {
             self.cancel(index);
-            match self.state(index) {
+            match self.connections[index].state {
                 State::Absent => self.connect(clients, index),
                 State::Connecting | State::Open => self.end(clients, index, Cause::TimedOut),
                 State::Connected => clients.advance(self, index),

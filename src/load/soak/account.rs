@@ -1,7 +1,7 @@
 //! The figures of a soak: what was done, what came of it, and what the server kept.
 
 use super::super::figures::{
-    Descriptors, Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient, with_all,
+    Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient, with_all,
 };
 use super::super::plan::{Fault, Leave, Plan};
 use super::super::report::Outcome;
@@ -49,13 +49,7 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
         rss_last_quarter_bytes: bytes(|memory| memory.last_quarter),
         rss_highest_bytes: bytes(|memory| memory.highest),
         rss_bytes: bytes(|memory| memory.end),
-        descriptors: watch.descriptors_at_start().map(|start| Descriptors {
-            at_start: Some(Gauge(start)),
-            highest: watch.most_descriptors().map(Gauge),
-            at_end: watch.descriptors_now().map(Gauge),
-            // No failure: a server keeps a closed connection until it has read all of it.
-            excess: watch.usual_excess().map(Gauge),
-        }),
+        descriptors: watch.descriptors(),
         ..ServerFigures::default()
     };
     outcome.figures = Figures {

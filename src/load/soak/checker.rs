@@ -18,9 +18,10 @@
 //! end. The memory that this takes depends on the number of members and of senders that left
 //! undelivered messages, not on the duration.
 //!
-//! Why two checkers: here a delivery is due or not depending on what other members have received,
-//! so what is outstanding is counted anew for each sender and receiver when it is needed. There it
-//! must be known after every message, for a million receivers.
+//! Why two checkers: a member that joins while messages are under way has a position of its own for
+//! each sender, and whether a delivery is due depends on what other members have received. So what
+//! is outstanding is counted for each sender and receiver when it is needed. The other checker
+//! knows it after every message, for a million receivers that share one position list.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

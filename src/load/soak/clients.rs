@@ -51,6 +51,8 @@ pub(super) struct SoakClients {
     is_over: bool,
     pub(super) checker: Checker,
     pub(super) counts: Counts,
+    /// When more than one member was last there.
+    pub(super) accompanied: Duration,
 }
 
 /// A `Client` is what one client does over its connection.
@@ -94,6 +96,7 @@ impl SoakClients {
             is_over: false,
             checker,
             counts: Counts::default(),
+            accompanied: Duration::ZERO,
         }
     }
 
@@ -128,7 +131,7 @@ impl SoakClients {
             if pool.connecting >= at_a_time {
                 return;
             }
-            if pool.state(index) == State::Absent && !pool.is_scheduled(index) {
+            if self.clients[index].steps.is_empty() {
                 self.prepare(pool, index);
                 pool.connect(self, index);
             }

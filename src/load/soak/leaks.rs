@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::super::figures::{Descriptors, Gauge};
 use super::super::process::Process;
 
 /// The maximum number of samples, and the minimum interval between them.
@@ -118,25 +119,21 @@ impl<'a> Watch<'a> {
         Some(open.saturating_sub(self.descriptors? + connections as u64))
     }
 
-    /// The number of descriptors that it had open before any client connected.
-    pub(super) const fn descriptors_at_start(&self) -> Option<u64> {
-        self.descriptors
-    }
-
-    /// The number of descriptors that it has open now.
-    pub(super) fn descriptors_now(&self) -> Option<u64> {
-        self.server?.descriptors()
-    }
-
-    /// The largest number of descriptors that it had open.
-    pub(super) fn most_descriptors(&self) -> Option<u64> {
+    /// The descriptors that it had open, if that can be seen.
+    pub(super) fn descriptors(&self) -> Option<Descriptors> {
         let samples = self.samples.iter();
-        samples.filter_map(|sample| sample.descriptors).max()
+        Some(Descriptors {
+            at_start: Some(Gauge(self.descriptors?)),
+            highest: samples.filter_map(|it| it.descriptors).max().map(Gauge),
+            at_end: self.server.and_then(Process::descriptors).map(Gauge),
+            // No failure: a server keeps a closed connection until it has read all of it.
+            excess: self.usual_excess().map(Gauge),
+        })
     }
 
     /// By how many descriptors it had more than connections, as a rule, in the last quarter. Some
     /// samples are taken when a client has left and the server has not noticed yet.
-    pub(super) fn usual_excess(&self) -> Option<u64> {
+    fn usual_excess(&self) -> Option<u64> {
         let before = self.descriptors?;
         let last = self.between(0.75, f64::INFINITY);
         median(last.filter_map(|sample| {
@@ -253,7 +250,8 @@ mod tests {
         assert_eq!(usual(0).usual_excess(), Some(0));
         assert_eq!(usual(2).usual_excess(), Some(2));
         assert_eq!(Watch::new(None).usual_excess(), None);
-        assert_eq!(usual(0).most_descriptors(), Some(60));
+        let highest = usual(0).descriptors().unwrap().highest;
+        assert_eq!(highest, Some(Gauge(60)));
     }
 
     #[test]
@@ -272,6 +270,6 @@ mod tests {
         assert_eq!(times, [Duration::ZERO, MIN_SAMPLE_INTERVAL]);
         assert_eq!(watch.next(), began + 2 * MIN_SAMPLE_INTERVAL);
         assert!(watch.curve()[0].1 > 100_000.0);
-        assert!(watch.most_descriptors().unwrap() >= 3);
+        assert!(watch.descriptors().unwrap().highest.unwrap().0 >= 3);
     }
 }

@@ -100,6 +100,14 @@ impl Run<'_, SoakClients> {
         self.clients.staying(&self.pool)
     }
 
+    /// Whether there has been only one member for so long that no others are expected.
+    fn is_deserted(&mut self, now: Duration) -> bool {
+        if self.staying() > 1 {
+            self.clients.accompanied = now;
+        }
+        now >= self.clients.accompanied + ALONE_TIMEOUT
+    }
+
     /// Connects the members, if there is a server.
     fn ramp_up(&mut self) -> io::Result<()> {
         self.begin("connecting", None);
@@ -126,10 +134,10 @@ impl Run<'_, SoakClients> {
         self.begin("soaking", Some(end));
         watch.begin(start, plan.lasts);
         self.clients.start_faulty_clients(&mut self.pool);
-        let (mut now, mut accompanied) = (start, start);
+        let mut now = start;
         // What was due before the end is done, even if this is late.
         while (now < end || timetable.next().is_some_and(|at| at < now))
-            && now < accompanied + ALONE_TIMEOUT
+            && !self.is_deserted(now)
             && !self.is_stopped()
         {
             let (clients, pool) = (&mut self.clients, &mut self.pool);
@@ -142,9 +150,6 @@ impl Run<'_, SoakClients> {
             watch.check_up(now, pool.connected);
             let next = timetable.next().unwrap_or(end).min(watch.next());
             now = self.turn(next.min(end), true)?;
-            if self.staying() > 1 {
-                accompanied = now;
-            }
         }
         Ok(before.until(&self.mark()))
     }
@@ -155,17 +160,13 @@ impl Run<'_, SoakClients> {
         self.begin("settling", None);
         self.clients.stop_faulty_clients(&mut self.pool);
         let mut now = self.pool.now();
-        let mut accompanied = now;
         let mut stall = Stall::new((0, 0), now);
         while !self.clients.is_complete(&self.pool)
             && stall.lasts((self.deliveries(), self.staying()), now) < PROGRESS_TIMEOUT
-            && now < accompanied + ALONE_TIMEOUT
+            && !self.is_deserted(now)
             && !self.is_stopped()
         {
             now = self.turn(now + CHECK_INTERVAL, true)?;
-            if self.staying() > 1 {
-                accompanied = now;
-            }
         }
         self.receive_all()?;
         let mut end = End {
