@@ -91,7 +91,7 @@ enum Place {
     /// It is not known to be a member: no message must arrive, and any may.
     #[default]
     Absent,
-    /// Those before this index of the shared order, without its own.
+    /// The messages before this index of the shared order, without its own.
     Shared(usize),
     /// It receives in an order of its own.
     Separate(Box<Progress>),

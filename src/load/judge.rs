@@ -1,5 +1,5 @@
-//! What the two delivery checkers share: the messages of a run, the judgement of those that one
-//! receiver gets of one sender, and the tally.
+//! The common part of the two delivery checkers: the messages of a run, the judgement of those that
+//! one receiver gets of one sender, and the tally.
 //!
 //! The checker of the [scenarios](super::checker) has receivers that stay, up to millions of them,
 //! and compares many messages at a time. The checker of a [soak](super::soak) has members that

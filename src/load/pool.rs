@@ -98,7 +98,7 @@ pub(super) enum State {
     Absent,
     /// It is being made.
     Connecting,
-    /// It is made, and the server has not said that it took the client in, as it will.
+    /// It is made, and the server has not answered yet that it has taken the client in.
     Open,
     /// It is there.
     Connected,

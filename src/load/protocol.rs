@@ -1,4 +1,5 @@
-//! What is said to the servers that can be measured, and what they answer. No I/O.
+//! The protocols of the servers that can be measured: what a client sends, and what it receives.
+//! No I/O.
 //!
 //! Beside the tutorials' protocol there are two more, of servers that relay messages too, so that
 //! one program can measure them all on the same work. Only what the measuring needs is here.
@@ -8,7 +9,7 @@ use std::str::FromStr;
 
 use crate::wire::{encode_frame, header};
 
-/// What a server speaks.
+/// The protocol of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
@@ -25,16 +26,16 @@ pub enum Protocol {
 /// What a connection is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It hears, and in a chat it speaks as well.
+    /// It receives, and in a chat it sends as well.
     Member(u32),
-    /// It only speaks: a broker's publisher.
+    /// It only sends: a broker's publisher.
     Sender(u32),
 }
 
 /// Something that a server sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Incoming<'a> {
-    /// A message, with its sender's name if the protocol tells.
+    /// A message, with its sender's name if the protocol has that.
     Message {
         name: Option<&'a [u8]>,
         payload: &'a [u8],
@@ -81,12 +82,13 @@ impl Protocol {
         matches!(self, Self::Redis | Self::Mqtt)
     }
 
-    /// Whether the server says so when it has taken a connection in.
+    /// Whether the server sends an answer when it has taken a connection in.
     pub(super) const fn welcomes(self) -> bool {
         self.is_broker()
     }
 
-    /// Appends what a connection says first. `tag` tells this run's members and channel from others'.
+    /// Appends the first bytes of a connection. `tag` distinguishes this run's members and channel
+    /// from others.
     pub(super) fn join(self, role: Role, tag: &str, out: &mut Vec<u8>) {
         match (self, role) {
             (Self::Chat10, Role::Member(index) | Role::Sender(index)) => {
@@ -152,7 +154,7 @@ impl FromStr for Protocol {
     }
 }
 
-/// A member's name in the chat: ten bytes, as long as many people's.
+/// A member's name in the chat: ten bytes, about as long as usual names.
 pub(super) fn name_of(index: u32, tag: &str) -> String {
     format!("{tag}-{index:06}")
 }

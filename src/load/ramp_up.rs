@@ -146,8 +146,10 @@ impl RampUp {
     /// then: they would fare no better than the others.
     fn is_stuck(&mut self, run: &mut Run<'_, Members>, now: Duration) -> bool {
         let pool = &mut run.pool;
-        let come = pool.connected + run.clients.checker.present;
-        let stalled = self.stall.lasts((come, self.queued, pool.connecting), now);
+        let joined = pool.connected + run.clients.checker.present;
+        let stalled = self
+            .stall
+            .lasts((joined, self.queued, pool.connecting), now);
         let is_waiting = (self.left.is_empty() || self.queued > 0) && pool.connecting == 0;
         let is_stuck = is_waiting && (stalled > PROGRESS_TIMEOUT || pool.connected == 0);
         let timed_out = pool.refusals.get(&Cause::TimedOut).copied().unwrap_or(0);

@@ -143,7 +143,7 @@ impl Run<'_, SoakClients> {
             let (clients, pool) = (&mut self.clients, &mut self.pool);
             while let Some(event) = timetable.take_due(now) {
                 match event {
-                    Event::Say(member) => clients.send(pool, member),
+                    Event::Send(member) => clients.send(pool, member),
                     Event::Leave(member, how) => clients.start_leaving(pool, member, how),
                 }
             }
