@@ -58,11 +58,11 @@ impl MeasureError {
             | Self::Load(
                 LoadError::Descriptors { .. }
                 | LoadError::Ports { .. }
-                | LoadError::Company { .. }
+                | LoadError::Company(..)
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
-            Self::Lookup(_) | Self::Load(LoadError::Connect { .. }) => 4,
+            Self::Lookup(_) | Self::Load(LoadError::Connect(..)) => 4,
             Self::Load(LoadError::Ended { .. }) => 5,
             Self::Load(LoadError::NotChat(..)) => 6,
             Self::Load(_) | Self::Io(..) => 1,

@@ -109,7 +109,7 @@ pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
     outcome.warn(failures, pool.connected(), run.paused);
     let dropped = run.dropped_packets();
     if dropped > 0 && outcome.figures.failures.are_any() {
-        outcome.warnings.push(Warning::Dropped { packets: dropped });
+        outcome.warnings.push(Warning::Dropped(dropped));
     }
     outcome.warnings.append(&mut run.warnings);
 }

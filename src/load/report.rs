@@ -216,12 +216,10 @@ impl Outcome {
             warnings.push(Warning::Refused { causes, connected });
         }
         if !failures.cuts.is_empty() {
-            let causes = failures.cuts.clone();
-            warnings.push(Warning::Cut { causes });
+            warnings.push(Warning::Cut(failures.cuts.clone()));
         }
-        let (count, messages) = (failures.deaf, failures.foreign);
-        warnings.extend((count > 0).then_some(Warning::Deaf { count }));
-        warnings.extend((messages > 0).then_some(Warning::Company { messages }));
+        warnings.extend((failures.deaf > 0).then_some(Warning::Deaf(failures.deaf)));
+        warnings.extend((failures.foreign > 0).then_some(Warning::Company(failures.foreign)));
         warnings.extend((!paused.is_zero()).then_some(Warning::Paused(paused)));
         self.figures.failures = failures;
     }

@@ -97,6 +97,16 @@ impl fmt::Display for Count {
     }
 }
 
+/// A count and its noun.
+pub(super) fn several(count: u64, noun: &str) -> String {
+    let plural = match noun {
+        _ if count == 1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{plural}", Count(count as f64))
+}
+
 /// A time to three digits.
 pub(super) fn time(time: Duration) -> String {
     Unit::Nanoseconds.text(time.as_nanos() as f64)

@@ -25,16 +25,20 @@ struct Layer {
     crates: Option<&'static [&'static str]>,
 }
 
+/// The layers that the client and the load tool may import.
+const SHARED: &[&str] = &["wire", "text", "clock", "descriptors", "sockets"];
+
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     layer("wire", &[], Some(&[])),
     layer("relay", &["wire"], Some(&["slab"])),
     layer("server", &["wire", "relay", "text"], None),
     layer("text", &[], None),
     layer("clock", &[], None),
     layer("descriptors", &[], None),
-    layer("client", &["wire", "text", "clock", "descriptors"], None),
-    layer("load", &["wire", "text", "clock", "descriptors"], None),
+    layer("sockets", &[], None),
+    layer("client", SHARED, None),
+    layer("load", SHARED, None),
 ];
 
 const fn layer(

@@ -8,7 +8,7 @@ use super::super::figures::{
 use super::super::plan::{Fault, Leave, Plan};
 use super::super::process::Usage;
 use super::super::report::Outcome;
-use super::super::trouble::{Leak, Warning};
+use super::super::trouble::Warning;
 use super::leaks::{MIN_JUDGED_TIME_NS, Memory, Watch};
 
 use super::pool::SoakPool;
@@ -98,13 +98,13 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
     let is_judged = plan.lasts.as_nanos() >= u128::from(MIN_JUDGED_TIME_NS) && !soak.is_stopped;
     if let Some(memory) = memory.filter(|memory| is_judged && memory.has_grown()) {
         let (before, after) = (memory.second_quarter, memory.last_quarter);
-        let leak = Leak::Memory { before, after };
-        outcome.warnings.push(Warning::Leak(leak));
+        let leak = Warning::MemoryLeak { before, after };
+        outcome.warnings.push(leak);
     }
     for (members, excess) in [(rest.members, rest.excess), (0, rest.left_over)] {
         if let Some(more @ 1..) = excess {
-            let leak = Leak::Descriptors { more, members };
-            outcome.warnings.push(Warning::Leak(leak));
+            let leak = Warning::DescriptorLeak { more, members };
+            outcome.warnings.push(leak);
         }
     }
     let failures = Failures::new(checker.tally(), &counts.cuts, &counts.refusals, counts.deaf);
