@@ -40,6 +40,10 @@ pub(super) struct Axis<'a> {
     pub(super) unit: Unit,
 }
 
+pub(super) const fn axis(label: &str, scale: Scale, unit: Unit) -> Axis<'_> {
+    Axis { label, scale, unit }
+}
+
 /// How an axis spaces its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
