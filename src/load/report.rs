@@ -10,7 +10,7 @@ use rustix::system::uname;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::chart::{Chart, Scale, Series, axis};
+use super::chart::{Axis, Chart, Curve, Scale};
 use super::delays::Delays;
 use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row};
 use super::plan::{Plan, Scenario, Server, Wait};
@@ -100,9 +100,6 @@ struct Asked {
     #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
     source_addresses: Option<usize>,
 }
-
-/// The points of a line in a chart.
-type Curve = Vec<(f64, f64)>;
 
 /// Which server was measured.
 #[derive(Clone, Debug)]
@@ -415,30 +412,30 @@ impl Report {
     /// A chart of what the scenario is about.
     #[must_use]
     pub fn to_svg(&self) -> String {
-        let time = axis("time", Scale::Linear, Unit::Seconds);
-        let memory = axis("resident memory", Scale::Linear, Unit::Bytes);
-        let share = |label| axis(label, Scale::Percentile, Unit::Share);
+        let time = Axis("time", Scale::Linear, Unit::Seconds);
+        let memory = Axis("resident memory", Scale::Linear, Unit::Bytes);
+        let share = |label| Axis(label, Scale::Percentile, Unit::Share);
         let memory_of = |server: &Measured| server.outcomes[0].memory.clone();
         let (title, x, y, curve): (_, _, _, fn(&Measured) -> Curve) = match self.scenario {
             Idle => {
-                let members = axis("members", Scale::Linear, Unit::Count);
+                let members = Axis("members", Scale::Linear, Unit::Count);
                 ("Memory of the server", members, memory, memory_of)
             }
             Soak => ("Memory of the server", time, memory, memory_of),
             Fanout | Chat => {
-                let rate = axis("deliveries a second", Scale::Linear, Unit::Count);
+                let rate = Axis("deliveries a second", Scale::Linear, Unit::Count);
                 let curve = |server: &Measured| server.typical().throughput.clone();
                 ("Deliveries", time, rate, curve)
             }
             Latency => {
                 let share = share("share of the deliveries");
-                let delay = axis("delay", Scale::Log, Unit::Nanoseconds);
+                let delay = Axis("delay", Scale::Log, Unit::Nanoseconds);
                 ("Delay of a delivery", share, delay, Measured::curve)
             }
             Storm => {
                 let share = share("share of the members");
                 let label = "time until they receive again";
-                let delay = axis(label, Scale::Linear, Unit::Nanoseconds);
+                let delay = Axis(label, Scale::Linear, Unit::Nanoseconds);
                 ("After all have left at once", share, delay, Measured::curve)
             }
         };
@@ -446,12 +443,12 @@ impl Report {
         let short = |server: &Measured| server.name.split(", ").next().map(str::to_owned);
         let names: BTreeSet<_> = self.servers().map(short).collect();
         let are_short = names.len() == self.servers().count();
-        let series = self.servers().map(|server| Series {
-            name: match server.name.split_once(", ") {
+        let series = self.servers().map(|server| {
+            let name = match server.name.split_once(", ") {
                 Some((name, _)) if are_short => name,
                 _ => &server.name,
-            },
-            points: curve(server),
+            };
+            (name, curve(server))
         });
         Chart {
             title: &match self.against {
