@@ -116,7 +116,7 @@ pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| MeasureError::Io("cannot handle signals", error))?;
     }
-    let report = load::run(&plan, &mut Progress::on_stderr(), &stop).map_err(|error| {
+    let report = load::run(&plan, &Progress::on_stderr(), &stop).map_err(|error| {
         for path in new {
             let _ = fs::remove_file(path);
         }

@@ -100,14 +100,13 @@ pub(super) enum Kind {
     /// Without it: the figure says nothing about how good a server is.
     Plain(Unit),
     /// In a row of its own only if it is not 0.
-    Failure,
+    Failure(Unit),
     /// Percentiles, in a table of their own.
     Percentiles,
 }
 
 const ALL: &[Scenario] = &[Idle, Fanout, Chat, Latency, Storm, Soak];
 const NOT_STORM: &[Scenario] = &[Idle, Fanout, Chat, Latency, Soak];
-const NOT_IDLE: &[Scenario] = &[Fanout, Chat, Latency, Storm, Soak];
 
 const fn row(label: &'static str, kind: Kind) -> Row {
     Row {
@@ -133,7 +132,7 @@ impl Row {
 /// rows of the tables.
 macro_rules! figures {
     ($($(#[$about:meta])* $name:ident at $path:literal {
-        $($(#[$meta:meta])* $field:ident: $type:ty $(=> [$($row:expr),* $(,)?])?,)*
+        $($(#[$meta:meta])* $field:ident: $type:ty $(=> $($row:expr);+)?,)*
     })*) => {
         $($(#[$about])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -155,7 +154,7 @@ macro_rules! figures {
         /// The rows of the tables, in their order.
         pub(super) const ROWS: &[Row] = &[$($($($(
             Row { path: concat!($path, stringify!($field)), ..$row },
-        )*)?)*)*];
+        )+)?)*)*];
     };
 }
 
@@ -163,67 +162,60 @@ figures! {
     /// The figures of one server.
     Figures at "" {
         /// How many connections there were at the end: of a broker, the senders' among them; in `soak`, the members' that behave.
-        members: Option<Gauge> => [row("members", Plain(Count))],
+        members: Option<Gauge> => row("members", Plain(Count)),
         /// `idle`: connections made, a second.
-        connects_per_second: Option<f64> => [row("connected, a second", Compared(Count))],
+        connects_per_second: Option<f64> => row("connections, a second", Compared(Count)),
         /// `soak`: how long it went on, in seconds.
-        lasted_seconds: Option<f64> => [row("lasted", Plain(Seconds))],
+        lasted_seconds: Option<f64> => row("lasted", Plain(Seconds)),
         /// `storm`: how often all members left and all came back.
-        storms: Option<u64> => [row("storms", Plain(Count))],
+        storms: Option<u64> => row("storms", Plain(Count)),
         /// `soak`: how many clients sent a name, among them those that misbehave.
-        joins: Option<u64> => [row("joined", Plain(Count))],
+        joins: Option<u64> => row("joined", Plain(Count)),
         /// `soak`: how many members left as planned, in one of the ways under `leaves`.
-        left: Option<u64> => [row("left as planned", Plain(Count))],
+        left: Option<u64> => row("left as planned", Plain(Count)),
         /// `soak`: how many members left in which way: closing (`fin`) or resetting (`reset`) the connection just after a message, closing the sending side (`half_close`), or resetting after the last message was delivered (`quiet`).
         leaves: Option<BTreeMap<Leave, u64>>,
         /// `soak`: how many clients misbehaved in which way: `stop` and `pause` reading, read a byte at a time (`drip`), send a byte at a time (`trickle`), `flood`, end inside a message (`reset_inside`, `fin_inside`), send no name (`nameless`), no frame (`no_frame`) or a header over the limit (`too_long`).
-        faults: Option<BTreeMap<Fault, u64>> => [
-            row("stopped reading", Plain(Count)).at("stop"),
-            row("paused reading", Plain(Count)).at("pause"),
-            row("read a byte at a time", Plain(Count)).at("drip"),
-            row("sent a byte at a time", Plain(Count)).at("trickle"),
-            row("flooded the room", Plain(Count)).at("flood"),
-            row("reset inside a message", Plain(Count)).at("reset_inside"),
-            row("closed inside a message", Plain(Count)).at("fin_inside"),
-            row("sent no name", Plain(Count)).at("nameless"),
-            row("sent what is no frame", Plain(Count)).at("no_frame"),
+        faults: Option<BTreeMap<Fault, u64>> =>
+            row("stopped reading", Plain(Count)).at("stop");
+            row("paused reading", Plain(Count)).at("pause");
+            row("read a byte at a time", Plain(Count)).at("drip");
+            row("sent a byte at a time", Plain(Count)).at("trickle");
+            row("flooded the room", Plain(Count)).at("flood");
+            row("reset inside a message", Plain(Count)).at("reset_inside");
+            row("closed inside a message", Plain(Count)).at("fin_inside");
+            row("sent no name", Plain(Count)).at("nameless");
+            row("sent what is no frame", Plain(Count)).at("no_frame");
             row("sent a header over the limit", Plain(Count)).at("too_long"),
-        ],
         /// `soak`: how many of them the server closed, as it may if they stop or pause reading, read a byte at a time, send no name, or send what is no message.
         closed: Option<BTreeMap<Fault, u64>>,
         /// `soak`: the sum of `closed`.
-        closed_for_it: Option<u64> => [row("closed by the server for that", Plain(Count))],
+        closed_for_it: Option<u64> => row("closed by the server for a fault", Plain(Count)),
         /// Messages that were sent during the measurement.
-        messages: Option<u64> => [row("messages", Plain(Count))],
+        messages: Option<u64> => row("messages", Plain(Count)),
         /// Messages that were received during the measurement, counted once for each receiver.
-        deliveries: u64 => [
-            row("received one message", Plain(Count)).only(&[Idle]),
-            row("deliveries", Plain(Count)).only(NOT_IDLE),
-        ],
+        deliveries: u64 => row("deliveries", Plain(Count)),
         /// The same, a second.
-        messages_per_second: Option<f64> => [row("messages, a second", Compared(Count))],
+        messages_per_second: Option<f64> => row("messages, a second", Compared(Count)),
         /// The same, a second.
-        deliveries_per_second: Option<f64> => [
-            row("deliveries, a second", Compared(Count)).only(NOT_STORM),
+        deliveries_per_second: Option<f64> =>
+            row("deliveries, a second", Compared(Count)).only(NOT_STORM);
             row("deliveries, a second", Plain(Count)).only(&[Storm]),
-        ],
         /// `soak`: how many bytes were received and checked.
-        heard_bytes: Option<Gauge> => [row("received and checked", Plain(Bytes))],
+        heard_bytes: Option<Gauge> => row("received and checked", Plain(Bytes)),
         /// `idle`: what the kernel's memory for sockets and files grew by, for both ends of a connection, in bytes. It is the whole machine's, so anything else that runs is in it.
-        kernel_bytes_per_connection: Option<Gauge> => [
+        kernel_bytes_per_connection: Option<Gauge> =>
             row("kernel, memory for both ends of a connection", Plain(Bytes)),
-        ],
         /// What the buffers of all TCP sockets of the machine held at the end of the measurement, before the last messages had arrived, in bytes; in `idle` while no member sent anything.
         socket_buffer_bytes: Option<Gauge>,
         /// `idle`: how long a connection took to be made, in microseconds.
-        connect_us: Option<Times> => [row("time to connect", Percentiles)],
+        connect_us: Option<Times> => row("time to connect", Percentiles),
         /// `storm`: how long it took from when all left until all received messages again, in microseconds.
-        all_back_us: Option<Times> => [row("until all receive again", Percentiles)],
+        all_back_us: Option<Times> => row("until all receive again", Percentiles),
         /// How long deliveries took from when the message was scheduled, in microseconds; in `storm`, how long it took from when all left until one received messages again.
-        latency_us: Option<Times> => [
-            row("delay", Percentiles).only(NOT_STORM),
+        latency_us: Option<Times> =>
+            row("delay", Percentiles).only(NOT_STORM);
             row("until one receives again", Percentiles).only(&[Storm]),
-        ],
         /// What the server used, as /proc shows it.
         server: Option<ServerFigures>,
         /// What the load tool itself used.
@@ -235,52 +227,39 @@ figures! {
     /// What a server used.
     ServerFigures at "server/" {
         /// Resident memory before there were any members, in bytes.
-        rss_at_start_bytes: Option<Gauge> => [
-            row("server, memory at start", Compared(Bytes)).only(&[Idle]),
-            row("server, memory, at start", Plain(Bytes)).only(&[Soak]),
-        ],
+        rss_at_start_bytes: Option<Gauge> =>
+            row("server, memory at start", Compared(Bytes)).only(&[Idle, Soak]),
         /// `soak`: resident memory after the first tenth of the time, in bytes.
-        rss_warm_bytes: Option<Gauge> => [row("server, memory, after a tenth", Plain(Bytes))],
+        rss_warm_bytes: Option<Gauge> => row("server, memory after a tenth", Plain(Bytes)),
         /// `soak`: the median of resident memory in the second quarter of the time, in bytes.
-        rss_second_quarter_bytes: Option<Gauge> => [
-            row("server, memory, second quarter", Plain(Bytes)),
-        ],
+        rss_second_quarter_bytes: Option<Gauge> =>
+            row("server, memory in the second quarter", Plain(Bytes)),
         /// `soak`: the same in the last quarter. If it is more than 2 % and more than 1 MiB over that of the second, in twenty minutes or more, the server leaks.
-        rss_last_quarter_bytes: Option<Gauge> => [
-            row("server, memory, last quarter", Plain(Bytes)),
-        ],
+        rss_last_quarter_bytes: Option<Gauge> =>
+            row("server, memory in the last quarter", Plain(Bytes)),
         /// `soak`: the highest resident memory that was seen, in bytes.
-        rss_highest_bytes: Option<Gauge> => [row("server, memory, highest", Plain(Bytes))],
+        rss_highest_bytes: Option<Gauge> => row("server, highest memory", Plain(Bytes)),
         /// Resident memory with all members, in bytes.
-        rss_bytes: Option<Gauge> => [
-            row("server, memory with all members", Compared(Bytes)).only(&[Idle]),
-            row("server, memory", Compared(Bytes)).only(&[Fanout, Chat, Latency, Storm]),
-            row("server, memory, at the end", Plain(Bytes)).only(&[Soak]),
-        ],
+        rss_bytes: Option<Gauge> => row("server, memory with all members", Compared(Bytes)),
         /// What resident memory grew by, divided by the members, in bytes. In a small room it says little.
-        bytes_per_member: Option<Gauge> => [
+        bytes_per_member: Option<Gauge> =>
             row("server, memory for a member", Compared(Bytes)).only(&[Idle]),
-        ],
         /// `idle`: CPU time for a connection, in microseconds.
-        cpu_us_per_connect: Option<f64> => [
+        cpu_us_per_connect: Option<f64> =>
             row("server, CPU to accept a member", Compared(Microseconds)),
-        ],
         /// `idle`: how often the server woke up while all members were silent.
-        idle_wakeups: Option<Gauge> => [row("server, wake-ups while silent", Compared(Count))],
+        idle_wakeups: Option<Gauge> => row("server, wake-ups while silent", Compared(Count)),
         /// `idle`: CPU time a second while all members were silent, in microseconds.
-        idle_cpu_us_per_second: Option<f64> => [
+        idle_cpu_us_per_second: Option<f64> =>
             row("server, CPU a second of silence", Compared(Microseconds)),
-        ],
         /// CPU time for a delivery, in nanoseconds. In `storm`, which is about something else, it is all the CPU time that the server used, divided by the deliveries.
-        cpu_ns_per_delivery: Option<f64> => [
+        cpu_ns_per_delivery: Option<f64> =>
             row("server, CPU for a delivery", Compared(Nanoseconds)).only(NOT_STORM),
-        ],
         /// `storm`: CPU time for a member that returns, in microseconds.
-        cpu_us_per_return: Option<f64> => [
+        cpu_us_per_return: Option<f64> =>
             row("server, CPU for a returning member", Compared(Microseconds)),
-        ],
         /// CPU time as a share of the time that passed: 1 is one core.
-        cpu_share: Option<f64> => [row("server, CPU used", Plain(Share))],
+        cpu_share: Option<f64> => row("server, CPU used", Plain(Share)),
         /// How often a thread of the server went to sleep, a second.
         sleeps_per_second: Option<f64>,
         /// How often a thread of the server was taken off its CPU, a second.
@@ -296,11 +275,11 @@ figures! {
     /// A server's open descriptors.
     Descriptors at "server/descriptors/" {
         /// Before the first member.
-        at_start: Option<Gauge> => [row("server, descriptors, at start", Plain(Count))],
+        at_start: Option<Gauge> => row("server, descriptors at start", Plain(Count)),
         /// The most that were seen.
-        highest: Option<Gauge> => [row("server, descriptors, highest", Plain(Count))],
+        highest: Option<Gauge> => row("server, most descriptors", Plain(Count)),
         /// After all had left.
-        at_end: Option<Gauge> => [row("server, descriptors, after all have left", Plain(Count))],
+        at_end: Option<Gauge> => row("server, descriptors after all left", Plain(Count)),
         /// The usual number in the last quarter of the time, beyond those at the start and one for each connection.
         excess: Option<Gauge>,
     }
@@ -308,27 +287,27 @@ figures! {
     /// What the load tool used.
     ToolFigures at "load_tool/" {
         /// The share of the time in which it did not wait: near 1, it may have been the bottleneck.
-        busy_share: Option<f64> => [row("load tool, busy", Plain(Share))],
+        busy_share: Option<f64> => row("load tool, busy", Plain(Share)),
         /// CPU time as a share of the time that passed: 1 is one core.
-        cpu_share: Option<f64> => [row("load tool, CPU used", Plain(Share)).only(&[Soak])],
+        cpu_share: Option<f64> => row("load tool, CPU used", Plain(Share)).only(&[Soak]),
         /// `latency`: the 99th percentile of how late messages were sent, in microseconds.
-        late_us: Option<f64> => [row("load tool, late by (p99)", Plain(Microseconds))],
+        late_us: Option<f64> => row("load tool, late by (p99)", Plain(Microseconds)),
     }
 
     /// What should not happen.
     Failures at "" {
         /// Deliveries that should have arrived and did not.
-        lost: u64 => [row("lost", Failure)],
+        lost: u64 => row("lost", Failure(Count)),
         /// Deliveries that arrived twice.
-        duplicated: u64 => [row("duplicated", Failure)],
+        duplicated: u64 => row("duplicated", Failure(Count)),
         /// Deliveries that arrived after a later message of the same sender.
-        out_of_order: u64 => [row("out of order", Failure)],
+        out_of_order: u64 => row("out of order", Failure(Count)),
         /// Deliveries that were not what was sent.
-        corrupt: u64 => [row("altered", Failure)],
+        corrupt: u64 => row("altered", Failure(Count)),
         /// Connections that ended unexpectedly.
-        cut: u64 => [row("cut", Failure)],
+        cut: u64 => row("cut", Failure(Count)),
         /// Connections that were not made.
-        refused: u64 => [row("refused", Failure)],
+        refused: u64 => row("refused", Failure(Count)),
         /// `cut` by cause: `closed` or `reset` by the server, `garbled` if it sent what its protocol does not have, or `errno_N`, see errno(3).
         #[cfg_attr(test, schemars(with = "Option<BTreeMap<String, u64>>"))]
         cuts: Causes,

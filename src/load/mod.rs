@@ -103,7 +103,7 @@ struct Target {
 /// # Errors
 ///
 /// [`LoadError`], if there is nothing to report.
-pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Report, LoadError> {
+pub fn run(plan: &Plan, progress: &Progress, stop: &AtomicBool) -> Result<Report, LoadError> {
     if let Some(budget) = check(plan)? {
         progress.insert(&format!("chatloop: {budget}"));
     }
@@ -122,7 +122,8 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
     let interrupted = stop.load(Ordering::Relaxed);
     let identities = targets.iter().map(|target| Identity {
         name: target.name.clone(),
-        server: target.server,
+        protocol: target.server.protocol.name(),
+        address: target.server.addr.to_string(),
         pid: target.process.as_ref().map(Process::pid),
     });
     let servers = identities.zip(measured?).collect();
@@ -133,7 +134,7 @@ pub fn run(plan: &Plan, progress: &mut Progress, stop: &AtomicBool) -> Result<Re
 fn measure_rounds(
     plan: &Plan,
     targets: &mut [Target],
-    progress: &mut Progress,
+    progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<Vec<Vec<Outcome>>, LoadError> {
     let count = targets.len();

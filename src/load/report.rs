@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
+use std::iter;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use rustix::system::uname;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::chart::{Axis, Chart, Curve, Scale};
 use super::delays::Delays;
-use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row};
-use super::plan::{Plan, Scenario, Server, Wait};
+use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row, quotient};
+use super::plan::{Plan, Scenario, Wait};
 use super::trouble::Warning;
 use super::units::{Count, Unit, several};
 use crate::clock;
@@ -23,8 +24,8 @@ use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 /// The version of the JSON. It counts up when a key goes away or changes its meaning.
 const SCHEMA: u64 = 1;
 
-/// The columns of the table of times, which are keys as well.
-const TIMES: [&str; 6] = ["samples", "p50", "p90", "p99", "p99.9", "max"];
+/// The keys of a figure: none of a single one; of times, those that are columns of their table.
+const KEYS: [&str; 7] = ["", "samples", "p50", "p90", "p99", "p99.9", "max"];
 
 /// What `chatloop load` measured of a server.
 ///
@@ -102,10 +103,17 @@ struct Asked {
 }
 
 /// Which server was measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Identity {
+    /// The server: its program and address, as far as they are known.
     pub(super) name: String,
-    pub(super) server: Server,
+    /// The protocol that it was spoken to.
+    pub(super) protocol: &'static str,
+    /// Where it listened.
+    pub(super) address: String,
+    /// Its process, if it was watched.
+    #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
     pub(super) pid: Option<u32>,
 }
 
@@ -154,15 +162,8 @@ impl Outcome {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Measured {
-    /// The server: its program and address, as far as they are known.
-    name: String,
-    /// The protocol that it was spoken to.
-    protocol: &'static str,
-    /// Where it listened.
-    address: String,
-    /// Its process, if it was watched.
-    #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
-    pid: Option<u32>,
+    #[serde(flatten)]
+    identity: Identity,
     #[serde(flatten)]
     figures: Figures,
     /// Warnings: what went wrong or casts doubt on the figures.
@@ -182,21 +183,16 @@ struct Measured {
 }
 
 impl Measured {
-    fn new(identity: Identity, outcomes: Vec<Outcome>, interrupted: bool) -> Self {
+    fn new((identity, outcomes): (Identity, Vec<Outcome>), interrupted: bool) -> Self {
         let rounds: Vec<_> = outcomes.iter().map(|round| &round.figures).collect();
         let figures = Figures::merge(&rounds);
         let warnings = outcomes.iter().flat_map(|round| &round.warnings);
+        let several = rounds.iter().filter(|_| rounds.len() > 1);
         Self {
-            name: identity.name,
-            protocol: identity.server.protocol.name(),
-            address: identity.server.addr.to_string(),
-            pid: identity.pid,
+            identity,
             warnings: warnings.map(ToString::to_string).collect(),
             interrupted,
-            rounds: match &rounds[..] {
-                [_] => Vec::new(),
-                several => several.iter().copied().cloned().collect(),
-            },
+            rounds: several.map(|&figures| figures.clone()).collect(),
             values: serde_json::to_value(&figures).unwrap_or_default(),
             figures,
             outcomes,
@@ -209,6 +205,12 @@ impl Measured {
         let mut keys = keys.filter(|key| !key.is_empty());
         keys.try_fold(&self.values, |object, key| object.get(key))?
             .as_f64()
+    }
+
+    /// The name without the address.
+    fn short_name(&self) -> &str {
+        let name = &self.identity.name;
+        name.split_once(", ").map_or(name, |(name, _)| name)
     }
 
     fn is_failure(&self) -> bool {
@@ -236,17 +238,16 @@ impl Measured {
 }
 
 impl Report {
-    /// `servers` is the target, and the one to compare it with if there is one.
+    /// Reports on the target and the server that it was compared with, if there is one.
     pub(super) fn new(
         plan: &Plan,
         started: SystemTime,
         servers: Vec<(Identity, Vec<Outcome>)>,
         interrupted: bool,
     ) -> Option<Self> {
-        let rounds = servers.iter().map(|(_, rounds)| rounds.len()).min();
+        let rounds = servers.iter().map(|(_, rounds)| rounds.len()).min()?;
         let servers = servers.into_iter();
-        let mut servers =
-            servers.map(|(identity, rounds)| Measured::new(identity, rounds, interrupted));
+        let mut servers = servers.map(|server| Measured::new(server, interrupted));
         let mut report = Self {
             schema: SCHEMA,
             chatloop: env!("CARGO_PKG_VERSION"),
@@ -272,11 +273,9 @@ impl Report {
             target: servers.next()?,
             against: servers.next(),
             ratio: Value::Null,
-            done: done(plan, rounds.unwrap_or(0)),
+            done: done(plan, rounds),
         };
-        if report.against.is_some() {
-            report.ratio = report.ratios();
-        }
+        report.ratio = report.ratios();
         Some(report)
     }
 
@@ -302,15 +301,17 @@ impl Report {
         rows.filter(|row| row.scenarios.contains(&self.scenario))
     }
 
-    /// All ratios, at the paths of their figures.
+    /// All ratios, at the paths of their figures; nothing if there is one server.
     fn ratios(&self) -> Value {
-        let mut ratios = Value::Object(serde_json::Map::new());
-        for row in self.rows() {
-            for key in [""].into_iter().chain(TIMES) {
-                if let Some(ratio) = self.ratio(row, key) {
-                    let keys = row.path.split('/').chain((!key.is_empty()).then_some(key));
-                    *keys.fold(&mut ratios, |object, key| &mut object[key]) = ratio.into();
-                }
+        let mut ratios = self.against.as_ref().map_or(Value::Null, |_| json!({}));
+        for (row, key) in self.rows().flat_map(|row| KEYS.map(|key| (row, key))) {
+            if let Some(ratio) = self.ratio(row, key) {
+                let keys = row
+                    .path
+                    .split('/')
+                    .chain([key])
+                    .filter(|key| !key.is_empty());
+                *keys.fold(&mut ratios, |object, key| &mut object[key]) = ratio.into();
             }
         }
         ratios
@@ -318,56 +319,39 @@ impl Report {
 
     /// The ratio of a figure, or of one of its percentiles, if it says how good the target is.
     fn ratio(&self, row: &Row, key: &str) -> Option<f64> {
-        match row.kind {
-            Compared(_) => {}
-            Percentiles if !["samples", "max"].contains(&key) => {}
-            _ => return None,
-        }
-        let ratio = self.target.get(row, key)? / self.against.as_ref()?.get(row, key)?;
-        Some(ratio).filter(|ratio| ratio.is_finite())
-    }
-
-    /// A row of the table of figures: a label, a cell for each server, and if there are two, the ratio.
-    fn row<'a>(
-        &'a self,
-        label: &str,
-        cell: impl FnMut(&'a Measured) -> String,
-        ratio: String,
-    ) -> Vec<String> {
-        let cells = [label.to_owned()].into_iter();
-        let cells = cells.chain(self.servers().map(cell));
-        cells
-            .chain(self.against.is_some().then_some(ratio))
-            .collect()
+        let is_compared = match row.kind {
+            Compared(_) => true,
+            Percentiles => !["samples", "max"].contains(&key),
+            Plain(_) | Failure(_) => false,
+        };
+        let against = self.against.as_ref().filter(|_| is_compared)?;
+        quotient(self.target.get(row, key)?, against.get(row, key)?)
     }
 
     /// The table of figures; with two servers, both and the ratio.
     fn table(&self) -> String {
-        let names = |server: &Measured| server.name.clone();
-        let mut rows = vec![self.row(self.scenario.name(), names, "ratio".to_owned())];
-        let mut zeros: Vec<&str> = Vec::new();
+        let line = |label: &str, cell: &dyn Fn(&Measured) -> String, ratio: String| {
+            let cells = iter::once(label.to_owned()).chain(self.servers().map(cell));
+            let ratio = self.against.is_some().then_some(ratio);
+            cells.chain(ratio).collect::<Vec<_>>()
+        };
+        let name = |server: &Measured| server.identity.name.clone();
+        let mut rows = vec![line(self.scenario.name(), &name, "ratio".to_owned())];
+        let mut zeros = Vec::new();
         for row in self.rows() {
-            let mut values = self
-                .servers()
-                .filter_map(|server| server.get(row, ""))
-                .peekable();
-            let unit = match row.kind {
-                Plain(unit) | Compared(unit) => unit,
-                Failure => Unit::Count,
-                Percentiles => continue,
-            };
-            if values.peek().is_none() {
-                continue;
+            let values = self.servers().map(|server| server.get(row, ""));
+            let values: Vec<_> = values.flatten().collect();
+            match row.kind {
+                Failure(_) if values.iter().all(|&count| count <= 0.0) => zeros.push(row.label),
+                Plain(unit) | Compared(unit) | Failure(unit) if !values.is_empty() => {
+                    let value = |server: &Measured| cell(unit, server.get(row, ""));
+                    rows.push(line(row.label, &value, ratio_cell(self.ratio(row, ""))));
+                }
+                _ => {}
             }
-            if row.kind == Failure && values.all(|count| count <= 0.0) {
-                zeros.push(row.label);
-                continue;
-            }
-            let ratio = ratio_cell(self.ratio(row, ""));
-            rows.push(self.row(row.label, |server| cell(unit, server.get(row, "")), ratio));
         }
         if !zeros.is_empty() {
-            rows.push(self.row(&zeros.join(", "), |_| "0".to_owned(), String::new()));
+            rows.push(line(&zeros.join(", "), &|_| "0".to_owned(), String::new()));
         }
         markdown(&rows)
     }
@@ -375,84 +359,73 @@ impl Report {
     /// The table of times; with two servers, each has a row for both and one for the ratio.
     fn times(&self) -> String {
         let line = |label: String, cell: &dyn Fn(&str) -> String| {
-            let cells = TIMES.iter().map(|key| cell(key));
-            [label].into_iter().chain(cells).collect::<Vec<_>>()
+            let cells = KEYS[1..].iter().map(|key| cell(key));
+            iter::once(label).chain(cells).collect::<Vec<_>>()
         };
         let mut rows = vec![line("times".to_owned(), &str::to_owned)];
-        for row in self.rows().filter(|row| row.kind == Percentiles) {
-            if self.servers().all(|one| one.get(row, "samples").is_none()) {
-                continue;
-            }
+        let is_shown = |row: &&Row| self.servers().any(|one| one.get(row, "samples").is_some());
+        for row in self.rows().filter(is_shown) {
+            let label = |of: &str| match self.against {
+                None => row.label.to_owned(),
+                Some(_) => format!("{}, {of}", row.label),
+            };
             for server in self.servers() {
-                let label = match &self.against {
-                    None => row.label.to_owned(),
-                    Some(_) => format!("{}, {}", row.label, server.name),
+                let value = |key: &str| match key {
+                    "samples" => cell(Unit::Count, server.get(row, key)),
+                    _ => cell(Unit::Microseconds, server.get(row, key)),
                 };
-                rows.push(line(label, &|key| {
-                    let is_count = key == "samples";
-                    let unit = if is_count {
-                        Unit::Count
-                    } else {
-                        Unit::Microseconds
-                    };
-                    cell(unit, server.get(row, key))
-                }));
+                rows.push(line(label(&server.identity.name), &value));
             }
             if self.against.is_some() {
-                let label = format!("{}, ratio", row.label);
-                rows.push(line(label, &|key| ratio_cell(self.ratio(row, key))));
+                let ratio = |key: &str| ratio_cell(self.ratio(row, key));
+                rows.push(line(label("ratio"), &ratio));
             }
         }
-        match rows.len() {
-            1 => String::new(),
-            _ => format!("\n{}", markdown(&rows)),
+        let is_empty = rows.len() == 1;
+        if is_empty {
+            String::new()
+        } else {
+            "\n".to_owned() + &markdown(&rows)
         }
     }
 
     /// A chart of what the scenario is about.
     #[must_use]
     pub fn to_svg(&self) -> String {
+        let members = Axis("members", Scale::Linear, Unit::Count);
         let time = Axis("time", Scale::Linear, Unit::Seconds);
         let memory = Axis("resident memory", Scale::Linear, Unit::Bytes);
-        let share = |label| Axis(label, Scale::Percentile, Unit::Share);
-        let memory_of = |server: &Measured| server.outcomes[0].memory.clone();
-        let (title, x, y, curve): (_, _, _, fn(&Measured) -> Curve) = match self.scenario {
-            Idle => {
-                let members = Axis("members", Scale::Linear, Unit::Count);
-                ("Memory of the server", members, memory, memory_of)
-            }
-            Soak => ("Memory of the server", time, memory, memory_of),
-            Fanout | Chat => {
-                let rate = Axis("deliveries a second", Scale::Linear, Unit::Count);
-                let curve = |server: &Measured| server.typical().throughput.clone();
-                ("Deliveries", time, rate, curve)
-            }
-            Latency => {
-                let share = share("share of the deliveries");
-                let delay = Axis("delay", Scale::Log, Unit::Nanoseconds);
-                ("Delay of a delivery", share, delay, Measured::curve)
-            }
-            Storm => {
-                let share = share("share of the members");
-                let label = "time until they receive again";
-                let delay = Axis(label, Scale::Linear, Unit::Nanoseconds);
-                ("After all have left at once", share, delay, Measured::curve)
-            }
+        let rate = Axis("deliveries a second", Scale::Linear, Unit::Count);
+        let delay = Axis("delay", Scale::Log, Unit::Nanoseconds);
+        let deliveries = Axis("share of the deliveries", Scale::Percentile, Unit::Share);
+        let absence = Axis(
+            "time until they receive again",
+            Scale::Linear,
+            Unit::Nanoseconds,
+        );
+        let returned = Axis("share of the members", Scale::Percentile, Unit::Share);
+        let (title, x, y) = match self.scenario {
+            Idle => ("Memory of the server", members, memory),
+            Soak => ("Memory of the server", time, memory),
+            Fanout | Chat => ("Deliveries", time, rate),
+            Latency => ("Delay of a delivery", deliveries, delay),
+            Storm => ("After all have left at once", returned, absence),
         };
-        // Without the address, where the names differ without it.
-        let short = |server: &Measured| server.name.split(", ").next().map(str::to_owned);
-        let names: BTreeSet<_> = self.servers().map(short).collect();
-        let are_short = names.len() == self.servers().count();
+        // Names are shown without the address, if they differ without it.
+        let names: BTreeSet<_> = self.servers().map(Measured::short_name).collect();
+        let are_distinct = names.len() == self.servers().count();
         let series = self.servers().map(|server| {
-            let name = match server.name.split_once(", ") {
-                Some((name, _)) if are_short => name,
-                _ => &server.name,
+            let name = Some(server.short_name()).filter(|_| are_distinct);
+            let curve = match self.scenario {
+                Idle | Soak => server.outcomes[0].memory.clone(),
+                Fanout | Chat => server.typical().throughput.clone(),
+                Latency | Storm => server.curve(),
             };
-            (name, curve(server))
+            (name.unwrap_or(&server.identity.name), curve)
         });
         Chart {
             title: &match self.against {
-                None => format!("{title}, {}", self.target.name),
+                None => format!("{title}, {}", self.target.identity.name),
                 Some(_) => title.to_owned(),
             },
             subtitle: &format!("{}. {}; {}", self.done, self.machine, self.date()),
@@ -478,7 +451,7 @@ impl fmt::Display for Report {
             for warning in &server.warnings {
                 let text = match &self.against {
                     None => warning.clone(),
-                    Some(_) => format!("{}: {warning}", server.name),
+                    Some(_) => format!("{}: {warning}", server.identity.name),
                 };
                 if seen.insert(text.clone()) {
                     write!(f, "\n! {text}\n")?;
@@ -503,27 +476,25 @@ fn ratio_cell(ratio: Option<f64>) -> String {
 
 /// A table whose first column is text and whose other columns are numbers.
 fn markdown(rows: &[Vec<String>]) -> String {
-    let widths = |column: usize| rows.iter().map(move |row| row[column].chars().count());
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let mut rule = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths(column).max().unwrap_or(0);
-            let dashes = "-".repeat(width + 1);
-            if column == 0 {
-                text += &format!("| {cell:<width$} ");
-                rule += &format!("|:{dashes}");
-            } else {
-                text += &format!("| {cell:>width$} ");
-                rule += &format!("|{dashes}:");
-            }
+    let (mut lines, mut rule) = (vec![String::new(); rows.len()], String::new());
+    for column in 0..rows[0].len() {
+        let cells = rows.iter().map(|row| &row[column]);
+        let width = cells.clone().map(|cell| cell.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let dashes = "-".repeat(width + 1);
+        for (line, cell) in lines.iter_mut().zip(cells) {
+            *line += &match column {
+                0 => format!("| {cell:<width$} "),
+                _ => format!("| {cell:>width$} "),
+            };
         }
-        text += "|\n";
-        if index == 0 {
-            text += &(rule + "|\n");
-        }
+        rule += &match column {
+            0 => format!("|:{dashes}"),
+            _ => format!("|{dashes}:"),
+        };
     }
-    text
+    lines.insert(1, rule);
+    lines.join("|\n") + "|\n"
 }
 
 /// What was done, in a sentence: the plan, with the number of rounds that were measured.
@@ -581,7 +552,6 @@ fn machine() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Protocol;
     use super::super::figures::ServerFigures;
     use super::*;
     use std::collections::BTreeMap;
@@ -652,10 +622,8 @@ mod tests {
             let rounds = rates.iter().map(|&rate| round(rate, lost)).collect();
             let identity = Identity {
                 name: name.to_owned(),
-                server: Server {
-                    protocol: Protocol::Chat10,
-                    addr: "127.0.0.1:1".parse().unwrap(),
-                },
+                protocol: "chat10",
+                address: "127.0.0.1:1".to_owned(),
                 pid: None,
             };
             (identity, rounds)
