@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::connect::{Cause, Causes};
+use super::figures::Gauge;
 use super::units::{Count, Unit, several, time};
 
 /// Why there is no report.
@@ -182,9 +183,9 @@ pub(super) enum Warning {
     #[error(
         "the server's memory grew: its median was {} in the second quarter of the time and {} in the \
          last, with as much to do",
-        Unit::Bytes.text(*before), Unit::Bytes.text(*after)
+        Unit::Bytes.text(before.0 as f64), Unit::Bytes.text(after.0 as f64)
     )]
-    MemoryLeak { before: f64, after: f64 },
+    MemoryLeak { before: Gauge, after: Gauge },
     /// The server had too many descriptors while these members were silent.
     #[error(
         "the server {} {}{} {}",
@@ -323,8 +324,8 @@ mod tests {
     #[test]
     fn leak_warning_has_the_amount_and_the_time() {
         let grown = Warning::MemoryLeak {
-            before: 4_194_304.0,
-            after: 5_242_880.0,
+            before: Gauge(4_194_304),
+            after: Gauge(5_242_880),
         };
         let kept = |more, members| Warning::DescriptorLeak { more, members };
         for (warning, part) in [

@@ -1,19 +1,19 @@
-//! What is told of a soak: what was done, what of it came, and what the server kept.
+//! The report of a soak: its figures, and warnings of what the server kept.
 
 use std::time::Duration;
 
 use super::super::figures::{
-    Descriptors, Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient, with_all,
+    Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient, with_all,
 };
 use super::super::plan::{Fault, Leave, Plan};
 use super::super::process::Usage;
 use super::super::report::Outcome;
 use super::super::trouble::Warning;
-use super::leaks::{MIN_JUDGED_TIME_NS, Memory, Watch};
+use super::leaks::{MIN_JUDGED_TIME_NS, Watch, has_grown};
 
 use super::pool::SoakPool;
 
-/// What is known of a soak when it is over.
+/// The state at the end of a soak.
 #[derive(Debug)]
 pub(super) struct Soaked<'a> {
     pub(super) pool: &'a SoakPool,
@@ -24,11 +24,11 @@ pub(super) struct Soaked<'a> {
     pub(super) at_start: Option<u64>,
     /// Whether it was ended early.
     pub(super) is_stopped: bool,
-    /// For how long this program did not run.
+    /// For how long this process did not run.
     pub(super) paused: Duration,
 }
 
-/// What was used while it soaked.
+/// What happened while the server soaked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     pub(super) seconds: f64,
@@ -39,13 +39,12 @@ pub(super) struct Used {
     pub(super) core: f64,
 }
 
-/// What came of the end, when all was to come to rest.
+/// The state after the misbehaving clients have left.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rest {
-    /// How many members there were then.
+    /// The number of members then.
     pub(super) members: usize,
-    /// Descriptors that the server had too many while the members were silent, and after they had
-    /// left.
+    /// The server's surplus of descriptors while the members were silent, and after they had left.
     pub(super) excess: Option<u64>,
     pub(super) left_over: Option<u64>,
 }
@@ -54,27 +53,17 @@ pub(super) struct Rest {
 pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
     let (used, rest, watch) = (&soak.used, &soak.rest, soak.watch);
     let (checker, counts) = (&soak.pool.checker, &soak.pool.counts);
-    let memory = watch.memory().filter(|_| soak.at_start.is_some());
-    let bytes = |of: fn(&Memory) -> f64| memory.as_ref().map(|memory| Gauge(of(memory) as u64));
+    let cpu = used.server.map(|server| server.cpu.as_secs_f64());
+    let sampled = watch.figures();
+    let has_memory = sampled.rss_bytes.is_some();
     let server = ServerFigures {
-        cpu_share: used
-            .server
-            .and_then(|server| quotient(server.cpu.as_secs_f64(), used.seconds)),
-        rss_at_start_bytes: soak.at_start.map(Gauge).filter(|_| memory.is_some()),
-        rss_warm_bytes: bytes(|memory| memory.warm),
-        rss_second_quarter_bytes: bytes(|memory| memory.second_quarter),
-        rss_last_quarter_bytes: bytes(|memory| memory.last_quarter),
-        rss_highest_bytes: bytes(|memory| memory.highest),
-        rss_bytes: bytes(|memory| memory.end),
-        descriptors: watch.descriptors_at_start().map(|start| Descriptors {
-            at_start: Some(Gauge(start)),
-            highest: watch.most_descriptors().map(Gauge),
-            at_end: watch.descriptors_now().map(Gauge),
-            // No failure: a server keeps a closed connection until it has read all of it.
-            excess: watch.usual_excess().map(Gauge),
-        }),
-        ..ServerFigures::default()
+        cpu_share: cpu.and_then(|cpu| quotient(cpu, used.seconds)),
+        rss_at_start_bytes: soak.at_start.map(Gauge).filter(|_| has_memory),
+        ..sampled
     };
+    let medians = server
+        .rss_second_quarter_bytes
+        .zip(server.rss_last_quarter_bytes);
     outcome.figures = Figures {
         members: Some(Gauge(rest.members as u64)),
         lasted_seconds: Some(used.seconds),
@@ -96,15 +85,16 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
         ..Figures::default()
     };
     let is_judged = plan.lasts.as_nanos() >= u128::from(MIN_JUDGED_TIME_NS) && !soak.is_stopped;
-    if let Some(memory) = memory.filter(|memory| is_judged && memory.has_grown()) {
-        let (before, after) = (memory.second_quarter, memory.last_quarter);
-        let leak = Warning::MemoryLeak { before, after };
-        outcome.warnings.push(leak);
+    let warnings = &mut outcome.warnings;
+    if let Some((before, after)) = medians
+        && is_judged
+        && has_grown(before, after)
+    {
+        warnings.push(Warning::MemoryLeak { before, after });
     }
     for (members, excess) in [(rest.members, rest.excess), (0, rest.left_over)] {
         if let Some(more @ 1..) = excess {
-            let leak = Warning::DescriptorLeak { more, members };
-            outcome.warnings.push(leak);
+            warnings.push(Warning::DescriptorLeak { more, members });
         }
     }
     let failures = Failures::new(checker.tally(), &counts.cuts, &counts.refusals, counts.deaf);
