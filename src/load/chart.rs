@@ -102,10 +102,8 @@ impl fmt::Display for Chart<'_> {
             (self.subtitle, TEXT_SIZE, LINE_HEIGHT, ("normal", TEXT)),
             (&label, TEXT_SIZE, 30 * PX, ("normal", TEXT)),
         ] {
-            for line in wrap(
-                &clean(text),
-                ((WIDTH - 2 * PADDING) / width(1, size)) as usize,
-            ) {
+            let columns = (WIDTH - 2 * PADDING) / width(1, size);
+            for line in wrap(&clean(text), columns as usize) {
                 top += leading;
                 let (text, colour) = (xml(&line), hex(colour.0));
                 writeln!(
@@ -180,10 +178,8 @@ impl Chart<'_> {
         let mut ends = Vec::new();
         // The first line is the subject of the picture, and is drawn over the others.
         for (index, (_, points)) in self.series.iter().enumerate().rev() {
-            let points = points
-                .iter()
-                .map(|point| (x.place(point.0), y.place(point.1)));
-            let points: Vec<_> = points.collect();
+            let place = |point: &(f64, f64)| (x.place(point.0), y.place(point.1));
+            let points: Vec<_> = points.iter().map(place).collect();
             let Some(last) = points.last() else { continue };
             ends.push((chart.backend_coord(last).1, index));
             let colour = rgb(LINES[index % LINES.len()]);
@@ -191,11 +187,10 @@ impl Chart<'_> {
                 0..=MAX_MARKERS => &points[..],
                 _ => std::slice::from_ref(last),
             };
-            let marked = marked.iter().copied();
+            let (marked, fill) = (marked.iter().copied(), colour.filled());
             match index % LINES.len() {
-                0 => chart.draw_series(marked.map(|at| Circle::new(at, 42, colour.filled())))?,
-                _ => chart
-                    .draw_series(marked.map(|at| TriangleMarker::new(at, 52, colour.filled())))?,
+                0 => chart.draw_series(marked.map(|at| Circle::new(at, 42, fill)))?,
+                _ => chart.draw_series(marked.map(|at| TriangleMarker::new(at, 52, fill)))?,
             };
             chart.draw_series([PathElement::new(points, colour.stroke_width(22))])?;
         }
@@ -210,11 +205,8 @@ impl Chart<'_> {
             area.draw(&PathElement::new(sample, colour.stroke_width(22)))?;
             let font = font(NAME_SIZE, FontStyle::Bold).color(&colour);
             let style = font.pos(Pos::new(HPos::Left, VPos::Center));
-            area.draw(&Text::new(
-                &names[index][..],
-                (x + SAMPLE + 8 * PX, y),
-                style,
-            ))?;
+            let at = (x + SAMPLE + 8 * PX, y);
+            area.draw(&Text::new(&names[index][..], at, style))?;
         }
         area.present()?;
         Ok(())
@@ -227,15 +219,13 @@ impl Chart<'_> {
             let (Some(first), Some(last)) = (points.first(), points.last()) else {
                 return format!(" {name}: no data.");
             };
-            let heights = || points.iter().map(|point| point.1);
+            let lowest = points.iter().map(|point| point.1).fold(first.1, f64::min);
+            let highest = points.iter().map(|point| point.1).fold(first.1, f64::max);
+            let ends = [first, last].map(|&(x, y)| (y_unit.text(y), x_unit.tick(x)));
+            let [(from, start), (to, end)] = ends;
+            let [lowest, highest] = [lowest, highest].map(|value| y_unit.text(value));
             format!(
-                " {name}: from {} at {} to {} at {}; lowest {}, highest {}.",
-                y_unit.text(first.1),
-                x_unit.tick(first.0),
-                y_unit.text(last.1),
-                x_unit.tick(last.0),
-                y_unit.text(heights().fold(f64::INFINITY, f64::min)),
-                y_unit.text(heights().fold(0.0, f64::max))
+                " {name}: from {from} at {start} to {to} at {end}; lowest {lowest}, highest {highest}."
             )
         });
         let lines: String = lines.collect();

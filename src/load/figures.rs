@@ -84,9 +84,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// A row of the table: how one figure is shown.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
-    /// The path of the figure in the JSON, and within it the key of one of several.
+    /// The path of the figure in the JSON: `/server/cpu_share`.
     pub(super) path: &'static str,
-    pub(super) key: &'static str,
     pub(super) label: &'static str,
     pub(super) kind: Kind,
     pub(super) scenarios: &'static [Scenario],
@@ -111,7 +110,6 @@ const NOT_STORM: &[Scenario] = &[Idle, Fanout, Chat, Latency, Soak];
 const fn row(label: &'static str, kind: Kind) -> Row {
     Row {
         path: "",
-        key: "",
         label,
         kind,
         scenarios: ALL,
@@ -123,8 +121,10 @@ impl Row {
         Self { scenarios, ..self }
     }
 
-    const fn at(self, key: &'static str) -> Self {
-        Self { key, ..self }
+    /// The path of the figure; with a key, of one of its percentiles.
+    pub(super) fn path(&self, key: &str) -> String {
+        let slash = if key.is_empty() { "" } else { "/" };
+        format!("{}{slash}{key}", self.path)
     }
 }
 
@@ -132,7 +132,7 @@ impl Row {
 /// rows of the tables.
 macro_rules! figures {
     ($($(#[$about:meta])* $name:ident at $path:literal {
-        $($(#[$meta:meta])* $field:ident: $type:ty $(=> $($row:expr);+)?,)*
+        $($(#[$meta:meta])* $field:ident: $type:ty $(=> $($(@$key:literal)? $row:expr);+)?,)*
     })*) => {
         $($(#[$about])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -153,7 +153,7 @@ macro_rules! figures {
 
         /// The rows of the tables, in their order.
         pub(super) const ROWS: &[Row] = &[$($($($(
-            Row { path: concat!($path, stringify!($field)), ..$row },
+            Row { path: concat!("/", $path, stringify!($field) $(, "/", $key)?), ..$row },
         )+)?)*)*];
     };
 }
@@ -177,16 +177,16 @@ figures! {
         leaves: Option<BTreeMap<Leave, u64>>,
         /// `soak`: how many clients misbehaved in which way: `stop` and `pause` reading, read a byte at a time (`drip`), send a byte at a time (`trickle`), `flood`, end inside a message (`reset_inside`, `fin_inside`), send no name (`nameless`), no frame (`no_frame`) or a header over the limit (`too_long`).
         faults: Option<BTreeMap<Fault, u64>> =>
-            row("stopped reading", Plain(Count)).at("stop");
-            row("paused reading", Plain(Count)).at("pause");
-            row("read a byte at a time", Plain(Count)).at("drip");
-            row("sent a byte at a time", Plain(Count)).at("trickle");
-            row("flooded the room", Plain(Count)).at("flood");
-            row("reset inside a message", Plain(Count)).at("reset_inside");
-            row("closed inside a message", Plain(Count)).at("fin_inside");
-            row("sent no name", Plain(Count)).at("nameless");
-            row("sent what is no frame", Plain(Count)).at("no_frame");
-            row("sent a header over the limit", Plain(Count)).at("too_long"),
+            @"stop" row("stopped reading", Plain(Count));
+            @"pause" row("paused reading", Plain(Count));
+            @"drip" row("read a byte at a time", Plain(Count));
+            @"trickle" row("sent a byte at a time", Plain(Count));
+            @"flood" row("flooded the room", Plain(Count));
+            @"reset_inside" row("reset inside a message", Plain(Count));
+            @"fin_inside" row("closed inside a message", Plain(Count));
+            @"nameless" row("sent no name", Plain(Count));
+            @"no_frame" row("sent what is no frame", Plain(Count));
+            @"too_long" row("sent a header over the limit", Plain(Count)),
         /// `soak`: how many of them the server closed, as it may if they stop or pause reading, read a byte at a time, send no name, or send what is no message.
         closed: Option<BTreeMap<Fault, u64>>,
         /// `soak`: the sum of `closed`.

@@ -92,10 +92,10 @@ pub const SOAK_SIZE: usize = soak::MAX_MESSAGE_SIZE;
 #[derive(Debug)]
 struct Target {
     server: Server,
+    identity: Identity,
     process: Option<Process>,
     base: Base,
     own: Option<OwnRelay>,
-    name: String,
 }
 
 /// Measures the servers of the plan. Ends early, with the figures so far, when `stop` is set.
@@ -120,12 +120,7 @@ pub fn run(plan: &Plan, progress: &Progress, stop: &AtomicBool) -> Result<Report
     let measured = measure_rounds(plan, &mut targets, progress, stop);
     progress.clear();
     let interrupted = stop.load(Ordering::Relaxed);
-    let identities = targets.iter().map(|target| Identity {
-        name: target.name.clone(),
-        protocol: target.server.protocol.name(),
-        address: target.server.addr.to_string(),
-        pid: target.process.as_ref().map(Process::pid),
-    });
+    let identities = targets.into_iter().map(|target| target.identity);
     let servers = identities.zip(measured?).collect();
     Report::new(plan, started, servers, interrupted).ok_or(LoadError::Interrupted)
 }
@@ -147,7 +142,7 @@ fn measure_rounds(
         let target = &mut targets[index];
         let label = match rounds {
             1 => String::new(),
-            _ => format!("round {} of {rounds}, {}", round + 1, target.name),
+            _ => format!("round {} of {rounds}, {}", round + 1, target.identity.name),
         };
         let measured = target.measure(plan, Reporter::new(progress, label), stop);
         // A round that fails does not spoil the results of earlier rounds.
@@ -251,6 +246,7 @@ impl Target {
             let process = Process::watch(relay.pid()).ok();
             (Server { protocol, addr }, process, Some(relay))
         };
+        let pid = process.as_ref().map(Process::pid);
         let name = match &process {
             _ if own.is_some() => format!("chatloop {}", env!("CARGO_PKG_VERSION")),
             Some(process) => format!("{}, {}", process.command(), server.addr),
@@ -261,10 +257,15 @@ impl Target {
                 server: process.as_ref().and_then(|process| process.usage().ok()),
                 kernel: kernel_memory(),
             },
+            identity: Identity {
+                name,
+                protocol: server.protocol.name(),
+                address: server.addr.to_string(),
+                pid,
+            },
             server,
             process,
             own,
-            name,
         })
     }
 

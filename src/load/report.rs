@@ -201,10 +201,7 @@ impl Measured {
 
     /// The figure of a row; with a key, one of its percentiles.
     fn get(&self, row: &Row, key: &str) -> Option<f64> {
-        let keys = row.path.split('/').chain([row.key, key]);
-        let mut keys = keys.filter(|key| !key.is_empty());
-        keys.try_fold(&self.values, |object, key| object.get(key))?
-            .as_f64()
+        self.values.pointer(&row.path(key))?.as_f64()
     }
 
     /// The name without the address.
@@ -221,10 +218,8 @@ impl Measured {
     /// The curve of the delays of all rounds.
     fn curve(&self) -> Curve {
         let mut all = Delays::new();
-        let rounds = self.outcomes.iter();
-        rounds
-            .filter_map(|round| round.delays.as_ref())
-            .for_each(|delays| all.add(delays));
+        let rounds = self.outcomes.iter().filter_map(|one| one.delays.as_ref());
+        rounds.for_each(|delays| all.add(delays));
         all.curve()
     }
 
@@ -306,11 +301,8 @@ impl Report {
         let mut ratios = self.against.as_ref().map_or(Value::Null, |_| json!({}));
         for (row, key) in self.rows().flat_map(|row| KEYS.map(|key| (row, key))) {
             if let Some(ratio) = self.ratio(row, key) {
-                let keys = row
-                    .path
-                    .split('/')
-                    .chain([key])
-                    .filter(|key| !key.is_empty());
+                let path = row.path(key);
+                let keys = path.split('/').skip(1);
                 *keys.fold(&mut ratios, |object, key| &mut object[key]) = ratio.into();
             }
         }
@@ -668,7 +660,10 @@ mod tests {
         let mut known = BTreeSet::new();
         paths(schema.as_value(), schema.as_value(), "", &mut known);
         for row in ROWS {
-            assert!(known.contains(row.path), "{row:?} in {known:?}");
+            // The keys of faults are in the schema as the variants of an enum.
+            let path = row.path.trim_start_matches('/');
+            let path = path.split_once("faults/").map_or(path, |_| "faults");
+            assert!(known.contains(path), "{row:?} in {known:?}");
         }
     }
 

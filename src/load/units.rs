@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use indicatif::HumanCount;
+
 /// What a figure is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
@@ -86,14 +88,7 @@ impl fmt::Display for Count {
         if number < 100.0 && number.fract() != 0.0 {
             return f.write_str(&three_digits(number));
         }
-        let digits = format!("{number:.0}");
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
+        HumanCount(number.round() as u64).fmt(f)
     }
 }
 

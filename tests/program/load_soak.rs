@@ -367,8 +367,8 @@ fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
         "stopped reading",
         "flooded the room",
         "received and checked",
-        "server, memory, last quarter",
-        "server, descriptors, after all have left",
+        "server, memory in the last quarter",
+        "server, descriptors after all left",
         "lost, duplicated, out of order, altered, cut, refused",
     ] {
         assert!(out.contains(&format!("| {row} ")), "{row} in {out}");
