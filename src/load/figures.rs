@@ -14,7 +14,7 @@ use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds,
 use Kind::{Compared, Failure, Percentiles, Plain};
 use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 
-/// A figure of several rounds in one: counts are added up, and of measures the median is taken.
+/// Merges the figures of several rounds: counts are summed, and of measures the median is taken.
 pub(super) trait Merge: Sized {
     fn merge(rounds: &[&Self]) -> Self;
 

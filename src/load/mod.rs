@@ -1,30 +1,30 @@
-//! The load generator: what a server does under load, measured from outside.
+//! The load tool measures a server under load, from outside.
 //!
-//! One thread and one poll, like the relay. It measures any server that speaks the tutorials' protocol,
-//! and two well-known brokers beside it, and is strict with itself as well: when it was the load tool
-//! that was slow, it says so.
+//! It is one thread with one poll, like the relay. It measures any server of the tutorials' protocol, and
+//! two well-known brokers beside it. It checks itself as well: if the load tool was the limit, the report
+//! has a warning.
 //!
 //! # Follow a measurement
 //!
 //! | step | where |
 //! |---|---|
-//! | What is to be measured | `load/plan.rs` |
-//! | Whether this machine can | this module |
+//! | The plan: what is to be measured | `load/plan.rs` |
+//! | Checks that this machine has the descriptors and ports | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | Connections are made, and from where | `load/gather.rs`, `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
-//! | What is said over them | `load/protocol.rs`, `load/script.rs` |
-//! | ... and when: by a schedule that waits for nobody | `load/schedule.rs` |
-//! | Every byte that comes back is checked | `load/checker.rs` |
+//! | Connections are made, and from where | `load/gather.rs`, `load/crowd.rs`, `load/connect.rs`, `load/sources.rs` |
+//! | The messages that are sent over them | `load/protocol.rs`, `load/message.rs` |
+//! | ... and when: by a schedule that waits for no delivery | `load/schedule.rs` |
+//! | Every received byte is checked | `load/ledger.rs` |
 //! | Delays are counted | `load/delays.rs` |
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
-//! | ... and the one that is about something else: that nothing is lost or leaks | `load/soak` |
-//! | What came of it, for people and for programs | `load/account.rs`, `load/figures.rs`, `load/report.rs`, `load/chart.rs` |
-//! | What casts doubt on it | `load/warning.rs` |
+//! | ... and the scenario about leaks and losses | `load/soak` |
+//! | The report, for people and for programs | `load/account.rs`, `load/figures.rs`, `load/report.rs`, `load/chart.rs` |
+//! | Errors, and warnings of what casts doubt on it | `load/trouble.rs` |
 //!
-//! **Why it spins.** While it waits for what it said to come back, it polls without sleeping. A
-//! server that sends to a process that is asleep pays for waking it: a microsecond or more each time,
-//! which would be most of what is measured. [`Wait::Sleep`] is for machines that have but one core.
+//! **Why it spins.** While it waits for the deliveries of its messages, it polls without sleeping. A
+//! server that sends to a process that is asleep spends CPU time on waking it: a microsecond or more each
+//! time, which would be most of what is measured. [`Wait::Sleep`] is for machines that have one core.
 
 mod account;
 mod chart;
@@ -85,10 +85,10 @@ pub const fn min_size(senders: usize) -> usize {
     message::head_len(senders)
 }
 
-/// How long messages are at most in a soak, in bytes.
+/// The length of the longest messages in a soak, in bytes.
 pub const SOAK_SIZE: usize = soak::MAX_MESSAGE_SIZE;
 
-/// A server with what is known of it.
+/// A server, and what can be observed of it.
 #[derive(Debug)]
 struct Target {
     server: Server,
