@@ -102,7 +102,7 @@ impl fmt::Display for Chart<'_> {
             (self.subtitle, TEXT_SIZE, LINE_HEIGHT, ("normal", TEXT)),
             (&label, TEXT_SIZE, 30 * PX, ("normal", TEXT)),
         ] {
-            let columns = (WIDTH - 2 * PADDING) / width(1, size);
+            let columns = (WIDTH - 2 * PADDING) / width("x", size);
             for line in wrap(&clean(text), columns as usize) {
                 top += leading;
                 let (text, colour) = (xml(&line), hex(colour.0));
@@ -146,12 +146,10 @@ impl Chart<'_> {
         let (x, y) = (Ruler::new(self.x, &xs), Ruler::new(self.y, &ys));
         let names = self.series.iter().map(|(name, _)| shortened(name));
         let names: Vec<_> = names.filter(|_| self.series.len() > 1).collect();
-        let columns = |text: &String| text.chars().count();
-        let ticks = y.ticks.values().map(columns).max();
-        let left = width(ticks.unwrap_or(0), TEXT_SIZE) + 10 * PX;
-        let right = names.iter().map(columns).max().map_or(48 * PX, |columns| {
-            width(columns, NAME_SIZE) * 11 / 10 + PADDING + SAMPLE + 25 * PX
-        });
+        let ticks = y.ticks.values().map(|text| width(text, TEXT_SIZE)).max();
+        let left = ticks.unwrap_or(0) + 10 * PX;
+        let widest = names.iter().map(|name| width(name, NAME_SIZE)).max();
+        let right = widest.map_or(48 * PX, |name| name * 11 / 10 + PADDING + SAMPLE + 25 * PX);
         let mut chart = ChartBuilder::on(&area)
             .margin_top(top)
             .margin_left(PADDING)
@@ -351,10 +349,10 @@ fn style() -> String {
     format!("{FONTS}{dashes}@media(prefers-color-scheme:dark){{{dark}}}")
 }
 
-/// About how wide so many characters are. The fonts are the reader's, so the widths can only be
-/// estimated: rather too wide than too narrow.
-const fn width(columns: usize, size: i32) -> i32 {
-    columns as i32 * size * 58 / 100
+/// About how wide a text is. The fonts are the reader's, so the widths can only be estimated: rather
+/// too wide than too narrow.
+fn width(text: &str, size: i32) -> i32 {
+    text.chars().map(|_| size * 58 / 100).sum()
 }
 
 /// The beginning of a name, as far as there is room for it.
@@ -444,7 +442,7 @@ mod tests {
             if row.starts_with("<text") {
                 let text = rows.next().unwrap();
                 let number = |name| attributes(row, "<text", name)[0].parse::<f64>().unwrap();
-                let width = width(text.chars().count(), number("font-size").round() as i32);
+                let width = width(text, number("font-size").round() as i32);
                 let x = number("x") as i32;
                 let left = match attributes(row, "<text", "text-anchor")[..] {
                     ["end"] => x - width,

@@ -468,25 +468,24 @@ fn ratio_cell(ratio: Option<f64>) -> String {
 
 /// A table whose first column is text and whose other columns are numbers.
 fn markdown(rows: &[Vec<String>]) -> String {
-    let (mut lines, mut rule) = (vec![String::new(); rows.len()], String::new());
+    let mut lines = vec!["|".to_owned(); rows.len() + 1];
     for column in 0..rows[0].len() {
         let cells = rows.iter().map(|row| &row[column]);
         let width = cells.clone().map(|cell| cell.chars().count()).max();
         let width = width.unwrap_or(0);
-        let dashes = "-".repeat(width + 1);
-        for (line, cell) in lines.iter_mut().zip(cells) {
-            *line += &match column {
-                0 => format!("| {cell:<width$} "),
-                _ => format!("| {cell:>width$} "),
-            };
-        }
-        rule += &match column {
-            0 => format!("|:{dashes}"),
-            _ => format!("|{dashes}:"),
+        let pad = |cell: &String| match column {
+            0 => format!(" {cell:<width$} |"),
+            _ => format!(" {cell:>width$} |"),
         };
+        let rule = match column {
+            0 => format!("{:-<1$}|", ":", width + 2),
+            _ => format!("{:->1$}|", ":", width + 2),
+        };
+        let mut cells: Vec<_> = cells.map(pad).collect();
+        cells.insert(1, rule);
+        iter::zip(&mut lines, &cells).for_each(|(line, cell)| line.push_str(cell));
     }
-    lines.insert(1, rule);
-    lines.join("|\n") + "|\n"
+    lines.join("\n") + "\n"
 }
 
 /// What was done, in a sentence: the plan, with the number of rounds that were measured.
