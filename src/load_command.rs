@@ -56,14 +56,14 @@ impl MeasureError {
             | Self::OneFile(_)
             | Self::Output(..)
             | Self::Load(
-                LoadError::Descriptors { .. }
+                LoadError::Descriptors(..)
                 | LoadError::Ports { .. }
                 | LoadError::Company(..)
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
             Self::Lookup(_) | Self::Load(LoadError::Connect(..)) => 4,
-            Self::Load(LoadError::Ended { .. }) => 5,
+            Self::Load(LoadError::Ended(..)) => 5,
             Self::Load(LoadError::NotChat(..)) => 6,
             Self::Load(_) | Self::Io(..) => 1,
         }

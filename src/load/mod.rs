@@ -96,6 +96,7 @@ struct Target {
     process: Option<Process>,
     base: Base,
     own: Option<OwnRelay>,
+    outcomes: Vec<Outcome>,
 }
 
 /// Measures the servers of the plan. Ends early, with the figures so far, when `stop` is set.
@@ -120,37 +121,36 @@ pub fn run(plan: &Plan, progress: &Progress, stop: &AtomicBool) -> Result<Report
     let measured = measure_rounds(plan, &mut targets, progress, stop);
     progress.clear();
     let interrupted = stop.load(Ordering::Relaxed);
-    let identities = targets.into_iter().map(|target| target.identity);
-    let servers = identities.zip(measured?).collect();
+    measured?;
+    let servers = targets.into_iter();
+    let servers = servers.map(|target| (target.identity, target.outcomes));
     Report::new(plan, started, servers, interrupted).ok_or(LoadError::Interrupted)
 }
 
-/// Measures the servers in alternating rounds. Returns the outcomes of each, one at least.
+/// Measures the servers in alternating rounds, each of them at least once.
 fn measure_rounds(
     plan: &Plan,
     targets: &mut [Target],
     progress: &Progress,
     stop: &AtomicBool,
-) -> Result<Vec<Vec<Outcome>>, LoadError> {
+) -> Result<(), LoadError> {
     let count = targets.len();
     let rounds = if count > 1 { plan.rounds } else { 1 };
-    let mut outcomes = vec![Vec::new(); count];
     for turn in 0..rounds * count {
         // Every other round begins with the other server, so that neither has the better place.
         let round = turn / count;
         let index = (turn + round) % count;
+        // A round that fails does not spoil the results of earlier rounds.
+        let is_enough = targets.iter().all(|target| !target.outcomes.is_empty());
         let target = &mut targets[index];
         let label = match rounds {
             1 => String::new(),
             _ => format!("round {} of {rounds}, {}", round + 1, target.identity.name),
         };
         let measured = target.measure(plan, Reporter::new(progress, label), stop);
-        // A round that fails does not spoil the results of earlier rounds.
-        let is_enough = outcomes.iter().all(|rounds| !rounds.is_empty());
-        let rounds: &mut Vec<Outcome> = &mut outcomes[index];
-        match (measured, rounds.last_mut().filter(|_| is_enough)) {
+        match (measured, target.outcomes.last_mut().filter(|_| is_enough)) {
             (Ok(outcome), Some(last)) if outcome.interrupted => last.add_failures(outcome),
-            (Ok(outcome), _) => rounds.push(outcome),
+            (Ok(outcome), _) => target.outcomes.push(outcome),
             (Err(LoadError::Interrupted), Some(_)) => {}
             (Err(error), Some(last)) => {
                 last.warnings.push(Warning::Round(error.to_string()));
@@ -162,10 +162,8 @@ fn measure_rounds(
             break;
         }
     }
-    if outcomes.iter().any(Vec::is_empty) {
-        return Err(LoadError::Interrupted);
-    }
-    Ok(outcomes)
+    let is_complete = targets.iter().all(|target| !target.outcomes.is_empty());
+    is_complete.then_some(()).ok_or(LoadError::Interrupted)
 }
 
 /// The number of connections to one server.
@@ -203,7 +201,7 @@ fn check(plan: &Plan) -> Result<Option<String>, LoadError> {
     let listeners = usize::from(plan.target.is_none());
     let room = descriptors::room_for_clients(descriptors::raise_limit()?, listeners);
     if wanted > room {
-        return Err(LoadError::Descriptors { wanted, room });
+        return Err(LoadError::Descriptors(wanted, room));
     }
     let is_ipv4 = plan.sources.map(|sources| sources.is_ipv4());
     for server in servers.into_iter().flatten() {
@@ -266,6 +264,7 @@ impl Target {
             server,
             process,
             own,
+            outcomes: Vec::new(),
         })
     }
 
@@ -377,7 +376,7 @@ impl Target {
         }
         if outcome.connected == 0 && !cuts.is_empty() && !is_garbled {
             let (count, how) = (cuts.values().sum(), trouble::listed(cuts));
-            return Err(LoadError::Ended { addr, count, how });
+            return Err(LoadError::Ended(addr, count, how));
         }
         if outcome.connected == 0
             && let Some(&cause) = refusals.keys().next()

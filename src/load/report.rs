@@ -237,12 +237,13 @@ impl Report {
     pub(super) fn new(
         plan: &Plan,
         started: SystemTime,
-        servers: Vec<(Identity, Vec<Outcome>)>,
+        servers: impl Iterator<Item = (Identity, Vec<Outcome>)>,
         interrupted: bool,
     ) -> Option<Self> {
-        let rounds = servers.iter().map(|(_, rounds)| rounds.len()).min()?;
-        let servers = servers.into_iter();
         let mut servers = servers.map(|server| Measured::new(server, interrupted));
+        let (target, against) = (servers.next()?, servers.next());
+        let servers = [&target].into_iter().chain(&against);
+        let rounds = servers.map(|server| server.outcomes.len()).min()?;
         let mut report = Self {
             schema: SCHEMA,
             chatloop: env!("CARGO_PKG_VERSION"),
@@ -265,8 +266,8 @@ impl Report {
                 wait: plan.wait,
                 source_addresses: plan.sources.map(|sources| sources.count()),
             },
-            target: servers.next()?,
-            against: servers.next(),
+            target,
+            against,
             ratio: Value::Null,
             done: done(plan, rounds),
         };
@@ -619,7 +620,7 @@ mod tests {
             };
             (identity, rounds)
         });
-        Report::new(&plan(), SystemTime::UNIX_EPOCH, servers.collect(), false).unwrap()
+        Report::new(&plan(), SystemTime::UNIX_EPOCH, servers, false).unwrap()
     }
 
     /// Every path of a schema at which a figure may stand.

@@ -13,17 +13,12 @@ use super::units::{Count, Unit, several, time};
 /// Why there is no report.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// This process may open too few descriptors.
+    /// The plan needs so many connections, and the limit of descriptors has room for so many.
     #[error(
-        "{wanted} connections are more than the open-file limit has room for, which is {room}; ask \
-         for fewer, or raise it (ulimit -Hn)"
+        "{0} connections are more than the open-file limit has room for, which is {1}; ask for fewer, \
+         or raise it (ulimit -Hn)"
     )]
-    Descriptors {
-        /// The number of connections that the plan needs.
-        wanted: usize,
-        /// The number that the limit has room for.
-        room: usize,
-    },
+    Descriptors(usize, usize),
     /// The source addresses have too few ports.
     #[error(
         "{wanted} connections need more ports than {} {} ({range}: {budget} in all); give more \
@@ -61,19 +56,12 @@ pub enum LoadError {
         .0, several(*.1 as u64, "connection")
     )]
     Company(SocketAddr, usize),
-    /// The server ended all connections.
+    /// The server ended all connections: their number, and the causes.
     #[error(
-        "{addr} took {count} connections, and then all of them ended: {how}; did the server crash? \
-         One that uses select() cannot have more than about 1,000"
+        "{0} took {1} connections, and then all of them ended: {2}; did the server crash? One that \
+         uses select() cannot have more than about 1,000"
     )]
-    Ended {
-        /// The server.
-        addr: SocketAddr,
-        /// The number of connections.
-        count: u64,
-        /// The causes.
-        how: String,
-    },
+    Ended(SocketAddr, u64, String),
     /// No member receives messages, and perhaps something else failed.
     #[error(
         "{0} accepts connections, but no member receives the messages of others{1}; is it a chat \
@@ -188,12 +176,11 @@ pub(super) enum Warning {
     MemoryLeak { before: Gauge, after: Gauge },
     /// The server had too many descriptors while these members were silent.
     #[error(
-        "the server {} {}{} {}",
-        if *members > 0 { "had" } else { "kept" }, several(*more, "descriptor"),
-        if *members > 0 { " too many while" } else { " when" },
+        "the server kept {} {}",
+        several(*more, "descriptor"),
         match *members {
-            0 => "all had left".to_owned(),
-            members => format!("{} were silent", several(members as u64, "member")),
+            0 => "when all had left".to_owned(),
+            members => format!("too many while {} were silent", several(members as u64, "member")),
         }
     )]
     DescriptorLeak { more: u64, members: usize },
@@ -220,15 +207,8 @@ impl Warning {
     /// Whether the warning makes the measurement a failure.
     pub(super) const fn is_failure(&self) -> bool {
         use Warning::{Cut, Deaf, DescriptorLeak, MemoryLeak, Refused, Round};
-        matches!(
-            self,
-            Refused { .. }
-                | Cut(_)
-                | Deaf(_)
-                | MemoryLeak { .. }
-                | DescriptorLeak { .. }
-                | Round(_)
-        )
+        let is_leak = matches!(self, MemoryLeak { .. } | DescriptorLeak { .. });
+        is_leak || matches!(self, Refused { .. } | Cut(_) | Deaf(_) | Round(_))
     }
 }
 
@@ -336,7 +316,7 @@ mod tests {
             (kept(1, 0), "kept 1 descriptor when all had left"),
             (
                 kept(2, 7),
-                "had 2 descriptors too many while 7 members were silent",
+                "kept 2 descriptors too many while 7 members were silent",
             ),
         ] {
             assert!(warning.to_string().contains(part), "{warning}");

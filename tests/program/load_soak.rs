@@ -258,7 +258,7 @@ fn a_descriptor_that_is_not_given_back_is_a_leak() {
     let measured = soak_and_watch(&room, &["--churn", "0"]);
     assert_eq!(measured.faults(), [""; 0]);
     assert_eq!(measured.code, 5, "{:#}", measured.report);
-    measured.trouble("the server had 1 descriptor too many while 5 members were silent");
+    measured.trouble("the server kept 1 descriptor too many while 5 members were silent");
     measured.trouble("the server kept 1 descriptor when all had left");
 }
 
