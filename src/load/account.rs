@@ -1,6 +1,7 @@
 //! The figures between two marks of a run, and the warnings about them.
 
 use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient};
+use super::members::Members;
 use super::process::Usage;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
@@ -23,15 +24,15 @@ pub(super) struct Base {
 }
 
 /// The figures of the messages that were sent and received between two marks.
-pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> Figures {
-    let members = run.pool.members();
+pub(super) fn measured(run: &Run<'_, Members>, span: &Span, base: Base, after: &Mark) -> Figures {
+    let members = run.clients.count();
     Figures {
         members: Some(Gauge(members as u64)),
-        messages: Some(span.said),
-        messages_per_second: quotient(span.said as f64, span.seconds),
-        deliveries: span.heard,
-        deliveries_per_second: quotient(span.heard as f64, span.seconds),
-        latency_us: run.pool.checker.delays().times(),
+        messages: Some(span.sent),
+        messages_per_second: quotient(span.sent as f64, span.seconds),
+        deliveries: span.deliveries,
+        deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
+        latency_us: run.clients.checker.delays.times(),
         server: span.server.map(|used| {
             let a_second = |count: u64| quotient(count as f64, span.seconds);
             ServerFigures {
@@ -69,7 +70,7 @@ pub(super) fn per_member(start: u64, now: u64, members: usize) -> Option<Gauge> 
 }
 
 pub(super) fn cpu_ns_per_delivery(span: &Span) -> Option<f64> {
-    quotient(span.server?.cpu.as_nanos() as f64, span.heard as f64)
+    quotient(span.server?.cpu.as_nanos() as f64, span.deliveries as f64)
 }
 
 /// What the load tool itself used.
@@ -98,11 +99,11 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
 }
 
 /// Adds the failures of a run, and the warnings about them.
-pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
-    let pool = &run.pool;
-    let deaf = u64::from(!run.is_stopped()) * pool.deaf() as u64;
-    let failures = Failures::new(pool.checker.tally(), &pool.cuts, &pool.refusals, deaf);
-    outcome.warn(failures, pool.connected(), run.paused);
+pub(super) fn failures(run: &mut Run<'_, Members>, outcome: &mut Outcome) {
+    let (pool, clients) = (&run.pool, &run.clients);
+    let deaf = u64::from(!run.is_stopped()) * clients.deaf() as u64;
+    let failures = Failures::new(&clients.checker.tally, &pool.cuts, &pool.refusals, deaf);
+    outcome.warn(failures, pool.connected, run.paused);
     let dropped = run.dropped_packets();
     if dropped > 0 && outcome.figures.failures.are_any() {
         outcome.warnings.push(Warning::Dropped(dropped));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::connect::Causes;
 use super::delays::Times;
-use super::ledger::Tally;
+use super::judge::Tally;
 use super::plan::{Fault, Leave, Scenario};
 use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
 use Kind::{Compared, Failure, Percentiles, Plain};

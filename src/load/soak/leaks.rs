@@ -6,16 +6,18 @@
 //! Descriptors can be counted: a server has as many more than at the start as it has connections,
 //! and no more.
 
+use std::time::Duration;
+
 use super::super::figures::{Descriptors, Gauge, ServerFigures};
 use super::super::process::Process;
 
-/// The maximum number of samples, and the minimum interval between them in nanoseconds.
-const MAX_SAMPLES: u64 = 720;
-const MIN_SAMPLE_INTERVAL_NS: u64 = 20_000_000;
+/// The maximum number of samples, and the minimum interval between them.
+const MAX_SAMPLES: u32 = 720;
+const MIN_SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The shortest soak after which memory is judged, in nanoseconds: twenty minutes. In less time the
-/// server may still meet its worst moment, and keep the memory that this took.
-pub(super) const MIN_JUDGED_TIME_NS: u64 = 1_200_000_000_000;
+/// The shortest soak after which memory is judged. In less time the server may still meet its worst
+/// moment, and keep the memory that this took.
+pub(super) const MIN_JUDGED_TIME: Duration = Duration::from_secs(20 * 60);
 
 /// The tolerated growth of the median from the second to the last quarter: a share of it, or so
 /// many bytes, whichever is more. The output that is queued for slow readers goes up and down by
@@ -27,8 +29,8 @@ const MAX_GROWTH_BYTES: f64 = 1024.0 * 1024.0;
 /// A sample of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
-    /// When, in nanoseconds since the soak began.
-    at: u64,
+    /// When, since the soak began.
+    at: Duration,
     /// Its resident memory, in bytes.
     resident: u64,
     /// Its open descriptors, if they can be seen, and the connections.
@@ -40,11 +42,12 @@ struct Sample {
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     server: Option<&'a Process>,
-    /// Its open descriptors before the first member.
+    /// Its resident memory and its open descriptors before the first member.
+    resident: Option<u64>,
     descriptors: Option<u64>,
-    began: u64,
-    lasts: u64,
-    next: u64,
+    began: Duration,
+    lasts: Duration,
+    next: Duration,
     samples: Vec<Sample>,
 }
 
@@ -59,35 +62,36 @@ impl<'a> Watch<'a> {
     pub(super) fn new(server: Option<&'a Process>) -> Self {
         Self {
             server,
+            resident: server.and_then(|server| server.resident().ok()),
             descriptors: server.and_then(Process::descriptors),
-            began: 0,
-            lasts: 0,
-            next: u64::MAX,
+            began: Duration::ZERO,
+            lasts: Duration::ZERO,
+            next: Duration::MAX,
             samples: Vec::new(),
         }
     }
 
     /// Begins to sample it, for so long from `now` on.
-    pub(super) fn begin(&mut self, now: u64, lasts: u64) {
+    pub(super) fn begin(&mut self, now: Duration, lasts: Duration) {
         (self.began, self.lasts, self.next) = (now, lasts, now);
     }
 
     /// When the next sample is due.
-    pub(super) const fn next(&self) -> u64 {
+    pub(super) const fn next(&self) -> Duration {
         self.next
     }
 
     /// Takes a sample, if one is due.
-    pub(super) fn check_up(&mut self, now: u64, connections: usize) {
+    pub(super) fn check_up(&mut self, now: Duration, connections: usize) {
         if now < self.next {
             return;
         }
-        self.next = now + (self.lasts / MAX_SAMPLES).max(MIN_SAMPLE_INTERVAL_NS);
+        self.next = now + (self.lasts / MAX_SAMPLES).max(MIN_SAMPLE_INTERVAL);
         if let Some(server) = self.server
             && let Ok(resident) = server.resident()
         {
             self.samples.push(Sample {
-                at: now - self.began,
+                at: now.saturating_sub(self.began),
                 resident,
                 descriptors: server.descriptors(),
                 connections: connections as u64,
@@ -136,6 +140,7 @@ impl<'a> Watch<'a> {
         let resident = |from, until| self.between(from, until).map(|sample| sample.resident);
         let gauge = |bytes: Option<u64>| bytes.map(|bytes| Some(Gauge(bytes)));
         Some(ServerFigures {
+            rss_at_start_bytes: gauge(self.resident)?,
             rss_warm_bytes: gauge(resident(0.1, f64::INFINITY).next())?,
             rss_second_quarter_bytes: gauge(median(resident(0.25, 0.5)))?,
             rss_last_quarter_bytes: gauge(median(resident(0.75, f64::INFINITY)))?,
@@ -147,15 +152,15 @@ impl<'a> Watch<'a> {
 
     /// Seconds, and bytes at that time: a curve.
     pub(super) fn curve(&self) -> Vec<(f64, f64)> {
-        let point = |sample: &Sample| (sample.at as f64 / 1e9, sample.resident as f64);
+        let point = |sample: &Sample| (sample.at.as_secs_f64(), sample.resident as f64);
         self.samples.iter().map(point).collect()
     }
 
     /// The samples from one part of the time to another.
     fn between(&self, from: f64, until: f64) -> impl Iterator<Item = &Sample> {
-        let [from, until] = [from, until].map(|part| (self.lasts as f64 * part) as u64);
+        let part = |at: Duration| at.div_duration_f64(self.lasts);
         let samples = self.samples.iter();
-        samples.filter(move |sample| (from..until).contains(&sample.at))
+        samples.filter(move |sample| (from..until).contains(&part(sample.at)))
     }
 }
 
@@ -175,14 +180,14 @@ mod tests {
     /// A watch with 100 samples, with this memory and surplus of descriptors.
     fn watched(sample: impl Fn(u64) -> (u64, u64)) -> Watch<'static> {
         let mut watch = Watch::new(None);
-        watch.begin(0, 100);
-        watch.descriptors = Some(7);
+        watch.begin(Duration::ZERO, Duration::from_secs(100));
+        (watch.resident, watch.descriptors) = (Some(MIB), Some(7));
         watch.samples = (0..100)
             .map(|at| {
                 let (resident, excess) = sample(at);
                 let connections = 50 + at % 3;
                 Sample {
-                    at,
+                    at: Duration::from_secs(at),
                     resident,
                     descriptors: Some(7 + connections + excess),
                     connections,
@@ -207,6 +212,7 @@ mod tests {
         assert!(!memory_has_grown(&watch));
         let mib = |count| Some(Gauge(count * MIB));
         let expected = ServerFigures {
+            rss_at_start_bytes: mib(1),
             rss_warm_bytes: mib(23),
             rss_second_quarter_bytes: mib(23),
             rss_last_quarter_bytes: mib(23),
@@ -257,15 +263,16 @@ mod tests {
     fn sample_is_taken_when_it_is_due() {
         let process = Process::this();
         let mut watch = Watch::new(Some(&process));
-        watch.check_up(0, 0);
+        let began = Duration::from_secs(5);
+        watch.check_up(Duration::ZERO, 0);
         assert!(watch.samples.is_empty(), "before it begins");
-        watch.begin(5, 720 * MIN_SAMPLE_INTERVAL_NS);
-        watch.check_up(5, 1);
-        watch.check_up(5 + MIN_SAMPLE_INTERVAL_NS - 1, 1);
-        watch.check_up(5 + MIN_SAMPLE_INTERVAL_NS, 1);
+        watch.begin(began, 720 * MIN_SAMPLE_INTERVAL);
+        watch.check_up(began, 1);
+        watch.check_up(began + MIN_SAMPLE_INTERVAL / 2, 1);
+        watch.check_up(began + MIN_SAMPLE_INTERVAL, 1);
         let times: Vec<_> = watch.samples.iter().map(|sample| sample.at).collect();
-        assert_eq!(times, [0, MIN_SAMPLE_INTERVAL_NS]);
-        assert_eq!(watch.next(), 5 + 2 * MIN_SAMPLE_INTERVAL_NS);
+        assert_eq!(times, [Duration::ZERO, MIN_SAMPLE_INTERVAL]);
+        assert_eq!(watch.next(), began + 2 * MIN_SAMPLE_INTERVAL);
         assert!(watch.curve()[0].1 > 100_000.0);
         assert!(watch.samples[0].descriptors >= Some(3));
     }
