@@ -1,4 +1,4 @@
-//! What is told of a run: figures out of two looks at it, and what casts doubt on them.
+//! The figures between two marks of a run, and the warnings about them.
 
 use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient};
 use super::members::Members;
@@ -7,16 +7,16 @@ use super::report::Outcome;
 use super::run::{Mark, Run, Span};
 use super::trouble::Warning;
 
-/// A loop that waits less than a quarter of its time is at its limit if it is with a server that uses
-/// less than this of a core, and by so much less than this loop does.
+/// The load tool was the bottleneck if it waited less than a quarter of the time while the server used
+/// less than this share of a core, and by so much less than the load tool was busy.
 const BUSY_SHARE: f64 = 0.75;
 const SERVER_BUSY_SHARE: f64 = 0.9;
 const MIN_SHARE_DIFFERENCE: f64 = 0.05;
 
-/// The shortest time, in seconds, after which the bottleneck can be told.
+/// The shortest measurement, in seconds, in which the bottleneck can be seen.
 const MIN_SECONDS: f64 = 0.1;
 
-/// What was used before there were any members.
+/// What the server and the kernel held before the first member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Base {
     pub(super) server: Option<Usage>,
@@ -76,13 +76,13 @@ pub(super) fn cpu_ns_per_delivery(span: &Span) -> Option<f64> {
 /// What the load tool itself used.
 pub(super) fn tool(span: &Span) -> ToolFigures {
     ToolFigures {
-        busy_share: Some(span.busy).filter(|share| share.is_finite()),
-        cpu_share: Some(span.core).filter(|share| share.is_finite()),
+        busy_share: quotient(span.busy, 1.0),
+        cpu_share: quotient(span.core, 1.0),
         late_us: None,
     }
 }
 
-/// Says so if the load tool was the limit.
+/// Warns if the load tool was the limit.
 pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
     let server = span
         .server
@@ -98,19 +98,15 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
     }
 }
 
-/// The failures, and the warnings about them.
+/// Adds the failures of a run, and the warnings about them.
 pub(super) fn failures(run: &mut Run<'_, Members>, outcome: &mut Outcome) {
-    let pool = &run.pool;
-    let deaf = if run.is_stopped() {
-        0
-    } else {
-        run.clients.deaf() as u64
-    };
-    let failures = Failures::new(&run.clients.checker.tally, &pool.cuts, &pool.refusals, deaf);
+    let (pool, clients) = (&run.pool, &run.clients);
+    let deaf = u64::from(!run.is_stopped()) * clients.deaf() as u64;
+    let failures = Failures::new(&clients.checker.tally, &pool.cuts, &pool.refusals, deaf);
     outcome.warn(failures, pool.connected, run.paused);
     let dropped = run.dropped_packets();
     if dropped > 0 && outcome.figures.failures.are_any() {
-        outcome.warnings.push(Warning::Dropped { packets: dropped });
+        outcome.warnings.push(Warning::Dropped(dropped));
     }
     outcome.warnings.append(&mut run.warnings);
 }

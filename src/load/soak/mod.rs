@@ -61,7 +61,6 @@ pub(super) fn measure(
     reporter: Reporter<'_>,
     stop: &AtomicBool,
 ) -> io::Result<Outcome> {
-    let at_start = server.and_then(|server| server.resident().ok());
     let mut watch = Watch::new(server);
     let codec = Codec::new(site.protocol, &site.tag, MessageFormat::of_soak(plan.seed));
     let checker = Checker::new(codec);
@@ -82,7 +81,6 @@ pub(super) fn measure(
             watch: &watch,
             used,
             end,
-            at_start,
         };
         account::report(&soaked, plan, &mut outcome);
     } else {
