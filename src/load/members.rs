@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::checker::DeliveryChecker;
 use super::connect::Cause;
 use super::delays::Delays;
-use super::judge::{Codec, Tally};
-use super::pool::{Behaviour, ClientPool, State};
-use super::protocol::{Garbled, Protocol, Role};
+use super::judge::Tally;
+use super::message::Codec;
+use super::pool::{Behaviour, ClientPool, State, Used};
+use super::protocol::Role;
 use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Stall};
 
 /// How often it is checked whether the server is idle, for how long at most, and for how long to
@@ -25,7 +26,6 @@ const IDLE_CPU_SHARE: f64 = 0.02;
 #[derive(Debug)]
 pub(super) struct Members {
     pub(super) checker: DeliveryChecker,
-    protocol: Protocol,
     /// The number of receivers, and of those that are connected.
     receivers: usize,
     receiving: usize,
@@ -38,18 +38,25 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(protocol: Protocol, codec: Codec, receivers: usize, senders: usize) -> Self {
+    pub(super) fn new(codec: Codec, receivers: usize, senders: usize) -> Self {
         // No messages are sent to a broker's senders, but answers are.
-        let answered = if protocol.is_broker() { senders } else { 0 };
+        let answered = if codec.protocol.is_broker() {
+            senders
+        } else {
+            0
+        };
         Self {
             checker: DeliveryChecker::new(codec, receivers + answered, senders),
-            protocol,
             receivers,
             receiving: 0,
             unsent: Vec::new(),
             connects: Delays::new(),
             arrivals: Vec::new(),
         }
+    }
+
+    const fn is_broker(&self) -> bool {
+        self.checker.codec.protocol.is_broker()
     }
 
     /// Whether all connected receivers have received something.
@@ -69,19 +76,19 @@ impl Members {
 
     /// The number of members: the receivers of a message, and its sender.
     pub(super) fn count(&self) -> usize {
-        self.receiving + usize::from(self.protocol.is_broker())
+        self.receiving + usize::from(self.is_broker())
     }
 
     /// The number of receivers of a message.
     pub(super) fn receivers(&self) -> usize {
         // In a chat all but its sender.
-        let own = usize::from(!self.protocol.is_broker());
+        let own = usize::from(!self.is_broker());
         self.checker.present.saturating_sub(own)
     }
 
     /// The client that is this sender.
     fn client_of(&self, sender: u32) -> usize {
-        let is_apart = self.protocol.is_broker();
+        let is_apart = self.is_broker();
         sender as usize + if is_apart { self.receivers } else { 0 }
     }
 
@@ -99,19 +106,15 @@ impl Behaviour for Members {
             None => Role::Member(index as u32),
             Some(sender) => Role::Sender(sender as u32),
         };
-        self.checker.codec.join(role, pool.output(index));
-        if !self.protocol.welcomes() {
+        let Codec { protocol, tag, .. } = &self.checker.codec;
+        protocol.join(role, tag, pool.output(index));
+        if !self.is_broker() {
             self.welcome(pool, index);
         }
         pool.send(index);
     }
 
-    fn receive(
-        &mut self,
-        pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<usize, Garbled> {
+    fn receive(&mut self, pool: &mut ClientPool, index: usize, input: &[u8]) -> Used {
         let now = pool.now();
         let was_present = self.checker.is_present(index);
         let (used, is_welcome) = self.checker.check(index, input, now)?;

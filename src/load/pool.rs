@@ -42,6 +42,9 @@ const MAX_READS: usize = 8;
 /// A loop that is not at its poll for so long was stopped, or its machine was.
 const MIN_PAUSE: Duration = Duration::from_millis(250);
 
+/// How many bytes of the input were used.
+pub(super) type Used = Result<usize, Garbled>;
+
 /// What the clients of a pool do.
 pub(super) trait Behaviour {
     /// The receive buffer of this client in bytes, if that is not left to the system.
@@ -53,18 +56,13 @@ pub(super) trait Behaviour {
     /// [welcome](ClientPool::welcome).
     fn open(&mut self, pool: &mut ClientPool, index: usize);
 
-    /// Bytes have arrived. Returns how many of them were used. The others are kept, and come again
-    /// before those that follow.
+    /// Bytes have arrived. Those that are not used are kept, and come again before those that
+    /// follow.
     ///
     /// # Errors
     ///
     /// If they are not in the protocol.
-    fn receive(
-        &mut self,
-        pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<usize, Garbled>;
+    fn receive(&mut self, pool: &mut ClientPool, index: usize, input: &[u8]) -> Used;
 
     /// A connection was not made, or has ended. `state` is what it was.
     fn end(&mut self, pool: &mut ClientPool, index: usize, state: State, cause: Cause);

@@ -77,14 +77,10 @@ impl Protocol {
         }
     }
 
-    /// Whether senders need connections of their own.
+    /// Whether it is a broker's: senders need connections of their own, and the server answers when it
+    /// has taken a connection in.
     pub(super) const fn is_broker(self) -> bool {
         matches!(self, Self::Redis | Self::Mqtt)
-    }
-
-    /// Whether the server sends an answer when it has taken a connection in.
-    pub(super) const fn welcomes(self) -> bool {
-        self.is_broker()
     }
 
     /// Appends the first bytes of a connection. `tag` distinguishes this run's members and channel

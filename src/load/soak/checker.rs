@@ -28,8 +28,8 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::super::judge::{Codec, Position, Progress, Tally};
-use super::super::message::MessageId;
+use super::super::judge::{Position, Progress, Tally};
+use super::super::message::{Codec, MessageId};
 use super::super::protocol::{Garbled, Incoming, Role};
 
 /// A sender that has left is judged when no member has received anything of it for this long. It
@@ -132,7 +132,8 @@ impl Checker {
     pub(super) fn join(&mut self, out: &mut Vec<u8>) -> usize {
         let number = self.joins;
         self.joins += 1;
-        self.codec.join(Role::Member(number), out);
+        let Codec { protocol, tag, .. } = &self.codec;
+        protocol.join(Role::Member(number), tag, out);
         let key = self.members.insert(Member {
             number,
             sent: 0,
@@ -243,7 +244,7 @@ impl Checker {
     }
 
     fn take(&mut self, key: usize, name: Option<&[u8]>, payload: &[u8]) {
-        let identified = self.codec.identify(name, payload, &mut self.tally);
+        let identified = self.tally.identify(&self.codec, name, payload);
         let Some((id, is_whole)) = identified else {
             return;
         };
@@ -354,7 +355,6 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::super::super::judge::MAX_MISSING;
-    use super::super::super::message::MessageFormat;
     use super::super::super::protocol::{Protocol, name_of};
     use super::*;
     use crate::wire::{Decoder, encode_frame};
@@ -370,7 +370,7 @@ mod tests {
     struct Said(Vec<u8>);
 
     fn codec() -> Codec {
-        Codec::new(Protocol::Chat10, "tag", MessageFormat::of_soak(1))
+        Codec::of_soak(Protocol::Chat10, "tag", 1)
     }
 
     impl Room {

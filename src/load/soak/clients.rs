@@ -8,7 +8,7 @@ use super::super::connect::Cause;
 use super::super::judge::Tally;
 use super::super::message::MAX_SOAK_SIZE;
 use super::super::plan::{Fault, Leave};
-use super::super::pool::{Behaviour, ClientPool, State};
+use super::super::pool::{Behaviour, ClientPool, State, Used};
 use super::super::protocol::Garbled;
 use super::checker::Checker;
 use super::plan::{FaultSequence, Manner, Step};
@@ -261,12 +261,7 @@ impl Behaviour for SoakClients {
         self.advance(pool, index);
     }
 
-    fn receive(
-        &mut self,
-        _pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<usize, Garbled> {
+    fn receive(&mut self, _pool: &mut ClientPool, index: usize, input: &[u8]) -> Used {
         let Some(member) = self.clients[index].member else {
             self.checker.count_leak();
             return Ok(input.len());

@@ -23,8 +23,7 @@ use std::time::Duration;
 
 use super::connect::Site;
 use super::figures::Failures;
-use super::judge::Codec;
-use super::message::MessageFormat;
+use super::message::Codec;
 use super::own_relay::OwnRelay;
 use super::plan::{Plan, Wait};
 use super::pool::ClientPool;
@@ -62,7 +61,7 @@ pub(super) fn measure(
     stop: &AtomicBool,
 ) -> io::Result<Outcome> {
     let mut watch = Watch::new(server);
-    let codec = Codec::new(site.protocol, &site.tag, MessageFormat::of_soak(plan.seed));
+    let codec = Codec::of_soak(site.protocol, &site.tag, plan.seed);
     let checker = Checker::new(codec);
     let clients = SoakClients::new(plan.members, plan.faults, plan.seed, checker);
     let pool = ClientPool::new(site, plan.members + plan.faults, Wait::Sleep)?;
