@@ -21,8 +21,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::delays::Delays;
-use super::judge::{Codec, Position, Progress, Tally};
-use super::message::MessageId;
+use super::judge::{Position, Progress, Tally};
+use super::message::{Codec, MessageId};
 use super::protocol::{Garbled, Incoming};
 
 /// Messages that all receivers have got are dropped after at least so many were sent, or so many
@@ -91,7 +91,7 @@ enum Place {
     /// It is not known to be a member: no message must arrive, and any may.
     #[default]
     Absent,
-    /// Those before this index of the shared order, without its own.
+    /// The messages before this index of the shared order, without its own.
     Shared(usize),
     /// It receives in an order of its own.
     Separate(Box<Progress>),
@@ -304,7 +304,7 @@ impl DeliveryChecker {
         bytes: &[u8],
         now: u64,
     ) {
-        let identified = self.codec.identify(name, payload, &mut self.tally);
+        let identified = self.tally.identify(&self.codec, name, payload);
         let Some((id, is_whole)) = identified else {
             return;
         };
@@ -531,7 +531,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::message::MessageFormat;
     use super::super::protocol::{Protocol, name_of};
     use super::*;
     use crate::wire::encode_frame;
@@ -543,10 +542,12 @@ mod tests {
         Duration::from_nanos(nanoseconds)
     }
 
+    fn codec(size: usize) -> Codec {
+        Codec::new(Protocol::Chat10, TAG, size, 2, 1)
+    }
+
     fn new_checker(size: usize, receivers: usize, senders: usize) -> DeliveryChecker {
-        let format = MessageFormat::new(size, 2, 1);
-        let codec = Codec::new(Protocol::Chat10, TAG, format);
-        DeliveryChecker::new(codec, receivers, senders)
+        DeliveryChecker::new(codec(size), receivers, senders)
     }
 
     /// A checker in which these hear, and the first so many of them speak.
@@ -561,11 +562,9 @@ mod tests {
 
     /// What a server makes of a message.
     fn relayed(line: MessageId) -> Vec<u8> {
-        let mut payload = Vec::new();
-        MessageFormat::new(SIZE, 2, 1).write(line, &mut payload);
         let mut bytes = Vec::new();
         encode_frame(name_of(line.sender, TAG).as_bytes(), &mut bytes);
-        encode_frame(&payload, &mut bytes);
+        codec(SIZE).write(line, &mut bytes);
         bytes
     }
 

@@ -7,8 +7,9 @@ use super::checker::DeliveryChecker;
 use super::connect::Cause;
 use super::delays::Delays;
 use super::judge::Tally;
-use super::pool::{Behaviour, ClientPool, State};
-use super::protocol::{Garbled, Incoming, Protocol, Role};
+use super::message::Codec;
+use super::pool::{Behaviour, ClientPool, State, Used};
+use super::protocol::Role;
 use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Stall};
 
 /// How often it is checked whether the server is idle, for how long at most, and for how long to
@@ -25,8 +26,8 @@ const IDLE_CPU_SHARE: f64 = 0.02;
 #[derive(Debug)]
 pub(super) struct Members {
     pub(super) checker: DeliveryChecker,
-    protocol: Protocol,
-    /// The number of connected receivers.
+    /// The number of receivers, and of those that are connected.
+    receivers: usize,
     receiving: usize,
     /// Clients with a message that is not sent.
     unsent: Vec<usize>,
@@ -37,15 +38,25 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(checker: DeliveryChecker, protocol: Protocol) -> Self {
+    pub(super) fn new(codec: Codec, receivers: usize, senders: usize) -> Self {
+        // No messages are sent to a broker's senders, but answers are.
+        let answered = if codec.protocol.is_broker() {
+            senders
+        } else {
+            0
+        };
         Self {
-            checker,
-            protocol,
+            checker: DeliveryChecker::new(codec, receivers + answered, senders),
+            receivers,
             receiving: 0,
             unsent: Vec::new(),
             connects: Delays::new(),
             arrivals: Vec::new(),
         }
+    }
+
+    const fn is_broker(&self) -> bool {
+        self.checker.codec.protocol.is_broker()
     }
 
     /// Whether all connected receivers have received something.
@@ -65,35 +76,25 @@ impl Members {
 
     /// The number of members: the receivers of a message, and its sender.
     pub(super) fn count(&self) -> usize {
-        self.receiving + usize::from(self.protocol.is_broker())
+        self.receiving + usize::from(self.is_broker())
     }
 
     /// The number of receivers of a message.
     pub(super) fn receivers(&self) -> usize {
         // In a chat all but its sender.
-        let own = usize::from(!self.protocol.is_broker());
+        let own = usize::from(!self.is_broker());
         self.checker.present.saturating_sub(own)
-    }
-
-    fn is_receiver(&self, index: usize) -> bool {
-        index < self.checker.receivers()
     }
 
     /// The client that is this sender.
     fn client_of(&self, sender: u32) -> usize {
-        let before = if self.protocol.is_broker() {
-            self.checker.receivers()
-        } else {
-            0
-        };
-        before + sender as usize
+        let is_apart = self.is_broker();
+        sender as usize + if is_apart { self.receivers } else { 0 }
     }
 
     fn welcome(&mut self, pool: &mut ClientPool, index: usize) {
-        if pool.state(index) == State::Open {
-            pool.welcome(index);
-            self.receiving += usize::from(self.is_receiver(index));
-        }
+        let counts = pool.welcome(index) && index < self.receivers;
+        self.receiving += usize::from(counts);
     }
 }
 
@@ -101,34 +102,25 @@ impl Behaviour for Members {
     fn open(&mut self, pool: &mut ClientPool, index: usize) {
         let took = pool.now().saturating_sub(pool.since(index));
         self.connects.record(took.as_nanos() as u64, 1);
-        let role = match index.checked_sub(self.checker.receivers()) {
+        let role = match index.checked_sub(self.receivers) {
             None => Role::Member(index as u32),
             Some(sender) => Role::Sender(sender as u32),
         };
-        self.checker.codec.join(role, pool.output(index));
-        if !self.protocol.welcomes() {
+        let Codec { protocol, tag, .. } = &self.checker.codec;
+        protocol.join(role, tag, pool.output(index));
+        if !self.is_broker() {
             self.welcome(pool, index);
         }
         pool.send(index);
     }
 
-    fn receive(
-        &mut self,
-        pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<usize, Garbled> {
-        let (used, is_welcome) = if self.is_receiver(index) {
-            let now = pool.now();
-            let was_present = self.checker.is_present(index);
-            let checked = self.checker.check(index, input, now)?;
-            if !was_present && self.checker.is_present(index) {
-                self.arrivals.push(now);
-            }
-            checked
-        } else {
-            answers(self.protocol, input)?
-        };
+    fn receive(&mut self, pool: &mut ClientPool, index: usize, input: &[u8]) -> Used {
+        let now = pool.now();
+        let was_present = self.checker.is_present(index);
+        let (used, is_welcome) = self.checker.check(index, input, now)?;
+        if !was_present && self.checker.is_present(index) {
+            self.arrivals.push(now);
+        }
         if is_welcome {
             self.welcome(pool, index);
         }
@@ -136,14 +128,11 @@ impl Behaviour for Members {
     }
 
     fn end(&mut self, pool: &mut ClientPool, index: usize, state: State, cause: Cause) {
-        let is_connected = state == State::Connected;
-        if is_connected {
+        if state == State::Connected {
             *pool.cuts.entry(cause).or_default() += 1;
+            self.receiving -= usize::from(index < self.receivers);
         }
-        if self.is_receiver(index) {
-            self.receiving -= usize::from(is_connected);
-            self.checker.leave(index, true);
-        }
+        self.checker.leave(index, true);
     }
 
     fn tally(&self) -> &Tally {
@@ -191,7 +180,7 @@ impl Run<'_, Members> {
 
     /// Requires all connected receivers to get every message that is sent from now on.
     pub(super) fn expect_all(&mut self) {
-        for index in 0..self.clients.checker.receivers() {
+        for index in 0..self.clients.receivers {
             if self.pool.is_connected(index) {
                 self.clients.checker.expect(index);
             }
@@ -201,7 +190,7 @@ impl Run<'_, Members> {
     /// Has all members leave.
     pub(super) fn leave(&mut self) {
         self.pool.close_all();
-        for index in 0..self.clients.checker.receivers() {
+        for index in 0..self.pool.len() {
             self.clients.checker.leave(index, false);
         }
         self.clients.receiving = 0;
@@ -247,15 +236,4 @@ impl Run<'_, Members> {
         }
         Ok(())
     }
-}
-
-/// Reads a broker's answers to a sender. Returns the number of bytes, and whether there was a
-/// welcome.
-fn answers(protocol: Protocol, input: &[u8]) -> Result<(usize, bool), Garbled> {
-    let (mut used, mut is_welcome) = (0, false);
-    while let Some((incoming, len)) = protocol.next(&input[used..])? {
-        is_welcome |= incoming == Incoming::Welcome;
-        used += len;
-    }
-    Ok((used, is_welcome))
 }

@@ -58,11 +58,9 @@ use std::time::SystemTime;
 
 use crate::descriptors;
 use account::Base;
-use checker::DeliveryChecker;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
-use judge::Codec;
 use members::Members;
-use message::MessageFormat;
+use message::Codec;
 use own_relay::OwnRelay;
 use pool::ClientPool;
 use process::{Process, kernel_memory};
@@ -348,12 +346,9 @@ impl Target {
     ) -> Result<Outcome, LoadError> {
         let protocol = site.protocol;
         let (receivers, senders) = cast(plan, protocol);
-        let format = MessageFormat::new(plan.size, plan.senders, plan.seed);
-        let codec = Codec::new(protocol, &site.tag, format);
-        let checker = DeliveryChecker::new(codec, receivers, senders);
-        let members = Members::new(checker, protocol);
-        let apart = if protocol.is_broker() { senders } else { 0 };
-        let pool = ClientPool::new(site, receivers + apart, plan.wait)?;
+        let codec = Codec::new(protocol, &site.tag, plan.size, plan.senders, plan.seed);
+        let members = Members::new(codec, receivers, senders);
+        let pool = ClientPool::new(site, members.checker.receivers(), plan.wait)?;
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
         let mut run = Run::new(pool, members, reporter, server, relay, stop);
         let mut outcome = scenario::measure(&mut run, plan, self.base)?;

@@ -41,13 +41,12 @@ struct RampUp {
     /// The clients that have not begun to connect.
     left: Range<usize>,
     pace: Pace,
-    schedule: Option<Schedule>,
+    schedule: Schedule,
     /// The number of connections in the listen backlog.
     queued: u64,
     stall: Stall<(usize, u64, usize)>,
     /// The number of deliveries, and since when no message was sent or received.
-    deliveries: u64,
-    quiet: Duration,
+    quiet: Stall<u64>,
     /// Whether a message was sent since all are connected, and since all but one have received
     /// something.
     probed: (bool, bool),
@@ -104,18 +103,17 @@ impl Run<'_, Members> {
 
 impl RampUp {
     fn new(left: Range<usize>, pace: Pace, now: Duration, run: &Run<'_, Members>) -> Self {
-        let schedule = match pace {
-            Pace::Measured(Some(rate)) => Some(Schedule::new(now, rate, None)),
-            Pace::Measured(None) | Pace::Storm => None,
+        let rate = match pace {
+            Pace::Measured(Some(rate)) => rate,
+            Pace::Measured(None) | Pace::Storm => f64::INFINITY,
         };
         Self {
             left,
             pace,
-            schedule,
+            schedule: Schedule::new(now, rate, None),
             queued: 0,
             stall: Stall::new((0, 0, 0), now),
-            deliveries: run.deliveries(),
-            quiet: now,
+            quiet: Stall::new(run.deliveries(), now),
             probed: (false, false),
         }
     }
@@ -129,15 +127,13 @@ impl RampUp {
     /// Has some more begin to connect, if it is time for them.
     fn connect(&mut self, run: &mut Run<'_, Members>, now: Duration) {
         for _ in 0..MAX_CONNECT_BURST {
-            let is_due = |schedule: &mut Schedule| schedule.take_due(now).is_some();
-            if self.left.is_empty()
-                || !self.has_room(run)
-                || !self.schedule.as_mut().is_none_or(is_due)
+            if !self.left.is_empty()
+                && self.has_room(run)
+                && self.schedule.take_due(now).is_some()
+                && let Some(index) = self.left.next()
             {
-                return;
+                run.pool.connect(&mut run.clients, index);
             }
-            run.pool.connect(&mut run.clients, self.left.start);
-            self.left.start += 1;
         }
     }
 
@@ -150,30 +146,30 @@ impl RampUp {
     /// then: they would fare no better than the others.
     fn is_stuck(&mut self, run: &mut Run<'_, Members>, now: Duration) -> bool {
         let pool = &mut run.pool;
-        let come = pool.connected + run.clients.checker.present;
-        let stalled = self.stall.lasts((come, self.queued, pool.connecting), now);
+        let joined = pool.connected + run.clients.checker.present;
+        let stalled = self
+            .stall
+            .lasts((joined, self.queued, pool.connecting), now);
         let is_waiting = (self.left.is_empty() || self.queued > 0) && pool.connecting == 0;
         let is_stuck = is_waiting && (stalled > PROGRESS_TIMEOUT || pool.connected == 0);
         let timed_out = pool.refusals.get(&Cause::TimedOut).copied().unwrap_or(0);
         if is_stuck || timed_out >= MAX_CONNECTING as u64 {
             pool.give_up(self.left.len());
-            self.left.start = self.left.end;
+            self.left = 0..0;
         }
         is_stuck
     }
 
     /// Whether a message must be sent now.
     fn is_time_to_probe(&mut self, run: &Run<'_, Members>, connected: bool, now: Duration) -> bool {
-        if run.deliveries() != self.deliveries {
-            (self.quiet, self.deliveries) = (now, run.deliveries());
-        }
+        let quiet = self.quiet.lasts(run.deliveries(), now);
         // Once all are connected, and once all but one have received something, there is no need
         // to wait.
         let last = connected && run.clients.deaf() == 1 && run.clients.is_deaf(0);
         let at_once = (connected && !self.probed.0) || (last && !self.probed.1);
-        let is_time = at_once || now > self.quiet + probe_interval(connected);
+        let is_time = at_once || quiet > probe_interval(connected);
         if is_time {
-            self.quiet = now;
+            self.quiet = Stall::new(run.deliveries(), now);
             self.probed = (connected, last);
         }
         is_time
@@ -186,10 +182,7 @@ impl RampUp {
         } else if self.left.is_empty() || !self.has_room(run) {
             now + probe_interval(connected)
         } else {
-            self.schedule
-                .as_ref()
-                .and_then(Schedule::next)
-                .unwrap_or(now)
+            self.schedule.next().unwrap_or(now)
         }
     }
 }

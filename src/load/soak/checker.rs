@@ -18,17 +18,18 @@
 //! end. The memory that this takes depends on the number of members and of senders that left
 //! undelivered messages, not on the duration.
 //!
-//! Why two checkers: here a delivery is due or not depending on what other members have received,
-//! so what is outstanding is counted anew for each sender and receiver when it is needed. There it
-//! must be known after every message, for a million receivers.
+//! Why two checkers: a member that joins while messages are under way has a position of its own for
+//! each sender, and whether a delivery is due depends on what other members have received. So what
+//! is outstanding is counted for each sender and receiver when it is needed. The other checker
+//! knows it after every message, for a million receivers that share one position list.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use slab::Slab;
 
-use super::super::judge::{Codec, Position, Progress, Tally};
-use super::super::message::MessageId;
+use super::super::judge::{Position, Progress, Tally};
+use super::super::message::{Codec, MessageId};
 use super::super::protocol::{Garbled, Incoming, Role};
 
 /// A sender that has left is judged when no member has received anything of it for this long. It
@@ -131,7 +132,8 @@ impl Checker {
     pub(super) fn join(&mut self, out: &mut Vec<u8>) -> usize {
         let number = self.joins;
         self.joins += 1;
-        self.codec.join(Role::Member(number), out);
+        let Codec { protocol, tag, .. } = &self.codec;
+        protocol.join(Role::Member(number), tag, out);
         let key = self.members.insert(Member {
             number,
             sent: 0,
@@ -242,7 +244,7 @@ impl Checker {
     }
 
     fn take(&mut self, key: usize, name: Option<&[u8]>, payload: &[u8]) {
-        let identified = self.codec.identify(name, payload, &mut self.tally);
+        let identified = self.tally.identify(&self.codec, name, payload);
         let Some((id, is_whole)) = identified else {
             return;
         };
@@ -353,7 +355,6 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::super::super::judge::MAX_MISSING;
-    use super::super::super::message::MessageFormat;
     use super::super::super::protocol::{Protocol, name_of};
     use super::*;
     use crate::wire::{Decoder, encode_frame};
@@ -369,7 +370,7 @@ mod tests {
     struct Said(Vec<u8>);
 
     fn codec() -> Codec {
-        Codec::new(Protocol::Chat10, "tag", MessageFormat::of_soak(1))
+        Codec::of_soak(Protocol::Chat10, "tag", 1)
     }
 
     impl Room {
