@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::iter;
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -84,7 +83,6 @@ const TEXT: Colour = (0x59_63_6e, 0x9a_a4_af);
 /// Blue and orange: distinct by hue for most colour-blind readers, with enough contrast for text, since
 /// the names have these colours too.
 const LINES: [Colour; 2] = [(0x0b_63_b8, 0x58_a6_ff), (0xb8_4a_00, 0xff_9d_4d)];
-const DASHES: [&str; 2] = ["none", "80 30"];
 const FONTS: &str = "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',\
                      Arial,sans-serif;font-variant-numeric:tabular-nums}polyline{stroke-linejoin:round}";
 
@@ -261,10 +259,10 @@ impl Ruler {
                     300.0.. => &[1.0],
                     _ => &[1.0, 2.0, 5.0],
                 };
-                let mut decade = 10_f64.powf(lowest.log10().floor());
+                let mut decade = lowest.log10().floor() as i32;
                 while ticks.last().is_none_or(|&last| last <= highest) {
-                    ticks.extend(digits.iter().map(|digit| digit * decade));
-                    decade *= 10.0;
+                    ticks.extend(digits.iter().map(|digit| digit * 10_f64.powi(decade)));
+                    decade += 1;
                 }
                 ticks.drain(..ticks.iter().rposition(|&tick| tick <= lowest).unwrap_or(0));
                 let end = ticks.iter().skip(1).position(|&tick| tick >= highest);
@@ -332,20 +330,17 @@ fn hex(colour: u32) -> String {
     format!("#{colour:06X}")
 }
 
-/// Returns the style sheet: fonts, the dashes of the lines, and the dark colours.
+/// Returns the style sheet: fonts, the dashes of the second line, and the dark colours.
 fn style() -> String {
-    let dashes = iter::zip(LINES, DASHES).map(|((light, _), dash)| {
-        format!(
-            "polyline[stroke='{}']{{stroke-dasharray:{dash}}}",
-            hex(light)
-        )
-    });
     let colours = [GROUND, BORDER, GRID, BASE, HEADING, TEXT];
     let dark = colours.into_iter().chain(LINES).flat_map(|(light, dark)| {
         ["fill", "stroke"].map(|name| format!("[{name}='{}']{{{name}:{}}}", hex(light), hex(dark)))
     });
-    let (dashes, dark): (String, String) = (dashes.collect(), dark.collect());
-    format!("{FONTS}{dashes}@media(prefers-color-scheme:dark){{{dark}}}")
+    let (dashed, dark) = (hex(LINES[1].0), dark.collect::<String>());
+    format!(
+        "{FONTS}polyline[stroke='{dashed}']{{stroke-dasharray:80 30}}\
+         @media(prefers-color-scheme:dark){{{dark}}}"
+    )
 }
 
 /// About how wide a text is. The fonts are the reader's, so the widths can only be estimated: rather

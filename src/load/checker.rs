@@ -265,33 +265,33 @@ impl DeliveryChecker {
         let Place::Shared(at) = &mut self.receivers[receiver].place else {
             return rest;
         };
-        let mut received = 0;
+        let mut deliveries = 0;
         loop {
             let first = skip(&self.entries, *at, own);
-            let next = &self.entries[first..];
-            let next = &next[..next.len().min(rest.len().checked_div(len).unwrap_or(0))];
+            let entries = &self.entries[first..];
+            let entries = &entries[..entries.len().min(rest.len().checked_div(len).unwrap_or(0))];
             let is_own = |entry: &Entry| entry.id.sender == own;
-            let count = next.iter().position(is_own).unwrap_or(next.len());
+            let count = entries.iter().position(is_own).unwrap_or(entries.len());
             let expected = &self.bytes[first * len..][..count * len];
-            let same = if rest.starts_with(expected) {
+            let equal = if rest.starts_with(expected) {
                 count
             } else {
                 let pairs = rest.chunks_exact(len).zip(expected.chunks_exact(len));
                 pairs.take_while(|(got, kept)| got == kept).count()
             };
-            if same == 0 {
+            if equal == 0 {
                 break;
             }
-            record(&mut self.delays, self.measured_from, &next[..same], now);
-            rest = &rest[same * len..];
-            received += same as u64;
-            *at = first + same;
-            if same < count {
+            record(&mut self.delays, self.measured_from, &entries[..equal], now);
+            rest = &rest[equal * len..];
+            deliveries += equal as u64;
+            *at = first + equal;
+            if equal < count {
                 break;
             }
         }
-        self.tally.deliveries += received;
-        self.settle(receiver, received);
+        self.tally.deliveries += deliveries;
+        self.settle(receiver, deliveries);
         rest
     }
 

@@ -39,9 +39,6 @@ const LARGE_PIECE: usize = 64 * 1024;
 /// The maximum number of reads of one socket before others have their turn.
 const MAX_READS: usize = 8;
 
-/// A loop that is not at its poll for so long was stopped, or its machine was.
-const MIN_PAUSE: Duration = Duration::from_millis(250);
-
 /// How many bytes of the input were used.
 pub(super) type Used = Result<usize, Garbled>;
 
@@ -141,7 +138,6 @@ pub(super) struct ClientPool {
     /// When it was last polled, and whether there was no event.
     polled: Duration,
     was_empty: bool,
-    pauses: Duration,
     /// Connections that were not made.
     pub(super) refusals: Causes,
     /// Connections that ended unexpectedly.
@@ -165,7 +161,6 @@ impl ClientPool {
             waited: Duration::ZERO,
             polled: Duration::ZERO,
             was_empty: false,
-            pauses: Duration::ZERO,
             refusals: Causes::new(),
             cuts: Causes::new(),
         })
@@ -193,21 +188,6 @@ impl ClientPool {
     /// When a connection was begun, and from when on it is connected.
     pub(super) fn since(&self, index: usize) -> Duration {
         self.connections[index].since
-    }
-
-    /// The time for which this loop was stopped, since that was asked for last.
-    pub(super) fn take_pauses(&mut self) -> Duration {
-        self.note_pause(self.now());
-        mem::take(&mut self.pauses)
-    }
-
-    /// It is `now`, and this loop was stopped if it was not polled for that long.
-    fn note_pause(&mut self, now: Duration) {
-        let since = now.saturating_sub(self.polled);
-        if since > MIN_PAUSE {
-            self.pauses += since;
-            self.polled = now;
-        }
     }
 
     /// Begins to connect a client that has no connection.
@@ -378,7 +358,6 @@ impl ClientPool {
         sleep: bool,
     ) -> io::Result<()> {
         let began = self.now();
-        self.note_pause(began);
         let until = self
             .agenda
             .first()
@@ -398,20 +377,15 @@ impl ClientPool {
             polled => polled?,
         }
         let polled = self.now();
-        let slept = polled.saturating_sub(began);
         // A poll that has no event was waiting, even if it was told not to; and after another one
         // of that kind, so was the rest of this turn.
         if self.events.is_empty() && self.was_empty {
             self.waited += polled.saturating_sub(self.polled);
         } else if self.events.is_empty() || timeout != Duration::ZERO {
-            self.waited += slept;
+            self.waited += polled.saturating_sub(began);
         }
         self.was_empty = self.events.is_empty();
         self.polled = polled;
-        let overslept = slept.saturating_sub(timeout);
-        if overslept > MIN_PAUSE {
-            self.pauses += overslept;
-        }
         for (index, ends) in mem::take(&mut self.again) {
             self.receive(clients, index, ends);
         }

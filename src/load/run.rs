@@ -17,6 +17,10 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait without progress.
 pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A check that is so much later than planned was held up: this program was stopped, or its machine
+/// was.
+const MIN_PAUSE: Duration = Duration::from_millis(250);
+
 /// Two clocks that are read within this time are read at the same time.
 const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(10);
 
@@ -196,14 +200,13 @@ impl<'a, C: Behaviour> Run<'a, C> {
 
     /// Checks the progress and the clocks.
     fn check_up(&mut self, now: Duration) {
-        self.checked = now;
+        let late = now.saturating_sub(self.checked + CHECK_INTERVAL);
         // It may have been busy instead, with one long turn.
         let worked = process::own_cpu();
-        let pauses = self.pool.take_pauses();
-        if pauses > 2 * worked.saturating_sub(self.worked) {
-            self.paused += pauses;
+        if late > MIN_PAUSE && late > 2 * worked.saturating_sub(self.worked) {
+            self.paused += late;
         }
-        self.worked = worked;
+        (self.checked, self.worked) = (now, worked);
         let clocks = (Instant::now(), SystemTime::now());
         let steady = clocks.0.duration_since(self.clocks.0);
         // If this was held up between the two clocks, they show nothing of each other.
