@@ -20,7 +20,7 @@ const KEY_LEN: usize = 4;
 const MAX_CONTROL: usize = 125;
 
 /// The longest header of a frame, in bytes.
-pub(super) const MAX_HEADER: usize = 14;
+pub const MAX_HEADER: usize = 14;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

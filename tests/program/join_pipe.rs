@@ -564,7 +564,7 @@ fn failure_is_one_line_and_an_exit_code() {
         (
             &["join", "http://127.0.0.1:1234"],
             2,
-            "write HOST:PORT, without http://",
+            "write ws://127.0.0.1:1234\n",
         ),
         (&["join", "[::1"], 2, "a bracket is missing"),
         (&["join", "127.0.0.1:0"], 2, "port 0 cannot be connected to"),
