@@ -16,6 +16,7 @@
 //!
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
+//! - [`join_web`]: over WebSocket.
 //!
 //! `chatloop load`:
 //!
@@ -35,6 +36,7 @@ mod common;
 mod interop;
 mod join_pipe;
 mod join_terminal;
+mod join_web;
 mod load;
 mod load_soak;
 mod load_trouble;
