@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 /// An `Incoming` is one item of a server's stream.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
     /// A message.
     Message(Received<'a>),

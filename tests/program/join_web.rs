@@ -71,7 +71,7 @@ fn members_over_web_socket_and_chat10_exchange_every_byte() {
     let mut client = Piped::start(&mut join(relay.addr_of("ws"), "me", &["--raw", "--stay"]));
     relay.log_line("joined: \"me\"");
     for line in lines() {
-        client.say(&[&line[..], b"\n"].concat());
+        client.say([&line[..], b"\n"].concat());
         expect(&mut other, &heard("me", &line));
         other.write_all(&frame(&line)).unwrap();
         expect(&mut client.output, &[b"other: ", &line[..], b"\n"].concat());
@@ -101,10 +101,10 @@ fn names_of_any_bytes_reach_both_kinds_of_members() {
 fn long_input_is_delivered_in_order_and_each_line_is_confirmed() {
     let mut relay = relay(&[]);
     let mut other = relay.join("other");
-    let lines: String = (0..50_000).map(|line| format!("line {line}\n")).collect();
+    let lines: Vec<_> = (0..50_000).map(|line| format!("line {line}\n")).collect();
     let mut client = Piped::start(&mut join(relay.addr_of("ws"), "me", &[]));
     let sender = std::thread::spawn(move || {
-        client.say(lines);
+        client.say(lines.concat());
         client.finish()
     });
     for line in 0..50_000 {
