@@ -24,14 +24,14 @@ pub(super) struct Base {
 
 /// The figures of the messages that were sent and received between two marks.
 pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> Figures {
-    let members = run.pool.members();
+    let members = run.clients.count();
     Figures {
         members: Some(Gauge(members as u64)),
-        messages: Some(span.said),
-        messages_per_second: quotient(span.said as f64, span.seconds),
-        deliveries: span.heard,
-        deliveries_per_second: quotient(span.heard as f64, span.seconds),
-        latency_us: run.pool.checker.delays().times(),
+        messages: Some(span.sent),
+        messages_per_second: quotient(span.sent as f64, span.seconds),
+        deliveries: span.deliveries,
+        deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
+        latency_us: run.clients.checker.delays().times(),
         server: span.server.map(|used| {
             let a_second = |count: u64| quotient(count as f64, span.seconds);
             ServerFigures {
@@ -69,7 +69,7 @@ pub(super) fn per_member(start: u64, now: u64, members: usize) -> Option<Gauge> 
 }
 
 pub(super) fn cpu_ns_per_delivery(span: &Span) -> Option<f64> {
-    quotient(span.server?.cpu.as_nanos() as f64, span.heard as f64)
+    quotient(span.server?.cpu.as_nanos() as f64, span.deliveries as f64)
 }
 
 /// What the load tool itself used.
@@ -103,9 +103,14 @@ pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
     let deaf = if run.is_stopped() {
         0
     } else {
-        pool.deaf() as u64
+        run.clients.deaf() as u64
     };
-    let failures = Failures::new(pool.checker.tally(), &pool.cuts, &pool.refusals, deaf);
+    let failures = Failures::new(
+        run.clients.checker.tally(),
+        &pool.cuts,
+        &pool.refusals,
+        deaf,
+    );
     outcome.warn(failures, pool.connected(), run.paused);
     let dropped = run.dropped_packets();
     if dropped > 0 && outcome.figures.failures.are_any() {

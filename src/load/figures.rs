@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::connect::Causes;
 use super::delays::Times;
-use super::ledger::Tally;
+use super::judge::Tally;
 use super::plan::{Fault, Leave};
 
 /// A figure of several rounds in one: counts are added up, and of measures the median is taken.

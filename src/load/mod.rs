@@ -11,10 +11,11 @@
 //! | What is to be measured | `load/plan.rs` |
 //! | Whether this machine can | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | Connections are made, and from where | `load/gather.rs`, `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
-//! | What is said over them | `load/protocol.rs`, `load/script.rs` |
-//! | ... and when: by a schedule that waits for nobody | `load/schedule.rs` |
-//! | Every byte that comes back is checked | `load/checker.rs` |
+//! | One loop has all connections | `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
+//! | ... which are made no faster than the server accepts them | `load/ramp_up.rs` |
+//! | The clients join, receive and send | `load/members.rs`, `load/protocol.rs`, `load/message.rs` |
+//! | ... by a schedule that does not wait for the server | `load/schedule.rs` |
+//! | Every byte that comes back is checked | `load/checker.rs`, `load/judge.rs` |
 //! | Delays are counted | `load/delays.rs` |
 //! | The server's memory and CPU are read from outside | `load/process.rs` |
 //! | Phases and scenarios | `load/run.rs`, `load/scenario.rs` |
@@ -28,18 +29,20 @@
 
 mod account;
 mod chart;
+mod checker;
 mod connect;
-mod crowd;
 mod delays;
 mod figures;
-mod gather;
-mod ledger;
+mod judge;
+mod members;
 mod message;
 mod own_relay;
 mod plan;
+mod pool;
 mod process;
 mod progress;
 mod protocol;
+mod ramp_up;
 mod report;
 mod run;
 mod scenario;
@@ -57,14 +60,15 @@ use std::time::SystemTime;
 
 use crate::descriptors;
 use account::Base;
+use checker::DeliveryChecker;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
-use crowd::ClientPool;
-use ledger::DeliveryChecker;
+use judge::Codec;
+use members::Members;
 use message::MessageFormat;
 use own_relay::OwnRelay;
+use pool::ClientPool;
 use process::{Process, kernel_memory};
 use progress::Reporter;
-use protocol::Role;
 use report::{Identity, Outcome};
 use run::Run;
 use sources::Ports;
@@ -87,7 +91,7 @@ pub const fn min_size(senders: usize) -> usize {
 }
 
 /// How long messages are at most in a soak, in bytes.
-pub const SOAK_SIZE: usize = soak::MAX_MESSAGE_SIZE;
+pub const SOAK_SIZE: usize = message::MAX_SOAK_SIZE;
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -404,7 +408,7 @@ impl Target {
         let addr = self.server.addr;
         match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
             Ok(_) => Ok(()),
-            Err(error) => Err(LoadError::connect(addr, Cause::of(&error))),
+            Err(error) => Err(LoadError::connect(addr, error.into())),
         }
     }
 
@@ -446,22 +450,21 @@ impl Target {
         let tag = tag_of(plan);
         let protocol = self.server.protocol;
         let (receivers, senders) = cast(plan, protocol);
-        let script = MessageFormat::new(plan.size, plan.senders, plan.seed);
-        let checker = DeliveryChecker::new(protocol, &tag, script, receivers, senders);
-        let mut roles: Vec<_> = (0..receivers as u32).map(Role::Member).collect();
-        if protocol.is_broker() {
-            roles.extend((0..senders as u32).map(Role::Sender));
-        }
+        let format = MessageFormat::new(plan.size, plan.senders, plan.seed);
+        let codec = Codec::new(protocol, &tag, format);
+        let checker = DeliveryChecker::new(codec, receivers, senders);
+        let members = Members::new(checker, protocol);
+        let apart = if protocol.is_broker() { senders } else { 0 };
         let site = self.site(plan, tag);
-        let pool = ClientPool::new(site, &roles, checker, plan.wait).map_err(LoadError::Io)?;
+        let pool = ClientPool::new(site, receivers + apart, plan.wait).map_err(LoadError::Io)?;
         let (server, relay) = (self.process.as_ref(), self.own.as_mut());
-        let mut run = Run::new(pool, reporter, server, relay, stop);
+        let mut run = Run::new(pool, members, reporter, server, relay, stop);
         let measured = scenario::measure(&mut run, plan, self.base);
-        let pool = run.pool;
+        let (deliveries, connected) = (run.deliveries(), run.pool.connected());
         let mut outcome = measured.map_err(LoadError::Io)?;
         outcome.warnings.extend(self.warnings());
-        outcome.deliveries = pool.checker.tally().deliveries;
-        outcome.connected = pool.connected();
+        outcome.deliveries = deliveries;
+        outcome.connected = connected;
         Ok(outcome)
     }
 

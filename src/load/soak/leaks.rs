@@ -6,15 +6,17 @@
 //! Descriptors can be counted: a server has as many more than at the start as it has connections,
 //! and no more.
 
+use std::time::Duration;
+
 use super::super::process::Process;
 
-/// The maximum number of samples, and the minimum interval between them in nanoseconds.
-const MAX_SAMPLES: u64 = 720;
-const MIN_SAMPLE_INTERVAL_NS: u64 = 20_000_000;
+/// The maximum number of samples, and the minimum interval between them.
+const MAX_SAMPLES: u32 = 720;
+const MIN_SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a soak lasts at least for what the server holds as a rule to be judged, in nanoseconds:
-/// twenty minutes. In less time it may still be meeting its worst moment, and keep what that took.
-pub(super) const MIN_JUDGED_TIME_NS: u64 = 1_200_000_000_000;
+/// The shortest soak in which the growth of the server's memory is judged. In less time its worst
+/// moment may be still to come, and it keeps what that took.
+pub(super) const MIN_JUDGED_TIME: Duration = Duration::from_secs(20 * 60);
 
 /// The tolerated growth of the median from the second to the last quarter: a share of it, or so
 /// many bytes, whichever is more. The output that is queued for slow readers goes up and down by
@@ -23,11 +25,11 @@ pub(super) const MIN_JUDGED_TIME_NS: u64 = 1_200_000_000_000;
 const MAX_GROWTH_SHARE: f64 = 0.02;
 const MAX_GROWTH_BYTES: f64 = 1024.0 * 1024.0;
 
-/// One look at a server.
+/// One sample of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Look {
-    /// When, in nanoseconds since the soaking began.
-    at: u64,
+struct Sample {
+    /// When, since the soaking began.
+    at: Duration,
     /// Its resident memory, in bytes.
     resident: u64,
     /// How many descriptors it had open, if that may be seen, and how many connections there were.
@@ -35,19 +37,19 @@ struct Look {
     connections: u64,
 }
 
-/// A server that is looked at now and then.
+/// A `Watch` takes samples of a server.
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     server: Option<&'a Process>,
-    /// What it had open before anybody came.
+    /// The number of descriptors that it had open before any client connected.
     descriptors: Option<u64>,
-    began: u64,
-    lasts: u64,
-    next: u64,
-    looks: Vec<Look>,
+    began: Duration,
+    lasts: Duration,
+    next: Duration,
+    samples: Vec<Sample>,
 }
 
-/// What the looks at a server's memory tell, in bytes.
+/// The samples of a server's memory in short, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Memory {
     /// After the first tenth of the time.
@@ -56,7 +58,7 @@ pub(super) struct Memory {
     pub(super) second_quarter: f64,
     pub(super) last_quarter: f64,
     pub(super) highest: f64,
-    /// At the last look, while all were here.
+    /// At the last sample, with all members.
     pub(super) end: f64,
 }
 
@@ -74,34 +76,34 @@ impl<'a> Watch<'a> {
         Self {
             server,
             descriptors: server.and_then(Process::descriptors),
-            began: 0,
-            lasts: 0,
-            next: u64::MAX,
-            looks: Vec::new(),
+            began: Duration::ZERO,
+            lasts: Duration::ZERO,
+            next: Duration::MAX,
+            samples: Vec::new(),
         }
     }
 
-    /// Begins to look at it, for so long from `now` on.
-    pub(super) fn begin(&mut self, now: u64, lasts: u64) {
+    /// Begins to take samples, for so long from `now` on.
+    pub(super) fn begin(&mut self, now: Duration, lasts: Duration) {
         (self.began, self.lasts, self.next) = (now, lasts, now);
     }
 
-    /// When to look next.
-    pub(super) const fn next(&self) -> u64 {
+    /// When the next sample is due.
+    pub(super) const fn next(&self) -> Duration {
         self.next
     }
 
-    /// Looks, if it is time to, while there are so many connections.
-    pub(super) fn check_up(&mut self, now: u64, connections: usize) {
+    /// Takes a sample if it is due, while there are so many connections.
+    pub(super) fn check_up(&mut self, now: Duration, connections: usize) {
         if now < self.next {
             return;
         }
-        self.next = now + (self.lasts / MAX_SAMPLES).max(MIN_SAMPLE_INTERVAL_NS);
+        self.next = now + (self.lasts / MAX_SAMPLES).max(MIN_SAMPLE_INTERVAL);
         if let Some(server) = self.server
             && let Ok(resident) = server.resident()
         {
-            self.looks.push(Look {
-                at: now - self.began,
+            self.samples.push(Sample {
+                at: now.saturating_sub(self.began),
                 resident,
                 descriptors: server.descriptors(),
                 connections: connections as u64,
@@ -116,65 +118,65 @@ impl<'a> Watch<'a> {
         Some(open.saturating_sub(self.descriptors? + connections as u64))
     }
 
-    /// What it had open before anybody came.
+    /// The number of descriptors that it had open before any client connected.
     pub(super) const fn descriptors_at_start(&self) -> Option<u64> {
         self.descriptors
     }
 
-    /// What it has open now.
+    /// The number of descriptors that it has open now.
     pub(super) fn descriptors_now(&self) -> Option<u64> {
         self.server?.descriptors()
     }
 
-    /// The most that it had open.
+    /// The largest number of descriptors that it had open.
     pub(super) fn most_descriptors(&self) -> Option<u64> {
-        self.looks.iter().filter_map(|look| look.descriptors).max()
+        let samples = self.samples.iter();
+        samples.filter_map(|sample| sample.descriptors).max()
     }
 
     /// By how many descriptors it had more than connections, as a rule, in the last quarter. Some
-    /// looks are at a moment at which one has left and the server does not know yet.
+    /// samples are taken when a client has left and the server has not noticed yet.
     pub(super) fn usual_excess(&self) -> Option<u64> {
         let before = self.descriptors?;
-        let excess = |look: &Look| {
-            let open = look.descriptors?;
-            Some(open.saturating_sub(before + look.connections))
-        };
-        let last = self.looks.iter().filter(|look| look.at >= self.part(0.75));
-        median(last.filter_map(excess).collect())
+        let last = self.between(0.75, f64::INFINITY);
+        median(last.filter_map(|sample| {
+            Some(
+                sample
+                    .descriptors?
+                    .saturating_sub(before + sample.connections),
+            )
+        }))
     }
 
-    /// What its memory was, if it was looked at in every part of the time.
+    /// What its memory was, if there are samples of every part of the time.
     pub(super) fn memory(&self) -> Option<Memory> {
-        let between = |from, until| {
-            let (from, until) = (self.part(from), self.part(until));
-            let looks = self.looks.iter();
-            let looks = looks.filter(move |look| (from..until).contains(&look.at));
-            median(looks.map(|look| look.resident).collect()).map(|bytes| bytes as f64)
-        };
-        let mut after = self.looks.iter().filter(|look| look.at >= self.part(0.1));
+        let resident = |from, until| self.between(from, until).map(|it| it.resident);
         Some(Memory {
-            warm: after.next()?.resident as f64,
-            second_quarter: between(0.25, 0.5)?,
-            last_quarter: between(0.75, f64::INFINITY)?,
-            highest: self.looks.iter().map(|look| look.resident).max()? as f64,
-            end: self.looks.last()?.resident as f64,
+            warm: resident(0.1, f64::INFINITY).next()? as f64,
+            second_quarter: median(resident(0.25, 0.5))? as f64,
+            last_quarter: median(resident(0.75, f64::INFINITY))? as f64,
+            highest: resident(0.0, f64::INFINITY).max()? as f64,
+            end: self.samples.last()?.resident as f64,
         })
     }
 
     /// Seconds, and bytes at that time: a curve.
     pub(super) fn curve(&self) -> Vec<(f64, f64)> {
-        let point = |look: &Look| (look.at as f64 / 1e9, look.resident as f64);
-        self.looks.iter().map(point).collect()
+        let point = |sample: &Sample| (sample.at.as_secs_f64(), sample.resident as f64);
+        self.samples.iter().map(point).collect()
     }
 
-    /// This part of the time in which it was to be looked at.
-    fn part(&self, part: f64) -> u64 {
-        (self.lasts as f64 * part) as u64
+    /// The samples between these parts of the time, from 0 to 1.
+    fn between(&self, from: f64, until: f64) -> impl Iterator<Item = &Sample> {
+        let part = move |at: Duration| at.div_duration_f64(self.lasts);
+        let samples = self.samples.iter();
+        samples.filter(move |sample| (from..until).contains(&part(sample.at)))
     }
 }
 
 /// The one in the middle; of an even number, the greater of the two.
-fn median(mut values: Vec<u64>) -> Option<u64> {
+fn median(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<_> = values.collect();
     values.sort_unstable();
     values.get(values.len() / 2).copied()
 }
@@ -188,14 +190,14 @@ mod tests {
     /// A watch of 100 looks, with the memory and the surplus of descriptors that these have.
     fn watched(look: impl Fn(u64) -> (u64, u64)) -> Watch<'static> {
         let mut watch = Watch::new(None);
-        watch.begin(0, 100);
+        watch.begin(Duration::ZERO, Duration::from_secs(100));
         watch.descriptors = Some(7);
-        watch.looks = (0..100)
+        watch.samples = (0..100)
             .map(|at| {
                 let (resident, excess) = look(at);
                 let connections = 50 + at % 3;
-                Look {
-                    at,
+                Sample {
+                    at: Duration::from_secs(at),
                     resident,
                     descriptors: Some(7 + connections + excess),
                     connections,
@@ -240,7 +242,7 @@ mod tests {
     fn memory_that_was_not_looked_at_for_a_quarter_is_not_told() {
         assert_eq!(Watch::new(None).memory(), None);
         let mut watch = watched(|_| (MIB, 0));
-        watch.looks.truncate(75);
+        watch.samples.truncate(75);
         assert_eq!(watch.memory(), None);
     }
 
@@ -259,15 +261,16 @@ mod tests {
     fn a_process_is_looked_at_when_it_is_time() {
         let process = Process::this();
         let mut watch = Watch::new(Some(&process));
-        watch.check_up(0, 0);
-        assert!(watch.looks.is_empty(), "before it begins");
-        watch.begin(5, 720 * MIN_SAMPLE_INTERVAL_NS);
-        watch.check_up(5, 1);
-        watch.check_up(5 + MIN_SAMPLE_INTERVAL_NS - 1, 1);
-        watch.check_up(5 + MIN_SAMPLE_INTERVAL_NS, 1);
-        let times: Vec<_> = watch.looks.iter().map(|look| look.at).collect();
-        assert_eq!(times, [0, MIN_SAMPLE_INTERVAL_NS]);
-        assert_eq!(watch.next(), 5 + 2 * MIN_SAMPLE_INTERVAL_NS);
+        let began = Duration::from_secs(5);
+        watch.check_up(Duration::ZERO, 0);
+        assert!(watch.samples.is_empty(), "before it begins");
+        watch.begin(began, 720 * MIN_SAMPLE_INTERVAL);
+        watch.check_up(began, 1);
+        watch.check_up(began + MIN_SAMPLE_INTERVAL / 2, 1);
+        watch.check_up(began + MIN_SAMPLE_INTERVAL, 1);
+        let times: Vec<_> = watch.samples.iter().map(|sample| sample.at).collect();
+        assert_eq!(times, [Duration::ZERO, MIN_SAMPLE_INTERVAL]);
+        assert_eq!(watch.next(), began + 2 * MIN_SAMPLE_INTERVAL);
         assert!(watch.curve()[0].1 > 100_000.0);
         assert!(watch.most_descriptors().unwrap() >= 3);
     }

@@ -1,5 +1,5 @@
-//! The delivery checker: it compares every byte that each receiver gets with the messages that
-//! were sent. It does no I/O.
+//! The delivery checker of the scenarios: it compares every byte that each receiver gets with the
+//! messages that were sent. It does no I/O.
 //!
 //! A receiver must get each message of the other members once, whole, and in its sender's order.
 //! Nearly always all receivers get the same messages in the same order, each without its own. So
@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!   kept, in the order in which it was first received   [0:0][1:0][0:1][2:0][0:2]
-//!   receiver 0, which gets all but its own                         ^ next for it is 2:0
+//!   receiver 0, which gets all but its own                    ^ has got all before; 2:0 is next
 //!   receiver 3, in an order of its own: it got 1:0 before 0:0      is checked by itself
 //! ```
 //!
@@ -17,11 +17,14 @@
 //! promised. From there on it is checked by itself: which message of each sender is next for it,
 //! and which are missing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
 
 use super::delays::Delays;
-use super::message::{MessageFormat, MessageId, Reading};
-use super::protocol::{Garbled, Incoming, Protocol, index_of};
+use super::judge::{Codec, Position, Progress, Tally};
+use super::message::MessageId;
+use super::protocol::{Garbled, Incoming, Role};
 
 /// Messages that all receivers have got are dropped after at least so many were sent.
 const MIN_TRIM_MESSAGES: usize = 1024;
@@ -29,174 +32,168 @@ const MIN_TRIM_MESSAGES: usize = 1024;
 /// The same for the bytes that are kept.
 const MIN_TRIM_BYTES: usize = 8 * 1024 * 1024;
 
-/// A `Tally` counts what became of the deliveries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Messages that arrived, counted once for each receiver.
-    pub(super) deliveries: u64,
-    /// Messages that did not arrive at a receiver.
-    pub(super) lost: u64,
-    /// Messages that arrived at a receiver twice.
-    pub(super) duplicated: u64,
-    /// Messages that arrived after a later one of the same sender.
-    pub(super) out_of_order: u64,
-    /// Messages that were not what was sent.
-    pub(super) corrupt: u64,
-    /// Messages of clients that are not this run's.
-    pub(super) foreign: u64,
-}
-
 /// A `DeliveryChecker` knows all messages that are sent in a run, and how far each receiver has
 /// got them.
 #[derive(Debug)]
 pub(super) struct DeliveryChecker {
-    protocol: Protocol,
-    tag: String,
-    script: MessageFormat,
+    codec: Codec,
     senders: Vec<Sender>,
     receivers: Vec<Receiver>,
-    /// The messages that some receivers have got and others may still get, in the order of their
-    /// first arrival, and the bytes in which they came, all of the same length.
-    entries: VecDeque<Entry>,
-    bytes: Vec<u8>,
-    len: usize,
-    /// The number of messages that were dropped before the first entry. Positions count them.
-    dropped: u64,
-    /// The number of sent messages at which some may be dropped again.
-    trim_at: u64,
-    /// The number of kept bytes at which the same is tried.
-    trim_bytes: usize,
-    /// How many messages have been said.
-    said: u64,
-    /// How many receivers are here.
-    here: usize,
-    /// How many deliveries are to come.
+    order: SharedOrder,
+    /// The number of sent messages, and of kept bytes, at which some may be dropped again.
+    trim_at: (u64, usize),
+    /// The number of messages that were sent.
+    sent: u64,
+    /// The number of present receivers.
+    present: usize,
+    /// The number of deliveries that have not arrived.
     outstanding: u64,
     tally: Tally,
-    /// How long each delivery took, of the messages that are measured.
+    /// The delays of the messages that were sent from this time on, in nanoseconds.
     delays: Delays,
     measured_from: u64,
-    payload: Vec<u8>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sender {
-    /// The receiver on the same connection, if there is one.
-    receiver: Option<usize>,
-    said: u32,
+    /// The number of its messages.
+    sent: u32,
     /// The next of its messages that no receiver has got yet.
-    unheard: u32,
-    /// When each message from `times_from` on was to be sent.
+    unreceived: u32,
+    /// The times for which its messages from the `times_from`th on were scheduled, in nanoseconds.
     times: VecDeque<u64>,
     times_from: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    line: MessageId,
-    /// When it was to be sent.
-    sent: u64,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Receiver {
     place: Place,
     /// The number of messages that will not arrive any more: received, lost, or sent before it was
     /// present.
     settled: u64,
-    /// Which sender it is.
-    sender: Option<u32>,
-    /// The positions of its own messages, which it does not receive.
-    own: VecDeque<u64>,
     /// The number of messages that it had sent when it last left. It may receive those, as a
     /// history.
-    said_before: u32,
+    sent_before: u32,
 }
 
-/// The next message of a receiver.
-#[derive(Debug)]
+/// Which messages a receiver has got.
+#[derive(Debug, Default)]
 enum Place {
-    /// It is not known to be a member: nothing must arrive, and anything may.
-    Away,
-    /// The message at this position of the shared order.
+    /// It is not known to be a member: no message must arrive, and any may.
+    #[default]
+    Absent,
+    /// Those before this position of the shared order, without its own.
     Shared(u64),
     /// It receives in an order of its own.
-    SeparateOrder(Box<SeparateOrder>),
+    Separate(Box<Progress>),
 }
 
-#[derive(Debug)]
-struct SeparateOrder {
-    /// The next message of each sender.
-    next: Vec<u32>,
-    /// Earlier ones that have not come.
-    missing: BTreeSet<MessageId>,
+/// The `SharedOrder` holds the messages that some receivers have got and others may still get, in
+/// the order in which they are received.
+#[derive(Debug, Default)]
+struct SharedOrder {
+    entries: Vec<Entry>,
+    /// The bytes in which they came, `len` for each.
+    bytes: Vec<u8>,
+    len: usize,
+    /// The number of messages that were dropped before the first entry. Positions count them.
+    dropped: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: MessageId,
+    /// The time for which it was scheduled, in nanoseconds.
+    sent: u64,
+}
+
+impl Sender {
+    fn time_of(&self, seq: u32) -> Option<u64> {
+        let index = seq.checked_sub(self.times_from)?;
+        self.times.get(index as usize).copied()
+    }
+}
+
+impl SharedOrder {
+    /// The position after the last entry.
+    const fn end(&self) -> u64 {
+        self.dropped + self.entries.len() as u64
+    }
+
+    /// The first index from this one on with a message that is not this sender's.
+    fn skip(&self, index: usize, own: Option<u32>) -> usize {
+        let entries = self.entries[index..].iter();
+        index
+            + entries
+                .take_while(|entry| own == Some(entry.id.sender))
+                .count()
+    }
+
+    /// The indices of the messages from this one on that are not this sender's, up to its next.
+    fn up_to_own(&self, index: usize, own: Option<u32>, most: usize) -> Range<usize> {
+        let entries = &self.entries[index..self.entries.len().min(index + most)];
+        let is_own = |entry: &Entry| own == Some(entry.id.sender);
+        let count = own.and_then(|_| entries.iter().position(is_own));
+        index..index + count.unwrap_or(entries.len())
+    }
+
+    fn insert(&mut self, index: usize, entry: Entry, bytes: &[u8]) {
+        self.len = bytes.len();
+        self.entries.insert(index, entry);
+        let at = index * self.len;
+        self.bytes.splice(at..at, bytes.iter().copied());
+    }
+
+    /// Moves an entry before those from an earlier index on.
+    fn move_back(&mut self, from: usize, to: usize) {
+        self.entries[to..=from].rotate_right(1);
+        self.bytes[to * self.len..(from + 1) * self.len].rotate_right(self.len);
+    }
+
+    fn drop_before(&mut self, position: u64) {
+        let count = (position - self.dropped) as usize;
+        self.entries.drain(..count);
+        self.bytes.drain(..count * self.len);
+        self.dropped = position;
+    }
 }
 
 impl DeliveryChecker {
     /// For this many receivers, none of them present yet, and senders, which in a chat are the
     /// first of the receivers.
-    pub(super) fn new(
-        protocol: Protocol,
-        tag: &str,
-        script: MessageFormat,
-        receivers: usize,
-        senders: usize,
-    ) -> Self {
-        let apart = protocol.is_broker();
+    pub(super) fn new(codec: Codec, receivers: usize, senders: usize) -> Self {
         Self {
-            protocol,
-            tag: tag.to_owned(),
-            script,
-            senders: (0..senders)
-                .map(|index| Sender {
-                    receiver: (!apart).then_some(index),
-                    said: 0,
-                    unheard: 0,
-                    times: VecDeque::new(),
-                    times_from: 0,
-                })
-                .collect(),
-            receivers: (0..receivers)
-                .map(|index| Receiver {
-                    place: Place::Away,
-                    settled: 0,
-                    sender: (!apart && index < senders).then_some(index as u32),
-                    own: VecDeque::new(),
-                    said_before: 0,
-                })
-                .collect(),
-            entries: VecDeque::new(),
-            bytes: Vec::new(),
-            len: 0,
-            dropped: 0,
-            trim_at: MIN_TRIM_MESSAGES as u64,
-            trim_bytes: MIN_TRIM_BYTES,
-            said: 0,
-            here: 0,
+            codec,
+            senders: (0..senders).map(|_| Sender::default()).collect(),
+            receivers: (0..receivers).map(|_| Receiver::default()).collect(),
+            order: SharedOrder::default(),
+            trim_at: (MIN_TRIM_MESSAGES as u64, MIN_TRIM_BYTES),
+            sent: 0,
+            present: 0,
             outstanding: 0,
             tally: Tally::default(),
             delays: Delays::new(),
             measured_from: u64::MAX,
-            payload: Vec::new(),
         }
     }
 
+    /// Appends the first bytes of a client.
+    pub(super) fn join(&self, role: Role, out: &mut Vec<u8>) {
+        self.codec.join(role, out);
+    }
+
     /// Appends a sender's next message, which was scheduled for `sent`, to `out`.
-    pub(super) fn queue(&mut self, sender: u32, sent: u64, out: &mut Vec<u8>) {
-        let speaking = &mut self.senders[sender as usize];
-        let line = MessageId {
-            sender,
-            seq: speaking.said,
-        };
-        speaking.said += 1;
-        speaking.times.push_back(sent);
-        self.script.write(line, &mut self.payload);
-        self.protocol.queue(&self.payload, &self.tag, out);
-        self.said += 1;
-        let hears_itself = speaking
-            .receiver
-            .is_some_and(|receiver| self.is_present(receiver));
-        self.outstanding += (self.here - usize::from(hears_itself)) as u64;
+    pub(super) fn queue(&mut self, sender: u32, sent: Duration, out: &mut Vec<u8>) {
+        let receives = self
+            .receiver_of(sender)
+            .is_some_and(|it| self.is_present(it));
+        let sending = &mut self.senders[sender as usize];
+        let seq = sending.sent;
+        sending.sent += 1;
+        sending.times.push_back(sent.as_nanos() as u64);
+        self.codec.write(MessageId { sender, seq }, out);
+        self.sent += 1;
+        self.outstanding += (self.present - usize::from(receives)) as u64;
     }
 
     /// Checks the bytes that a receiver got. Returns how many of them were used, which is all but
@@ -209,38 +206,36 @@ impl DeliveryChecker {
         &mut self,
         receiver: usize,
         input: &[u8],
-        now: u64,
+        now: Duration,
     ) -> Result<(usize, bool), Garbled> {
+        let now = now.as_nanos() as u64;
         let mut rest = input;
-        let mut welcomed = false;
+        let mut is_welcome = false;
         loop {
             rest = self.compare(receiver, rest, now);
-            let Some((incoming, used)) = self.protocol.next(rest)? else {
+            let Some((incoming, used)) = self.codec.protocol.next(rest)? else {
                 break;
             };
-            let (taken, after) = rest.split_at(used);
+            let (bytes, after) = rest.split_at(used);
             rest = after;
             match incoming {
-                Incoming::Welcome => welcomed = true,
+                Incoming::Welcome => is_welcome = true,
                 Incoming::Aside => {}
                 Incoming::Message { name, payload } => {
-                    self.take(receiver, name, payload, taken, now);
+                    self.take(receiver, name, payload, bytes, now);
                 }
             }
         }
-        if self.said >= self.trim_at || self.bytes.len() >= self.trim_bytes {
+        if self.sent >= self.trim_at.0 || self.order.bytes.len() >= self.trim_at.1 {
             self.trim();
         }
-        Ok((input.len() - rest.len(), welcomed))
+        Ok((input.len() - rest.len(), is_welcome))
     }
 
     /// Requires a receiver to get every message that is sent from now on.
     pub(super) fn expect(&mut self, receiver: usize) {
         if !self.is_present(receiver) {
-            self.receivers[receiver].place = Place::Shared(self.end());
-            self.receivers[receiver].settled = 0;
-            self.receivers[receiver].settled = self.owed(receiver);
-            self.here += 1;
+            self.enter(receiver, self.order.end(), 0);
         }
     }
 
@@ -249,67 +244,65 @@ impl DeliveryChecker {
     pub(super) fn leave(&mut self, receiver: usize, was_cut: bool) {
         if self.is_present(receiver) {
             let owed = self.owed(receiver);
-            self.here -= 1;
+            self.present -= 1;
             self.outstanding -= owed;
             if was_cut {
                 self.tally.lost += owed;
             }
         }
-        let leaving = &mut self.receivers[receiver];
-        leaving.place = Place::Away;
-        leaving.own.clear();
-        if let Some(own) = leaving.sender {
-            leaving.said_before = self.senders[own as usize].said;
+        self.receivers[receiver].place = Place::Absent;
+        if let Some(own) = self.sender_of(receiver) {
+            self.receivers[receiver].sent_before = self.senders[own as usize].sent;
         }
     }
 
     /// The number of receivers.
-    pub(super) fn receivers(&self) -> usize {
+    pub(super) const fn receivers(&self) -> usize {
         self.receivers.len()
     }
 
     /// The number of senders.
-    pub(super) fn senders(&self) -> u32 {
+    pub(super) const fn senders(&self) -> u32 {
         self.senders.len() as u32
     }
 
-    /// Whether a receiver has got anything since it joined.
+    /// Whether a receiver has got a message since it joined.
     pub(super) fn is_present(&self, receiver: usize) -> bool {
-        !matches!(self.receivers[receiver].place, Place::Away)
+        !matches!(self.receivers[receiver].place, Place::Absent)
     }
 
-    /// The number of receivers that have got something since they joined.
+    /// The number of receivers that have got a message since they joined.
     pub(super) const fn present(&self) -> usize {
-        self.here
+        self.present
     }
 
-    /// How many deliveries are to come.
+    /// The number of deliveries that have not arrived.
     pub(super) const fn outstanding(&self) -> u64 {
         self.outstanding
     }
 
-    /// How many messages have been said.
+    /// The number of messages that were sent.
     pub(super) const fn messages(&self) -> u64 {
-        self.said
+        self.sent
     }
 
     pub(super) const fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// How long the deliveries took, of the messages that are measured.
+    /// The delays of the messages that are measured.
     pub(super) const fn delays(&self) -> &Delays {
         &self.delays
     }
 
-    /// Measures the messages that are to be sent from this time on, and forgets what was measured
+    /// Measures the messages that are scheduled from this time on, and forgets what was measured
     /// before.
-    pub(super) fn measure_from(&mut self, time: u64) {
+    pub(super) fn measure_from(&mut self, time: Duration) {
         self.delays = Delays::new();
-        self.measured_from = time;
+        self.measured_from = time.as_nanos() as u64;
     }
 
-    /// Gives up what has not come: it is lost.
+    /// Counts the deliveries that have not arrived as lost.
     pub(super) fn give_up(&mut self) {
         self.tally.lost += self.outstanding;
         for receiver in 0..self.receivers.len() {
@@ -321,59 +314,63 @@ impl DeliveryChecker {
         self.outstanding = 0;
     }
 
+    /// The sender on the same connection as a receiver, if there is one.
+    fn sender_of(&self, receiver: usize) -> Option<u32> {
+        let is_both = !self.codec.protocol.is_broker() && receiver < self.senders.len();
+        is_both.then_some(receiver as u32)
+    }
+
+    /// The receiver on the same connection as a sender, if there is one.
+    fn receiver_of(&self, sender: u32) -> Option<usize> {
+        (!self.codec.protocol.is_broker()).then_some(sender as usize)
+    }
+
+    /// The number of messages that a receiver has not got.
     fn owed(&self, receiver: usize) -> u64 {
-        let hearing = &self.receivers[receiver];
-        let own = hearing
-            .sender
-            .map_or(0, |sender| u64::from(self.senders[sender as usize].said));
+        let own = self.sender_of(receiver);
+        let own = own.map_or(0, |own| self.senders[own as usize].sent);
         // It is below zero only if a server sends messages that were never sent to it.
-        (self.said - own).saturating_sub(hearing.settled)
+        (self.sent - u64::from(own)).saturating_sub(self.receivers[receiver].settled)
     }
 
     /// Compares the messages at the beginning of the input with those that are next for this
     /// receiver, and counts those that are the same byte for byte. Returns the rest of the input.
     fn compare<'a>(&mut self, receiver: usize, mut rest: &'a [u8], now: u64) -> &'a [u8] {
-        let len = self.len;
-        let Receiver {
-            place: Place::Shared(at),
-            own,
-            ..
-        } = &mut self.receivers[receiver]
-        else {
+        let own = self.sender_of(receiver);
+        let order = &self.order;
+        let Place::Shared(at) = &mut self.receivers[receiver].place else {
             return rest;
         };
-        let mut taken = 0;
-        while rest.len() >= len {
-            if own.front() == Some(at) {
-                own.pop_front();
-                *at += 1;
-                continue;
+        let mut count = 0;
+        loop {
+            let first = order.skip((*at - order.dropped) as usize, own);
+            let room = rest.len().checked_div(order.len).unwrap_or(0);
+            let mut next = order.up_to_own(first, own, room);
+            let expected = &order.bytes[next.start * order.len..next.end * order.len];
+            let is_same = rest[..expected.len()] == *expected;
+            if !is_same {
+                let pairs = rest.chunks_exact(order.len);
+                let pairs = pairs.zip(expected.chunks_exact(order.len));
+                next.end = next.start + pairs.take_while(|(came, kept)| came == kept).count();
             }
-            let first = (*at - self.dropped) as usize;
-            let until = own
-                .front()
-                .map_or(self.entries.len(), |own| (own - self.dropped) as usize);
-            let mut count = (until - first).min(rest.len().checked_div(len).unwrap_or(0));
-            let kept = &self.bytes[first * len..][..count * len];
-            let all = count;
-            if rest[..count * len] != *kept {
-                let pairs = rest.chunks_exact(len).zip(kept.chunks_exact(len));
-                count = pairs.take_while(|(came, kept)| came == kept).count();
-            }
-            if count == 0 {
+            if next.is_empty() {
                 break;
             }
-            let heard = self.entries.range(first..first + count);
-            record(&mut self.delays, self.measured_from, heard, now);
-            rest = &rest[count * len..];
-            *at += count as u64;
-            taken += count as u64;
-            if count < all {
+            rest = &rest[next.len() * order.len..];
+            *at = order.dropped + next.end as u64;
+            count += next.len() as u64;
+            record(
+                &mut self.delays,
+                self.measured_from,
+                &order.entries[next],
+                now,
+            );
+            if !is_same {
                 break;
             }
         }
-        self.tally.deliveries += taken;
-        self.settle(receiver, taken);
+        self.tally.deliveries += count;
+        self.settle(receiver, count);
         rest
     }
 
@@ -386,261 +383,174 @@ impl DeliveryChecker {
         bytes: &[u8],
         now: u64,
     ) {
-        if name.is_some_and(|name| index_of(name, &self.tag).is_none()) {
-            self.tally.foreign += 1;
+        let identified = self.codec.identify(name, payload, &mut self.tally);
+        let Some((id, is_whole)) = identified else {
             return;
-        }
-        let (line, whole) = match self.script.read(payload) {
-            Reading::Whole(line) => (line, true),
-            Reading::Damaged(line) => (line, false),
-            Reading::Unreadable => {
-                self.tally.corrupt += 1;
-                return;
-            }
         };
-        let was_said = self
-            .senders
-            .get(line.sender as usize)
-            .is_some_and(|sender| line.seq < sender.said);
-        let named = name.is_none_or(|name| index_of(name, &self.tag) == Some(line.sender));
-        let own = self.receivers[receiver].sender == Some(line.sender);
-        if own && line.seq < self.receivers[receiver].said_before {
+        let is_own = self.sender_of(receiver) == Some(id.sender);
+        if is_own && id.seq < self.receivers[receiver].sent_before {
             // A server may send a history to new members, and this one has joined again.
             return;
         }
-        if !was_said || !named || own {
+        let sender = self.senders.get(id.sender as usize);
+        let is_due = !is_own && sender.is_some_and(|sender| id.seq < sender.sent);
+        if !is_due || !is_whole {
             self.tally.corrupt += 1;
+        }
+        if !is_due {
             return;
         }
-        if !whole {
-            self.tally.corrupt += 1;
-        }
-        let bytes = whole.then_some(bytes);
+        let bytes = is_whole.then_some(bytes);
         match self.receivers[receiver].place {
-            Place::Away => {
-                self.insert(line, bytes, self.end());
-                self.become_present(receiver, line);
+            Place::Absent => {
+                self.insert(receiver, id, bytes, self.order.end());
+                self.become_present(receiver, id);
             }
             // It is the first to receive what is next, or shows where that belongs.
             Place::Shared(at) => {
-                if self.insert(line, bytes, at) {
-                    self.receivers[receiver].place = Place::Shared(at + 1);
-                    self.count(receiver, line, now);
+                if let Some(position) = self.insert(receiver, id, bytes, at) {
+                    self.receivers[receiver].place = Place::Shared(position + 1);
+                    self.tally.deliveries += 1;
+                    self.settle(receiver, 1);
+                    self.record_one(id, now);
                 } else {
-                    self.leave_shared_order(receiver, at);
-                    self.take_separately(receiver, line, now);
+                    let next = self.next_from((at - self.order.dropped) as usize);
+                    self.receivers[receiver].place = Place::Separate(Box::new(Progress {
+                        positions: next.into_iter().map(Position::at).collect(),
+                        ..Progress::default()
+                    }));
+                    self.take_separately(receiver, id, now);
                 }
             }
-            Place::SeparateOrder(_) => self.take_separately(receiver, line, now),
+            Place::Separate(_) => self.take_separately(receiver, id, now),
         }
     }
 
-    /// The position after the last message that is kept.
-    fn end(&self) -> u64 {
-        self.dropped + self.entries.len() as u64
+    fn take_separately(&mut self, receiver: usize, id: MessageId, now: u64) {
+        let Place::Separate(progress) = &mut self.receivers[receiver].place else {
+            return;
+        };
+        if let Some(lost) = progress.judge(id.sender as usize, id, &mut self.tally) {
+            self.settle(receiver, lost + 1);
+            self.record_one(id, now);
+        }
     }
 
-    /// Inserts a message at this position of the shared order, where a receiver has got it, if it
-    /// is whole and does not contradict what other receivers have got. Returns whether it is
-    /// there.
+    /// Inserts a message into the shared order, where a receiver at position `at` has got it, if
+    /// it is whole and does not contradict what other receivers have got. Returns its position.
     ///
     /// Usually the message is new, and the position is the end. But the first receiver does not
     /// get its own messages. The second one gets them between those that are kept, and inserts
     /// them there; or rather before or after its own messages, which it does not get either, so
-    /// that the third receiver may correct the place.
-    fn insert(&mut self, line: MessageId, bytes: Option<&[u8]>, position: u64) -> bool {
-        let Some(bytes) = bytes.filter(|bytes| self.len == 0 || bytes.len() == self.len) else {
-            return false;
-        };
-        let from = (position - self.dropped) as usize;
-        let sender = &self.senders[line.sender as usize];
-        let own = sender.receiver;
-        let kept = (line.seq < sender.unheard).then(|| {
-            self.entries
-                .range(from..)
-                .position(|entry| entry.line == line)
-        });
-        let entry = match kept {
-            Some(Some(index)) => self.entries[from + index],
-            // All receivers that needed it have got it before.
-            Some(None) => return false,
-            None => {
-                // If no receiver has got some message before it, those in the shared order would
-                // skip the gap with it, and must detect it. If none is in that order, there was
-                // none to receive them.
-                let misses = |receiver: &Receiver| {
-                    matches!(receiver.place, Place::Shared(_))
-                        && receiver.sender != Some(line.sender)
-                };
-                if line.seq > sender.unheard && self.receivers.iter().any(misses) {
-                    return false;
-                }
-                let at = line.seq.checked_sub(sender.times_from);
-                let Some(&sent) = at.and_then(|at| sender.times.get(at as usize)) else {
-                    return false;
-                };
-                Entry { line, sent }
-            }
-        };
-        let kept = kept.flatten().map(|index| from + index);
-        // It must not stand before another message of its sender.
-        let mut passed = self.entries.range(from..kept.unwrap_or(self.entries.len()));
-        if passed.any(|entry| entry.line.sender == line.sender) {
-            return false;
-        }
-        if position < self.end() && !self.make_room(position, own, kept) {
-            return false;
-        }
-        let len = bytes.len();
-        self.len = len;
-        if let Some(index) = kept {
-            self.entries.remove(index);
-            self.bytes[from * len..(index + 1) * len].rotate_right(len);
+    /// that the third receiver may correct the position.
+    fn insert(
+        &mut self,
+        receiver: usize,
+        id: MessageId,
+        bytes: Option<&[u8]>,
+        at: u64,
+    ) -> Option<u64> {
+        let order = &self.order;
+        let bytes = bytes.filter(|bytes| order.len == 0 || bytes.len() == order.len)?;
+        let first = (at - order.dropped) as usize;
+        let index = order.skip(first, self.sender_of(receiver));
+        let position = order.dropped + index as u64;
+        let owner = self.receiver_of(id.sender);
+        let sender = &self.senders[id.sender as usize];
+        let sent = sender.time_of(id.seq)?;
+        let after = &order.entries[index..];
+        let kept = if id.seq < sender.unreceived {
+            // If it is not there, all receivers that needed it have got it before.
+            Some(after.iter().position(|entry| entry.id == id)?)
         } else {
-            self.senders[line.sender as usize].unheard = line.seq + 1;
-            let place = from * len..from * len;
-            self.bytes.splice(place, bytes.iter().copied());
+            // If no receiver has got some message before it, those in the shared order would skip
+            // the gap with it, and must detect it. If none is in that order, there was none to
+            // receive them.
+            let mut others = (0..)
+                .zip(&self.receivers)
+                .filter(|one| Some(one.0) != owner);
+            let is_shared = |(_, other): (_, &Receiver)| matches!(other.place, Place::Shared(_));
+            if id.seq > sender.unreceived && others.any(is_shared) {
+                return None;
+            }
+            None
+        };
+        // It must not stand before another message of its sender.
+        let mut passed = after[..kept.unwrap_or(after.len())].iter();
+        if passed.any(|entry| entry.id.sender == id.sender) {
+            return None;
         }
-        self.entries.insert(from, entry);
-        if position + 1 < self.end() {
-            self.index_own(position);
-        } else if let Some(own) = own
-            && matches!(self.receivers[own].place, Place::Shared(_))
-        {
-            self.receivers[own].own.push_back(position);
-        }
-        true
-    }
-
-    /// Makes room for a message of this receiver's own at a position where others stand now. The
-    /// message is new, or `kept` at a later index. Returns whether it may stand there.
-    ///
-    /// A receiver that is beyond the position and is not its sender would have missed it or got it
-    /// later, unless the messages before it were its own.
-    fn make_room(&mut self, position: u64, own: Option<usize>, kept: Option<usize>) -> bool {
-        let from = (position - self.dropped) as usize;
-        let kept = kept.map_or(u64::MAX, |index| self.dropped + index as u64);
-        for (index, receiver) in self.receivers.iter().enumerate() {
-            if let Place::Shared(at) = receiver.place
-                && at > position
-                && own != Some(index)
-            {
-                let before = (at.min(kept) - self.dropped) as usize;
-                let mut before = self.entries.range(from..before);
-                if !before.all(|entry| receiver.sender == Some(entry.line.sender)) {
-                    return false;
+        if !after.is_empty() {
+            // Receivers beyond the position have not got it. So there must be none but its sender,
+            // and those that have passed only messages of their own.
+            let last = kept.map_or(u64::MAX, |kept| position + kept as u64);
+            let mut beyond = Vec::new();
+            for (other, it) in self.receivers.iter().enumerate() {
+                if let Place::Shared(at) = it.place
+                    && (position + 1..=last).contains(&at)
+                {
+                    let passed = order.skip(index, self.sender_of(other)) as u64;
+                    if Some(other) == owner {
+                        beyond.push((other, at + 1));
+                    } else if order.dropped + passed >= at {
+                        beyond.push((other, position));
+                    } else {
+                        return None;
+                    }
                 }
             }
-        }
-        for (index, receiver) in self.receivers.iter_mut().enumerate() {
-            if let Place::Shared(at) = &mut receiver.place
-                && *at > position
-                && *at <= kept
-            {
-                // Its sender has passed it; for other receivers it is next.
-                *at = if own == Some(index) {
-                    *at + 1
-                } else {
-                    position
-                };
+            for (other, at) in beyond {
+                self.receivers[other].place = Place::Shared(at);
             }
         }
-        true
+        if let Some(kept) = kept {
+            self.order.move_back(index + kept, index);
+        } else {
+            self.order.insert(index, Entry { id, sent }, bytes);
+            self.senders[id.sender as usize].unreceived = id.seq + 1;
+        }
+        Some(position)
     }
 
-    /// Lists again, from this position on, the messages of each receiver's own.
-    fn index_own(&mut self, position: u64) {
-        for receiver in &mut self.receivers {
-            let before = receiver.own.partition_point(|&own| own < position);
-            receiver.own.truncate(before);
-        }
-        let from = (position - self.dropped) as usize;
-        for (position, entry) in (position..).zip(self.entries.range(from..)) {
-            if let Some(own) = self.senders[entry.line.sender as usize].receiver
-                && let Place::Shared(at) = self.receivers[own].place
-                && at <= position
-            {
-                self.receivers[own].own.push_back(position);
-            }
+    /// Marks a receiver as present: it must get every message after this one, if that is in the
+    /// shared order.
+    fn become_present(&mut self, receiver: usize, id: MessageId) {
+        let entries = &self.order.entries;
+        if let Some(index) = entries.iter().rposition(|entry| entry.id == id) {
+            let own = self.sender_of(receiver);
+            let next = (0..).zip(self.next_from(index + 1));
+            let next = next.filter(|&(sender, _)| own != Some(sender));
+            let owed = next.map(|(sender, next)| self.senders[sender as usize].sent - next);
+            let owed = owed.map(u64::from).sum();
+            self.enter(receiver, self.order.dropped + index as u64 + 1, owed);
+            self.tally.deliveries += 1;
         }
     }
 
-    /// Marks a receiver as present: it must get every message after this one.
-    fn become_present(&mut self, receiver: usize, line: MessageId) {
-        let Some(index) = self.entries.iter().rposition(|entry| entry.line == line) else {
-            return;
-        };
-        let after = self.dropped + index as u64 + 1;
-        self.receivers[receiver].place = Place::Shared(after);
-        self.index_own(after);
-        // The messages that were sent after this one are outstanding.
-        let own = self.receivers[receiver].sender;
-        let next = self.next_from(index + 1);
-        let to_come: u64 = (0..)
-            .zip(self.senders.iter().zip(next))
-            .filter(|&(sender, _)| own != Some(sender))
-            .map(|(_, (sender, next))| u64::from(sender.said - next))
-            .sum();
+    /// Adds a receiver to the shared order that must get so many of the messages that were sent.
+    fn enter(&mut self, receiver: usize, at: u64, owed: u64) {
+        self.receivers[receiver].place = Place::Shared(at);
         self.receivers[receiver].settled = 0;
-        self.receivers[receiver].settled = self.owed(receiver) - to_come;
-        self.here += 1;
-        self.outstanding += to_come;
-        self.tally.deliveries += 1;
+        self.receivers[receiver].settled = self.owed(receiver) - owed;
+        self.outstanding += owed;
+        self.present += 1;
     }
 
     /// The next message of each sender for a receiver that has got all messages before this index.
     fn next_from(&self, index: usize) -> Vec<u32> {
-        let mut next: Vec<u32> = self.senders.iter().map(|one| one.unheard).collect();
-        for entry in self.entries.range(index..).rev() {
-            next[entry.line.sender as usize] = entry.line.seq;
+        let mut next: Vec<u32> = self.senders.iter().map(|one| one.unreceived).collect();
+        for entry in self.order.entries[index..].iter().rev() {
+            next[entry.id.sender as usize] = entry.id.seq;
         }
         next
     }
 
-    /// Gives a receiver an order of its own.
-    fn leave_shared_order(&mut self, receiver: usize, at: u64) {
-        let next = self.next_from((at - self.dropped) as usize);
-        let parting = &mut self.receivers[receiver];
-        parting.own = VecDeque::new();
-        parting.place = Place::SeparateOrder(Box::new(SeparateOrder {
-            next,
-            missing: BTreeSet::new(),
-        }));
-    }
-
-    fn take_separately(&mut self, receiver: usize, line: MessageId, now: u64) {
-        let Place::SeparateOrder(way) = &mut self.receivers[receiver].place else {
-            return;
-        };
-        let next = &mut way.next[line.sender as usize];
-        if line.seq >= *next {
-            let skipped = (*next..line.seq).map(|seq| MessageId { seq, ..line });
-            let lost = u64::from(line.seq - *next);
-            way.missing.extend(skipped);
-            *next = line.seq + 1;
-            self.count(receiver, line, now);
-            // Until they come after all.
-            self.tally.lost += lost;
-            self.settle(receiver, lost);
-        } else if way.missing.remove(&line) {
-            self.tally.lost -= 1;
-            self.tally.out_of_order += 1;
-            self.tally.deliveries += 1;
-        } else {
-            self.tally.duplicated += 1;
+    /// Records the delay of one message.
+    fn record_one(&mut self, id: MessageId, now: u64) {
+        if let Some(sent) = self.senders[id.sender as usize].time_of(id.seq) {
+            let entry = Entry { id, sent };
+            record(&mut self.delays, self.measured_from, &[entry], now);
         }
-    }
-
-    /// Counts a delivery.
-    fn count(&mut self, receiver: usize, line: MessageId, now: u64) {
-        let sender = &self.senders[line.sender as usize];
-        let at = line.seq.checked_sub(sender.times_from);
-        if let Some(&sent) = at.and_then(|at| sender.times.get(at as usize)) {
-            let entry = Entry { line, sent };
-            record(&mut self.delays, self.measured_from, [&entry], now);
-        }
-        self.tally.deliveries += 1;
-        self.settle(receiver, 1);
     }
 
     /// Settles some messages of a receiver: fewer than `count`, if they were given up before.
@@ -652,122 +562,118 @@ impl DeliveryChecker {
 
     /// Drops the messages that all receivers have got.
     fn trim(&mut self) {
-        let mut keep_from = self.end();
-        for receiver in &mut self.receivers {
-            if let Place::Shared(at) = &mut receiver.place {
+        let mut keep_from = self.order.end();
+        for index in 0..self.receivers.len() {
+            let own = self.sender_of(index);
+            if let Place::Shared(at) = &mut self.receivers[index].place {
                 // A receiver that gets nothing does not move past its own messages by itself.
-                while receiver.own.front() == Some(at) {
-                    receiver.own.pop_front();
-                    *at += 1;
-                }
+                let first = self.order.skip((*at - self.order.dropped) as usize, own);
+                *at = self.order.dropped + first as u64;
                 keep_from = keep_from.min(*at);
             }
         }
-        let drop = (keep_from - self.dropped) as usize;
-        self.entries.drain(..drop);
-        self.bytes.drain(..drop * self.len);
-        self.dropped = keep_from;
+        self.order.drop_before(keep_from);
         self.rejoin_shared_order();
         // The times of sending are kept for as long as a receiver with an order of its own may get
         // the message.
-        let mut next = self.next_from(0);
-        let in_step = |receiver: &Receiver| matches!(receiver.place, Place::Shared(_));
-        if !self.receivers.iter().any(in_step) {
+        let is_shared = |receiver: &Receiver| matches!(receiver.place, Place::Shared(_));
+        let mut needed = if self.receivers.iter().any(is_shared) {
+            self.next_from(0)
+        } else {
             // Then nothing is kept for messages that no receiver has got.
-            next = self.senders.iter().map(|sender| sender.said).collect();
-        }
-        for receiver in &self.receivers {
-            if let Place::SeparateOrder(way) = &receiver.place {
-                for (sender, (next, own)) in next.iter_mut().zip(&way.next).enumerate() {
-                    if receiver.sender != Some(sender as u32) {
-                        *next = (*next).min(*own);
+            self.senders.iter().map(|sender| sender.sent).collect()
+        };
+        for (index, receiver) in self.receivers.iter().enumerate() {
+            if let Place::Separate(progress) = &receiver.place {
+                let own = self.sender_of(index);
+                for (sender, needed) in (0..).zip(&mut needed) {
+                    if own != Some(sender) {
+                        *needed = (*needed).min(progress.positions[sender as usize].next);
                     }
                 }
             }
         }
-        for (sender, next) in self.senders.iter_mut().zip(next) {
-            let passed = next.saturating_sub(sender.times_from);
+        for (sender, needed) in self.senders.iter_mut().zip(needed) {
+            let passed = needed.saturating_sub(sender.times_from);
             sender.times.drain(..passed as usize);
             sender.times_from += passed;
         }
-        self.trim_at = self.said + MIN_TRIM_MESSAGES.max(2 * self.entries.len()) as u64;
-        self.trim_bytes = MIN_TRIM_BYTES.max(2 * self.bytes.len());
+        let messages = MIN_TRIM_MESSAGES.max(2 * self.order.entries.len());
+        let bytes = MIN_TRIM_BYTES.max(2 * self.order.bytes.len());
+        self.trim_at = (self.sent + messages as u64, bytes);
     }
 
     /// Returns receivers to the shared order that have got all messages up to some position, and
     /// none after it.
     fn rejoin_shared_order(&mut self) {
         for index in 0..self.receivers.len() {
-            let receiver = &self.receivers[index];
-            if let Place::SeparateOrder(way) = &receiver.place
-                && way.missing.is_empty()
-                && let Some(at) = self.position_of(&way.next, receiver.sender)
+            if let Place::Separate(progress) = &self.receivers[index].place
+                && progress.missing.is_empty()
+                && let Some(at) = self.position_of(&progress.positions, self.sender_of(index))
             {
                 self.receivers[index].place = Place::Shared(at);
-                let position = self.dropped;
-                self.index_own(position);
             }
         }
     }
 
-    /// The position before which a receiver with these next messages has got every message, and
-    /// after which none, if there is one.
-    fn position_of(&self, next: &[u32], own: Option<u32>) -> Option<u64> {
+    /// The position before which a receiver with these positions has got every message, and after
+    /// which none, if there is one.
+    fn position_of(&self, positions: &[Position], own: Option<u32>) -> Option<u64> {
         let is_own = |sender: usize| own == Some(sender as u32);
         let is_next = |entry: &Entry| {
-            let sender = entry.line.sender as usize;
-            !is_own(sender) && entry.line.seq >= next[sender]
+            let sender = entry.id.sender as usize;
+            !is_own(sender) && entry.id.seq >= positions[sender].next
         };
-        let first = self.entries.iter().position(is_next);
-        let first = first.unwrap_or(self.entries.len());
-        // What is next from there on, if the receiver has heard all before it.
+        let entries = &self.order.entries;
+        let first = entries.iter().position(is_next).unwrap_or(entries.len());
+        // What is next from there on, if the receiver has got all before it.
         let expected = self.next_from(first);
-        let mut pairs = next.iter().zip(&expected).enumerate();
+        let mut pairs = positions.iter().zip(&expected).enumerate();
         pairs
-            .all(|(sender, (next, expected))| is_own(sender) || next == expected)
-            .then_some(self.dropped + first as u64)
+            .all(|(sender, (position, expected))| is_own(sender) || position.next == *expected)
+            .then_some(self.order.dropped + first as u64)
     }
 }
 
 /// Records the delays of messages that have arrived now. Messages that were sent together have the
 /// same delay.
-fn record<'a>(
-    delays: &mut Delays,
-    measured_from: u64,
-    heard: impl IntoIterator<Item = &'a Entry>,
-    now: u64,
-) {
-    // When the messages of a run were sent, and how many there are.
-    let (mut sent, mut count) = (measured_from, 0);
-    for entry in heard {
-        if entry.sent != sent {
-            if count > 0 {
-                delays.record(now.saturating_sub(sent), count);
-            }
-            (sent, count) = (entry.sent, 0);
+fn record(delays: &mut Delays, measured_from: u64, entries: &[Entry], now: u64) {
+    for sent_together in entries.chunk_by(|one, next| one.sent == next.sent) {
+        let sent = sent_together[0].sent;
+        if sent >= measured_from {
+            delays.record(now.saturating_sub(sent), sent_together.len() as u64);
         }
-        count += u64::from(entry.sent >= measured_from);
-    }
-    if count > 0 {
-        delays.record(now.saturating_sub(sent), count);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::name_of;
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::super::message::MessageFormat;
+    use super::super::protocol::{Protocol, name_of};
     use super::*;
     use crate::wire::encode_frame;
-    use proptest::prelude::*;
 
     const TAG: &str = "tag";
     const SIZE: usize = 20;
 
+    const fn ns(nanoseconds: u64) -> Duration {
+        Duration::from_nanos(nanoseconds)
+    }
+
+    fn new_checker(size: usize, receivers: usize, senders: usize) -> DeliveryChecker {
+        let format = MessageFormat::new(size, 2, 1);
+        let codec = Codec::new(Protocol::Chat10, TAG, format);
+        DeliveryChecker::new(codec, receivers, senders)
+    }
+
     /// A checker in which these hear, and the first so many of them speak.
     fn checker(receivers: usize, senders: usize) -> DeliveryChecker {
-        let script = MessageFormat::new(SIZE, 2, 1);
-        let mut checker = DeliveryChecker::new(Protocol::Chat10, TAG, script, receivers, senders);
-        checker.measure_from(0);
+        let mut checker = new_checker(SIZE, receivers, senders);
+        checker.measure_from(ns(0));
         for receiver in 0..receivers {
             checker.expect(receiver);
         }
@@ -790,28 +696,28 @@ mod tests {
 
     fn queue(checker: &mut DeliveryChecker, count: u32, sender: u32) {
         for _ in 0..count {
-            checker.queue(sender, 5, &mut Vec::new());
+            checker.queue(sender, ns(5), &mut Vec::new());
         }
     }
 
     fn check(checker: &mut DeliveryChecker, receiver: usize, lines: &[MessageId]) {
         for &line in lines {
             let bytes = relayed(line);
-            let taken = checker.check(receiver, &bytes, 10).unwrap();
+            let taken = checker.check(receiver, &bytes, ns(10)).unwrap();
             assert_eq!(taken, (bytes.len(), false));
         }
     }
 
-    fn own_ways(checker: &DeliveryChecker) -> usize {
-        let own_way = |receiver: &&Receiver| matches!(receiver.place, Place::SeparateOrder(_));
-        checker.receivers.iter().filter(own_way).count()
+    fn separate_orders(checker: &DeliveryChecker) -> usize {
+        let is_separate = |receiver: &&Receiver| matches!(receiver.place, Place::Separate(_));
+        checker.receivers.iter().filter(is_separate).count()
     }
 
     #[test]
     fn what_is_said_is_what_a_server_takes_for_a_message() {
         let mut checker = checker(2, 1);
         let mut said = Vec::new();
-        checker.queue(0, 0, &mut said);
+        checker.queue(0, ns(0), &mut said);
         let payload = &relayed(line(0, 0))[20..];
         assert_eq!(said, payload);
     }
@@ -832,24 +738,24 @@ mod tests {
         let delays = checker.delays();
         assert_eq!(
             (delays.times().unwrap().samples, delays.quantile(1.0)),
-            (3, Some(5))
+            (3, Some(ns(5)))
         );
     }
 
     #[test]
     fn only_what_was_to_be_sent_late_enough_is_measured() {
         let mut checker = checker(2, 1);
-        checker.measure_from(100);
+        checker.measure_from(ns(100));
         for sent in [99, 100, 150] {
-            checker.queue(0, sent, &mut Vec::new());
+            checker.queue(0, ns(sent), &mut Vec::new());
         }
         let stream: Vec<u8> = (0..3).flat_map(|seq| relayed(line(0, seq))).collect();
-        checker.check(1, &stream, 160).unwrap();
+        checker.check(1, &stream, ns(160)).unwrap();
         let delays = checker.delays();
         assert_eq!(delays.times().unwrap().samples, 2);
         assert_eq!(
             [0.5, 1.0].map(|part| delays.quantile(part)),
-            [Some(10), Some(60)]
+            [Some(ns(10)), Some(ns(60))]
         );
     }
 
@@ -930,7 +836,7 @@ mod tests {
         queue(&mut checker, 1, 0);
         let mut damaged = relayed(line(0, 0));
         *damaged.last_mut().unwrap() ^= 1;
-        checker.check(1, &damaged, 10).unwrap();
+        checker.check(1, &damaged, ns(10)).unwrap();
         let expected = Tally {
             deliveries: 1,
             corrupt: 1,
@@ -943,10 +849,10 @@ mod tests {
         let nobody = relayed(line(9, 0));
         let future = relayed(line(0, 7));
         for (corrupt, bytes) in (2..).zip([renamed, nobody, future]) {
-            checker.check(1, &bytes, 10).unwrap();
+            checker.check(1, &bytes, ns(10)).unwrap();
             assert_eq!(checker.tally().corrupt, corrupt);
         }
-        checker.check(0, &relayed(line(0, 0)), 10).unwrap();
+        checker.check(0, &relayed(line(0, 0)), ns(10)).unwrap();
         assert_eq!(checker.tally().corrupt, 5);
         assert_eq!(checker.tally().deliveries, 1);
     }
@@ -960,7 +866,7 @@ mod tests {
             encode_frame(part.as_bytes(), &mut stream);
         }
         stream.extend(relayed(line(0, 0)));
-        checker.check(1, &stream, 10).unwrap();
+        checker.check(1, &stream, ns(10)).unwrap();
         let expected = Tally {
             deliveries: 1,
             foreign: 2,
@@ -973,7 +879,7 @@ mod tests {
     fn a_stream_out_of_step_is_garbled() {
         let mut checker = checker(2, 1);
         queue(&mut checker, 1, 0);
-        assert_eq!(checker.check(1, b"no header at all", 10), Err(Garbled));
+        assert_eq!(checker.check(1, b"no header at all", ns(10)), Err(Garbled));
     }
 
     #[test]
@@ -982,10 +888,10 @@ mod tests {
         queue(&mut checker, 2, 0);
         let one = relayed(line(0, 0));
         let stream = [&one[..], &relayed(line(0, 1))[..7]].concat();
-        assert_eq!(checker.check(1, &stream, 10), Ok((one.len(), false)));
+        assert_eq!(checker.check(1, &stream, ns(10)), Ok((one.len(), false)));
         for end in 0..one.len() {
             assert_eq!(
-                checker.check(1, &relayed(line(0, 1))[..end], 10),
+                checker.check(1, &relayed(line(0, 1))[..end], ns(10)),
                 Ok((0, false))
             );
         }
@@ -1083,33 +989,26 @@ mod tests {
             check(&mut checker, 2, &[line(0, seq)]);
         }
         let most = 2 * MIN_TRIM_MESSAGES;
-        assert!(checker.entries.len() <= most);
+        assert!(checker.order.entries.len() <= most);
         assert!(checker.senders[0].times.len() <= most);
-        assert!(checker.receivers[0].own.len() <= most);
         assert_eq!(checker.tally().deliveries, 10_000);
     }
 
     #[test]
     fn large_messages_are_dropped_before_they_are_many() {
         const LARGE_PIECE: usize = 1024 * 1024;
-        let mut checker = DeliveryChecker::new(
-            Protocol::Chat10,
-            TAG,
-            MessageFormat::new(LARGE_PIECE, 2, 1),
-            2,
-            1,
-        );
+        let mut checker = new_checker(LARGE_PIECE, 2, 1);
         checker.expect(0);
         checker.expect(1);
         let mut said = Vec::new();
         for _ in 0..20 {
             said.clear();
-            checker.queue(0, 0, &mut said);
+            checker.queue(0, ns(0), &mut said);
             let mut relayed = Vec::new();
             encode_frame(name_of(0, TAG).as_bytes(), &mut relayed);
             relayed.extend_from_slice(&said);
-            checker.check(1, &relayed, 1).unwrap();
-            assert!(checker.bytes.len() <= MIN_TRIM_BYTES + LARGE_PIECE + 100);
+            checker.check(1, &relayed, ns(1)).unwrap();
+            assert!(checker.order.bytes.len() <= MIN_TRIM_BYTES + LARGE_PIECE + 100);
         }
         assert_eq!(checker.tally().deliveries, 20);
     }
@@ -1120,16 +1019,18 @@ mod tests {
         for seq in 0..2 * MIN_TRIM_MESSAGES as u32 {
             queue(&mut checker, 1, 0);
             queue(&mut checker, 1, 1);
-            check(&mut checker, 2, &[line(0, seq), line(1, seq)]);
+            check(&mut checker, 2, &[line(0, seq)]);
             let (first, second) = if seq == 0 { (1, 0) } else { (0, 1) };
-            check(&mut checker, 3, &[line(first, seq), line(second, seq)]);
+            check(&mut checker, 3, &[line(first, seq)]);
+            check(&mut checker, 2, &[line(1, seq)]);
+            check(&mut checker, 3, &[line(second, seq)]);
             if seq == 0 {
-                assert_eq!(own_ways(&checker), 1);
+                assert_eq!(separate_orders(&checker), 1);
             }
             check(&mut checker, 0, &[line(1, seq)]);
             check(&mut checker, 1, &[line(0, seq)]);
         }
-        assert_eq!(own_ways(&checker), 0);
+        assert_eq!(separate_orders(&checker), 0);
     }
 
     /// How a server may treat a message on its way to one member.
@@ -1213,7 +1114,7 @@ mod tests {
             let (read, taken) = &mut at[receiver];
             *read = read.saturating_add(len).min(streams[receiver].len());
             *taken += checker
-                .check(receiver, &streams[receiver][*taken..*read], 10)
+                .check(receiver, &streams[receiver][*taken..*read], ns(10))
                 .unwrap()
                 .0;
             let owed: u64 = (0..streams.len())
@@ -1247,7 +1148,7 @@ mod tests {
             play(&mut checker, &streams, &reads);
             prop_assert_eq!(*checker.tally(), counted(&streams, &said));
             prop_assert_eq!(checker.outstanding(), 0);
-            prop_assert_eq!(own_ways(&checker), 0);
+            prop_assert_eq!(separate_orders(&checker), 0);
         }
 
         /// Whatever a server does with its messages, and in whatever order whoever reads, what is
