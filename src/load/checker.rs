@@ -49,6 +49,8 @@ pub(super) struct DeliveryChecker {
     /// The number of deliveries that have not arrived.
     outstanding: u64,
     tally: Tally,
+    /// Whether a ping was among the bytes that were checked last.
+    pub(super) is_pinged: bool,
     /// The delays of the messages that were sent from this time on, in nanoseconds.
     delays: Delays,
     measured_from: u64,
@@ -172,6 +174,7 @@ impl DeliveryChecker {
             present: 0,
             outstanding: 0,
             tally: Tally::default(),
+            is_pinged: false,
             delays: Delays::new(),
             measured_from: u64::MAX,
         }
@@ -220,6 +223,7 @@ impl DeliveryChecker {
             rest = after;
             match incoming {
                 Incoming::Welcome => is_welcome = true,
+                Incoming::Ping => self.is_pinged = true,
                 Incoming::Aside => {}
                 Incoming::Message { name, payload } => {
                     self.take(receiver, name, payload, bytes, now);

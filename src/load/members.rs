@@ -1,5 +1,6 @@
 //! The clients of the scenarios: they join, receive, and perhaps send.
 
+use std::mem;
 use std::time::Duration;
 
 use super::checker::DeliveryChecker;
@@ -149,14 +150,27 @@ impl Behaviour for Members {
         &mut self,
         pool: &mut ClientPool,
         index: usize,
-        input: &[u8],
+        mut input: &[u8],
     ) -> Result<usize, Garbled> {
+        let mut history = 0;
+        if self.protocol.has_history() && pool.state(index) == State::Open {
+            let (used, is_welcome) = up_to_welcome(self.protocol, input)?;
+            if !is_welcome {
+                return Ok(used);
+            }
+            self.welcome(pool, index);
+            (history, input) = (used, &input[used..]);
+        }
         let (used, is_welcome) = if self.is_receiver(index) {
             let now = pool.now();
             let was_present = self.checker.is_present(index);
             let checked = self.checker.check(index, input, now)?;
             if !was_present && self.checker.is_present(index) {
                 self.arrivals.push(now);
+            }
+            if mem::take(&mut self.checker.is_pinged) {
+                self.protocol.pong(pool.output(index));
+                pool.send(index);
             }
             checked
         } else {
@@ -165,7 +179,7 @@ impl Behaviour for Members {
         if is_welcome {
             self.welcome(pool, index);
         }
-        Ok(used)
+        Ok(history + used)
     }
 
     fn end(&mut self, pool: &mut ClientPool, index: usize, state: State, cause: Cause) {
@@ -194,6 +208,19 @@ impl Behaviour for Members {
     fn p99(&self) -> Option<Duration> {
         self.checker.delays().quantile(0.99)
     }
+}
+
+/// Skips what comes before the welcome, and that itself. Returns the number of bytes, and whether it was
+/// there.
+fn up_to_welcome(protocol: Protocol, input: &[u8]) -> Result<(usize, bool), Garbled> {
+    let mut used = 0;
+    while let Some((incoming, len)) = protocol.next(&input[used..])? {
+        used += len;
+        if incoming == Incoming::Welcome {
+            return Ok((used, true));
+        }
+    }
+    Ok((used, false))
 }
 
 /// Reads a broker's answers to a sender. Returns the number of bytes, and whether there was a

@@ -231,6 +231,7 @@ pub(super) fn words(cause: Cause) -> String {
         Cause::Closed => "closed by the server".to_owned(),
         Cause::Reset => "reset by the server".to_owned(),
         Cause::Garbled => "sent what is not in the protocol".to_owned(),
+        Cause::NoWebSocket => "the server does not accept the WebSocket".to_owned(),
         Cause::NoDescriptor => "without a descriptor on this side".to_owned(),
         Cause::NoPort => "without a port on this side".to_owned(),
         Cause::NoSource => "from an address that this machine does not have".to_owned(),
@@ -247,6 +248,9 @@ pub(super) const fn remedy(cause: Cause) -> &'static str {
             "; the server may be full, or out of descriptors (`ulimit -n` where it is started)"
         }
         Cause::Garbled => "; does it speak that protocol?",
+        Cause::NoWebSocket => {
+            "; is it its port for browsers, and does it have that subprotocol there?"
+        }
         Cause::NoDescriptor => "; raise the limit of this side with `ulimit -n`",
         Cause::NoPort => "; use more source addresses, as in --bind 127.0.0.1-127.0.0.4",
         Cause::NoSource => "; give --bind addresses of this machine",
