@@ -560,8 +560,10 @@ impl ClientPool {
             ..
         } = &mut self.connections[index];
         let stream = stream.as_mut()?;
-        if !matches!(transport, Transport::Bare) {
-            return self.read_web_socket(clients, index, most);
+        match transport {
+            Transport::Bare => {}
+            Transport::Opening(_) => return self.read_response(clients, index, most),
+            Transport::Tunnel(_) => return self.read_tunnel(clients, index, most),
         }
         // The kept bytes go before the new ones, so that they are one piece again. A large piece
         // stays where it is, and the new bytes go behind it: else it would be copied with every
@@ -599,8 +601,8 @@ impl ClientPool {
         self.conclude(clients, index, most, read, used.err().map(Cause::from))
     }
 
-    /// The same of a WebSocket that is not open yet, or is a tunnel.
-    fn read_web_socket(
+    /// The same of a tunnel, of whose frames the client receives the payloads.
+    fn read_tunnel(
         &mut self,
         clients: &mut impl Behaviour,
         index: usize,
@@ -610,33 +612,55 @@ impl ClientPool {
         let stream = self.connections[index].stream.as_mut();
         let read = stream.map_or(Ok(0), |stream| stream.read(&mut buffer[..most]));
         let end = *read.as_ref().unwrap_or(&0);
-        let unwrapped = self.unwrap(clients, index, &mut buffer[..end]);
+        let received = self.unwrap(clients, index, &mut buffer[..end]);
         self.scratch = buffer;
-        self.conclude(clients, index, most, read, unwrapped.err())
+        self.conclude(clients, index, most, read, received.err().map(Cause::from))
     }
 
-    /// Takes bytes of a WebSocket, and has the client receive those that are in its frames.
+    /// The same of a WebSocket that is being opened. Once it is open, the client begins.
+    fn read_response(
+        &mut self,
+        clients: &mut impl Behaviour,
+        index: usize,
+        most: usize,
+    ) -> Option<usize> {
+        // A response is short, and what comes behind it is read later.
+        let mut buffer = [0; 512];
+        let Connection {
+            stream, transport, ..
+        } = &mut self.connections[index];
+        let (Some(stream), Transport::Opening(opening)) = (stream, transport) else {
+            return None;
+        };
+        let read = stream.read(&mut buffer);
+        let input = &mut buffer[..*read.as_ref().unwrap_or(&0)];
+        let is_full = input.len() == 512;
+        let cause = match opening.feed(input) {
+            Ok(None) => None,
+            Ok(Some(taken)) => {
+                self.connections[index].transport = if self.site.protocol.is_tunnel() {
+                    Transport::Tunnel(Box::new(WebSocketDecoder::for_server_frames()))
+                } else {
+                    Transport::Bare
+                };
+                self.enter(index, State::Open);
+                clients.open(self, index);
+                let received = self.unwrap(clients, index, &mut input[taken..]);
+                received.err().map(Cause::from)
+            }
+            Err(_) => Some(Cause::NoWebSocket),
+        };
+        let read = read.map(|read| if is_full { most } else { read });
+        self.conclude(clients, index, most, read, cause)
+    }
+
+    /// Has a client receive what is in the frames of its tunnel, or all of it if there is none.
     fn unwrap(
         &mut self,
         clients: &mut impl Behaviour,
         index: usize,
-        mut input: &mut [u8],
-    ) -> Result<(), Cause> {
-        let connection = &mut self.connections[index];
-        if let Transport::Opening(opening) = &mut connection.transport {
-            let taken = opening.feed(input).map_err(|_| Cause::NoWebSocket)?;
-            let Some(taken) = taken else {
-                return Ok(());
-            };
-            input = &mut input[taken..];
-            connection.transport = if self.site.protocol.is_tunnel() {
-                Transport::Tunnel(Box::new(WebSocketDecoder::for_server_frames()))
-            } else {
-                Transport::Bare
-            };
-            self.enter(index, State::Open);
-            clients.open(self, index);
-        }
+        input: &mut [u8],
+    ) -> Result<(), Garbled> {
         if input.is_empty() {
             return Ok(());
         }
@@ -651,7 +675,7 @@ impl ClientPool {
         }
         unwrapped.clear();
         self.unwrapped = unwrapped;
-        result.map(drop).map_err(Cause::from)
+        result.map(drop)
     }
 
     /// Appends the bytes that are in the frames of a tunnel, or all of them if it is none. Pings are
