@@ -131,6 +131,33 @@ impl Members {
     }
 }
 
+impl Members {
+    /// Skips what comes before the welcome, and that itself. Returns the number of bytes, and whether it
+    /// was there.
+    fn skip_history(
+        &self,
+        pool: &mut ClientPool,
+        index: usize,
+        input: &[u8],
+    ) -> Result<(usize, bool), Garbled> {
+        let mut used = 0;
+        while let Some((incoming, len)) = self.protocol.next(&input[used..])? {
+            used += len;
+            match incoming {
+                Incoming::Welcome => return Ok((used, true)),
+                Incoming::Ping => self.answer_ping(pool, index),
+                Incoming::Message { .. } | Incoming::Aside => {}
+            }
+        }
+        Ok((used, false))
+    }
+
+    fn answer_ping(&self, pool: &mut ClientPool, index: usize) {
+        self.protocol.pong(pool.output(index));
+        pool.send(index);
+    }
+}
+
 impl Behaviour for Members {
     fn open(&mut self, pool: &mut ClientPool, index: usize) {
         let took = pool.now().saturating_sub(pool.since(index));
@@ -154,12 +181,13 @@ impl Behaviour for Members {
     ) -> Result<usize, Garbled> {
         let mut history = 0;
         if self.protocol.has_history() && pool.state(index) == State::Open {
-            let (used, is_welcome) = up_to_welcome(self.protocol, input)?;
+            let is_welcome;
+            (history, is_welcome) = self.skip_history(pool, index, input)?;
             if !is_welcome {
-                return Ok(used);
+                return Ok(history);
             }
             self.welcome(pool, index);
-            (history, input) = (used, &input[used..]);
+            input = &input[history..];
         }
         let (used, is_welcome) = if self.is_receiver(index) {
             let now = pool.now();
@@ -169,8 +197,7 @@ impl Behaviour for Members {
                 self.arrivals.push(now);
             }
             if mem::take(&mut self.checker.is_pinged) {
-                self.protocol.pong(pool.output(index));
-                pool.send(index);
+                self.answer_ping(pool, index);
             }
             checked
         } else {
@@ -208,19 +235,6 @@ impl Behaviour for Members {
     fn p99(&self) -> Option<Duration> {
         self.checker.delays().quantile(0.99)
     }
-}
-
-/// Skips what comes before the welcome, and that itself. Returns the number of bytes, and whether it was
-/// there.
-fn up_to_welcome(protocol: Protocol, input: &[u8]) -> Result<(usize, bool), Garbled> {
-    let mut used = 0;
-    while let Some((incoming, len)) = protocol.next(&input[used..])? {
-        used += len;
-        if incoming == Incoming::Welcome {
-            return Ok((used, true));
-        }
-    }
-    Ok((used, false))
 }
 
 /// Reads a broker's answers to a sender. Returns the number of bytes, and whether there was a

@@ -22,6 +22,7 @@
 //!
 //! - [`load`]: its scenarios against servers that do as they should, and what it writes.
 //! - [`load_trouble`]: what can go wrong on a measurement's way.
+//! - [`load_web`]: the same through WebSockets.
 //! - [`load_soak`]: the soak, against a relay and against servers with faults.
 //!
 //! All tests share this process. A test that changes its limits would change them for the programs of the
@@ -40,6 +41,7 @@ mod join_web;
 mod load;
 mod load_soak;
 mod load_trouble;
+mod load_web;
 mod log_output;
 mod program;
 mod service;
