@@ -197,7 +197,7 @@ impl fmt::Display for LoadError {
             Self::NotChat(addr, also) => write!(
                 f,
                 "{addr} accepts connections, but no member receives the messages of others{also}; is it a chat \
-                 server of ten-byte headers? `redis://` and `mqtt://` go before other addresses"
+                 server of ten-byte headers? `redis://`, `mqtt://` and `ws://` go before other addresses"
             ),
             Self::Interrupted => f.write_str("ended before there was anything to report"),
             Self::Io(error) => write!(f, "the event loop failed: {error}"),

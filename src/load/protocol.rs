@@ -308,15 +308,17 @@ fn json(object: &[u8]) -> Result<Incoming<'_>, Garbled> {
     }
     // The names and the texts of a measurement need no escapes. What has them is of another client, or is
     // not what was sent.
-    const BETWEEN: &[u8] = b"\",\"message\":\"";
     let end = rest.iter().position(|&byte| byte == b'"').ok_or(Garbled)?;
     let (name, rest) = rest.split_at(end);
-    let payload = rest.strip_prefix(BETWEEN).unwrap_or_default();
+    let payload = rest.strip_prefix(BEFORE_TEXT).unwrap_or_default();
     Ok(Incoming::Message {
         name: Some(name),
         payload,
     })
 }
+
+/// What stands between the name and the text in JSON.
+const BEFORE_TEXT: &[u8] = b"\",\"message\":\"";
 
 /// The form of a time in JSON.
 const TIME: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
@@ -537,7 +539,7 @@ mod tests {
     #[test]
     fn ws_is_spoken_as_the_relay_does() {
         let mut name = joined(Protocol::Ws, Role::Member(42));
-        assert_eq!(name[..2], [0x81, 0x80 | 10]);
+        assert_eq!(name[..2], [0x81, 0x8a]);
         let key = name[2..6].try_into().unwrap();
         websocket::mask(&mut name[6..], key, 0);
         assert_eq!(&name[6..], b"tag-000042");
