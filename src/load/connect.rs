@@ -1,7 +1,7 @@
 //! How one connection is made, and why one is not made or ends.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ pub(super) enum Cause {
     Other(i32),
 }
 
-impl Cause {
-    pub(super) fn of(error: &io::Error) -> Self {
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
         match (error.kind(), error.raw_os_error()) {
             (ErrorKind::ConnectionRefused, _) => Self::Refused,
             (ErrorKind::TimedOut, _) => Self::TimedOut,
@@ -48,27 +48,23 @@ impl Cause {
             (_, errno) => Self::Other(errno.unwrap_or(0)),
         }
     }
-
-    /// What a count of them is called.
-    fn name(self) -> String {
-        match self {
-            Self::Refused => "refused".to_owned(),
-            Self::TimedOut => "timed_out".to_owned(),
-            Self::Closed => "closed".to_owned(),
-            Self::Reset => "reset".to_owned(),
-            Self::Garbled => "garbled".to_owned(),
-            Self::NoDescriptor => "no_descriptor".to_owned(),
-            Self::NoPort => "no_port".to_owned(),
-            Self::NoSource => "no_source".to_owned(),
-            Self::Other(errno) => format!("errno_{errno}"),
-        }
-    }
 }
 
 /// As a key of the report.
 impl Serialize for Cause {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.name())
+        let name = match self {
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Garbled => "garbled",
+            Self::NoDescriptor => "no_descriptor",
+            Self::NoPort => "no_port",
+            Self::NoSource => "no_source",
+            Self::Other(errno) => return serializer.collect_str(&format_args!("errno_{errno}")),
+        };
+        serializer.serialize_str(name)
     }
 }
 
@@ -78,7 +74,7 @@ pub(super) type Causes = BTreeMap<Cause, u64>;
 /// How long a connection may take to be made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What there is to connect, and where.
+/// Where clients connect to, and from where.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) addr: SocketAddr,
@@ -88,29 +84,26 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Begins to connect the one of this index, which says where it comes from. If nothing else is
-    /// said, it leaves by a reset. The system keeps so many bytes of what is not read, or as many
-    /// as it likes.
+    /// Begins to connect the client of this index, which decides its source address. The
+    /// connection ends with a reset, if nothing else is set. `receive_buffer` is the size of its
+    /// receive buffer in bytes, if that is not left to the system.
     pub(super) fn open(
         &self,
         index: usize,
         receive_buffer: Option<usize>,
         registry: &Registry,
     ) -> Result<TcpStream, Cause> {
-        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, None)
-            .map_err(|error| Cause::of(&error))?;
-        socket
-            .set_nonblocking(true)
-            .map_err(|error| Cause::of(&error))?;
-        // Messages are said when they are due. If an option is refused, it works without.
+        let kind = Type::STREAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(self.addr), kind, None)?;
+        // Messages are sent when they are due. If an option is refused, it works without.
         let _ = socket.set_tcp_nodelay(true);
         // So that ports are free again at once, however often this is done: a port that was closed
         // in order is not for a minute.
         let _ = socket.set_linger(Some(Duration::ZERO));
         if let Some(size) = receive_buffer {
-            // The other side is told in the beginning how much it may send. It would not be
-            // believed later: what is sent and finds no room is dropped, and sent again ever more
-            // rarely.
+            // It must be set before the connection is made, which announces it to the server. If
+            // it shrinks later, the kernel drops what does not fit, and the server sends that
+            // again ever more rarely.
             let _ = socket.set_recv_buffer_size(size);
         }
         if let Some(sources) = &self.sources {
@@ -120,57 +113,38 @@ impl Site {
                 .map_err(|error| match error.kind() {
                     ErrorKind::AddrNotAvailable => Cause::NoSource,
                     ErrorKind::AddrInUse => Cause::NoPort,
-                    _ => Cause::of(&error),
+                    _ => error.into(),
                 })?;
         }
         match socket.connect(&self.addr.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            Err(error) => return Err(Cause::of(&error)),
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+                return Err(error.into());
+            }
+            _ => {}
         }
         let mut stream = TcpStream::from_std(socket.into());
         // Once and for both directions: see the server for why.
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match registry.register(&mut stream, Token(index), interest) {
-            Ok(()) => Ok(stream),
-            Err(error) => Err(Cause::of(&error)),
-        }
+        registry.register(&mut stream, Token(index), interest)?;
+        Ok(stream)
     }
 }
 
-/// Writes queued bytes, as far as the socket accepts them.
-pub(super) fn flush(stream: Option<&mut TcpStream>, out: &mut Vec<u8>) {
-    let Some(stream) = stream else {
-        return;
-    };
-    let mut sent = 0;
-    while sent < out.len() {
-        match stream.write(&out[sent..]) {
-            Ok(written) => sent += written,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The error shows when the socket is read, after the input before it.
-            Err(_) => break,
-        }
-    }
-    out.drain(..sent);
-}
-
-/// Whether a connection that was begun is there by now.
+/// Whether a connection that was begun is made by now.
 ///
 /// # Errors
 ///
 /// If it will never be.
 pub(super) fn is_made(stream: &TcpStream) -> Result<bool, Cause> {
-    match stream.take_error() {
-        Ok(None) => {}
-        Ok(Some(error)) | Err(error) => return Err(Cause::of(&error)),
+    if let Some(error) = stream.take_error()? {
+        return Err(error.into());
     }
     match stream.peer_addr() {
-        // If the server's port is one that the system gives to clients, and nobody listens there,
-        // an attempt may by chance be given that very port and connect to itself.
+        // If the server's port is one that the system gives to clients, and no server listens
+        // there, an attempt may by chance be given that very port and connect to itself.
         Ok(peer) if stream.local_addr().is_ok_and(|local| local == peer) => Err(Cause::Refused),
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(Cause::of(&error)),
+        Err(error) => Err(error.into()),
     }
 }

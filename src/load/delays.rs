@@ -1,4 +1,6 @@
-//! How long things took: a histogram, and what is told of it.
+//! Durations: a histogram, and the figures of it.
+
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -50,7 +52,7 @@ impl Delays {
 
     /// The percentiles, if there are any times.
     pub(super) fn times(&self) -> Option<Times> {
-        let microseconds = |quantile| Some(self.quantile(quantile)? as f64 / 1e3);
+        let microseconds = |quantile| Some(self.quantile(quantile)?.as_nanos() as f64 / 1e3);
         Some(Times {
             samples: self.histogram.len(),
             p50: microseconds(0.5)?,
@@ -62,8 +64,9 @@ impl Delays {
     }
 
     /// The time within which this part of them was done.
-    pub(super) fn quantile(&self, quantile: f64) -> Option<u64> {
-        (!self.histogram.is_empty()).then(|| self.histogram.value_at_quantile(quantile))
+    pub(super) fn quantile(&self, quantile: f64) -> Option<Duration> {
+        let value = || Duration::from_nanos(self.histogram.value_at_quantile(quantile));
+        (!self.histogram.is_empty()).then(value)
     }
 
     /// Points of the curve of percentiles, from the least to the most: the part of all, from 0 to 1,

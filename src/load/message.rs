@@ -1,35 +1,52 @@
-//! The messages of a measurement: text with the numbers of its sender and of itself.
+//! The messages of a measurement: each has the numbers of its sender and of itself, and a text
+//! that follows from them and from the seed. So no message is kept to know what it must be.
 
 use std::io::Write;
+use std::mem;
 
-/// How many digits there are of a message's number, and at least of its sender's.
+use super::protocol::Protocol;
+
+/// The digits of a message's number, and at least of its sender's. In a soak, senders are replaced
+/// all the time, so their numbers have more.
 const SEQ_DIGITS: usize = 9;
-const SENDER_DIGITS: usize = 6;
+const MIN_SENDER_DIGITS: usize = 6;
+const SOAK_SENDER_DIGITS: usize = 9;
 
-/// The length of the part that tells a message from others: `000042:000000017`. The numbers of more
-/// than a million senders have more digits.
+/// In a soak, a typical message has up to so many bytes after its head. One message in so many is
+/// long. It has more bytes than one turn of a relay reads of a connection, so that it is received
+/// in pieces.
+const MAX_TYPICAL_SIZE: u64 = 200;
+const LONG_MESSAGE_RATIO: u64 = 64;
+
+/// The size of the longest message in a soak, in bytes.
+pub(super) const MAX_SOAK_SIZE: usize = 32 * 1024;
+
+/// The size of a message's head, which identifies it: `000042:000000017`. The numbers of more than
+/// a million senders have more digits.
 pub(super) const fn head_len(senders: usize) -> usize {
     sender_digits(senders) + 1 + SEQ_DIGITS
 }
 
 const fn sender_digits(senders: usize) -> usize {
-    let digits = match senders {
-        0 | 1 => 1,
-        _ => (senders - 1).ilog10() as usize + 1,
-    };
-    if digits < SENDER_DIGITS {
-        SENDER_DIGITS
+    if senders > 10_usize.pow(MIN_SENDER_DIGITS as u32) {
+        (senders - 1).ilog10() as usize + 1
     } else {
-        digits
+        MIN_SENDER_DIGITS
     }
 }
 
-/// The format of a run's messages.
+/// A `Codec` writes and reads the messages of one run.
 #[derive(Debug)]
-pub(super) struct MessageFormat {
+pub(super) struct Codec {
+    pub(super) protocol: Protocol,
+    /// It distinguishes the names of this run from others.
+    pub(super) tag: String,
     sender_digits: usize,
-    /// The text after the head, the same in all messages.
-    filler: Vec<u8>,
+    /// The text after the head, or what it is cut from.
+    text: Vec<u8>,
+    /// The seed of the cuts, if not all messages have the whole text.
+    cuts: Option<u64>,
+    payload: Vec<u8>,
 }
 
 /// A `MessageId` identifies a message.
@@ -41,24 +58,19 @@ pub(super) struct MessageId {
     pub(super) seq: u32,
 }
 
-/// The result of reading a payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// This message, as it was sent.
-    Whole(MessageId),
-    /// This message, but not as it was sent.
-    Damaged(MessageId),
-    /// No message of this format.
-    Unreadable,
-}
-
-impl MessageFormat {
+impl Codec {
     /// Messages of `size` bytes, at least [`head_len`]; the same for the same seed.
-    pub(super) fn new(size: usize, senders: usize, seed: u64) -> Self {
+    pub(super) fn new(
+        protocol: Protocol,
+        tag: &str,
+        size: usize,
+        senders: usize,
+        seed: u64,
+    ) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let mut filler = vec![b' '];
-        filler.resize_with(size.saturating_sub(head_len(senders)), || {
-            // SoakMessages of five letters on average.
+        let mut text = vec![b' '];
+        text.resize_with(size.saturating_sub(head_len(senders)), || {
+            // Words of five letters on average.
             if chance.u8(..6) == 0 {
                 b' '
             } else {
@@ -66,78 +78,122 @@ impl MessageFormat {
             }
         });
         Self {
+            protocol,
+            tag: tag.to_owned(),
             sender_digits: sender_digits(senders),
-            filler,
+            text,
+            cuts: None,
+            payload: Vec::new(),
         }
     }
 
-    /// Writes a message over what `out` holds.
-    pub(super) fn write(&self, line: MessageId, out: &mut Vec<u8>) {
-        out.clear();
+    /// Messages of many sizes, for a soak; the same for the same seed.
+    pub(super) fn of_soak(protocol: Protocol, tag: &str, seed: u64) -> Self {
+        let mut text = vec![0; 2 * MAX_SOAK_SIZE];
+        fastrand::Rng::with_seed(seed).fill(&mut text);
+        Self {
+            sender_digits: SOAK_SENDER_DIGITS,
+            text,
+            cuts: Some(seed),
+            ..Self::new(protocol, tag, 0, 0, seed)
+        }
+    }
+
+    /// Appends a message.
+    pub(super) fn write(&mut self, id: MessageId, out: &mut Vec<u8>) {
+        let mut payload = mem::take(&mut self.payload);
+        payload.clear();
         // Writing to a vector does not fail.
         let _ = write!(
-            out,
+            payload,
             "{:01$}:{2:09}",
-            line.sender, self.sender_digits, line.seq
+            id.sender, self.sender_digits, id.seq
         );
-        out.extend_from_slice(&self.filler);
+        payload.extend_from_slice(self.text_of(id));
+        self.protocol.queue(&payload, &self.tag, out);
+        self.payload = payload;
     }
 
-    /// Finds out which message this is.
-    pub(super) fn read(&self, payload: &[u8]) -> Reading {
-        let head = self.sender_digits + 1 + SEQ_DIGITS;
-        let Some((head, filler)) = payload.split_at_checked(head) else {
-            return Reading::Unreadable;
+    /// Returns which message this is, and whether it is as it was sent; `None` if it is no message
+    /// of this format.
+    pub(super) fn read(&self, payload: &[u8]) -> Option<(MessageId, bool)> {
+        let (sender, rest) = payload.split_at_checked(self.sender_digits)?;
+        let (seq, text) = rest.strip_prefix(b":")?.split_at_checked(SEQ_DIGITS)?;
+        let id = MessageId {
+            sender: number(sender)?,
+            seq: number(seq)?,
         };
-        let (sender, seq) = head.split_at(self.sender_digits);
-        let (Some(sender), [b':', seq @ ..]) = (number(sender), seq) else {
-            return Reading::Unreadable;
+        Some((id, text == self.text_of(id)))
+    }
+
+    fn text_of(&self, id: MessageId) -> &[u8] {
+        let Some(seed) = self.cuts else {
+            return &self.text;
         };
-        let Some(seq) = number(seq) else {
-            return Reading::Unreadable;
-        };
-        let line = MessageId { sender, seq };
-        if filler == self.filler {
-            Reading::Whole(line)
+        let chance = mix(seed ^ mix(u64::from(id.sender) << 32 | u64::from(id.seq)));
+        let most = if chance.is_multiple_of(LONG_MESSAGE_RATIO) {
+            (MAX_SOAK_SIZE - SOAK_SENDER_DIGITS - 1 - SEQ_DIGITS) as u64
         } else {
-            Reading::Damaged(line)
-        }
+            MAX_TYPICAL_SIZE
+        };
+        let len = (chance >> 8) % (most + 1);
+        let from = (chance >> 32) as usize % MAX_SOAK_SIZE;
+        &self.text[from..from + len as usize]
     }
 }
 
-/// A number of digits and nothing else, as many as fit.
-pub(super) fn number(digits: &[u8]) -> Option<u32> {
+/// Parses a number of digits and nothing else.
+fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number: u32, byte| match byte {
         b'0'..=b'9' => Some(number * 10 + u32::from(byte - b'0')),
         _ => None,
     })
 }
 
+/// Spreads the bits of a number over all bits (splitmix64).
+const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::header;
 
     const MIN_HEAD: usize = head_len(2);
+    const SOAK_HEAD: usize = SOAK_SENDER_DIGITS + 1 + SEQ_DIGITS;
 
     const MESSAGE: MessageId = MessageId {
         sender: 42,
         seq: 17,
     };
 
-    fn written(script: &MessageFormat) -> Vec<u8> {
-        let mut payload = b"something before".to_vec();
-        script.write(MESSAGE, &mut payload);
-        payload
+    fn of_size(size: usize, senders: usize, seed: u64) -> Codec {
+        Codec::new(Protocol::Chat10, "tag", size, senders, seed)
+    }
+
+    fn of_soak(seed: u64) -> Codec {
+        Codec::of_soak(Protocol::Chat10, "tag", seed)
+    }
+
+    /// The payload of a message.
+    fn written(codec: &mut Codec, id: MessageId) -> Vec<u8> {
+        let mut out = Vec::new();
+        codec.write(id, &mut out);
+        out.split_off(header::WIDTH)
     }
 
     #[test]
-    fn a_message_says_whose_it_is_and_has_the_size_that_was_asked_for() {
+    fn message_has_the_number_of_its_sender_and_the_requested_size() {
         for size in [16, 17, 64, 1000] {
-            let script = MessageFormat::new(size, 2, 1);
-            let payload = written(&script);
+            let mut codec = of_size(size, 2, 1);
+            let payload = written(&mut codec, MESSAGE);
             assert_eq!(payload.len(), size);
             assert_eq!(&payload[..MIN_HEAD], b"000042:000000017");
-            assert_eq!(script.read(&payload), Reading::Whole(MESSAGE));
+            assert_eq!(codec.read(&payload), Some((MESSAGE, true)));
         }
     }
 
@@ -145,47 +201,69 @@ mod tests {
     fn sender_number_has_as_many_digits_as_the_number_of_senders_needs() {
         assert_eq!([0, 1, 1_000_000].map(head_len), [16, 16, 16]);
         assert_eq!(head_len(1_000_001), 17);
-        let script = MessageFormat::new(20, 12_000_000, 1);
+        let mut codec = of_size(20, 12_000_000, 1);
         let last = MessageId {
             sender: 11_999_999,
             seq: 3,
         };
-        let mut payload = Vec::new();
-        script.write(last, &mut payload);
+        let payload = written(&mut codec, last);
         assert_eq!(&payload[..18], b"11999999:000000003");
         assert_eq!(payload.len(), 20);
-        assert_eq!(script.read(&payload), Reading::Whole(last));
+        assert_eq!(codec.read(&payload), Some((last, true)));
     }
 
     #[test]
-    fn the_same_seed_says_the_same() {
-        assert_eq!(
-            written(&MessageFormat::new(64, 2, 7)),
-            written(&MessageFormat::new(64, 2, 7))
+    fn soak_messages_have_the_number_of_their_sender_and_many_sizes() {
+        let mut codec = of_soak(7);
+        let mut sizes: Vec<_> = (0..10_000)
+            .map(|seq| {
+                let id = MessageId { seq, ..MESSAGE };
+                let payload = written(&mut codec, id);
+                assert_eq!(codec.read(&payload), Some((id, true)));
+                assert!(payload.starts_with(format!("000000042:{seq:09}").as_bytes()));
+                payload.len()
+            })
+            .collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes[0], SOAK_HEAD);
+        let median = sizes[5000];
+        assert!((SOAK_HEAD..SOAK_HEAD + 200).contains(&median), "{median}");
+        let longest = sizes[9999];
+        assert!(
+            (MAX_SOAK_SIZE / 2..=MAX_SOAK_SIZE).contains(&longest),
+            "{longest}"
         );
-        assert_ne!(
-            written(&MessageFormat::new(64, 2, 7)),
-            written(&MessageFormat::new(64, 2, 8))
-        );
+        let long = sizes.iter().filter(|&&size| size > SOAK_HEAD + 200).count();
+        assert!((100..220).contains(&long), "{long}");
     }
 
     #[test]
-    fn a_message_that_was_changed_anywhere_is_not_whole() {
-        let script = MessageFormat::new(20, 2, 1);
-        let payload = written(&script);
-        for at in 0..payload.len() {
-            let mut changed = payload.clone();
-            changed[at] ^= 1;
-            assert_ne!(script.read(&changed), Reading::Whole(MESSAGE), "{at}");
+    fn same_seed_gives_the_same_messages_and_another_does_not() {
+        let codecs: [fn(u64) -> Codec; 2] = [|seed| of_size(64, 2, seed), of_soak];
+        for new in codecs {
+            let message = |seed| written(&mut new(seed), MESSAGE);
+            assert_eq!(message(7), message(7));
+            assert_ne!(message(7), message(8));
         }
-        for len in 0..payload.len() {
-            let expected = match len {
-                ..MIN_HEAD => Reading::Unreadable,
-                _ => Reading::Damaged(MESSAGE),
-            };
-            assert_eq!(script.read(&payload[..len]), expected);
+    }
+
+    #[test]
+    fn message_that_was_changed_anywhere_is_not_as_it_was_sent() {
+        let codecs = [(of_size(20, 2, 1), MIN_HEAD), (of_soak(1), SOAK_HEAD)];
+        for (mut codec, head) in codecs {
+            let payload = written(&mut codec, MESSAGE);
+            assert!(payload.len() > head, "a message with more than a head");
+            for at in 0..payload.len() {
+                let mut changed = payload.clone();
+                changed[at] ^= 1;
+                assert_ne!(codec.read(&changed), Some((MESSAGE, true)), "{at}");
+            }
+            for len in 0..payload.len() {
+                let expected = (len >= head).then_some((MESSAGE, false));
+                assert_eq!(codec.read(&payload[..len]), expected);
+            }
+            let longer = [&payload[..], b"x"].concat();
+            assert_eq!(codec.read(&longer), Some((MESSAGE, false)));
         }
-        let longer = [&payload[..], b"x"].concat();
-        assert_eq!(script.read(&longer), Reading::Damaged(MESSAGE));
     }
 }

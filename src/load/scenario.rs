@@ -6,31 +6,32 @@ use std::time::Duration;
 use super::account::{self, Base};
 use super::delays::Delays;
 use super::figures::{Figures, Gauge, ServerFigures, quotient};
-use super::gather::Pace;
+use super::members::Members;
 use super::plan::{Plan, Scenario};
 use super::process::{kernel_memory, socket_buffers};
+use super::ramp_up::Pace;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
 use super::schedule::Schedule;
 use super::trouble::Warning;
 
 /// How many points a curve over time has.
-const CURVE_POINTS: u64 = 60;
+const CURVE_POINTS: u32 = 60;
 
-/// How long after its last message a server has come to rest, in nanoseconds.
-const SETTLE_TIME_NS: u64 = 50_000_000;
+/// How long after its last message a server is idle.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
 
 /// Messages that are sent later than this are worth a warning.
 const MAX_LATENESS: Duration = Duration::from_millis(1);
 
 /// Runs the scenario of the plan.
-pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+pub(super) fn measure(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = match plan.scenario {
         Scenario::Idle => idle(run, plan, base)?,
         Scenario::Fanout | Scenario::Chat => throughput(run, plan, base)?,
         Scenario::Latency => latency(run, plan, base)?,
         Scenario::Storm => storm(run, plan, base)?,
-        // It has a loop of its own, for members who come and go.
+        // It has clients of its own, which come and go.
         Scenario::Soak => Outcome::default(),
     };
     account::failures(run, &mut outcome);
@@ -38,30 +39,31 @@ pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<
     Ok(outcome)
 }
 
-/// Members come, are silent, and hear one message.
-fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+/// Members join, are silent, and receive one message.
+fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     if let (true, Some(server)) = (plan.steps > 1, base.server) {
         outcome.memory.push((0.0, server.resident as f64));
     }
     let (connecting, cpu) = connect_all(run, plan, &mut outcome)?;
-    let members = run.pool.members();
+    let members = run.clients.count();
     let (kernel, buffers) = (kernel_memory(), socket_buffers());
     let silence = stay_silent(run, plan)?;
     let message = send_to_all(run)?;
-    let delays = run.pool.checker.delays();
-    let longest = delays.quantile(1.0).map(|longest| longest as f64 / 1e9);
+    let delays = &run.clients.checker.delays;
+    let longest = delays.quantile(1.0).map(|longest| longest.as_secs_f64());
     let kernel = base.kernel.zip(kernel);
     let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
     outcome.figures = Figures {
         members: Some(Gauge(members as u64)),
         connects_per_second: quotient(members as f64, connecting.as_secs_f64()),
-        connect_us: run.pool.connects.times(),
+        connect_us: run.clients.connects.times(),
         kernel_bytes_per_connection: kernel
             .and_then(|(start, now)| account::per_member(start, now, members)),
         socket_buffer_bytes: buffers.map(Gauge),
-        deliveries: message.heard,
-        deliveries_per_second: longest.and_then(|longest| quotient(message.heard as f64, longest)),
+        deliveries: message.deliveries,
+        deliveries_per_second: longest
+            .and_then(|longest| quotient(message.deliveries as f64, longest)),
         latency_us: delays.times(),
         server: silence.0.server.map(|used| ServerFigures {
             cpu_us_per_connect: quotient(micros(cpu), members as f64),
@@ -79,7 +81,7 @@ fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
 /// All connect, in as many steps as the plan has. Returns how long that took, and the CPU time that the
 /// server used for it.
 fn connect_all(
-    run: &mut Run<'_>,
+    run: &mut Run<'_, Members>,
     plan: &Plan,
     outcome: &mut Outcome,
 ) -> io::Result<(Duration, Duration)> {
@@ -91,12 +93,12 @@ fn connect_all(
         run.begin("connecting", None);
         let before = run.mark();
         run.ramp_up(members, Pace::Measured(plan.rate), false)?;
-        connecting += Duration::from_nanos(run.pool.now() - before.at);
+        connecting += run.pool.now().saturating_sub(before.at);
         run.begin("settling", None);
-        run.rest()?;
+        run.settle()?;
         if let Some(used) = before.until(&run.mark()).server {
             cpu += used.cpu;
-            let point = (run.pool.members() as f64, used.resident as f64);
+            let point = (run.clients.count() as f64, used.resident as f64);
             outcome.memory.push(point);
         }
     }
@@ -104,9 +106,9 @@ fn connect_all(
 }
 
 /// No member sends anything, and the server is watched.
-fn stay_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
+fn stay_silent(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<(Span, Mark)> {
     let before = run.mark();
-    let until = before.at + plan.lasts.as_nanos() as u64;
+    let until = before.at + plan.lasts;
     run.begin("silent", Some(until));
     run.sleep_until(until)?;
     let after = run.mark();
@@ -114,29 +116,28 @@ fn stay_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
 }
 
 /// One member sends a message to all others.
-fn send_to_all(run: &mut Run<'_>) -> io::Result<Span> {
+fn send_to_all(run: &mut Run<'_, Members>) -> io::Result<Span> {
     run.begin("telling all", None);
-    run.pool.expect_all();
+    run.expect_all();
     let before = run.mark();
-    run.pool.checker.measure_from(0);
-    let mut senders = 0..run.pool.checker.senders();
-    if let Some(sender) = senders.find(|&one| run.pool.can_send(one)) {
+    run.clients.checker.measure_from(Duration::ZERO);
+    if let Some(sender) = run.able(0..run.clients.checker.senders()) {
         // Not since the mark, which took a while to be made.
-        run.pool.queue(sender, run.pool.now());
-        run.pool.send();
+        run.queue(sender, run.pool.now());
+        run.send();
     }
     run.drain()?;
     // The kernel updates the CPU time of a process when that is put to sleep.
-    run.sleep_until(run.pool.now() + SETTLE_TIME_NS)?;
+    run.sleep_until(run.pool.now() + SETTLE_TIME)?;
     Ok(before.until(&run.mark()))
 }
 
 /// As many messages are under way as there may be.
-fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn throughput(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
-    let start = run.pool.now() + plan.warmup.as_nanos() as u64;
+    let start = run.pool.now() + plan.warmup;
     run.begin("warming up", Some(start));
     let mut next = 0;
     send_in_flight(run, plan, &mut next, start)?;
@@ -144,8 +145,8 @@ fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome>
         return Ok(outcome);
     }
     let before = run.mark();
-    run.pool.checker.measure_from(before.at);
-    let end = before.at + plan.lasts.as_nanos() as u64;
+    run.clients.checker.measure_from(before.at);
+    let end = before.at + plan.lasts;
     run.begin("measuring", Some(end));
     outcome.throughput = send_in_flight(run, plan, &mut next, end)?;
     let after = run.mark();
@@ -154,64 +155,59 @@ fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome>
     let span = before.until(&after);
     outcome.figures = account::measured(run, &span, base, &after);
     outcome.figures.socket_buffer_bytes = buffers.map(Gauge);
-    outcome.delays = Some(run.pool.checker.delays().clone());
+    outcome.delays = Some(run.clients.checker.delays.clone());
     account::bottleneck(&mut outcome, &span);
     Ok(outcome)
 }
 
-/// Keeps as many messages under way as the plan has, until `until`. Returns how much was heard when:
-/// seconds from here, and deliveries a second.
+/// Keeps as many messages under way as the plan has, until `until`. Returns a curve: seconds from
+/// here, and deliveries a second.
 fn send_in_flight(
-    run: &mut Run<'_>,
+    run: &mut Run<'_, Members>,
     plan: &Plan,
     next: &mut u32,
-    until: u64,
+    until: Duration,
 ) -> io::Result<Vec<(f64, f64)>> {
     let began = run.pool.now();
-    let every = (until.saturating_sub(began) / CURVE_POINTS).max(1);
-    let mut point = (began, run.pool.checker.tally().deliveries);
-    let mut due = began + every;
+    let interval = (until.saturating_sub(began) / CURVE_POINTS).max(Duration::from_nanos(1));
+    let mut point = (began, run.deliveries());
+    let mut points = 1;
     let mut curve = Vec::new();
     let mut now = began;
-    while now < until && !run.is_stopped() && run.pool.connected() > 1 {
-        let receivers = run.pool.receivers().max(1) as u64;
-        let under_way = run.pool.checker.outstanding().div_ceil(receivers) as usize;
+    while now < until && !run.is_stopped() && run.pool.connected > 1 {
+        let receivers = run.clients.receivers().max(1) as u64;
+        let under_way = run.clients.checker.outstanding.div_ceil(receivers) as usize;
         let missing = plan.in_flight.saturating_sub(under_way);
         // A system call for each would be a good part of what this loop does.
-        let missing = if missing > plan.in_flight / 16 {
-            missing
-        } else {
-            0
-        };
-        for _ in 0..missing {
-            let sender = *next;
-            *next = (*next + 1) % plan.senders as u32;
-            if run.pool.can_send(sender) {
-                run.pool.queue(sender, now);
+        if missing > plan.in_flight / 16 {
+            for _ in 0..missing {
+                run.queue(*next, now);
+                *next = (*next + 1) % plan.senders as u32;
             }
+            run.send();
         }
-        run.pool.send();
         now = run.turn(until, false)?;
-        if now >= due {
-            let heard = run.pool.checker.tally().deliveries;
-            let rate = (heard - point.1) as f64 / ((now - point.0) as f64 / 1e9);
-            curve.push(((now - began) as f64 / 1e9, rate));
-            point = (now, heard);
-            // From the beginning each time, so that the last point is at the end.
-            due += every * ((now - due) / every + 1);
+        // From the beginning each time, so that the last point is at the end.
+        if now >= began + interval * points {
+            let deliveries = (run.deliveries() - point.1) as f64;
+            let rate = deliveries / now.saturating_sub(point.0).as_secs_f64();
+            let elapsed = now.saturating_sub(began);
+            curve.push((elapsed.as_secs_f64(), rate));
+            point = (now, run.deliveries());
+            points = elapsed.div_duration_f64(interval) as u32 + 1;
         }
     }
     Ok(curve)
 }
 
-/// Messages are said by the clock, whatever becomes of those before.
-fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+/// Messages are sent by a schedule, whatever becomes of those before.
+fn latency(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     let began = run.pool.now();
-    let start = began + plan.warmup.as_nanos() as u64;
+    let start = began + plan.warmup;
     run.begin("warming up", Some(start));
     let mut late = Delays::new();
     send_by_schedule(run, plan, &mut chance, (began, start), &mut late)?;
@@ -221,16 +217,16 @@ fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     // Between two schedules, so that nothing falls due while this is done.
     let before = run.mark();
     let start = run.pool.now();
-    let end = start + plan.lasts.as_nanos() as u64;
-    run.pool.checker.measure_from(start);
+    let end = start + plan.lasts;
+    run.clients.checker.measure_from(start);
     run.begin("measuring", Some(end));
     late = Delays::new();
     send_by_schedule(run, plan, &mut chance, (start, end), &mut late)?;
     let after = run.mark();
     run.drain()?;
     outcome.figures = account::measured(run, &before.until(&after), base, &after);
-    outcome.delays = Some(run.pool.checker.delays().clone());
-    let p99 = late.quantile(0.99).map(Duration::from_nanos);
+    outcome.delays = Some(run.clients.checker.delays.clone());
+    let p99 = late.quantile(0.99);
     if let Some(tool) = &mut outcome.figures.load_tool {
         tool.late_us = p99.map(|late| late.as_nanos() as f64 / 1e3);
     }
@@ -240,54 +236,50 @@ fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Has messages said by a schedule from one time to another.
+/// Sends messages by a schedule from one time to another.
 fn send_by_schedule(
-    run: &mut Run<'_>,
+    run: &mut Run<'_, Members>,
     plan: &Plan,
     chance: &mut fastrand::Rng,
-    (start, end): (u64, u64),
+    (start, end): (Duration, Duration),
     late: &mut Delays,
 ) -> io::Result<()> {
     let mut schedule = Schedule::new(start, plan.rate.unwrap_or(100.0), Some(end));
     let mut now = start;
-    while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected() > 1
-    {
+    while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected > 1 {
         while let Some(at) = schedule.take_due(now) {
-            let sender = chance.u32(..plan.senders as u32);
-            if run.pool.can_send(sender) {
-                run.pool.queue(sender, at);
-            }
-            late.record(now - at, 1);
+            run.queue(chance.u32(..plan.senders as u32), at);
+            late.record(now.saturating_sub(at).as_nanos() as u64, 1);
         }
-        run.pool.send();
+        run.send();
         now = run.turn(schedule.next().unwrap_or(end), false)?;
     }
     Ok(())
 }
 
-/// All leave and come back at once.
-fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+/// All members leave and come back at once.
+fn storm(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     let all = 0..run.pool.len();
     run.ramp_up(all.clone(), Pace::Measured(None), true)?;
     run.drain()?;
-    let members = run.pool.members();
+    let members = run.clients.count();
     let (mut each, mut everyone) = (Delays::new(), Delays::new());
     let before = run.mark();
-    let end = before.at + plan.lasts.as_nanos() as u64;
+    let end = before.at + plan.lasts;
     run.begin("storming", Some(end));
     let mut now = before.at;
-    while now < end && !run.is_stopped() && run.pool.connected() > 1 {
-        run.pool.arrivals.clear();
-        run.pool.leave();
+    while now < end && !run.is_stopped() && run.pool.connected > 1 {
+        run.clients.arrivals.clear();
+        run.leave();
         run.ramp_up(all.clone(), Pace::Storm, true)?;
         let back = run.pool.now();
-        for arrival in &run.pool.arrivals {
-            each.record(arrival - now, 1);
+        for &arrival in &run.clients.arrivals {
+            each.record(arrival.saturating_sub(now).as_nanos() as u64, 1);
         }
-        if run.pool.all_present() && run.pool.members() == members && !run.is_stopped() {
-            everyone.record(back - now, 1);
+        if run.clients.all_present() && run.clients.count() == members && !run.is_stopped() {
+            everyone.record(back.saturating_sub(now).as_nanos() as u64, 1);
         }
         run.drain()?;
         now = run.pool.now();
@@ -300,8 +292,8 @@ fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
         storms: Some(storms),
         all_back_us: everyone.times(),
         latency_us: each.times(),
-        deliveries: span.heard,
-        deliveries_per_second: quotient(span.heard as f64, span.seconds),
+        deliveries: span.deliveries,
+        deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
         server: span.server.map(|used| ServerFigures {
             cpu_us_per_return: quotient(
                 used.cpu.as_nanos() as f64 / 1e3,

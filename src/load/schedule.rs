@@ -1,4 +1,4 @@
-//! When what is to be done: so many times a second, whatever happens meanwhile.
+//! A schedule: something is due so many times a second, whatever happens meanwhile.
 //!
 //! **Coordinated omission.** A load tool that waits for an answer before it sends again stops
 //! measuring just when the server is slow: a stall of a second is one bad figure among thousands of
@@ -6,38 +6,43 @@
 //! which a message *was to be* sent, which a tool that is late itself cannot hide either. (The term
 //! is Gil Tene's.)
 
-/// The times at which something is to be done, in nanoseconds of a clock that the caller has.
+use std::time::Duration;
+
+/// A `Schedule` holds the times at which something is due, on a clock that the caller has.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
-    start: u64,
+    start: Duration,
     per_second: f64,
-    done: u64,
-    end: Option<u64>,
+    /// The number of times that were taken.
+    taken: u64,
+    end: Option<Duration>,
 }
 
 impl Schedule {
     /// From `start` on, until before `end` if that is given.
-    pub(super) const fn new(start: u64, per_second: f64, end: Option<u64>) -> Self {
+    pub(super) const fn new(start: Duration, per_second: f64, end: Option<Duration>) -> Self {
         Self {
             start,
             per_second,
-            done: 0,
+            taken: 0,
             end,
         }
     }
 
-    /// When the next one is to be done; `None` if that was all.
-    pub(super) fn next(&self) -> Option<u64> {
+    /// The next time; `None` if that was all.
+    pub(super) fn next(&self) -> Option<Duration> {
         // From the start each time, so that rounding does not add up.
-        let offset = self.done as f64 / self.per_second * 1e9;
-        let at = self.start.saturating_add(offset as u64);
+        let offset = self.taken as f64 / self.per_second * 1e9;
+        let at = self
+            .start
+            .saturating_add(Duration::from_nanos(offset as u64));
         (self.end.is_none_or(|end| at < end)).then_some(at)
     }
 
-    /// Takes the next one if it is due: the time at which it was to be done.
-    pub(super) fn take_due(&mut self, now: u64) -> Option<u64> {
+    /// Takes the next time if it has come.
+    pub(super) fn take_due(&mut self, now: Duration) -> Option<Duration> {
         let at = self.next().filter(|&at| at <= now)?;
-        self.done += 1;
+        self.taken += 1;
         Some(at)
     }
 }
@@ -47,15 +52,15 @@ mod tests {
     use super::super::delays::Delays;
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
-    const MS: u64 = 1_000_000;
+    const SECOND: Duration = Duration::from_secs(1);
+    const MS: Duration = Duration::from_millis(1);
 
     /// Delays of a server that answers at once, but for the second of three in which it does nothing.
     /// The tool waits with it: it sends nothing either before the server goes on.
     fn with_a_stall(intended: bool) -> Delays {
         let mut delays = Delays::new();
-        let mut schedule = Schedule::new(0, 100.0, Some(3 * SECOND));
-        let mut now = 0;
+        let mut schedule = Schedule::new(Duration::ZERO, 100.0, Some(3 * SECOND));
+        let mut now = Duration::ZERO;
         while let Some(at) = schedule.next() {
             now = now.max(at);
             // It waits while the stall lasts.
@@ -64,7 +69,8 @@ mod tests {
                 now = 2 * SECOND;
             }
             while let Some(at) = schedule.take_due(sent) {
-                delays.record(now - if intended { at } else { sent } + MS, 1);
+                let delay = now.saturating_sub(if intended { at } else { sent }) + MS;
+                delays.record(delay.as_nanos() as u64, 1);
             }
         }
         delays
@@ -85,21 +91,21 @@ mod tests {
 
     #[test]
     fn a_schedule_keeps_its_rate_over_a_long_time() {
-        let mut schedule = Schedule::new(5, 3.0, Some(5 + 1000 * SECOND));
+        let mut schedule = Schedule::new(MS, 3.0, Some(MS + 1000 * SECOND));
         let mut times = Vec::new();
-        while let Some(at) = schedule.take_due(u64::MAX) {
+        while let Some(at) = schedule.take_due(Duration::MAX) {
             times.push(at);
         }
         assert_eq!(times.len(), 3000);
-        assert_eq!(times[0], 5);
-        assert_eq!(times[3], 5 + SECOND);
-        assert_eq!(times[2997], 5 + 999 * SECOND);
+        assert_eq!(times[0], MS);
+        assert_eq!(times[3], MS + SECOND);
+        assert_eq!(times[2997], MS + 999 * SECOND);
     }
 
     #[test]
     fn nothing_is_due_before_its_time() {
         let mut schedule = Schedule::new(SECOND, 1000.0, None);
-        assert_eq!(schedule.take_due(SECOND - 1), None);
+        assert_eq!(schedule.take_due(MS * 999), None);
         assert_eq!(schedule.take_due(SECOND), Some(SECOND));
         assert_eq!(schedule.take_due(SECOND), None);
         assert_eq!(schedule.next(), Some(SECOND + MS));

@@ -37,22 +37,22 @@ impl FromStr for Sources {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let (Ok(first), Ok(last)) = (first.trim().parse(), last.trim().parse()) else {
+        let parse = |text: &str| text.trim().parse::<IpAddr>();
+        let (Ok(first), Ok(last)) = (parse(first), parse(last)) else {
             return Err("not an address or a range; write 127.0.0.2 or 127.0.0.2-127.0.0.9");
         };
-        let distance = match (first, last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => last.to_bits().checked_sub(first.to_bits()),
-            (IpAddr::V6(first), IpAddr::V6(last)) => last
-                .to_bits()
-                .checked_sub(first.to_bits())
-                .map(|distance| u32::try_from(distance).unwrap_or(u32::MAX)),
-            _ => return Err("one address is IPv4 and the other IPv6"),
+        let bits = |addr: IpAddr| match addr {
+            IpAddr::V4(addr) => addr.to_bits().into(),
+            IpAddr::V6(addr) => addr.to_bits(),
         };
-        match distance {
+        if first.is_ipv4() != last.is_ipv4() {
+            return Err("one address is IPv4 and the other IPv6");
+        }
+        match bits(last).checked_sub(bits(first)) {
             None => Err("the last address is before the first"),
             Some(distance @ ..=65_535) => Ok(Self {
                 first,
-                count: distance + 1,
+                count: distance as u32 + 1,
             }),
             Some(_) => Err("more than 65,536 addresses"),
         }

@@ -73,7 +73,7 @@ fn a_server_that_relays_everything_has_no_fault() {
     assert!(told <= heard.messages.len() as f64);
 }
 
-/// What each fault looks like is tested in `src/load/ledger.rs`, where it is found. Here: that it gets from
+/// What each fault looks like is tested in `src/load/checker.rs`, where it is found. Here: that it gets from
 /// there to the report.
 #[test]
 fn report_with_one_fault_of_each_kind_counts_each_once() {

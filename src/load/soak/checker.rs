@@ -1,6 +1,6 @@
 //! The delivery checker for members that come and go. It does no I/O.
 //!
-//! The [checker](super::super::ledger) for members that stay is fast. Here members are replaced
+//! The [checker](super::super::checker) for members that stay is fast. Here members are replaced
 //! all the time, and the question is another one: does every member receive, of each sender,
 //! exactly the same messages, in order, whole and once, from its joining to its leaving?
 //!
@@ -17,234 +17,193 @@
 //! delivered to any member, they may still be queued in the server, so the sender is judged at the
 //! end. The memory that this takes depends on the number of members and of senders that left
 //! undelivered messages, not on the duration.
+//!
+//! Why two checkers: a member that joins while messages are under way has a position of its own for
+//! each sender, and whether a delivery is due depends on what other members have received. So what
+//! is outstanding is counted for each sender and receiver when it is needed. The other checker
+//! knows it after every message, for a million receivers that share one position list.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use slab::Slab;
 
-use super::super::ledger::Tally;
-use super::super::message::{MessageId, Reading};
-use super::super::protocol::{Garbled, Incoming, Protocol, index_of, name_of};
-use super::messages::SoakMessages;
-use crate::wire::encode_frame;
+use super::super::judge::{Position, Progress, Tally};
+use super::super::message::{Codec, MessageId};
+use super::super::protocol::{Garbled, Incoming, Role};
 
-/// A sender that has left is judged when no member has received anything of it for this long, in
-/// nanoseconds. It is longer than any pause of a member whose deliveries are required.
-const SETTLE_TIME_NS: u64 = 15_000_000_000;
-
-/// The maximum number of missing messages that are remembered for each receiver, in case they
-/// arrive later.
-const MAX_MISSING: usize = 4096;
-
-/// A `Member` identifies a member in this checker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    sender: usize,
-    receiver: usize,
-}
+/// A sender that has left is judged when no member has received anything of it for this long. It
+/// is longer than any pause of a member whose deliveries are required.
+const SETTLE_TIME: Duration = Duration::from_secs(15);
 
 /// A `Checker` compares the messages that the members of a soak receive with those that were sent.
 #[derive(Debug)]
 pub(super) struct Checker {
-    tag: String,
-    words: SoakMessages,
-    /// Those who are here, and those who have left and are not judged yet.
-    senders: Slab<Sender>,
-    /// Those who are here.
-    receivers: Slab<Receiver>,
-    /// The index of the sender with this number.
+    codec: Codec,
+    /// The present members, and those that have left and are not judged yet.
+    members: Slab<Member>,
+    /// The key of the member with this number.
     known: HashMap<u32, usize>,
     /// The number of members so far, which is the number of the next one.
-    born: u32,
-    /// Those who have left and are not judged yet, in the order in which they are looked at.
+    pub(super) joins: u32,
+    /// The members that have left and are not judged yet, in the order in which they are checked.
     left: VecDeque<Left>,
-    tally: Tally,
-    said: u64,
-    /// How many bytes were heard.
-    bytes: u64,
-    payload: Vec<u8>,
+    pub(super) tally: Tally,
+    /// The number of messages that were sent.
+    pub(super) sent: u64,
+    /// The number of bytes that were received.
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug)]
-struct Sender {
+struct Member {
     number: u32,
-    said: u32,
+    /// The number of its messages.
+    sent: u32,
     /// The number of its messages up to the last one that any member has received.
-    heard: u32,
+    received: u32,
     /// The number of deliveries of its messages.
     deliveries: u64,
-    presence: Presence,
+    /// The number of its messages that all members must receive that joined in time.
+    due: Due,
+    /// `None` if it has left.
+    receiver: Option<Receiver>,
 }
 
-/// A sender that has left, and when it was checked last.
+/// A member that has left, and when it was checked last.
 #[derive(Clone, Copy, Debug)]
 struct Left {
-    sender: usize,
-    at: u64,
+    member: usize,
+    at: Duration,
     /// The number of its deliveries at that time.
     deliveries: u64,
 }
 
+/// Which of a member's messages are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
-    Here,
-    /// It has left in order: all of its messages are delivered.
-    LeftInOrder,
-    /// It has left by a reset: its last messages may not be delivered.
-    LeftAnyhow,
+enum Due {
+    /// All that it has sent, since it is present or has left in order.
+    Sent,
+    /// Those up to the last one that any member has received, since it has left by a reset.
+    Received,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Receiver {
-    number: u32,
-    /// Which sender it is.
-    own: usize,
     /// Whether it has received anything, and so is known to be a member.
-    is_here: bool,
+    is_present: bool,
     /// Whether it may lag by any time.
     is_excused: bool,
-    /// How far it has received the messages of each sender.
-    positions: Vec<Position>,
-    /// Messages that are missing, though later ones of their senders have arrived.
-    missing: BTreeSet<MessageId>,
+    progress: Progress,
 }
 
-/// A `Position` marks how far one member has received the messages of one sender.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    /// The first message that was heard or is to be, or [`NOT_YET`].
-    from: u32,
-    /// The next one; as long as none was heard, the one that is to be heard at the latest.
-    next: u32,
-}
-
-/// Nothing was heard so far, and it may begin anywhere.
-const NOT_YET: u32 = u32::MAX;
-
-impl Position {
-    const UNKNOWN: Self = Self {
-        from: NOT_YET,
-        next: NOT_YET,
-    };
-    /// Everything is to be heard.
-    const FROM_START: Self = Self { from: 0, next: 0 };
-}
-
-impl Sender {
-    /// The number of its messages that all members must receive that joined in time.
+impl Member {
     const fn due(&self) -> u32 {
-        match self.presence {
-            Presence::Here | Presence::LeftInOrder => self.said,
-            Presence::LeftAnyhow => self.heard,
+        match self.due {
+            Due::Sent => self.sent,
+            Due::Received => self.received,
+        }
+    }
+
+    /// Its next message.
+    const fn next(&self) -> MessageId {
+        MessageId {
+            sender: self.number,
+            seq: self.sent,
         }
     }
 }
 
 impl Checker {
-    /// `tag` distinguishes the names of this run from others.
-    pub(super) fn new(tag: &str, words: SoakMessages) -> Self {
+    pub(super) fn new(codec: Codec) -> Self {
         Self {
-            tag: tag.to_owned(),
-            words,
-            senders: Slab::new(),
-            receivers: Slab::new(),
+            codec,
+            members: Slab::new(),
             known: HashMap::new(),
-            born: 0,
+            joins: 0,
             left: VecDeque::new(),
             tally: Tally::default(),
-            said: 0,
+            sent: 0,
             bytes: 0,
-            payload: Vec::new(),
         }
     }
 
-    /// Adds a member: the bytes that it sends first are appended to `out`.
-    pub(super) fn join(&mut self, out: &mut Vec<u8>) -> Member {
-        let number = self.born;
-        self.born += 1;
-        encode_frame(name_of(number, &self.tag).as_bytes(), out);
-        let sender = self.senders.insert(Sender {
+    /// Adds a member: the bytes that it sends first are appended to `out`. Returns its key.
+    pub(super) fn join(&mut self, out: &mut Vec<u8>) -> usize {
+        let number = self.joins;
+        self.joins += 1;
+        let Codec { protocol, tag, .. } = &self.codec;
+        protocol.join(Role::Member(number), tag, out);
+        let key = self.members.insert(Member {
             number,
-            said: 0,
-            heard: 0,
+            sent: 0,
+            received: 0,
             deliveries: 0,
-            presence: Presence::Here,
+            due: Due::Sent,
+            receiver: Some(Receiver::default()),
         });
-        self.known.insert(number, sender);
-        // The slot may have belonged to another sender.
-        for (_, receiver) in &mut self.receivers {
-            if receiver.positions.len() <= sender {
-                receiver.positions.resize(sender + 1, Position::UNKNOWN);
-            }
-            receiver.positions[sender] = if receiver.is_here {
-                Position::FROM_START
+        self.known.insert(number, key);
+        let capacity = self.members.capacity();
+        // The key may have belonged to another member.
+        for receiver in self.receivers() {
+            let positions = &mut receiver.progress.positions;
+            positions.resize(capacity, Position::UNKNOWN);
+            positions[key] = if receiver.is_present {
+                Position::at(0)
             } else {
                 Position::UNKNOWN
             };
         }
-        let receiver = self.receivers.insert(Receiver {
-            number,
-            own: sender,
-            is_here: false,
-            is_excused: false,
-            positions: vec![Position::UNKNOWN; self.senders.capacity().max(sender + 1)],
-            missing: BTreeSet::new(),
-        });
-        Member { sender, receiver }
+        key
+    }
+
+    fn receivers(&mut self) -> impl Iterator<Item = &mut Receiver> {
+        let members = self.members.iter_mut();
+        members.filter_map(|(_, member)| member.receiver.as_mut())
     }
 
     /// Appends a member's next message to `out`.
-    pub(super) fn queue(&mut self, member: Member, out: &mut Vec<u8>) {
-        self.next_message(member);
-        self.senders[member.sender].said += 1;
-        self.said += 1;
-        encode_frame(&self.payload, out);
+    pub(super) fn queue(&mut self, key: usize, out: &mut Vec<u8>) {
+        let member = &mut self.members[key];
+        self.codec.write(member.next(), out);
+        member.sent += 1;
+        self.sent += 1;
     }
 
     /// Appends the first half of a member's next message to `out`. The rest is never sent, so no
     /// member may receive any of it.
-    pub(super) fn queue_half(&mut self, member: Member, out: &mut Vec<u8>) {
-        self.next_message(member);
+    pub(super) fn queue_half(&mut self, key: usize, out: &mut Vec<u8>) {
         let from = out.len();
-        encode_frame(&self.payload, out);
+        self.codec.write(self.members[key].next(), out);
         let half = (out.len() - from) / 2;
         out.truncate(from + half);
     }
 
-    /// Writes the member's next message into the payload buffer.
-    fn next_message(&mut self, member: Member) {
-        let sender = &self.senders[member.sender];
-        let line = MessageId {
-            sender: sender.number,
-            seq: sender.said,
-        };
-        self.words.write(line, &mut self.payload);
-    }
-
     /// Excuses a member from receiving messages in time, since it does not read as it should.
-    pub(super) fn excuse(&mut self, member: Member) {
-        self.receivers[member.receiver].is_excused = true;
+    pub(super) fn excuse(&mut self, key: usize) {
+        if let Some(receiver) = &mut self.members[key].receiver {
+            receiver.is_excused = true;
+        }
     }
 
     /// Removes a member that left at `now`. If it left `in_order`, all of its messages must be
     /// delivered.
-    pub(super) fn leave(&mut self, member: Member, in_order: bool, now: u64) {
-        self.receivers.remove(member.receiver);
-        self.senders[member.sender].presence = if in_order {
-            Presence::LeftInOrder
-        } else {
-            Presence::LeftAnyhow
-        };
-        self.look_again(member.sender, now);
+    pub(super) fn leave(&mut self, key: usize, in_order: bool, now: Duration) {
+        let member = &mut self.members[key];
+        member.receiver = None;
+        if !in_order {
+            member.due = Due::Received;
+        }
+        self.check_again(key, now);
     }
 
-    /// Schedules the judgement of a sender that has left: when no member has received anything of
+    /// Schedules the judgement of a member that has left: when no member has received anything of
     /// it since `now`.
-    fn look_again(&mut self, sender: usize, now: u64) {
+    fn check_again(&mut self, member: usize, now: Duration) {
         self.left.push_back(Left {
-            sender,
+            member,
             at: now,
-            deliveries: self.senders[sender].deliveries,
+            deliveries: self.members[member].deliveries,
         });
     }
 
@@ -254,34 +213,16 @@ impl Checker {
     }
 
     /// Whether a member has received anything since it joined.
-    pub(super) fn is_present(&self, member: Member) -> bool {
-        self.receivers[member.receiver].is_here
+    pub(super) fn is_present(&self, key: usize) -> bool {
+        let receiver = self.members[key].receiver.as_ref();
+        receiver.is_some_and(|receiver| receiver.is_present)
     }
 
     /// Whether all messages of a member were delivered to at least one member, or there is none
     /// left that must receive them: those that were present may all have left without reading.
-    pub(super) fn is_delivered(&self, member: Member) -> bool {
-        let sender = &self.senders[member.sender];
-        sender.heard == sender.said || self.owed_of(member.sender) == 0
-    }
-
-    pub(super) const fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
-    /// The number of messages that were sent.
-    pub(super) const fn messages(&self) -> u64 {
-        self.said
-    }
-
-    /// The number of members so far.
-    pub(super) const fn joins(&self) -> u32 {
-        self.born
-    }
-
-    /// How many bytes were heard.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) fn is_delivered(&self, key: usize) -> bool {
+        let member = &self.members[key];
+        member.received == member.sent || self.owed_of(key) == 0
     }
 
     /// Checks the bytes that a member received. Returns how many of them were used: all but an
@@ -290,39 +231,32 @@ impl Checker {
     /// # Errors
     ///
     /// If they are not in the protocol. Nothing after them can be read.
-    pub(super) fn check(&mut self, member: Member, input: &[u8]) -> Result<usize, Garbled> {
-        let mut taken = 0;
-        while let Some((incoming, used)) = Protocol::Chat10.next(&input[taken..])? {
-            taken += used;
+    pub(super) fn check(&mut self, key: usize, input: &[u8]) -> Result<usize, Garbled> {
+        let mut used = 0;
+        while let Some((incoming, len)) = self.codec.protocol.next(&input[used..])? {
+            used += len;
             if let Incoming::Message { name, payload } = incoming {
-                self.take(member.receiver, name.unwrap_or_default(), payload);
+                self.take(key, name, payload);
             }
         }
-        self.bytes += taken as u64;
-        Ok(taken)
+        self.bytes += used as u64;
+        Ok(used)
     }
 
-    fn take(&mut self, receiver: usize, name: &[u8], payload: &[u8]) {
-        let Some(named) = index_of(name, &self.tag) else {
-            self.tally.foreign += 1;
+    fn take(&mut self, key: usize, name: Option<&[u8]>, payload: &[u8]) {
+        let identified = self.tally.identify(&self.codec, name, payload);
+        let Some((id, is_whole)) = identified else {
             return;
         };
-        let (line, is_whole) = match self.words.read(payload) {
-            Reading::Whole(line) => (line, true),
-            Reading::Damaged(line) => (line, false),
-            Reading::Unreadable => {
-                self.tally.corrupt += 1;
-                return;
-            }
-        };
-        if !self.receivers[receiver].is_here {
-            self.become_present(receiver);
+        if !self.is_present(key) {
+            self.become_present(key);
         }
-        let hearing = &mut self.receivers[receiver];
-        let Some(&index) = self.known.get(&line.sender) else {
-            if line.sender >= self.born || line.sender != named {
+        let Some(&sender) = self.known.get(&id.sender) else {
+            let member = &self.members[key];
+            let is_excused = member.receiver.as_ref().is_none_or(|it| it.is_excused);
+            if id.sender >= self.joins {
                 self.tally.corrupt += 1;
-            } else if line.sender > hearing.number && !hearing.is_excused {
+            } else if id.sender > member.number && !is_excused {
                 // Its sender has joined, left and been judged since this member joined. The
                 // messages of senders that were there before may be a history that a server sends
                 // to new members.
@@ -330,105 +264,88 @@ impl Checker {
             }
             return;
         };
-        let sender = &mut self.senders[index];
-        if line.sender != named || index == hearing.own || line.seq >= sender.said {
-            self.tally.corrupt += 1;
-            return;
-        }
-        if !is_whole {
+        let is_due = sender != key && id.seq < self.members[sender].sent;
+        if !is_due || !is_whole {
             self.tally.corrupt += 1;
         }
-        sender.heard = sender.heard.max(line.seq + 1);
-        sender.deliveries += 1;
-        let ear = &mut hearing.positions[index];
-        if ear.from == NOT_YET {
-            ear.from = line.seq.min(ear.next);
-            ear.next = ear.from;
-        }
-        if line.seq >= ear.next {
-            let skipped = ear.next..line.seq;
-            ear.next = line.seq + 1;
-            self.tally.deliveries += 1;
-            // Until they come after all.
-            self.tally.lost += skipped.len() as u64;
-            let room = MAX_MISSING - hearing.missing.len().min(MAX_MISSING);
-            let skipped = skipped.rev().take(room);
-            hearing
-                .missing
-                .extend(skipped.map(|seq| MessageId { seq, ..line }));
-        } else if hearing.missing.remove(&line) {
-            self.tally.lost -= 1;
-            self.tally.out_of_order += 1;
-            self.tally.deliveries += 1;
-        } else if line.seq < ear.from {
-            self.tally.out_of_order += 1;
-        } else {
-            self.tally.duplicated += 1;
+        if is_due
+            && let Some((sending, receiving)) = self.members.get2_mut(sender, key)
+            && let Some(receiver) = &mut receiving.receiver
+        {
+            sending.received = sending.received.max(id.seq + 1);
+            sending.deliveries += 1;
+            receiver.progress.judge(sender, id, &mut self.tally);
         }
     }
 
     /// Marks a receiver as present: every message that is sent from now on must arrive.
-    fn become_present(&mut self, receiver: usize) {
-        let hearing = &mut self.receivers[receiver];
-        hearing.is_here = true;
-        for (index, sender) in &self.senders {
-            hearing.positions[index].next = sender.said;
+    fn become_present(&mut self, key: usize) {
+        let sent: Vec<_> = self
+            .members
+            .iter()
+            .map(|(key, it)| (key, it.sent))
+            .collect();
+        if let Some(receiver) = &mut self.members[key].receiver {
+            receiver.is_present = true;
+            for (sender, sent) in sent {
+                receiver.progress.positions[sender].next = sent;
+            }
         }
     }
 
     /// Judges the senders that have left, if all of their messages were delivered and the last of
     /// them some time ago. A present member that has not received as many of them as others has
     /// lost the rest. At `now`, all members have read what had arrived.
-    pub(super) fn settle(&mut self, now: u64) {
-        while let Some(&Left {
-            sender: index,
-            at,
-            deliveries,
-        }) = self.left.front()
-            && at + SETTLE_TIME_NS <= now
+    pub(super) fn settle(&mut self, now: Duration) {
+        while let Some(&left) = self.left.front()
+            && left.at + SETTLE_TIME <= now
         {
             self.left.pop_front();
-            let sender = &self.senders[index];
-            if sender.heard < sender.said || sender.deliveries != deliveries {
-                self.look_again(index, now);
+            let member = &self.members[left.member];
+            if member.received < member.sent || member.deliveries != left.deliveries {
+                self.check_again(left.member, now);
                 continue;
             }
-            self.tally.lost += self.owed_of(index);
-            let sender = self.senders.remove(index);
-            self.known.remove(&sender.number);
-            for (_, receiver) in &mut self.receivers {
-                receiver.missing.retain(|line| line.sender != sender.number);
+            self.tally.lost += self.owed_of(left.member);
+            let number = self.members.remove(left.member).number;
+            self.known.remove(&number);
+            for receiver in self.receivers() {
+                let missing = &mut receiver.progress.missing;
+                missing.retain(|id| id.sender != number);
             }
         }
     }
 
     /// The number of deliveries that have not arrived.
     pub(super) fn outstanding(&self) -> u64 {
-        let senders = self.senders.iter();
-        senders.map(|(index, _)| self.owed_of(index)).sum()
+        self.members.iter().map(|(key, _)| self.owed_of(key)).sum()
     }
 
     /// The number of deliveries of this sender's messages that have not arrived.
     fn owed_of(&self, sender: usize) -> u64 {
-        let due = self.senders[sender].due();
-        self.receivers
-            .iter()
-            .filter(|(_, receiver)| {
-                receiver.is_here && !receiver.is_excused && receiver.own != sender
-            })
-            .map(|(_, receiver)| u64::from(due.saturating_sub(receiver.positions[sender].next)))
+        let due = self.members[sender].due();
+        let others = self.members.iter().filter(|&(key, _)| key != sender);
+        others
+            .filter_map(|(_, member)| member.receiver.as_ref())
+            .filter(|receiver| receiver.is_present && !receiver.is_excused)
+            .map(|it| u64::from(due.saturating_sub(it.progress.positions[sender].next)))
             .sum()
     }
 
     /// Counts the deliveries that have not arrived as lost.
     pub(super) fn give_up(&mut self) {
         self.tally.lost += self.outstanding();
-        for (index, sender) in &self.senders {
-            for (_, receiver) in &mut self.receivers {
-                let ear = &mut receiver.positions[index];
-                if ear.next < sender.due() {
-                    ear.from = ear.from.min(ear.next);
-                    ear.next = sender.due();
+        let due: Vec<_> = self
+            .members
+            .iter()
+            .map(|(key, it)| (key, it.due()))
+            .collect();
+        for receiver in self.receivers() {
+            for &(sender, due) in &due {
+                let position = &mut receiver.progress.positions[sender];
+                if position.next < due {
+                    position.from = position.from.min(position.next);
+                    position.next = due;
                 }
             }
         }
@@ -437,23 +354,29 @@ impl Checker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::judge::MAX_MISSING;
+    use super::super::super::protocol::{Protocol, name_of};
     use super::*;
-    use crate::wire::Decoder;
+    use crate::wire::{Decoder, encode_frame};
 
     /// A room that relays as it should, until a test has it do otherwise.
     struct Room {
         checker: Checker,
-        members: Vec<Member>,
+        members: Vec<usize>,
     }
 
     /// One message as others are sent it.
     #[derive(Clone)]
     struct Said(Vec<u8>);
 
+    fn codec() -> Codec {
+        Codec::of_soak(Protocol::Chat10, "tag", 1)
+    }
+
     impl Room {
         fn new(members: usize) -> Self {
             let mut room = Self {
-                checker: Checker::new("tag", SoakMessages::new(1)),
+                checker: Checker::new(codec()),
                 members: Vec::new(),
             };
             for _ in 0..members {
@@ -494,12 +417,18 @@ mod tests {
         }
 
         fn leave(&mut self, member: usize, in_order: bool) {
-            self.checker.leave(self.members[member], in_order, 0);
+            self.checker
+                .leave(self.members[member], in_order, Duration::ZERO);
+        }
+
+        fn progress(&self, member: usize) -> &Progress {
+            let member = &self.checker.members[self.members[member]];
+            &member.receiver.as_ref().unwrap().progress
         }
 
         /// Lost, duplicated, out of order, altered.
         fn counts(&self) -> [u64; 4] {
-            let tally = self.checker.tally();
+            let tally = self.checker.tally;
             [
                 tally.lost,
                 tally.duplicated,
@@ -511,8 +440,8 @@ mod tests {
         #[track_caller]
         fn assert_judged(&mut self, counts: [u64; 4]) {
             // They may have been heard since they left.
-            self.checker.settle(SETTLE_TIME_NS);
-            self.checker.settle(2 * SETTLE_TIME_NS);
+            self.checker.settle(SETTLE_TIME);
+            self.checker.settle(2 * SETTLE_TIME);
             self.checker.give_up();
             assert_eq!(self.counts(), counts);
             assert_eq!(self.checker.outstanding(), 0);
@@ -538,8 +467,8 @@ mod tests {
         assert_eq!(room.checker.outstanding(), 0);
         room.assert_judged([0; 4]);
         // Two for each of the first two messages, and two for each of these three.
-        assert_eq!(room.checker.tally().deliveries, 10);
-        assert_eq!(room.checker.messages(), 5);
+        assert_eq!(room.checker.tally.deliveries, 10);
+        assert_eq!(room.checker.sent, 5);
     }
 
     #[test]
@@ -616,8 +545,8 @@ mod tests {
         room.checker.queue_half(room.members[0], &mut half);
         let mut whole = Vec::new();
         encode_frame(b"tag-000000", &mut whole);
-        room.checker.next_message(room.members[0]);
-        encode_frame(&room.checker.payload, &mut whole);
+        let id = room.checker.members[room.members[0]].next();
+        codec().write(id, &mut whole);
         room.tell(2, &Said(whole));
         room.assert_judged([0, 0, 0, 2]);
         let mut rest = &half[..];
@@ -633,7 +562,7 @@ mod tests {
         }
         room.tell(1, &Said(stream));
         room.assert_judged([0, 0, 0, 1]);
-        assert_eq!(room.checker.tally().foreign, 1);
+        assert_eq!(room.checker.tally.foreign, 1);
         let garbage = room
             .checker
             .check(room.members[1], b"HTTP/1.1 400 Bad Request");
@@ -753,10 +682,10 @@ mod tests {
             let mut room = Room::new(3);
             let said = [(); 4].map(|()| room.queue(0));
             room.leave(0, in_order);
-            let mut now = 0;
+            let mut now = Duration::ZERO;
             for (nth, message) in said.iter().enumerate() {
                 for _ in 0..10 {
-                    now += SETTLE_TIME_NS;
+                    now += SETTLE_TIME;
                     room.checker.settle(now);
                 }
                 assert_eq!(room.counts(), [0; 4]);
@@ -767,9 +696,9 @@ mod tests {
                 }
             }
             // All was heard, but not long ago.
-            room.checker.settle(now + SETTLE_TIME_NS);
+            room.checker.settle(now + SETTLE_TIME);
             assert_eq!(room.counts(), [0; 4]);
-            room.checker.settle(now + 2 * SETTLE_TIME_NS);
+            room.checker.settle(now + 2 * SETTLE_TIME);
             assert_eq!(room.counts(), [1, 0, 0, 0]);
             assert!(room.checker.left.is_empty());
         }
@@ -785,7 +714,7 @@ mod tests {
             room.tell(1, &said[1]);
             room.tell(2, &said[0]);
             for time in 1..10 {
-                room.checker.settle(time * SETTLE_TIME_NS);
+                room.checker.settle(SETTLE_TIME * time);
                 assert_eq!(room.counts(), [0; 4]);
             }
             assert_eq!(room.checker.outstanding(), lost);
@@ -798,8 +727,8 @@ mod tests {
         let mut room = Room::new(3);
         for round in 1..20 {
             room.leave(0, true);
-            room.checker.settle(SETTLE_TIME_NS);
-            let number = room.checker.joins();
+            room.checker.settle(SETTLE_TIME);
+            let number = room.checker.joins;
             let newcomer = room.checker.join(&mut Vec::new());
             room.members[0] = newcomer;
             let mut frame = Vec::new();
@@ -811,15 +740,10 @@ mod tests {
             assert_eq!(room.counts(), [0; 4], "round {round}");
         }
         assert_eq!(
-            (room.checker.senders.len(), room.checker.known.len()),
+            (room.checker.members.len(), room.checker.known.len()),
             (3, 3)
         );
-        assert_eq!(
-            room.checker.receivers[room.members[1].receiver]
-                .positions
-                .len(),
-            4
-        );
+        assert_eq!(room.progress(1).positions.len(), 4);
         room.assert_judged([0; 4]);
     }
 
@@ -833,12 +757,7 @@ mod tests {
         }
         room.tell(2, &said[many]);
         assert_eq!(room.counts(), [many as u64, 0, 0, 0]);
-        assert_eq!(
-            room.checker.receivers[room.members[2].receiver]
-                .missing
-                .len(),
-            MAX_MISSING
-        );
+        assert_eq!(room.progress(2).missing.len(), MAX_MISSING);
         room.tell(2, &said[many - 1]);
         assert_eq!(room.counts(), [many as u64 - 1, 0, 1, 0]);
     }

@@ -4,80 +4,48 @@
 //! | step | where |
 //! |---|---|
 //! | What is done, and when: all from one seed | `soak/plan.rs` |
-//! | What is said | `soak/words.rs` |
-//! | A connection, and what is on its way | `soak/client.rs` |
-//! | All of them, and the loop | `soak/pool.rs` |
-//! | What each of them does there | `soak/steps.rs` |
-//! | Whether all hear the same of everybody | `soak/checker.rs` |
+//! | The clients, and what becomes of them | `soak/clients.rs` |
+//! | What each of them does | `soak/steps.rs` |
+//! | Whether all receive the same of every sender | `soak/checker.rs` |
 //! | Whether memory and descriptors come back | `soak/leaks.rs` |
-//! | What is told of it | `soak/account.rs` |
+//! | What is reported of it | `soak/account.rs` |
 
 mod account;
 mod checker;
-mod client;
+mod clients;
 mod leaks;
-mod messages;
 mod plan;
-mod pool;
 mod steps;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::connect::Site;
 use super::figures::Failures;
+use super::message::Codec;
 use super::own_relay::OwnRelay;
-use super::plan::Plan;
-use super::process::{Process, Usage, own_cpu};
-use super::progress::{Reporter, Status};
+use super::plan::{Plan, Wait};
+use super::pool::ClientPool;
+use super::process::Process;
+use super::progress::Reporter;
+use super::ramp_up::MAX_CONNECTING;
 use super::report::Outcome;
-use account::{Rest, Soaked, Used};
+use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Span, Stall};
+use account::{End, Soaked};
 use checker::Checker;
+use clients::SoakClients;
 use leaks::Watch;
-use messages::SoakMessages;
 use plan::{Event, Timetable};
-use pool::SoakPool;
 
-/// The longest message that is said, in bytes.
-pub(super) const MAX_MESSAGE_SIZE: usize = messages::MAX_MESSAGE_SIZE;
+/// How long the server may take to close its descriptors.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often to look at the progress and at the relay's log, in nanoseconds.
-const CHECK_INTERVAL_NS: u64 = 100_000_000;
-
-/// A turn that takes so much longer than planned, in nanoseconds, and not for work, was a pause:
-/// this program was stopped, or its machine was.
-const MIN_PAUSE_NS: u64 = 250_000_000;
-
-/// Timeouts, in nanoseconds: for connections at the start and for deliveries at the end, and for
-/// the server to close its descriptors.
-const PROGRESS_TIMEOUT_NS: u64 = 5_000_000_000;
-const CLOSE_TIMEOUT_NS: u64 = 2_000_000_000;
-
-/// How long there may be only one member, in nanoseconds. After that, no others are expected to
-/// come back.
-const ALONE_TIMEOUT_NS: u64 = 3_000_000_000;
+/// How long there may be only one member. After that, no others are expected to come back.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often all members send a message at the end, as long as some have not received any.
-const ROLL_CALL_INTERVAL_NS: u64 = 500_000_000;
-
-/// One soak of one server.
-#[derive(Debug)]
-struct Soak<'a> {
-    pool: SoakPool,
-    watch: Watch<'a>,
-    server: Option<&'a Process>,
-    relay: Option<&'a mut OwnRelay>,
-    reporter: Reporter<'a>,
-    stop: &'a AtomicBool,
-    doing: &'static str,
-    /// When this phase began and will be over, if it is time that it takes.
-    span: (u64, u64),
-    looked: u64,
-    /// How long this program was on a CPU by then, and how long it did not run before.
-    worked: Duration,
-    paused: Duration,
-}
+const ROLL_CALL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Soaks a server as the plan says.
 ///
@@ -92,234 +60,162 @@ pub(super) fn measure(
     reporter: Reporter<'_>,
     stop: &AtomicBool,
 ) -> io::Result<Outcome> {
-    let at_start = server.and_then(|server| server.resident().ok());
-    let watch = Watch::new(server);
-    let checker = Checker::new(&site.tag, SoakMessages::new(plan.seed));
-    let mut soak = Soak {
-        pool: SoakPool::new(site, plan.members, plan.faults, plan.seed, checker)?,
-        watch,
-        server,
-        relay,
-        reporter,
-        stop,
-        doing: "",
-        span: (0, 0),
-        looked: 0,
-        worked: own_cpu(),
-        paused: Duration::ZERO,
-    };
-    soak.ramp_up()?;
-    soak.receive_all()?;
+    let mut watch = Watch::new(server);
+    let codec = Codec::of_soak(site.protocol, &site.tag, plan.seed);
+    let checker = Checker::new(codec);
+    let clients = SoakClients::new(plan.members, plan.faults, plan.seed, checker);
+    let pool = ClientPool::new(site, plan.members + plan.faults, Wait::Sleep)?;
+    let mut run = Run::new(pool, clients, reporter, server, relay, stop);
+    run.ramp_up()?;
+    run.receive_all()?;
     let mut outcome = Outcome::default();
-    let mut connected = soak.pool.connected();
+    let mut connected = run.pool.connected;
     // If no member receives anything, there is nothing to wait for.
-    if soak.pool.checker.tally().deliveries > 0 {
-        let used = soak.soak(plan)?;
-        let rest = soak.settle()?;
-        connected = rest.members;
+    if run.deliveries() > 0 {
+        let used = run.soak(plan, &mut watch)?;
+        let end = run.settle(&watch)?;
+        connected = end.members;
         let soaked = Soaked {
-            pool: &soak.pool,
-            watch: &soak.watch,
+            run: &run,
+            watch: &watch,
             used,
-            rest,
-            at_start,
-            is_stopped: soak.is_stopped(),
-            paused: soak.paused,
+            end,
         };
         account::report(&soaked, plan, &mut outcome);
     } else {
-        let counts = &soak.pool.counts;
-        let tally = soak.pool.checker.tally();
-        outcome.figures.failures = Failures::new(tally, &counts.cuts, &counts.refusals, 0);
+        let tally = &run.clients.checker.tally;
+        outcome.figures.failures = Failures::new(tally, &run.pool.cuts, &run.pool.refusals, 0);
     }
-    outcome.interrupted = soak.is_stopped();
-    outcome.deliveries = soak.pool.checker.tally().deliveries;
+    outcome.interrupted = run.is_stopped();
+    outcome.deliveries = run.deliveries();
     outcome.connected = connected;
     Ok(outcome)
 }
 
-impl Soak<'_> {
-    fn begin(&mut self, doing: &'static str, until: Option<u64>) {
-        let now = self.pool.now();
-        self.doing = doing;
-        self.span = (now, until.unwrap_or(now));
+impl Run<'_, SoakClients> {
+    fn staying(&self) -> usize {
+        self.clients.staying(&self.pool)
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Whether there has been only one member for so long that no others are expected.
+    fn is_deserted(&mut self, now: Duration) -> bool {
+        if self.staying() > 1 {
+            self.clients.accompanied = now;
+        }
+        now >= self.clients.accompanied + ALONE_TIMEOUT
     }
 
-    /// One turn of the loop, until `until` at the latest. Returns the time.
-    fn turn(&mut self, until: u64) -> io::Result<u64> {
-        self.pool.turn(until.min(self.looked + CHECK_INTERVAL_NS))?;
-        let now = self.pool.now();
-        if now >= self.looked + CHECK_INTERVAL_NS {
-            self.check_up(now);
-        }
-        Ok(now)
-    }
-
-    /// What is to be done now and then.
-    fn check_up(&mut self, now: u64) {
-        let late = now.saturating_sub(self.looked + CHECK_INTERVAL_NS);
-        let worked = own_cpu();
-        let work = worked.saturating_sub(self.worked).as_nanos() as u64;
-        if late > MIN_PAUSE_NS && late > 2 * work {
-            self.paused += Duration::from_nanos(late);
-        }
-        (self.looked, self.worked) = (now, worked);
-        if let Some(relay) = &mut self.relay {
-            relay.read_log();
-        }
-        let at = Instant::now();
-        if self.reporter.is_due(at) {
-            let (from, until) = self.span;
-            let done = (now - from) as f64 / (until.max(from + 1) - from) as f64;
-            let status = Status {
-                doing: self.doing,
-                done: (until > from).then_some(done.min(1.0)),
-                members: self.pool.connected(),
-                deliveries: self.pool.checker.tally().deliveries,
-                p99: None,
-            };
-            self.reporter.report(at, &status);
-        }
-    }
-
-    /// Has the members come, if there is a server.
+    /// Connects the members, if there is a server.
     fn ramp_up(&mut self) -> io::Result<()> {
         self.begin("connecting", None);
         let mut now = self.pool.now();
-        let until = now + PROGRESS_TIMEOUT_NS;
-        while !self.pool.is_complete() && now < until && !self.is_stopped() {
-            self.pool.ramp_up();
-            if self.pool.is_refused() {
+        let until = now + PROGRESS_TIMEOUT;
+        while !self.clients.is_complete(&self.pool) && now < until && !self.is_stopped() {
+            self.clients.connect(&mut self.pool, MAX_CONNECTING);
+            let pool = &self.pool;
+            if pool.connected + pool.connecting == 0 && !pool.refusals.is_empty() {
                 break;
             }
-            now = self.turn(until)?;
+            now = self.turn(until, true)?;
         }
         Ok(())
     }
 
     /// Follows the plan, until its time is over or no members are left.
-    fn soak(&mut self, plan: &Plan) -> io::Result<Used> {
-        let this = Process::this();
-        let usage = |process: &Process| process.usage().ok();
-        let before = (self.server.and_then(usage), usage(&this));
-        let said = self.pool.checker.messages();
-        let heard = self.pool.checker.tally().deliveries;
+    fn soak(&mut self, plan: &Plan, watch: &mut Watch<'_>) -> io::Result<Span> {
+        let before = self.mark();
         let start = self.pool.now();
-        let lasts = plan.lasts.as_nanos() as u64;
-        let end = start + lasts;
+        let end = start + plan.lasts;
         let rates = (plan.rate.unwrap_or_default(), plan.churn);
         let mut timetable = Timetable::new(plan.seed, plan.members, rates, (start, end));
         self.begin("soaking", Some(end));
-        self.watch.begin(start, lasts);
-        self.pool.start_faulty_clients();
-        let (mut now, mut alive) = (start, start);
+        watch.begin(start, plan.lasts);
+        self.clients.start_faulty_clients(&mut self.pool);
+        let mut now = start;
         // What was due before the end is done, even if this is late.
         while (now < end || timetable.next().is_some_and(|at| at < now))
-            && now < alive + ALONE_TIMEOUT_NS
+            && !self.is_deserted(now)
             && !self.is_stopped()
         {
+            let (clients, pool) = (&mut self.clients, &mut self.pool);
             while let Some(event) = timetable.take_due(now) {
                 match event {
-                    Event::Say(place) => self.pool.queue(place),
-                    Event::Leave(place, how) => self.pool.start_leaving(place, how),
+                    Event::Send(member) => clients.send(pool, member),
+                    Event::Leave(member, how) => clients.start_leaving(pool, member, how),
                 }
             }
-            self.watch.check_up(now, self.pool.connected());
-            let next = timetable.next().unwrap_or(end).min(self.watch.next());
-            now = self.turn(next.min(end))?;
-            if self.pool.staying() > 1 {
-                alive = now;
-            }
+            watch.check_up(now, pool.connected);
+            let next = timetable.next().unwrap_or(end).min(watch.next());
+            now = self.turn(next.min(end), true)?;
         }
-        let after = (self.server.and_then(usage), usage(&this));
-        let used = |before: Option<Usage>, after: Option<Usage>| Some(after?.since(&before?));
-        let seconds = (now - start) as f64 / 1e9;
-        let this = used(before.1, after.1).unwrap_or_default();
-        Ok(Used {
-            seconds,
-            said: self.pool.checker.messages() - said,
-            heard: self.pool.checker.tally().deliveries - heard,
-            server: used(before.0, after.0),
-            core: this.cpu.as_secs_f64() / seconds,
-        })
+        Ok(before.until(&self.mark()))
     }
 
     /// Ends the misbehaving clients, sends a message from every member to all others, and has the
     /// members leave. Deliveries that have not arrived by then are lost.
-    fn settle(&mut self) -> io::Result<Rest> {
+    fn settle(&mut self, watch: &Watch<'_>) -> io::Result<End> {
         self.begin("settling", None);
-        self.pool.stop_faulty_clients();
+        self.clients.stop_faulty_clients(&mut self.pool);
         let mut now = self.pool.now();
-        let (mut alive, mut still, mut state) = (now, now, (0, 0));
-        while !self.pool.is_complete()
-            && now < still + PROGRESS_TIMEOUT_NS
-            && now < alive + ALONE_TIMEOUT_NS
+        let mut stall = Stall::new((0, 0), now);
+        while !self.clients.is_complete(&self.pool)
+            && stall.lasts((self.deliveries(), self.staying()), now) < PROGRESS_TIMEOUT
+            && !self.is_deserted(now)
             && !self.is_stopped()
         {
-            now = self.turn(now + CHECK_INTERVAL_NS)?;
-            if self.pool.staying() > 1 {
-                alive = now;
-            }
-            let heard = self.pool.checker.tally().deliveries;
-            if state != (heard, self.pool.staying()) {
-                still = now;
-                state = (heard, self.pool.staying());
-            }
+            now = self.turn(now + CHECK_INTERVAL, true)?;
         }
         self.receive_all()?;
-        let mut rest = Rest {
-            members: self.pool.staying(),
-            ..Rest::default()
+        let mut end = End {
+            members: self.staying(),
+            ..End::default()
         };
         if !self.is_stopped() {
-            self.pool.give_up();
-            rest.excess = self.excess_at_rest()?;
+            self.clients.give_up();
+            end.excess = self.excess(watch)?;
         }
-        self.pool.leave();
-        rest.left_over = self.excess_at_rest()?;
-        Ok(rest)
+        self.clients.leave(&mut self.pool);
+        end.left_over = self.excess(watch)?;
+        Ok(end)
     }
 
     /// Sends a message from every member, and waits until all have received these and the earlier
     /// ones.
     fn receive_all(&mut self) -> io::Result<()> {
         let mut now = self.pool.now();
-        let (mut still, mut called) = (now, 0);
-        let mut deliveries = 0;
-        while now < still + PROGRESS_TIMEOUT_NS && !self.is_stopped() && self.pool.staying() > 1 {
-            let is_due = self.pool.deaf() > 0 && now > called + ROLL_CALL_INTERVAL_NS;
-            if called == 0 || is_due {
-                called = now;
-                self.pool.queue_for_all();
-            }
-            if self.pool.deaf() == 0 && self.pool.checker.outstanding() == 0 {
-                break;
-            }
-            now = self.turn(now + CHECK_INTERVAL_NS)?;
-            let heard = self.pool.checker.tally().deliveries;
+        let mut stall = Stall::new(0, now);
+        let mut called = None;
+        loop {
+            let deaf = self.clients.deaf();
             // While a member receives nothing, deliveries to the others are no progress.
-            if heard != deliveries && self.pool.deaf() == 0 {
-                (still, deliveries) = (now, heard);
+            let deliveries = if deaf == 0 { self.deliveries() } else { 0 };
+            if stall.lasts(deliveries, now) >= PROGRESS_TIMEOUT
+                || self.is_stopped()
+                || self.staying() <= 1
+            {
+                return Ok(());
             }
+            if called.is_none_or(|at| deaf > 0 && now > at + ROLL_CALL_INTERVAL) {
+                called = Some(now);
+                self.clients.send_from_all(&mut self.pool);
+            } else if deaf == 0 && self.clients.checker.outstanding() == 0 {
+                return Ok(());
+            }
+            now = self.turn(now + CHECK_INTERVAL, true)?;
         }
-        Ok(())
     }
 
     /// The number of descriptors that the server has beyond one for each connection, when it has
     /// had time to notice which clients left.
-    fn excess_at_rest(&mut self) -> io::Result<Option<u64>> {
+    fn excess(&mut self, watch: &Watch<'_>) -> io::Result<Option<u64>> {
         let mut now = self.pool.now();
-        let until = now + CLOSE_TIMEOUT_NS;
+        let until = now + CLOSE_TIMEOUT;
         loop {
-            let excess = self.watch.excess(self.pool.connected());
+            let excess = watch.excess(self.pool.connected);
             if matches!(excess, None | Some(0)) || now >= until {
                 return Ok(excess);
             }
-            now = self.turn(now + CHECK_INTERVAL_NS / 10)?;
+            now = self.turn(now + CHECK_INTERVAL / 10, true)?;
         }
     }
 }

@@ -2,21 +2,20 @@
 
 use std::time::Duration;
 
-use super::checker::Member;
-use super::client::{Reading, SoakClient, State};
-use super::plan::Step;
-use super::pool::SoakPool;
+use super::super::pool::ClientPool;
+use super::clients::SoakClients;
+use super::plan::{Manner, Step};
 
-/// How often it is checked whether messages were delivered, in nanoseconds.
-const CHECK_INTERVAL_NS: u64 = 20_000_000;
+/// How often it is checked whether messages were delivered.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The interval between the bytes of a trickle, in nanoseconds, and how many are sent before the
-/// rest of the message.
-const TRICKLE_INTERVAL_NS: u64 = 2_000_000;
-const TRICKLED_BYTES: u64 = 100;
+/// The interval between the bytes of a trickle, and for how long they are sent before the rest of
+/// the message.
+const TRICKLE_INTERVAL: Duration = Duration::from_millis(2);
+const TRICKLE_TIME: Duration = Duration::from_millis(200);
 
-/// The interval between the bytes that a dripping client reads, in nanoseconds.
-const DRIP_INTERVAL_NS: u64 = 5_000_000;
+/// The interval between the bytes that a dripping client reads.
+const DRIP_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The size of the parts of a flood, in bytes.
 const FLOOD_CHUNK: usize = 64 * 1024;
@@ -26,193 +25,150 @@ enum StepResult {
     /// It is done.
     Done,
     /// It goes on at this time, or with the next event.
-    Until(u64),
+    Until(Duration),
     /// It goes on with the next event.
     Blocked,
     /// The connection ends with it.
     Over,
 }
 
-impl StepResult {
-    /// That of a step which takes from one time to another, now.
-    const fn of_time(until: u64, now: u64) -> Self {
-        if now >= until {
-            Self::Done
-        } else {
-            Self::Until(until)
-        }
-    }
-}
-
-impl SoakPool {
+impl SoakClients {
     /// Goes on with the steps of a client, as far as possible now.
-    pub(super) fn advance(&mut self, index: usize) {
-        while self.clients[index].state == State::Here {
-            match self.step(index) {
+    pub(super) fn follow_steps(&mut self, pool: &mut ClientPool, index: usize) {
+        while pool.is_connected(index) {
+            match self.step(pool, index) {
                 StepResult::Done => {
                     let client = &mut self.clients[index];
                     client.steps.pop_front();
                     client.began = None;
                 }
-                StepResult::Until(at) => return self.wake(index, at),
+                StepResult::Until(at) => return pool.schedule(index, at),
                 StepResult::Blocked => return,
                 StepResult::Over => {
-                    self.close(index);
-                    self.prepare(index);
-                    return;
+                    self.close(pool, index);
+                    self.prepare(pool, index);
                 }
             }
         }
     }
 
     /// Does the current step of a client.
-    fn step(&mut self, index: usize) -> StepResult {
-        let now = self.now();
+    fn step(&mut self, pool: &mut ClientPool, index: usize) -> StepResult {
+        let now = pool.now();
         let client = &mut self.clients[index];
         let Some(&step) = client.steps.front() else {
             return StepResult::Over;
         };
         let begins = client.began.is_none();
         let since = *client.began.get_or_insert(now);
-        let ends = |time: Duration| StepResult::of_time(since + time.as_nanos() as u64, now);
         match (step, client.member) {
             (Step::Join, _) => {
-                client.member = Some(self.checker.join(&mut client.out));
-                client.flush();
-                StepResult::Done
+                client.member = Some(self.checker.join(pool.output(index)));
             }
-            (Step::Say(count), Some(member)) => {
-                (0..count).for_each(|_| self.checker.queue(member, &mut client.out));
-                client.flush();
-                StepResult::Done
+            (Step::Send(count), Some(member)) => {
+                (0..count).for_each(|_| self.checker.queue(member, pool.output(index)));
             }
-            (Step::Flood(left), Some(member)) => self.flood(index, member, left, now),
+            (Step::Flood(left), Some(member)) => {
+                let output = pool.output(index);
+                if !output.is_empty() {
+                    return StepResult::Blocked;
+                }
+                while output.len() < left.min(FLOOD_CHUNK) {
+                    self.checker.queue(member, output);
+                }
+                client.steps[0] = Step::Flood(left.saturating_sub(output.len()));
+                pool.send(index);
+                if left > 0 {
+                    // Others have their turn before the next part.
+                    return StepResult::Until(now);
+                }
+            }
             (Step::Trickle, Some(member)) => {
                 if begins {
-                    let mut frame = Vec::new();
-                    self.checker.queue(member, &mut frame);
-                    client.slow = frame.into();
+                    let mut message = Vec::new();
+                    self.checker.queue(member, &mut message);
+                    client.slow = message.into();
                 }
-                client.trickle(since, now)
+                // A byte, and the rest when that has gone on for long enough.
+                let is_slow = now <= since + TRICKLE_TIME;
+                let count = if is_slow { 1 } else { client.slow.len() };
+                pool.output(index).extend(client.slow.drain(..count));
+                if !client.slow.is_empty() {
+                    pool.send(index);
+                    return StepResult::Until(now + TRICKLE_INTERVAL);
+                }
             }
-            (Step::SayHalf, Some(member)) => {
-                self.checker.queue_half(member, &mut client.out);
+            (Step::SendHalf, Some(member)) => {
+                self.checker.queue_half(member, pool.output(index));
                 client.is_broken = true;
-                client.flush();
-                StepResult::Done
             }
-            (Step::Send(bytes), _) => {
-                client.out.extend_from_slice(bytes);
+            (Step::SendBytes(bytes), _) => {
+                pool.output(index).extend_from_slice(bytes);
                 client.is_broken = true;
                 client.may_be_closed = true;
-                client.flush();
-                StepResult::Done
             }
-            (Step::Listen(time), _) => ends(time),
-            (Step::Pause(time), _) => self.read_nothing(index, ends(time)),
-            (Step::Stop(time), Some(member)) => {
-                self.checker.excuse(member);
-                self.read_nothing(index, ends(time))
+            (Step::Wait(manner, time), _) => {
+                return self.wait(pool, index, manner, (now, since + time));
             }
-            (Step::Drip(time), Some(member)) => self.drip(index, member, now, ends(time)),
-            (Step::AwaitHeard, Some(member)) => {
+            (Step::AwaitDelivery, Some(member)) => {
                 // However long that takes: messages that wait for their turn in a server are not
                 // lost.
-                if self.checker.is_delivered(member) {
-                    client.in_order = true;
-                    StepResult::Done
-                } else {
-                    StepResult::Until(now + CHECK_INTERVAL_NS)
+                if !self.checker.is_delivered(member) {
+                    return StepResult::Until(now + CHECK_INTERVAL);
                 }
-            }
-            (Step::AwaitClose(time), _) => {
-                client.may_be_closed = true;
-                ends(time)
+                client.in_order = true;
             }
             (Step::HalfClose, _) => {
                 // However long it takes, all of its messages must be sent before that.
                 client.in_order = !client.is_broken;
-                if !client.out.is_empty() {
+                if !pool.output(index).is_empty() {
                     return StepResult::Blocked;
                 }
-                client.half_close();
+                pool.half_close(index);
                 client.may_be_closed = true;
-                StepResult::Done
             }
             (Step::Close, _) => {
-                client.end_in_order();
-                StepResult::Over
+                pool.end_in_order(index);
+                return StepResult::Over;
             }
-            (Step::Reset, _) => StepResult::Over,
+            (Step::Reset, _) => return StepResult::Over,
             // Clients without a name cannot send messages.
-            (Step::Stay, _) | (_, None) => StepResult::Blocked,
+            (Step::Stay, _) | (_, None) => return StepResult::Blocked,
         }
+        pool.send(index);
+        StepResult::Done
     }
 
-    /// Says a part of a flood of which so much is left, if the part before it was taken.
-    fn flood(&mut self, index: usize, member: Member, left: usize, now: u64) -> StepResult {
+    /// Waits until some time, and reads meanwhile as its manner of waiting requires.
+    fn wait(
+        &mut self,
+        pool: &mut ClientPool,
+        index: usize,
+        manner: Manner,
+        (now, until): (Duration, Duration),
+    ) -> StepResult {
         let client = &mut self.clients[index];
-        if !client.out.is_empty() {
-            return StepResult::Blocked;
+        let member = client.member;
+        client.may_be_closed |= manner != Manner::Listen;
+        if let (Manner::Stop | Manner::Drip, Some(member)) = (manner, member) {
+            self.checker.excuse(member);
         }
-        if left == 0 {
-            return StepResult::Done;
+        let is_over = now >= until;
+        let reads = matches!(manner, Manner::Listen | Manner::AwaitClose);
+        pool.hold(index, !reads && !is_over);
+        let mut next = until;
+        if manner == Manner::Drip {
+            pool.read(self, index, 1);
+            if self.clients[index].member != member {
+                // That was the end of it.
+                return StepResult::Blocked;
+            }
+            next = until.min(now + DRIP_INTERVAL);
         }
-        while client.out.len() < left.min(FLOOD_CHUNK) {
-            self.checker.queue(member, &mut client.out);
-        }
-        client.steps[0] = Step::Flood(left.saturating_sub(client.out.len()));
-        client.flush();
-        // Others have their turn before the next part.
-        StepResult::Until(now)
-    }
-
-    /// Reads nothing, and when that is done, all there is.
-    fn read_nothing(&mut self, index: usize, result: StepResult) -> StepResult {
-        let client = &mut self.clients[index];
-        client.may_be_closed = true;
-        client.reading = Reading::Nothing;
-        if matches!(result, StepResult::Done) {
-            client.reading = Reading::All;
-            // There was an event for the bytes that have arrived meanwhile, and will be no other.
-            self.again.push((index, true));
-        }
-        result
-    }
-
-    /// Reads a byte.
-    fn drip(&mut self, index: usize, member: Member, now: u64, result: StepResult) -> StepResult {
-        let client = &mut self.clients[index];
-        client.may_be_closed = true;
-        client.reading = Reading::ByteByByte;
-        self.checker.excuse(member);
-        self.read(index, 1);
-        if self.clients[index].member != Some(member) {
-            // That was the end of it.
-            return StepResult::Blocked;
-        }
-        match result {
-            StepResult::Until(end) => StepResult::Until(end.min(now + DRIP_INTERVAL_NS)),
-            other => other,
-        }
-    }
-}
-
-impl SoakClient {
-    /// Sends a byte of what is to be sent slowly, and the rest when that has gone on for long
-    /// enough.
-    fn trickle(&mut self, since: u64, now: u64) -> StepResult {
-        let count = if now > since + TRICKLED_BYTES * TRICKLE_INTERVAL_NS {
-            self.slow.len()
-        } else {
-            1
-        };
-        self.out.extend(self.slow.drain(..count));
-        self.flush();
-        if self.slow.is_empty() {
+        if is_over {
             StepResult::Done
         } else {
-            StepResult::Until(now + TRICKLE_INTERVAL_NS)
+            StepResult::Until(next)
         }
     }
 }
