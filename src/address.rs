@@ -17,6 +17,9 @@ pub(crate) const DEFAULT_PORT: u16 = 1234;
 /// The port of a listener for browsers if none is given.
 pub(crate) const DEFAULT_PAGE_PORT: u16 = 1235;
 
+/// The port of a listener for metrics if none is given.
+pub(crate) const DEFAULT_METRICS_PORT: u16 = 9150;
+
 /// An address that was asked for. A name is not looked up before [`lookup`](Self::lookup).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {

@@ -42,12 +42,13 @@
 //! The feature `cli`, which is on by default, adds the program and its layers:
 //!
 //! - `clock`: timestamps, for any time that a clock can show.
+//! - `sockets`: the TCP sockets of this machine, as the kernel lists them.
 //! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client` and `load` know `wire`, `handshake`, `text`, `clock` and `descriptors`, and nothing
-//! of the relay.
+//! knows both; `client` and `load` know `wire`, `handshake`, `text`, `clock`, `sockets` and `descriptors`,
+//! and nothing of the relay.
 //!
 //! # The library alone
 //!
@@ -154,6 +155,9 @@ pub mod text;
 pub mod clock;
 
 pub mod descriptors;
+
+#[cfg(feature = "cli")]
+mod sockets;
 
 #[cfg(feature = "cli")]
 pub mod client;

@@ -56,14 +56,14 @@ impl MeasureError {
             | Self::OneFile(_)
             | Self::Output(..)
             | Self::Load(
-                LoadError::Descriptors { .. }
+                LoadError::Descriptors(..)
                 | LoadError::Ports { .. }
-                | LoadError::Company { .. }
+                | LoadError::Company(..)
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
-            Self::Lookup(_) | Self::Load(LoadError::Connect { .. }) => 4,
-            Self::Load(LoadError::Ended { .. }) => 5,
+            Self::Lookup(_) | Self::Load(LoadError::Connect(..)) => 4,
+            Self::Load(LoadError::Ended(..)) => 5,
             Self::Load(LoadError::NotChat(..)) => 6,
             Self::Load(_) | Self::Io(..) => 1,
         }
@@ -116,7 +116,7 @@ pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| MeasureError::Io("cannot handle signals", error))?;
     }
-    let report = load::run(&plan, &mut Progress::on_stderr(), &stop).map_err(|error| {
+    let report = load::run(&plan, &Progress::on_stderr(), &stop).map_err(|error| {
         for path in new {
             let _ = fs::remove_file(path);
         }

@@ -9,36 +9,38 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
-use super::values::{parse_count, parse_duration, parse_positive_duration, parse_size};
+use super::values::{
+    parse_count, parse_duration, parse_number, parse_positive_duration, parse_size,
+};
 
 pub(super) const EPILOGUE: &str = "\
 Without --target, a relay is started for the measurement and ended with it. It is `chatloop serve` \
 with its defaults; environment variables such as CHATLOOP_QUEUE_LIMIT go for it. For a --size over \
 1MiB its --max-message and --queue-limit are what that takes.
 
-What is measured goes to standard output, as a table that is Markdown as well; everything else goes to \
-standard error. Every byte that a member is sent is checked: what is lost, comes twice, out of its \
-sender's order or is not what was said is counted, and connections that end are, by what ended them.
+The report goes to standard output, as a table that is Markdown as well; everything else goes to \
+standard error. Every byte that a member receives is checked: deliveries that are lost, duplicated, out \
+of their sender's order or altered are counted, and so are connections that end, by their cause.
 
-The server's memory and CPU are read from /proc, if it runs on this machine and may be looked at. Its \
-memory for a member is what it has grown by since before the first, so start it afresh for that.
+The server's memory and CPU are read from /proc, if it runs on this machine and can be watched. Its \
+memory for a member is its growth since before the first member, so start it afresh for that.
 
-While it waits for what it said to come back, the load tool polls without sleeping, so that the \
-server does not have the work of waking it; `--wait sleep` is for machines with one core, where it \
-is the default. A soak sleeps. The delays of `latency` are from the time at which a message was to \
-be sent, so that no stall hides; those of the others are from when it was said, and say little of \
-stalls.
+While it waits for its messages, the load tool polls without sleeping, so that the server does not \
+spend CPU time on waking it; `--wait sleep` is for machines with one core, where it is the default. A \
+soak sleeps. The delays of `latency` count from the time at which a message was scheduled, so that no \
+stall is hidden (coordinated omission); those of the others count from when it was sent, and show \
+little of stalls.
 
 Examples:
-  chatloop load idle                                 what silent members cost
+  chatloop load idle                                 the cost of idle members
   chatloop load idle -t 127.0.0.1:1234 --chart memory.svg
-                                                     another server, and how it grows
+                                                     another server, and its growth
   chatloop load fanout --against redis://127.0.0.1:6379
-                                                     beside another server, in turns
+                                                     beside another server, in alternating rounds
   chatloop load latency --rate 1000 --json result.json
-  chatloop load soak --for 5min                      lost, cut or leaked, and by which fault?
+  chatloop load soak --for 5min                      is anything lost, cut or leaked?
   chatloop load idle --members 100000 --bind 127.0.0.1-127.0.0.4
-                                                     more members than an address has ports
+                                                     more members than one address has ports
 
 Exit codes:
   0  measured, and nothing was lost
@@ -50,43 +52,41 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoadCommand {
-    /// Many members come, are silent, and hear one message
+    /// Many members join, are silent, and receive one message
     ///
-    /// Tells what a member costs: memory, the CPU to take it in, and what the server does while
-    /// nothing happens; and how long one message takes to reach all of them.
+    /// Measures the cost of a member: its memory, the CPU time to accept it, and what the server does
+    /// while nothing happens; and how long one message takes to reach all members.
     Idle(IdleArgs),
 
-    /// One member speaks, all others hear
+    /// One member sends, all others receive
     ///
-    /// As fast as the server can, with so many messages under way at a time. Tells how much it can
-    /// deliver, and what CPU a delivery takes.
+    /// As fast as the server can, with so many messages under way at a time. Measures how much it can
+    /// deliver, and the CPU time of a delivery.
     Fanout(FanoutArgs),
 
-    /// Every member speaks, every other hears
+    /// Every member sends, every other receives
     ///
     /// As fast as the server can, with so many messages under way at a time.
     Chat(ChatArgs),
 
     /// Messages at a fixed rate, and how long they take
     ///
-    /// Messages are sent by a schedule that waits for nobody, and each delay counts from the time
-    /// that was in the schedule: a stall of the server, or of this tool, is in all the delays that
-    /// it caused.
+    /// Messages are sent by a schedule that waits for no delivery, and each delay counts from the time
+    /// in the schedule: a stall of the server, or of this tool, is in all the delays that it caused.
     Latency(LatencyArgs),
 
     /// All members leave and come back at once, over and over
     ///
-    /// They leave by a reset, as when their network fails. Tells how long it takes until each of them,
-    /// and until all of them hear again.
+    /// They leave by a reset, as when their network fails. Measures how long it takes until each member,
+    /// and until all members receive again.
     Storm(StormArgs),
 
-    /// Members come and go for an hour, some misbehave, and nothing may be lost or leak
+    /// Members join and leave for an hour, some misbehave, and nothing may be lost or leak
     ///
-    /// Members speak, leave in every way there is and are replaced by others, while others stop
-    /// reading, flood the room, or send what is no frame. Tells whether everybody heard, of each
-    /// speaker, the same messages in the same order, from its coming to its leaving; whether
-    /// anybody was cut that behaved; and whether the server's memory and descriptors stay what they
-    /// are.
+    /// Members send, leave in every way there is and are replaced by others, while other clients stop
+    /// reading, flood the room, or send bytes that are no frame. Checks that each member received, of
+    /// each sender, the same messages in the same order, from its joining to its leaving; that no
+    /// member was cut that behaved; and that the server's memory and descriptors do not grow.
     Soak(SoakArgs),
 }
 
@@ -95,8 +95,8 @@ pub(crate) enum LoadCommand {
 pub(crate) struct CommonArgs {
     /// The server to measure [default: a relay that is started for it]
     ///
-    /// An address such as `127.0.0.1:1234`, or its port alone for this machine. Before it may stand what
-    /// the server speaks: `chat10://`, which is the default, `redis://` for Redis publish/subscribe,
+    /// An address such as `127.0.0.1:1234`, or its port alone for this machine. It may begin with the
+    /// server's protocol: `chat10://`, which is the default, `redis://` for Redis publish/subscribe,
     /// `mqtt://` for an MQTT broker, `ws://` for this relay's port for browsers. `ws-chat10://` and
     /// `ws-mqtt://` are the same protocols through a WebSocket. Without a port it is the usual one of
     /// these: 1234, 6379, 1883, 1235, 1235, 9001.
@@ -129,7 +129,7 @@ pub(crate) struct CommonArgs {
 
     /// Draw the results as an SVG chart
     ///
-    /// `idle`: memory against members, who come in ten steps for it. `fanout`, `chat`: deliveries a
+    /// `idle`: memory against members, which join in ten steps for it. `fanout`, `chat`: deliveries a
     /// second over time. `latency`, `storm`: delays by percentile. `soak`: memory over time.
     #[arg(
         long,
@@ -138,7 +138,7 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) chart: Option<PathBuf>,
 
-    /// What chance starts from: what is said, and by whom [default: another one each time]
+    /// The seed of the random messages and senders [default: another one each time]
     #[arg(long, value_name = "N", value_parser = parse_seed)]
     pub(crate) seed: Option<u64>,
 }
@@ -174,9 +174,9 @@ pub(crate) struct SpeedArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum WaitArg {
-    /// Ask again and again, which takes a core
+    /// Poll again and again, which takes a core
     Spin,
-    /// Sleep, which has the server wake us
+    /// Sleep, and be woken by the server
     Sleep,
 }
 
@@ -186,7 +186,7 @@ pub(crate) struct IdleArgs {
     #[arg(short, long, value_name = "N", value_parser = parse_members)]
     pub(crate) members: Option<usize>,
 
-    /// How many connect a second [default: as fast as the server takes them in, if it can be watched]
+    /// How many connect a second [default: as fast as the server accepts, if it can be watched]
     #[arg(short, long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
 
@@ -219,7 +219,7 @@ pub(crate) struct FanoutArgs {
     )]
     pub(crate) members: usize,
 
-    /// How many of them speak
+    /// How many of them send
     #[arg(short, long, value_name = "N", default_value = "1", value_parser = parse_count)]
     pub(crate) senders: usize,
 
@@ -239,7 +239,7 @@ pub(crate) struct ChatArgs {
     )]
     pub(crate) members: usize,
 
-    /// How many of them speak [default: all]
+    /// How many of them send [default: all]
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub(crate) senders: Option<usize>,
 
@@ -251,9 +251,9 @@ pub(crate) struct ChatArgs {
 pub(crate) struct TalkArgs {
     /// How many messages are under way at a time
     ///
-    /// When as many deliveries have come as one message has receivers, the next one is said, or a few
-    /// together if there are to be many. With 1, each is a turn of its own for the server; with many,
-    /// it can do several at a time.
+    /// After as many deliveries as one message has receivers, the next message is sent, or a few
+    /// together if many may be under way. With 1, each is a turn of its own for the server; with many,
+    /// it can handle several in a turn.
     #[arg(
         short,
         long,
@@ -275,7 +275,7 @@ pub(crate) struct TalkArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TimeArgs {
-    /// How long it is measured
+    /// How long the measurement lasts
     #[arg(
         short = 'd',
         long = "for",
@@ -302,7 +302,7 @@ pub(crate) struct LatencyArgs {
     )]
     pub(crate) members: usize,
 
-    /// How many of them speak [default: all]
+    /// How many of them send [default: all]
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub(crate) senders: Option<usize>,
 
@@ -338,7 +338,7 @@ pub(crate) struct StormArgs {
     )]
     pub(crate) members: usize,
 
-    /// How long it goes on
+    /// How long it lasts
     #[arg(
         short = 'd',
         long = "for",
@@ -367,18 +367,18 @@ pub(crate) struct SoakArgs {
     )]
     pub(crate) members: usize,
 
-    /// How many misbehave at a time, beside the members
+    /// How many clients misbehave at a time, beside the members
     ///
-    /// Each of them does one thing after another: it stops reading for good, or for some seconds;
-    /// reads or sends a byte at a time; says a megabyte at once; resets or closes its connection
-    /// inside a message; gives no name; sends what is no frame, or a header over the limit. From 10
-    /// on, all of that happens at once in the beginning.
+    /// Each of them has one fault after another: it stops reading for good, or for some seconds; reads
+    /// or sends a byte at a time; sends a megabyte at once; resets or closes its connection inside a
+    /// message; sends no name, bytes that are no frame, or a header over the limit. From 10 on, all
+    /// faults happen at once in the beginning.
     #[arg(short, long, value_name = "N", default_value = "10", value_parser = parse_number)]
     pub(crate) faults: usize,
 
     /// How many messages a second, of all members together
     ///
-    /// Most are as long as what people type, and some have up to 32 KiB.
+    /// Most are as long as typed messages, and some have up to 32 KiB.
     #[arg(
         short,
         long,
@@ -388,7 +388,7 @@ pub(crate) struct SoakArgs {
     )]
     pub(crate) rate: f64,
 
-    /// How many members a second leave, and others come in their places; 0 for none
+    /// How many members a second leave and are replaced; 0 for none
     #[arg(
         short,
         long,
@@ -398,11 +398,10 @@ pub(crate) struct SoakArgs {
     )]
     pub(crate) churn: f64,
 
-    /// How long it goes on
+    /// How long it lasts
     ///
     /// Memory is judged from 20min on: its median in the last quarter of the time may be 2 % or
-    /// 1MiB more than in the second, and no more. Descriptors have to come back however short it
-    /// is.
+    /// 1MiB more than in the second, and no more. Descriptors must be closed however short it is.
     #[arg(
         short = 'd',
         long = "for",
@@ -453,7 +452,7 @@ fn parse_members(text: &str) -> Result<usize, String> {
     /// More than any system has descriptors for.
     const MOST: usize = 999_999_999;
     match parse_count(text)? {
-        1 => Err("at least 2: one speaks and the others hear".to_owned()),
+        1 => Err("at least 2: one sends and the others receive".to_owned()),
         members @ ..=MOST => Ok(members),
         _ => Err(format!("at most {MOST}")),
     }
@@ -486,7 +485,7 @@ fn parse_message_size(text: &str) -> Result<usize, String> {
     const MOST: usize = 16 * 1024 * 1024;
     match parse_size(text)? {
         ..MIN_SIZE => Err(format!(
-            "at least {MIN_SIZE} bytes: each message says who said it, and as which"
+            "at least {MIN_SIZE} bytes: each message has its sender's number and its own"
         )),
         size @ ..=MOST => Ok(size),
         _ => Err("at most 16MiB".to_owned()),
@@ -504,13 +503,6 @@ fn parse_churn(text: &str) -> Result<f64, String> {
     match text {
         "0" => Ok(0.0),
         _ => parse_rate(text),
-    }
-}
-
-fn parse_number(text: &str) -> Result<usize, String> {
-    match text {
-        "0" => Ok(0),
-        _ => parse_count(text),
     }
 }
 
@@ -562,8 +554,7 @@ mod tests {
             assert!(parse_rate(text).is_err(), "{text}");
         }
         assert_eq!(parse_rate("0.5"), Ok(0.5));
-        assert_eq!((parse_churn("0"), parse_number("0")), (Ok(0.0), Ok(0)));
-        assert_eq!((parse_churn("0.5"), parse_number("7")), (Ok(0.5), Ok(7)));
+        assert_eq!((parse_churn("0"), parse_churn("0.5")), (Ok(0.0), Ok(0.5)));
         assert_eq!((parse_seed("7"), parse_pid("7")), (Ok(7), Ok(7)));
         assert!(parse_seed("x").unwrap_err().contains("from 0 to 1844674"));
         assert!(parse_pid("x").unwrap_err().contains("write its number"));

@@ -1,55 +1,27 @@
 //! The acknowledgements of the peer's kernel.
 
-use std::fs;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+
+use crate::sockets::{self, canonical};
 
 /// The bytes that the socket between these addresses has accepted and the peer's kernel has not
 /// acknowledged; `None` if the system does not report them.
 ///
 /// The protocol has no acknowledgements, but TCP has. A client that leaves, or that has lost its
 /// connection, uses them to report which messages may be missing. The call for it is the ioctl
-/// `SIOCOUTQ` (tcp(7)), which needs `unsafe`. Linux has the same number in /proc/net/tcp, in the column
-/// `tx_queue` (proc(5)). The file lists every TCP socket of the machine, so it is read seldom. A sent
-/// FIN counts as one byte.
+/// `SIOCOUTQ` (tcp(7)), which needs `unsafe`. Linux has the same number in its tables of sockets, which
+/// have every TCP socket of the machine, so they are read seldom. A sent FIN counts as one byte.
 pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> Option<u64> {
-    let path = if local.is_ipv4() {
-        "/proc/self/net/tcp"
-    } else {
-        "/proc/self/net/tcp6"
-    };
-    let table: io::Result<String> = fs::read_to_string(path);
-    find(&table.ok()?, local, peer)
-}
-
-fn find(table: &str, local: SocketAddr, peer: SocketAddr) -> Option<u64> {
-    let addresses = [in_hex(local), in_hex(peer)];
-    table.lines().find_map(|line| {
-        let mut columns = line.split_ascii_whitespace().skip(1);
-        if [columns.next()?, columns.next()?] != addresses {
-            return None;
-        }
-        let (tx_queue, _) = columns.nth(1)?.split_once(':')?;
-        u64::from_str_radix(tx_queue, 16).ok()
-    })
-}
-
-/// An address as the table has it: each four bytes as a number of this machine's byte order.
-fn in_hex(addr: SocketAddr) -> String {
-    let word = |bytes: &[u8]| {
-        let bytes = bytes.try_into().unwrap_or_default();
-        format!("{:08X}", u32::from_ne_bytes(bytes))
-    };
-    let ip: String = match addr.ip() {
-        IpAddr::V4(ip) => word(&ip.octets()),
-        IpAddr::V6(ip) => ip.octets().chunks(4).map(word).collect(),
-    };
-    format!("{ip}:{:04X}", addr.port())
+    let (local, peer) = (canonical(local), canonical(peer));
+    let mut sockets = sockets::tables().flatten();
+    let socket = sockets.find(|socket| socket.local == local && socket.peer == peer)?;
+    Some(socket.unacknowledged)
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use std::io;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
 

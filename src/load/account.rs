@@ -1,21 +1,22 @@
-//! What is told of a run: figures out of two looks at it, and what casts doubt on them.
+//! The figures between two marks of a run, and the warnings about them.
 
 use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient};
+use super::members::Members;
 use super::process::Usage;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
 use super::trouble::Warning;
 
-/// A loop that waits less than a quarter of its time is at its limit if it is with a server that uses
-/// less than this of a core, and by so much less than this loop does.
+/// The load tool was the bottleneck if it waited less than a quarter of the time while the server used
+/// less than this share of a core, and by so much less than the load tool was busy.
 const BUSY_SHARE: f64 = 0.75;
 const SERVER_BUSY_SHARE: f64 = 0.9;
 const MIN_SHARE_DIFFERENCE: f64 = 0.05;
 
-/// The shortest time, in seconds, after which the bottleneck can be told.
+/// The shortest measurement, in seconds, in which the bottleneck can be seen.
 const MIN_SECONDS: f64 = 0.1;
 
-/// What was used before there were any members.
+/// What the server and the kernel held before the first member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Base {
     pub(super) server: Option<Usage>,
@@ -23,7 +24,7 @@ pub(super) struct Base {
 }
 
 /// The figures of the messages that were sent and received between two marks.
-pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> Figures {
+pub(super) fn measured(run: &Run<'_, Members>, span: &Span, base: Base, after: &Mark) -> Figures {
     let members = run.clients.count();
     Figures {
         members: Some(Gauge(members as u64)),
@@ -31,7 +32,7 @@ pub(super) fn measured(run: &Run<'_>, span: &Span, base: Base, after: &Mark) -> 
         messages_per_second: quotient(span.sent as f64, span.seconds),
         deliveries: span.deliveries,
         deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
-        latency_us: run.clients.checker.delays().times(),
+        latency_us: run.clients.checker.delays.times(),
         server: span.server.map(|used| {
             let a_second = |count: u64| quotient(count as f64, span.seconds);
             ServerFigures {
@@ -75,13 +76,13 @@ pub(super) fn cpu_ns_per_delivery(span: &Span) -> Option<f64> {
 /// What the load tool itself used.
 pub(super) fn tool(span: &Span) -> ToolFigures {
     ToolFigures {
-        busy_share: Some(span.busy).filter(|share| share.is_finite()),
-        cpu_share: Some(span.core).filter(|share| share.is_finite()),
+        busy_share: quotient(span.busy, 1.0),
+        cpu_share: quotient(span.core, 1.0),
         late_us: None,
     }
 }
 
-/// Says so if the load tool was the limit.
+/// Warns if the load tool was the limit.
 pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
     let server = span
         .server
@@ -97,24 +98,15 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
     }
 }
 
-/// The failures, and the warnings about them.
-pub(super) fn failures(run: &mut Run<'_>, outcome: &mut Outcome) {
-    let pool = &run.pool;
-    let deaf = if run.is_stopped() {
-        0
-    } else {
-        run.clients.deaf() as u64
-    };
-    let failures = Failures::new(
-        run.clients.checker.tally(),
-        &pool.cuts,
-        &pool.refusals,
-        deaf,
-    );
-    outcome.warn(failures, pool.connected(), run.paused);
+/// Adds the failures of a run, and the warnings about them.
+pub(super) fn failures(run: &mut Run<'_, Members>, outcome: &mut Outcome) {
+    let (pool, clients) = (&run.pool, &run.clients);
+    let deaf = u64::from(!run.is_stopped()) * clients.deaf() as u64;
+    let failures = Failures::new(&clients.checker.tally, &pool.cuts, &pool.refusals, deaf);
+    outcome.warn(failures, pool.connected, run.paused);
     let dropped = run.dropped_packets();
     if dropped > 0 && outcome.figures.failures.are_any() {
-        outcome.warnings.push(Warning::Dropped { packets: dropped });
+        outcome.warnings.push(Warning::Dropped(dropped));
     }
     outcome.warnings.append(&mut run.warnings);
 }

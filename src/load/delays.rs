@@ -1,4 +1,4 @@
-//! How long things took: a histogram, and what is told of it.
+//! Durations: a histogram, and the figures of it.
 
 use std::time::Duration;
 

@@ -9,9 +9,12 @@ use serde::Serialize;
 use super::connect::Causes;
 use super::delays::Times;
 use super::judge::Tally;
-use super::plan::{Fault, Leave};
+use super::plan::{Fault, Leave, Scenario};
+use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
+use Kind::{Compared, Failure, Percentiles, Plain};
+use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 
-/// A figure of several rounds in one: counts are added up, and of measures the median is taken.
+/// Merges the figures of several rounds: counts are summed, and of measures the median is taken.
 pub(super) trait Merge: Sized {
     fn merge(rounds: &[&Self]) -> Self;
 
@@ -78,10 +81,60 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
 }
 
-/// Declares structs of figures, which are merged field by field.
+/// A row of the table: how one figure is shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// The path of the figure in the JSON: `/server/cpu_share`.
+    pub(super) path: &'static str,
+    pub(super) label: &'static str,
+    pub(super) kind: Kind,
+    pub(super) scenarios: &'static [Scenario],
+}
+
+/// How the figure of a row is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// With the ratio of two servers.
+    Compared(Unit),
+    /// Without it: the figure says nothing about how good a server is.
+    Plain(Unit),
+    /// In a row of its own only if it is not 0.
+    Failure(Unit),
+    /// Percentiles, in a table of their own.
+    Percentiles,
+}
+
+const ALL: &[Scenario] = &[Idle, Fanout, Chat, Latency, Storm, Soak];
+const NOT_STORM: &[Scenario] = &[Idle, Fanout, Chat, Latency, Soak];
+
+const fn row(label: &'static str, kind: Kind) -> Row {
+    Row {
+        path: "",
+        label,
+        kind,
+        scenarios: ALL,
+    }
+}
+
+impl Row {
+    const fn only(self, scenarios: &'static [Scenario]) -> Self {
+        Self { scenarios, ..self }
+    }
+
+    /// The path of the figure; with a key, of one of its percentiles.
+    pub(super) fn path(&self, key: &str) -> String {
+        let slash = if key.is_empty() { "" } else { "/" };
+        format!("{}{slash}{key}", self.path)
+    }
+}
+
+/// Declares structs of figures, which are merged field by field; where in the JSON they are; and the
+/// rows of the tables.
 macro_rules! figures {
-    ($($(#[$about:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* })*) => {$(
-        $(#[$about])*
+    ($($(#[$about:meta])* $name:ident at $path:literal {
+        $($(#[$meta:meta])* $field:ident: $type:ty $(=> $($(@$key:literal)? $row:expr);+)?,)*
+    })*) => {
+        $($(#[$about])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
         pub(super) struct $name {$(
@@ -96,53 +149,73 @@ macro_rules! figures {
                     $field: Merge::merge(&rounds.iter().map(|one| &one.$field).collect::<Vec<_>>()),
                 )*}
             }
-        }
-    )*};
+        })*
+
+        /// The rows of the tables, in their order.
+        pub(super) const ROWS: &[Row] = &[$($($($(
+            Row { path: concat!("/", $path, stringify!($field) $(, "/", $key)?), ..$row },
+        )+)?)*)*];
+    };
 }
 
 figures! {
     /// The figures of one server.
-    Figures {
+    Figures at "" {
         /// How many connections there were at the end: of a broker, the senders' among them; in `soak`, the members' that behave.
-        members: Option<Gauge>,
+        members: Option<Gauge> => row("members", Plain(Count)),
         /// `idle`: connections made, a second.
-        connects_per_second: Option<f64>,
-        /// `idle`: how long a connection took to be made, in microseconds.
-        connect_us: Option<Times>,
-        /// `idle`: what the kernel's memory for sockets and files grew by, for both ends of a connection, in bytes. It is the whole machine's, so anything else that runs is in it.
-        kernel_bytes_per_connection: Option<Gauge>,
-        /// What the buffers of all TCP sockets of the machine held at the end of the measurement, before the last messages had arrived, in bytes; in `idle` while no member sent anything.
-        socket_buffer_bytes: Option<Gauge>,
-        /// `storm`: how often all members left and all came back.
-        storms: Option<u64>,
-        /// `storm`: how long it took from when all left until all received messages again, in microseconds.
-        all_back_us: Option<Times>,
+        connects_per_second: Option<f64> => row("connections, a second", Compared(Count)),
         /// `soak`: how long it went on, in seconds.
-        lasted_seconds: Option<f64>,
+        lasted_seconds: Option<f64> => row("lasted", Plain(Seconds)),
+        /// `storm`: how often all members left and all came back.
+        storms: Option<u64> => row("storms", Plain(Count)),
         /// `soak`: how many clients sent a name, among them those that misbehave.
-        joins: Option<u64>,
+        joins: Option<u64> => row("joined", Plain(Count)),
         /// `soak`: how many members left as planned, in one of the ways under `leaves`.
-        left: Option<u64>,
+        left: Option<u64> => row("left as planned", Plain(Count)),
         /// `soak`: how many members left in which way: closing (`fin`) or resetting (`reset`) the connection just after a message, closing the sending side (`half_close`), or resetting after the last message was delivered (`quiet`).
         leaves: Option<BTreeMap<Leave, u64>>,
         /// `soak`: how many clients misbehaved in which way: `stop` and `pause` reading, read a byte at a time (`drip`), send a byte at a time (`trickle`), `flood`, end inside a message (`reset_inside`, `fin_inside`), send no name (`nameless`), no frame (`no_frame`) or a header over the limit (`too_long`).
-        faults: Option<BTreeMap<Fault, u64>>,
+        faults: Option<BTreeMap<Fault, u64>> =>
+            @"stop" row("stopped reading", Plain(Count));
+            @"pause" row("paused reading", Plain(Count));
+            @"drip" row("read a byte at a time", Plain(Count));
+            @"trickle" row("sent a byte at a time", Plain(Count));
+            @"flood" row("flooded the room", Plain(Count));
+            @"reset_inside" row("reset inside a message", Plain(Count));
+            @"fin_inside" row("closed inside a message", Plain(Count));
+            @"nameless" row("sent no name", Plain(Count));
+            @"no_frame" row("sent what is no frame", Plain(Count));
+            @"too_long" row("sent a header over the limit", Plain(Count)),
         /// `soak`: how many of them the server closed, as it may if they stop or pause reading, read a byte at a time, send no name, or send what is no message.
         closed: Option<BTreeMap<Fault, u64>>,
         /// `soak`: the sum of `closed`.
-        closed_for_it: Option<u64>,
-        /// `soak`: how many bytes were received and checked.
-        heard_bytes: Option<Gauge>,
+        closed_for_it: Option<u64> => row("closed by the server for a fault", Plain(Count)),
         /// Messages that were sent during the measurement.
-        messages: Option<u64>,
-        /// The same, a second.
-        messages_per_second: Option<f64>,
+        messages: Option<u64> => row("messages", Plain(Count)),
         /// Messages that were received during the measurement, counted once for each receiver.
-        deliveries: u64,
+        deliveries: u64 => row("deliveries", Plain(Count)),
         /// The same, a second.
-        deliveries_per_second: Option<f64>,
+        messages_per_second: Option<f64> => row("messages, a second", Compared(Count)),
+        /// The same, a second.
+        deliveries_per_second: Option<f64> =>
+            row("deliveries, a second", Compared(Count)).only(NOT_STORM);
+            row("deliveries, a second", Plain(Count)).only(&[Storm]),
+        /// `soak`: how many bytes were received and checked.
+        heard_bytes: Option<Gauge> => row("received and checked", Plain(Bytes)),
+        /// `idle`: what the kernel's memory for sockets and files grew by, for both ends of a connection, in bytes. It is the whole machine's, so anything else that runs is in it.
+        kernel_bytes_per_connection: Option<Gauge> =>
+            row("kernel, memory for both ends of a connection", Plain(Bytes)),
+        /// What the buffers of all TCP sockets of the machine held at the end of the measurement, before the last messages had arrived, in bytes; in `idle` while no member sent anything.
+        socket_buffer_bytes: Option<Gauge>,
+        /// `idle`: how long a connection took to be made, in microseconds.
+        connect_us: Option<Times> => row("time to connect", Percentiles),
+        /// `storm`: how long it took from when all left until all received messages again, in microseconds.
+        all_back_us: Option<Times> => row("until all receive again", Percentiles),
         /// How long deliveries took from when the message was scheduled, in microseconds; in `storm`, how long it took from when all left until one received messages again.
-        latency_us: Option<Times>,
+        latency_us: Option<Times> =>
+            row("delay", Percentiles).only(NOT_STORM);
+            row("until one receives again", Percentiles).only(&[Storm]),
         /// What the server used, as /proc shows it.
         server: Option<ServerFigures>,
         /// What the load tool itself used.
@@ -152,35 +225,41 @@ figures! {
     }
 
     /// What a server used.
-    ServerFigures {
+    ServerFigures at "server/" {
         /// Resident memory before there were any members, in bytes.
-        rss_at_start_bytes: Option<Gauge>,
-        /// Resident memory with all members, in bytes.
-        rss_bytes: Option<Gauge>,
+        rss_at_start_bytes: Option<Gauge> =>
+            row("server, memory at start", Compared(Bytes)).only(&[Idle, Soak]),
         /// `soak`: resident memory after the first tenth of the time, in bytes.
-        rss_warm_bytes: Option<Gauge>,
+        rss_warm_bytes: Option<Gauge> => row("server, memory after a tenth", Plain(Bytes)),
         /// `soak`: the median of resident memory in the second quarter of the time, in bytes.
-        rss_second_quarter_bytes: Option<Gauge>,
+        rss_second_quarter_bytes: Option<Gauge> =>
+            row("server, memory in the second quarter", Plain(Bytes)),
         /// `soak`: the same in the last quarter. If it is more than 2 % and more than 1 MiB over that of the second, in twenty minutes or more, the server leaks.
-        rss_last_quarter_bytes: Option<Gauge>,
+        rss_last_quarter_bytes: Option<Gauge> =>
+            row("server, memory in the last quarter", Plain(Bytes)),
         /// `soak`: the highest resident memory that was seen, in bytes.
-        rss_highest_bytes: Option<Gauge>,
-        /// `soak`: open descriptors.
-        descriptors: Option<Descriptors>,
+        rss_highest_bytes: Option<Gauge> => row("server, highest memory", Plain(Bytes)),
+        /// Resident memory with all members, in bytes.
+        rss_bytes: Option<Gauge> => row("server, memory with all members", Compared(Bytes)),
         /// What resident memory grew by, divided by the members, in bytes. In a small room it says little.
-        bytes_per_member: Option<Gauge>,
+        bytes_per_member: Option<Gauge> =>
+            row("server, memory for a member", Compared(Bytes)).only(&[Idle]),
         /// `idle`: CPU time for a connection, in microseconds.
-        cpu_us_per_connect: Option<f64>,
-        /// `storm`: CPU time for a member that returns, in microseconds.
-        cpu_us_per_return: Option<f64>,
-        /// CPU time for a delivery, in nanoseconds. In `storm`, which is about something else, it is all the CPU time that the server used, divided by the deliveries.
-        cpu_ns_per_delivery: Option<f64>,
-        /// CPU time as a share of the time that passed: 1 is one core.
-        cpu_share: Option<f64>,
+        cpu_us_per_connect: Option<f64> =>
+            row("server, CPU to accept a member", Compared(Microseconds)),
         /// `idle`: how often the server woke up while all members were silent.
-        idle_wakeups: Option<Gauge>,
+        idle_wakeups: Option<Gauge> => row("server, wake-ups while silent", Compared(Count)),
         /// `idle`: CPU time a second while all members were silent, in microseconds.
-        idle_cpu_us_per_second: Option<f64>,
+        idle_cpu_us_per_second: Option<f64> =>
+            row("server, CPU a second of silence", Compared(Microseconds)),
+        /// CPU time for a delivery, in nanoseconds. In `storm`, which is about something else, it is all the CPU time that the server used, divided by the deliveries.
+        cpu_ns_per_delivery: Option<f64> =>
+            row("server, CPU for a delivery", Compared(Nanoseconds)).only(NOT_STORM),
+        /// `storm`: CPU time for a member that returns, in microseconds.
+        cpu_us_per_return: Option<f64> =>
+            row("server, CPU for a returning member", Compared(Microseconds)),
+        /// CPU time as a share of the time that passed: 1 is one core.
+        cpu_share: Option<f64> => row("server, CPU used", Plain(Share)),
         /// How often a thread of the server went to sleep, a second.
         sleeps_per_second: Option<f64>,
         /// How often a thread of the server was taken off its CPU, a second.
@@ -189,44 +268,46 @@ figures! {
         reads_per_second: Option<f64>,
         /// Calls of write(2) and its like, a second; send(2) is not among them.
         writes_per_second: Option<f64>,
+        /// `soak`: open descriptors.
+        descriptors: Option<Descriptors>,
     }
 
     /// A server's open descriptors.
-    Descriptors {
+    Descriptors at "server/descriptors/" {
         /// Before the first member.
-        at_start: Option<Gauge>,
+        at_start: Option<Gauge> => row("server, descriptors at start", Plain(Count)),
         /// The most that were seen.
-        highest: Option<Gauge>,
+        highest: Option<Gauge> => row("server, most descriptors", Plain(Count)),
         /// After all had left.
-        at_end: Option<Gauge>,
+        at_end: Option<Gauge> => row("server, descriptors after all left", Plain(Count)),
         /// The usual number in the last quarter of the time, beyond those at the start and one for each connection.
         excess: Option<Gauge>,
     }
 
     /// What the load tool used.
-    ToolFigures {
+    ToolFigures at "load_tool/" {
         /// The share of the time in which it did not wait: near 1, it may have been the bottleneck.
-        busy_share: Option<f64>,
+        busy_share: Option<f64> => row("load tool, busy", Plain(Share)),
         /// CPU time as a share of the time that passed: 1 is one core.
-        cpu_share: Option<f64>,
+        cpu_share: Option<f64> => row("load tool, CPU used", Plain(Share)).only(&[Soak]),
         /// `latency`: the 99th percentile of how late messages were sent, in microseconds.
-        late_us: Option<f64>,
+        late_us: Option<f64> => row("load tool, late by (p99)", Plain(Microseconds)),
     }
 
     /// What should not happen.
-    Failures {
+    Failures at "" {
         /// Deliveries that should have arrived and did not.
-        lost: u64,
+        lost: u64 => row("lost", Failure(Count)),
         /// Deliveries that arrived twice.
-        duplicated: u64,
+        duplicated: u64 => row("duplicated", Failure(Count)),
         /// Deliveries that arrived after a later message of the same sender.
-        out_of_order: u64,
+        out_of_order: u64 => row("out of order", Failure(Count)),
         /// Deliveries that were not what was sent.
-        corrupt: u64,
+        corrupt: u64 => row("altered", Failure(Count)),
         /// Connections that ended unexpectedly.
-        cut: u64,
+        cut: u64 => row("cut", Failure(Count)),
         /// Connections that were not made.
-        refused: u64,
+        refused: u64 => row("refused", Failure(Count)),
         /// `cut` by cause: `closed` or `reset` by the server, `garbled` if it sent what its protocol does not have, or `errno_N`, see errno(3).
         #[cfg_attr(test, schemars(with = "Option<BTreeMap<String, u64>>"))]
         cuts: Causes,
@@ -279,32 +360,6 @@ impl Failures {
 /// A quotient, unless nothing was counted that could be divided by.
 pub(super) fn quotient(of: f64, by: f64) -> Option<f64> {
     Some(of / by).filter(|quotient| quotient.is_finite())
-}
-
-/// Figures by their paths: `latency_us/p99.9` is the key `p99.9` of the object `latency_us`.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub(super) enum Tree {
-    /// A figure.
-    Leaf(f64),
-    /// Figures by their keys.
-    Branch(BTreeMap<String, Self>),
-}
-
-impl Tree {
-    pub(super) fn insert(&mut self, path: &str, value: f64) {
-        let (key, rest) = path.split_once('/').unwrap_or((path, ""));
-        if let Self::Branch(branch) = self {
-            let inner = branch.entry(key.to_owned());
-            match rest {
-                "" => *inner.or_insert(Self::Leaf(value)) = Self::Leaf(value),
-                _ => inner
-                    .or_insert_with(|| Self::Branch(BTreeMap::new()))
-                    .insert(rest, value),
-            }
-        }
-    }
 }
 
 /// A map with every key, so that a report has those with 0 too.

@@ -1,5 +1,5 @@
-//! What the two delivery checkers share: the messages of a run, the judgement of those that one
-//! receiver gets of one sender, and the tally.
+//! The common part of the two delivery checkers: the judgement of the messages that one receiver
+//! gets of one sender, and the tally.
 //!
 //! The checker of the [scenarios](super::checker) has receivers that stay, up to millions of them,
 //! and compares many messages at a time. The checker of a [soak](super::soak) has members that
@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::message::{MessageFormat, MessageId};
-use super::protocol::{Protocol, Role, index_of};
+use super::message::{Codec, MessageId};
+use super::protocol::index_of;
 
 /// The maximum number of missing messages that are remembered for each receiver, in case they
 /// arrive later.
@@ -31,53 +31,23 @@ pub(super) struct Tally {
     pub(super) foreign: u64,
 }
 
-/// A `Codec` writes and reads the messages of one run.
-#[derive(Debug)]
-pub(super) struct Codec {
-    pub(super) protocol: Protocol,
-    /// It distinguishes the names of this run from others.
-    tag: String,
-    format: MessageFormat,
-    payload: Vec<u8>,
-}
-
-impl Codec {
-    pub(super) fn new(protocol: Protocol, tag: &str, format: MessageFormat) -> Self {
-        Self {
-            protocol,
-            tag: tag.to_owned(),
-            format,
-            payload: Vec::new(),
-        }
-    }
-
-    /// Appends the first bytes of a client.
-    pub(super) fn join(&self, role: Role, out: &mut Vec<u8>) {
-        self.protocol.join(role, &self.tag, out);
-    }
-
-    /// Appends a message.
-    pub(super) fn write(&mut self, id: MessageId, out: &mut Vec<u8>) {
-        self.format.write(id, &mut self.payload);
-        self.protocol.queue(&self.payload, &self.tag, out);
-    }
-
-    /// Returns which message this is, and whether it is as it was sent. A message that is none of
-    /// this run's is counted.
+impl Tally {
+    /// Returns which message of this run this is, and whether it is as it was sent. A message that
+    /// is none is counted.
     pub(super) fn identify(
-        &self,
+        &mut self,
+        codec: &Codec,
         name: Option<&[u8]>,
         payload: &[u8],
-        tally: &mut Tally,
     ) -> Option<(MessageId, bool)> {
-        let named = name.map(|name| index_of(name, &self.tag));
+        let named = name.map(|name| index_of(name, &codec.tag));
         if named == Some(None) {
-            tally.foreign += 1;
+            self.foreign += 1;
             return None;
         }
         let is_named = |id: MessageId| named.is_none_or(|named| named == Some(id.sender));
-        let identified = self.format.read(payload).filter(|&(id, _)| is_named(id));
-        tally.corrupt += u64::from(identified.is_none());
+        let identified = codec.read(payload).filter(|&(id, _)| is_named(id));
+        self.corrupt += u64::from(identified.is_none());
         identified
     }
 }
@@ -115,6 +85,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    pub(super) const fn new(positions: Vec<Position>) -> Self {
+        Self {
+            positions,
+            missing: BTreeSet::new(),
+        }
+    }
+
     /// Judges a message that has arrived, of the sender with this index. If it is later than all
     /// before it, the number of messages that it has skipped is returned. They are lost, unless
     /// they arrive after all.

@@ -1,4 +1,4 @@
-//! A relay of one's own to measure, when no server is named.
+//! The relay that is started to be measured when no server is named.
 
 use std::io::{self, BufRead, BufReader};
 use std::mem;
@@ -9,85 +9,76 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// The longest message that a relay takes if nothing else is said, in bytes, and how many of longer
-/// ones it is to queue.
-const MAX_MESSAGE: usize = 1024 * 1024;
-const QUEUE: usize = 8;
+/// The relay's default limit of a message, in bytes, and how many longer ones it queues.
+const DEFAULT_MAX_MESSAGE: usize = 1024 * 1024;
+const QUEUED_MESSAGES: usize = 8;
 
-/// How many of its warnings are told.
-const TOLD: usize = 3;
+/// How many of its warnings are reported.
+const MAX_WARNINGS: usize = 3;
 
-/// A child that ends with this.
+/// A child process that ends with this one.
 #[derive(Debug)]
 pub(super) struct OwnRelay {
     child: Child,
     log: BufReader<ChildStderr>,
-    /// A line that is not all there yet.
+    /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     addr: SocketAddr,
-    /// Its first warnings, and how many there were.
-    told: Vec<String>,
-    warnings: usize,
+    /// Its first warnings, and the number of later ones.
+    warnings: Vec<String>,
+    more: usize,
 }
 
 impl OwnRelay {
-    /// Starts `program serve` on a free port of 127.0.0.1, and waits until it listens. It takes
-    /// messages of `size` bytes, if that is more than it would by itself.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such program, or it does not say where it listens.
+    /// Starts `program serve` on a free port of 127.0.0.1, and waits until it listens. Its limits are
+    /// the default, or as high as messages of `size` bytes need.
     pub(super) fn start(program: &Path, size: usize) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--end-with-parent"]);
-        if size > MAX_MESSAGE {
+        if size > DEFAULT_MAX_MESSAGE {
             command.args(["--max-message", &size.to_string()]);
-            command.args(["--queue-limit", &(QUEUE * size).to_string()]);
+            command.args(["--queue-limit", &(QUEUED_MESSAGES * size).to_string()]);
         }
         let mut child = command
-            // What it says at its start, and of trouble; not who joins, which would cost it more than
-            // the joining.
+            // Its address and its warnings, but no line for each member: that would cost it more than
+            // accepting the member.
             .env("RUST_LOG", "warn,chatloop::serve=info")
             .env_remove("CHATLOOP_LOG_LEVEL")
-            // It is not what a service manager that has started us wants to hear from.
+            // A service manager expects notices of this process only.
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
-            // The results' pipe is not its to hold open.
+            // The relay must not hold the pipe of the results open.
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // So that Ctrl-C is for this program, which ends the relay when it has told the results.
+            // Ctrl-C must reach only this process, which ends the relay after the report.
             .process_group(0)
             .spawn()?;
-        let stderr = child.stderr.take();
-        let stderr = stderr.ok_or_else(|| io::Error::other("the relay has no standard error"))?;
-        let mut log = BufReader::new(stderr);
-        let mut said = String::new();
-        let addr = loop {
-            let start = said.len();
-            if log.read_line(&mut said)? == 0 {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(io::Error::other(format!(
-                    "the relay did not start: {}",
-                    said.trim_end()
-                )));
-            }
-            if let Some((_, rest)) = said[start..].split_once("listens on chat10://") {
-                let addr = rest.split([';', ',', '\n']).next().unwrap_or_default();
-                break addr.parse().map_err(io::Error::other)?;
-            }
-        };
-        // From here on it is looked at now and then, and must not hold us up.
-        let flags = fcntl_getfl(log.get_ref())?;
-        fcntl_setfl(log.get_ref(), flags | OFlags::NONBLOCK)?;
-        Ok(Self {
+        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        // Dropped on an error, it ends the child.
+        let mut relay = Self {
             child,
-            log,
+            log: BufReader::new(stderr),
             partial: Vec::new(),
-            addr,
-            told: Vec::new(),
-            warnings: 0,
-        })
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            warnings: Vec::new(),
+            more: 0,
+        };
+        let mut text = String::new();
+        while relay.addr.port() == 0 {
+            let start = text.len();
+            if relay.log.read_line(&mut text)? == 0 {
+                let text = format!("the relay did not start: {}", text.trim_end());
+                return Err(io::Error::other(text));
+            }
+            if let Some((_, rest)) = text[start..].split_once("listens on chat10://") {
+                let addr = rest.split([';', ',', '\n']).next().unwrap_or_default();
+                relay.addr = addr.parse().map_err(io::Error::other)?;
+            }
+        }
+        // From here on the log is read between turns of the loop, and must not block them.
+        let flags = fcntl_getfl(relay.log.get_ref())?;
+        fcntl_setfl(relay.log.get_ref(), flags | OFlags::NONBLOCK)?;
+        Ok(relay)
     }
 
     pub(super) const fn addr(&self) -> SocketAddr {
@@ -98,27 +89,30 @@ impl OwnRelay {
         self.child.id()
     }
 
-    /// Reads what the relay has logged, so that it never waits for a place to write to.
+    /// Reads the relay's log, so that the relay never waits for room in the pipe.
     pub(super) fn read_log(&mut self) {
-        let mut line = mem::take(&mut self.partial);
-        while let Ok(1..) = self.log.read_until(b'\n', &mut line) {
-            let text = String::from_utf8_lossy(&line);
-            if let Some((_, warning)) = text.trim_end().split_once("WARN ] ") {
-                self.warnings += 1;
-                if self.told.len() < TOLD {
-                    self.told.push(warning.to_owned());
+        while let Ok(1..) = self.log.read_until(b'\n', &mut self.partial) {
+            let line = String::from_utf8_lossy(&self.partial);
+            if let Some((_, warning)) = line.trim_end().split_once("WARN ] ") {
+                if self.warnings.len() < MAX_WARNINGS {
+                    self.warnings.push(warning.to_owned());
+                } else {
+                    self.more += 1;
                 }
             }
-            line.clear();
+            self.partial.clear();
         }
-        // There is no more for now, and perhaps the beginning of a line.
-        self.partial = line;
     }
 
-    /// The warnings since this was asked last: the first of them, and how many there were.
-    pub(super) fn take_warnings(&mut self) -> (Vec<String>, usize) {
+    /// Returns the warnings since the last call: the first few, and how many more there were.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
         self.read_log();
-        (mem::take(&mut self.told), mem::take(&mut self.warnings))
+        let mut warnings = mem::take(&mut self.warnings);
+        match mem::take(&mut self.more) {
+            0 => {}
+            more => warnings.push(format!("and {more} warnings more")),
+        }
+        warnings
     }
 }
 

@@ -58,7 +58,7 @@ pub enum Wait {
 /// A server that is to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
     /// Where it listens.
     pub addr: SocketAddr,
@@ -67,7 +67,7 @@ pub struct Server {
 /// What is to be measured, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What is done.
+    /// What is done to the server.
     pub scenario: Scenario,
     /// The server; without one, a relay is started for this.
     pub target: Option<Server>,
@@ -83,14 +83,14 @@ pub struct Plan {
     pub pid: Option<u32>,
     /// How many members there are. At least two.
     pub members: usize,
-    /// How many of them speak.
+    /// How many of them send messages.
     pub senders: usize,
     /// How long a message is, in bytes; at least [`MIN_SIZE`](super::MIN_SIZE). In a soak, where they have many
     /// sizes, it is [`SOAK_SIZE`](super::SOAK_SIZE).
     pub size: usize,
     /// How many messages are under way at a time.
     pub in_flight: usize,
-    /// How many connections are made a second, or messages said: what the scenario is about.
+    /// How many connections are made or messages sent a second, as the scenario requires.
     pub rate: Option<f64>,
     /// How many members leave a second, and are replaced by others: in a soak.
     pub churn: f64,
@@ -100,9 +100,9 @@ pub struct Plan {
     pub lasts: Duration,
     /// How long it runs before that.
     pub warmup: Duration,
-    /// In how many steps the members come.
+    /// In how many steps the members connect.
     pub steps: usize,
-    /// Where connections come from, if that is not left to the system.
+    /// The source addresses of connections, if those are not left to the system.
     pub sources: Option<Sources>,
     /// What chance starts from.
     pub seed: u64,

@@ -47,6 +47,9 @@ const MAX_TUNNEL_MESSAGE: usize = 64 * 1024 * 1024;
 /// A loop that is not at its poll for so long was stopped, or its machine was.
 const MIN_PAUSE: Duration = Duration::from_millis(250);
 
+/// How many bytes of the input were used.
+pub(super) type Used = Result<usize, Garbled>;
+
 /// What the clients of a pool do.
 pub(super) trait Behaviour {
     /// The receive buffer of this client in bytes, if that is not left to the system.
@@ -58,18 +61,13 @@ pub(super) trait Behaviour {
     /// [welcome](ClientPool::welcome).
     fn open(&mut self, pool: &mut ClientPool, index: usize);
 
-    /// Bytes have arrived. Returns how many of them were used. The others are kept, and come again
-    /// before those that follow.
+    /// Bytes have arrived. Those that are not used are kept, and come again before those that
+    /// follow.
     ///
     /// # Errors
     ///
     /// If they are not in the protocol.
-    fn receive(
-        &mut self,
-        pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<usize, Garbled>;
+    fn receive(&mut self, pool: &mut ClientPool, index: usize, input: &[u8]) -> Used;
 
     /// A connection was not made, or has ended. `state` is what it was.
     fn end(&mut self, pool: &mut ClientPool, index: usize, state: State, cause: Cause);
@@ -103,7 +101,7 @@ pub(super) enum State {
     Absent,
     /// It is being made.
     Connecting,
-    /// It is made, and the server has not said that it took the client in, as it will.
+    /// It is made, and the server has not answered yet that it has taken the client in.
     Open,
     /// It is there.
     Connected,
@@ -148,8 +146,9 @@ pub(super) struct ClientPool {
     events: Events,
     start: Instant,
     connections: Vec<Connection>,
-    connecting: usize,
-    connected: usize,
+    /// The number of connections that are being made, and of those that are.
+    pub(super) connecting: usize,
+    pub(super) connected: usize,
     /// The clients with something to do at a time.
     agenda: BTreeSet<(Duration, usize)>,
     scratch: Vec<u8>,
@@ -160,7 +159,7 @@ pub(super) struct ClientPool {
     again: Vec<(usize, bool)>,
     wait: Wait,
     /// How long this loop has waited, of the time that it ran.
-    waited: Duration,
+    pub(super) waited: Duration,
     /// When it was last polled, and whether there was no event.
     polled: Duration,
     was_empty: bool,
@@ -205,37 +204,18 @@ impl ClientPool {
         self.connections.len()
     }
 
-    /// The number of connections that are being made.
-    pub(super) const fn connecting(&self) -> usize {
-        self.connecting
-    }
-
-    /// The number of connections.
-    pub(super) const fn connected(&self) -> usize {
-        self.connected
-    }
-
     /// The number of connections in the server's listen backlog, if that can be seen.
     pub(super) fn queued(&self) -> Option<u64> {
         accept_queue(self.site.addr)
     }
 
-    pub(super) fn state(&self, index: usize) -> State {
-        self.connections[index].state
-    }
-
     pub(super) fn is_connected(&self, index: usize) -> bool {
-        self.state(index) == State::Connected
+        self.connections[index].state == State::Connected
     }
 
     /// When a connection was begun, and from when on it is connected.
     pub(super) fn since(&self, index: usize) -> Duration {
         self.connections[index].since
-    }
-
-    /// How long this loop has waited so far.
-    pub(super) const fn waited(&self) -> Duration {
-        self.waited
     }
 
     /// The time for which this loop was stopped, since that was asked for last.
@@ -294,13 +274,16 @@ impl ClientPool {
         }
     }
 
-    /// The server has taken a client in, so that its connection counts.
-    pub(super) fn welcome(&mut self, index: usize) {
-        if self.state(index) == State::Open {
+    /// The server has taken a client in, so that its connection counts. Returns whether it did
+    /// not before.
+    pub(super) fn welcome(&mut self, index: usize) -> bool {
+        let is_new = self.connections[index].state == State::Open;
+        if is_new {
             self.cancel(index);
             self.enter(index, State::Connected);
             self.connections[index].since = self.now();
         }
+        is_new
     }
 
     /// A connection was not made, or has ended.
@@ -361,11 +344,6 @@ impl ClientPool {
         if let Some(due) = self.connections[index].due.take() {
             self.agenda.remove(&(due, index));
         }
-    }
-
-    /// Whether something is scheduled for a client.
-    pub(super) fn is_scheduled(&self, index: usize) -> bool {
-        self.connections[index].due.is_some()
     }
 
     /// Counts so many connections as timed out that were not tried.
@@ -502,7 +480,7 @@ impl ClientPool {
 
     fn ready(&mut self, clients: &mut impl Behaviour, event: &Event) {
         let index = event.token().0;
-        if self.state(index) == State::Connecting {
+        if self.connections[index].state == State::Connecting {
             self.open(clients, index);
         }
         if event.is_writable() && !self.connections[index].output.is_empty() {
@@ -524,7 +502,7 @@ impl ClientPool {
             && due <= now
         {
             self.cancel(index);
-            match self.state(index) {
+            match self.connections[index].state {
                 State::Absent => self.connect(clients, index),
                 State::Connecting | State::Open => self.end(clients, index, Cause::TimedOut),
                 State::Connected => clients.advance(self, index),

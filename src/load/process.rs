@@ -1,16 +1,19 @@
-//! What the system tells of a process: its memory, its CPU, its sleep. Linux only, for `/proc`.
+//! What the kernel reports of a process: its memory, its CPU time, its sleeps. Linux only, for `/proc`.
 //!
-//! A server is watched from outside, through proc(5), so that it need not be prepared for it and any
-//! server can be. Elsewhere than on Linux, or for a process of somebody else, there is nothing to
-//! read, and its figures are left out.
+//! A server is watched from outside, through proc(5), so any server can be measured. Elsewhere than on
+//! Linux, or for a process of another user, there is nothing to read, and its figures are left out.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::sockets::{self, Socket, canonical};
+use crate::text::Shown;
 
 /// A process on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(super) struct Process {
 /// What a process has used so far, and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Time on a CPU, of all its threads.
+    /// The CPU time of all its threads.
     pub(super) cpu: Duration,
     /// Resident memory, in bytes.
     pub(super) resident: u64,
@@ -29,8 +32,8 @@ pub(super) struct Usage {
     pub(super) sleeps: u64,
     /// How often one was taken off its CPU.
     pub(super) preempted: u64,
-    /// Calls of read(2) and its like, and of write(2) and its like, where the system says. Not among
-    /// them are recv(2) and send(2).
+    /// Calls of read(2) and its like, and of write(2) and its like, if the kernel counts them. recv(2)
+    /// and send(2) are not among them.
     pub(super) reads: Option<u64>,
     pub(super) writes: Option<u64>,
 }
@@ -42,65 +45,64 @@ impl Process {
         process.usage().map(|_| process)
     }
 
-    /// This one.
+    /// This process.
     pub(super) fn this() -> Self {
-        Self {
-            pid: std::process::id(),
-        }
+        let pid = std::process::id();
+        Self { pid }
     }
 
-    /// The one that listens on this address of this machine, if it can be found: its descriptors can
-    /// be seen only by its own user and by root.
+    /// The process that listens on this address of this machine, if it can be found: only its own user
+    /// and root can see its descriptors.
     pub(super) fn listening_on(addr: SocketAddr) -> Option<Self> {
-        let socket = format!("socket:[{}]", listener(addr)?);
-        let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            Some(pid)
-        });
-        pids.filter(|&pid| holds(pid, &socket))
-            .find_map(|pid| Self::watch(pid).ok())
+        let socket = format!("socket:[{}]", listener(addr)?.inode);
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let has_socket = |process: &Self| {
+            let descriptors = fs::read_dir(process.path("fd")).into_iter().flatten();
+            let mut links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+            links.any(|link| link.as_os_str() == &socket[..])
+        };
+        pids.map(|pid| Self { pid })
+            .filter(has_socket)
+            .find(|process| process.usage().is_ok())
     }
 
     pub(super) const fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What it was started as, its program without the folder: `python3 server.py`.
+    /// Its command line in short, the program without the folder: `python3 server.py`. A process may
+    /// write anything there, so it is escaped.
     pub(super) fn command(&self) -> String {
-        let bytes = self.read("cmdline").unwrap_or_default();
-        let mut words = bytes
-            .split('\0')
-            .filter(|word| !word.is_empty())
-            .map(|word| {
-                let name = Path::new(word).file_name().and_then(|name| name.to_str());
-                // Some write what they do into their own name: `redis-server *:6379`.
-                name.unwrap_or(word).split(' ').next().unwrap_or(word)
-            });
-        let program = words.next().unwrap_or("?").to_owned();
-        // For what runs scripts, the script.
-        match words.next() {
-            Some(script) if !script.starts_with('-') => format!("{program} {script}"),
+        let line = self.read("cmdline").unwrap_or_default();
+        let words = line.split('\0').filter(|word| !word.is_empty());
+        let mut words = words.map(|word| {
+            let name = Path::new(word).file_name().and_then(|name| name.to_str());
+            // Some servers change their own command line: `redis-server *:6379`.
+            name.and_then(|name| name.split(' ').next()).unwrap_or(word)
+        });
+        let program = words.next().unwrap_or("?");
+        // An interpreter is named with its script.
+        let command = match words.next() {
+            Some(script) if !script.starts_with('-') => &format!("{program} {script}"),
             _ => program,
-        }
+        };
+        Shown::plain(command.as_bytes()).to_string()
     }
 
-    /// How many descriptors it may have open.
+    /// The number of descriptors that it may have open.
     pub(super) fn open_files_limit(&self) -> Option<u64> {
-        let limits = self.read("limits").ok()?;
-        let line = limits
-            .lines()
-            .find_map(|line| line.strip_prefix("Max open files"))?;
-        line.split_whitespace().next()?.parse().ok()
+        field(&self.read("limits").ok()?, "Max open files")
     }
 
     /// Its resident memory, in bytes.
     pub(super) fn resident(&self) -> io::Result<u64> {
-        // One that has ended and was not waited for has none.
+        // A process that has ended and was not waited for has none.
         let kilobytes = field(&self.read("status")?, "VmRSS:").ok_or(ErrorKind::NotFound)?;
         Ok(kilobytes * 1024)
     }
 
-    /// How many descriptors it has open.
+    /// The number of descriptors that it has open.
     pub(super) fn descriptors(&self) -> Option<u64> {
         Some(fs::read_dir(self.path("fd")).ok()?.count() as u64)
     }
@@ -112,22 +114,16 @@ impl Process {
             ..Usage::default()
         };
         for task in fs::read_dir(self.path("task"))?.flatten() {
-            // One that has ended meanwhile has nothing to tell.
+            // A thread that has ended meanwhile has no files.
             let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-            let schedule = read("schedstat");
-            let on_cpu = schedule
-                .split(' ')
-                .next()
-                .and_then(|text| text.parse().ok());
-            usage.cpu += Duration::from_nanos(on_cpu.unwrap_or(0));
+            usage.cpu += Duration::from_nanos(field(&read("schedstat"), "").unwrap_or(0));
             let status = read("status");
             usage.sleeps += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
             usage.preempted += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
         }
-        // Of threads that have ended, only this knows. It is coarser.
-        usage.cpu = usage
-            .cpu
-            .max(cpu_time(&self.read("stat")?).unwrap_or_default());
+        // The time of threads that have ended is only in this, which is coarser.
+        let cpu = cpu_time(&self.read("stat")?).unwrap_or_default();
+        usage.cpu = usage.cpu.max(cpu);
         if let Ok(io) = self.read("io") {
             usage.reads = field(&io, "syscr:");
             usage.writes = field(&io, "syscw:");
@@ -148,63 +144,63 @@ impl Process {
 impl Usage {
     /// What was used since an earlier time. What is held is what is held now.
     pub(super) fn since(&self, before: &Self) -> Self {
-        let used = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before?));
+        let calls = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before?));
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
             resident: self.resident,
             sleeps: self.sleeps.saturating_sub(before.sleeps),
             preempted: self.preempted.saturating_sub(before.preempted),
-            reads: used(self.reads, before.reads),
-            writes: used(self.writes, before.writes),
+            reads: calls(self.reads, before.reads),
+            writes: calls(self.writes, before.writes),
         }
     }
 }
 
-/// How long this process has been on a CPU: cheaper to ask than its usage, and exact.
+/// The CPU time of this process: cheaper to read than its usage, and exact.
 pub(super) fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What the kernel holds in its slabs, in bytes: sockets, files and the like, of the whole machine.
-/// The buffers of an idle connection are empty, so this is most of what it costs.
+/// The bytes in the kernel's slabs: sockets, files and the like, of the whole machine. The buffers of an
+/// idle connection are empty, so this is most of what it costs.
 ///
-/// The objects in use are counted if that may be read, which takes root; the pages that they are on
-/// if not, among which are some that are in reserve.
+/// The objects in use are counted if they can be read, which takes root; otherwise their pages, among
+/// which are some in reserve.
 pub(super) fn kernel_memory() -> Option<u64> {
-    if let Ok(slabs) = fs::read_to_string("/proc/slabinfo") {
-        return Some(objects(&slabs));
-    }
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    Some(field(&meminfo, "Slab:")? * 1024)
+    let objects = read_proc("slabinfo").map(|slabs| objects(&slabs));
+    objects.or_else(|| Some(field(&read_proc("meminfo")?, "Slab:")? * 1024))
 }
 
-/// The number of packets that this machine's kernel has dropped because a CPU's queue of received packets
-/// was full. All that is sent over the loopback network passes through it.
+/// The number of packets that this machine's kernel has dropped because a CPU's queue of received
+/// packets was full. All that is sent over the loopback network passes through it.
 pub(super) fn dropped_packets() -> Option<u64> {
-    dropped_in(&fs::read_to_string("/proc/net/softnet_stat").ok()?)
+    dropped_in(&read_proc("net/softnet_stat")?)
 }
 
-/// The same in the kernel's table, which has a line a CPU, in hexadecimal.
+/// The bytes in the buffers of all TCP sockets of this machine.
+pub(super) fn socket_buffers() -> Option<u64> {
+    buffers(&read_proc("net/sockstat")?)
+}
+
+fn read_proc(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc").join(name)).ok()
+}
+
+/// Sums up the dropped packets in a table that has a line a CPU, in hexadecimal.
 fn dropped_in(table: &str) -> Option<u64> {
     let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
     table.lines().map(dropped).sum()
 }
 
-/// What the buffers of all TCP sockets of this machine hold, in bytes.
-pub(super) fn socket_buffers() -> Option<u64> {
-    buffers(&fs::read_to_string("/proc/net/sockstat").ok()?)
-}
-
-/// The same in the kernel's statistics of sockets, which count pages.
+/// Finds the buffers in the statistics of sockets, which count pages.
 fn buffers(statistics: &str) -> Option<u64> {
-    let line = statistics.lines().find(|line| line.starts_with("TCP:"))?;
-    let (_, pages) = line.split_once(" mem ")?;
-    let pages: u64 = pages.trim().parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    let (_, tcp) = statistics.split_once("TCP:")?;
+    let (_, pages) = tcp.split_once(" mem")?;
+    Some(field(pages, "")? * page_size() as u64)
 }
 
-/// The bytes of all objects in a list of slabs, see slabinfo(5).
+/// Sums up the bytes of all objects in a list of slabs, see slabinfo(5).
 fn objects(slabs: &str) -> u64 {
     let bytes = |line: &str| {
         let mut columns = line.split_whitespace().skip(1);
@@ -221,198 +217,107 @@ fn field(text: &str, label: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// The time that all threads of a process were on a CPU, those that have ended too: of its line in
-/// `/proc/PID/stat`, user and system time.
+/// The user and system time in a line of `/proc/PID/stat`, of all threads, those that have ended too.
 fn cpu_time(stat: &str) -> Option<Duration> {
-    // The second field is the program's name, in parentheses, and may hold anything.
+    // The second field is the program's name, in parentheses, and may contain anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    let ticks = rustix::param::clock_ticks_per_second();
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let ticks = (ticks()? + ticks()?) as f64;
     Some(Duration::from_secs_f64(
-        (user + system) as f64 / ticks as f64,
+        ticks / clock_ticks_per_second() as f64,
     ))
 }
 
-const SOCKET_TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
-
-/// The number of the socket that listens on this address.
-fn listener(addr: SocketAddr) -> Option<u64> {
-    listening(addr).map(|listening| listening.inode)
+/// Finds the socket that listens on this address of this machine, perhaps on all addresses.
+fn listener(addr: SocketAddr) -> Option<Socket> {
+    let tables = sockets::tables();
+    // Sockets that listen come first: the rest of a table may be long.
+    let listeners = tables.flat_map(|table| table.take_while(Socket::is_listening));
+    listeners
+        .filter(|socket| is_at(socket, addr, socket.local.ip().is_unspecified()))
+        .min_by_key(|socket| socket.local.ip().is_unspecified())
 }
 
-/// How many connections to this address of this machine wait to be accepted, if that is told.
+/// Whether a socket is at this address; with `is_any`, at any address of this machine.
+fn is_at(socket: &Socket, addr: SocketAddr, is_any: bool) -> bool {
+    let (local, addr) = (socket.local, canonical(addr));
+    local.port() == addr.port() && (is_any || local.ip() == addr.ip())
+}
+
+/// Counts the connections that a server on this machine has not accepted, if they can be seen.
 pub(super) fn accept_queue(addr: SocketAddr) -> Option<u64> {
-    listening(addr).map(|listening| listening.queued)
+    listener(addr).map(|listener| listener.unread)
 }
 
-/// How many connections a server on this machine has at this address. `None` if it is elsewhere, or
-/// if that cannot be seen.
+/// Counts the connections of a server on this machine, if they can be seen.
 pub(super) fn connections_at(addr: SocketAddr) -> Option<usize> {
-    let listening = listening(addr)?;
-    let tables = SOCKET_TABLES.into_iter();
-    let tables = tables.filter_map(|name| Some(BufReader::new(File::open(name).ok()?)));
-    Some(
-        tables
-            .map(|table| connections_in(table, addr, listening.is_any))
-            .sum(),
-    )
-}
-
-/// The same in a table of sockets; with `is_any`, whichever of this machine's addresses they are to.
-fn connections_in(table: impl BufRead, addr: SocketAddr, is_any: bool) -> usize {
-    const ESTABLISHED: &str = "01";
-    let lines = table.lines().map_while(Result::ok);
-    let is_one = |line: &String| {
-        let mut columns = line.split_whitespace().skip(1);
-        let local = columns.next().and_then(socket_addr);
-        local.is_some_and(|local| {
-            let is_there = is_any || local.ip().to_canonical() == addr.ip().to_canonical();
-            is_there && local.port() == addr.port() && columns.nth(1) == Some(ESTABLISHED)
-        })
-    };
-    lines.filter(is_one).count()
-}
-
-/// A socket that listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Listening {
-    inode: u64,
-    /// Whether it listens on all addresses of this machine.
-    is_any: bool,
-    /// How many connections are not accepted yet.
-    queued: u64,
-}
-
-fn listening(addr: SocketAddr) -> Option<Listening> {
-    let read = |name| listening_in(BufReader::new(File::open(name).ok()?), addr);
-    SOCKET_TABLES.into_iter().find_map(read)
-}
-
-/// The same in a table of sockets, see proc_net_tcp(5). Those that listen come first, so that it need
-/// not be read to its end, which may be far.
-fn listening_in(table: impl BufRead, addr: SocketAddr) -> Option<Listening> {
-    const LISTEN: &str = "0A";
-    let mut any = None;
-    for line in table.lines().map_while(Result::ok).skip(1) {
-        let mut columns = line.split_whitespace();
-        let local = socket_addr(columns.nth(1)?)?;
-        if columns.nth(1)? != LISTEN {
-            break;
-        }
-        if local.port() != addr.port() {
-            continue;
-        }
-        let (_, queued) = columns.next()?.split_once(':')?;
-        let found = Listening {
-            is_any: local.ip().is_unspecified(),
-            queued: u64::from_str_radix(queued, 16).ok()?,
-            inode: columns.nth(4)?.parse().ok()?,
-        };
-        if local.ip().to_canonical() == addr.ip().to_canonical() {
-            return Some(found);
-        }
-        if found.is_any {
-            any = any.or(Some(found));
-        }
-    }
-    any
-}
-
-/// An address as the kernel writes it: words in the machine's byte order, and the port.
-fn socket_addr(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let words: Option<Vec<u8>> = ip
-        .as_bytes()
-        .chunks(8)
-        .map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok())
-        .map(|word| word.map(u32::to_ne_bytes))
-        .collect::<Option<Vec<[u8; 4]>>>()
-        .map(|words| words.concat());
-    let bytes = words?;
-    let ip = match <[u8; 4]>::try_from(&bytes[..]) {
-        Ok(v4) => IpAddr::from(Ipv4Addr::from(v4)),
-        Err(_) => Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..]).ok()?).into(),
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
-/// Whether a process has this socket.
-fn holds(pid: u32, socket: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    descriptors
-        .flatten()
-        .any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == socket))
+    let is_any = listener(addr)?.local.ip().is_unspecified();
+    let sockets = sockets::tables().flatten();
+    let sockets = sockets.filter(|one| one.is_established() && is_at(one, addr, is_any));
+    Some(sockets.count())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
 
     #[test]
-    #[cfg(target_endian = "little")]
-    fn a_listener_is_found_by_the_address_it_takes_connections_on() {
-        let rest = "00:00000000 00000000     0        0";
-        let none = "00000000:0000";
-        let table = format!(
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when ...\n\
-             0: 00000000:04D2 {none} 0A 00000000:00000000 {rest} 111 1 0\n\
-             1: 0100007F:04D2 {none} 0A 00000000:0000001F {rest} 222 1 0\n\
-             2: 00000000:04D3 {none} 0A 00000000:00000000 {rest} 333 1 0\n\
-             3: 0000000000000000FFFF00000100007F:04D4 {none} 0A 00000000:00000000 {rest} 444 1 0\n\
-             4: 0100007F:04D5 {none} 01 00000000:00000000 {rest} 555 1 0\n\
-             5: 0100007F:04D5 {none} 0A 00000000:00000000 {rest} 666 1 0\n"
-        );
-        for (addr, expected) in [
-            ("127.0.0.1:1234", Some((222, 31))),
-            ("127.0.0.2:1234", Some((111, 0))),
-            ("192.0.2.1:1235", Some((333, 0))),
-            ("127.0.0.1:1236", Some((444, 0))),
-            ("127.0.0.1:1237", None),
-        ] {
-            let found = listening_in(table.as_bytes(), addr.parse().unwrap());
-            let found = found.map(|found| (found.inode, found.queued));
-            assert_eq!(found, expected, "{addr}");
-        }
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
+    #[cfg(target_os = "linux")]
     fn connections_of_a_server_are_those_at_its_address() {
-        let rest = "00:00000000 00000000 0 0 555 1 0";
-        let table = format!(
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when ...\n\
-             0: 0100007F:04D2 00000000:0000 0A 00000000:00000000 {rest}\n\
-             1: 0100007F:04D2 0100007F:9C40 01 00000000:00000000 {rest}\n\
-             2: 0200007F:04D2 0100007F:9C41 01 00000000:00000000 {rest}\n\
-             3: 0100007F:9C40 0100007F:04D2 01 00000000:00000000 {rest}\n\
-             4: 0100007F:04D2 0100007F:9C42 06 00000000:00000000 {rest}\n"
-        );
-        let addr = "127.0.0.1:1234".parse().unwrap();
-        assert_eq!(connections_in(table.as_bytes(), addr, false), 1);
-        assert_eq!(connections_in(table.as_bytes(), addr, true), 2);
+        let connect = |addr: &str, port| TcpStream::connect((addr, port)).unwrap();
+        let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = everywhere.local_addr().unwrap().port();
+        let at = |addr: &str| SocketAddr::new(addr.parse().unwrap(), port);
+        assert_eq!(connections_at(at("127.0.0.1")), Some(0));
+        let _connections = ["127.0.0.1", "127.0.0.2"].map(|addr| connect(addr, port));
+        assert_eq!(connections_at(at("127.0.0.1")), Some(2));
+        let here = TcpListener::bind("127.0.0.3:0").unwrap();
+        let port = here.local_addr().unwrap().port();
+        let _connection = connect("127.0.0.3", port);
+        let at = |addr: &str| SocketAddr::new(addr.parse().unwrap(), port);
+        assert_eq!(connections_at(at("127.0.0.3")), Some(1));
+        assert_eq!(connections_at(at("127.0.0.4")), None);
     }
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn connections_that_are_not_accepted_are_counted() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    fn accept_queue_has_the_connections_that_are_not_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         assert_eq!(accept_queue(addr), Some(0));
-        let _waiting = [(); 2].map(|()| std::net::TcpStream::connect(addr).unwrap());
+        let _waiting = [(); 2].map(|()| TcpStream::connect(addr).unwrap());
         assert_eq!(accept_queue(addr), Some(2));
         listener.accept().unwrap();
         assert_eq!(accept_queue(addr), Some(1));
     }
 
     #[test]
-    fn the_time_of_threads_that_have_ended_is_in_the_line_of_the_process() {
+    #[cfg(target_os = "linux")]
+    fn command_has_no_control_characters() {
+        let mut program = Command::new("cat");
+        program
+            .arg0("/bin/\u{1b}[2Jcat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        // It has its command line by the time it answers.
+        child.stdin.as_ref().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let command = Process::watch(child.id()).unwrap().command();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(command, "\\u{1b}[2Jcat");
+    }
+
+    #[test]
+    fn cpu_time_includes_threads_that_have_ended() {
         let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1 0 99";
-        let ticks = rustix::param::clock_ticks_per_second();
+        let ticks = clock_ticks_per_second();
         let expected = Duration::from_secs_f64(200.0 / ticks as f64);
         assert_eq!(cpu_time(stat), Some(expected));
         assert_eq!(cpu_time("42 (short) S 1"), None);
@@ -422,7 +327,7 @@ mod tests {
     fn socket_buffers_are_counted_in_pages() {
         let statistics =
             "sockets: used 9\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 56\nUDP: inuse 0 mem 3\n";
-        let page = rustix::param::page_size() as u64;
+        let page = page_size() as u64;
         assert_eq!(buffers(statistics), Some(56 * page));
         assert_eq!(buffers("UDP: inuse 0 mem 3\n"), None);
     }
@@ -435,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_objects_add_up() {
+    fn kernel_objects_are_counts_times_sizes() {
         let slabs = "slabinfo - version: 2.1\n\
              # name  <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>\n\
              TCP          100    120   2560   12    8 : tunables 0 0 0 : slabdata 10 10 0\n\
@@ -445,8 +350,8 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_process_is_found_by_its_listener_and_tells_what_it_uses() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    fn process_is_found_by_its_listener_and_has_its_usage() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let process = Process::listening_on(listener.local_addr().unwrap()).unwrap();
         assert_eq!(process, Process::this());
         let usage = process.usage().unwrap();

@@ -1,4 +1,5 @@
-//! What is said to the servers that can be measured, and what they answer. No I/O.
+//! The protocols of the servers that can be measured: what a client sends, and what it receives.
+//! No I/O.
 //!
 //! Beside the tutorials' protocol there are two more, of servers that relay messages too, so that
 //! one program can measure them all on the same work. Only what the measuring needs is here.
@@ -10,7 +11,7 @@ use crate::handshake::Target;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{encode_frame, header};
 
-/// What a server speaks.
+/// The protocol of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
@@ -22,7 +23,7 @@ pub enum Protocol {
     /// MQTT 3.1.1 at QoS 0. A subscriber receives its own messages, so senders have connections of
     /// their own. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
     Mqtt,
-    /// The relay's dialect for browsers: JSON in WebSocket messages. The frames are compared as they are,
+    /// The relay's dialect for browsers: JSON in WebSocket messages. Its frames are compared as they are,
     /// like those of the other protocols.
     Ws,
     /// The tutorials' chat through a WebSocket, as a tunnel.
@@ -34,16 +35,16 @@ pub enum Protocol {
 /// What a connection is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It hears, and in a chat it speaks as well.
+    /// It receives, and in a chat it sends as well.
     Member(u32),
-    /// It only speaks: a broker's publisher.
+    /// It only sends: a broker's publisher.
     Sender(u32),
 }
 
 /// Something that a server sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Incoming<'a> {
-    /// A message, with its sender's name if the protocol tells.
+    /// A message, with its sender's name if the protocol has that.
     Message {
         name: Option<&'a [u8]>,
         payload: &'a [u8],
@@ -60,8 +61,15 @@ pub(super) enum Incoming<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbled;
 
-/// Something that a server sent and how many bytes it took, if all of it is there.
-type Parsed<'a> = Result<Option<(Incoming<'a>, usize)>, Garbled>;
+/// Why nothing was taken from the input.
+enum Stop {
+    /// It is not all there.
+    Incomplete,
+    Garbled,
+}
+
+/// A part of what a server sent.
+type Part<T> = Result<T, Stop>;
 
 /// The longest payload that is taken for one, in bytes.
 const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
@@ -110,22 +118,19 @@ impl Protocol {
         })
     }
 
-    /// Whether senders need connections of their own.
+    /// Whether it is a broker's: senders need connections of their own, and the server answers when it
+    /// has taken a connection in.
     pub(super) const fn is_broker(self) -> bool {
         matches!(self, Self::Redis | Self::Mqtt | Self::WsMqtt)
     }
 
-    /// Whether the server says so when it has taken a connection in.
-    pub(super) const fn welcomes(self) -> bool {
-        self.is_broker() || self.has_history()
-    }
-
-    /// Whether messages that come before the welcome are of the time before.
+    /// Whether the server sends messages from before a member joined, and then that it has joined.
     pub(super) const fn has_history(self) -> bool {
         matches!(self, Self::Ws)
     }
 
-    /// Appends what a connection says first. `tag` tells this run's members and channel from others'.
+    /// Appends the first bytes of a connection. `tag` distinguishes this run's members and channel
+    /// from others.
     pub(super) fn join(self, role: Role, tag: &str, out: &mut Vec<u8>) {
         match (self, role) {
             (Self::Chat10 | Self::WsChat10, Role::Member(index) | Role::Sender(index)) => {
@@ -170,13 +175,23 @@ impl Protocol {
         }
     }
 
-    /// Takes the first thing that a server sent, if all of it is there.
-    pub(super) fn next(self, input: &[u8]) -> Parsed<'_> {
-        match self {
-            Self::Chat10 | Self::WsChat10 => chat10(input),
-            Self::Ws => ws(input),
-            Self::Redis => redis(input),
-            Self::Mqtt | Self::WsMqtt => mqtt(input),
+    /// Takes the first thing that a server sent, if all of it is there. Returns it and its length.
+    ///
+    /// # Errors
+    ///
+    /// If the server sent what its protocol does not have, or refused.
+    pub(super) fn next(self, input: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, Garbled> {
+        let mut rest = input;
+        let taken = match self {
+            Self::Chat10 | Self::WsChat10 => chat10(&mut rest),
+            Self::Ws => ws(&mut rest),
+            Self::Redis => redis(&mut rest),
+            Self::Mqtt | Self::WsMqtt => mqtt(&mut rest),
+        };
+        match taken {
+            Ok(incoming) => Ok(Some((incoming, input.len() - rest.len()))),
+            Err(Stop::Incomplete) => Ok(None),
+            Err(Stop::Garbled) => Err(Garbled),
         }
     }
 }
@@ -195,7 +210,7 @@ impl FromStr for Protocol {
     }
 }
 
-/// A member's name in the chat: ten bytes, as long as many people's.
+/// A member's name in the chat: ten bytes, about as long as usual names.
 pub(super) fn name_of(index: u32, tag: &str) -> String {
     format!("{tag}-{index:06}")
 }
@@ -214,36 +229,27 @@ fn channel(tag: &str) -> String {
     format!("load-{tag}")
 }
 
-fn chat10(input: &[u8]) -> Parsed<'_> {
-    let Some((name, rest)) = frame(input)? else {
-        return Ok(None);
-    };
-    let Some((payload, rest)) = frame(rest)? else {
-        return Ok(None);
-    };
-    let message = Incoming::Message {
-        name: Some(name),
-        payload,
-    };
-    Ok(Some((message, input.len() - rest.len())))
+/// Takes so many bytes.
+fn take<'a>(input: &mut &'a [u8], len: usize) -> Part<&'a [u8]> {
+    input.split_off(..len).ok_or(Stop::Incomplete)
 }
 
-/// A frame's payload, if it is all there, and what comes after it.
-type Frame<'a> = Result<Option<(&'a [u8], &'a [u8])>, Garbled>;
-
-fn frame(input: &[u8]) -> Frame<'_> {
-    let Some((header, rest)) = input.split_at_checked(header::WIDTH) else {
-        return Ok(None);
-    };
-    let len = header::parse(header).ok_or(Garbled)?;
-    Ok(rest.split_at_checked(length(len)?))
+fn length(len: Option<u64>) -> Part<usize> {
+    let len = len.filter(|&len| len <= MAX_PAYLOAD);
+    len.map(|len| len as usize).ok_or(Stop::Garbled)
 }
 
-fn length(len: u64) -> Result<usize, Garbled> {
-    if len > MAX_PAYLOAD {
-        return Err(Garbled);
-    }
-    Ok(len as usize)
+fn chat10<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    Ok(Incoming::Message {
+        name: Some(frame(input)?),
+        payload: frame(input)?,
+    })
+}
+
+/// Takes a frame's payload.
+fn frame<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
+    let len = length(header::parse(take(input, header::WIDTH)?))?;
+    take(input, len)
 }
 
 /// Appends a client's WebSocket frame.
@@ -251,69 +257,55 @@ pub(super) fn masked(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     websocket::encode_masked(opcode, payload, fastrand::u32(..).to_ne_bytes(), out);
 }
 
-/// Takes a WebSocket frame. The relay sends each message in one, and the length in its shortest form.
-fn ws(input: &[u8]) -> Parsed<'_> {
-    let Some(([first, short], rest)) = input.split_first_chunk() else {
-        return Ok(None);
+/// Takes a WebSocket frame. The relay sends each message in one.
+fn ws<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    let [first, short] = [take(input, 1)?[0], take(input, 1)?[0]];
+    // RFC 6455, 5.2: the length is in its shortest form.
+    let (wide, shortest) = match short {
+        ..126 => (0, 0),
+        126 => (2, 126),
+        127 => (8, 1 << 16),
+        _ => return Err(Stop::Garbled),
     };
-    let wide = match short {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    let Some((long, rest)) = rest.split_at_checked(wide) else {
-        return Ok(None);
-    };
-    let (len, shortest) = match long {
-        [] => (u64::from(*short), 0),
-        long => (
-            long.iter().fold(0, |len, &byte| len << 8 | u64::from(byte)),
-            if long.len() == 2 { 126 } else { 1 << 16 },
-        ),
-    };
-    if len < shortest || *short > 127 {
-        return Err(Garbled);
-    }
-    let Some((payload, rest)) = rest.split_at_checked(length(len)?) else {
-        return Ok(None);
-    };
-    let incoming = match first {
-        0x81 => json(payload)?,
+    let long = take(input, wide)?.iter();
+    let long = long.fold(0, |len, &byte| len << 8 | u64::from(byte));
+    let len = if wide == 0 { u64::from(short) } else { long };
+    let len = length(Some(len).filter(|&len| len >= shortest))?;
+    let payload = take(input, len)?;
+    match first {
+        0x81 => json(payload).ok_or(Stop::Garbled),
         // Its pings have no payload.
-        0x89 if payload.is_empty() => Incoming::Ping,
-        // The end of the connection follows it.
-        0x88 => Incoming::Aside,
-        _ => return Err(Garbled),
-    };
-    Ok(Some((incoming, input.len() - rest.len())))
+        0x89 if payload.is_empty() => Ok(Incoming::Ping),
+        // The end of the connection follows a Close frame.
+        0x88 => Ok(Incoming::Aside),
+        _ => Err(Stop::Garbled),
+    }
 }
 
-/// Takes an object of the relay, byte for byte as the relay writes it.
-fn json(object: &[u8]) -> Result<Incoming<'_>, Garbled> {
+/// Parses an object of the relay, byte for byte as the relay writes it.
+fn json(object: &[u8]) -> Option<Incoming<'_>> {
     match object {
         b"{\"ack\":1}" | b"{\"paused\":true}" | b"{\"paused\":false}" => {
-            return Ok(Incoming::Aside);
+            return Some(Incoming::Aside);
         }
         _ if object.starts_with(b"{\"hello\":{") && object.ends_with(b"}}") => {
-            return Ok(Incoming::Welcome);
+            return Some(Incoming::Welcome);
         }
         _ => {}
     }
-    let rest = object.strip_prefix(b"{\"time\":\"").ok_or(Garbled)?;
-    let (time, rest) = rest.split_at_checked(TIME.len()).ok_or(Garbled)?;
-    let rest = rest.strip_prefix(b"\",\"name\":\"").ok_or(Garbled)?;
-    let rest = rest.strip_suffix(b"\"}").ok_or(Garbled)?;
+    let rest = object.strip_prefix(b"{\"time\":\"")?;
+    let (time, rest) = rest.split_at_checked(TIME.len())?;
+    let rest = rest.strip_prefix(b"\",\"name\":\"")?.strip_suffix(b"\"}")?;
     if !is_time(time) {
-        return Err(Garbled);
+        return None;
     }
     // The names and the texts of a measurement need no escapes. What has them is of another client, or is
     // not what was sent.
-    let end = rest.iter().position(|&byte| byte == b'"').ok_or(Garbled)?;
+    let end = rest.iter().position(|&byte| byte == b'"')?;
     let (name, rest) = rest.split_at(end);
-    let payload = rest.strip_prefix(BEFORE_TEXT).unwrap_or_default();
-    Ok(Incoming::Message {
+    Some(Incoming::Message {
         name: Some(name),
-        payload,
+        payload: rest.strip_prefix(BEFORE_TEXT).unwrap_or_default(),
     })
 }
 
@@ -324,11 +316,10 @@ const BEFORE_TEXT: &[u8] = b"\",\"message\":\"";
 const TIME: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
 
 fn is_time(text: &[u8]) -> bool {
-    text.len() == TIME.len()
-        && text.iter().zip(TIME).all(|(byte, form)| match form {
-            b'0' => byte.is_ascii_digit(),
-            _ => byte == form,
-        })
+    text.iter().zip(TIME).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == form,
+    })
 }
 
 /// Appends a command as an array of bulk strings.
@@ -342,50 +333,39 @@ fn resp(parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-fn redis(input: &[u8]) -> Parsed<'_> {
-    let Some((first, mut rest)) = line(input) else {
-        return Ok(None);
-    };
-    let (incoming, rest) = match first.split_first() {
-        Some((b'+', text)) if text == b"PONG" => (Incoming::Welcome, rest),
-        Some((b'+' | b':', _)) => (Incoming::Aside, rest),
-        Some((b'*', b"3")) => {
-            let mut parts = [&[][..]; 3];
-            for part in &mut parts {
-                let Some((head, after)) = line(rest) else {
-                    return Ok(None);
-                };
-                (*part, rest) = match head.split_first() {
-                    Some((b':', number)) => (number, after),
-                    Some((b'$', len)) => {
-                        let len = length(header::parse(len).ok_or(Garbled)?)?;
-                        let Some((bulk, after)) = after.split_at_checked(len + 2) else {
-                            return Ok(None);
-                        };
-                        (&bulk[..len], after)
-                    }
-                    _ => return Err(Garbled),
-                };
-            }
-            let incoming = match parts {
-                [b"message", _, payload] => Incoming::Message {
-                    name: None,
-                    payload,
-                },
-                [b"subscribe", ..] => Incoming::Welcome,
-                _ => return Err(Garbled),
-            };
-            (incoming, rest)
-        }
-        _ => return Err(Garbled),
-    };
-    Ok(Some((incoming, input.len() - rest.len())))
+fn redis<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    match line(input)? {
+        b"+PONG" => Ok(Incoming::Welcome),
+        [b'+' | b':', ..] => Ok(Incoming::Aside),
+        b"*3" => match [redis_part(input)?, redis_part(input)?, redis_part(input)?] {
+            [b"message", _, payload] => Ok(Incoming::Message {
+                name: None,
+                payload,
+            }),
+            [b"subscribe", ..] => Ok(Incoming::Welcome),
+            _ => Err(Stop::Garbled),
+        },
+        _ => Err(Stop::Garbled),
+    }
 }
 
-/// A line without its end, and what comes after it.
-fn line(input: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = input.windows(2).position(|two| two == b"\r\n")?;
-    Some((&input[..end], &input[end + 2..]))
+/// Takes a number or a bulk string.
+fn redis_part<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
+    match line(input)? {
+        [b':', number @ ..] => Ok(number),
+        [b'$', len @ ..] => {
+            let len = length(header::parse(len))?;
+            Ok(&take(input, len + 2)?[..len])
+        }
+        _ => Err(Stop::Garbled),
+    }
+}
+
+/// Takes a line, and returns it without its end.
+fn line<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
+    let end = input.windows(2).position(|two| two == b"\r\n");
+    let end = end.ok_or(Stop::Incomplete)?;
+    Ok(&take(input, end + 2)?[..end])
 }
 
 fn mqtt_connect(kind: char, index: u32, tag: &str, out: &mut Vec<u8>) {
@@ -418,42 +398,33 @@ fn mqtt_packet(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-fn mqtt(input: &[u8]) -> Parsed<'_> {
-    let Some((&kind, mut rest)) = input.split_first() else {
-        return Ok(None);
-    };
+fn mqtt<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    let kind = take(input, 1)?[0];
     let mut len = 0;
     for shift in [0, 7, 14, 21, 28] {
-        let Some((&byte, after)) = rest.split_first() else {
-            return Ok(None);
-        };
+        let byte = take(input, 1)?[0];
         if shift == 28 {
-            return Err(Garbled);
+            return Err(Stop::Garbled);
         }
-        rest = after;
         len |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             break;
         }
     }
-    let Some((body, rest)) = rest.split_at_checked(length(len)?) else {
-        return Ok(None);
-    };
-    let incoming = match (kind & 0xf0, body) {
-        // CONNACK; what follows it tells that the connection is in: SUBACK or PINGRESP.
-        (0x20, [_, 0]) => Incoming::Aside,
-        (0x90, [_, _, 0]) | (0xd0, []) => Incoming::Welcome,
+    let len = length(Some(len))?;
+    match (kind & 0xf0, take(input, len)?) {
+        // CONNACK; what follows it shows that the connection is taken in: SUBACK or PINGRESP.
+        (0x20, [_, 0]) => Ok(Incoming::Aside),
+        (0x90, [_, _, 0]) | (0xd0, []) => Ok(Incoming::Welcome),
         (0x30, [high, low, rest @ ..]) => {
             let topic = usize::from(u16::from_be_bytes([*high, *low]));
-            let payload = rest.get(topic..).ok_or(Garbled)?;
-            Incoming::Message {
+            Ok(Incoming::Message {
                 name: None,
-                payload,
-            }
+                payload: rest.get(topic..).ok_or(Stop::Garbled)?,
+            })
         }
-        _ => return Err(Garbled),
-    };
-    Ok(Some((incoming, input.len() - rest.len())))
+        _ => Err(Stop::Garbled),
+    }
 }
 
 #[cfg(test)]

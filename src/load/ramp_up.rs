@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::connect::Cause;
+use super::members::Members;
 use super::run::{PROGRESS_TIMEOUT, Run, Stall};
 use super::schedule::Schedule;
 
@@ -40,19 +41,18 @@ struct RampUp {
     /// The clients that have not begun to connect.
     left: Range<usize>,
     pace: Pace,
-    schedule: Option<Schedule>,
+    schedule: Schedule,
     /// The number of connections in the listen backlog.
     queued: u64,
     stall: Stall<(usize, u64, usize)>,
     /// The number of deliveries, and since when no message was sent or received.
-    deliveries: u64,
-    quiet: Duration,
+    quiet: Stall<u64>,
     /// Whether a message was sent since all are connected, and since all but one have received
     /// something.
     probed: (bool, bool),
 }
 
-impl Run<'_> {
+impl Run<'_, Members> {
     /// Connects these clients. With `probe` it goes on until all connected members have received
     /// something: the protocol has no other sign that a member was taken in. So a message is sent
     /// whenever no others are under way.
@@ -82,7 +82,7 @@ impl Run<'_> {
             let until = ramp_up.next_check(self, connected, now);
             // A storm is measured, so this loop does not sleep meanwhile.
             now = self.turn(until, pace != Pace::Storm)?;
-            self.done = Some(self.pool.connected() as f64 / self.pool.len() as f64);
+            self.done = Some(self.pool.connected as f64 / self.pool.len() as f64);
         }
         Ok(())
     }
@@ -102,95 +102,87 @@ impl Run<'_> {
 }
 
 impl RampUp {
-    fn new(left: Range<usize>, pace: Pace, now: Duration, run: &Run<'_>) -> Self {
-        let schedule = match pace {
-            Pace::Measured(Some(rate)) => Some(Schedule::new(now, rate, None)),
-            Pace::Measured(None) | Pace::Storm => None,
+    fn new(left: Range<usize>, pace: Pace, now: Duration, run: &Run<'_, Members>) -> Self {
+        let rate = match pace {
+            Pace::Measured(Some(rate)) => rate,
+            Pace::Measured(None) | Pace::Storm => f64::INFINITY,
         };
         Self {
             left,
             pace,
-            schedule,
+            schedule: Schedule::new(now, rate, None),
             queued: 0,
             stall: Stall::new((0, 0, 0), now),
-            deliveries: run.deliveries(),
-            quiet: now,
+            quiet: Stall::new(run.deliveries(), now),
             probed: (false, false),
         }
     }
 
     /// Whether more may begin to connect, as far as the server is concerned.
-    fn has_room(&self, run: &Run<'_>) -> bool {
+    fn has_room(&self, run: &Run<'_, Members>) -> bool {
         self.pace == Pace::Storm
-            || (run.pool.connecting() < MAX_CONNECTING && self.queued < MAX_CONNECTING as u64)
+            || (run.pool.connecting < MAX_CONNECTING && self.queued < MAX_CONNECTING as u64)
     }
 
     /// Has some more begin to connect, if it is time for them.
-    fn connect(&mut self, run: &mut Run<'_>, now: Duration) {
+    fn connect(&mut self, run: &mut Run<'_, Members>, now: Duration) {
         for _ in 0..MAX_CONNECT_BURST {
-            let is_due = |schedule: &mut Schedule| schedule.take_due(now).is_some();
-            if self.left.is_empty()
-                || !self.has_room(run)
-                || !self.schedule.as_mut().is_none_or(is_due)
+            if !self.left.is_empty()
+                && self.has_room(run)
+                && self.schedule.take_due(now).is_some()
+                && let Some(index) = self.left.next()
             {
-                return;
+                run.pool.connect(&mut run.clients, index);
             }
-            run.pool.connect(&mut run.clients, self.left.start);
-            self.left.start += 1;
         }
     }
 
     /// Whether all of them are connected, or will not be.
-    fn is_connected(&self, run: &Run<'_>) -> bool {
-        self.left.is_empty() && run.pool.connecting() == 0 && self.queued == 0
+    fn is_connected(&self, run: &Run<'_, Members>) -> bool {
+        self.left.is_empty() && run.pool.connecting == 0 && self.queued == 0
     }
 
     /// Whether waiting is of no use any longer. Clients that have not tried to connect do not,
     /// then: they would fare no better than the others.
-    fn is_stuck(&mut self, run: &mut Run<'_>, now: Duration) -> bool {
+    fn is_stuck(&mut self, run: &mut Run<'_, Members>, now: Duration) -> bool {
         let pool = &mut run.pool;
-        let come = pool.connected() + run.clients.checker.present();
+        let joined = pool.connected + run.clients.checker.present;
         let stalled = self
             .stall
-            .lasts((come, self.queued, pool.connecting()), now);
-        let is_waiting = (self.left.is_empty() || self.queued > 0) && pool.connecting() == 0;
-        let is_stuck = is_waiting && (stalled > PROGRESS_TIMEOUT || pool.connected() == 0);
+            .lasts((joined, self.queued, pool.connecting), now);
+        let is_waiting = (self.left.is_empty() || self.queued > 0) && pool.connecting == 0;
+        let is_stuck = is_waiting && (stalled > PROGRESS_TIMEOUT || pool.connected == 0);
         let timed_out = pool.refusals.get(&Cause::TimedOut).copied().unwrap_or(0);
         if is_stuck || timed_out >= MAX_CONNECTING as u64 {
             pool.give_up(self.left.len());
-            self.left.start = self.left.end;
+            self.left = 0..0;
         }
         is_stuck
     }
 
     /// Whether a message must be sent now.
-    fn is_time_to_probe(&mut self, run: &Run<'_>, connected: bool, now: Duration) -> bool {
-        if run.deliveries() != self.deliveries {
-            (self.quiet, self.deliveries) = (now, run.deliveries());
-        }
+    fn is_time_to_probe(&mut self, run: &Run<'_, Members>, connected: bool, now: Duration) -> bool {
+        let quiet = self.quiet.lasts(run.deliveries(), now);
         // Once all are connected, and once all but one have received something, there is no need
         // to wait.
         let last = connected && run.clients.deaf() == 1 && run.clients.is_deaf(0);
         let at_once = (connected && !self.probed.0) || (last && !self.probed.1);
-        let is_time = at_once || now > self.quiet + probe_interval(connected);
+        let is_time = at_once || quiet > probe_interval(connected);
         if is_time {
-            self.quiet = now;
+            self.quiet = Stall::new(run.deliveries(), now);
             self.probed = (connected, last);
         }
         is_time
     }
 
     /// When to check again at the latest.
-    fn next_check(&self, run: &Run<'_>, connected: bool, now: Duration) -> Duration {
+    fn next_check(&self, run: &Run<'_, Members>, connected: bool, now: Duration) -> Duration {
         if self.queued > 0 {
             now + ACCEPT_INTERVAL
         } else if self.left.is_empty() || !self.has_room(run) {
             now + probe_interval(connected)
         } else {
-            self.schedule
-                .as_ref()
-                .and_then(Schedule::next)
-                .unwrap_or(now)
+            self.schedule.next().unwrap_or(now)
         }
     }
 }

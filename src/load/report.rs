@@ -1,111 +1,31 @@
 //! The report of a measurement: a table, JSON and a chart, all from the same figures.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
+use std::iter;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use rustix::system::uname;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::chart::{Axis, Chart, Scale, Series};
+use super::chart::{Axis, Chart, Curve, Scale};
 use super::delays::Delays;
-use super::figures::{Failures, Figures, Merge, Tree};
-use super::plan::{Plan, Scenario, Server, Wait};
+use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row, quotient};
+use super::plan::{Plan, Scenario, Wait};
 use super::trouble::Warning;
-use super::units::{Count, Unit};
+use super::units::{Count, Unit, several};
 use crate::clock;
+use Kind::{Compared, Failure, Percentiles, Plain};
+use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 
 /// The version of the JSON. It counts up when a key goes away or changes its meaning.
 const SCHEMA: u64 = 1;
 
-/// How a row of the table is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// With the ratio of two servers.
-    Compared(Unit),
-    /// Without it: the figure says nothing about how good a server is.
-    Plain(Unit),
-    /// In a row of its own only if it is not 0.
-    Failure,
-    /// Percentiles, in a table of their own.
-    Times,
-}
-use Kind::{Compared, Failure, Plain, Times};
-use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
-
-/// A row of the table: the path of its figure, its label, and the scenarios that have it.
-type Row = (&'static str, &'static str, Kind, &'static [Scenario]);
-
-const ALL: &[Scenario] = &[Idle, Fanout, Chat, Latency, Storm, Soak];
-const NOT_STORM: &[Scenario] = &[Idle, Fanout, Chat, Latency, Soak];
-const NOT_IDLE: &[Scenario] = &[Fanout, Chat, Latency, Storm, Soak];
-const ASIDE: &[Scenario] = &[Fanout, Chat, Latency, Storm];
-
-#[rustfmt::skip]
-const ROWS: &[Row] = &[
-    ("members", "members", Plain(Unit::Count), ALL),
-    ("connects_per_second", "connected, a second", Compared(Unit::Count), ALL),
-    ("lasted_seconds", "lasted", Plain(Unit::Seconds), ALL),
-    ("storms", "storms", Plain(Unit::Count), ALL),
-    ("joins", "joined", Plain(Unit::Count), ALL),
-    ("left", "left as planned", Plain(Unit::Count), ALL),
-    ("faults/stop", "stopped reading", Plain(Unit::Count), ALL),
-    ("faults/pause", "paused reading", Plain(Unit::Count), ALL),
-    ("faults/drip", "read a byte at a time", Plain(Unit::Count), ALL),
-    ("faults/trickle", "sent a byte at a time", Plain(Unit::Count), ALL),
-    ("faults/flood", "flooded the room", Plain(Unit::Count), ALL),
-    ("faults/reset_inside", "reset inside a message", Plain(Unit::Count), ALL),
-    ("faults/fin_inside", "closed inside a message", Plain(Unit::Count), ALL),
-    ("faults/nameless", "sent no name", Plain(Unit::Count), ALL),
-    ("faults/no_frame", "sent what is no frame", Plain(Unit::Count), ALL),
-    ("faults/too_long", "sent a header over the limit", Plain(Unit::Count), ALL),
-    ("closed_for_it", "closed by the server for that", Plain(Unit::Count), ALL),
-    ("messages", "messages", Plain(Unit::Count), ALL),
-    ("server/rss_at_start_bytes", "server, memory at start", Compared(Unit::Bytes), &[Idle]),
-    ("server/rss_bytes", "server, memory with all members", Compared(Unit::Bytes), &[Idle]),
-    ("server/bytes_per_member", "server, memory for a member", Compared(Unit::Bytes), &[Idle]),
-    ("kernel_bytes_per_connection", "kernel, memory for both ends of a connection", Plain(Unit::Bytes), ALL),
-    ("server/cpu_us_per_connect", "server, CPU to accept a member", Compared(Unit::Microseconds), ALL),
-    ("server/idle_wakeups", "server, wake-ups while silent", Compared(Unit::Count), ALL),
-    ("server/idle_cpu_us_per_second", "server, CPU a second of silence", Compared(Unit::Microseconds), ALL),
-    ("deliveries", "received one message", Plain(Unit::Count), &[Idle]),
-    ("deliveries", "deliveries", Plain(Unit::Count), NOT_IDLE),
-    ("messages_per_second", "messages, a second", Compared(Unit::Count), ALL),
-    ("deliveries_per_second", "deliveries, a second", Compared(Unit::Count), NOT_STORM),
-    ("deliveries_per_second", "deliveries, a second", Plain(Unit::Count), &[Storm]),
-    ("heard_bytes", "received and checked", Plain(Unit::Bytes), ALL),
-    ("server/cpu_ns_per_delivery", "server, CPU for a delivery", Compared(Unit::Nanoseconds), NOT_STORM),
-    ("server/cpu_us_per_return", "server, CPU for a returning member", Compared(Unit::Microseconds), ALL),
-    ("server/cpu_share", "server, CPU used", Plain(Unit::Share), ALL),
-    ("server/rss_bytes", "server, memory", Compared(Unit::Bytes), ASIDE),
-    ("load_tool/busy_share", "load tool, busy", Plain(Unit::Share), ALL),
-    ("load_tool/cpu_share", "load tool, CPU used", Plain(Unit::Share), &[Soak]),
-    ("load_tool/late_us", "load tool, late by (p99)", Plain(Unit::Microseconds), ALL),
-    ("server/rss_at_start_bytes", "server, memory, at start", Plain(Unit::Bytes), &[Soak]),
-    ("server/rss_warm_bytes", "server, memory, after a tenth", Plain(Unit::Bytes), ALL),
-    ("server/rss_second_quarter_bytes", "server, memory, second quarter", Plain(Unit::Bytes), ALL),
-    ("server/rss_last_quarter_bytes", "server, memory, last quarter", Plain(Unit::Bytes), ALL),
-    ("server/rss_highest_bytes", "server, memory, highest", Plain(Unit::Bytes), ALL),
-    ("server/rss_bytes", "server, memory, at the end", Plain(Unit::Bytes), &[Soak]),
-    ("server/descriptors/at_start", "server, descriptors, at start", Plain(Unit::Count), ALL),
-    ("server/descriptors/highest", "server, descriptors, highest", Plain(Unit::Count), ALL),
-    ("server/descriptors/at_end", "server, descriptors, after all have left", Plain(Unit::Count), ALL),
-    ("lost", "lost", Failure, ALL),
-    ("duplicated", "duplicated", Failure, ALL),
-    ("out_of_order", "out of order", Failure, ALL),
-    ("corrupt", "altered", Failure, ALL),
-    ("cut", "cut", Failure, ALL),
-    ("refused", "refused", Failure, ALL),
-    ("connect_us", "time to connect", Times, ALL),
-    ("all_back_us", "until all receive again", Times, ALL),
-    ("latency_us", "delay", Times, NOT_STORM),
-    ("latency_us", "until one receives again", Times, &[Storm]),
-];
-
-/// The columns of the table of times, which are keys as well; the percentiles are compared.
-const TIMES: [&str; 6] = ["samples", "p50", "p90", "p99", "p99.9", "max"];
+/// The keys of a figure: none of a single one; of times, those that are columns of their table.
+const KEYS: [&str; 7] = ["", "samples", "p50", "p90", "p99", "p99.9", "max"];
 
 /// What `chatloop load` measured of a server.
 ///
@@ -140,8 +60,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     against: Option<Measured>,
     /// With --against: figures of the target as multiples of the other server's, at the same paths.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ratio: Option<Tree>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[cfg_attr(test, schemars(with = "Option<tests::Tree>"))]
+    ratio: Value,
     /// What was done, in a sentence.
     #[serde(skip)]
     done: String,
@@ -182,10 +103,17 @@ struct Asked {
 }
 
 /// Which server was measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Identity {
+    /// The server: its program and address, as far as they are known.
     pub(super) name: String,
-    pub(super) server: Server,
+    /// The protocol that it was spoken to.
+    pub(super) protocol: &'static str,
+    /// Where it listened.
+    pub(super) address: String,
+    /// Its process, if it was watched.
+    #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
     pub(super) pid: Option<u32>,
 }
 
@@ -196,9 +124,9 @@ pub(super) struct Outcome {
     /// The times that the scenario is about.
     pub(super) delays: Option<Delays>,
     /// Seconds since the measurement began, and deliveries a second at that time.
-    pub(super) throughput: Vec<(f64, f64)>,
+    pub(super) throughput: Curve,
     /// Numbers of members, or seconds, and the server's resident memory in bytes.
-    pub(super) memory: Vec<(f64, f64)>,
+    pub(super) memory: Curve,
     pub(super) warnings: Vec<Warning>,
     /// Whether it was ended early.
     pub(super) interrupted: bool,
@@ -208,21 +136,16 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Takes the failures, and warns of them and of the time in which this program did not run.
+    /// Adds the failures, and warnings of them and of the time in which this process did not run.
     pub(super) fn warn(&mut self, failures: Failures, connected: usize, paused: Duration) {
         let warnings = &mut self.warnings;
-        if !failures.refusals.is_empty() {
-            let causes = failures.refusals.clone();
-            warnings.push(Warning::Refused { causes, connected });
-        }
-        if !failures.cuts.is_empty() {
-            let causes = failures.cuts.clone();
-            warnings.push(Warning::Cut { causes });
-        }
-        let (count, messages) = (failures.deaf, failures.foreign);
-        warnings.extend((count > 0).then_some(Warning::Deaf { count }));
-        warnings.extend((messages > 0).then_some(Warning::Company { messages }));
-        warnings.extend((!paused.is_zero()).then_some(Warning::Paused(paused)));
+        let mut warn = |is_due: bool, warning| warnings.extend(is_due.then_some(warning));
+        let (causes, cuts) = (failures.refusals.clone(), failures.cuts.clone());
+        warn(!causes.is_empty(), Warning::Refused { causes, connected });
+        warn(!cuts.is_empty(), Warning::Cut(cuts));
+        warn(failures.deaf > 0, Warning::Deaf(failures.deaf));
+        warn(failures.foreign > 0, Warning::Company(failures.foreign));
+        warn(!paused.is_zero(), Warning::Paused(paused));
         self.figures.failures = failures;
     }
 
@@ -239,15 +162,8 @@ impl Outcome {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Measured {
-    /// The server: its program and address, as far as they are known.
-    name: String,
-    /// The protocol that it was spoken to.
-    protocol: &'static str,
-    /// Where it listened.
-    address: String,
-    /// Its process, if it was watched.
-    #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
-    pid: Option<u32>,
+    #[serde(flatten)]
+    identity: Identity,
     #[serde(flatten)]
     figures: Figures,
     /// Warnings: what went wrong or casts doubt on the figures.
@@ -267,29 +183,31 @@ struct Measured {
 }
 
 impl Measured {
-    fn new(identity: Identity, outcomes: Vec<Outcome>, interrupted: bool) -> Self {
+    fn new((identity, outcomes): (Identity, Vec<Outcome>), interrupted: bool) -> Self {
         let rounds: Vec<_> = outcomes.iter().map(|round| &round.figures).collect();
         let figures = Figures::merge(&rounds);
         let warnings = outcomes.iter().flat_map(|round| &round.warnings);
+        let several = rounds.iter().filter(|_| rounds.len() > 1);
         Self {
-            name: identity.name,
-            protocol: identity.server.protocol.name(),
-            address: identity.server.addr.to_string(),
-            pid: identity.pid,
+            identity,
             warnings: warnings.map(ToString::to_string).collect(),
             interrupted,
-            rounds: match &rounds[..] {
-                [_] => Vec::new(),
-                several => several.iter().copied().cloned().collect(),
-            },
+            rounds: several.map(|&figures| figures.clone()).collect(),
             values: serde_json::to_value(&figures).unwrap_or_default(),
             figures,
             outcomes,
         }
     }
 
-    fn get(&self, path: &str) -> Option<f64> {
-        self.values.pointer(&format!("/{path}"))?.as_f64()
+    /// The figure of a row; with a key, one of its percentiles.
+    fn get(&self, row: &Row, key: &str) -> Option<f64> {
+        self.values.pointer(&row.path(key))?.as_f64()
+    }
+
+    /// The name without the address.
+    fn short_name(&self) -> &str {
+        let name = &self.identity.name;
+        name.split_once(", ").map_or(name, |(name, _)| name)
     }
 
     fn is_failure(&self) -> bool {
@@ -297,15 +215,12 @@ impl Measured {
         self.figures.failures.are_any() || warnings.any(Warning::is_failure)
     }
 
-    /// The delays of all rounds.
-    fn delays(&self) -> Option<Delays> {
-        let mut rounds = self
-            .outcomes
-            .iter()
-            .filter_map(|round| round.delays.as_ref());
-        let mut all = rounds.next()?.clone();
-        rounds.for_each(|round| all.add(round));
-        Some(all)
+    /// The curve of the delays of all rounds.
+    fn curve(&self) -> Curve {
+        let mut all = Delays::new();
+        let rounds = self.outcomes.iter().filter_map(|one| one.delays.as_ref());
+        rounds.for_each(|delays| all.add(delays));
+        all.curve()
     }
 
     /// The round in the middle, by its deliveries.
@@ -318,17 +233,17 @@ impl Measured {
 }
 
 impl Report {
-    /// `servers` is the target, and the one to compare it with if there is one.
+    /// Reports on the target and the server that it was compared with, if there is one.
     pub(super) fn new(
         plan: &Plan,
         started: SystemTime,
-        servers: Vec<(Identity, Vec<Outcome>)>,
+        servers: impl Iterator<Item = (Identity, Vec<Outcome>)>,
         interrupted: bool,
     ) -> Option<Self> {
-        let rounds = servers.iter().map(|(_, rounds)| rounds.len()).min();
-        let servers = servers.into_iter();
-        let mut servers =
-            servers.map(|(identity, rounds)| Measured::new(identity, rounds, interrupted));
+        let mut servers = servers.map(|server| Measured::new(server, interrupted));
+        let (target, against) = (servers.next()?, servers.next());
+        let servers = [&target].into_iter().chain(&against);
+        let rounds = servers.map(|server| server.outcomes.len()).min()?;
         let mut report = Self {
             schema: SCHEMA,
             chatloop: env!("CARGO_PKG_VERSION"),
@@ -346,43 +261,21 @@ impl Report {
                 faults: plan.faults,
                 for_seconds: plan.lasts.as_secs_f64(),
                 warmup_seconds: plan.warmup.as_secs_f64(),
-                rounds: if plan.against.is_some() {
-                    plan.rounds
-                } else {
-                    1
-                },
+                rounds: plan.against.map_or(1, |_| plan.rounds),
                 seed: plan.seed,
                 wait: plan.wait,
                 source_addresses: plan.sources.map(|sources| sources.count()),
             },
-            target: servers.next()?,
-            against: servers.next(),
-            ratio: None,
-            done: done(plan, rounds.unwrap_or(0)),
+            target,
+            against,
+            ratio: Value::Null,
+            done: done(plan, rounds),
         };
-        if report.against.is_some() {
-            let mut ratios = Tree::Branch(BTreeMap::new());
-            for (path, _, kind, _) in report.rows() {
-                let paths = match kind {
-                    Compared(_) => vec![path.to_owned()],
-                    Times => TIMES[1..5]
-                        .iter()
-                        .map(|key| format!("{path}/{key}"))
-                        .collect(),
-                    Plain(_) | Failure => Vec::new(),
-                };
-                for path in paths {
-                    if let Some(ratio) = report.ratio(&path) {
-                        ratios.insert(&path, ratio);
-                    }
-                }
-            }
-            report.ratio = Some(ratios);
-        }
+        report.ratio = report.ratios();
         Some(report)
     }
 
-    /// Whether anything was lost, cut or refused.
+    /// Whether a delivery was lost, or a connection was cut or refused.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         self.servers().any(Measured::is_failure)
@@ -399,163 +292,138 @@ impl Report {
     }
 
     /// The rows of this scenario.
-    fn rows(&self) -> impl Iterator<Item = Row> {
-        let scenario = self.scenario;
-        ROWS.iter()
-            .copied()
-            .filter(move |row| row.3.contains(&scenario))
+    fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        let rows = ROWS.iter();
+        rows.filter(|row| row.scenarios.contains(&self.scenario))
     }
 
-    fn ratio(&self, path: &str) -> Option<f64> {
-        let ratio = self.target.get(path)? / self.against.as_ref()?.get(path)?;
-        Some(ratio).filter(|ratio| ratio.is_finite())
+    /// All ratios, at the paths of their figures; nothing if there is one server.
+    fn ratios(&self) -> Value {
+        let mut ratios = self.against.as_ref().map_or(Value::Null, |_| json!({}));
+        for (row, key) in self.rows().flat_map(|row| KEYS.map(|key| (row, key))) {
+            if let Some(ratio) = self.ratio(row, key) {
+                let path = row.path(key);
+                let keys = path.split('/').skip(1);
+                *keys.fold(&mut ratios, |object, key| &mut object[key]) = ratio.into();
+            }
+        }
+        ratios
+    }
+
+    /// The ratio of a figure, or of one of its percentiles, if it says how good the target is.
+    fn ratio(&self, row: &Row, key: &str) -> Option<f64> {
+        let is_compared = match row.kind {
+            Compared(_) => true,
+            Percentiles => !["samples", "max"].contains(&key),
+            Plain(_) | Failure(_) => false,
+        };
+        let against = self.against.as_ref().filter(|_| is_compared)?;
+        quotient(self.target.get(row, key)?, against.get(row, key)?)
     }
 
     /// The table of figures; with two servers, both and the ratio.
     fn table(&self) -> String {
-        let mut rows = vec![vec![self.scenario.name().to_owned()]];
-        rows[0].extend(self.servers().map(|server| server.name.clone()));
-        rows[0].extend(self.against.as_ref().map(|_| "ratio".to_owned()));
-        let mut zeros: Vec<&str> = Vec::new();
-        for (path, label, kind, _) in self.rows() {
-            let values: Vec<_> = self.servers().map(|server| server.get(path)).collect();
-            let unit = match kind {
-                Times => continue,
-                Failure if values.iter().flatten().all(|&count| count <= 0.0) => {
-                    zeros.push(label);
-                    continue;
+        let line = |label: &str, cell: &dyn Fn(&Measured) -> String, ratio: String| {
+            let cells = iter::once(label.to_owned()).chain(self.servers().map(cell));
+            let ratio = self.against.is_some().then_some(ratio);
+            cells.chain(ratio).collect::<Vec<_>>()
+        };
+        let name = |server: &Measured| server.identity.name.clone();
+        let mut rows = vec![line(self.scenario.name(), &name, "ratio".to_owned())];
+        let mut zeros = Vec::new();
+        for row in self.rows() {
+            let values = self.servers().map(|server| server.get(row, ""));
+            let values: Vec<_> = values.flatten().collect();
+            match row.kind {
+                Failure(_) if values.iter().all(|&count| count <= 0.0) => zeros.push(row.label),
+                Plain(unit) | Compared(unit) | Failure(unit) if !values.is_empty() => {
+                    let value = |server: &Measured| cell(unit, server.get(row, ""));
+                    rows.push(line(row.label, &value, ratio_cell(self.ratio(row, ""))));
                 }
-                Failure => Unit::Count,
-                Plain(unit) | Compared(unit) => unit,
-            };
-            if values.iter().all(Option::is_none) {
-                continue;
+                _ => {}
             }
-            let ratio = Some(path).filter(|_| matches!(kind, Compared(_)));
-            rows.push(self.row(label, values.iter().map(|&value| cell(unit, value)), ratio));
         }
         if !zeros.is_empty() {
-            let cells = self.servers().map(|_| "0".to_owned());
-            rows.push(self.row(&zeros.join(", "), cells, None));
+            rows.push(line(&zeros.join(", "), &|_| "0".to_owned(), String::new()));
         }
         markdown(&rows)
     }
 
-    /// A row of the table, with the ratio at a path if that is worth one.
-    fn row(
-        &self,
-        label: &str,
-        cells: impl Iterator<Item = String>,
-        ratio: Option<&str>,
-    ) -> Vec<String> {
-        let ratio = self
-            .against
-            .as_ref()
-            .map(|_| ratio.and_then(|path| self.ratio(path)));
-        let cells = [label.to_owned()].into_iter().chain(cells);
-        cells.chain(ratio.map(ratio_cell)).collect()
-    }
-
     /// The table of times; with two servers, each has a row for both and one for the ratio.
     fn times(&self) -> String {
-        let header = ["times"].into_iter().chain(TIMES);
-        let mut rows = vec![header.map(str::to_owned).collect::<Vec<_>>()];
-        for (object, label, kind, _) in self.rows() {
-            if kind != Times || self.servers().all(|one| one.values.get(object).is_none()) {
-                continue;
-            }
-            let paths = TIMES.map(|key| format!("{object}/{key}"));
+        let line = |label: String, cell: &dyn Fn(&str) -> String| {
+            let cells = KEYS[1..].iter().map(|key| cell(key));
+            iter::once(label).chain(cells).collect::<Vec<_>>()
+        };
+        let mut rows = vec![line("times".to_owned(), &str::to_owned)];
+        let is_shown = |row: &&Row| self.servers().any(|one| one.get(row, "samples").is_some());
+        for row in self.rows().filter(is_shown) {
+            let label = |of: &str| match self.against {
+                None => row.label.to_owned(),
+                Some(_) => format!("{}, {of}", row.label),
+            };
             for server in self.servers() {
-                let name = match &self.against {
-                    None => label.to_owned(),
-                    Some(_) => format!("{label}, {}", server.name),
+                let value = |key: &str| match key {
+                    "samples" => cell(Unit::Count, server.get(row, key)),
+                    _ => cell(Unit::Microseconds, server.get(row, key)),
                 };
-                let cells = paths.iter().zip(TIMES).map(|(path, key)| {
-                    let unit = if key == "samples" {
-                        Unit::Count
-                    } else {
-                        Unit::Microseconds
-                    };
-                    cell(unit, server.get(path))
-                });
-                rows.push([name].into_iter().chain(cells).collect());
+                rows.push(line(label(&server.identity.name), &value));
             }
             if self.against.is_some() {
-                let cells = paths.iter().zip(TIMES).map(|(path, key)| {
-                    let is_compared = key != "samples" && key != "max";
-                    ratio_cell(self.ratio(path).filter(|_| is_compared))
-                });
-                rows.push(
-                    [format!("{label}, ratio")]
-                        .into_iter()
-                        .chain(cells)
-                        .collect(),
-                );
+                let ratio = |key: &str| ratio_cell(self.ratio(row, key));
+                rows.push(line(label("ratio"), &ratio));
             }
         }
-        if rows.len() == 1 {
+        let is_empty = rows.len() == 1;
+        if is_empty {
             String::new()
         } else {
-            format!("\n{}", markdown(&rows))
+            "\n".to_owned() + &markdown(&rows)
         }
     }
 
     /// A chart of what the scenario is about.
     #[must_use]
     pub fn to_svg(&self) -> String {
-        let members = ("members", Scale::Linear, Unit::Count);
-        let time = ("time", Scale::Linear, Unit::Seconds);
-        let memory = ("resident memory", Scale::Linear, Unit::Bytes);
-        let share = |label| (label, Scale::Percentile, Unit::Share);
+        let members = Axis("members", Scale::Linear, Unit::Count);
+        let time = Axis("time", Scale::Linear, Unit::Seconds);
+        let memory = Axis("resident memory", Scale::Linear, Unit::Bytes);
+        let rate = Axis("deliveries a second", Scale::Linear, Unit::Count);
+        let delay = Axis("delay", Scale::Log, Unit::Nanoseconds);
+        let deliveries = Axis("share of the deliveries", Scale::Percentile, Unit::Share);
+        let absence = Axis(
+            "time until they receive again",
+            Scale::Linear,
+            Unit::Nanoseconds,
+        );
+        let returned = Axis("share of the members", Scale::Percentile, Unit::Share);
         let (title, x, y) = match self.scenario {
             Idle => ("Memory of the server", members, memory),
             Soak => ("Memory of the server", time, memory),
-            Fanout | Chat => {
-                let rate = ("deliveries a second", Scale::Linear, Unit::Count);
-                ("Deliveries", time, rate)
-            }
-            Latency => {
-                let delay = ("delay", Scale::Log, Unit::Nanoseconds);
-                (
-                    "Delay of a delivery",
-                    share("share of the deliveries"),
-                    delay,
-                )
-            }
-            Storm => {
-                let delay = (
-                    "time until they receive again",
-                    Scale::Linear,
-                    Unit::Nanoseconds,
-                );
-                let share = share("share of the members");
-                ("After all have left at once", share, delay)
-            }
+            Fanout | Chat => ("Deliveries", time, rate),
+            Latency => ("Delay of a delivery", deliveries, delay),
+            Storm => ("After all have left at once", returned, absence),
         };
-        let axis = |(label, scale, unit)| Axis { label, scale, unit };
-        // Without the address, where the names differ without it.
-        let short = |server: &Measured| server.name.split(", ").next().map(str::to_owned);
-        let names: BTreeSet<_> = self.servers().map(short).collect();
-        let are_short = names.len() == self.servers().count();
-        let series = self.servers().map(|server| Series {
-            name: match server.name.split_once(", ") {
-                Some((name, _)) if are_short => name,
-                _ => &server.name,
-            },
-            points: match self.scenario {
+        // Names are shown without the address, if they differ without it.
+        let names: BTreeSet<_> = self.servers().map(Measured::short_name).collect();
+        let are_distinct = names.len() == self.servers().count();
+        let series = self.servers().map(|server| {
+            let name = Some(server.short_name()).filter(|_| are_distinct);
+            let curve = match self.scenario {
                 Idle | Soak => server.outcomes[0].memory.clone(),
                 Fanout | Chat => server.typical().throughput.clone(),
-                Latency | Storm => server.delays().map(|all| all.curve()).unwrap_or_default(),
-            },
+                Latency | Storm => server.curve(),
+            };
+            (name.unwrap_or(&server.identity.name), curve)
         });
         Chart {
             title: &match self.against {
-                None => format!("{title}, {}", self.target.name),
+                None => format!("{title}, {}", self.target.identity.name),
                 Some(_) => title.to_owned(),
             },
             subtitle: &format!("{}. {}; {}", self.done, self.machine, self.date()),
-            x: axis(x),
-            y: axis(y),
+            x,
+            y,
             series: series.collect(),
         }
         .to_string()
@@ -576,7 +444,7 @@ impl fmt::Display for Report {
             for warning in &server.warnings {
                 let text = match &self.against {
                     None => warning.clone(),
-                    Some(_) => format!("{}: {warning}", server.name),
+                    Some(_) => format!("{}: {warning}", server.identity.name),
                 };
                 if seen.insert(text.clone()) {
                     write!(f, "\n! {text}\n")?;
@@ -599,105 +467,98 @@ fn ratio_cell(ratio: Option<f64>) -> String {
     ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"))
 }
 
-/// A table of which the first column is text and the others are numbers.
+/// A table whose first column is text and whose other columns are numbers.
 fn markdown(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..rows[0].len()).filter_map(width).collect();
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            // Writing to a string does not fail.
-            let _ = match column {
-                0 => write!(text, "| {cell:<width$} "),
-                _ => write!(text, "| {cell:>width$} "),
-            };
-        }
-        text.push_str("|\n");
-        if index == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let dashes = "-".repeat(width + 1);
-                let [left, right] = if column == 0 { [":", ""] } else { ["", ":"] };
-                // Writing to a string does not fail.
-                let _ = write!(text, "|{left}{dashes}{right}");
-            }
-            text.push_str("|\n");
-        }
+    let mut lines = vec!["|".to_owned(); rows.len() + 1];
+    for column in 0..rows[0].len() {
+        let cells = rows.iter().map(|row| &row[column]);
+        let width = cells.clone().map(|cell| cell.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let pad = |cell: &String| match column {
+            0 => format!(" {cell:<width$} |"),
+            _ => format!(" {cell:>width$} |"),
+        };
+        let rule = match column {
+            0 => format!("{:-<1$}|", ":", width + 2),
+            _ => format!("{:->1$}|", ":", width + 2),
+        };
+        let mut cells: Vec<_> = cells.map(pad).collect();
+        cells.insert(1, rule);
+        iter::zip(&mut lines, &cells).for_each(|(line, cell)| line.push_str(cell));
     }
-    text
+    lines.join("\n") + "\n"
 }
-/// What a plan does, in a sentence, with so many rounds done.
+
+/// What was done, in a sentence: the plan, with the number of rounds that were measured.
 fn done(plan: &Plan, rounds: usize) -> String {
-    let members = Count(plan.members as f64);
-    let size = plan.size;
+    let count = |count: usize| Count(count as f64);
+    let (members, senders) = (count(plan.members), count(plan.senders));
+    let (size, in_flight) = (plan.size, count(plan.in_flight));
+    let (rate, churn) = (Count(plan.rate.unwrap_or_default()), Count(plan.churn));
     let lasts = humantime::format_duration(plan.lasts);
-    let mut text = match plan.scenario {
-        Scenario::Idle => {
+    let sends = if plan.senders == 1 { "sends" } else { "send" };
+    let done = match plan.scenario {
+        Idle => {
             format!("{members} members are silent for {lasts}; then one sends {size} bytes to all")
         }
-        Scenario::Fanout | Scenario::Chat => format!(
-            "{} of {members} members {} messages of {size} bytes, {} under way at a time, for {lasts}",
-            Count(plan.senders as f64),
-            if plan.senders == 1 { "sends" } else { "send" },
-            Count(plan.in_flight as f64)
+        Fanout | Chat => format!(
+            "{senders} of {members} members {sends} messages of {size} bytes, {in_flight} under way at a \
+             time, for {lasts}"
         ),
-        Scenario::Latency => format!(
-            "{} of {members} members send {} messages of {size} bytes a second, for {lasts}; delays \
-             are counted from the time for which a message was scheduled",
-            Count(plan.senders as f64),
-            Count(plan.rate.unwrap_or_default())
+        Latency => format!(
+            "{senders} of {members} members send {rate} messages of {size} bytes a second, for {lasts}; \
+             delays are counted from the time for which a message was scheduled"
         ),
-        Scenario::Storm => {
+        Storm => {
             format!("{members} members leave and come back at once, over and over for {lasts}")
         }
-        Scenario::Soak => format!(
-            "{members} members send {} messages a second, and {} a second leave and are replaced, beside \
-             {} that misbehave, for {lasts}; seed {}",
-            Count(plan.rate.unwrap_or_default()),
-            Count(plan.churn),
-            Count(plan.faults as f64),
+        Soak => format!(
+            "{members} members send {rate} messages a second, and {churn} a second leave and are \
+             replaced, beside {} that misbehave, for {lasts}; seed {}",
+            count(plan.faults),
             plan.seed
         ),
     };
-    if plan.against.is_some() {
-        let _ = match rounds {
-            1 => write!(text, "; one after the other"),
-            rounds => write!(text, "; medians of {rounds} rounds in turns"),
-        };
+    match (plan.against, rounds) {
+        (None, _) => done,
+        (Some(_), 1) => done + "; one after the other",
+        (Some(_), rounds) => format!("{done}; medians of {rounds} rounds in turns"),
     }
-    text
 }
 
 /// The machine, in a line.
 fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name| info.lines().filter(move |line| line.starts_with(name));
     // The machine's, not those that this process may use.
-    let cores =
-        match info.matches("\nprocessor").count() + usize::from(info.starts_with("processor")) {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            cores => cores,
-        };
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("CPU", |(_, model)| model.trim());
-    let read = |name| {
-        let text = fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
-        text.trim().to_owned()
+    let cores = match field("processor").count() {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        cores => cores,
     };
-    let plural = if cores == 1 { "" } else { "s" };
-    format!(
-        "{model}, {cores} core{plural}, {} {}",
-        read("ostype"),
-        read("osrelease")
-    )
+    let model = field("model name").find_map(|line| line.split_once(": "));
+    let model = model.map_or("CPU", |(_, model)| model.trim());
+    let (cores, system) = (several(cores as u64, "core"), uname());
+    let [name, release] = [system.sysname(), system.release()].map(|text| text.to_string_lossy());
+    format!("{model}, {cores}, {name} {release}")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Protocol;
     use super::super::figures::ServerFigures;
     use super::*;
+    use std::collections::BTreeMap;
     use std::time::Duration;
+
+    /// Figures by their paths: `latency_us/p99.9` is the key `p99.9` of the object `latency_us`.
+    #[derive(schemars::JsonSchema)]
+    #[serde(untagged)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    pub(super) enum Tree {
+        /// A figure.
+        Leaf(f64),
+        /// Figures by their keys.
+        Branch(BTreeMap<String, Self>),
+    }
 
     fn plan() -> Plan {
         Plan {
@@ -753,15 +614,13 @@ mod tests {
             let rounds = rates.iter().map(|&rate| round(rate, lost)).collect();
             let identity = Identity {
                 name: name.to_owned(),
-                server: Server {
-                    protocol: Protocol::Chat10,
-                    addr: "127.0.0.1:1".parse().unwrap(),
-                },
+                protocol: "chat10",
+                address: "127.0.0.1:1".to_owned(),
                 pid: None,
             };
             (identity, rounds)
         });
-        Report::new(&plan(), SystemTime::UNIX_EPOCH, servers.collect(), false).unwrap()
+        Report::new(&plan(), SystemTime::UNIX_EPOCH, servers, false).unwrap()
     }
 
     /// Every path of a schema at which a figure may stand.
@@ -800,14 +659,11 @@ mod tests {
         let schema = schemars::schema_for!(Figures);
         let mut known = BTreeSet::new();
         paths(schema.as_value(), schema.as_value(), "", &mut known);
-        for (path, ..) in ROWS {
-            // The keys of these are in the schema as the variants of an enum.
-            let path = if path.starts_with("faults/") {
-                "faults"
-            } else {
-                path
-            };
-            assert!(known.contains(path), "{path} in {known:?}");
+        for row in ROWS {
+            // The keys of faults are in the schema as the variants of an enum.
+            let path = row.path.trim_start_matches('/');
+            let path = path.split_once("faults/").map_or(path, |_| "faults");
+            assert!(known.contains(path), "{row:?} in {known:?}");
         }
     }
 

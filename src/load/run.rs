@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::judge::Tally;
-use super::members::Members;
 use super::own_relay::OwnRelay;
 use super::pool::{Behaviour, ClientPool};
 use super::process::{self, Process, Usage};
@@ -18,21 +17,12 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait without progress.
 pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is checked whether the server is idle, for how long at most, and for how long to
-/// wait where that cannot be seen.
-const IDLE_INTERVAL: Duration = Duration::from_millis(200);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-const UNSEEN_IDLE_TIME: Duration = Duration::from_secs(1);
-
-/// The CPU use of an idle server, as a share of a core.
-const IDLE_CPU_SHARE: f64 = 0.02;
-
 /// Two clocks that are read within this time are read at the same time.
 const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(10);
 
 /// One measurement of one server.
 #[derive(Debug)]
-pub(super) struct Run<'a, C = Members> {
+pub(super) struct Run<'a, C> {
     pub(super) pool: ClientPool,
     pub(super) clients: C,
     pub(super) reporter: Reporter<'a>,
@@ -181,13 +171,14 @@ impl<'a, C: Behaviour> Run<'a, C> {
             at: self.pool.now(),
             sent: self.clients.messages(),
             tally: *self.clients.tally(),
-            waited: self.pool.waited(),
+            waited: self.pool.waited,
             server: self.usage(),
             this: Process::this().usage().unwrap_or_default(),
         }
     }
 
-    fn usage(&self) -> Option<Usage> {
+    /// What the server has used, if it can be watched.
+    pub(super) fn usage(&self) -> Option<Usage> {
         self.server.and_then(|server| server.usage().ok())
     }
 
@@ -246,64 +237,8 @@ impl<'a, C: Behaviour> Run<'a, C> {
     /// Sleeps while there are connections.
     pub(super) fn sleep_until(&mut self, until: Duration) -> io::Result<()> {
         let mut now = self.pool.now();
-        while now < until && !self.is_stopped() && self.pool.connected() > 0 {
+        while now < until && !self.is_stopped() && self.pool.connected > 0 {
             now = self.turn(until, true)?;
-        }
-        Ok(())
-    }
-}
-
-impl Run<'_> {
-    /// Waits until the server is idle, if it can be watched, and for some time if it cannot.
-    /// Without any connection there is nothing to wait for.
-    pub(super) fn settle(&mut self) -> io::Result<()> {
-        let began = self.pool.now();
-        let mut before = self.usage();
-        while !self.is_stopped() && self.pool.connected() > 0 {
-            self.sleep_until(self.pool.now() + IDLE_INTERVAL)?;
-            let (waited, now) = (self.pool.now().saturating_sub(began), self.usage());
-            let is_idle = match (before, now) {
-                (Some(before), Some(now)) => {
-                    let used = now.since(&before).cpu;
-                    used <= IDLE_INTERVAL.mul_f64(IDLE_CPU_SHARE) || waited > IDLE_TIMEOUT
-                }
-                _ => waited > UNSEEN_IDLE_TIME,
-            };
-            if is_idle {
-                break;
-            }
-            before = now;
-        }
-        Ok(())
-    }
-
-    /// Sends the queued messages.
-    pub(super) fn send(&mut self) {
-        self.clients.send(&mut self.pool);
-    }
-
-    /// Queues a sender's next message, which was scheduled for `at`, if the sender is connected.
-    pub(super) fn queue(&mut self, sender: u32, at: Duration) {
-        self.clients.queue(&mut self.pool, sender, at);
-    }
-
-    /// The first of these senders that is connected.
-    pub(super) fn able(&self, mut senders: impl Iterator<Item = u32>) -> Option<u32> {
-        senders.find(|&sender| self.clients.can_send(&self.pool, sender))
-    }
-
-    /// Waits for outstanding deliveries. Those that do not arrive are lost.
-    pub(super) fn drain(&mut self) -> io::Result<()> {
-        let mut now = self.pool.now();
-        let mut stall = Stall::new(self.deliveries(), now);
-        while self.clients.checker.outstanding() > 0
-            && stall.lasts(self.deliveries(), now) < PROGRESS_TIMEOUT
-            && !self.is_stopped()
-        {
-            now = self.turn(now + CHECK_INTERVAL, false)?;
-        }
-        if !self.is_stopped() {
-            self.clients.checker.give_up();
         }
         Ok(())
     }

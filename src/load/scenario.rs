@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::account::{self, Base};
 use super::delays::Delays;
 use super::figures::{Figures, Gauge, ServerFigures, quotient};
+use super::members::Members;
 use super::plan::{Plan, Scenario};
 use super::process::{kernel_memory, socket_buffers};
 use super::ramp_up::Pace;
@@ -24,7 +25,7 @@ const SETTLE_TIME: Duration = Duration::from_millis(50);
 const MAX_LATENESS: Duration = Duration::from_millis(1);
 
 /// Runs the scenario of the plan.
-pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+pub(super) fn measure(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = match plan.scenario {
         Scenario::Idle => idle(run, plan, base)?,
         Scenario::Fanout | Scenario::Chat => throughput(run, plan, base)?,
@@ -39,7 +40,7 @@ pub(super) fn measure(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<
 }
 
 /// Members join, are silent, and receive one message.
-fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     if let (true, Some(server)) = (plan.steps > 1, base.server) {
         outcome.memory.push((0.0, server.resident as f64));
@@ -49,7 +50,7 @@ fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let (kernel, buffers) = (kernel_memory(), socket_buffers());
     let silence = stay_silent(run, plan)?;
     let message = send_to_all(run)?;
-    let delays = run.clients.checker.delays();
+    let delays = &run.clients.checker.delays;
     let longest = delays.quantile(1.0).map(|longest| longest.as_secs_f64());
     let kernel = base.kernel.zip(kernel);
     let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
@@ -80,7 +81,7 @@ fn idle(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
 /// All connect, in as many steps as the plan has. Returns how long that took, and the CPU time that the
 /// server used for it.
 fn connect_all(
-    run: &mut Run<'_>,
+    run: &mut Run<'_, Members>,
     plan: &Plan,
     outcome: &mut Outcome,
 ) -> io::Result<(Duration, Duration)> {
@@ -105,7 +106,7 @@ fn connect_all(
 }
 
 /// No member sends anything, and the server is watched.
-fn stay_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
+fn stay_silent(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<(Span, Mark)> {
     let before = run.mark();
     let until = before.at + plan.lasts;
     run.begin("silent", Some(until));
@@ -115,9 +116,9 @@ fn stay_silent(run: &mut Run<'_>, plan: &Plan) -> io::Result<(Span, Mark)> {
 }
 
 /// One member sends a message to all others.
-fn send_to_all(run: &mut Run<'_>) -> io::Result<Span> {
+fn send_to_all(run: &mut Run<'_, Members>) -> io::Result<Span> {
     run.begin("telling all", None);
-    run.clients.expect_all(&run.pool);
+    run.expect_all();
     let before = run.mark();
     run.clients.checker.measure_from(Duration::ZERO);
     if let Some(sender) = run.able(0..run.clients.checker.senders()) {
@@ -132,7 +133,7 @@ fn send_to_all(run: &mut Run<'_>) -> io::Result<Span> {
 }
 
 /// As many messages are under way as there may be.
-fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn throughput(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
@@ -154,7 +155,7 @@ fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome>
     let span = before.until(&after);
     outcome.figures = account::measured(run, &span, base, &after);
     outcome.figures.socket_buffer_bytes = buffers.map(Gauge);
-    outcome.delays = Some(run.clients.checker.delays().clone());
+    outcome.delays = Some(run.clients.checker.delays.clone());
     account::bottleneck(&mut outcome, &span);
     Ok(outcome)
 }
@@ -162,7 +163,7 @@ fn throughput(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome>
 /// Keeps as many messages under way as the plan has, until `until`. Returns a curve: seconds from
 /// here, and deliveries a second.
 fn send_in_flight(
-    run: &mut Run<'_>,
+    run: &mut Run<'_, Members>,
     plan: &Plan,
     next: &mut u32,
     until: Duration,
@@ -173,9 +174,9 @@ fn send_in_flight(
     let mut points = 1;
     let mut curve = Vec::new();
     let mut now = began;
-    while now < until && !run.is_stopped() && run.pool.connected() > 1 {
+    while now < until && !run.is_stopped() && run.pool.connected > 1 {
         let receivers = run.clients.receivers().max(1) as u64;
-        let under_way = run.clients.checker.outstanding().div_ceil(receivers) as usize;
+        let under_way = run.clients.checker.outstanding.div_ceil(receivers) as usize;
         let missing = plan.in_flight.saturating_sub(under_way);
         // A system call for each would be a good part of what this loop does.
         if missing > plan.in_flight / 16 {
@@ -200,7 +201,7 @@ fn send_in_flight(
 }
 
 /// Messages are sent by a schedule, whatever becomes of those before.
-fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn latency(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
@@ -224,7 +225,7 @@ fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let after = run.mark();
     run.drain()?;
     outcome.figures = account::measured(run, &before.until(&after), base, &after);
-    outcome.delays = Some(run.clients.checker.delays().clone());
+    outcome.delays = Some(run.clients.checker.delays.clone());
     let p99 = late.quantile(0.99);
     if let Some(tool) = &mut outcome.figures.load_tool {
         tool.late_us = p99.map(|late| late.as_nanos() as f64 / 1e3);
@@ -237,7 +238,7 @@ fn latency(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
 
 /// Sends messages by a schedule from one time to another.
 fn send_by_schedule(
-    run: &mut Run<'_>,
+    run: &mut Run<'_, Members>,
     plan: &Plan,
     chance: &mut fastrand::Rng,
     (start, end): (Duration, Duration),
@@ -245,8 +246,7 @@ fn send_by_schedule(
 ) -> io::Result<()> {
     let mut schedule = Schedule::new(start, plan.rate.unwrap_or(100.0), Some(end));
     let mut now = start;
-    while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected() > 1
-    {
+    while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected > 1 {
         while let Some(at) = schedule.take_due(now) {
             run.queue(chance.u32(..plan.senders as u32), at);
             late.record(now.saturating_sub(at).as_nanos() as u64, 1);
@@ -258,7 +258,7 @@ fn send_by_schedule(
 }
 
 /// All members leave and come back at once.
-fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn storm(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     let all = 0..run.pool.len();
@@ -270,9 +270,9 @@ fn storm(run: &mut Run<'_>, plan: &Plan, base: Base) -> io::Result<Outcome> {
     let end = before.at + plan.lasts;
     run.begin("storming", Some(end));
     let mut now = before.at;
-    while now < end && !run.is_stopped() && run.pool.connected() > 1 {
+    while now < end && !run.is_stopped() && run.pool.connected > 1 {
         run.clients.arrivals.clear();
-        run.clients.leave(&mut run.pool);
+        run.leave();
         run.ramp_up(all.clone(), Pace::Storm, true)?;
         let back = run.pool.now();
         for &arrival in &run.clients.arrivals {

@@ -1,4 +1,4 @@
-//! When what is to be done: so many times a second, whatever happens meanwhile.
+//! A schedule: something is due so many times a second, whatever happens meanwhile.
 //!
 //! **Coordinated omission.** A load tool that waits for an answer before it sends again stops
 //! measuring just when the server is slow: a stall of a second is one bad figure among thousands of

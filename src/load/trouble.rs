@@ -1,246 +1,243 @@
-//! What went wrong or casts doubt on the figures, in words that say what to do.
+//! Errors and warnings of the load tool, in words that say what to do.
 
-use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::connect::{Cause, Causes};
-use super::units::{Count, Unit, time};
+use thiserror::Error;
 
-/// Something that one should know about a measurement.
-#[derive(Clone, Debug, PartialEq)]
+use super::connect::{Cause, Causes};
+use super::figures::Gauge;
+use super::units::{Count, Unit, several, time};
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The plan needs so many connections, and the limit of descriptors has room for so many.
+    #[error(
+        "{0} connections are more than the open-file limit has room for, which is {1}; ask for fewer, \
+         or raise it (ulimit -Hn)"
+    )]
+    Descriptors(usize, usize),
+    /// The source addresses have too few ports.
+    #[error(
+        "{wanted} connections need more ports than {} {} ({range}: {budget} in all); give more \
+         addresses, as in --bind 127.0.0.1-127.0.0.{}",
+        several(*sources as u64, "source address"),
+        if *sources == 1 { "has" } else { "have" },
+        wanted.div_ceil((budget / sources).max(1))
+    )]
+    Ports {
+        /// The number of connections that the plan needs.
+        wanted: usize,
+        /// The number of source addresses.
+        sources: usize,
+        /// The number of connections that they have ports for.
+        budget: usize,
+        /// The ports of each address.
+        range: String,
+    },
+    /// The source addresses are of another kind than the server's.
+    #[error("--bind: {0} cannot be reached from there")]
+    Family(SocketAddr),
+    /// No relay could be started for the measurement.
+    #[error("cannot start a relay to measure: {0}")]
+    OwnRelay(io::Error),
+    /// There is no such process, or it cannot be watched.
+    #[error("--pid {0}: cannot watch it: {1}")]
+    Pid(u32, io::Error),
+    /// No connection to this server was made, for this reason.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, String),
+    /// This server already has this number of connections.
+    #[error(
+        "{} has {} already, which would receive all messages of this measurement; with --yes it is \
+         measured all the same",
+        .0, several(*.1 as u64, "connection")
+    )]
+    Company(SocketAddr, usize),
+    /// The server ended all connections: their number, and the causes.
+    #[error(
+        "{0} took {1} connections, and then all of them ended: {2}; did the server crash? One that \
+         uses select() cannot have more than about 1,000"
+    )]
+    Ended(SocketAddr, u64, String),
+    /// No member receives messages, and perhaps something else failed.
+    #[error(
+        "{0} accepts connections, but no member receives the messages of others{1}; is it a chat \
+         server of ten-byte headers? `redis://`, `mqtt://` and `ws://` go before other addresses"
+    )]
+    NotChat(SocketAddr, String),
+    /// The measurement was ended before there was anything to report.
+    #[error("ended before there was anything to report")]
+    Interrupted,
+    /// The event loop failed.
+    #[error("the event loop failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl LoadError {
+    pub(super) fn connect(addr: SocketAddr, cause: Cause) -> Self {
+        Self::Connect(addr, words(cause) + remedy(cause))
+    }
+}
+
+/// A reason to doubt a measurement.
+#[derive(Clone, Debug, PartialEq, Error)]
 pub(super) enum Warning {
-    /// The server may not open as many descriptors as there are to be members.
+    /// The server may open too few descriptors for the members.
+    #[error(
+        "the server (pid {pid}) may open {} descriptors, which may be too few for {} members; start \
+         it after `ulimit -n {}`",
+        Count(*limit as f64), Count(*members as f64), members + 100
+    )]
     ServerDescriptors {
         pid: u32,
         limit: u64,
         members: usize,
     },
-    /// Connections were not made.
+    /// Connections were not made, beside those that were.
+    #[error(
+        "{} connected, {} did not: {}{}",
+        Count(*connected as f64), Count(causes.values().sum::<u64>() as f64), listed(causes),
+        causes.keys().copied().map(remedy).collect::<String>()
+    )]
     Refused { causes: Causes, connected: usize },
     /// Connections ended.
-    Cut { causes: Causes },
-    /// Members are connected and hear nothing.
-    Deaf { count: u64 },
-    /// Others are in the room.
-    Company { messages: u64 },
-    /// This program, or its machine, did not run for this long.
+    #[error(
+        "{} ended: {}; the server's log may say why, and its descriptor limit, its limit of clients \
+         and its queue limit are where to look first",
+        several(.0.values().sum(), "connection"), listed(.0)
+    )]
+    Cut(Causes),
+    /// This number of members received nothing.
+    #[error(
+        "{} received nothing, though connected; does the server relay the messages of each client to \
+         all others?",
+        several(*.0, "member")
+    )]
+    Deaf(u64),
+    /// Other clients sent this number of messages.
+    #[error("received {} of other clients in the same room", several(*.0, "message"))]
+    Company(u64),
+    /// This process, or its machine, did not run for this long.
+    #[error(
+        "the load tool itself did not run for {}: it was stopped, or the machine was; delays have \
+         this in them, and members that did not read meanwhile may have been cut for it",
+        time(*.0)
+    )]
     Paused(Duration),
-    /// The machine's clock was set.
+    /// The machine's clock was set by this much.
+    #[error(
+        "the machine's clock was set {} by {} meanwhile; the figures are from one that cannot be set",
+        if *back { "back" } else { "forward" }, time(*by)
+    )]
     ClockJumped { by: Duration, back: bool },
-    /// This program had no time to wait, and the server, as far as that is known, had.
+    /// The load tool was busy while the server, if it can be watched, was not.
+    #[error(
+        "the load tool {} the bottleneck: it was busy {:.0} % of the time, with {:.0} % of a core{}: do \
+         not take the server's limits from this",
+        if server.is_some() { "was" } else { "may have been" }, busy * 100.0, core * 100.0,
+        server.map_or_else(String::new, |share| {
+            format!("; the server used {:.0} % of one", share * 100.0)
+        })
+    )]
     Bottleneck {
-        /// The part of the time in which this program did not wait.
+        /// The share of the time in which the load tool did not wait.
         busy: f64,
-        /// How much of a core it was given.
+        /// The shares of a core that the load tool and the server used.
         core: f64,
-        /// How much of a core the server used.
         server: Option<f64>,
     },
-    /// Messages were sent later than they were to be: one in a hundred by this much.
+    /// Messages were sent late: this is the 99th percentile.
+    #[error(
+        "one in a hundred messages was sent {} late or more, which is in the delays: the load tool \
+         had too much to do, or too little of a core",
+        time(*p99)
+    )]
     Late { p99: Duration },
     /// The kernel of this machine dropped packets while something failed.
-    Dropped { packets: u64 },
-    /// What the relay that was started for this logged.
+    #[error(
+        "the kernel dropped {} because a queue of received ones was full; on this machine's own \
+         network that ends silent connections, often without a notice to this end, when thousands \
+         are probed (keepalive) at a time: raise net.core.netdev_max_backlog",
+        several(*.0, "packet")
+    )]
+    Dropped(u64),
+    /// The relay that was started for the measurement logged this.
+    #[error("the relay logged: {0}")]
     Logged(String),
-    /// The server does not give back what it should.
-    Leak(Leak),
-    /// After some rounds there was one of which nothing came, for this reason.
+    /// The median of the server's memory in bytes grew, from the second to the last quarter.
+    #[error(
+        "the server's memory grew: its median was {} in the second quarter of the time and {} in the \
+         last, with as much to do",
+        Unit::Bytes.text(before.0 as f64), Unit::Bytes.text(after.0 as f64)
+    )]
+    MemoryLeak { before: Gauge, after: Gauge },
+    /// The server had too many descriptors while these members were silent.
+    #[error(
+        "the server kept {} {}",
+        several(*more, "descriptor"),
+        match *members {
+            0 => "when all had left".to_owned(),
+            members => format!("too many while {} were silent", several(members as u64, "member")),
+        }
+    )]
+    DescriptorLeak { more: u64, members: usize },
+    /// A later round failed, for this reason.
+    #[error("a later round failed: {0}")]
     Round(String),
 }
 
-/// What a server does not give back.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Leak {
-    /// Its memory grew, in bytes from one median to the other, while there was as much to do.
-    Memory { before: f64, after: f64 },
-    /// It had so many descriptors more than at the start and for these silent members.
-    Descriptors { more: u64, members: usize },
-}
-
 impl Warning {
-    /// Whether the machine's clock was set, while so much time passed by one that cannot be.
+    /// Returns a warning if the wall clock advanced by another time than the monotonic clock.
     pub(super) fn of_clocks(
         steady: Duration,
         before: SystemTime,
         after: SystemTime,
     ) -> Option<Self> {
-        /// How far the clocks may drift apart between two looks at them.
-        const DRIFT: Duration = Duration::from_millis(100);
+        const MAX_DRIFT: Duration = Duration::from_millis(100);
         let (by, back) = match after.duration_since(before) {
-            Ok(wall) if wall >= steady => (wall.abs_diff(steady), false),
-            Ok(wall) => (wall.abs_diff(steady), true),
+            Ok(wall) => (wall.abs_diff(steady), wall < steady),
             Err(error) => (steady + error.duration(), true),
         };
-        (by > DRIFT).then_some(Self::ClockJumped { by, back })
+        (by > MAX_DRIFT).then_some(Self::ClockJumped { by, back })
     }
 
-    /// Whether it makes the measurement a failure.
+    /// Whether the warning makes the measurement a failure.
     pub(super) const fn is_failure(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { .. }
-                | Self::Cut { .. }
-                | Self::Deaf { .. }
-                | Self::Leak(_)
-                | Self::Round(_)
-        )
+        use Warning::{Cut, Deaf, DescriptorLeak, MemoryLeak, Refused, Round};
+        let is_leak = matches!(self, MemoryLeak { .. } | DescriptorLeak { .. });
+        is_leak || matches!(self, Refused { .. } | Cut(_) | Deaf(_) | Round(_))
     }
 }
 
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ServerDescriptors {
-                pid,
-                limit,
-                members,
-            } => write!(
-                f,
-                "the server (pid {pid}) may open {} descriptors, which may be too few for {} \
-                 members; start it after `ulimit -n {}`",
-                Count(*limit as f64),
-                Count(*members as f64),
-                members + 100
-            ),
-            Self::Refused { causes, connected } => {
-                write!(
-                    f,
-                    "{} connected, {} did not: {}",
-                    Count(*connected as f64),
-                    Count(causes.values().sum::<u64>() as f64),
-                    listed(causes)
-                )?;
-                for cause in causes.keys() {
-                    f.write_str(remedy(*cause))?;
-                }
-                Ok(())
-            }
-            Self::Cut { causes } => write!(
-                f,
-                "{} ended: {}; the server's log may say why, and its descriptor limit, its limit of \
-                 clients and its queue limit are where to look first",
-                several(causes.values().sum(), "connection"),
-                listed(causes)
-            ),
-            Self::Deaf { count } => write!(
-                f,
-                "{} received nothing, though connected; does the server relay the messages of each client to \
-                 all others?",
-                several(*count, "member")
-            ),
-            Self::Company { messages } => write!(
-                f,
-                "received {} of other clients in the same room",
-                several(*messages, "message")
-            ),
-            Self::Paused(paused) => write!(
-                f,
-                "the load tool itself did not run for {}: it was stopped, or the machine was; delays \
-                 have this in them, and members that did not read meanwhile may have been cut for it",
-                time(*paused)
-            ),
-            Self::ClockJumped { by, back } => write!(
-                f,
-                "the machine's clock was set {} by {} meanwhile; the figures are from one that \
-                 cannot be set",
-                if *back { "back" } else { "forward" },
-                time(*by)
-            ),
-            Self::Bottleneck { busy, core, server } => {
-                let certain = if server.is_some() {
-                    "was"
-                } else {
-                    "may have been"
-                };
-                write!(
-                    f,
-                    "the load tool {certain} the bottleneck: it was busy {:.0} % of the time, with \
-                     {:.0} % of a core",
-                    busy * 100.0,
-                    core * 100.0
-                )?;
-                if let Some(server) = server {
-                    write!(f, "; the server used {:.0} % of one", server * 100.0)?;
-                }
-                f.write_str(": do not take the server's limits from this")
-            }
-            Self::Late { p99 } => write!(
-                f,
-                "one in a hundred messages was sent {} late or more, which is in the delays: the load \
-                 tool had too much to do, or too little of a core",
-                time(*p99)
-            ),
-            Self::Dropped { packets } => write!(
-                f,
-                "the kernel dropped {} because a queue of received ones was full; on this machine's \
-                 own network that ends silent connections, often without a notice to this end, when \
-                 thousands are probed (keepalive) at a time: raise net.core.netdev_max_backlog",
-                several(*packets, "packet")
-            ),
-            Self::Logged(line) => write!(f, "the relay logged: {line}"),
-            Self::Leak(leak) => leak.fmt(f),
-            Self::Round(error) => write!(f, "a later round failed: {error}"),
-        }
-    }
-}
-
-impl fmt::Display for Leak {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let too_many = |more| several(more, "descriptor");
-        match *self {
-            Self::Memory { before, after } => write!(
-                f,
-                "the server's memory grew: its median was {} in the second quarter of the time and {} \
-                 in the last, with as much to do",
-                Unit::Bytes.text(before),
-                Unit::Bytes.text(after)
-            ),
-            Self::Descriptors { more, members: 0 } => {
-                write!(f, "the server kept {} when all had left", too_many(more))
-            }
-            Self::Descriptors { more, members } => write!(
-                f,
-                "the server had {} too many while {} were silent",
-                too_many(more),
-                several(members as u64, "member")
-            ),
-        }
-    }
-}
-
-/// So many of these.
-fn several(count: u64, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", Count(count as f64))
-}
-
-/// Causes with their counts, in words.
+/// Lists causes with their counts.
 pub(super) fn listed(causes: &Causes) -> String {
-    let counts: Vec<_> = causes
-        .iter()
-        .map(|(&cause, &count)| format!("{} {}", Count(count as f64), words(cause)))
-        .collect();
-    counts.join(", ")
+    let counts = causes.iter();
+    let counts = counts.map(|(&cause, &count)| format!("{} {}", Count(count as f64), words(cause)));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
-/// What happened to some connections.
-pub(super) fn words(cause: Cause) -> String {
-    match cause {
-        Cause::Refused => "refused".to_owned(),
-        Cause::TimedOut => "timed out".to_owned(),
-        Cause::Closed => "closed by the server".to_owned(),
-        Cause::Reset => "reset by the server".to_owned(),
-        Cause::Garbled => "sent what is not in the protocol".to_owned(),
-        Cause::NoWebSocket => "the server does not accept the WebSocket".to_owned(),
-        Cause::NoDescriptor => "without a descriptor on this side".to_owned(),
-        Cause::NoPort => "without a port on this side".to_owned(),
-        Cause::NoSource => "from an address that this machine does not have".to_owned(),
-        Cause::Other(errno) => std::io::Error::from_raw_os_error(errno).to_string(),
-    }
+/// Describes what happened to connections.
+fn words(cause: Cause) -> String {
+    let words = match cause {
+        Cause::Refused => "refused",
+        Cause::TimedOut => "timed out",
+        Cause::Closed => "closed by the server",
+        Cause::Reset => "reset by the server",
+        Cause::Garbled => "sent what is not in the protocol",
+        Cause::NoWebSocket => "the server does not accept the WebSocket",
+        Cause::NoDescriptor => "without a descriptor on this side",
+        Cause::NoPort => "without a port on this side",
+        Cause::NoSource => "from an address that this machine does not have",
+        Cause::Other(errno) => return io::Error::from_raw_os_error(errno).to_string(),
+    };
+    words.to_owned()
 }
 
-/// What to do about connections that were not made.
-pub(super) const fn remedy(cause: Cause) -> &'static str {
+/// Says what to do about connections that were not made.
+const fn remedy(cause: Cause) -> &'static str {
     match cause {
         Cause::Refused => "; does the server listen there?",
         Cause::TimedOut => "; the server may accept too slowly, or a firewall may be in the way",
@@ -277,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_told_and_one_that_drifts_is_not() {
+    fn clock_that_was_set_has_a_warning_and_one_that_drifts_has_none() {
         assert_eq!(jump(SECOND, 1000), None);
         assert_eq!(jump(SECOND, 1099), None);
         assert_eq!(jump(SECOND, 901), None);
@@ -292,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_says_what_to_do() {
+    fn refused_connections_are_listed_by_cause_with_a_remedy() {
         let causes = Causes::from([(Cause::NoPort, 2), (Cause::Refused, 1500)]);
         let text = Warning::Refused {
             causes,
@@ -309,38 +306,30 @@ mod tests {
     }
 
     #[test]
-    fn a_leak_says_what_was_kept_and_when() {
-        for (leak, says) in [
+    fn leak_warning_has_the_amount_and_the_time() {
+        let grown = Warning::MemoryLeak {
+            before: Gauge(4_194_304),
+            after: Gauge(5_242_880),
+        };
+        let kept = |more, members| Warning::DescriptorLeak { more, members };
+        for (warning, part) in [
             (
-                Leak::Memory {
-                    before: 4_194_304.0,
-                    after: 5_242_880.0,
-                },
+                grown,
                 "4.00 MiB in the second quarter of the time and 5.00 MiB in the last",
             ),
+            (kept(1, 0), "kept 1 descriptor when all had left"),
             (
-                Leak::Descriptors {
-                    more: 1,
-                    members: 0,
-                },
-                "kept 1 descriptor when all had left",
-            ),
-            (
-                Leak::Descriptors {
-                    more: 2,
-                    members: 7,
-                },
-                "had 2 descriptors too many while 7 members were silent",
+                kept(2, 7),
+                "kept 2 descriptors too many while 7 members were silent",
             ),
         ] {
-            let warning = Warning::Leak(leak);
-            assert!(warning.to_string().contains(says), "{warning}");
+            assert!(warning.to_string().contains(part), "{warning}");
             assert!(warning.is_failure());
         }
     }
 
     #[test]
-    fn the_bottleneck_is_certain_only_where_the_server_is_seen() {
+    fn bottleneck_is_certain_only_if_the_server_is_watched() {
         let text = |server| {
             let warning = Warning::Bottleneck {
                 busy: 0.987,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use indicatif::HumanCount;
+
 /// What a figure is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
@@ -86,15 +88,18 @@ impl fmt::Display for Count {
         if number < 100.0 && number.fract() != 0.0 {
             return f.write_str(&three_digits(number));
         }
-        let digits = format!("{number:.0}");
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
+        HumanCount(number.round() as u64).fmt(f)
     }
+}
+
+/// A count and its noun.
+pub(super) fn several(count: u64, noun: &str) -> String {
+    let plural = match noun {
+        _ if count == 1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{plural}", Count(count as f64))
 }
 
 /// A time to three digits.

@@ -344,10 +344,12 @@ impl Room {
             Some(PauseChange::Began) => {
                 let reader = connection.identity();
                 self.pause_to_publish = Some(true);
+                self.counters.pauses += 1;
                 self.events.push(RoomEvent::PauseBegan { reader, lag });
             }
             Some(PauseChange::Ended { lasted }) => {
                 self.pause_to_publish = Some(false);
+                self.counters.paused += lasted;
                 self.events.push(RoomEvent::PauseEnded { lasted });
             }
         }

@@ -16,6 +16,8 @@ pub(super) struct Request {
     pub(super) host: Option<String>,
     /// The `Origin` field.
     pub(super) origin: Option<String>,
+    /// The entries of `X-Forwarded-For`, from left to right.
+    pub(super) forwarded_for: Vec<String>,
     /// What the request says of a WebSocket handshake, if it asks for one.
     pub(super) upgrade: Option<Upgrade>,
     /// The ETag that the client has of the resource.
@@ -63,6 +65,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
         path: path.to_owned(),
         host: fields.one("Host")?,
         origin: fields.one("Origin")?,
+        forwarded_for: fields.forwarded_for(),
         upgrade: fields.upgrade()?,
         if_none_match: fields.one("If-None-Match")?,
     })
@@ -96,6 +99,16 @@ impl<'a> Fields<'a> {
         let tokens = lists.iter().flat_map(|list| list.split(','));
         let tokens = tokens.map(|token| token.trim().to_owned());
         Ok(tokens.filter(|token| !token.is_empty()).collect())
+    }
+
+    /// The entries of `X-Forwarded-For`. A client can send any bytes there, and as many fields as it likes,
+    /// so nothing is wrong with a request because of them.
+    fn forwarded_for(&self) -> Vec<String> {
+        let fields = self.0.iter();
+        let named = fields.filter(|field| field.name.eq_ignore_ascii_case("X-Forwarded-For"));
+        let lists = named.map(|field| String::from_utf8_lossy(field.value));
+        let entries = |list: &str| -> Vec<_> { list.split(',').map(str::to_owned).collect() };
+        lists.flat_map(|list| entries(&list)).collect()
     }
 
     fn has(&self, name: &str, wanted: &str) -> Result<bool, BadRequest> {
@@ -235,6 +248,26 @@ mod tests {
             None
         );
         assert!(!upgrade("Version: 13", "Version: 8").is_version_13);
+    }
+
+    #[test]
+    fn forwarded_addresses_of_all_fields_are_one_list() {
+        let head = HANDSHAKE.replace(
+            "Origin: ",
+            "X-Forwarded-For: 192.0.2.1,unknown\r\nx-forwarded-for:  ::1 \r\nOrigin: ",
+        );
+        let entries = parse(head.as_bytes()).unwrap().forwarded_for;
+        let entries: Vec<_> = entries.iter().map(|entry| entry.trim()).collect();
+        assert_eq!(entries, ["192.0.2.1", "unknown", "::1"]);
+        assert!(
+            parse(HANDSHAKE.as_bytes())
+                .unwrap()
+                .forwarded_for
+                .is_empty()
+        );
+        let head =
+            [b"GET / HTTP/1.1\r\nX-Forwarded-For: \xff, 192.0.2.1\r\n\r\n".as_slice()].concat();
+        assert_eq!(parse(&head).unwrap().forwarded_for[1], " 192.0.2.1");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod terminal;
 pub mod torture;
 #[cfg(feature = "cli")]
 pub mod web_server;
+pub mod web_socket;
 
 use std::io::{self, Write};
 use std::time::Duration;

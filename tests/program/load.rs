@@ -217,9 +217,9 @@ fn results_go_to_standard_output_and_progress_to_standard_error() {
         "deliveries",
         "messages, a second",
         "deliveries, a second",
+        "server, memory with all members",
         "server, CPU for a delivery",
         "server, CPU used",
-        "server, memory",
         "load tool, busy",
         "lost, duplicated, out of order, altered, cut, refused",
         "times",
@@ -254,8 +254,8 @@ fn two_servers_have_a_column_each_and_one_for_the_ratio() {
         lines.next().unwrap(),
         ["idle", &names[0], &names[1], "ratio"]
     );
-    let heard = lines.find(|cells| cells[0] == "received one message");
-    assert_eq!(heard.unwrap(), ["received one message", "3", "3", ""]);
+    let heard = lines.find(|cells| cells[0] == "deliveries");
+    assert_eq!(heard.unwrap(), ["deliveries", "3", "3", ""]);
     for label in [format!("delay, {}", names[0]), "delay, ratio".to_owned()] {
         assert!(labels(&out).contains(&&label[..]), "{label} in {out}");
     }

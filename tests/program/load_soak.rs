@@ -258,7 +258,7 @@ fn a_descriptor_that_is_not_given_back_is_a_leak() {
     let measured = soak_and_watch(&room, &["--churn", "0"]);
     assert_eq!(measured.faults(), [""; 0]);
     assert_eq!(measured.code, 5, "{:#}", measured.report);
-    measured.trouble("the server had 1 descriptor too many while 5 members were silent");
+    measured.trouble("the server kept 1 descriptor too many while 5 members were silent");
     measured.trouble("the server kept 1 descriptor when all had left");
 }
 
@@ -368,8 +368,8 @@ fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
         "stopped reading",
         "flooded the room",
         "received and checked",
-        "server, memory, last quarter",
-        "server, descriptors, after all have left",
+        "server, memory in the last quarter",
+        "server, descriptors after all left",
         "lost, duplicated, out of order, altered, cut, refused",
     ] {
         assert!(out.contains(&format!("| {row} ")), "{row} in {out}");

@@ -5,10 +5,12 @@
 //!
 //! - [`program`]: what it prints, how it ends, what it does on signals.
 //! - [`service`]: under a service manager.
+//! - [`metrics`]: the listener for Prometheus.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
 //!
@@ -43,7 +45,9 @@ mod load_soak;
 mod load_trouble;
 mod load_web;
 mod log_output;
+mod metrics;
 mod program;
+mod proxies;
 mod service;
 mod shortage;
 mod torture;

@@ -18,17 +18,18 @@
 //! end. The memory that this takes depends on the number of members and of senders that left
 //! undelivered messages, not on the duration.
 //!
-//! Why two checkers: here a delivery is due or not depending on what other members have received,
-//! so what is outstanding is counted anew for each sender and receiver when it is needed. There it
-//! must be known after every message, for a million receivers.
+//! Why two checkers: a member that joins while messages are under way has a position of its own for
+//! each sender, and whether a delivery is due depends on what other members have received. So what
+//! is outstanding is counted for each sender and receiver when it is needed. The other checker
+//! knows it after every message, for a million receivers that share one position list.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use slab::Slab;
 
-use super::super::judge::{Codec, Position, Progress, Tally};
-use super::super::message::MessageId;
+use super::super::judge::{Position, Progress, Tally};
+use super::super::message::{Codec, MessageId};
 use super::super::protocol::{Garbled, Incoming, Role};
 
 /// A sender that has left is judged when no member has received anything of it for this long. It
@@ -44,14 +45,14 @@ pub(super) struct Checker {
     /// The key of the member with this number.
     known: HashMap<u32, usize>,
     /// The number of members so far, which is the number of the next one.
-    joins: u32,
+    pub(super) joins: u32,
     /// The members that have left and are not judged yet, in the order in which they are checked.
     left: VecDeque<Left>,
-    tally: Tally,
+    pub(super) tally: Tally,
     /// The number of messages that were sent.
-    sent: u64,
+    pub(super) sent: u64,
     /// The number of bytes that were received.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -131,7 +132,8 @@ impl Checker {
     pub(super) fn join(&mut self, out: &mut Vec<u8>) -> usize {
         let number = self.joins;
         self.joins += 1;
-        self.codec.join(Role::Member(number), out);
+        let Codec { protocol, tag, .. } = &self.codec;
+        protocol.join(Role::Member(number), tag, out);
         let key = self.members.insert(Member {
             number,
             sent: 0,
@@ -223,25 +225,6 @@ impl Checker {
         member.received == member.sent || self.owed_of(key) == 0
     }
 
-    pub(super) const fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
-    /// The number of messages that were sent.
-    pub(super) const fn messages(&self) -> u64 {
-        self.sent
-    }
-
-    /// The number of members so far.
-    pub(super) const fn joins(&self) -> u32 {
-        self.joins
-    }
-
-    /// The number of bytes that were received.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Checks the bytes that a member received. Returns how many of them were used: all but an
     /// incomplete message at the end.
     ///
@@ -261,7 +244,7 @@ impl Checker {
     }
 
     fn take(&mut self, key: usize, name: Option<&[u8]>, payload: &[u8]) {
-        let identified = self.codec.identify(name, payload, &mut self.tally);
+        let identified = self.tally.identify(&self.codec, name, payload);
         let Some((id, is_whole)) = identified else {
             return;
         };
@@ -372,7 +355,6 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::super::super::judge::MAX_MISSING;
-    use super::super::super::message::MessageFormat;
     use super::super::super::protocol::{Protocol, name_of};
     use super::*;
     use crate::wire::{Decoder, encode_frame};
@@ -388,7 +370,7 @@ mod tests {
     struct Said(Vec<u8>);
 
     fn codec() -> Codec {
-        Codec::new(Protocol::Chat10, "tag", MessageFormat::of_soak(1))
+        Codec::of_soak(Protocol::Chat10, "tag", 1)
     }
 
     impl Room {
@@ -446,7 +428,7 @@ mod tests {
 
         /// Lost, duplicated, out of order, altered.
         fn counts(&self) -> [u64; 4] {
-            let tally = self.checker.tally();
+            let tally = self.checker.tally;
             [
                 tally.lost,
                 tally.duplicated,
@@ -485,8 +467,8 @@ mod tests {
         assert_eq!(room.checker.outstanding(), 0);
         room.assert_judged([0; 4]);
         // Two for each of the first two messages, and two for each of these three.
-        assert_eq!(room.checker.tally().deliveries, 10);
-        assert_eq!(room.checker.messages(), 5);
+        assert_eq!(room.checker.tally.deliveries, 10);
+        assert_eq!(room.checker.sent, 5);
     }
 
     #[test]
@@ -580,7 +562,7 @@ mod tests {
         }
         room.tell(1, &Said(stream));
         room.assert_judged([0, 0, 0, 1]);
-        assert_eq!(room.checker.tally().foreign, 1);
+        assert_eq!(room.checker.tally.foreign, 1);
         let garbage = room
             .checker
             .check(room.members[1], b"HTTP/1.1 400 Bad Request");
@@ -746,7 +728,7 @@ mod tests {
         for round in 1..20 {
             room.leave(0, true);
             room.checker.settle(SETTLE_TIME);
-            let number = room.checker.joins();
+            let number = room.checker.joins;
             let newcomer = room.checker.join(&mut Vec::new());
             room.members[0] = newcomer;
             let mut frame = Vec::new();

@@ -8,7 +8,7 @@ use super::super::connect::Cause;
 use super::super::judge::Tally;
 use super::super::message::MAX_SOAK_SIZE;
 use super::super::plan::{Fault, Leave};
-use super::super::pool::{Behaviour, ClientPool, State};
+use super::super::pool::{Behaviour, ClientPool, State, Used};
 use super::super::protocol::Garbled;
 use super::checker::Checker;
 use super::plan::{FaultSequence, Manner, Step};
@@ -51,6 +51,8 @@ pub(super) struct SoakClients {
     is_over: bool,
     pub(super) checker: Checker,
     pub(super) counts: Counts,
+    /// When more than one member was last there.
+    pub(super) accompanied: Duration,
 }
 
 /// A `Client` is what one client does over its connection.
@@ -94,6 +96,7 @@ impl SoakClients {
             is_over: false,
             checker,
             counts: Counts::default(),
+            accompanied: Duration::ZERO,
         }
     }
 
@@ -112,7 +115,7 @@ impl SoakClients {
 
     /// Whether all members are connected and stay, and no other client is.
     pub(super) fn is_complete(&self, pool: &ClientPool) -> bool {
-        self.staying(pool) == self.members && pool.connected() + pool.connecting() == self.members
+        self.staying(pool) == self.members && pool.connected + pool.connecting == self.members
     }
 
     /// The number of members that have not received anything.
@@ -125,10 +128,10 @@ impl SoakClients {
     /// Connects members, so many at a time: some, and more when those are connected.
     pub(super) fn connect(&mut self, pool: &mut ClientPool, at_a_time: usize) {
         for index in 0..self.members {
-            if pool.connecting() >= at_a_time {
+            if pool.connecting >= at_a_time {
                 return;
             }
-            if pool.state(index) == State::Absent && !pool.is_scheduled(index) {
+            if self.clients[index].steps.is_empty() {
                 self.prepare(pool, index);
                 pool.connect(self, index);
             }
@@ -258,12 +261,7 @@ impl Behaviour for SoakClients {
         self.advance(pool, index);
     }
 
-    fn receive(
-        &mut self,
-        _pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<usize, Garbled> {
+    fn receive(&mut self, _pool: &mut ClientPool, index: usize, input: &[u8]) -> Used {
         let Some(member) = self.clients[index].member else {
             self.checker.count_leak();
             return Ok(input.len());
@@ -301,14 +299,14 @@ impl Behaviour for SoakClients {
     }
 
     fn tally(&self) -> &Tally {
-        self.checker.tally()
+        &self.checker.tally
     }
 
     fn messages(&self) -> u64 {
-        self.checker.messages()
+        self.checker.sent
     }
 
     fn members(&self, pool: &ClientPool) -> usize {
-        pool.connected()
+        pool.connected
     }
 }

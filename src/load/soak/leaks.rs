@@ -8,14 +8,15 @@
 
 use std::time::Duration;
 
+use super::super::figures::{Descriptors, Gauge, ServerFigures};
 use super::super::process::Process;
 
 /// The maximum number of samples, and the minimum interval between them.
 const MAX_SAMPLES: u32 = 720;
 const MIN_SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The shortest soak in which the growth of the server's memory is judged. In less time its worst
-/// moment may be still to come, and it keeps what that took.
+/// The shortest soak after which memory is judged. In less time the server may still meet its worst
+/// moment, and keep the memory that this took.
 pub(super) const MIN_JUDGED_TIME: Duration = Duration::from_secs(20 * 60);
 
 /// The tolerated growth of the median from the second to the last quarter: a share of it, or so
@@ -25,23 +26,24 @@ pub(super) const MIN_JUDGED_TIME: Duration = Duration::from_secs(20 * 60);
 const MAX_GROWTH_SHARE: f64 = 0.02;
 const MAX_GROWTH_BYTES: f64 = 1024.0 * 1024.0;
 
-/// One sample of a server.
+/// A sample of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
-    /// When, since the soaking began.
+    /// When, since the soak began.
     at: Duration,
     /// Its resident memory, in bytes.
     resident: u64,
-    /// How many descriptors it had open, if that may be seen, and how many connections there were.
+    /// Its open descriptors, if they can be seen, and the connections.
     descriptors: Option<u64>,
     connections: u64,
 }
 
-/// A `Watch` takes samples of a server.
+/// The samples of a server.
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     server: Option<&'a Process>,
-    /// The number of descriptors that it had open before any client connected.
+    /// Its resident memory and its open descriptors before the first member.
+    resident: Option<u64>,
     descriptors: Option<u64>,
     began: Duration,
     lasts: Duration,
@@ -49,25 +51,10 @@ pub(super) struct Watch<'a> {
     samples: Vec<Sample>,
 }
 
-/// The samples of a server's memory in short, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Memory {
-    /// After the first tenth of the time.
-    pub(super) warm: f64,
-    /// The medians of the second and of the last quarter.
-    pub(super) second_quarter: f64,
-    pub(super) last_quarter: f64,
-    pub(super) highest: f64,
-    /// At the last sample, with all members.
-    pub(super) end: f64,
-}
-
-impl Memory {
-    /// Whether it grew by more than is tolerated.
-    pub(super) fn has_grown(&self) -> bool {
-        let tolerated = MAX_GROWTH_BYTES.max(self.second_quarter * MAX_GROWTH_SHARE);
-        self.last_quarter > self.second_quarter + tolerated
-    }
+/// Whether memory grew from one median to the other by more than is tolerated.
+pub(super) fn has_grown(before: Gauge, after: Gauge) -> bool {
+    let (before, after) = (before.0 as f64, after.0 as f64);
+    after > before + MAX_GROWTH_BYTES.max(before * MAX_GROWTH_SHARE)
 }
 
 impl<'a> Watch<'a> {
@@ -75,6 +62,7 @@ impl<'a> Watch<'a> {
     pub(super) fn new(server: Option<&'a Process>) -> Self {
         Self {
             server,
+            resident: server.and_then(|server| server.resident().ok()),
             descriptors: server.and_then(Process::descriptors),
             began: Duration::ZERO,
             lasts: Duration::ZERO,
@@ -83,7 +71,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Begins to take samples, for so long from `now` on.
+    /// Begins to sample it, for so long from `now` on.
     pub(super) fn begin(&mut self, now: Duration, lasts: Duration) {
         (self.began, self.lasts, self.next) = (now, lasts, now);
     }
@@ -93,7 +81,7 @@ impl<'a> Watch<'a> {
         self.next
     }
 
-    /// Takes a sample if it is due, while there are so many connections.
+    /// Takes a sample, if one is due.
     pub(super) fn check_up(&mut self, now: Duration, connections: usize) {
         if now < self.next {
             return;
@@ -111,52 +99,54 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// By how many descriptors it has more than it had and than there are connections, now; `None`
-    /// if that cannot be seen.
+    /// The open descriptors beyond those at the start and one for each connection, now; `None` if they
+    /// cannot be seen.
     pub(super) fn excess(&self, connections: usize) -> Option<u64> {
         let open = self.server?.descriptors()?;
         Some(open.saturating_sub(self.descriptors? + connections as u64))
     }
 
-    /// The number of descriptors that it had open before any client connected.
-    pub(super) const fn descriptors_at_start(&self) -> Option<u64> {
-        self.descriptors
-    }
-
-    /// The number of descriptors that it has open now.
-    pub(super) fn descriptors_now(&self) -> Option<u64> {
-        self.server?.descriptors()
-    }
-
-    /// The largest number of descriptors that it had open.
-    pub(super) fn most_descriptors(&self) -> Option<u64> {
-        let samples = self.samples.iter();
-        samples.filter_map(|sample| sample.descriptors).max()
-    }
-
-    /// By how many descriptors it had more than connections, as a rule, in the last quarter. Some
-    /// samples are taken when a client has left and the server has not noticed yet.
-    pub(super) fn usual_excess(&self) -> Option<u64> {
+    /// The same as a rule, in the last quarter. Some samples are taken when a member has left and the
+    /// server has not read that yet.
+    fn usual_excess(&self) -> Option<u64> {
         let before = self.descriptors?;
-        let last = self.between(0.75, f64::INFINITY);
-        median(last.filter_map(|sample| {
+        let excess = |sample: &Sample| {
             Some(
                 sample
                     .descriptors?
                     .saturating_sub(before + sample.connections),
             )
-        }))
+        };
+        median(self.between(0.75, f64::INFINITY).filter_map(excess))
     }
 
-    /// What its memory was, if there are samples of every part of the time.
-    pub(super) fn memory(&self) -> Option<Memory> {
-        let resident = |from, until| self.between(from, until).map(|it| it.resident);
-        Some(Memory {
-            warm: resident(0.1, f64::INFINITY).next()? as f64,
-            second_quarter: median(resident(0.25, 0.5))? as f64,
-            last_quarter: median(resident(0.75, f64::INFINITY))? as f64,
-            highest: resident(0.0, f64::INFINITY).max()? as f64,
-            end: self.samples.last()?.resident as f64,
+    /// The figures of the samples.
+    pub(super) fn figures(&self) -> ServerFigures {
+        let descriptors = self.samples.iter().filter_map(|sample| sample.descriptors);
+        ServerFigures {
+            descriptors: self.descriptors.map(|at_start| Descriptors {
+                at_start: Some(Gauge(at_start)),
+                highest: descriptors.max().map(Gauge),
+                at_end: self.server.and_then(Process::descriptors).map(Gauge),
+                // No failure: a server keeps a closed connection until it has read all of it.
+                excess: self.usual_excess().map(Gauge),
+            }),
+            ..self.memory().unwrap_or_default()
+        }
+    }
+
+    /// The figures of memory, if there are samples in every part of the time.
+    fn memory(&self) -> Option<ServerFigures> {
+        let resident = |from, until| self.between(from, until).map(|sample| sample.resident);
+        let gauge = |bytes: Option<u64>| bytes.map(|bytes| Some(Gauge(bytes)));
+        Some(ServerFigures {
+            rss_at_start_bytes: gauge(self.resident)?,
+            rss_warm_bytes: gauge(resident(0.1, f64::INFINITY).next())?,
+            rss_second_quarter_bytes: gauge(median(resident(0.25, 0.5)))?,
+            rss_last_quarter_bytes: gauge(median(resident(0.75, f64::INFINITY)))?,
+            rss_highest_bytes: gauge(resident(0.0, f64::INFINITY).max())?,
+            rss_bytes: gauge(resident(0.0, f64::INFINITY).last())?,
+            ..ServerFigures::default()
         })
     }
 
@@ -166,9 +156,9 @@ impl<'a> Watch<'a> {
         self.samples.iter().map(point).collect()
     }
 
-    /// The samples between these parts of the time, from 0 to 1.
+    /// The samples from one part of the time to another.
     fn between(&self, from: f64, until: f64) -> impl Iterator<Item = &Sample> {
-        let part = move |at: Duration| at.div_duration_f64(self.lasts);
+        let part = |at: Duration| at.div_duration_f64(self.lasts);
         let samples = self.samples.iter();
         samples.filter(move |sample| (from..until).contains(&part(sample.at)))
     }
@@ -187,14 +177,14 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    /// A watch of 100 looks, with the memory and the surplus of descriptors that these have.
-    fn watched(look: impl Fn(u64) -> (u64, u64)) -> Watch<'static> {
+    /// A watch with 100 samples, with this memory and surplus of descriptors.
+    fn watched(sample: impl Fn(u64) -> (u64, u64)) -> Watch<'static> {
         let mut watch = Watch::new(None);
         watch.begin(Duration::ZERO, Duration::from_secs(100));
-        watch.descriptors = Some(7);
+        (watch.resident, watch.descriptors) = (Some(MIB), Some(7));
         watch.samples = (0..100)
             .map(|at| {
-                let (resident, excess) = look(at);
+                let (resident, excess) = sample(at);
                 let connections = 50 + at % 3;
                 Sample {
                     at: Duration::from_secs(at),
@@ -207,39 +197,50 @@ mod tests {
         watch
     }
 
-    #[test]
-    fn memory_that_goes_up_and_down_and_on_average_stays_has_not_grown() {
-        let watch = watched(|at| (20 * MIB + at % 7 * MIB, 0));
+    fn memory_has_grown(watch: &Watch<'_>) -> bool {
         let memory = watch.memory().unwrap();
-        assert!(!memory.has_grown(), "{memory:?}");
-        let expected = Memory {
-            warm: (23 * MIB) as f64,
-            second_quarter: (23 * MIB) as f64,
-            last_quarter: (23 * MIB) as f64,
-            highest: (26 * MIB) as f64,
-            end: (21 * MIB) as f64,
+        let [before, after] = [
+            memory.rss_second_quarter_bytes,
+            memory.rss_last_quarter_bytes,
+        ];
+        has_grown(before.unwrap(), after.unwrap())
+    }
+
+    #[test]
+    fn memory_that_goes_up_and_down_and_stays_on_average_has_not_grown() {
+        let watch = watched(|at| (20 * MIB + at % 7 * MIB, 0));
+        assert!(!memory_has_grown(&watch));
+        let mib = |count| Some(Gauge(count * MIB));
+        let expected = ServerFigures {
+            rss_at_start_bytes: mib(1),
+            rss_warm_bytes: mib(23),
+            rss_second_quarter_bytes: mib(23),
+            rss_last_quarter_bytes: mib(23),
+            rss_highest_bytes: mib(26),
+            rss_bytes: mib(21),
+            ..ServerFigures::default()
         };
-        assert_eq!(memory, expected);
+        assert_eq!(watch.memory(), Some(expected));
     }
 
     #[test]
     fn memory_that_creeps_up_has_grown() {
         let creeping = |step| watched(move |at| (20 * MIB + at % 7 * MIB + at * step, 0));
         // Half the time lies between the two medians: 900 KiB, and 1.25 MiB.
-        assert!(!creeping(18 * 1024).memory().unwrap().has_grown());
-        assert!(creeping(25 * 1024).memory().unwrap().has_grown());
+        assert!(!memory_has_grown(&creeping(18 * 1024)));
+        assert!(memory_has_grown(&creeping(25 * 1024)));
     }
 
     #[test]
-    fn of_much_memory_more_is_tolerated() {
-        for (grown, has_grown) in [(10, false), (30, true)] {
+    fn tolerated_growth_is_a_share_of_much_memory() {
+        for (grown, expected) in [(10, false), (30, true)] {
             let watch = watched(|at| (1000 * MIB + at / 75 * grown * MIB, 0));
-            assert_eq!(watch.memory().unwrap().has_grown(), has_grown, "{grown}");
+            assert_eq!(memory_has_grown(&watch), expected, "{grown}");
         }
     }
 
     #[test]
-    fn memory_that_was_not_looked_at_for_a_quarter_is_not_told() {
+    fn memory_without_samples_in_a_quarter_has_no_figures() {
         assert_eq!(Watch::new(None).memory(), None);
         let mut watch = watched(|_| (MIB, 0));
         watch.samples.truncate(75);
@@ -247,18 +248,19 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_that_are_usually_too_many_are_counted() {
-        // One in five looks is at a bad moment.
+    fn usual_excess_is_of_most_samples() {
+        // One in five samples is at a bad moment.
         let usual = |leaked| watched(move |at| (MIB, leaked + u64::from(at % 5 == 0)));
         assert_eq!(usual(0).usual_excess(), Some(0));
         assert_eq!(usual(2).usual_excess(), Some(2));
         assert_eq!(Watch::new(None).usual_excess(), None);
-        assert_eq!(usual(0).most_descriptors(), Some(60));
+        let descriptors = usual(0).figures().descriptors.unwrap();
+        assert_eq!(descriptors.highest, Some(Gauge(60)));
     }
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_process_is_looked_at_when_it_is_time() {
+    fn sample_is_taken_when_it_is_due() {
         let process = Process::this();
         let mut watch = Watch::new(Some(&process));
         let began = Duration::from_secs(5);
@@ -272,6 +274,6 @@ mod tests {
         assert_eq!(times, [Duration::ZERO, MIN_SAMPLE_INTERVAL]);
         assert_eq!(watch.next(), began + 2 * MIN_SAMPLE_INTERVAL);
         assert!(watch.curve()[0].1 > 100_000.0);
-        assert!(watch.most_descriptors().unwrap() >= 3);
+        assert!(watch.samples[0].descriptors >= Some(3));
     }
 }

@@ -23,8 +23,7 @@ use std::time::Duration;
 
 use super::connect::Site;
 use super::figures::Failures;
-use super::judge::Codec;
-use super::message::MessageFormat;
+use super::message::Codec;
 use super::own_relay::OwnRelay;
 use super::plan::{Plan, Wait};
 use super::pool::ClientPool;
@@ -61,9 +60,8 @@ pub(super) fn measure(
     reporter: Reporter<'_>,
     stop: &AtomicBool,
 ) -> io::Result<Outcome> {
-    let at_start = server.and_then(|server| server.resident().ok());
     let mut watch = Watch::new(server);
-    let codec = Codec::new(site.protocol, &site.tag, MessageFormat::of_soak(plan.seed));
+    let codec = Codec::of_soak(site.protocol, &site.tag, plan.seed);
     let checker = Checker::new(codec);
     let clients = SoakClients::new(plan.members, plan.faults, plan.seed, checker);
     let pool = ClientPool::new(site, plan.members + plan.faults, Wait::Sleep)?;
@@ -71,7 +69,7 @@ pub(super) fn measure(
     run.ramp_up()?;
     run.receive_all()?;
     let mut outcome = Outcome::default();
-    let mut connected = run.pool.connected();
+    let mut connected = run.pool.connected;
     // If no member receives anything, there is nothing to wait for.
     if run.deliveries() > 0 {
         let used = run.soak(plan, &mut watch)?;
@@ -82,11 +80,10 @@ pub(super) fn measure(
             watch: &watch,
             used,
             end,
-            at_start,
         };
         account::report(&soaked, plan, &mut outcome);
     } else {
-        let tally = run.clients.checker.tally();
+        let tally = &run.clients.checker.tally;
         outcome.figures.failures = Failures::new(tally, &run.pool.cuts, &run.pool.refusals, 0);
     }
     outcome.interrupted = run.is_stopped();
@@ -100,6 +97,14 @@ impl Run<'_, SoakClients> {
         self.clients.staying(&self.pool)
     }
 
+    /// Whether there has been only one member for so long that no others are expected.
+    fn is_deserted(&mut self, now: Duration) -> bool {
+        if self.staying() > 1 {
+            self.clients.accompanied = now;
+        }
+        now >= self.clients.accompanied + ALONE_TIMEOUT
+    }
+
     /// Connects the members, if there is a server.
     fn ramp_up(&mut self) -> io::Result<()> {
         self.begin("connecting", None);
@@ -108,7 +113,7 @@ impl Run<'_, SoakClients> {
         while !self.clients.is_complete(&self.pool) && now < until && !self.is_stopped() {
             self.clients.connect(&mut self.pool, MAX_CONNECTING);
             let pool = &self.pool;
-            if pool.connected() + pool.connecting() == 0 && !pool.refusals.is_empty() {
+            if pool.connected + pool.connecting == 0 && !pool.refusals.is_empty() {
                 break;
             }
             now = self.turn(until, true)?;
@@ -126,25 +131,22 @@ impl Run<'_, SoakClients> {
         self.begin("soaking", Some(end));
         watch.begin(start, plan.lasts);
         self.clients.start_faulty_clients(&mut self.pool);
-        let (mut now, mut accompanied) = (start, start);
+        let mut now = start;
         // What was due before the end is done, even if this is late.
         while (now < end || timetable.next().is_some_and(|at| at < now))
-            && now < accompanied + ALONE_TIMEOUT
+            && !self.is_deserted(now)
             && !self.is_stopped()
         {
             let (clients, pool) = (&mut self.clients, &mut self.pool);
             while let Some(event) = timetable.take_due(now) {
                 match event {
-                    Event::Say(member) => clients.send(pool, member),
+                    Event::Send(member) => clients.send(pool, member),
                     Event::Leave(member, how) => clients.start_leaving(pool, member, how),
                 }
             }
-            watch.check_up(now, pool.connected());
+            watch.check_up(now, pool.connected);
             let next = timetable.next().unwrap_or(end).min(watch.next());
             now = self.turn(next.min(end), true)?;
-            if self.staying() > 1 {
-                accompanied = now;
-            }
         }
         Ok(before.until(&self.mark()))
     }
@@ -155,17 +157,13 @@ impl Run<'_, SoakClients> {
         self.begin("settling", None);
         self.clients.stop_faulty_clients(&mut self.pool);
         let mut now = self.pool.now();
-        let mut accompanied = now;
         let mut stall = Stall::new((0, 0), now);
         while !self.clients.is_complete(&self.pool)
             && stall.lasts((self.deliveries(), self.staying()), now) < PROGRESS_TIMEOUT
-            && now < accompanied + ALONE_TIMEOUT
+            && !self.is_deserted(now)
             && !self.is_stopped()
         {
             now = self.turn(now + CHECK_INTERVAL, true)?;
-            if self.staying() > 1 {
-                accompanied = now;
-            }
         }
         self.receive_all()?;
         let mut end = End {
@@ -213,7 +211,7 @@ impl Run<'_, SoakClients> {
         let mut now = self.pool.now();
         let until = now + CLOSE_TIMEOUT;
         loop {
-            let excess = watch.excess(self.pool.connected());
+            let excess = watch.excess(self.pool.connected);
             if matches!(excess, None | Some(0)) || now >= until {
                 return Ok(excess);
             }

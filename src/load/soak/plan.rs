@@ -49,15 +49,15 @@ pub(super) enum Step {
     /// It reads, and sends messages as planned, until it must leave.
     Stay,
     /// It sends so many messages.
-    Say(u8),
+    Send(u8),
     /// It sends messages of so many bytes in all, as fast as the server accepts them.
     Flood(usize),
     /// It sends a message, a byte at a time.
     Trickle,
     /// It sends the first half of a message.
-    SayHalf,
-    /// It sends what is no frame of a message.
-    Send(&'static [u8]),
+    SendHalf,
+    /// It sends bytes that are no frame of a message.
+    SendBytes(&'static [u8]),
     /// It waits for so long, in this manner.
     Wait(Manner, Duration),
     /// It waits until all of its messages were delivered to a member.
@@ -89,17 +89,17 @@ impl Leave {
     /// The last steps of a member that leaves so.
     pub(super) fn steps(self) -> Vec<Step> {
         match self {
-            Self::Fin => vec![Step::Say(1), Step::Close],
+            Self::Fin => vec![Step::Send(1), Step::Close],
             // The messages to it must have arrived: closing with unread input resets the
             // connection.
             Self::HalfClose => vec![
-                Step::Say(1),
+                Step::Send(1),
                 Step::HalfClose,
                 Step::AwaitDelivery,
                 Step::Wait(Manner::Listen, HALF_CLOSE_LISTEN_TIME),
                 Step::Close,
             ],
-            Self::Reset => vec![Step::Say(1), Step::Reset],
+            Self::Reset => vec![Step::Send(1), Step::Reset],
             Self::Quiet => vec![Step::AwaitDelivery, Step::Reset],
         }
     }
@@ -108,7 +108,7 @@ impl Leave {
 impl Fault {
     /// All steps of a client that misbehaves so.
     fn steps(self, chance: &mut fastrand::Rng) -> Vec<Step> {
-        let before = Step::Say(chance.u8(..4));
+        let before = Step::Send(chance.u8(..4));
         let middle = match self {
             Self::Stop => {
                 let stopped = Duration::from_secs(chance.u64(STOP_SECONDS));
@@ -121,16 +121,16 @@ impl Fault {
                 let pause = Duration::from_millis(chance.u64(PAUSE_MILLISECONDS));
                 vec![
                     Step::Wait(Manner::Pause, pause),
-                    Step::Say(1),
+                    Step::Send(1),
                     Step::AwaitDelivery,
                 ]
             }
             Self::Drip => vec![Step::Wait(Manner::Drip, DRIP_TIME)],
             Self::Trickle => vec![Step::Trickle, Step::AwaitDelivery],
             Self::Flood => vec![Step::Flood(FLOOD_SIZE), Step::AwaitDelivery],
-            Self::ResetInside => vec![Step::SayHalf],
+            Self::ResetInside => vec![Step::SendHalf],
             Self::FinInside => vec![
-                Step::SayHalf,
+                Step::SendHalf,
                 Step::HalfClose,
                 Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
             ],
@@ -138,11 +138,11 @@ impl Fault {
                 return vec![Step::Wait(Manner::AwaitClose, UNNAMED_TIMEOUT), Step::Reset];
             }
             Self::NoFrame => vec![
-                Step::Send(b"GET / HTTP/1.1\r\n\r\n"),
+                Step::SendBytes(b"GET / HTTP/1.1\r\n\r\n"),
                 Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
             ],
             Self::TooLong => vec![
-                Step::Send(b"9999999999"),
+                Step::SendBytes(b"9999999999"),
                 Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
             ],
         };
@@ -157,16 +157,16 @@ impl Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The member at this place sends a message.
-    Say(usize),
+    Send(usize),
     /// The member at this place leaves, and another one joins.
     Leave(usize, Leave),
 }
 
-/// A `Timetable` says what happens when.
+/// A `Timetable` holds the events of a soak and their times.
 #[derive(Debug)]
 pub(super) struct Timetable {
     members: usize,
-    says: Schedule,
+    sends: Schedule,
     leaves: Option<Schedule>,
     senders: fastrand::Rng,
     leavers: fastrand::Rng,
@@ -184,7 +184,7 @@ impl Timetable {
         let mut chance = fastrand::Rng::with_seed(seed);
         Self {
             members,
-            says: Schedule::new(start, rate, Some(end)),
+            sends: Schedule::new(start, rate, Some(end)),
             leaves: (churn > 0.0).then(|| Schedule::new(start, churn, Some(end))),
             senders: chance.fork(),
             leavers: chance.fork(),
@@ -194,13 +194,13 @@ impl Timetable {
     /// When the next thing falls due; `None` if that was all.
     pub(super) fn next(&self) -> Option<Duration> {
         let leaves = self.leaves.as_ref().and_then(Schedule::next);
-        self.says.next().into_iter().chain(leaves).min()
+        self.sends.next().into_iter().chain(leaves).min()
     }
 
     /// Takes something that is due, if anything is.
     pub(super) fn take_due(&mut self, now: Duration) -> Option<Event> {
-        if self.says.take_due(now).is_some() {
-            return Some(Event::Say(self.senders.usize(..self.members)));
+        if self.sends.take_due(now).is_some() {
+            return Some(Event::Send(self.senders.usize(..self.members)));
         }
         self.leaves.as_mut()?.take_due(now)?;
         let place = self.leavers.usize(..self.members);
@@ -282,14 +282,14 @@ mod tests {
             .iter()
             .filter_map(|event| match event {
                 Event::Leave(_, how) => Some(*how),
-                Event::Say(_) => None,
+                Event::Send(_) => None,
             })
             .collect();
         assert_eq!((events.len() - leaves.len(), leaves.len()), (1000, 50));
         let ways: BTreeSet<_> = leaves.into_iter().collect();
         assert_eq!(ways, BTreeSet::from(Leave::ALL));
         let places = events.iter().map(|event| match event {
-            Event::Say(place) | Event::Leave(place, _) => *place,
+            Event::Send(place) | Event::Leave(place, _) => *place,
         });
         let places: BTreeSet<_> = places.collect();
         assert_eq!(places, (0..20).collect());

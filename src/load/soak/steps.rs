@@ -65,7 +65,7 @@ impl SoakClients {
             (Step::Join, _) => {
                 client.member = Some(self.checker.join(pool.output(index)));
             }
-            (Step::Say(count), Some(member)) => {
+            (Step::Send(count), Some(member)) => {
                 (0..count).for_each(|_| self.checker.queue(member, pool.output(index)));
             }
             (Step::Flood(left), Some(member)) => {
@@ -98,11 +98,11 @@ impl SoakClients {
                     return StepResult::Until(now + TRICKLE_INTERVAL);
                 }
             }
-            (Step::SayHalf, Some(member)) => {
+            (Step::SendHalf, Some(member)) => {
                 self.checker.queue_half(member, pool.output(index));
                 client.is_broken = true;
             }
-            (Step::Send(bytes), _) => {
+            (Step::SendBytes(bytes), _) => {
                 pool.output(index).extend_from_slice(bytes);
                 client.is_broken = true;
                 client.may_be_closed = true;

@@ -80,8 +80,8 @@ impl System for Machine {
         // The stream is dropped next, and the peer receives its FIN then.
     }
 
-    fn close_listeners(&mut self) {
-        self.world.borrow_mut().close_listeners();
+    fn close_listener(&mut self, listener: usize) {
+        self.world.borrow_mut().close_listener(listener);
     }
 
     fn open_reserve(&mut self) -> bool {

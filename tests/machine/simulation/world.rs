@@ -409,13 +409,12 @@ impl World {
         }
     }
 
-    pub fn close_listeners(&mut self) {
-        self.trace.note(Happening::StopsListening);
-        self.is_listening = false;
-        for listener in 0..self.listeners.len() {
-            while let Some(who) = self.listeners[listener].queue.pop_front() {
-                self.bury(who);
-            }
+    pub fn close_listener(&mut self, listener: usize) {
+        if mem::replace(&mut self.is_listening, false) {
+            self.trace.note(Happening::StopsListening);
+        }
+        while let Some(who) = self.listeners[listener].queue.pop_front() {
+            self.bury(who);
         }
     }
 
