@@ -60,6 +60,16 @@ impl Address {
         })
     }
 
+    /// The address as an HTTP request has it.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            // A scope means something on this machine only.
+            Self::Ip(SocketAddr::V6(addr)) => format!("[{}]:{}", addr.ip(), addr.port()),
+            Self::Ip(addr) => addr.to_string(),
+            Self::Name(host, port) => format!("{host}:{port}"),
+        }
+    }
+
     pub(crate) const fn port(&self) -> u16 {
         match self {
             Self::Ip(addr) => addr.port(),

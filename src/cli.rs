@@ -591,12 +591,17 @@ program only receives: chatloop join > log
 A lost connection is made again, after waits that grow to half a minute, for as long as it takes; with \
 --no-reconnect the program ends instead. Unsent messages are sent over the next connection, in order. \
 Messages that may not have arrived are listed, and not sent again: those that the server's machine has \
-not acknowledged, and those that were sent right before the server closed the connection. A message is \
-given up when two connections end inside it.
+not acknowledged, and those that were sent right before the server closed the connection; over ws:// \
+those that the relay has not confirmed. A message is given up when two connections end inside it.
+
+Over ws:// a relay sends the last messages to a new member. A terminal shows them with their times, and \
+--json writes them with \"history\":true. Plain lines do not have them, since nothing would distinguish \
+them. After a reconnect the messages that were sent meanwhile are shown, as far as the relay has them.
 
 Examples:
   chatloop join                                 the relay on this machine
   chatloop join chat.example.org:1234 -n alice  another relay, as alice
+  chatloop join ws://1235                       this machine's relay, by its port for browsers
   echo 'build 17 is done' | chatloop join -n ci -q --no-reconnect
   chatloop join -n log > chat.log               write all messages to a file
   chatloop join -n bot --json | jq -r .message  a JSON object for each message
@@ -616,13 +621,17 @@ A client that is ended by a signal restores the terminal and ends by that signal
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct JoinArgs {
-    /// The relay's address
+    /// The relay's address, with ws:// in front if it is for browsers
     ///
     /// `127.0.0.1:1234`, `[::1]:1234` or `chat.example.org:1234`. Without a port it is 1234; a port alone
     /// is one of 127.0.0.1. If a name has several addresses, the first that answers is used.
+    ///
+    /// `ws://127.0.0.1:1235/` is a port for browsers, or a proxy for HTTP before one. Without a port it is
+    /// 1235, and a path may follow. There the relay itself confirms each message, and sends what was said
+    /// before. TLS (`wss://`) is not supported.
     #[arg(
         env = "CHATLOOP_SERVER",
-        value_name = "ADDR:PORT",
+        value_name = "[ws://]ADDR:PORT",
         default_value = "127.0.0.1:1234",
         hide_env = true
     )]
@@ -663,7 +672,7 @@ pub(crate) struct JoinArgs {
     /// Write each message as a JSON object on a line of its own
     ///
     /// It has `time` (UTC), `name` and `message`. If bytes are not UTF-8, `name_hex` or `message_hex` has
-    /// all of them in hexadecimal.
+    /// all of them in hexadecimal. Over ws:// the time is the relay's.
     #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
 

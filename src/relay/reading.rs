@@ -279,7 +279,7 @@ impl<'a> Reading<'a> {
                     websocket::encode(Opcode::Pong, payload, &mut self.own);
                 }
                 Some(Item::Pong) => {}
-                Some(Item::Close(code)) => {
+                Some(Item::Close(code, _)) => {
                     websocket::encode(Opcode::Close, code, &mut self.own);
                     self.is_last = true;
                     return Err(InputEnd::Leaves(DrainCause::Farewell));

@@ -1,16 +1,9 @@
 //! The little of HTTP/1.1 that a relay needs: the head of a request, and the WebSocket handshake.
 
 use data_encoding::BASE64;
-use sha1_smol::Sha1;
 
-/// The longest head of a request, in bytes.
-pub(super) const MAX_HEAD: usize = 8 * 1024;
-
-/// How many header fields a request may have.
-const MAX_FIELDS: usize = 64;
-
-/// What is appended to the key of a handshake (RFC 6455, 1.3).
-const HANDSHAKE_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use crate::handshake::{MAX_FIELDS, accept_key};
+pub(super) use crate::handshake::{MAX_HEAD, head_len};
 
 /// The head of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,16 +38,6 @@ pub(super) struct Upgrade {
 /// Why a head is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadRequest;
-
-/// The length of a request's head, its empty line included, if all of it is here. `seen` bytes were
-/// searched before.
-#[must_use]
-pub(super) fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
-    const END: &[u8] = b"\r\n\r\n";
-    let start = seen.saturating_sub(END.len() - 1);
-    let found = bytes[start..].windows(END.len()).position(|end| end == END);
-    found.map(|at| start + at + END.len())
-}
 
 /// Parses the head of a request.
 ///
@@ -148,14 +131,6 @@ impl<'a> Fields<'a> {
             protocols: self.tokens("Sec-WebSocket-Protocol")?,
         }))
     }
-}
-
-/// The value of `Sec-WebSocket-Accept` for this key.
-#[must_use]
-pub(super) fn accept_key(key: &str) -> String {
-    let mut hash = Sha1::from(key);
-    hash.update(HANDSHAKE_GUID.as_bytes());
-    BASE64.encode(&hash.digest().bytes())
 }
 
 /// The host of a `Host` field or of an origin's authority, without the port. Of what is no host and no port,

@@ -18,11 +18,13 @@
 //!
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
+//! - [`join_web`]: over WebSocket.
 //!
 //! `chatloop load`:
 //!
 //! - [`load`]: its scenarios against servers that do as they should, and what it writes.
 //! - [`load_trouble`]: what can go wrong on a measurement's way.
+//! - [`load_web`]: the same through WebSockets.
 //! - [`load_soak`]: the soak, against a relay and against servers with faults.
 //!
 //! All tests share this process. A test that changes its limits would change them for the programs of the
@@ -37,9 +39,11 @@ mod common;
 mod interop;
 mod join_pipe;
 mod join_terminal;
+mod join_web;
 mod load;
 mod load_soak;
 mod load_trouble;
+mod load_web;
 mod log_output;
 mod metrics;
 mod program;
