@@ -9,6 +9,7 @@ use super::faults::Fault;
 use super::peer::Stage;
 use super::plan::Weights;
 use super::trace::Happening;
+use super::web;
 use super::world::{Phase, World};
 
 /// Something that somebody does, where that is not left to chance.
@@ -20,6 +21,12 @@ pub enum Action {
     Say(usize, usize),
     /// A peer takes its leave.
     SayFarewell(usize),
+    /// A peer sends its handshake, or goes on when that was answered.
+    Visit(usize),
+    /// A peer of WebSocket sends a ping.
+    Ping(usize),
+    /// A peer of WebSocket sends what no peer may send.
+    Misbehave(usize),
     /// The network delivers all that is under way.
     Settle,
     StopReading(usize),
@@ -122,6 +129,9 @@ impl World {
             }
             Action::Say(who, len) => self.say(who, len),
             Action::SayFarewell(who) => self.say_farewell(who),
+            Action::Visit(who) => self.visit(who),
+            Action::Ping(who) => self.ping(who),
+            Action::Misbehave(who) => self.somebody_misbehaves(who),
             Action::Settle => {
                 self.network_settles();
             }
@@ -150,6 +160,14 @@ impl World {
         if self.sockets[who].on_the_way() > most_ahead {
             return;
         }
+        let dialect = self.peers[who].dialect;
+        match self.peers[who].stage {
+            Stage::Visiting => return self.visit(who),
+            Stage::Talking if web::is_web_socket(dialect) && self.choices.below(8) == 1 => {
+                return self.ping(who);
+            }
+            _ => {}
+        }
         let is_name = self.peers[who].stage == Stage::Nameless;
         let limits = &self.plan.config.limits;
         let longest = if is_name {
@@ -177,18 +195,75 @@ impl World {
     /// A peer says something of this length.
     fn say(&mut self, who: usize, len: usize) {
         let peer = &mut self.peers[who];
-        match peer.stage {
-            Stage::Talking => {}
-            Stage::Nameless => peer.stage = Stage::Talking,
-            Stage::Mute | Stage::Ended => return,
+        if !matches!(peer.stage, Stage::Talking | Stage::Nameless) {
+            return;
         }
-        let payload = peer.payload(len);
-        let bytes = peer.frame(&payload, &mut self.choices);
+        if !web::is_web_socket(peer.dialect) {
+            peer.stage = Stage::Talking;
+            let payload = peer.payload(len);
+            let bytes = peer.frame(&payload, &mut self.choices);
+            return self.send(who, &bytes);
+        }
+        let bytes = peer.web_message(len, &mut self.choices);
+        peer.stage = Stage::Talking;
+        self.complete(who);
+        if self.choices.below(8) == 1 {
+            // It goes on with it some other time, or never.
+            let (now, later) = bytes.split_at(self.choices.below(bytes.len()));
+            self.peers[who].outgoing = later.to_vec();
+            return self.send(who, now);
+        }
         self.send(who, &bytes);
+    }
+
+    /// A peer sends what is left of its request or of something that it has begun.
+    fn complete(&mut self, who: usize) {
+        let rest = std::mem::take(&mut self.peers[who].outgoing);
+        if !rest.is_empty() {
+            self.send(who, &rest);
+        }
+    }
+
+    /// A peer sends its request, perhaps only a part of it, or goes on when that was answered.
+    fn visit(&mut self, who: usize) {
+        let peer = &mut self.peers[who];
+        if peer.stage != Stage::Visiting {
+            return;
+        }
+        if !peer.outgoing.is_empty() {
+            if self.choices.below(4) == 1 {
+                let len = self.choices.below(peer.outgoing.len());
+                let part: Vec<_> = peer.outgoing.drain(..len).collect();
+                return self.send(who, &part);
+            }
+            return self.complete(who);
+        }
+        let answer_len = self.model.answer_len(who);
+        if answer_len > 0 && self.sockets[who].taken() >= answer_len as u64 {
+            let is_mute = self.choices.below(8) == 1;
+            self.peers[who].begin(is_mute);
+        }
+    }
+
+    fn ping(&mut self, who: usize) {
+        let peer = &self.peers[who];
+        if peer.stage == Stage::Talking && web::is_web_socket(peer.dialect) {
+            let bytes = peer.ping(&mut self.choices);
+            self.complete(who);
+            self.send(who, &bytes);
+        }
     }
 
     fn say_farewell(&mut self, who: usize) {
         let peer = &self.peers[who];
+        if web::is_web_socket(peer.dialect) {
+            if matches!(peer.stage, Stage::Talking | Stage::Nameless | Stage::Mute) {
+                let bytes = peer.close(&mut self.choices);
+                self.complete(who);
+                self.send(who, &bytes);
+            }
+            return;
+        }
         let own = self.plan.config.texts.farewell.as_deref();
         let word = match peer.dialect {
             Dialect::Chat64 => own.unwrap_or(b"Client Disconnected"),
@@ -252,7 +327,12 @@ impl World {
                 self.close_sending(who);
             }
             3 if self.peers[who].stage == Stage::Talking => {
-                let whole = self.peers[who].frame(b"cut", &mut self.choices);
+                self.complete(who);
+                let whole = if web::is_web_socket(self.peers[who].dialect) {
+                    self.peers[who].web_message(3, &mut self.choices)
+                } else {
+                    self.peers[who].frame(b"cut", &mut self.choices)
+                };
                 let len = self.choices.below(whole.len());
                 self.strike(Fault::TruncatedFrame);
                 self.send(who, &whole[..len]);
@@ -309,18 +389,31 @@ impl World {
 
     fn somebody_misbehaves(&mut self, who: usize) {
         let peer = &self.peers[who];
-        if peer.stage == Stage::Ended || peer.header_width() == 0 {
+        if matches!(peer.stage, Stage::Ended | Stage::Visiting) {
             return;
         }
-        let bytes = if self.choices.below(2) == 0 {
-            peer.bad_header(&mut self.choices)
+        let is_web_socket = web::is_web_socket(peer.dialect);
+        let limits = &self.plan.config.limits;
+        let most = limits.max_message.max(limits.max_name);
+        let bytes = if is_web_socket && (peer.header_width() == 0 || self.choices.below(2) == 0) {
+            peer.bad_web_frame(most, &mut self.choices)
+        } else if peer.header_width() == 0 {
+            return;
         } else {
-            let limits = &self.plan.config.limits;
-            let most = limits.max_message.max(limits.max_name);
-            let width = peer.header_width();
-            let len = self.choices.one_of(&[most as u64 + 1, 9_999_999_999]);
-            format!("{len:<width$}").into_bytes()
+            let bad = if self.choices.below(2) == 0 {
+                peer.bad_header(&mut self.choices)
+            } else {
+                let width = peer.header_width();
+                let len = self.choices.one_of(&[most as u64 + 1, 9_999_999_999]);
+                format!("{len:<width$}").into_bytes()
+            };
+            if is_web_socket {
+                peer.web_frame(web::BINARY, &bad)
+            } else {
+                bad
+            }
         };
+        self.complete(who);
         self.send(who, &bytes);
     }
 
