@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chatloop::relay::{Limits, ReplyTexts};
-use chatloop::wire::Dialect::{self, Chat10, Ws, WsChat10, WsEcho};
+use chatloop::wire::Dialect::{self, Chat10, Echo, Ws, WsChat10, WsEcho};
 
 use crate::common::assert_bytes;
 use crate::common::script::Room;
@@ -93,4 +93,45 @@ fn message_in_the_turn_in_which_the_first_browser_joins_has_the_time_of_that_tur
     let message = unmasked(TEXT, object);
     let heard = second.stream.heard();
     assert_bytes(&heard[..message.len()], &message);
+}
+
+#[test]
+fn echo_connection_that_leaves_is_returned_nothing_that_comes_later() {
+    let mut room = Room::serving(&[Echo], Limits::default(), &ReplyTexts::default());
+    let peer = room.connect_to(Echo);
+    peer.stream.takes(2);
+    peer.stream.says("before");
+    room.readable(&peer);
+    room.turns();
+    // The relay stops, and its peer goes on.
+    room.relay.serve_ready(&mut room.scratch, room.now);
+    room.relay.dismiss(peer.id, &mut room.scratch, room.now);
+    room.finish_turn();
+    peer.stream.says("after");
+    room.readable(&peer);
+    room.turns();
+    assert!(peer.stream.takes(100));
+    room.writable(&peer);
+    room.turns();
+    assert_bytes(&peer.stream.heard(), b"before");
+    assert!(peer.stream.is_closed());
+}
+
+#[test]
+fn echo_of_messages_without_a_pause_between_them_is_not_ended_by_the_message_timeout() {
+    let mut room = room();
+    let peer = room.connect_to(WsEcho);
+    let message = masked(TEXT, b"message");
+    peer.stream.says(&message[..3]);
+    room.readable(&peer);
+    room.turns();
+    // Each message takes ten seconds, and the read that completes it begins the next one.
+    for _ in 0..10 {
+        room.pass(Duration::from_secs(10));
+        peer.stream.says([&message[3..], &message[..3]].concat());
+        room.readable(&peer);
+        room.turns();
+    }
+    assert!(!peer.stream.is_closed());
+    assert_bytes(&peer.stream.heard(), &unmasked(TEXT, b"message").repeat(10));
 }
