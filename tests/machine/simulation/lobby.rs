@@ -130,6 +130,13 @@ impl Visitors {
         visitor.refusal = Some(offered.to_vec());
     }
 
+    /// The call was interrupted, and is made again.
+    pub fn refusal_was_interrupted(&mut self, who: usize) {
+        if let Some(visitor) = self.each.get_mut(&who) {
+            visitor.refusal = None;
+        }
+    }
+
     pub fn fact(&mut self, who: usize, note: impl FnOnce(&mut Facts)) {
         if let Some(visitor) = self.each.get_mut(&who) {
             note(&mut visitor.facts);

@@ -1478,9 +1478,12 @@ impl Model {
         if web::is_web_socket(member.dialect) {
             member.server.receive(bytes);
         }
-        if member.notice_at.is_some() {
+        if let Some(at) = member.notice_at {
             member.written.extend_from_slice(bytes);
-            return member.catches_up(soft_limit, now);
+            if member.written.len() <= at {
+                member.catches_up(soft_limit, now);
+            }
+            return;
         }
         if bytes.len() > member.due.len() {
             // Perhaps there is a ping that is not known to be due yet.
@@ -1524,6 +1527,14 @@ impl Model {
         member.close = Some(frame.to_vec());
         let code = u16::from_be_bytes([frame[2], frame[3]]);
         *self.totals.closes.entry(code).or_default() += 1;
+    }
+
+    /// The call was interrupted, and is made again.
+    pub fn close_was_interrupted(&mut self, who: usize) {
+        self.visitors.refusal_was_interrupted(who);
+        if let Some(member) = self.members.get_mut(&who) {
+            member.close = None;
+        }
     }
 
     /// So much of it was taken.
@@ -1595,6 +1606,9 @@ impl Model {
             member.due_in_turn += frame.len();
             member.due.advance(written.len());
             member.due_in_turn = member.due_in_turn.min(member.due.len());
+            if written.len() > at {
+                member.catches_up(self.limits.soft_limit, self.now);
+            }
         }
         self.closed = closed;
         self.totals.notices += u64::from(notice.is_some());
@@ -1792,11 +1806,6 @@ impl Model {
         self.decide(claims.bytes_in);
         self.decide_ping();
         self.compare_with_notice(claims);
-        for who in &self.closed {
-            let member = self.members.get_mut(who).expect("it was here");
-            // After that there is nothing to be compared any more.
-            member.is_answered = false;
-        }
         for member in self.members.values_mut() {
             member.lag_rises(&self.limits, now);
         }
@@ -1856,6 +1865,13 @@ impl Model {
         }
         if self.is_served[Dialect::Ws.index()] {
             longest += web::longest_message_frame(limits.max_name.max(64), limits.max_message);
+        }
+        let has_wide_headers =
+            self.is_served[Dialect::Chat64.index()] || self.is_served[Dialect::Ack64.index()];
+        if self.is_served[Dialect::Ws.index()] && has_wide_headers {
+            // A text that needs escapes may take eight times as many bytes for browsers. A read is small enough
+            // for that unless messages are expected to be long, as behind wide headers.
+            longest += limits.turn_budget / 2;
         }
         let mut most = limits.turn_budget + ROUND + 2 * longest + 64;
         if self.dismissed_in_turn {

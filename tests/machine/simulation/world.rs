@@ -550,8 +550,10 @@ impl World {
                 if is_fatal(error) {
                     self.model.fact(who, |facts| facts.has_failed = true);
                 }
-                if close.is_none() && error.kind() != ErrorKind::Interrupted {
-                    self.model.write_failed(who);
+                match (close, error.kind()) {
+                    (Some(_), ErrorKind::Interrupted) => self.model.close_was_interrupted(who),
+                    (None, ErrorKind::Interrupted) | (Some(_), _) => {}
+                    (None, _) => self.model.write_failed(who),
                 }
             }
         }
@@ -790,7 +792,10 @@ impl World {
         let is_kept_out = self.listeners.iter().any(|one| !one.queue.is_empty());
         let limits = &self.plan.config.limits;
         let is_slowed = limits.rate.is_some() && (is_behind || is_unheard);
-        is_slowed || (limits.accept_rate.is_some() && is_kept_out && self.open < self.descriptors)
+        let has_visitors = !self.model.visitors.is_empty();
+        is_slowed
+            || has_visitors
+            || (limits.accept_rate.is_some() && is_kept_out && self.open < self.descriptors)
     }
 
     /// Nothing more happens: everybody must have everything.
