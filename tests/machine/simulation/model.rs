@@ -559,14 +559,18 @@ impl Member {
         is_all && self.due.bytes().starts_with(earlier) && self.answers.starts_with(answers)
     }
 
-    /// What is due to it, with this notice of the turn.
-    fn due_with(&self, notice: &[u8]) -> Vec<u8> {
-        self.due_with_at(notice, self.notice_at.unwrap_or(0))
-    }
-
-    fn due_with_at(&self, notice: &[u8], at: usize) -> Vec<u8> {
+    /// Whether this is the beginning of what is due to it, with a notice at this place.
+    fn is_due(&self, bytes: &[u8], notice: &[u8], at: usize) -> bool {
         let (before, after) = self.due.bytes().split_at(at);
-        [before, notice, after].concat()
+        let mut rest = bytes;
+        for part in [before, notice, after] {
+            let (these, later) = rest.split_at(part.len().min(rest.len()));
+            if !part.starts_with(these) {
+                return false;
+            }
+            rest = later;
+        }
+        rest.is_empty()
     }
 
     /// A turn is over, with this much due to it.
@@ -1556,14 +1560,13 @@ impl Model {
         let fits = |frame: &[u8], is_witness: bool| {
             members.iter().filter(of_turn).all(|(who, member)| {
                 let is_closed = closed.contains(who);
+                let (written, at) = (&member.written[..], member.notice_at.unwrap_or(0));
                 let pending = claims.pending.get(who).copied().unwrap_or(0);
-                let left = member
-                    .due_with(frame)
-                    .len()
-                    .checked_sub(member.written.len());
+                let all = member.due.len() + frame.len();
+                let left = all.checked_sub(written.len());
                 let is_left = left == Some(pending as usize) || member.facts.has_failed;
-                let is_due = member.due_with(frame).starts_with(&member.written);
-                let is_answer = member.is_answer(&member.written, member.notice_at.unwrap_or(0));
+                let is_due = member.is_due(written, frame, at);
+                let is_answer = member.is_answer(written, at);
                 if is_closed {
                     !is_witness || is_due || is_answer
                 } else {
@@ -1598,7 +1601,7 @@ impl Model {
                 continue;
             };
             let written = mem::take(&mut member.written);
-            if closed.contains(who) && !member.due_with_at(&frame, at).starts_with(&written) {
+            if closed.contains(who) && !member.is_due(&written, &frame, at) {
                 member.is_answered = true;
                 continue;
             }

@@ -102,7 +102,7 @@ impl Plan {
     /// A plan of one of these kinds.
     pub fn chosen(choices: &mut Choices) -> Self {
         match choices.below(4) {
-            2 if choices.below(2) == 0 => Self::short_of_memory(choices),
+            2 if choices.below(4) < 3 => Self::short_of_memory(choices),
             3 => Self::in_which_everybody_reads(choices),
             _ => Self::of_small_things(choices),
         }
@@ -419,8 +419,8 @@ fn chosen_limits(choices: &mut Choices, max_message: usize, has_browsers: bool) 
     limits.soft_limit = choices.one_of(&[0, 1, 100, limits.queue_limit - 1]);
     limits.soft_limit = limits.soft_limit.min(limits.queue_limit - 1);
     if choices.below(4) == 0 {
-        // For little more than that: see `short_of_memory`. What is behind, and what is history, is held in chunks, of which each dialect has its own.
-        const CHUNKS: usize = 9 * 2 * 64 * 1024;
+        // For little more than that: see `short_of_memory`. What is behind, and what is history, is held in chunks, of which each dialect has its own that receives what others send.
+        const CHUNKS: usize = 5 * 2 * 64 * 1024;
         limits.max_memory = limits.least_memory() + CHUNKS + choices.one_of(&[0, 1000, 200_000]);
     }
     limits

@@ -21,8 +21,6 @@ pub enum Action {
     Say(usize, usize),
     /// A peer takes its leave.
     SayFarewell(usize),
-    /// A peer sends its handshake, or goes on when that was answered.
-    Visit(usize),
     /// A peer of WebSocket sends a ping.
     Ping(usize),
     /// A peer of WebSocket sends what no peer may send.
@@ -124,12 +122,9 @@ impl World {
     /// Does what a script says.
     fn perform(&mut self, action: &Action) {
         match *action {
-            Action::Connect(listener) => {
-                self.connect(listener, false);
-            }
+            Action::Connect(listener) => self.come(listener, false),
             Action::Say(who, len) => self.say(who, len),
             Action::SayFarewell(who) => self.say_farewell(who),
-            Action::Visit(who) => self.visit(who),
             Action::Ping(who) => self.ping(who),
             Action::Misbehave(who) => self.somebody_misbehaves(who),
             Action::Settle => {
@@ -150,17 +145,28 @@ impl World {
         if self.live.len() < self.plan.peers {
             let listener = self.choices.below(self.has_listeners());
             let is_mute = self.choices.below(8) == 0;
-            self.connect(listener, is_mute);
+            self.come(listener, is_mute);
+        }
+    }
+
+    /// A peer connects, and sends its request if it has one.
+    fn come(&mut self, listener: usize, is_mute: bool) {
+        if let Some(who) = self.connect(listener, is_mute) {
+            self.visit(who);
         }
     }
 
     /// A peer says something, if it has still something to say.
     fn somebody_talks(&mut self, who: usize) {
-        let most_ahead = 4 * self.plan.window.1 + self.plan.longest_message;
+        let dialect = self.peers[who].dialect;
+        let most_ahead = match dialect {
+            // It may be read byte by byte.
+            Dialect::Echo => 1000,
+            _ => 4 * self.plan.window.1 + self.plan.longest_message,
+        };
         if self.sockets[who].on_the_way() > most_ahead {
             return;
         }
-        let dialect = self.peers[who].dialect;
         match self.peers[who].stage {
             Stage::Visiting => return self.visit(who),
             Stage::Talking if web::is_web_socket(dialect) && self.choices.below(8) == 1 => {
@@ -224,23 +230,23 @@ impl World {
         }
     }
 
-    /// A peer sends its request, perhaps only a part of it, or goes on when that was answered.
+    /// A peer sends its request, perhaps only a part of it.
     fn visit(&mut self, who: usize) {
         let peer = &mut self.peers[who];
-        if peer.stage != Stage::Visiting {
-            return;
+        if self.choices.below(8) == 1 && !peer.outgoing.is_empty() {
+            let len = self.choices.below(peer.outgoing.len());
+            let part: Vec<_> = peer.outgoing.drain(..len).collect();
+            return self.send(who, &part);
         }
-        if !peer.outgoing.is_empty() {
-            if self.choices.below(4) == 1 {
-                let len = self.choices.below(peer.outgoing.len());
-                let part: Vec<_> = peer.outgoing.drain(..len).collect();
-                return self.send(who, &part);
-            }
-            return self.complete(who);
-        }
-        let answer_len = self.model.answer_len(who);
-        if answer_len > 0 && self.sockets[who].taken() >= answer_len as u64 {
-            let is_mute = self.choices.below(8) == 1;
+        self.complete(who);
+    }
+
+    /// A peer has received something. When its handshake was answered, it may go on.
+    fn go_on(&mut self, who: usize) {
+        let answer_len = self.model.answer_len(who) as u64;
+        let is_answered = answer_len > 0 && self.sockets[who].taken() >= answer_len;
+        if self.peers[who].stage == Stage::Visiting && is_answered {
+            let is_mute = self.choices.below(16) == 1;
             self.peers[who].begin(is_mute);
         }
     }
@@ -443,7 +449,7 @@ impl World {
                 let most = if is_lone {
                     1
                 } else {
-                    self.choices.between(1, self.plan.piece)
+                    self.choices.between(1, self.longest_piece(who))
                 };
                 let with_fin = self.choices.below(2) == 0;
                 return self.arrive(who, most, with_fin);
@@ -452,6 +458,15 @@ impl World {
                 let most = self.choices.between(1, self.plan.piece);
                 return self.drain(who, most);
             }
+        }
+    }
+
+    /// The most of a peer's bytes that the network moves at once. A request comes in few pieces.
+    fn longest_piece(&self, who: usize) -> usize {
+        const OF_REQUEST: usize = 200;
+        match self.peers[who].stage {
+            Stage::Visiting => self.plan.piece.max(OF_REQUEST),
+            _ => self.plan.piece,
         }
     }
 
@@ -475,6 +490,7 @@ impl World {
         if is_edge {
             self.edge(who);
         }
+        self.go_on(who);
     }
 
     fn reset_comes(&mut self, who: usize) {

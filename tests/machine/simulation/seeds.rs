@@ -59,6 +59,19 @@ fn faults_lose_duplicate_and_reorder_no_message() {
     }
     let out_of_memory = all.totals.ends.get(&End::OutOfMemory);
     assert!(out_of_memory > Some(&10), "{out_of_memory:?} out of memory");
+    let totals = &all.totals;
+    for (what, count) in [
+        ("handshakes", totals.upgrades),
+        ("other requests", totals.visits),
+        ("pings", totals.pings),
+        ("pause notices", totals.notices),
+    ] {
+        assert!(count > SEEDS / 5, "{count} {what}");
+    }
+    for code in [1001, 1002, 1007, 1008, 1009, 1013] {
+        let count = totals.closes.get(&code);
+        assert!(count > Some(&10), "{count:?} Close frames with {code}");
+    }
     // The room waits for those who read, and none of them is closed for being slow.
     let waits = all.waits_for_readers;
     assert!(waits > SEEDS, "the room waited for readers {waits} times");
@@ -282,6 +295,14 @@ fn long_run() {
         totals.deliveries, totals.bytes_told
     );
     println!("ticks       {}", totals.ticks);
+    println!(
+        "handshakes  {}, and {} other requests or connections without one",
+        totals.upgrades, totals.visits
+    );
+    println!(
+        "pings       {}, {} pause notices, Close frames {:?}",
+        totals.pings, totals.notices, totals.closes
+    );
     println!(
         "room waited {}, {} of these with everybody reading",
         all.waits, all.waits_for_readers

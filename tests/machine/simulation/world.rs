@@ -47,6 +47,9 @@ const MOST_STEPS: u64 = 1_000_000;
 /// The least that fits the buffers of a socket of WebSocket, so that the answer to a handshake does.
 const MIN_WEB_BUFFER: usize = 300;
 
+/// The least that may have arrived at it without having been read, so that requests are not always late.
+const MIN_WEB_WINDOW: usize = 50;
+
 /// The time of day at which everything begins, in milliseconds since 1970.
 const FIRST_DAY: u64 = 1_593_590_400_000;
 
@@ -231,10 +234,11 @@ impl World {
         self.peers
             .push(Peer::new(peer, dialect, is_mute, &mut self.choices));
         let Plan { window, buffer, .. } = self.plan;
-        let window = self.choices.between(window.0, window.1);
+        let mut window = self.choices.between(window.0, window.1);
         let mut buffer = self.choices.between(buffer.0, buffer.1);
         if web::is_web_socket(dialect) {
             buffer = buffer.max(MIN_WEB_BUFFER);
+            window = window.max(MIN_WEB_WINDOW);
         }
         self.sockets.push(Socket::new(window, buffer));
         self.live.push(peer);
