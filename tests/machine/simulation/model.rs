@@ -490,7 +490,7 @@ impl Member {
 
     /// These bytes are due to it from now on.
     fn owe(&mut self, bytes: &[u8], now: Duration) {
-        if self.due.is_empty() {
+        if self.left() == 0 {
             self.behind_since = now;
         }
         self.due.extend(bytes);
@@ -1604,6 +1604,9 @@ impl Model {
             if closed.contains(who) && !member.is_due(&written, &frame, at) {
                 member.is_answered = true;
                 continue;
+            }
+            if member.due.is_empty() {
+                member.behind_since = self.now;
             }
             member.due.insert(at, &frame);
             member.due_in_turn += frame.len();
