@@ -380,6 +380,8 @@ struct Member {
     /// The stage before a change in this turn that the relay may not have come to: it closed the
     /// connection in this turn, perhaps for a reason from before the change.
     stage_before: Option<Stage>,
+    /// It received history when it became a member.
+    began_with_history: bool,
     /// It became a member, and did so in this turn.
     has_joined: bool,
     has_just_joined: bool,
@@ -983,6 +985,7 @@ impl Model {
             left_at: now,
             left_due: 0,
             stage_before: None,
+            began_with_history: false,
             has_joined: false,
             has_just_joined: false,
             was_broken: false,
@@ -1050,6 +1053,7 @@ impl Model {
         self.totals.joined += 1;
         if let Some(past) = &mut self.pasts[member.dialect.index()] {
             member.lag.may_be_catching_up = !past.kept.is_empty();
+            member.began_with_history = !past.kept.is_empty();
             // A pause notice of this turn is a part of the past, unless the past begins behind it.
             let may_hear = member.dialect == Dialect::Ws && self.notices.may_come;
             let before_turn = past.before_turn();
@@ -2047,7 +2051,9 @@ impl Model {
         }
         let expected = end.close_frame(member.protocol_code);
         // Where output was given up there is none, even if that ended between two frames.
-        let has_lost_output = member.was_short || member.due.len() > member.due_in_turn;
+        let has_lost_history = member.has_just_joined && member.began_with_history;
+        let has_lost_output =
+            member.was_short || has_lost_history || member.due.len() > member.due_in_turn;
         let may_lack =
             member.facts.has_failed || has_lost_output || !member.server.is_between_frames();
         match &member.close {
