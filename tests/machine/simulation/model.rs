@@ -1570,7 +1570,9 @@ impl Model {
                 let left = all.checked_sub(written.len());
                 let is_left = left == Some(pending as usize) || member.facts.has_failed;
                 let is_due = member.is_due(written, frame, at);
-                let is_answer = member.is_answer(written, at);
+                // One that joined in this turn is answered without its history.
+                let before = if member.has_just_joined { 0 } else { at };
+                let is_answer = member.is_answer(written, before);
                 if is_closed {
                     !is_witness || is_due || is_answer
                 } else {

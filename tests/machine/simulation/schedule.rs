@@ -21,10 +21,11 @@ pub enum Action {
     Say(usize, usize),
     /// A peer takes its leave.
     SayFarewell(usize),
-    /// A peer of WebSocket sends a ping.
-    Ping(usize),
-    /// A peer of WebSocket sends what no peer may send.
-    Misbehave(usize),
+    /// A peer connects to the listener of this index, which is one of WebSocket, and sends the request of that
+    /// index.
+    Request(usize, usize),
+    /// A peer sends these bytes.
+    Send(usize, Vec<u8>),
     /// The network delivers all that is under way.
     Settle,
     StopReading(usize),
@@ -125,8 +126,15 @@ impl World {
             Action::Connect(listener) => self.come(listener, false),
             Action::Say(who, len) => self.say(who, len),
             Action::SayFarewell(who) => self.say_farewell(who),
-            Action::Ping(who) => self.ping(who),
-            Action::Misbehave(who) => self.somebody_misbehaves(who),
+            Action::Request(listener, index) => {
+                let dialect = self.plan.config.listen[listener].dialect;
+                if let Some(who) = self.connect(listener, false) {
+                    let head = web::requests(dialect)[index].head.clone();
+                    self.peers[who].outgoing = head;
+                    self.complete(who);
+                }
+            }
+            Action::Send(who, ref bytes) => self.send(who, bytes),
             Action::Settle => {
                 self.network_settles();
             }
