@@ -1984,8 +1984,8 @@ impl Model {
     fn may_be_held(&self) -> usize {
         // A first and a last one for each dialect that hears anything.
         const CHUNKS: usize = 5 * 2 * 64 * 1024;
-        // The turn, which may be in the backlogs besides.
-        let turn = self.said_in_turn as usize;
+        // The turn, which may be in the backlogs besides: all of it is history for a moment.
+        let turn = self.said_in_turn as usize * if self.keeps_history() { 2 } else { 1 };
         let of_its_own = |one: &Member| {
             let partial = one.unfinished.len() + one.client.len() + one.left();
             2 * partial + 200 * (one.own_words + one.acks_in_turn + 2)
