@@ -1,12 +1,13 @@
 //! WebSocket connections: what they are answered at the edges of their lives, byte for byte.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use chatloop::relay::{Limits, ReplyTexts};
-use chatloop::wire::Dialect::{self, Chat10, Echo, Ws, WsChat10, WsEcho};
+use chatloop::wire::Dialect::{self, Chat10, Chat64, Echo, Ws, WsChat10, WsEcho};
 
-use crate::common::assert_bytes;
 use crate::common::script::Room;
+use crate::common::{assert_bytes, wide_frame};
 
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
@@ -134,4 +135,42 @@ fn echo_of_messages_without_a_pause_between_them_is_not_ended_by_the_message_tim
     }
     assert!(!peer.stream.is_closed());
     assert_bytes(&peer.stream.heard(), &unmasked(TEXT, b"message").repeat(10));
+}
+
+#[test]
+fn member_that_a_write_has_failed_to_is_sent_no_reply_before_it_is_closed() {
+    for dialect in [Ws, Chat64] {
+        let mut room = Room::serving(
+            &[Ws, Chat64, Chat10],
+            Limits::default(),
+            &ReplyTexts::default(),
+        );
+        let alice = room.join("alice");
+        let peer = room.connect_to(dialect);
+        let hello = match dialect {
+            Ws => masked(TEXT, b"bob"),
+            _ => wide_frame("hello"),
+        };
+        peer.stream.says(hello);
+        room.readable(&peer);
+        room.turns();
+        peer.stream.heard();
+        peer.stream.takes(4);
+        room.say(&alice, "a message that is cut");
+        // The kernel is out of memory for a moment, while the peer sends something that is answered.
+        peer.stream.takes(1000);
+        peer.stream.breaks(ErrorKind::OutOfMemory);
+        room.writable(&peer);
+        peer.stream.says(match dialect {
+            Ws => masked(PING, b"answer"),
+            _ => wide_frame("more"),
+        });
+        room.readable(&peer);
+        room.relay.serve_ready(&mut room.scratch, room.now);
+        peer.stream.recovers();
+        room.finish_turn();
+        room.turns();
+        assert!(peer.stream.is_closed());
+        assert_eq!(peer.stream.heard().len(), 4, "{dialect}");
+    }
 }
