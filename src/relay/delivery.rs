@@ -237,7 +237,9 @@ impl<'a> FanOut<'a> {
         reply: &Reply,
     ) {
         let reply_len = self.replies.len(reply) as usize;
-        if connection.output.is_none() && reply_len > 0 {
+        let may_be_replied =
+            connection.output.is_none() && !connection.readiness.marks.any(Marks::OUTPUT_LOST);
+        if may_be_replied && reply_len > 0 {
             let (outcome, _) = self.write_around(connection, &[], reply, &[]);
             if let Outcome::Done(sent) = outcome {
                 self.count(sent);

@@ -362,6 +362,7 @@ impl Room {
         now: Instant,
     ) {
         self.drop_output(connection, now);
+        connection.readiness.marks.insert(Marks::OUTPUT_LOST);
         connection.readiness.kernel.remove(Ready::WRITABLE);
         self.lifecycle.fail_write(&mut connection.life, kind);
         if connection.life.is_heard() {
