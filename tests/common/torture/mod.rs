@@ -114,6 +114,8 @@ struct Peer {
     left: Option<usize>,
     /// It is to be closed: there is no place for it, or it said goodbye.
     is_to_go: bool,
+    /// The relay was told that its handshake has not come, or that the answer was not accepted.
+    is_stalled: bool,
     /// Its connection was ended by the other side.
     is_cut: bool,
 }
@@ -343,6 +345,7 @@ impl Room {
             joined: None,
             left: None,
             is_to_go: false,
+            is_stalled: false,
             is_cut: false,
         });
         self.peers.len() - 1
@@ -534,7 +537,8 @@ impl Room {
         let is_turned_away = peer.joined.is_none() && self.relay.is_hit(Hit::Accept);
         let is_ended = self.is_stopping || self.relay.has_ended();
         // Of a handshake nothing follows that could make up for an event.
-        let is_late = peer.is_visiting() && self.is_stalled(peer.route);
+        let is_stalled = peer.is_stalled || self.is_stalled(peer.route);
+        let is_late = peer.is_visiting() && is_stalled;
         let may_be_cut =
             self.is_hit(peer) || is_turned_away || peer.is_to_go || is_ended || is_late;
         if peer.is_cut && !may_be_cut {
@@ -569,7 +573,7 @@ impl Room {
     /// until a timeout, after which its peer comes back.
     fn has_stalled_visitor(&self) -> bool {
         let mut peers = self.peers.iter();
-        peers.any(|peer| peer.is_visiting() && !peer.is_cut && self.is_stalled(peer.route))
+        peers.any(|peer| peer.is_visiting() && peer.is_stalled && !peer.is_cut)
     }
 
     fn is_stalled(&self, route: Route) -> bool {
@@ -592,8 +596,10 @@ impl Room {
             let Some(index) = index else {
                 continue;
             };
-            let is_silent = self.peers[index].is_visiting() || self.peers[index].stream.is_none();
-            if self.is_speaking == Some(index) || is_silent {
+            if self.peers[index].is_visiting() {
+                // It has nothing to say.
+                self.peers[index].is_stalled = true;
+            } else if self.is_speaking == Some(index) || self.peers[index].stream.is_none() {
                 // The next segment will do; or there is nobody who could do anything.
                 self.relay.stalls.push(stall);
             } else {
@@ -602,7 +608,7 @@ impl Room {
                 self.note_said(index, text.into_bytes(), Kind::Nudge);
             }
         }
-        !self.relay.stalls.is_empty()
+        !self.relay.stalls.is_empty() || self.has_stalled_visitor()
     }
 
     fn all_have_heard(&self, message: usize) -> bool {
@@ -642,12 +648,15 @@ impl Room {
         if log.contains("chatloop: ") {
             return Err("it complains and goes on".to_owned());
         }
+        // A Close frame is written once, and whatever comes of that the connection ends.
+        let mut calls = self.relay.calls.iter();
+        let is_refused = calls.any(|call| call.has_failed && call.errno == libc::EAGAIN);
         for (index, peer) in self.peers.iter().enumerate() {
             let (heard, expected) = self.compare(index)?;
             let is_all = heard == expected && peer.hearing.is_whole();
             let is_browser = speech_of(peer.name) == Speech::Web && peer.joined.is_some();
             let has_stayed = is_browser && peer.left.is_none() && !self.is_hit(peer);
-            if has_stayed && !peer.hearing.has(b"[close 1001]") {
+            if has_stayed && !is_refused && !peer.hearing.has(b"[close 1001]") {
                 return Err(format!("{} has no Close frame", peer.name));
             }
             if !is_all && peer.joined.is_some() && !self.is_hit(peer) {
@@ -723,9 +732,16 @@ impl Room {
         };
         let (mut expected, mut others) = (messages(false), messages(true));
         if speech == Speech::Web {
-            if peer.joined.is_some() {
-                expected.insert(0, unnamed("[hello]"));
+            match peer.joined {
+                Some(_) => expected.insert(0, unnamed("[hello]")),
+                None => others.push(unnamed("[hello]")),
             }
+            // It may have been asked to nudge before it was known to be a member.
+            let own_nudges = self.messages.iter().enumerate().filter(|(at, one)| {
+                let is_early = !peer.span(self.messages.len()).contains(at);
+                one.kind == Kind::Nudge && one.by == index && is_early
+            });
+            others.extend(own_nudges.map(|_| unnamed(ACK)));
             // The relay stops, has no place, or closes for another reason.
             let closes = [1001, 1013, 1008].map(|code| unnamed(&format!("[close {code}]")));
             others.extend(closes);
