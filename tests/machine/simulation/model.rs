@@ -683,6 +683,8 @@ impl Past {
 struct Notices {
     /// There may be one in this turn: there were browser members when it began.
     may_come: bool,
+    /// There may be one in the next turn: the room may have been paused in this one, even if it is not any more.
+    may_follow: bool,
     /// What the last one said. With no member to receive one, it is not known.
     last: Option<bool>,
 }
@@ -1629,7 +1631,7 @@ impl Model {
         {
             past.insert_notice(&frame);
         }
-        let may_have_changed = self.may_have_been_paused();
+        let may_have_changed = self.notices.may_follow || self.may_have_been_paused();
         if self.notices.may_come && is_known {
             let was_paused = self.is_paused;
             self.notices.check(notice, was_paused, may_have_changed);
@@ -1822,6 +1824,7 @@ impl Model {
             member.lag_rises(&self.limits, now);
         }
         self.was_paused = mem::replace(&mut self.is_paused, claims.is_paused);
+        self.notices.may_follow = self.may_have_been_paused();
         self.match_ends(claims, now, is_full);
         let stays = |(who, member): (&usize, &Member)| {
             let receives = member.dialect == Dialect::Greet10 && member.stage == Stage::Here;
