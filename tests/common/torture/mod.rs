@@ -9,7 +9,7 @@
 mod hearing;
 pub mod traced;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::{ErrorKind, Write};
 use std::mem;
@@ -90,6 +90,9 @@ struct Room {
     /// Who is to be here, and the index of their connections.
     present: BTreeMap<&'static str, usize>,
     messages: Vec<Message>,
+    /// Of these connections the relay was told that the handshake has not come, or that the answer was not
+    /// accepted.
+    stalled_visitors: BTreeSet<usize>,
     /// Who has said part of a message, and will go on.
     is_speaking: Option<usize>,
     /// It was asked to stop.
@@ -114,8 +117,6 @@ struct Peer {
     left: Option<usize>,
     /// It is to be closed: there is no place for it, or it said goodbye.
     is_to_go: bool,
-    /// The relay was told that its handshake has not come, or that the answer was not accepted.
-    is_stalled: bool,
     /// Its connection was ended by the other side.
     is_cut: bool,
 }
@@ -157,6 +158,7 @@ pub fn session(
         peers: Vec::new(),
         present: BTreeMap::new(),
         messages: Vec::new(),
+        stalled_visitors: BTreeSet::new(),
         is_speaking: None,
         is_stopping: false,
         step: "start",
@@ -345,7 +347,6 @@ impl Room {
             joined: None,
             left: None,
             is_to_go: false,
-            is_stalled: false,
             is_cut: false,
         });
         self.peers.len() - 1
@@ -537,7 +538,7 @@ impl Room {
         let is_turned_away = peer.joined.is_none() && self.relay.is_hit(Hit::Accept);
         let is_ended = self.is_stopping || self.relay.has_ended();
         // Of a handshake nothing follows that could make up for an event.
-        let is_stalled = peer.is_stalled || self.is_stalled(peer.route);
+        let is_stalled = self.stalled_visitors.contains(&index) || self.is_stalled(peer.route);
         let is_late = peer.is_visiting() && is_stalled;
         let may_be_cut =
             self.is_hit(peer) || is_turned_away || peer.is_to_go || is_ended || is_late;
@@ -572,8 +573,8 @@ impl Room {
     /// Whether the relay was told that a handshake has not come or that its answer was not accepted. That takes
     /// until a timeout, after which its peer comes back.
     fn has_stalled_visitor(&self) -> bool {
-        let mut peers = self.peers.iter();
-        peers.any(|peer| peer.is_visiting() && peer.is_stalled && !peer.is_cut)
+        let mut stalled = self.stalled_visitors.iter();
+        stalled.any(|&index| self.peers[index].is_visiting() && !self.peers[index].is_cut)
     }
 
     fn is_stalled(&self, route: Route) -> bool {
@@ -598,7 +599,7 @@ impl Room {
             };
             if self.peers[index].is_visiting() {
                 // It has nothing to say.
-                self.peers[index].is_stalled = true;
+                self.stalled_visitors.insert(index);
             } else if self.is_speaking == Some(index) || self.peers[index].stream.is_none() {
                 // The next segment will do; or there is nobody who could do anything.
                 self.relay.stalls.push(stall);

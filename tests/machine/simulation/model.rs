@@ -258,8 +258,9 @@ impl End {
             Self::Evicted => (1013, "evicted"),
             Self::EvictedForAddress => (1008, "evicted for its address"),
             Self::Shutdown => (1001, "at shutdown"),
-            Self::Greeted | Self::InputIgnored => return None,
             Self::Eof | Self::TruncatedFrame | Self::Farewell | Self::Io => return None,
+            // No WebSocket connection ends so.
+            Self::Greeted | Self::InputIgnored => unreachable!("{self:?}"),
         };
         Some(web::close_frame(code, text))
     }

@@ -78,7 +78,7 @@ impl Peer {
             _ => choices.below(all.len()),
         };
         let request = &all[index];
-        self.outgoing = request.head.clone();
+        self.outgoing.clone_from(&request.head);
         if is_mute {
             // It never completes its request.
             let len = choices.below(self.outgoing.len());

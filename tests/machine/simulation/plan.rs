@@ -157,7 +157,7 @@ impl Plan {
                     Dialect::Echo,
                 ]
                 .map(endpoint)
-                .to_vec()
+                .to_vec();
             }
             5..8 => listen.truncate(TUTORIALS),
             _ => {}
@@ -336,10 +336,10 @@ fn chosen_ping(choices: &mut Choices, batch: usize, rates: &mut [u16]) -> Option
 
 /// Raises the limits such that the messages that are kept for browsers always fit the memory for them.
 fn make_room_for_history(limits: &mut Limits) {
-    // One that is named after its address may have a longer name than another.
-    let longest = web::longest_message_frame(limits.max_name.max(64), limits.max_message) + 8;
     // Chat10, chat64 and both for browsers.
     const KEEPERS: usize = 4;
+    // One that is named after its address may have a longer name than another.
+    let longest = web::longest_message_frame(limits.max_name.max(64), limits.max_message) + 8;
     limits.history_bytes = limits
         .history_bytes
         .max(KEEPERS * limits.timed_history * longest);

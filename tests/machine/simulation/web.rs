@@ -437,14 +437,24 @@ impl ServerStream {
             }
             self.header.push(byte);
             bytes = rest;
-            let len = match self.header[..] {
-                [_, 126, a, b] => u64::from_be_bytes([0, 0, 0, 0, 0, 0, a, b]),
-                [_, 127, a, b, c, d, e, f, g, h] => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-                [_, 126 | 127, ..] | [_] | [] => continue,
-                [_, len, ..] => u64::from(len),
+            let Some(&short) = self.header.get(1) else {
+                continue;
             };
-            self.left = len;
-            self.header.clear();
+            let extended = match short {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            let long = &self.header[2..];
+            if long.len() == extended {
+                let long = long.iter().fold(0, |len, &byte| len << 8 | u64::from(byte));
+                self.left = if extended == 0 {
+                    u64::from(short)
+                } else {
+                    long
+                };
+                self.header.clear();
+            }
         }
     }
 
