@@ -577,10 +577,13 @@ impl<S> Relay<S> {
         self.room.channels.set_time(TimeText::new(since_1970));
     }
 
-    /// Whether messages carry the time of day: there is a browser member, or a history for one.
+    /// Whether messages carry the time of day: there is a browser member or a history for one, or there may be
+    /// before the turn is over.
     #[must_use]
     pub fn is_timed(&self) -> bool {
-        self.room.channels.is_timed()
+        let channels = &self.room.channels;
+        let may_be_joined = channels.serves_web_socket() && self.room.lifecycle.pending() > 0;
+        may_be_joined || channels.is_timed()
     }
 
     /// Pings the WebSocket members to which nothing was published or pinged since the last call. Must be called inside a

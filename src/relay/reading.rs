@@ -128,6 +128,8 @@ struct Reading<'a> {
     bytes: u64,
     /// How many frames were completed.
     frames: u32,
+    /// Whether a message was returned.
+    has_echoed: bool,
     /// How many bytes were published.
     published: usize,
     /// How many messages were relayed.
@@ -155,6 +157,7 @@ impl<'a> Reading<'a> {
             joined: None,
             bytes: 0,
             frames: 0,
+            has_echoed: false,
             published: 0,
             messages: 0,
             cost: 0,
@@ -222,7 +225,10 @@ impl<'a> Reading<'a> {
                 self.on_web_socket(connection, bytes, now)
             }
             Sends::Echo => {
-                self.own.extend_from_slice(bytes);
+                // What a draining connection sends has no meaning.
+                if connection.life.is_heard() {
+                    self.own.extend_from_slice(bytes);
+                }
                 Ok(())
             }
             Sends::Requests | Sends::Nothing => self.on_ignored(&mut connection.life, bytes.len()),
@@ -273,7 +279,8 @@ impl<'a> Reading<'a> {
                 Some(Item::Ping(payload)) => {
                     // A member that does not read its pongs has only the last of a turn (RFC 6455, 5.5.3), or
                     // its pings alone would pause the room.
-                    if connection.output.is_some() && sends != Sends::EchoMessages {
+                    let channel = &self.room.channels[connection.dialect()];
+                    if connection.pending_bytes(channel) > 0 && sends != Sends::EchoMessages {
                         self.own.clear();
                     }
                     websocket::encode(Opcode::Pong, payload, &mut self.own);
@@ -293,6 +300,7 @@ impl<'a> Reading<'a> {
                             Opcode::Binary
                         };
                         websocket::encode(opcode, payload, &mut self.own);
+                        self.has_echoed = true;
                     }
                     _ if connection.life.is_pending() => self.on_name(connection, payload, now)?,
                     _ => self.on_message(&connection.life, payload)?,
@@ -416,7 +424,8 @@ impl<'a> Reading<'a> {
         if self.bytes > 0 {
             room.start_idle_timer(connection, now);
         }
-        room.keep_message_timer(connection, self.frames > 0, now);
+        let has_completed = self.frames > 0 || self.has_echoed;
+        room.keep_message_timer(connection, has_completed, now);
     }
 
     /// How the delivery of this turn differs from that of the others: the connection's own span is left

@@ -7,7 +7,7 @@
 //! The lobby is small and nothing waits long in it, so that it cannot be used to hold memory: when it is full,
 //! the oldest goes.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -414,7 +414,7 @@ impl<S: Read + Write> Visitor<S> {
             Some((offered.as_str(), dialect))
         });
         let response = http::switching_protocols(key, chosen.map(|(name, _)| name));
-        match self.stream.write(&response) {
+        match write_once(&mut self.stream, &response) {
             // The socket is new, and so is its buffer: it accepts a few hundred bytes.
             Ok(sent) if sent == response.len() => {
                 Step::Admit(chosen.map_or(self.dialect, |(_, dialect)| dialect))
@@ -438,7 +438,7 @@ impl<S: Read + Write> Visitor<S> {
     fn refuse(&mut self, status: &str, reason: Refused) -> Step {
         let response = http::response(status, &[], b"");
         // If it is not accepted at once, the peer has to do without.
-        let _ = self.stream.write(&response);
+        let _ = write_once(&mut self.stream, &response);
         Step::Refuse(reason)
     }
 
@@ -449,17 +449,26 @@ impl<S: Read + Write> Visitor<S> {
 
     fn write_response(&mut self) -> Step {
         loop {
-            match self.stream.write(&self.response) {
+            match write_once(&mut self.stream, &self.response) {
                 Ok(sent) => {
                     self.response.drain(..sent);
                     if self.response.is_empty() {
                         return Step::End;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Wait,
                 Err(_) => return Step::End,
             }
+        }
+    }
+}
+
+/// Writes what the socket accepts at once. An interrupted call is made again.
+pub(super) fn write_once(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match stream.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            written => return written,
         }
     }
 }

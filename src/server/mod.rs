@@ -50,7 +50,7 @@ mod tick;
 mod trusted;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -838,7 +838,7 @@ impl<S: System> Server<S> {
             // Its handshake was accepted. A browser reports nothing but the Close frame.
             let mut frame = Vec::new();
             websocket::encode_close(TRY_AGAIN_LATER, "no place is free", &mut frame);
-            let _ = stream.write(&frame);
+            let _ = lobby::write_once(&mut stream, &frame);
         }
         self.refuse(stream, peer, refusal, now);
     }

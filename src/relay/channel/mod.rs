@@ -255,6 +255,11 @@ impl Channels {
         self.time = time;
     }
 
+    /// Whether there may be WebSocket members.
+    pub(super) const fn serves_web_socket(&self) -> bool {
+        self.serves_web_socket
+    }
+
     /// Whether messages carry the time of day.
     pub(super) fn is_timed(&self) -> bool {
         self.each
