@@ -1316,7 +1316,7 @@ impl Model {
     /// only.
     fn drop_earlier_pongs(&mut self, who: usize) {
         let member = self.members.get_mut(&who).expect("it is here");
-        if member.due.len() > member.due_in_turn {
+        if member.due.len() > member.due_in_turn + member.written.len() {
             let pongs = mem::take(&mut member.other_answers);
             member.due.drop_last(pongs);
             member.due_in_turn -= pongs;
