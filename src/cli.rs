@@ -627,7 +627,7 @@ pub(crate) struct JoinArgs {
     /// is one of 127.0.0.1. If a name has several addresses, the first that answers is used.
     ///
     /// `ws://127.0.0.1:1235/` is a port for browsers, or a proxy for HTTP before one. Without a port it is
-    /// 1235, and a path may follow. There the relay itself confirms each message, and sends what was said
+    /// 1235, and a path may follow. There the relay itself confirms each message, and sends those from
     /// before. TLS (`wss://`) is not supported.
     #[arg(
         env = "CHATLOOP_SERVER",

@@ -94,7 +94,7 @@ impl History {
         self.is_past
     }
 
-    /// Whether the client has joined a server that said so.
+    /// Whether the client has joined a server that confirms it.
     pub(super) const fn has_joined(&self) -> bool {
         self.is_rejoining
     }

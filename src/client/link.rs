@@ -526,7 +526,7 @@ impl Handshake {
                 Ok(written) => drop(self.request.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The response may say why.
+                // The response may have the reason.
                 Err(_) => self.request.clear(),
             }
         }

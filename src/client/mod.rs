@@ -173,9 +173,9 @@ pub struct Client {
     front: Frontend,
     link: Link,
     outbox: Outbox,
-    /// What a WebSocket server has told of its history; `chat10` has no such thing.
+    /// The position in the server's history; `chat10` has none.
     history: History,
-    /// The longest message that the server accepts, in bytes, once it has said so.
+    /// The longest message that the server accepts, in bytes, once that is known.
     max_message: Option<usize>,
     /// The time since which senders are paused.
     paused_since: Option<Instant>,
@@ -690,7 +690,7 @@ impl Client {
             self.held_until = None;
         }
         let before = self.outbox.unacknowledged_bytes();
-        // A WebSocket server first says how long a message may be.
+        // A WebSocket server first sends the limit of a message.
         let name_only = if self.outbox.is_confirmed_by_server() {
             self.max_message.is_none()
         } else {
@@ -849,7 +849,7 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Whether what arrives is history. `chat10` does not say.
+    /// Whether what arrives is history. `chat10` does not distinguish it.
     fn is_past(&self) -> bool {
         self.outbox.is_confirmed_by_server() && self.history.is_past()
     }

@@ -555,7 +555,7 @@ mod tests {
         let parsed = Protocol::Ws.next(&frame).unwrap().unwrap();
         assert_eq!(parsed, (message(b"a", long.as_bytes()), frame.len()));
         assert_eq!(Protocol::Ws.next(&frame[..frame.len() - 1]), Ok(None));
-        // A stranger's, whose text is of no interest; and a text that was not sent like this.
+        // Messages of other clients, whose text does not matter, and a text that was not sent like this.
         for (object, name, payload) in [
             (object("o\\\"neill", "hi"), &b"o\\"[..], &b""[..]),
             (object("bob", "a\\nb"), b"bob", b"a\\nb"),

@@ -1,4 +1,5 @@
-//! The other end of a WebSocket client under test: what a test says, in frames of another implementation.
+//! The other end of a WebSocket client under test: a server that does what a test asks for, in frames of another
+//! implementation.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +11,7 @@ use tungstenite::{Error, Message};
 
 use super::chat_server::{Peer, ScriptedServer};
 
-/// What a server says of itself when a client has joined.
+/// The object that a server sends when a client has joined.
 pub const HELLO: &str = r#"{"hello":{"version":"0.1.0","maxName":256,"maxMessage":1048576}}"#;
 
 pub const ACK: &str = r#"{"ack":1}"#;
