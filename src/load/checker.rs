@@ -557,7 +557,7 @@ mod tests {
         DeliveryChecker::new(codec(size), receivers, senders)
     }
 
-    /// A checker in which these hear, and the first so many of them speak.
+    /// A checker with so many present receivers, of which the first are senders.
     fn checker(receivers: usize, senders: usize) -> DeliveryChecker {
         let mut checker = new_checker(SIZE, receivers, senders);
         checker.measure_from(ns(0));
@@ -568,14 +568,14 @@ mod tests {
     }
 
     /// What a server makes of a message.
-    fn relayed(line: MessageId) -> Vec<u8> {
+    fn relayed(id: MessageId) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_frame(name_of(line.sender, TAG).as_bytes(), &mut bytes);
-        codec(SIZE).write(line, &mut bytes);
+        encode_frame(name_of(id.sender, TAG).as_bytes(), &mut bytes);
+        codec(SIZE).write(id, &mut bytes);
         bytes
     }
 
-    const fn line(sender: u32, seq: u32) -> MessageId {
+    const fn id(sender: u32, seq: u32) -> MessageId {
         MessageId { sender, seq }
     }
 
@@ -585,9 +585,9 @@ mod tests {
         }
     }
 
-    fn check(checker: &mut DeliveryChecker, receiver: usize, lines: &[MessageId]) {
-        for &line in lines {
-            let bytes = relayed(line);
+    fn check(checker: &mut DeliveryChecker, receiver: usize, ids: &[MessageId]) {
+        for &id in ids {
+            let bytes = relayed(id);
             let taken = checker.check(receiver, &bytes, ns(10)).unwrap();
             assert_eq!(taken, (bytes.len(), false));
         }
@@ -599,21 +599,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_what_a_server_takes_for_a_message() {
+    fn queued_message_is_a_frame_of_the_protocol() {
         let mut checker = checker(2, 1);
-        let mut said = Vec::new();
-        checker.queue(0, ns(0), &mut said);
-        let payload = &relayed(line(0, 0))[20..];
-        assert_eq!(said, payload);
+        let mut queued = Vec::new();
+        checker.queue(0, ns(0), &mut queued);
+        let payload = &relayed(id(0, 0))[20..];
+        assert_eq!(queued, payload);
     }
 
     #[test]
-    fn each_message_is_counted_once_for_each_who_hears_it() {
+    fn message_counts_once_for_each_receiver() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 2, 0);
         assert_eq!(checker.outstanding, 4);
-        check(&mut checker, 1, &[line(0, 0), line(0, 1)]);
-        check(&mut checker, 2, &[line(0, 0)]);
+        check(&mut checker, 1, &[id(0, 0), id(0, 1)]);
+        check(&mut checker, 2, &[id(0, 0)]);
         assert_eq!(checker.outstanding, 1);
         let expected = Tally {
             deliveries: 3,
@@ -628,13 +628,13 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_to_be_sent_late_enough_is_measured() {
+    fn delays_are_of_messages_scheduled_since_the_measurement_began() {
         let mut checker = checker(2, 1);
         checker.measure_from(ns(100));
         for sent in [99, 100, 150] {
             checker.queue(0, ns(sent), &mut Vec::new());
         }
-        let stream: Vec<u8> = (0..3).flat_map(|seq| relayed(line(0, seq))).collect();
+        let stream: Vec<u8> = (0..3).flat_map(|seq| relayed(id(0, seq))).collect();
         checker.check(1, &stream, ns(160)).unwrap();
         let delays = &checker.delays;
         assert_eq!(delays.times().unwrap().samples, 2);
@@ -645,12 +645,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_one_never_gets_is_lost_when_a_later_one_comes() {
+    fn missing_message_is_lost_when_a_later_one_arrives() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 3, 0);
-        check(&mut checker, 1, &[line(0, 0), line(0, 2)]);
+        check(&mut checker, 1, &[id(0, 0), id(0, 2)]);
         assert_eq!(checker.tally.lost, 1);
-        check(&mut checker, 2, &[line(0, 0), line(0, 1), line(0, 2)]);
+        check(&mut checker, 2, &[id(0, 0), id(0, 1), id(0, 2)]);
         let expected = Tally {
             deliveries: 5,
             lost: 1,
@@ -661,21 +661,21 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_nobody_gets_is_lost_for_everybody() {
+    fn message_that_no_receiver_gets_is_lost_for_each() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 2, 0);
-        check(&mut checker, 1, &[line(0, 1)]);
-        check(&mut checker, 2, &[line(0, 1)]);
+        check(&mut checker, 1, &[id(0, 1)]);
+        check(&mut checker, 2, &[id(0, 1)]);
         assert_eq!(checker.tally.lost, 2);
         assert_eq!(checker.outstanding, 0);
     }
 
     #[test]
-    fn a_message_that_comes_twice_is_duplicated() {
+    fn message_that_arrives_twice_is_duplicated() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 2, 0);
-        check(&mut checker, 1, &[line(0, 0), line(0, 0), line(0, 1)]);
-        check(&mut checker, 2, &[line(0, 0), line(0, 1), line(0, 1)]);
+        check(&mut checker, 1, &[id(0, 0), id(0, 0), id(0, 1)]);
+        check(&mut checker, 2, &[id(0, 0), id(0, 1), id(0, 1)]);
         let expected = Tally {
             deliveries: 4,
             duplicated: 2,
@@ -685,11 +685,11 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_one_speaker_that_change_places_are_out_of_order_and_not_lost() {
+    fn messages_of_one_sender_in_another_order_are_out_of_order_and_not_lost() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 3, 0);
-        check(&mut checker, 1, &[line(0, 1), line(0, 0), line(0, 2)]);
-        check(&mut checker, 2, &[line(0, 0), line(0, 1), line(0, 2)]);
+        check(&mut checker, 1, &[id(0, 1), id(0, 0), id(0, 2)]);
+        check(&mut checker, 2, &[id(0, 0), id(0, 1), id(0, 2)]);
         let expected = Tally {
             deliveries: 6,
             out_of_order: 1,
@@ -700,14 +700,14 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_two_speakers_may_come_in_any_order() {
+    fn messages_of_two_senders_in_any_order_have_no_fault() {
         let mut checker = checker(4, 2);
         queue(&mut checker, 1, 0);
         queue(&mut checker, 1, 1);
-        check(&mut checker, 2, &[line(0, 0), line(1, 0)]);
-        check(&mut checker, 3, &[line(1, 0), line(0, 0)]);
-        check(&mut checker, 0, &[line(1, 0)]);
-        check(&mut checker, 1, &[line(0, 0)]);
+        check(&mut checker, 2, &[id(0, 0), id(1, 0)]);
+        check(&mut checker, 3, &[id(1, 0), id(0, 0)]);
+        check(&mut checker, 0, &[id(1, 0)]);
+        check(&mut checker, 1, &[id(0, 0)]);
         let expected = Tally {
             deliveries: 6,
             ..Tally::default()
@@ -716,10 +716,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_not_what_was_said_is_corrupt() {
+    fn message_that_was_not_sent_like_this_is_corrupt() {
         let mut checker = checker(2, 1);
         queue(&mut checker, 1, 0);
-        let mut damaged = relayed(line(0, 0));
+        let mut damaged = relayed(id(0, 0));
         *damaged.last_mut().unwrap() ^= 1;
         checker.check(1, &damaged, ns(10)).unwrap();
         let expected = Tally {
@@ -728,29 +728,29 @@ mod tests {
             ..Tally::default()
         };
         assert_eq!(checker.tally, expected);
-        // Under another's name, of nobody, of the future, and one's own: never said to this one.
-        let mut renamed = relayed(line(0, 0));
+        // Under another name, of no sender, not sent yet, and its own: never sent to this receiver.
+        let mut renamed = relayed(id(0, 0));
         renamed[19] = b'1';
-        let nobody = relayed(line(9, 0));
-        let future = relayed(line(0, 7));
-        for (corrupt, bytes) in (2..).zip([renamed, nobody, future]) {
+        let unknown = relayed(id(9, 0));
+        let future = relayed(id(0, 7));
+        for (corrupt, bytes) in (2..).zip([renamed, unknown, future]) {
             checker.check(1, &bytes, ns(10)).unwrap();
             assert_eq!(checker.tally.corrupt, corrupt);
         }
-        checker.check(0, &relayed(line(0, 0)), ns(10)).unwrap();
+        checker.check(0, &relayed(id(0, 0)), ns(10)).unwrap();
         assert_eq!(checker.tally.corrupt, 5);
         assert_eq!(checker.tally.deliveries, 1);
     }
 
     #[test]
-    fn what_others_say_in_the_room_is_foreign() {
+    fn message_of_another_client_is_foreign() {
         let mut checker = checker(2, 1);
         queue(&mut checker, 1, 0);
         let mut stream = Vec::new();
         for part in ["alice", "hi", "tag-bob", "ho"] {
             encode_frame(part.as_bytes(), &mut stream);
         }
-        stream.extend(relayed(line(0, 0)));
+        stream.extend(relayed(id(0, 0)));
         checker.check(1, &stream, ns(10)).unwrap();
         let expected = Tally {
             deliveries: 1,
@@ -761,33 +761,33 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_out_of_step_is_garbled() {
+    fn stream_without_a_header_is_garbled() {
         let mut checker = checker(2, 1);
         queue(&mut checker, 1, 0);
         assert_eq!(checker.check(1, b"no header at all", ns(10)), Err(Garbled));
     }
 
     #[test]
-    fn the_beginning_of_a_message_is_left_for_later() {
+    fn incomplete_message_is_not_used() {
         let mut checker = checker(2, 1);
         queue(&mut checker, 2, 0);
-        let one = relayed(line(0, 0));
-        let stream = [&one[..], &relayed(line(0, 1))[..7]].concat();
+        let one = relayed(id(0, 0));
+        let stream = [&one[..], &relayed(id(0, 1))[..7]].concat();
         assert_eq!(checker.check(1, &stream, ns(10)), Ok((one.len(), false)));
         for end in 0..one.len() {
             assert_eq!(
-                checker.check(1, &relayed(line(0, 1))[..end], ns(10)),
+                checker.check(1, &relayed(id(0, 1))[..end], ns(10)),
                 Ok((0, false))
             );
         }
     }
 
     #[test]
-    fn what_is_to_come_when_a_connection_ends_is_lost_unless_it_was_ended_from_here() {
+    fn outstanding_deliveries_are_lost_when_a_connection_is_cut_and_not_when_it_leaves() {
         for (was_cut, lost) in [(true, 2), (false, 0)] {
             let mut checker = checker(3, 1);
             queue(&mut checker, 3, 0);
-            check(&mut checker, 1, &[line(0, 0)]);
+            check(&mut checker, 1, &[id(0, 0)]);
             checker.leave(1, was_cut);
             assert_eq!(checker.tally.lost, lost);
             assert_eq!(checker.outstanding, 3);
@@ -796,40 +796,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_lost() {
+    fn given_up_deliveries_are_lost() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 3, 0);
-        check(&mut checker, 1, &[line(0, 0)]);
+        check(&mut checker, 1, &[id(0, 0)]);
         checker.give_up();
         assert_eq!(checker.tally.lost, 5);
         assert_eq!(checker.outstanding, 0);
     }
 
     #[test]
-    fn what_comes_after_it_was_given_up_is_a_delivery_and_was_lost() {
+    fn message_that_arrives_after_it_was_given_up_is_a_delivery_and_lost() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 1, 0);
         checker.give_up();
-        check(&mut checker, 1, &[line(0, 0)]);
-        check(&mut checker, 2, &[line(0, 0)]);
+        check(&mut checker, 1, &[id(0, 0)]);
+        check(&mut checker, 2, &[id(0, 0)]);
         assert_eq!((checker.tally.lost, checker.tally.deliveries), (2, 2));
         assert_eq!(checker.outstanding, 0);
     }
 
     #[test]
-    fn a_newcomer_is_here_from_the_first_message_that_it_hears() {
+    fn receiver_is_present_from_the_first_message_that_it_gets() {
         let mut checker = checker(3, 2);
         checker.leave(2, false);
         queue(&mut checker, 2, 0);
         assert_eq!(checker.outstanding, 2);
         assert!(!checker.is_present(2));
-        check(&mut checker, 1, &[line(0, 0), line(0, 1)]);
-        check(&mut checker, 2, &[line(0, 1)]);
+        check(&mut checker, 1, &[id(0, 0), id(0, 1)]);
+        check(&mut checker, 2, &[id(0, 1)]);
         assert!(checker.is_present(2));
         queue(&mut checker, 1, 0);
         assert_eq!(checker.outstanding, 2);
-        check(&mut checker, 1, &[line(0, 2)]);
-        check(&mut checker, 2, &[line(0, 2)]);
+        check(&mut checker, 1, &[id(0, 2)]);
+        check(&mut checker, 2, &[id(0, 2)]);
         assert_eq!(checker.outstanding, 0);
         let expected = Tally {
             deliveries: 5,
@@ -839,39 +839,39 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_may_be_told_what_it_said_before() {
+    fn returning_sender_may_get_its_earlier_messages_as_history() {
         let mut checker = checker(3, 1);
         queue(&mut checker, 2, 0);
-        check(&mut checker, 1, &[line(0, 0), line(0, 1)]);
+        check(&mut checker, 1, &[id(0, 0), id(0, 1)]);
         checker.leave(0, false);
-        check(&mut checker, 0, &[line(0, 0), line(0, 1)]);
+        check(&mut checker, 0, &[id(0, 0), id(0, 1)]);
         assert_eq!(checker.tally.corrupt, 0);
         assert!(!checker.is_present(0));
         queue(&mut checker, 1, 0);
-        check(&mut checker, 0, &[line(0, 2)]);
+        check(&mut checker, 0, &[id(0, 2)]);
         assert_eq!(checker.tally.corrupt, 1);
     }
 
     #[test]
-    fn what_was_said_to_nobody_is_no_loss_to_those_who_come_later() {
+    fn message_sent_to_no_receiver_is_not_lost_for_later_ones() {
         let mut checker = checker(3, 1);
         checker.leave(1, false);
         checker.leave(2, false);
         queue(&mut checker, 2, 0);
-        check(&mut checker, 1, &[line(0, 1)]);
-        check(&mut checker, 2, &[line(0, 1)]);
+        check(&mut checker, 1, &[id(0, 1)]);
+        check(&mut checker, 2, &[id(0, 1)]);
         assert_eq!(checker.tally.lost, 0);
         assert_eq!(checker.present, 3);
         assert_eq!(checker.outstanding, 0);
     }
 
     #[test]
-    fn what_everybody_has_heard_is_dropped() {
+    fn messages_that_all_receivers_have_got_are_dropped() {
         let mut checker = checker(3, 2);
         for seq in 0..20_000 {
             queue(&mut checker, 1, 0);
-            check(&mut checker, 1, &[line(0, seq)]);
-            check(&mut checker, 2, &[line(0, seq)]);
+            check(&mut checker, 1, &[id(0, seq)]);
+            check(&mut checker, 2, &[id(0, seq)]);
         }
         let most = 2 * MIN_TRIM_MESSAGES;
         assert!(checker.entries.len() <= most);
@@ -885,13 +885,13 @@ mod tests {
         let mut checker = new_checker(LARGE_PIECE, 2, 1);
         checker.expect(0);
         checker.expect(1);
-        let mut said = Vec::new();
+        let mut queued = Vec::new();
         for _ in 0..20 {
-            said.clear();
-            checker.queue(0, ns(0), &mut said);
+            queued.clear();
+            checker.queue(0, ns(0), &mut queued);
             let mut relayed = Vec::new();
             encode_frame(name_of(0, TAG).as_bytes(), &mut relayed);
-            relayed.extend_from_slice(&said);
+            relayed.extend_from_slice(&queued);
             checker.check(1, &relayed, ns(1)).unwrap();
             assert!(checker.bytes.len() <= MIN_TRIM_BYTES + LARGE_PIECE + 100);
         }
@@ -899,23 +899,47 @@ mod tests {
     }
 
     #[test]
-    fn who_went_its_own_way_falls_in_again() {
+    fn receiver_with_a_separate_order_returns_to_the_shared_one() {
         let mut checker = checker(4, 2);
         for seq in 0..2 * MIN_TRIM_MESSAGES as u32 {
             queue(&mut checker, 1, 0);
             queue(&mut checker, 1, 1);
-            check(&mut checker, 2, &[line(0, seq)]);
+            check(&mut checker, 2, &[id(0, seq)]);
             let (first, second) = if seq == 0 { (1, 0) } else { (0, 1) };
-            check(&mut checker, 3, &[line(first, seq)]);
-            check(&mut checker, 2, &[line(1, seq)]);
-            check(&mut checker, 3, &[line(second, seq)]);
+            check(&mut checker, 3, &[id(first, seq)]);
+            check(&mut checker, 2, &[id(1, seq)]);
+            check(&mut checker, 3, &[id(second, seq)]);
             if seq == 0 {
                 assert_eq!(separate_orders(&checker), 1);
             }
-            check(&mut checker, 0, &[line(1, seq)]);
-            check(&mut checker, 1, &[line(0, seq)]);
+            check(&mut checker, 0, &[id(1, seq)]);
+            check(&mut checker, 1, &[id(0, seq)]);
         }
         assert_eq!(separate_orders(&checker), 0);
+    }
+
+    #[test]
+    fn receivers_that_got_the_same_messages_in_another_order_share_one() {
+        let mut checker = checker(4, 2);
+        queue(&mut checker, 2, 0);
+        queue(&mut checker, 2, 1);
+        check(&mut checker, 2, &[id(0, 0), id(1, 0)]);
+        check(&mut checker, 3, &[id(1, 0), id(0, 0)]);
+        assert_eq!(separate_orders(&checker), 0);
+        // One got the first before the second, and the other the second without the first.
+        check(&mut checker, 2, &[id(0, 1)]);
+        check(&mut checker, 3, &[id(1, 1)]);
+        assert_eq!(separate_orders(&checker), 1);
+        check(&mut checker, 2, &[id(1, 1)]);
+        check(&mut checker, 3, &[id(0, 1)]);
+        check(&mut checker, 0, &[id(1, 0), id(1, 1)]);
+        check(&mut checker, 1, &[id(0, 0), id(0, 1)]);
+        let expected = Tally {
+            deliveries: 12,
+            ..Tally::default()
+        };
+        assert_eq!(checker.tally, expected);
+        assert_eq!(checker.outstanding, 0);
     }
 
     /// How a server may treat a message on its way to one member.
@@ -937,18 +961,18 @@ mod tests {
         ]
     }
 
-    /// What a member is sent, of what is said in this order.
+    /// What a receiver is sent, of the messages in this order.
     fn sent_to(receiver: u32, order: &[MessageId], faults: &[Fault]) -> Vec<MessageId> {
         let mut sent = Vec::new();
         let mut late = None;
-        let others = order.iter().filter(|line| line.sender != receiver);
-        for (&line, fault) in others.zip(faults.iter().cycle()) {
+        let others = order.iter().filter(|id| id.sender != receiver);
+        for (&id, fault) in others.zip(faults.iter().cycle()) {
             match fault {
-                Fault::None => sent.push(line),
+                Fault::None => sent.push(id),
                 Fault::Drop => {}
-                Fault::Repeat => sent.extend([line, line]),
+                Fault::Repeat => sent.extend([id, id]),
                 Fault::Delay => {
-                    sent.extend(late.replace(line));
+                    sent.extend(late.replace(id));
                     continue;
                 }
             }
@@ -958,35 +982,35 @@ mod tests {
         sent
     }
 
-    /// What a tally has to be: each receiver's stream by itself, in the plainest way.
-    fn counted(streams: &[Vec<MessageId>], said: &[u32]) -> Tally {
+    /// The expected tally: each receiver's stream by itself, in the plainest way.
+    fn counted(streams: &[Vec<MessageId>], count: &[u32]) -> Tally {
         let mut tally = Tally::default();
         for (receiver, stream) in streams.iter().enumerate() {
-            for (sender, &said) in (0..).zip(said) {
+            for (sender, &count) in (0..).zip(count) {
                 if sender as usize == receiver {
                     continue;
                 }
-                let mut heard = BTreeSet::new();
-                for line in stream.iter().filter(|line| line.sender == sender) {
-                    let is_late = heard.last().is_some_and(|&last| last > line.seq);
-                    if heard.insert(line.seq) {
+                let mut received = BTreeSet::new();
+                for id in stream.iter().filter(|id| id.sender == sender) {
+                    let is_late = received.last().is_some_and(|&last| last > id.seq);
+                    if received.insert(id.seq) {
                         tally.deliveries += 1;
                         tally.out_of_order += u64::from(is_late);
                     } else {
                         tally.duplicated += 1;
                     }
                 }
-                tally.lost += u64::from(said) - heard.len() as u64;
+                tally.lost += u64::from(count) - received.len() as u64;
             }
         }
         tally
     }
 
-    /// Has all hear what they are sent, in pieces of these sizes, by turns of these receivers.
+    /// Has all receivers read what they are sent, in pieces of these sizes, by turns.
     fn play(checker: &mut DeliveryChecker, streams: &[Vec<MessageId>], reads: &[(usize, usize)]) {
         let streams: Vec<Vec<u8>> = streams
             .iter()
-            .map(|lines| lines.iter().flat_map(|&line| relayed(line)).collect())
+            .map(|ids| ids.iter().flat_map(|&id| relayed(id)).collect())
             .collect();
         // How far each has read, and how much of that was taken.
         let mut at = vec![(0_usize, 0_usize); streams.len()];
@@ -1012,34 +1036,34 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
-        /// A server with one order for all: nobody needs to go its own way, so that what is compared
-        /// byte by byte is all of it but the first hearing.
+        /// With a server that has one order for all, no receiver leaves the shared order. So all
+        /// messages are compared byte by byte but those that arrive first.
         #[test]
-        fn all_stay_in_step_with_one_order(
+        fn receivers_of_one_order_all_share_it(
             order in prop::collection::vec(0..5_u32, 1..60),
             reads in prop::collection::vec((0..6_usize, 1..200_usize), 0..200),
         ) {
             let mut checker = checker(6, 5);
-            let mut said = vec![0; 5];
+            let mut count = vec![0; 5];
             let order: Vec<MessageId> = order
                 .into_iter()
                 .map(|sender| {
                     queue(&mut checker, 1, sender);
-                    said[sender as usize] += 1;
-                    line(sender, said[sender as usize] - 1)
+                    count[sender as usize] += 1;
+                    id(sender, count[sender as usize] - 1)
                 })
                 .collect();
             let streams: Vec<_> = (0..6).map(|receiver| sent_to(receiver, &order, &[Fault::None])).collect();
             play(&mut checker, &streams, &reads);
-            prop_assert_eq!(checker.tally, counted(&streams, &said));
+            prop_assert_eq!(checker.tally, counted(&streams, &count));
             prop_assert_eq!(checker.outstanding, 0);
             prop_assert_eq!(separate_orders(&checker), 0);
         }
 
-        /// Whatever a server does with its messages, and in whatever order whoever reads, what is
-        /// counted is what each was sent.
+        /// Whatever a server does with its messages, and in whatever order the receivers read, the
+        /// faults that are counted are those of the server.
         #[test]
-        fn faults_are_counted_for_what_they_are(
+        fn faults_of_a_server_are_counted_by_kind(
             orders in prop::collection::vec(prop::collection::vec(0..4_u32, 30), 5),
             faults in prop::collection::vec(prop::collection::vec(fault(), 1..40), 5),
             reads in prop::collection::vec((0..5_usize, 1..200_usize), 0..200),
@@ -1049,17 +1073,17 @@ mod tests {
             for sender in 0..4 {
                 queue(&mut checker, 30, sender);
             }
-            // Each hears the senders take turns as its order says, or all as the first one's.
+            // Each receiver has an order of its own of the senders, or all have the first one's.
             let streams: Vec<_> = (0..5)
                 .map(|receiver| {
-                    let mut said = [0; 4];
+                    let mut count = [0; 4];
                     let order = &orders[if one_order { 0 } else { receiver }];
                     let rest = (0..4).cycle().take(4 * 30);
                     let mut turns: Vec<MessageId> = Vec::new();
                     for sender in order.iter().copied().chain(rest) {
-                        let seq = &mut said[sender as usize];
+                        let seq = &mut count[sender as usize];
                         if *seq < 30 {
-                            turns.push(line(sender, *seq));
+                            turns.push(id(sender, *seq));
                             *seq += 1;
                         }
                     }

@@ -231,12 +231,14 @@ fn cpu_time(stat: &str) -> Option<Duration> {
 
 /// Finds the socket that listens on this address of this machine, perhaps on all addresses.
 fn listener(addr: SocketAddr) -> Option<Socket> {
-    let tables = sockets::tables();
-    // Sockets that listen come first: the rest of a table may be long.
-    let listeners = tables.flat_map(|table| table.take_while(Socket::is_listening));
-    listeners
-        .filter(|socket| is_at(socket, addr, socket.local.ip().is_unspecified()))
-        .min_by_key(|socket| socket.local.ip().is_unspecified())
+    let is_any = |socket: &Socket| socket.local.ip().is_unspecified();
+    // Sockets that listen come first: the rest of a table may be long. The second table is opened only
+    // if there is none in the first: reading even an empty one takes milliseconds.
+    sockets::tables().find_map(|table| {
+        let listeners = table.take_while(Socket::is_listening);
+        let listeners = listeners.filter(|socket| is_at(socket, addr, is_any(socket)));
+        listeners.min_by_key(is_any)
+    })
 }
 
 /// Whether a socket is at this address; with `is_any`, at any address of this machine.

@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn chat10_is_spoken_as_the_tutorials_do() {
+    fn chat10_messages_are_those_of_the_tutorials() {
         let member = joined(Protocol::Chat10, Role::Member(42));
         assert_eq!(member, b"10        tag-000042");
         assert_eq!(messages(Protocol::Chat10, b"hello"), b"5         hello");
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_spoken_as_its_protocol_says() {
+    fn redis_messages_are_those_of_its_protocol() {
         let member = joined(Protocol::Redis, Role::Member(0));
         assert_eq!(member, b"*2\r\n$9\r\nSUBSCRIBE\r\n$8\r\nload-tag\r\n");
         let sender = joined(Protocol::Redis, Role::Sender(0));
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn ws_is_spoken_as_the_relay_does() {
+    fn ws_messages_are_those_of_the_relay() {
         let mut name = joined(Protocol::Ws, Role::Member(42));
         assert_eq!(name[..2], [0x81, 0x8a]);
         let key = name[2..6].try_into().unwrap();
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn mqtt_is_spoken_as_its_standard_says() {
+    fn mqtt_messages_are_those_of_its_standard() {
         assert_eq!(
             joined(Protocol::Mqtt, Role::Member(7)),
             b"\x10\x16\0\x04MQTT\x04\x02\0\0\0\x0atagm000007\x82\x0d\0\x01\0\x08load-tag\0"
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_of_the_protocol_says_is_garbled() {
+    fn input_that_no_server_of_the_protocol_sends_is_garbled() {
         for (protocol, stream) in [
             (Protocol::Chat10, &b"HTTP/1.1 400 Bad Request"[..]),
             (Protocol::Chat10, b"9999999999"),
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_whose_they_are() {
+    fn name_has_the_number_of_its_member() {
         assert_eq!(name_of(42, "tag"), "tag-000042");
         assert_eq!(index_of(b"tag-000042", "tag"), Some(42));
         for other in [

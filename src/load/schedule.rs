@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_of_one_second_in_three_shows_in_the_ninetieth_percentile() {
+    fn stall_of_one_second_in_three_shows_in_the_ninetieth_percentile() {
         let delays = with_a_stall(true).times().unwrap();
         assert_eq!(delays.samples, 300);
         // A third of all was delayed, by 0 to 1 s: a tenth by 0.7 s or more.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_keeps_its_rate_over_a_long_time() {
+    fn schedule_keeps_its_rate_over_a_long_time() {
         let mut schedule = Schedule::new(MS, 3.0, Some(MS + 1000 * SECOND));
         let mut times = Vec::new();
         while let Some(at) = schedule.take_due(Duration::MAX) {

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_has_each_address_in_turn() {
+    fn range_has_each_address_in_turn() {
         let sources: Sources = "127.0.0.254-127.0.1.1".parse().unwrap();
         assert_eq!(sources.count(), 4);
         let addresses: Vec<_> = (0..5).map(|index| sources.nth(index).to_string()).collect();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_is_none_says_why() {
+    fn text_that_is_no_range_is_refused_with_the_reason() {
         for (text, says) in [
             ("somewhere", "write 127.0.0.2"),
             ("127.0.0.1-", "write 127.0.0.2"),

@@ -367,7 +367,7 @@ mod tests {
 
     /// One message as others are sent it.
     #[derive(Clone)]
-    struct Said(Vec<u8>);
+    struct Message(Vec<u8>);
 
     fn codec() -> Codec {
         Codec::of_soak(Protocol::Chat10, "tag", 1)
@@ -382,10 +382,10 @@ mod tests {
             for _ in 0..members {
                 room.join();
             }
-            // Everybody hears something, and so is known to be here.
+            // All members receive a message, and so are present.
             for sender in 0..2 {
-                let said = room.queue(sender);
-                room.send_to_all(sender, &said);
+                let sent = room.queue(sender);
+                room.send_to_all(sender, &sent);
             }
             assert_eq!(room.counts(), [0; 4]);
             room
@@ -396,23 +396,23 @@ mod tests {
             self.members.len() - 1
         }
 
-        fn queue(&mut self, sender: usize) -> Said {
+        fn queue(&mut self, sender: usize) -> Message {
             let mut frame = Vec::new();
             self.checker.queue(self.members[sender], &mut frame);
-            let mut heard = Vec::new();
-            encode_frame(name_of(sender as u32, "tag").as_bytes(), &mut heard);
-            heard.extend(frame);
-            Said(heard)
+            let mut relayed = Vec::new();
+            encode_frame(name_of(sender as u32, "tag").as_bytes(), &mut relayed);
+            relayed.extend(frame);
+            Message(relayed)
         }
 
-        fn tell(&mut self, receiver: usize, said: &Said) {
-            let taken = self.checker.check(self.members[receiver], &said.0);
-            assert_eq!(taken, Ok(said.0.len()));
+        fn deliver(&mut self, receiver: usize, sent: &Message) {
+            let taken = self.checker.check(self.members[receiver], &sent.0);
+            assert_eq!(taken, Ok(sent.0.len()));
         }
 
-        fn send_to_all(&mut self, sender: usize, said: &Said) {
+        fn send_to_all(&mut self, sender: usize, sent: &Message) {
             for receiver in (0..self.members.len()).filter(|&receiver| receiver != sender) {
-                self.tell(receiver, said);
+                self.deliver(receiver, sent);
             }
         }
 
@@ -439,7 +439,7 @@ mod tests {
 
         #[track_caller]
         fn assert_judged(&mut self, counts: [u64; 4]) {
-            // They may have been heard since they left.
+            // Their messages may have arrived since they left.
             self.checker.settle(SETTLE_TIME);
             self.checker.settle(2 * SETTLE_TIME);
             self.checker.give_up();
@@ -449,14 +449,14 @@ mod tests {
     }
 
     #[test]
-    fn what_all_hear_once_and_in_order_has_no_fault_however_it_is_cut() {
+    fn messages_received_once_and_in_order_have_no_fault_however_they_are_cut() {
         let mut room = Room::new(3);
-        let said = [room.queue(0), room.queue(1), room.queue(0)];
-        room.tell(1, &said[0]);
-        room.tell(1, &said[2]);
+        let sent = [room.queue(0), room.queue(1), room.queue(0)];
+        room.deliver(1, &sent[0]);
+        room.deliver(1, &sent[2]);
         // Only a sender's own order is promised.
-        room.tell(0, &said[1]);
-        let stream = [&said[1].0[..], &said[0].0, &said[2].0].concat();
+        room.deliver(0, &sent[1]);
+        let stream = [&sent[1].0[..], &sent[0].0, &sent[2].0].concat();
         let mut kept: Vec<u8> = Vec::new();
         for byte in stream {
             kept.push(byte);
@@ -472,95 +472,95 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_one_does_not_hear_is_lost_as_soon_as_a_later_one_comes() {
+    fn missing_message_is_lost_when_a_later_one_arrives() {
         let mut room = Room::new(3);
-        let said = [room.queue(0), room.queue(0)];
-        room.tell(1, &said[0]);
-        room.tell(1, &said[1]);
-        room.tell(2, &said[1]);
+        let sent = [room.queue(0), room.queue(0)];
+        room.deliver(1, &sent[0]);
+        room.deliver(1, &sent[1]);
+        room.deliver(2, &sent[1]);
         assert_eq!(room.counts(), [1, 0, 0, 0]);
         room.assert_judged([1, 0, 0, 0]);
     }
 
     #[test]
-    fn the_last_message_that_one_does_not_hear_is_lost_in_the_end() {
+    fn missing_last_message_is_lost_at_the_end() {
         let mut room = Room::new(3);
-        let said = room.queue(0);
-        room.tell(1, &said);
+        let sent = room.queue(0);
+        room.deliver(1, &sent);
         assert_eq!(room.checker.outstanding(), 1);
         room.assert_judged([1, 0, 0, 0]);
     }
 
     #[test]
-    fn a_message_that_comes_twice_is_duplicated() {
+    fn message_that_arrives_twice_is_duplicated() {
         let mut room = Room::new(3);
-        let said = room.queue(0);
-        room.send_to_all(0, &said);
-        room.tell(2, &said);
+        let sent = room.queue(0);
+        room.send_to_all(0, &sent);
+        room.deliver(2, &sent);
         room.assert_judged([0, 1, 0, 0]);
     }
 
     #[test]
-    fn two_messages_that_change_places_are_out_of_order_and_not_lost() {
+    fn two_messages_in_another_order_are_out_of_order_and_not_lost() {
         let mut room = Room::new(3);
-        let said = [room.queue(0), room.queue(0)];
+        let sent = [room.queue(0), room.queue(0)];
         for at in [0, 1] {
-            room.tell(1, &said[at]);
-            room.tell(2, &said[1 - at]);
+            room.deliver(1, &sent[at]);
+            room.deliver(2, &sent[1 - at]);
         }
         room.assert_judged([0, 0, 1, 0]);
     }
 
     #[test]
-    fn a_message_with_another_byte_is_altered_and_not_lost() {
+    fn message_with_another_byte_is_altered_and_not_lost() {
         let mut room = Room::new(3);
-        let mut said = room.queue(0);
-        room.tell(1, &said);
+        let mut sent = room.queue(0);
+        room.deliver(1, &sent);
         // Behind two headers, the name and the head.
-        let last = said.0.len() - 1;
+        let last = sent.0.len() - 1;
         assert!(last > 50, "there is something to alter");
-        said.0[last] ^= 1;
-        room.tell(2, &said);
+        sent.0[last] ^= 1;
+        room.deliver(2, &sent);
         room.assert_judged([0, 0, 0, 1]);
     }
 
     #[test]
-    fn a_message_that_its_own_speaker_hears_is_altered() {
+    fn message_that_its_own_sender_receives_is_altered() {
         let mut room = Room::new(3);
-        let said = room.queue(0);
-        room.send_to_all(0, &said);
-        room.tell(0, &said);
+        let sent = room.queue(0);
+        room.send_to_all(0, &sent);
+        room.deliver(0, &sent);
         room.assert_judged([0, 0, 0, 1]);
     }
 
     #[test]
-    fn a_message_that_comes_as_somebody_elses_or_was_never_said_is_altered() {
+    fn message_under_another_name_or_never_sent_is_altered() {
         let mut room = Room::new(3);
         let mut other = room.queue(0);
         room.send_to_all(0, &other);
         // The last digit of the name.
         other.0[19] = b'1';
-        room.tell(2, &other);
+        room.deliver(2, &other);
         let mut half = Vec::new();
         room.checker.queue_half(room.members[0], &mut half);
         let mut whole = Vec::new();
         encode_frame(b"tag-000000", &mut whole);
         let id = room.checker.members[room.members[0]].next();
         codec().write(id, &mut whole);
-        room.tell(2, &Said(whole));
+        room.deliver(2, &Message(whole));
         room.assert_judged([0, 0, 0, 2]);
         let mut rest = &half[..];
         assert_eq!(Decoder::new().decode(&mut rest, 10, 1 << 20), Ok(None));
     }
 
     #[test]
-    fn what_is_no_message_of_this_soak_is_altered_or_others() {
+    fn message_that_is_none_of_this_soak_is_altered_or_foreign() {
         let mut room = Room::new(3);
         let mut stream = Vec::new();
         for part in ["tag-000000", "hello", "alice", "hello"] {
             encode_frame(part.as_bytes(), &mut stream);
         }
-        room.tell(1, &Said(stream));
+        room.deliver(1, &Message(stream));
         room.assert_judged([0, 0, 0, 1]);
         assert_eq!(room.checker.tally.foreign, 1);
         let garbage = room
@@ -570,63 +570,63 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_in_the_middle_hears_from_some_message_on_and_then_each() {
+    fn member_that_joins_amid_messages_must_receive_each_after_its_first() {
         let mut room = Room::new(2);
-        let said = [(); 4].map(|()| room.queue(0));
-        let newcomer = room.join();
-        for message in &said {
-            room.tell(1, message);
+        let sent = [(); 4].map(|()| room.queue(0));
+        let joined = room.join();
+        for message in &sent {
+            room.deliver(1, message);
         }
-        for message in &said[2..] {
-            room.tell(newcomer, message);
+        for message in &sent[2..] {
+            room.deliver(joined, message);
         }
         room.assert_judged([0; 4]);
         // One of those before it would have come late, and what was left out later is lost.
-        room.tell(newcomer, &said[1]);
+        room.deliver(joined, &sent[1]);
         assert_eq!(room.counts(), [0, 0, 1, 0]);
         let more = [(); 3].map(|()| room.queue(0));
         for message in &more {
-            room.tell(1, message);
+            room.deliver(1, message);
         }
-        room.tell(newcomer, &more[2]);
+        room.deliver(joined, &more[2]);
         room.assert_judged([2, 0, 1, 0]);
     }
 
     #[test]
-    fn who_has_heard_anybody_is_to_hear_all_that_is_said_from_then_on() {
+    fn present_member_must_receive_all_messages_sent_from_then_on() {
         let mut room = Room::new(3);
-        let newcomer = room.join();
+        let joined = room.join();
         let first = room.queue(0);
         room.send_to_all(0, &first);
-        assert!(room.checker.is_present(room.members[newcomer]));
-        let said = [room.queue(1), room.queue(1)];
-        for message in &said {
-            room.tell(0, message);
-            room.tell(2, message);
+        assert!(room.checker.is_present(room.members[joined]));
+        let sent = [room.queue(1), room.queue(1)];
+        for message in &sent {
+            room.deliver(0, message);
+            room.deliver(2, message);
         }
-        // It had not heard this sender before, but it was here.
-        room.tell(newcomer, &said[1]);
+        // It had not received anything of this sender before, but it was present.
+        room.deliver(joined, &sent[1]);
         room.assert_judged([1, 0, 0, 0]);
-        // Nor has it those who come later.
+        // The same holds for a sender that joined later.
         let later = room.join();
-        let said = [room.queue(later), room.queue(later)];
+        let sent = [room.queue(later), room.queue(later)];
         for receiver in 0..3 {
-            room.tell(receiver, &said[0]);
-            room.tell(receiver, &said[1]);
+            room.deliver(receiver, &sent[0]);
+            room.deliver(receiver, &sent[1]);
         }
-        room.tell(newcomer, &said[1]);
+        room.deliver(joined, &sent[1]);
         room.assert_judged([2, 0, 0, 0]);
     }
 
     #[test]
-    fn all_have_to_agree_on_how_far_one_was_heard_that_left_anyhow() {
-        for (hears, lost) in [([1, 1], 0), ([0, 0], 0), ([2, 1], 1), ([0, 3], 3)] {
+    fn all_members_must_receive_the_same_messages_of_a_sender_that_reset() {
+        for (received, lost) in [([1, 1], 0), ([0, 0], 0), ([2, 1], 1), ([0, 3], 3)] {
             let mut room = Room::new(3);
-            let said = [(); 3].map(|()| room.queue(0));
+            let sent = [(); 3].map(|()| room.queue(0));
             room.leave(0, false);
-            for (receiver, count) in [1, 2].into_iter().zip(hears) {
-                for message in &said[..count] {
-                    room.tell(receiver, message);
+            for (receiver, count) in [1, 2].into_iter().zip(received) {
+                for message in &sent[..count] {
+                    room.deliver(receiver, message);
                 }
             }
             room.assert_judged([lost, 0, 0, 0]);
@@ -634,14 +634,14 @@ mod tests {
     }
 
     #[test]
-    fn who_left_in_order_is_to_be_heard_to_the_end_by_all() {
-        for (hears, lost) in [([3, 3], 0), ([0, 0], 6), ([3, 2], 1)] {
+    fn all_members_must_receive_all_messages_of_a_sender_that_left_in_order() {
+        for (received, lost) in [([3, 3], 0), ([0, 0], 6), ([3, 2], 1)] {
             let mut room = Room::new(3);
-            let said = [(); 3].map(|()| room.queue(0));
+            let sent = [(); 3].map(|()| room.queue(0));
             room.leave(0, true);
-            for (receiver, count) in [1, 2].into_iter().zip(hears) {
-                for message in &said[..count] {
-                    room.tell(receiver, message);
+            for (receiver, count) in [1, 2].into_iter().zip(received) {
+                for message in &sent[..count] {
+                    room.deliver(receiver, message);
                 }
             }
             room.assert_judged([lost, 0, 0, 0]);
@@ -649,10 +649,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_of_those_who_leave_or_are_excused() {
+    fn member_that_left_or_is_excused_need_not_receive() {
         let mut room = Room::new(4);
-        let said = room.queue(0);
-        room.tell(1, &said);
+        let sent = room.queue(0);
+        room.deliver(1, &sent);
         room.checker.excuse(room.members[2]);
         room.leave(3, false);
         assert_eq!(room.checker.outstanding(), 0);
@@ -660,42 +660,42 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_comes_after_its_speaker_was_judged_is_out_of_order() {
+    fn message_that_arrives_after_its_sender_was_judged_is_out_of_order() {
         let mut room = Room::new(2);
         let sender = room.join();
-        let said = room.queue(sender);
+        let sent = room.queue(sender);
         room.leave(sender, false);
-        room.tell(0, &said);
-        room.tell(1, &said);
+        room.deliver(0, &sent);
+        room.deliver(1, &sent);
         room.assert_judged([0; 4]);
-        room.tell(1, &said);
+        room.deliver(1, &sent);
         assert_eq!(room.counts(), [0, 0, 1, 0]);
-        // To a newcomer it may be history.
-        let newcomer = room.join();
-        room.tell(newcomer, &said);
+        // To a member that joins later it may be history.
+        let joined = room.join();
+        room.deliver(joined, &sent);
         assert_eq!(room.counts(), [0, 0, 1, 0]);
     }
 
     #[test]
-    fn what_waits_in_the_server_may_be_heard_long_after_its_speaker_has_left() {
+    fn message_queued_in_the_server_may_arrive_long_after_its_sender_left() {
         for in_order in [true, false] {
             let mut room = Room::new(3);
-            let said = [(); 4].map(|()| room.queue(0));
+            let sent = [(); 4].map(|()| room.queue(0));
             room.leave(0, in_order);
             let mut now = Duration::ZERO;
-            for (nth, message) in said.iter().enumerate() {
+            for (nth, message) in sent.iter().enumerate() {
                 for _ in 0..10 {
                     now += SETTLE_TIME;
                     room.checker.settle(now);
                 }
                 assert_eq!(room.counts(), [0; 4]);
-                room.tell(1, message);
+                room.deliver(1, message);
                 // The last one does not get to all.
                 if nth < 3 {
-                    room.tell(2, message);
+                    room.deliver(2, message);
                 }
             }
-            // All was heard, but not long ago.
+            // All messages have arrived, but not long ago.
             room.checker.settle(now + SETTLE_TIME);
             assert_eq!(room.counts(), [0; 4]);
             room.checker.settle(now + 2 * SETTLE_TIME);
@@ -705,14 +705,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_heard_of_one_who_left_is_lost_in_the_end_and_not_before() {
+    fn message_of_a_sender_that_left_that_never_arrives_is_lost_at_the_end_and_not_before() {
         for (in_order, lost) in [(true, 3), (false, 1)] {
             let mut room = Room::new(3);
-            let said = [(); 3].map(|()| room.queue(0));
+            let sent = [(); 3].map(|()| room.queue(0));
             room.leave(0, in_order);
-            room.tell(1, &said[0]);
-            room.tell(1, &said[1]);
-            room.tell(2, &said[0]);
+            room.deliver(1, &sent[0]);
+            room.deliver(1, &sent[1]);
+            room.deliver(2, &sent[0]);
             for time in 1..10 {
                 room.checker.settle(SETTLE_TIME * time);
                 assert_eq!(room.counts(), [0; 4]);
@@ -723,20 +723,20 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_was_anothers_begins_anew() {
+    fn key_of_a_member_that_left_is_used_again() {
         let mut room = Room::new(3);
         for round in 1..20 {
             room.leave(0, true);
             room.checker.settle(SETTLE_TIME);
             let number = room.checker.joins;
-            let newcomer = room.checker.join(&mut Vec::new());
-            room.members[0] = newcomer;
+            let joined = room.checker.join(&mut Vec::new());
+            room.members[0] = joined;
             let mut frame = Vec::new();
             encode_frame(name_of(number, "tag").as_bytes(), &mut frame);
-            room.checker.queue(newcomer, &mut frame);
-            room.send_to_all(0, &Said(frame));
-            let said = room.queue(1);
-            room.send_to_all(1, &said);
+            room.checker.queue(joined, &mut frame);
+            room.send_to_all(0, &Message(frame));
+            let sent = room.queue(1);
+            room.send_to_all(1, &sent);
             assert_eq!(room.counts(), [0; 4], "round {round}");
         }
         assert_eq!(
@@ -748,34 +748,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_remembered_up_to_a_bound() {
+    fn missing_messages_are_remembered_up_to_a_limit() {
         let mut room = Room::new(3);
         let many = MAX_MISSING + 10;
-        let said: Vec<_> = (0..=many).map(|_| room.queue(0)).collect();
-        for message in &said {
-            room.tell(1, message);
+        let sent: Vec<_> = (0..=many).map(|_| room.queue(0)).collect();
+        for message in &sent {
+            room.deliver(1, message);
         }
-        room.tell(2, &said[many]);
+        room.deliver(2, &sent[many]);
         assert_eq!(room.counts(), [many as u64, 0, 0, 0]);
         assert_eq!(room.progress(2).missing.len(), MAX_MISSING);
-        room.tell(2, &said[many - 1]);
+        room.deliver(2, &sent[many - 1]);
         assert_eq!(room.counts(), [many as u64 - 1, 0, 1, 0]);
     }
 
     #[test]
-    fn who_was_heard_to_its_last_message_is_known() {
+    fn sender_is_delivered_when_its_last_message_has_arrived() {
         let mut room = Room::new(3);
         assert!(room.checker.is_delivered(room.members[0]));
-        let said = room.queue(0);
+        let sent = room.queue(0);
         assert!(!room.checker.is_delivered(room.members[0]));
-        room.tell(2, &said);
+        room.deliver(2, &sent);
         assert!(room.checker.is_delivered(room.members[0]));
-        // With nobody left to hear it, there is nothing to wait for, even if others come.
+        // Without a member that must receive it, there is nothing to wait for, even if others join.
         room.queue(0);
         room.leave(1, false);
-        let newcomer = room.join();
-        let said = room.queue(2);
-        room.tell(newcomer, &said);
+        let joined = room.join();
+        let sent = room.queue(2);
+        room.deliver(joined, &sent);
         assert!(!room.checker.is_delivered(room.members[0]));
         room.leave(2, false);
         assert!(room.checker.is_delivered(room.members[0]));

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_is_the_same_plan_and_another_is_not() {
+    fn same_seed_gives_the_same_plan_and_another_does_not() {
         assert_eq!(events(7), events(7));
         assert_ne!(events(7), events(8));
         assert_eq!(lives(7, 3), lives(7, 3));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_said_and_as_many_leave_as_was_asked_for_in_every_way() {
+    fn timetable_has_the_requested_messages_and_leaves_of_every_kind() {
         let events = events(7);
         let leaves: Vec<_> = events
             .iter()
@@ -296,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_leaves_where_nobody_is_to() {
+    fn timetable_without_churn_has_no_leaves() {
         let timetable = Timetable::new(7, 20, (1.0, 0.0), (Duration::ZERO, SECOND));
         assert!(timetable.leaves.is_none());
         assert_eq!(timetable.next(), Some(Duration::ZERO));
     }
 
     #[test]
-    fn every_fault_comes_before_any_comes_again_and_first_each_at_another_place() {
+    fn every_fault_comes_before_any_comes_again_and_first_at_another_client() {
         let first: BTreeSet<_> = (0..10).map(|place| lives(7, place)[0].1).collect();
         assert_eq!(first, BTreeSet::from(Fault::ALL));
         for round in lives(7, 3).chunks(10) {
