@@ -17,6 +17,9 @@ pub(crate) const DEFAULT_PORT: u16 = 1234;
 /// The port of a listener for browsers if none is given.
 pub(crate) const DEFAULT_PAGE_PORT: u16 = 1235;
 
+/// The port of a listener for metrics if none is given.
+pub(crate) const DEFAULT_METRICS_PORT: u16 = 9150;
+
 /// An address that was asked for. A name is not looked up before [`lookup`](Self::lookup).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -55,6 +58,16 @@ impl Address {
             Ok(ip) => Self::Ip((ip, port).into()),
             Err(_) => Self::Name(host.to_owned(), port),
         })
+    }
+
+    /// The address as an HTTP request has it.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            // A scope means something on this machine only.
+            Self::Ip(SocketAddr::V6(addr)) => format!("[{}]:{}", addr.ip(), addr.port()),
+            Self::Ip(addr) => addr.to_string(),
+            Self::Name(host, port) => format!("{host}:{port}"),
+        }
     }
 
     pub(crate) const fn port(&self) -> u16 {

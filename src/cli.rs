@@ -10,18 +10,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chatloop::relay::Slow;
+use chatloop::server::Network;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use log::LevelFilter;
 
 use values::{
     parse_accept_rate, parse_count, parse_duration, parse_every, parse_idle_timeout,
-    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_number, parse_or_off,
-    parse_positive_duration, parse_rate, parse_size, parse_slow,
+    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_network, parse_number,
+    parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
-pub(crate) use values::{Listen, OrOff};
+pub(crate) use values::{Listen, OrOff, parse_protocol};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -123,6 +124,9 @@ And for others:
   ws        browsers: the page is at http://ADDR:PORT/, and WebSocket clients are welcome
   ws-chat10 chat10 through WebSocket, as a tunnel; ws has it as the subprotocol chat10
   echo      it receives what it sends; ws-echo is the same with WebSocket messages
+  metrics   Prometheus: /metrics, and /healthz for what watches the relay
+With proxy+ in front, as in proxy+chat10, each connection must begin with a header of the PROXY protocol,
+version 1 or 2, from a proxy that --trust-proxy names.
 
 Examples:
   chatloop serve                              for this machine only: port 1234, and a page on 1235
@@ -133,6 +137,8 @@ Examples:
   chatloop serve -l 127.0.0.1:0               on a free port, which the first log line names
   chatloop serve -l chat10://0.0.0.0:1234 -l chat64://0.0.0.0:5050
                                               one room for two tutorials' clients
+  chatloop serve -l proxy+chat10://0.0.0.0:1234 --trust-proxy 10.0.0.5
+                                              behind HAProxy, with its clients' addresses
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
@@ -158,7 +164,8 @@ pub(crate) struct ServeArgs {
     /// lets the system choose one. In the environment, commas separate several.
     ///
     /// The dialect is the protocol that clients speak there, one of those listed below; `chat10` if
-    /// none is given. All listeners share one room.
+    /// none is given. All listeners share one room. `proxy+` in front of it is for proxies that state
+    /// their clients' addresses with the PROXY protocol: see --trust-proxy.
     ///
     /// Sockets that a service manager passes (`LISTEN_FDS`) are served as well, each in the dialect
     /// that is its name. If there are any, nothing else is listened on unless it is asked for.
@@ -427,6 +434,23 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) ws_origin: Vec<String>,
 
+    /// A proxy that states its clients' addresses: an IP address or a network; may be given more than once
+    ///
+    /// As in `127.0.0.1`, `10.0.0.0/8` or `2001:db8::/32`. The log, the members' table and --max-per-ip have
+    /// the addresses that it states. For browsers, that is in X-Forwarded-For: the right-most address there
+    /// that is not a trusted proxy's. In other connections it is in a header of the PROXY protocol, on
+    /// listeners with `proxy+`, where no other peer is let in. X-Forwarded-For of other peers is ignored.
+    /// In the environment, commas separate several.
+    #[arg(
+        long,
+        env = "CHATLOOP_TRUST_PROXY",
+        value_name = "ADDR[/PREFIX]",
+        value_delimiter = ',',
+        value_parser = parse_network,
+        hide_env = true
+    )]
+    pub(crate) trust_proxy: Vec<Network>,
+
     /// How long nothing may be sent to browsers before they are pinged; `off` for never
     ///
     /// A proxy closes connections that are silent for long, often after a minute.
@@ -567,12 +591,17 @@ program only receives: chatloop join > log
 A lost connection is made again, after waits that grow to half a minute, for as long as it takes; with \
 --no-reconnect the program ends instead. Unsent messages are sent over the next connection, in order. \
 Messages that may not have arrived are listed, and not sent again: those that the server's machine has \
-not acknowledged, and those that were sent right before the server closed the connection. A message is \
-given up when two connections end inside it.
+not acknowledged, and those that were sent right before the server closed the connection; over ws:// \
+those that the relay has not confirmed. A message is given up when two connections end inside it.
+
+Over ws:// a relay sends the last messages to a new member. A terminal shows them with their times, and \
+--json writes them with \"history\":true. Plain lines do not have them, since nothing would distinguish \
+them. After a reconnect the messages that were sent meanwhile are shown, as far as the relay has them.
 
 Examples:
   chatloop join                                 the relay on this machine
   chatloop join chat.example.org:1234 -n alice  another relay, as alice
+  chatloop join ws://1235                       this machine's relay, by its port for browsers
   echo 'build 17 is done' | chatloop join -n ci -q --no-reconnect
   chatloop join -n log > chat.log               write all messages to a file
   chatloop join -n bot --json | jq -r .message  a JSON object for each message
@@ -592,13 +621,17 @@ A client that is ended by a signal restores the terminal and ends by that signal
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct JoinArgs {
-    /// The relay's address
+    /// The relay's address, with ws:// in front if it is for browsers
     ///
     /// `127.0.0.1:1234`, `[::1]:1234` or `chat.example.org:1234`. Without a port it is 1234; a port alone
     /// is one of 127.0.0.1. If a name has several addresses, the first that answers is used.
+    ///
+    /// `ws://127.0.0.1:1235/` is a port for browsers, or a proxy for HTTP before one. Without a port it is
+    /// 1235, and a path may follow. There the relay itself confirms each message, and sends those from
+    /// before. TLS (`wss://`) is not supported.
     #[arg(
         env = "CHATLOOP_SERVER",
-        value_name = "ADDR:PORT",
+        value_name = "[ws://]ADDR:PORT",
         default_value = "127.0.0.1:1234",
         hide_env = true
     )]
@@ -639,7 +672,7 @@ pub(crate) struct JoinArgs {
     /// Write each message as a JSON object on a line of its own
     ///
     /// It has `time` (UTC), `name` and `message`. If bytes are not UTF-8, `name_hex` or `message_hex` has
-    /// all of them in hexadecimal.
+    /// all of them in hexadecimal. Over ws:// the time is the relay's.
     #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
 

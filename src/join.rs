@@ -11,13 +11,14 @@ use std::process::ExitCode;
 
 use chatloop::client::display::{Clock, Format, Palette, Theme};
 use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams};
+use chatloop::handshake::Target;
 use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
 use jiff::tz::TimeZone;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::address::{Address, DEFAULT_PORT, LookupError};
+use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
 use crate::cli::JoinArgs;
 
 /// Why the command failed.
@@ -53,7 +54,10 @@ impl fmt::Display for JoinError {
         match self {
             Self::Address(server, why) => write!(f, "{}: {why}", Quoted(server.as_bytes())),
             Self::Lookup(error) => error.fmt(f),
-            Self::Client(error @ ClientError::Connect(..)) => {
+            // Another error is an answer of a server.
+            Self::Client(error @ ClientError::Connect(_, _, cause))
+                if cause.kind() != io::ErrorKind::Other =>
+            {
                 write!(f, "{error}; `chatloop serve` runs a relay")
             }
             Self::Client(error) => error.fmt(f),
@@ -87,7 +91,7 @@ impl fmt::Display for Messages {
 
 /// Chats until the user leaves.
 pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
-    let addrs = resolve(&args.server)?;
+    let (addrs, web_socket) = resolve(&args.server)?;
     let terminal = Terminal::found();
     let on_screen = terminal.is_screen() && !args.json && !args.raw;
     let name = match &args.name {
@@ -102,6 +106,7 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
     let config = Config {
         server: args.server.clone(),
         addrs,
+        web_socket,
         name: name.into_vec(),
         reconnect: !args.no_reconnect,
         quiet: args.quiet,
@@ -127,24 +132,60 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
     }
 }
 
-/// The addresses of a server, which may have the dialect in front, as the relay's start line has it.
-fn resolve(server: &str) -> Result<Vec<SocketAddr>, JoinError> {
+/// The addresses of a server, which may have the dialect in front, as the relay's start line has it, and the
+/// WebSocket to open there.
+fn resolve(server: &str) -> Result<(Vec<SocketAddr>, Option<Target>), JoinError> {
     let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
     let addr = server.trim();
     let addr = addr.strip_prefix("chat10://").unwrap_or(addr);
-    if let Some((scheme, _)) = addr.split_once("://") {
-        return wrong(if scheme.parse::<Dialect>().is_ok() {
-            "this client speaks chat10 only".to_owned()
-        } else {
-            format!("write HOST:PORT, without {}://", Escaped(scheme.as_bytes()))
-        });
+    let (addr, path) = match addr.split_once("://") {
+        None => (addr, None),
+        Some(("ws", addr)) => {
+            let end = addr.find(['/', '?']).unwrap_or(addr.len());
+            let (addr, path) = addr.split_at(end);
+            (addr, Some(path))
+        }
+        Some(("wss" | "https", _)) => {
+            return wrong(
+                "this client has no TLS; have stunnel or a proxy connect, and write ws:// and its address"
+                    .to_owned(),
+            );
+        }
+        Some(("http", addr)) => {
+            return wrong(format!("write ws://{}", Escaped(addr.as_bytes())));
+        }
+        Some((scheme, _)) if scheme.parse::<Dialect>().is_ok() => {
+            return wrong("this client speaks chat10 and ws only".to_owned());
+        }
+        Some((scheme, _)) => {
+            let scheme = Escaped(scheme.as_bytes());
+            return wrong(format!("write HOST:PORT, without {scheme}://"));
+        }
+    };
+    if path.is_some_and(|path| !path.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return wrong("a path has neither spaces nor letters that are not ASCII".to_owned());
     }
-    let write = "write 127.0.0.1:1234, or [::1]:1234 for IPv6";
-    match Address::parse(addr, DEFAULT_PORT, write) {
-        Ok(addr) if addr.port() == 0 => wrong("port 0 cannot be connected to".to_owned()),
-        Ok(addr) => addr.lookup().map_err(JoinError::Lookup),
-        Err(why) => wrong(why),
-    }
+    let (port, write) = match path {
+        None => (DEFAULT_PORT, "write 127.0.0.1:1234, or [::1]:1234 for IPv6"),
+        Some(_) => (
+            DEFAULT_PAGE_PORT,
+            "write ws://127.0.0.1:1235/, or ws://[::1]:1235/ for IPv6",
+        ),
+    };
+    let addr = match Address::parse(addr, port, write) {
+        Ok(addr) if addr.port() == 0 => return wrong("port 0 cannot be connected to".to_owned()),
+        Ok(addr) => addr,
+        Err(why) => return wrong(why),
+    };
+    let target = path.map(|path| Target {
+        host: addr.authority(),
+        path: match path.as_bytes() {
+            [b'/', ..] => path.to_owned(),
+            _ => format!("/{path}"),
+        },
+        protocol: Some("chatloop.json"),
+    });
+    Ok((addr.lookup().map_err(JoinError::Lookup)?, target))
 }
 
 /// What the environment says of the terminal.
@@ -295,8 +336,32 @@ mod tests {
             (" 127.0.0.1:99\n", "127.0.0.1:99"),
         ] {
             let addr: SocketAddr = addr.parse().unwrap();
-            assert_eq!(resolve(server).unwrap(), [addr], "{server}");
+            assert_eq!(resolve(server).unwrap(), (vec![addr], None), "{server}");
         }
+    }
+
+    #[test]
+    fn web_socket_has_the_port_of_the_page_unless_another_is_given_and_a_path() {
+        for (server, addr, host, path) in [
+            ("ws://127.0.0.1:99", "127.0.0.1:99", "127.0.0.1:99", "/"),
+            ("ws://127.0.0.1", "127.0.0.1:1235", "127.0.0.1:1235", "/"),
+            ("ws://127.0.0.1/", "127.0.0.1:1235", "127.0.0.1:1235", "/"),
+            ("ws://99", "127.0.0.1:99", "127.0.0.1:99", "/"),
+            ("ws://99/chat/", "127.0.0.1:99", "127.0.0.1:99", "/chat/"),
+            ("ws://[::1]:99/a?b=/c", "[::1]:99", "[::1]:99", "/a?b=/c"),
+            ("ws://[::1]?b", "[::1]:1235", "[::1]:1235", "/?b"),
+            ("ws://[fe80::1%2]:99", "[fe80::1%2]:99", "[fe80::1]:99", "/"),
+        ] {
+            let target = Target {
+                host: host.to_owned(),
+                path: path.to_owned(),
+                protocol: Some("chatloop.json"),
+            };
+            let expected = (vec![addr.parse().unwrap()], Some(target));
+            assert_eq!(resolve(server).unwrap(), expected, "{server}");
+        }
+        let (_, target) = resolve("ws://localhost:99").unwrap();
+        assert_eq!(target.unwrap().host, "localhost:99");
     }
 
     #[test]
@@ -309,7 +374,7 @@ mod tests {
             (":1234", "\":1234\": not ADDR:PORT"),
             (
                 "http://example.org/",
-                "\"http://example.org/\": write HOST:PORT, without http://",
+                "\"http://example.org/\": write ws://example.org/",
             ),
             ("[::1", "a bracket is missing"),
             ("[::1:1234", "a bracket is missing"),
@@ -321,7 +386,17 @@ mod tests {
             ("1234:1234", "1234 is not an address; write 127.0.0.1:1234"),
             ("0", "port 0 cannot be connected to"),
             ("::1:1234", "an IPv6 address needs brackets"),
-            ("chat64://127.0.0.1:5050", "this client speaks chat10 only"),
+            (
+                "chat64://127.0.0.1:5050",
+                "this client speaks chat10 and ws only",
+            ),
+            ("ftp://example.org", "write HOST:PORT, without ftp://"),
+            ("wss://example.org/", "this client has no TLS; have stunnel"),
+            ("https://example.org/", "this client has no TLS"),
+            ("ws:///chat", "not ADDR:PORT; write ws://127.0.0.1:1235/"),
+            ("ws://127.0.0.1:0", "port 0 cannot be connected to"),
+            ("ws://127.0.0.1/a b", "a path has neither spaces"),
+            ("ws://127.0.0.1/\r\nX: y", "a path has neither spaces"),
         ] {
             let error = resolve(server).unwrap_err();
             assert_eq!(error.exit_code(), 2);

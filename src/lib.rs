@@ -33,6 +33,7 @@
 //! # The layers, in reading order
 //!
 //! - [`wire`]: bytes and frames. No I/O.
+//! - [`handshake`]: how a WebSocket begins, in HTTP. No I/O.
 //! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock, no log.
 //! - [`server`]: the event loop around it: listeners, timers, signals.
 //! - [`text`]: how untrusted text is shown.
@@ -46,8 +47,8 @@
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client` and `load` know `wire`, `text`, `clock`, `sockets` and `descriptors`, and nothing
-//! of the relay.
+//! knows both; `client` and `load` know `wire`, `handshake`, `text`, `clock`, `sockets` and `descriptors`,
+//! and nothing of the relay.
 //!
 //! # The library alone
 //!
@@ -141,6 +142,8 @@
 compile_error!("chatloop needs Unix: descriptor limits, signals and edge-triggered polling");
 
 pub mod wire;
+
+pub mod handshake;
 
 pub mod relay;
 

@@ -79,7 +79,7 @@ impl fmt::Display for MeasureError {
             ),
             Self::Protocol(protocol) => write!(
                 f,
-                "a soak is for servers that speak chat10, and not {}",
+                "a soak is for servers that speak chat10 or ws-chat10, and not {}",
                 protocol.name()
             ),
             Self::OneFile(path) => write!(
@@ -270,7 +270,7 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
             plan.faults = args.faults;
             plan.lasts = args.lasts;
             if let Some(Server { protocol, .. }) = plan.target
-                && protocol != Protocol::Chat10
+                && !matches!(protocol, Protocol::Chat10 | Protocol::WsChat10)
             {
                 return Err(MeasureError::Protocol(protocol));
             }

@@ -66,6 +66,11 @@ pub(crate) fn flush() -> Option<Duration> {
     is_waiting.then_some(RETRY_INTERVAL)
 }
 
+/// How many lines were dropped since the program started.
+pub(crate) fn dropped_lines() -> u64 {
+    output().queue.all_dropped
+}
+
 /// Writes a last line that is no log record, after those that wait. The panic hook calls this too.
 pub(crate) fn write_line(line: &str) {
     let line = line.as_bytes();
@@ -271,6 +276,8 @@ struct LineQueue {
     /// How many lines were dropped and not reported yet. Until they are, all others are dropped too,
     /// so that the report stands where lines are missing.
     dropped: u64,
+    /// How many lines were dropped, reported or not.
+    all_dropped: u64,
     /// The last write has failed.
     has_failed: bool,
     /// The last line that was written is not whole, and the rest of it is lost.
@@ -291,6 +298,7 @@ impl LineQueue {
             bytes: 0,
             written: 0,
             dropped: 0,
+            all_dropped: 0,
             has_failed: false,
             is_cut: false,
         }
@@ -301,7 +309,7 @@ impl LineQueue {
         let is_too_full = self.is_too_full_for(&text);
         let line = Line { text, reported };
         if self.dropped > 0 || is_too_full {
-            self.dropped += line.count();
+            self.drop_line(&line);
             return false;
         }
         self.bytes += line.text.len();
@@ -362,14 +370,15 @@ impl LineQueue {
         self.is_cut |= self.written > 0;
         self.written = 0;
         self.bytes = 0;
-        self.dropped += self.lines.drain(..).map(|line| line.count()).sum::<u64>();
+        for line in mem::take(&mut self.lines) {
+            self.drop_line(&line);
+        }
     }
-}
 
-impl Line {
-    /// How many lines are missing without it.
-    fn count(&self) -> u64 {
-        self.reported.max(1)
+    fn drop_line(&mut self, line: &Line) {
+        self.dropped += line.reported.max(1);
+        // The lines of a report are counted already.
+        self.all_dropped += u64::from(line.reported == 0);
     }
 }
 

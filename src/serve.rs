@@ -74,7 +74,9 @@ impl ServeError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Start(StartError::Limits(_) | StartError::NoEndpoint)
+            Self::Start(
+                StartError::Limits(_) | StartError::NoEndpoint | StartError::NoProxy(_),
+            )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)
@@ -156,7 +158,10 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
     let mut config = config(args, limit, &passed)?;
     let has_default_page = args.listen.is_empty() && passed.is_empty();
-    let others: Vec<_> = passed.iter().map(Inherited::endpoint).collect();
+    let others: Vec<_> = passed
+        .iter()
+        .map(|one| (one.endpoint(), one.is_proxied()))
+        .collect();
     let mut server = match Server::bind_with(&config, passed) {
         // The page was not asked for, and is no reason not to start.
         Err(StartError::Listen(addr, error)) if has_default_page && addr == DEFAULT_PAGE.addr => {
@@ -167,7 +172,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         server => server,
     }
     .map_err(ServeError::Start)?;
-    let endpoints = [&*config.listen, &others].concat();
+    let listeners: Vec<_> = config.listeners().chain(others).collect();
+    let endpoints: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+    server.set_dropped_log_lines(log_output::dropped_lines);
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
     // is from an operator or a service manager.
     let has_terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
@@ -177,16 +184,17 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let addrs = server
         .local_addrs()
         .map_err(|error| ServeError::Io("cannot tell the listening address", error))?;
-    let listening = Listening(&endpoints, &addrs).to_string();
+    let listening = Listening(&listeners, &addrs).to_string();
     info!(
         "chatloop {} listens on {listening}; room for {} clients (open-file limit {limit})",
         env!("CARGO_PKG_VERSION"),
         config.limits.max_clients,
     );
-    for (_, addr) in endpoints
+    // Those for proxies are reached through the proxies, at addresses that only these know.
+    for (_, addr) in listeners
         .iter()
         .zip(&addrs)
-        .filter(|(one, _)| one.dialect == Dialect::Ws)
+        .filter(|((one, is_proxied), _)| one.dialect == Dialect::Ws && !is_proxied)
     {
         info!("open http://{}/ in a browser", reachable(*addr));
     }
@@ -234,17 +242,17 @@ fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> i
 
 /// What the flags ask for, under this limit of open descriptors, beside what was passed.
 fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
-    let endpoint = |Listen { dialect, addr }: &Listen| {
-        let (dialect, addr) = (*dialect, addr.lookup_first()?);
-        Ok(Endpoint { dialect, addr })
+    let endpoint = |listen: &Listen| {
+        let (dialect, addr) = (listen.dialect, listen.addr.lookup_first()?);
+        Ok((Endpoint { dialect, addr }, listen.is_proxied))
     };
     let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
     let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
-        listen.extend([DEFAULT, DEFAULT_PAGE]);
+        listen.extend([(DEFAULT, false), (DEFAULT_PAGE, false)]);
     }
-    for (index, one) in listen.iter().enumerate() {
-        for other in &listen[..index] {
+    for (index, (one, _)) in listen.iter().enumerate() {
+        for (other, _) in &listen[..index] {
             if collide(one.addr, other.addr) {
                 return Err(ServeError::Collision(other.addr, one.addr));
             }
@@ -290,7 +298,13 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             needed,
         });
     }
+    let (proxied, plain): (Vec<_>, Vec<_>) =
+        listen.into_iter().partition(|&(_, is_proxied)| is_proxied);
+    let endpoints = |listen: Vec<(Endpoint, bool)>| listen.into_iter().map(|(one, _)| one);
     Ok(Config {
+        listen: endpoints(plain).collect(),
+        listen_proxied: endpoints(proxied).collect(),
+        trusted_proxies: args.trust_proxy.clone(),
         limits,
         texts: reply_texts(args)?,
         every: args.every.0,
@@ -301,7 +315,6 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             origins: args.ws_origin.clone(),
         },
         ping: args.ws_ping.0,
-        listen,
     })
 }
 
@@ -408,15 +421,16 @@ fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usi
 }
 
 /// What is listened on, with the port that the system chose.
-struct Listening<'a>(&'a [Endpoint], &'a [SocketAddr]);
+struct Listening<'a>(&'a [(Endpoint, bool)], &'a [SocketAddr]);
 
 impl fmt::Display for Listening<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (endpoint, addr)) in self.0.iter().zip(self.1).enumerate() {
+        for (index, ((endpoint, is_proxied), addr)) in self.0.iter().zip(self.1).enumerate() {
             if index > 0 {
                 f.write_str(", ")?;
             }
-            write!(f, "{}://{addr}", endpoint.dialect)?;
+            let proxy = if *is_proxied { "proxy+" } else { "" };
+            write!(f, "{proxy}{}://{addr}", endpoint.dialect)?;
         }
         Ok(())
     }
@@ -490,11 +504,19 @@ mod tests {
                      --drain 9s --farewell-timeout 10s --history 11 --history-bytes 12 --greeting 13 \
                      --every 14s --ack 15 --farewell 16 --slow cut --soft-limit 17 \
                      --slow-timeout 18s --message-timeout 19s --idle-timeout 20s --rate 21 \
-                     --max-per-ip 22 --accept-rate 23 --max-memory 2424";
+                     --max-per-ip 22 --accept-rate 23 --max-memory 2424 \
+                     --listen proxy+ws://127.0.0.1:25 --trust-proxy 26.0.0.1,::27/128";
         let flags: Vec<_> = flags.split_whitespace().collect();
         let config = config_of(&flags, 1000).unwrap();
         let ports: Vec<_> = config.listen.iter().map(|one| one.addr.port()).collect();
         assert_eq!(ports, [1, 2]);
+        let proxied = Endpoint {
+            dialect: Dialect::Ws,
+            addr: "127.0.0.1:25".parse().unwrap(),
+        };
+        assert_eq!(config.listen_proxied, [proxied]);
+        let trusted = ["26.0.0.1", "::27"].map(|ip| ip.parse().unwrap());
+        assert_eq!(config.trusted_proxies, trusted);
         let expected = Limits {
             max_clients: 3,
             max_name: 4,
@@ -543,6 +565,8 @@ mod tests {
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen, [DEFAULT, DEFAULT_PAGE]);
         assert_eq!(config.ping, default.ping);
+        assert_eq!(config.listen_proxied, default.listen_proxied);
+        assert_eq!(config.trusted_proxies, default.trusted_proxies);
     }
 
     #[test]
@@ -605,6 +629,7 @@ mod tests {
             ("[::]:1", "[::1]:1", true),
             ("[::]:1", "0.0.0.0:1", false),
             ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:1", "proxy+chat10://127.0.0.1:1", true),
         ] {
             let config = config_of(&["-l", one, "-l", other], 1000);
             assert_eq!(config.is_err(), collides, "{one} {other}");

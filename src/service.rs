@@ -16,8 +16,10 @@ use chatloop::wire::Dialect;
 use listenfd::ListenFd;
 use log::warn;
 
-/// The listening sockets that were passed: see sd_listen_fds(3). A socket's name is its dialect; a
-/// socket with any other name, or without one, is for `chat10`.
+use crate::cli::parse_protocol;
+
+/// The listening sockets that were passed: see sd_listen_fds(3). A socket's name is its dialect, with
+/// `proxy+` in front if it is for proxies; a socket with any other name, or without one, is for `chat10`.
 ///
 /// To be called before anything else opens descriptors, which could be mistaken for these.
 ///
@@ -30,18 +32,26 @@ pub(crate) fn passed_sockets() -> io::Result<Vec<Inherited>> {
     let mut names = names.split(':');
     (0..passed.len())
         .filter_map(|index| passed.take_tcp_listener(index).transpose())
-        .map(|socket| Inherited::new(dialect(names.next().unwrap_or_default()), socket?))
+        .map(|socket| {
+            let (dialect, is_proxied) = protocol(names.next().unwrap_or_default());
+            let socket = Inherited::new(dialect, socket?)?;
+            Ok(if is_proxied {
+                socket.behind_proxy()
+            } else {
+                socket
+            })
+        })
         .collect()
 }
 
-/// The dialect of a socket of this name.
-fn dialect(name: &str) -> Dialect {
-    name.parse().unwrap_or_else(|error| {
+/// The dialect of a socket of this name, and whether it is for proxies.
+fn protocol(name: &str) -> (Dialect, bool) {
+    parse_protocol(name).unwrap_or_else(|error| {
         // Without a name of its own a socket is called by its unit, or `unknown`.
         if !name.is_empty() && name != "unknown" && !name.ends_with(".socket") {
             warn!("socket {name:?} is served as chat10: {error}");
         }
-        Dialect::Chat10
+        (Dialect::Chat10, false)
     })
 }
 

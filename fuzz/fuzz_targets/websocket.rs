@@ -103,7 +103,7 @@ fn decode(pieces: &[&[u8]], max: usize) -> Reading<End> {
                 }
                 Item::Ping(payload) => Received::Ping(payload.to_vec()),
                 Item::Pong => Received::Pong,
-                Item::Close(code) => {
+                Item::Close(code, _) => {
                     let code = code.first_chunk().map(|&code| u16::from_be_bytes(code));
                     items.push(Received::Close(code));
                     let end = End::Closed;

@@ -7,7 +7,7 @@ use chatloop::load::{MIN_SIZE, Protocol, Sources};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::address::{Address, DEFAULT_PORT};
+use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
 use super::values::{
     parse_count, parse_duration, parse_number, parse_positive_duration, parse_size,
@@ -97,7 +97,9 @@ pub(crate) struct CommonArgs {
     ///
     /// An address such as `127.0.0.1:1234`, or its port alone for this machine. It may begin with the
     /// server's protocol: `chat10://`, which is the default, `redis://` for Redis publish/subscribe,
-    /// `mqtt://` for an MQTT broker. Without a port it is the usual one of these: 1234, 6379, 1883.
+    /// `mqtt://` for an MQTT broker, `ws://` for this relay's port for browsers. `ws-chat10://` and
+    /// `ws-mqtt://` are the same protocols through a WebSocket. Without a port it is the usual one of
+    /// these: 1234, 6379, 1883, 1235, 1235, 9001.
     #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
     pub(crate) target: Option<ServerArg>,
 
@@ -431,6 +433,16 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
         Protocol::Chat10 => DEFAULT_PORT,
         Protocol::Redis => 6379,
         Protocol::Mqtt => 1883,
+        Protocol::Ws | Protocol::WsChat10 => DEFAULT_PAGE_PORT,
+        // As in the examples of many brokers.
+        Protocol::WsMqtt => 9001,
+    };
+    // As in a browser.
+    let addr = match protocol {
+        Protocol::Ws | Protocol::WsChat10 | Protocol::WsMqtt => {
+            addr.strip_suffix('/').unwrap_or(addr)
+        }
+        Protocol::Chat10 | Protocol::Redis | Protocol::Mqtt => addr,
     };
     let addr = Address::parse(addr, usual_port, "write 127.0.0.1:1234")?;
     Ok(ServerArg { protocol, addr })
@@ -508,12 +520,19 @@ mod tests {
             ("127.0.0.1", Protocol::Chat10, "127.0.0.1:1234"),
             ("redis://127.0.0.1", Protocol::Redis, "127.0.0.1:6379"),
             ("MQTT://[::1]", Protocol::Mqtt, "[::1]:1883"),
+            ("ws://127.0.0.1:80/", Protocol::Ws, "127.0.0.1:80"),
+            ("ws://127.0.0.1", Protocol::Ws, "127.0.0.1:1235"),
+            ("ws-chat10://99", Protocol::WsChat10, "127.0.0.1:99"),
+            ("ws-mqtt://[::1]/", Protocol::WsMqtt, "[::1]:9001"),
         ] {
             let addr = Address::Ip(addr.parse().unwrap());
             assert_eq!(parse_server(text), Ok(ServerArg { protocol, addr }));
         }
         for (text, says) in [
-            ("irc://127.0.0.1:1", "the known ones: chat10, redis, mqtt"),
+            (
+                "irc://127.0.0.1:1",
+                "the known ones: chat10, redis, mqtt, ws, ws-chat10, ws-mqtt",
+            ),
             (":1234", "write 127.0.0.1:1234"),
             ("1234:1234", "1234 is not an address"),
         ] {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chatloop::relay::Slow;
-use chatloop::wire::Dialect;
+use chatloop::server::Network;
+use chatloop::wire::{Dialect, Sends};
 use log::LevelFilter;
 
-use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
+use crate::address::{Address, DEFAULT_METRICS_PORT, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
 /// An `OrOff` is a limit, or none for `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,34 +24,51 @@ impl<T> OrOff<T> {
     }
 }
 
-/// A `Listen` is an address to listen on, and its dialect.
+/// What a dialect has in front for connections that begin with a header of the PROXY protocol.
+const PROXIED: &str = "proxy+";
+
+/// A `Listen` is an address to listen on, and what is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     pub(crate) dialect: Dialect,
     pub(crate) addr: Address,
+    /// Each connection begins with a header of the PROXY protocol.
+    pub(crate) is_proxied: bool,
+}
+
+/// The dialect of this name, and whether the name begins with [`PROXIED`].
+pub(crate) fn parse_protocol(name: &str) -> Result<(Dialect, bool), String> {
+    let (dialect, is_proxied) = match name.split_at_checked(PROXIED.len()) {
+        Some((start, dialect)) if start.eq_ignore_ascii_case(PROXIED) => (dialect, true),
+        _ => (name, false),
+    };
+    let dialect = dialect.parse::<Dialect>();
+    dialect
+        .map(|dialect| (dialect, is_proxied))
+        .map_err(|error| error.to_string())
 }
 
 pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     let text = text.trim();
-    let (dialect, addr) = match text.split_once("://") {
-        Some((name, addr)) => {
-            let dialect = name.parse::<Dialect>().map_err(|error| error.to_string())?;
-            (dialect, addr)
-        }
-        None => (Dialect::Chat10, text),
+    let ((dialect, is_proxied), addr) = match text.split_once("://") {
+        Some((name, addr)) => (parse_protocol(name)?, addr),
+        None => ((Dialect::Chat10, false), text),
     };
     if let Some((name, rest)) = addr.split_once(':')
-        && name.parse::<Dialect>().is_ok()
+        && parse_protocol(name).is_ok()
     {
         let rest = rest.trim_start_matches('/');
         return Err(format!("write {name}://{rest}"));
     }
+    if let Some(addr) = addr.strip_prefix(PROXIED) {
+        return Err(format!("write {PROXIED}{dialect}://{addr}"));
+    }
     let addr = Address::parse(
         addr,
-        if dialect.rules().sends.is_web_socket() {
-            DEFAULT_PAGE_PORT
-        } else {
-            DEFAULT_PORT
+        match dialect.rules().sends {
+            Sends::Requests => DEFAULT_METRICS_PORT,
+            sends if sends.is_web_socket() => DEFAULT_PAGE_PORT,
+            _ => DEFAULT_PORT,
         },
         "write 127.0.0.1:1234 for this machine only, or 0.0.0.0:1234 for all that can reach it",
     )?;
@@ -65,7 +83,17 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
             v6.port()
         ));
     }
-    Ok(Listen { dialect, addr })
+    Ok(Listen {
+        dialect,
+        addr,
+        is_proxied,
+    })
+}
+
+pub(super) fn parse_network(text: &str) -> Result<Network, String> {
+    text.trim()
+        .parse::<Network>()
+        .map_err(|error| error.to_string())
 }
 
 pub(super) fn parse_number(text: &str) -> Result<usize, String> {
@@ -170,7 +198,21 @@ mod tests {
             (" CHAT10://[::1] ", Dialect::Chat10, "[::1]:1234"),
         ] {
             let addr = Address::Ip(addr.parse().unwrap());
-            assert_eq!(parse_listen(text), Ok(Listen { dialect, addr }), "{text}");
+            for (text, is_proxied) in [
+                (text.to_owned(), false),
+                (format!("proxy+{}", text.trim()), true),
+                (format!("PROXY+{}", text.trim()), true),
+            ] {
+                if is_proxied && !text.contains("://") {
+                    continue;
+                }
+                let listen = Listen {
+                    dialect,
+                    addr: addr.clone(),
+                    is_proxied,
+                };
+                assert_eq!(parse_listen(&text), Ok(listen), "{text}");
+            }
         }
     }
 
@@ -183,6 +225,17 @@ mod tests {
             ("chat64:/127.0.0.1:5050", "write chat64://127.0.0.1:5050"),
             ("chat64:5050", "write chat64://5050"),
             (":1234", "0.0.0.0:1234"),
+            (
+                "proxy+127.0.0.1:1234",
+                "write proxy+chat10://127.0.0.1:1234",
+            ),
+            ("ws://proxy+127.0.0.1", "write proxy+ws://127.0.0.1"),
+            ("proxy://1234", "unknown dialect; the known ones: chat10"),
+            (
+                "proxy+tcp://1234",
+                "unknown dialect; the known ones: chat10",
+            ),
+            ("proxy+chat64:5050", "write proxy+chat64://5050"),
             ("chat10://", "127.0.0.1:1234"),
             ("", "127.0.0.1:1234"),
             ("::1:1234", "write [::1]:1234"),
@@ -195,6 +248,27 @@ mod tests {
         ] {
             let error = parse_listen(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn network_is_an_address_or_a_prefix() {
+        for text in ["192.0.2.1", " 10.0.0.0/8", "::1", "2001:db8::/32"] {
+            assert!(parse_network(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "localhost",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "unix:",
+            "10.0.0.1:80",
+        ] {
+            let error = parse_network(text).unwrap_err();
+            assert!(
+                error.contains("write 192.0.2.1, 10.0.0.0/8"),
+                "{text}: {error}"
+            );
         }
     }
 

@@ -78,7 +78,7 @@ impl AckProbe {
         leaving: Option<Instant>,
         now: Instant,
     ) {
-        if !outbox.is_waiting() {
+        if outbox.is_confirmed_by_server() || !outbox.is_waiting() {
             self.next = None;
             return;
         }
@@ -108,8 +108,12 @@ impl AckProbe {
     }
 }
 
-/// Asks the kernel what is acknowledged, and updates the outbox.
+/// Asks the kernel what is acknowledged, and updates the outbox. A server that confirms messages itself
+/// makes that needless.
 pub(super) fn update(link: &mut Link, outbox: &mut Outbox, leaving: Option<Instant>, now: Instant) {
+    if outbox.is_confirmed_by_server() {
+        return;
+    }
     match (link.unacknowledged(), leaving) {
         (Ok(Some(unacknowledged)), _) => outbox.acknowledge(unacknowledged, now),
         (Ok(None), _) => {}

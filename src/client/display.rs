@@ -6,9 +6,11 @@ use std::io::{self, Write};
 use crossterm::queue;
 use crossterm::style::{Attribute, Color, SetAttribute, SetForegroundColor};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr;
 
+use super::incoming::Received;
 use super::wrap::{Wrapper, columns, columns_of_char, is_blank};
 use crate::text::{Json, Quoted, Shown};
 
@@ -38,6 +40,11 @@ impl Clock {
         Self { zone }
     }
 
+    /// The day of a time, as a reader of the messages has it.
+    pub(super) fn day(&self, time: Timestamp) -> Date {
+        time.to_zoned(self.zone.clone()).date()
+    }
+
     fn write_to(&self, out: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
         write!(out, "{}", now.to_zoned(self.zone.clone()).strftime("%H:%M"))
     }
@@ -47,7 +54,7 @@ impl Clock {
 ///
 /// A JSON object has the strings `name` and `message`. If bytes are not UTF-8, U+FFFD stands in their
 /// place, and `name_hex` or `message_hex` has all the bytes in hexadecimal. With a clock it has `time`,
-/// in UTC (RFC 3339).
+/// in UTC (RFC 3339). A message from before the client joined has `"history":true`.
 ///
 /// # Errors
 ///
@@ -56,9 +63,10 @@ pub fn write_line(
     out: &mut Vec<u8>,
     format: Format,
     clock: Option<(&Clock, Timestamp)>,
-    name: &[u8],
-    message: &[u8],
+    message: &Received<'_>,
+    is_past: bool,
 ) -> io::Result<()> {
+    let Received { name, text, .. } = *message;
     if format == Format::Json {
         out.push(b'{');
         if let Some((_, now)) = clock {
@@ -66,7 +74,10 @@ pub fn write_line(
         }
         write_json(out, "name", name)?;
         out.push(b',');
-        write_json(out, "message", message)?;
+        write_json(out, "message", text)?;
+        if is_past {
+            out.extend_from_slice(b",\"history\":true");
+        }
         out.push(b'}');
     } else {
         if let Some((clock, now)) = clock {
@@ -76,9 +87,9 @@ pub fn write_line(
         if format == Format::Raw {
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
-            out.extend_from_slice(message);
+            out.extend_from_slice(text);
         } else {
-            write!(out, "{}: {}", shown_name(name), Shown::plain(message))?;
+            write!(out, "{}: {}", shown_name(name), Shown::plain(text))?;
         }
     }
     out.push(b'\n');
@@ -168,6 +179,11 @@ impl Theme {
     #[must_use]
     pub const fn new(palette: Palette, clock: Option<Clock>) -> Self {
         Self { palette, clock }
+    }
+
+    /// The day of a time, if messages have the time in front.
+    pub(super) fn day(&self, time: Timestamp) -> Option<Date> {
+        self.clock.as_ref().map(|clock| clock.day(time))
     }
 
     /// Appends a message. Its first row begins with the name, and each further row with an indent, so
@@ -340,7 +356,8 @@ mod tests {
         let mut out = Vec::new();
         let utc = Clock::new(TimeZone::UTC);
         let clock = clock.then_some((&utc, noon()));
-        write_line(&mut out, format, clock, name, message).unwrap();
+        let message = Received::new(name, message);
+        write_line(&mut out, format, clock, &message, false).unwrap();
         out
     }
 

@@ -9,6 +9,7 @@ use mio::{Registry, Token};
 
 use super::display::{Clock, Format, write_line};
 use super::error::ClientError;
+use super::incoming::Received;
 use super::limits::MAX_PENDING_BYTES;
 use super::lines::LineSplitter;
 use super::request::Request;
@@ -167,14 +168,19 @@ impl Filter {
         Ok(())
     }
 
-    /// Writes a received message.
-    pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
+    /// Writes a received message. One from before the client joined is left out where nothing would
+    /// distinguish it.
+    pub(super) fn message(&mut self, message: &Received<'_>, is_past: bool) -> io::Result<()> {
         let Some(output) = &mut self.output else {
             return Ok(());
         };
-        let timed = |clock| (clock, timestamp(SystemTime::now()));
+        if is_past && self.clock.is_none() && self.format != Format::Json {
+            return Ok(());
+        }
+        let now = || timestamp(SystemTime::now());
+        let timed = |clock| (clock, message.time.unwrap_or_else(now));
         let clock = self.clock.as_ref().map(timed);
-        write_line(output.buffer(), self.format, clock, name, message)
+        write_line(output.buffer(), self.format, clock, message, is_past)
     }
 
     /// Writes a notice. It is dropped if too many notices before it are unread.

@@ -9,6 +9,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::display::Notice;
 use super::error::ClientError;
 use super::filter::Filter;
+use super::incoming::Received;
 use super::interactive::Interactive;
 use super::outbox::Message;
 use super::request::Request;
@@ -84,11 +85,31 @@ impl Frontend {
         }
     }
 
-    pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> Result<(), ClientError> {
+    /// Shows a message. `is_past` is set if it was sent before the client joined.
+    pub(super) fn message(
+        &mut self,
+        message: &Received<'_>,
+        is_past: bool,
+    ) -> Result<(), ClientError> {
         match self {
-            Self::Interactive(front) => front.message(name, message).map_err(ClientError::Terminal),
-            Self::Filter(front) => front.message(name, message).map_err(ClientError::Output),
+            Self::Interactive(front) => front
+                .message(message, is_past)
+                .map_err(ClientError::Terminal),
+            Self::Filter(front) => front.message(message, is_past).map_err(ClientError::Output),
         }
+    }
+
+    /// Notes that the server's history ends here.
+    pub(super) fn end_history(&mut self) -> Result<(), ClientError> {
+        match self {
+            Self::Interactive(front) => front.end_history().map_err(ClientError::Terminal),
+            Self::Filter(_) => Ok(()),
+        }
+    }
+
+    /// Reports that a message has arrived that was reported as uncertain.
+    pub(super) fn report_arrived(&mut self, text: &[u8]) -> Result<(), ClientError> {
+        self.notice(Notice::Info, &format!("has arrived: {}", excerpt(text)))
     }
 
     /// Reports messages that were not delivered, or may not be.
@@ -112,7 +133,7 @@ impl Frontend {
             return Ok(());
         }
         for message in messages.take(MAX_REPORTED) {
-            let text = excerpt(message.payload());
+            let text = excerpt(&message.payload());
             self.notice(Notice::Warning, &format!("{status}: {text}"))?;
         }
         match count.saturating_sub(MAX_REPORTED) {

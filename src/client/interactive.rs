@@ -3,11 +3,14 @@
 use std::io;
 use std::time::{Instant, SystemTime};
 
+use jiff::Timestamp;
+use jiff::civil::Date;
 use mio::event::Event;
 use mio::{Registry, Token};
 
 use super::command::{Command, HELP};
 use super::display::{Notice, Theme, width_of_name};
+use super::incoming::Received;
 use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
 use super::limits::MAX_PENDING_BYTES;
 use super::line_editor::{Edit, LineEditor};
@@ -36,6 +39,10 @@ pub(super) struct Interactive {
     editor: LineEditor,
     screen: Screen,
     theme: Theme,
+    /// The day of the latest message of the server's history.
+    past_day: Option<Date>,
+    /// Whether a message of the server's history was shown since the client has connected.
+    has_past: bool,
     /// Whether the typed line on the screen is out of date.
     needs_paint: bool,
 }
@@ -66,6 +73,8 @@ impl Interactive {
             editor: LineEditor::new(),
             screen: Screen::new(rows, cols, reflows, prompt),
             theme,
+            past_day: None,
+            has_past: false,
             needs_paint: true,
         })
     }
@@ -181,12 +190,41 @@ impl Interactive {
     }
 
     /// Shows a message, the user's own or another member's.
-    pub(super) fn message(&mut self, name: &[u8], message: &[u8]) -> io::Result<()> {
+    pub(super) fn message(&mut self, message: &Received<'_>, is_past: bool) -> io::Result<()> {
+        let now = timestamp(SystemTime::now());
+        let time = message.time.unwrap_or(now);
+        if is_past {
+            self.begin_day(time, now)?;
+        }
         self.screen.erase(self.display.buffer())?;
         self.needs_paint = true;
-        let (now, cols) = (timestamp(SystemTime::now()), self.screen.cols());
+        let cols = self.screen.cols();
         let out = self.display.buffer();
-        self.theme.write_message(out, now, name, message, cols)
+        self.theme
+            .write_message(out, time, message.name, message.text, cols)
+    }
+
+    /// Shows the day of a message of the history, unless it is that of the message before or today.
+    fn begin_day(&mut self, time: Timestamp, now: Timestamp) -> io::Result<()> {
+        let day = self.theme.day(time);
+        if !std::mem::replace(&mut self.has_past, true) {
+            self.past_day = self.theme.day(now);
+        }
+        if self.past_day != day {
+            self.past_day = day;
+            if let Some(day) = day {
+                return self.notice(Notice::Info, &day.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows where the server's history ends.
+    pub(super) fn end_history(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.has_past) {
+            return Ok(());
+        }
+        self.notice(Notice::Info, "these were earlier messages")
     }
 
     pub(super) fn notice(&mut self, kind: Notice, text: &str) -> io::Result<()> {

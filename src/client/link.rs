@@ -1,6 +1,6 @@
 //! The connection to the server, which is made again when it is lost.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,11 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::acknowledged::unacknowledged;
 use super::backoff::Backoff;
+use super::incoming::{Incoming, Received};
+use super::json_session::{JsonSession, NO_STATUS};
 use super::outbox::Outbox;
 use super::session::{Disconnect, Progress, Session};
+use crate::handshake::{HandshakeError, Opening, Target};
 
 /// A server that does not answer within this time is tried at its next address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +26,12 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// The status code of a client that leaves (RFC 6455, 7.4.1).
+const NORMAL_CLOSURE: u16 = 1000;
+
+/// How long to wait until the server has closed a WebSocket that the client has closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A connection that ends within this time, without a message, was refused.
 const REFUSAL_WINDOW: Duration = Duration::from_secs(2);
 
@@ -32,6 +41,8 @@ pub(super) struct Link {
     token: Token,
     /// The addresses of the server; never empty.
     addrs: Vec<SocketAddr>,
+    /// The WebSocket to open there; without one the server speaks `chat10`.
+    target: Option<Target>,
     /// How long sent bytes may be unacknowledged, if not as long as TCP allows.
     ack_timeout: Option<Duration>,
     backoff: Backoff,
@@ -50,14 +61,38 @@ enum LinkState {
         /// Whether an event has reported a result.
         decided: bool,
     },
+    /// There is a connection to the address of this index, and the WebSocket is being opened.
+    Opening {
+        handshake: Box<Handshake>,
+        index: usize,
+        deadline: Instant,
+    },
     /// The connection is established.
     Up(Box<Connected>),
+}
+
+/// A `Handshake` opens a WebSocket over a connection.
+#[derive(Debug)]
+struct Handshake {
+    stream: TcpStream,
+    local: SocketAddr,
+    peer: SocketAddr,
+    opening: Opening,
+    /// The part of the request that the socket has not accepted.
+    request: Vec<u8>,
+}
+
+/// A `Protocol` decodes what arrives over an established connection.
+#[derive(Debug)]
+enum Protocol {
+    Chat10(Session),
+    WebSocket(JsonSession),
 }
 
 #[derive(Debug)]
 struct Connected {
     stream: TcpStream,
-    session: Session,
+    protocol: Protocol,
     since: Instant,
     local: SocketAddr,
     peer: SocketAddr,
@@ -66,6 +101,9 @@ struct Connected {
     write_error: Option<io::Error>,
     /// Whether the system has reported acknowledgements of this connection.
     reports_acks: bool,
+    /// The time at which the client no longer waits for the server to close its WebSocket, once the
+    /// client has closed it.
+    close_deadline: Option<Instant>,
 }
 
 /// An `AckUnknown` means that the system does not report acknowledgements.
@@ -77,6 +115,13 @@ pub(super) struct AckUnknown;
 pub(super) enum Attempt {
     /// There is a connection to this address.
     Connected(SocketAddr),
+    /// The server answered, and has no WebSocket for this client.
+    Refused {
+        /// What it answered.
+        error: HandshakeError,
+        /// How long until the next attempt.
+        again_in: Duration,
+    },
     /// No address could be connected to.
     Failed {
         /// The last of the addresses that were tried.
@@ -93,6 +138,7 @@ impl Link {
     /// happens before [`progress`](Self::progress).
     pub(super) fn new(
         addrs: Vec<SocketAddr>,
+        target: Option<Target>,
         ack_timeout: Option<Duration>,
         token: Token,
         now: Instant,
@@ -100,6 +146,7 @@ impl Link {
         Self {
             token,
             addrs,
+            target,
             ack_timeout,
             backoff: Backoff::default(),
             state: LinkState::Waiting { until: now },
@@ -110,8 +157,21 @@ impl Link {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             LinkState::Waiting { until } => Some(*until),
-            LinkState::Connecting { deadline, .. } => Some(*deadline),
+            LinkState::Connecting { deadline, .. } | LinkState::Opening { deadline, .. } => {
+                Some(*deadline)
+            }
             LinkState::Up(_) => None,
+        }
+    }
+
+    /// The time at which [`finish`](Self::finish) must be called again, while it is not done.
+    pub(super) fn close_deadline(&self, now: Instant) -> Option<Instant> {
+        match &self.state {
+            LinkState::Up(connected) => {
+                let deadline = connected.close_deadline?;
+                Some(if connected.readable { now } else { deadline })
+            }
+            _ => None,
         }
     }
 
@@ -121,13 +181,13 @@ impl Link {
 
     /// Whether a message has arrived over this connection.
     pub(super) fn has_received(&self) -> bool {
-        matches!(&self.state, LinkState::Up(connected) if connected.session.is_chat())
+        matches!(&self.state, LinkState::Up(connected) if connected.protocol.is_chat())
     }
 
     /// Whether a connection that ends now was refused: it is new, and no message has arrived.
     pub(super) fn is_refused(&self, now: Instant) -> bool {
         matches!(&self.state, LinkState::Up(connected)
-            if now.duration_since(connected.since) < REFUSAL_WINDOW && !connected.session.is_chat())
+            if now.duration_since(connected.since) < REFUSAL_WINDOW && !connected.protocol.is_chat())
     }
 
     /// Whether there may be something to read.
@@ -138,7 +198,8 @@ impl Link {
     /// Notes an event of the socket.
     pub(super) fn note(&mut self, event: &Event) {
         match &mut self.state {
-            LinkState::Waiting { .. } => {}
+            // An opening is tried in each turn.
+            LinkState::Waiting { .. } | LinkState::Opening { .. } => {}
             LinkState::Connecting { decided, .. } => *decided = true,
             LinkState::Up(connected) => {
                 connected.readable |=
@@ -149,48 +210,74 @@ impl Link {
 
     /// Begins an attempt to connect when it is time to, and returns its result.
     pub(super) fn progress(&mut self, registry: &Registry, now: Instant) -> Option<Attempt> {
-        let mut failure = None;
-        let next = match &mut self.state {
-            LinkState::Waiting { until } if *until <= now => 0,
-            LinkState::Waiting { .. } | LinkState::Up(_) => return None,
-            LinkState::Connecting {
-                stream,
-                index,
-                deadline,
-                decided,
-            } => match established(stream, *decided, *deadline <= now) {
-                Ok(None) => return None,
-                Ok(Some((local, peer))) => {
-                    self.set_connected(local, peer, now);
-                    return Some(Attempt::Connected(peer));
+        loop {
+            let mut failure = None;
+            let next = match &mut self.state {
+                LinkState::Waiting { until } if *until <= now => 0,
+                LinkState::Waiting { .. } | LinkState::Up(_) => return None,
+                LinkState::Connecting {
+                    stream,
+                    index,
+                    deadline,
+                    decided,
+                } => match established(stream, *decided, *deadline <= now) {
+                    Ok(None) => return None,
+                    Ok(Some((local, peer))) => {
+                        let index = *index;
+                        if let Some(attempt) = self.set_connected(local, peer, index, now) {
+                            return Some(attempt);
+                        }
+                        // The request of the WebSocket can be written.
+                        continue;
+                    }
+                    Err(error) => {
+                        failure = Some((self.addrs[*index], error));
+                        *index + 1
+                    }
+                },
+                LinkState::Opening {
+                    handshake,
+                    index,
+                    deadline,
+                } => match handshake.progress(*deadline <= now) {
+                    Ok(None) => return None,
+                    Ok(Some(early)) => {
+                        let peer = handshake.peer;
+                        self.set_open(early, now);
+                        return Some(Attempt::Connected(peer));
+                    }
+                    Err(OpeningError::Refused(error)) => {
+                        let again_in = self.schedule_attempt(now);
+                        return Some(Attempt::Refused { error, again_in });
+                    }
+                    Err(OpeningError::Failed(error)) => {
+                        failure = Some((self.addrs[*index], error));
+                        *index + 1
+                    }
+                },
+            };
+            for (index, &addr) in self.addrs.iter().enumerate().skip(next) {
+                match self.connect(registry, addr) {
+                    Ok(stream) => {
+                        self.state = LinkState::Connecting {
+                            stream,
+                            index,
+                            deadline: now + CONNECT_TIMEOUT,
+                            decided: false,
+                        };
+                        return None;
+                    }
+                    Err(error) => failure = Some((addr, error)),
                 }
-                Err(error) => {
-                    failure = Some((self.addrs[*index], error));
-                    *index + 1
-                }
-            },
-        };
-        for (index, &addr) in self.addrs.iter().enumerate().skip(next) {
-            match self.connect(registry, addr) {
-                Ok(stream) => {
-                    self.state = LinkState::Connecting {
-                        stream,
-                        index,
-                        deadline: now + CONNECT_TIMEOUT,
-                        decided: false,
-                    };
-                    return None;
-                }
-                Err(error) => failure = Some((addr, error)),
             }
+            let again_in = self.schedule_attempt(now);
+            let (addr, error) = failure?;
+            return Some(Attempt::Failed {
+                addr,
+                error,
+                again_in,
+            });
         }
-        let again_in = self.schedule_attempt(now);
-        let (addr, error) = failure?;
-        Some(Attempt::Failed {
-            addr,
-            error,
-            again_in,
-        })
     }
 
     fn connect(&self, registry: &Registry, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -213,23 +300,74 @@ impl Link {
         Ok(stream)
     }
 
-    fn set_connected(&mut self, local: SocketAddr, peer: SocketAddr, now: Instant) {
+    /// The connection to the address of this index is made. A WebSocket has to be opened over it.
+    fn set_connected(
+        &mut self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        index: usize,
+        now: Instant,
+    ) -> Option<Attempt> {
         let state = std::mem::replace(&mut self.state, LinkState::Waiting { until: now });
-        if let LinkState::Connecting { stream, .. } = state {
-            self.state = LinkState::Up(Box::new(Connected {
+        let LinkState::Connecting { stream, .. } = state else {
+            return None;
+        };
+        let Some(target) = &self.target else {
+            let protocol = Protocol::Chat10(Session::default());
+            self.set_up(stream, protocol, [local, peer], now);
+            return Some(Attempt::Connected(peer));
+        };
+        let (opening, request) = Opening::begin(target, fastrand::u128(..).to_ne_bytes());
+        self.state = LinkState::Opening {
+            handshake: Box::new(Handshake {
                 stream,
-                session: Session::default(),
-                since: now,
                 local,
                 peer,
-                readable: true,
-                write_error: None,
-                reports_acks: false,
-            }));
+                opening,
+                request,
+            }),
+            index,
+            deadline: now + CONNECT_TIMEOUT,
+        };
+        None
+    }
+
+    /// The WebSocket is open, and its stream begins with these bytes.
+    fn set_open(&mut self, early: Vec<u8>, now: Instant) {
+        let state = std::mem::replace(&mut self.state, LinkState::Waiting { until: now });
+        if let LinkState::Opening { handshake, .. } = state {
+            let protocol = Protocol::WebSocket(JsonSession::new(early));
+            let Handshake {
+                stream,
+                local,
+                peer,
+                ..
+            } = *handshake;
+            self.set_up(stream, protocol, [local, peer], now);
         }
     }
 
-    /// Reads once, and passes each message to `on_message`, as name and payload.
+    fn set_up(
+        &mut self,
+        stream: TcpStream,
+        protocol: Protocol,
+        [local, peer]: [SocketAddr; 2],
+        now: Instant,
+    ) {
+        self.state = LinkState::Up(Box::new(Connected {
+            stream,
+            protocol,
+            since: now,
+            local,
+            peer,
+            readable: true,
+            write_error: None,
+            reports_acks: false,
+            close_deadline: None,
+        }));
+    }
+
+    /// Reads once, and passes each item to `on_item`.
     ///
     /// # Errors
     ///
@@ -237,15 +375,21 @@ impl Link {
     pub(super) fn receive(
         &mut self,
         scratch: &mut [u8],
-        on_message: impl FnMut(&[u8], &[u8]),
+        mut on_item: impl FnMut(Incoming<'_>),
     ) -> Result<(), Disconnect> {
         let LinkState::Up(connected) = &mut self.state else {
             return Ok(());
         };
         let Connected {
-            session, stream, ..
+            protocol, stream, ..
         } = &mut **connected;
-        if session.receive(stream, scratch, on_message)? == Progress::Drained {
+        let progress = match protocol {
+            Protocol::Chat10(session) => session.receive(stream, scratch, |name, text| {
+                on_item(Incoming::Message(Received::new(name, text)));
+            }),
+            Protocol::WebSocket(session) => session.receive(stream, scratch, on_item),
+        };
+        if progress? == Progress::Drained {
             connected.readable = false;
             if let Some(error) = connected.write_error.take() {
                 return Err(Disconnect::Io(error));
@@ -268,11 +412,51 @@ impl Link {
         }
     }
 
-    /// Closes the sending side: everything is sent.
-    pub(super) fn finish(&self) {
-        if let LinkState::Up(connected) = &self.state {
+    /// Closes the sending side: everything is sent. Returns whether that is all there is to do; it is to
+    /// be called again otherwise.
+    ///
+    /// A WebSocket is closed by both sides, and then the connection by the server (RFC 6455, 7.1.1). What
+    /// arrives until then is discarded.
+    pub(super) fn finish(&mut self, outbox: &mut Outbox, scratch: &mut [u8], now: Instant) -> bool {
+        let LinkState::Up(connected) = &mut self.state else {
+            return true;
+        };
+        let Connected {
+            protocol,
+            stream,
+            close_deadline,
+            readable,
+            ..
+        } = &mut **connected;
+        let Protocol::WebSocket(session) = protocol else {
             // If it fails, there is no connection to be closed.
-            let _ = connected.stream.shutdown(Shutdown::Write);
+            let _ = stream.shutdown(Shutdown::Write);
+            return true;
+        };
+        if outbox.partly_sent_len().is_some() {
+            // There is no place for a Close frame.
+            return true;
+        }
+        let deadline = *close_deadline.get_or_insert_with(|| {
+            outbox.close(NORMAL_CLOSURE);
+            now + CLOSE_TIMEOUT
+        });
+        if outbox.write_to(stream, true, now).is_err() || deadline <= now {
+            return true;
+        }
+        // A server that sends without end is not waited for.
+        let received = session.receive(stream, scratch, |_| {});
+        *readable = matches!(received, Ok(Progress::More));
+        received.is_err()
+    }
+
+    /// Answers the Close frame of the server, as far as the socket accepts the answer.
+    pub(super) fn answer_close(&mut self, outbox: &mut Outbox, code: u16, now: Instant) {
+        if let LinkState::Up(connected) = &mut self.state {
+            let has_code = code != NO_STATUS;
+            outbox.close(if has_code { code } else { NORMAL_CLOSURE });
+            // If it fails, the connection is at its end anyway.
+            let _ = outbox.write_to(&mut connected.stream, true, now);
         }
     }
 
@@ -311,6 +495,76 @@ impl Link {
         let wait = self.backoff.next(fastrand::f64());
         self.state = LinkState::Waiting { until: now + wait };
         wait
+    }
+}
+
+impl Protocol {
+    /// Whether something of the chat has arrived.
+    fn is_chat(&self) -> bool {
+        match self {
+            Self::Chat10(session) => session.is_chat(),
+            Self::WebSocket(session) => session.is_chat(),
+        }
+    }
+}
+
+/// An `OpeningError` is why a WebSocket could not be opened.
+#[derive(Debug)]
+enum OpeningError {
+    /// The server will answer the same the next time.
+    Refused(HandshakeError),
+    /// Another attempt may succeed.
+    Failed(io::Error),
+}
+
+impl Handshake {
+    /// Writes the request and reads the response, as far as the socket has them. Returns the bytes that
+    /// came behind the response once that has accepted the WebSocket.
+    fn progress(&mut self, is_late: bool) -> Result<Option<Vec<u8>>, OpeningError> {
+        while !self.request.is_empty() {
+            match self.stream.write(&self.request) {
+                Ok(written) => drop(self.request.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // The response may have the reason.
+                Err(_) => self.request.clear(),
+            }
+        }
+        let mut buf = [0; 4096];
+        loop {
+            match self.stream.read(&mut buf) {
+                Ok(0) => return Err(self.closed()),
+                Ok(read) => match self.opening.feed(&buf[..read]) {
+                    Ok(None) => {}
+                    Ok(Some(taken)) => return Ok(Some(buf[taken..read].to_vec())),
+                    Err(error) if error.is_temporary() => {
+                        return Err(OpeningError::Failed(io::Error::other(error)));
+                    }
+                    Err(error) => return Err(OpeningError::Refused(error)),
+                },
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return Err(self.closed());
+                }
+                Err(error) => return Err(OpeningError::Failed(error)),
+            }
+        }
+        if is_late {
+            return Err(OpeningError::Failed(ErrorKind::TimedOut.into()));
+        }
+        Ok(None)
+    }
+
+    /// The error of a server that has closed the connection.
+    fn closed(&self) -> OpeningError {
+        let text = if self.opening.is_unanswered() {
+            "the server closed the connection without an answer to the WebSocket request; is it a port \
+             for browsers, and is there room?"
+        } else {
+            "the server closed the connection in the middle of its answer to the WebSocket request"
+        };
+        OpeningError::Failed(io::Error::other(text))
     }
 }
 

@@ -11,7 +11,9 @@
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
 //! | A finished line becomes a message to send | [`outbox`], `ack_probe.rs` |
 //! | The connection is made, and made again when it is lost | `link.rs`, `backoff.rs` |
-//! | Received bytes become messages | [`session`] |
+//! | ... and over it a WebSocket, if that is asked for | `link.rs`, [`handshake`](crate::handshake) |
+//! | Received bytes become messages | [`session`], `json_session.rs` |
+//! | What a reconnect repeats is left out | `history.rs` |
 //! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`], `wrap.rs` |
 //! | Pending output is written, as far as it is accepted | `stdio.rs` |
 //!
@@ -32,7 +34,8 @@
 //!
 //! Each is sent over the next connection, or reported: see [`outbox`].
 //!
-//! The client uses [`wire`](crate::wire) and [`text`](crate::text), and nothing of the relay.
+//! The client uses [`wire`](crate::wire), [`handshake`](crate::handshake) and [`text`](crate::text), and nothing
+//! of the relay.
 
 mod ack_probe;
 mod acknowledged;
@@ -42,7 +45,10 @@ pub mod display;
 mod error;
 mod filter;
 mod frontend;
+mod history;
+pub mod incoming;
 mod interactive;
+mod json_session;
 pub mod keys;
 mod limits;
 pub mod line_editor;
@@ -72,14 +78,17 @@ use error::reason;
 use filter::Filter;
 pub use filter::Streams;
 use frontend::Frontend;
+use history::History;
+use incoming::{Incoming, Received};
 use interactive::Interactive;
 use limits::MAX_PENDING_BYTES;
 use link::{Attempt, Link};
-use outbox::{ConnectionEnd, Outbox};
+use outbox::{ConnectionEnd, Framing, Outbox};
 use request::Request;
 use session::Disconnect;
 pub use terminal::restore_terminal;
 
+use crate::handshake::Target;
 use crate::text::{Quoted, Shown};
 
 const SOCKET: Token = Token(0);
@@ -105,12 +114,18 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// From this wait on, failed attempts to connect are not reported one by one.
 const QUIET_RETRY_WAIT: Duration = Duration::from_secs(15);
 
+/// How long senders must be paused before that is reported: most pauses are over by then.
+const PAUSE_NOTICE_DELAY: Duration = Duration::from_secs(1);
+
 /// How long to stay connected after all messages are delivered. A server can refuse a message only by
 /// closing the connection, and that must be reported.
 const ANSWER_WAIT: Duration = Duration::from_millis(300);
 
 /// From this length on, a message may be too long for a server. Few servers have a lower limit.
 const SUSPECT_BYTES: usize = 1000;
+
+/// The status code of a server that refuses a message or a name for its length (RFC 6455, 7.4.1).
+const TOO_LONG: u16 = 1009;
 
 /// The status of messages that may be delivered or not.
 const UNCERTAIN: &str = "may not have arrived";
@@ -122,6 +137,8 @@ pub struct Config {
     pub server: String,
     /// The addresses of the server, at least one. The first that answers is used.
     pub addrs: Vec<SocketAddr>,
+    /// The WebSocket to open there. Without one the server speaks `chat10`.
+    pub web_socket: Option<Target>,
     /// The name to join with.
     pub name: Vec<u8>,
     /// Whether to connect again when the connection is lost.
@@ -156,6 +173,14 @@ pub struct Client {
     front: Frontend,
     link: Link,
     outbox: Outbox,
+    /// The position in the server's history; `chat10` has none.
+    history: History,
+    /// The longest message that the server accepts, in bytes, once that is known.
+    max_message: Option<usize>,
+    /// The time since which senders are paused.
+    paused_since: Option<Instant>,
+    /// Whether a pause is reported, and its end is to be.
+    pause_is_shown: bool,
     scratch: Vec<u8>,
     server: String,
     name: Vec<u8>,
@@ -172,6 +197,8 @@ pub struct Client {
     ack_probe: AckProbe,
     /// The number of messages that may be delivered or not.
     uncertain: u64,
+    /// The number of messages that are longer than the server accepts.
+    too_long: usize,
     /// How the client ends, at the end of this turn.
     ending: Option<Ending>,
 }
@@ -243,14 +270,23 @@ impl Client {
             }
         };
         let ack_timeout = signals.is_some().then_some(ACK_TIMEOUT);
-        let link = Link::new(config.addrs, ack_timeout, SOCKET, Instant::now());
+        let framing = match &config.web_socket {
+            None => Framing::Chat10,
+            Some(_) => Framing::WebSocket,
+        };
+        let (addrs, target) = (config.addrs, config.web_socket);
+        let link = Link::new(addrs, target, ack_timeout, SOCKET, Instant::now());
         Ok(Self {
             poll,
             events: Events::with_capacity(16),
             signals,
             front,
             link,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(framing),
+            history: History::default(),
+            max_message: None,
+            paused_since: None,
+            pause_is_shown: false,
             scratch: vec![0; SCRATCH_BYTES],
             server: config.server,
             name: config.name,
@@ -262,6 +298,7 @@ impl Client {
             held_until: None,
             ack_probe: AckProbe::default(),
             uncertain: 0,
+            too_long: 0,
             ending: None,
         })
     }
@@ -303,6 +340,7 @@ impl Client {
             self.receive(now)?;
             self.send(now);
             self.explain_wait(now)?;
+            self.explain_pause(now)?;
             let leaving = self.leaving.map(|leaving| leaving.since);
             self.ack_probe
                 .run(&mut self.link, &mut self.outbox, leaving, now);
@@ -319,8 +357,10 @@ impl Client {
         let busy = self.link.is_readable() && self.front.has_room()
             || self.front.has_input() && self.wants_input();
         let timeout = if self.ending.is_some() {
-            // Only pending output is left.
-            max_wait
+            // Only pending output is left, and the end of a WebSocket.
+            let wait = self.link.close_deadline(now);
+            let wait = wait.map(|at| at.saturating_duration_since(now));
+            wait.into_iter().chain(max_wait).min()
         } else if busy {
             Some(Duration::ZERO)
         } else {
@@ -332,6 +372,9 @@ impl Client {
                     .and_then(|leaving| leaving.settled)
                     .map(|settled| settled + ANSWER_WAIT),
                 self.held_until,
+                self.paused_since
+                    .filter(|_| !self.pause_is_shown)
+                    .map(|since| since + PAUSE_NOTICE_DELAY),
             ];
             let next = deadlines.into_iter().flatten().min();
             let wait = next.map(|at| at.saturating_duration_since(now));
@@ -405,11 +448,14 @@ impl Client {
         match request {
             Request::Send(message) => {
                 self.outbox.push(&message);
+                if self.max_message.is_some_and(|max| message.len() > max) {
+                    return self.remove_too_long();
+                }
                 let Frontend::Interactive(front) = &mut self.front else {
                     return Ok(());
                 };
                 front
-                    .message(&self.name, &message)
+                    .message(&Received::new(&self.name, &message), false)
                     .map_err(ClientError::Terminal)?;
                 if !self.link.is_connected() {
                     // The user waits for the connection.
@@ -436,7 +482,7 @@ impl Client {
     fn left(&mut self, now: Instant) -> Ending {
         self.update_acknowledged(now);
         Ending::Left {
-            unsent: self.outbox.unsent().len(),
+            unsent: self.outbox.unsent().len() + self.too_long,
             uncertain: self.uncertain + self.outbox.waiting() as u64,
         }
     }
@@ -447,6 +493,7 @@ impl Client {
             None => Ok(()),
             Some(Attempt::Connected(addr)) => {
                 self.outbox.begin_connection(&self.name);
+                self.history.begin();
                 // A full server accepts the name and closes the connection. Waiting messages must not
                 // be lost with it.
                 self.held_until = self.was_connected.then_some(now + ANSWER_WAIT);
@@ -458,41 +505,57 @@ impl Client {
                 }
                 self.notice(Notice::Info, &notice)
             }
+            Some(Attempt::Refused { error, .. }) if !self.was_connected => {
+                let error = Disconnect::Handshake(error);
+                Err(ClientError::NotChat(self.server.clone(), error))
+            }
             Some(Attempt::Failed { addr, error, .. }) if !self.was_connected => {
                 Err(ClientError::Connect(self.server.clone(), addr, error))
             }
-            // Reported often enough.
-            Some(Attempt::Failed { .. }) if self.retries_are_quiet => Ok(()),
+            // A proxy may answer anything while the server behind it is away.
+            Some(Attempt::Refused { error, again_in }) => {
+                self.report_failure(&error.to_string(), again_in)
+            }
             Some(Attempt::Failed {
                 error, again_in, ..
-            }) => {
-                self.retries_are_quiet = again_in >= QUIET_RETRY_WAIT;
-                let when = if self.retries_are_quiet {
-                    "every half minute".to_owned()
-                } else {
-                    format!("in {}", Wait(again_in))
-                };
-                let notice = format!(
-                    "still no connection: {}; trying again {when}",
-                    reason(&error)
-                );
-                self.notice(Notice::Warning, &notice)
-            }
+            }) => self.report_failure(&reason(&error), again_in),
         }
+    }
+
+    /// Reports that a lost connection could not be made again, unless that was reported often enough.
+    fn report_failure(&mut self, reason: &str, again_in: Duration) -> Result<(), ClientError> {
+        if self.retries_are_quiet {
+            return Ok(());
+        }
+        self.retries_are_quiet = again_in >= QUIET_RETRY_WAIT;
+        let when = if self.retries_are_quiet {
+            "every half minute".to_owned()
+        } else {
+            format!("in {}", Wait(again_in))
+        };
+        let notice = format!("still no connection: {reason}; trying again {when}");
+        self.notice(Notice::Warning, &notice)
     }
 
     fn welcome(&self, addr: SocketAddr) -> String {
         let name = Named(&self.name);
+        let scheme = if self.outbox.is_confirmed_by_server() {
+            "ws://"
+        } else {
+            ""
+        };
         let help = match &self.front {
             Frontend::Interactive(_) => " (/help for help, Ctrl-D to leave)",
             Frontend::Filter(front) => front.welcome(),
         };
         match (self.was_connected, self.outbox.unsent().len()) {
-            (false, _) => format!("connected to {addr} as {name}{help}"),
-            (true, 0) => format!("connected to {addr} again"),
-            (true, 1) => format!("connected to {addr} again; sending the message that waited"),
+            (false, _) => format!("connected to {scheme}{addr} as {name}{help}"),
+            (true, 0) => format!("connected to {scheme}{addr} again"),
+            (true, 1) => {
+                format!("connected to {scheme}{addr} again; sending the message that waited")
+            }
             (true, waiting) => {
-                format!("connected to {addr} again; sending {waiting} messages that waited")
+                format!("connected to {scheme}{addr} again; sending {waiting} messages that waited")
             }
         }
     }
@@ -503,14 +566,24 @@ impl Client {
             if !self.link.is_readable() || !self.front.has_room() {
                 break;
             }
-            let mut written = Ok(());
-            let front = &mut self.front;
-            let received = self.link.receive(&mut self.scratch, |name, message| {
-                if written.is_ok() {
-                    written = front.message(name, message);
+            let mut handled = Ok(());
+            let mut intake = Intake {
+                front: &mut self.front,
+                outbox: &mut self.outbox,
+                history: &mut self.history,
+                max_message: &mut self.max_message,
+                paused_since: &mut self.paused_since,
+                name: &self.name,
+                uncertain: &mut self.uncertain,
+                now,
+            };
+            let received = self.link.receive(&mut self.scratch, |item| {
+                if handled.is_ok() {
+                    handled = intake.take(item);
                 }
             });
-            written?;
+            handled?;
+            self.remove_too_long()?;
             if let Err(disconnect) = received {
                 return self.lose(disconnect, now);
             }
@@ -524,19 +597,36 @@ impl Client {
         self.update_acknowledged(now);
         let is_answer = !matches!(disconnect, Disconnect::CutShort | Disconnect::NotChat(_))
             && self.may_be_an_answer(now);
-        let hint = if is_answer { self.hint(now) } else { None };
+        let hint = if is_answer {
+            self.hint(&disconnect, now)
+        } else {
+            None
+        };
+        if let Disconnect::ClosedFor { code, .. } = disconnect {
+            self.link.answer_close(&mut self.outbox, code, now);
+        }
+        // A server that has never accepted the name will not do so the next time.
+        let is_refusal = !self.history.has_joined() && disconnect.is_refusal();
         let again_in = self.link.disconnect(now);
         self.held_until = None;
+        self.max_message = None;
+        self.paused_since = None;
+        self.pause_is_shown = false;
         let undelivered = self.outbox.end_connection(disconnect.connection_end(), now);
         let missing = undelivered.uncertain.len() + usize::from(undelivered.refused.is_some());
         self.uncertain += missing as u64;
+        for message in &undelivered.uncertain {
+            self.history.note_uncertain(message);
+        }
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
         if all_is_sent && missing == 0 && !is_answer {
             self.ending = Some(self.left(now));
             return Ok(());
         }
-        let is_final =
-            all_is_sent || !self.reconnect || matches!(disconnect, Disconnect::NotChat(_));
+        let is_final = all_is_sent
+            || !self.reconnect
+            || is_refusal
+            || matches!(disconnect, Disconnect::NotChat(_));
         if !is_final {
             let notice = format!("{disconnect}; connecting again in {}", Wait(again_in));
             self.notice(Notice::Warning, &notice)?;
@@ -562,7 +652,11 @@ impl Client {
     }
 
     /// A likely cause for the server to close the connection. `chat10` has no error messages.
-    fn hint(&self, now: Instant) -> Option<String> {
+    fn hint(&self, disconnect: &Disconnect, now: Instant) -> Option<String> {
+        if let Disconnect::ClosedFor { code, .. } = disconnect {
+            let is_name = *code == TOO_LONG && self.max_message.is_none();
+            return is_name.then(|| "the name is longer than it accepts".to_owned());
+        }
         if let Some(len) = self.outbox.partly_sent_len() {
             return Some(format!(
                 "that was in the middle of a message of {len} bytes: is it over the server's limit?"
@@ -596,7 +690,12 @@ impl Client {
             self.held_until = None;
         }
         let before = self.outbox.unacknowledged_bytes();
-        let name_only = self.held_until.is_some();
+        // A WebSocket server first sends the limit of a message.
+        let name_only = if self.outbox.is_confirmed_by_server() {
+            self.max_message.is_none()
+        } else {
+            self.held_until.is_some()
+        };
         self.link.send(&mut self.outbox, name_only, now);
         if self.outbox.unacknowledged_bytes() > before {
             self.ack_probe.note_sent();
@@ -623,6 +722,34 @@ impl Client {
         Ok(())
     }
 
+    /// Reports a pause that lasts, and its end.
+    fn explain_pause(&mut self, now: Instant) -> Result<(), ClientError> {
+        let lasts = |since| now.duration_since(since) >= PAUSE_NOTICE_DELAY;
+        let notice = match (self.paused_since, self.pause_is_shown) {
+            (Some(since), false) if lasts(since) => "paused: senders wait for a slow reader",
+            (None, true) => "no longer paused",
+            _ => return Ok(()),
+        };
+        self.pause_is_shown = self.paused_since.is_some();
+        if self.quiet {
+            return Ok(());
+        }
+        self.notice(Notice::Info, notice)
+    }
+
+    /// Removes the unsent messages that are longer than the server accepts, and reports them.
+    fn remove_too_long(&mut self) -> Result<(), ClientError> {
+        let Some(max) = self.max_message else {
+            return Ok(());
+        };
+        let status = format!("not sent, since the server accepts {max} bytes at most");
+        for message in self.outbox.remove_longer(max) {
+            self.too_long += 1;
+            self.front.report(&status, [&message].into_iter())?;
+        }
+        Ok(())
+    }
+
     fn flush(&mut self, requests: &mut Vec<Request>) -> Result<(), ClientError> {
         match &mut self.front {
             Frontend::Interactive(front) => {
@@ -642,8 +769,11 @@ impl Client {
             // Received messages are written first, unless a signal ends the client.
             Some(Ending::Left { .. }) if !self.front.is_written() => Turn::Running,
             Some(ending) => {
-                self.link.finish();
-                Turn::Over(ending)
+                let is_over = self.link.finish(&mut self.outbox, &mut self.scratch, now);
+                match ending {
+                    Ending::Left { .. } if !is_over => Turn::Running,
+                    _ => Turn::Over(ending),
+                }
             }
             None => Turn::Running,
         }
@@ -677,6 +807,68 @@ impl Client {
         self.front.report(UNCERTAIN, undelivered.uncertain.iter())?;
         self.front.report("not sent", self.outbox.unsent())?;
         self.front.write_remaining(self.poll.registry())
+    }
+}
+
+/// An `Intake` handles what arrives. It borrows the parts of a [`Client`] that it needs.
+struct Intake<'a> {
+    front: &'a mut Frontend,
+    outbox: &'a mut Outbox,
+    history: &'a mut History,
+    max_message: &'a mut Option<usize>,
+    paused_since: &'a mut Option<Instant>,
+    name: &'a [u8],
+    uncertain: &'a mut u64,
+    now: Instant,
+}
+
+impl Intake<'_> {
+    fn take(&mut self, item: Incoming<'_>) -> Result<(), ClientError> {
+        match item {
+            Incoming::Message(message) => {
+                let is_past = self.is_past();
+                if self.history.take(&message) {
+                    self.front.message(&message, is_past)?;
+                }
+            }
+            Incoming::Joined { max_message } => {
+                *self.max_message = Some(max_message);
+                self.outbox.confirm_name();
+                self.end_history()?;
+            }
+            Incoming::Confirmed(count) => {
+                let confirmed = (0..count).map_while(|_| self.outbox.confirm());
+                confirmed.for_each(|message| self.history.note_confirmed(&message));
+            }
+            Incoming::Paused(true) => {
+                self.paused_since.get_or_insert(self.now);
+            }
+            Incoming::Paused(false) => *self.paused_since = None,
+            Incoming::Ping(payload) => self.outbox.answer_ping(payload),
+        }
+        Ok(())
+    }
+
+    /// Whether what arrives is history. `chat10` does not distinguish it.
+    fn is_past(&self) -> bool {
+        self.outbox.is_confirmed_by_server() && self.history.is_past()
+    }
+
+    /// All of the history has come: shows what is new in it.
+    fn end_history(&mut self) -> Result<(), ClientError> {
+        let update = self.history.end(self.name);
+        if update.has_gap {
+            let notice = "messages that were sent meanwhile may be missing";
+            self.front.notice(Notice::Warning, notice)?;
+        }
+        for message in &update.messages {
+            self.front.message(&message.received(), false)?;
+        }
+        for message in &update.arrived {
+            *self.uncertain = self.uncertain.saturating_sub(1);
+            self.front.report_arrived(&message.text)?;
+        }
+        self.front.end_history()
     }
 }
 

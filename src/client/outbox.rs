@@ -1,9 +1,11 @@
 //! The outgoing messages.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::time::{Duration, Instant};
 
+use crate::wire::websocket::{self, Opcode};
 use crate::wire::{encode_frame, header};
 
 /// A close within this time after a message counts as an answer to it.
@@ -18,6 +20,19 @@ const MAX_RETAINED_BYTES: u64 = 1024 * 1024;
 
 /// The most frames of one write.
 const MAX_FRAMES_PER_WRITE: usize = 64;
+
+/// The most bytes of unsent answers to pings.
+const MAX_CONTROL_BYTES: usize = 4096;
+
+/// A `Framing` is how messages become frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// With a decimal header.
+    #[default]
+    Chat10,
+    /// As masked WebSocket messages, which the server confirms one by one.
+    WebSocket,
+}
 
 /// An `Outbox` holds the messages that are not known to be delivered, in order.
 ///
@@ -40,8 +55,14 @@ const MAX_FRAMES_PER_WRITE: usize = 64;
 /// it ends the connection: by a [reset](ConnectionEnd::Reset), which means that it had not read all, or
 /// because it refuses what it has read. So messages that were acknowledged shortly before the end are
 /// uncertain as well, and are kept for that time.
+///
+/// Over WebSocket the server itself [confirms](Self::confirm) each message, and what the kernel of its
+/// machine acknowledges means nothing.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    framing: Framing,
+    /// WebSocket control frames that the socket has not accepted.
+    control: Vec<u8>,
     unsent: VecDeque<Message>,
     /// The memory of `unsent`, in bytes.
     unsent_bytes: usize,
@@ -64,6 +85,10 @@ pub struct Outbox {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     frame: Vec<u8>,
+    /// Where the payload begins.
+    start: usize,
+    /// What the payload is masked with.
+    key: [u8; 4],
     /// The number of the message, from one. The name that begins a connection has none.
     number: Option<u64>,
     /// How many connections were lost inside it.
@@ -93,8 +118,27 @@ pub struct Undelivered {
 impl Message {
     /// The text of the message.
     #[must_use]
-    pub fn payload(&self) -> &[u8] {
-        &self.frame[header::WIDTH..]
+    pub fn payload(&self) -> Cow<'_, [u8]> {
+        let payload = &self.frame[self.start..];
+        if self.key == [0; 4] {
+            return payload.into();
+        }
+        let mut payload = payload.to_vec();
+        websocket::mask(&mut payload, self.key, 0);
+        payload.into()
+    }
+
+    /// The length of the text, in bytes.
+    fn payload_len(&self) -> usize {
+        self.frame.len() - self.start
+    }
+
+    /// Masks the message with another key: each frame has a key of its own.
+    fn mask_again(&mut self) {
+        *self = Self {
+            attempts: self.attempts,
+            ..masked(&self.payload(), self.number)
+        };
     }
 
     /// The number of the message, from one.
@@ -118,10 +162,32 @@ struct Sent {
 }
 
 impl Outbox {
+    /// Creates an outbox whose frames are these.
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
+        Self {
+            framing,
+            ..Self::default()
+        }
+    }
+
+    fn framed(&self, payload: &[u8], number: Option<u64>) -> Message {
+        match self.framing {
+            Framing::Chat10 => framed(payload, number),
+            Framing::WebSocket => masked(payload, number),
+        }
+    }
+
+    /// Whether the server confirms messages.
+    #[must_use]
+    pub fn is_confirmed_by_server(&self) -> bool {
+        self.framing == Framing::WebSocket
+    }
+
     /// Adds a message, of at most [`header::MAX_LEN`] bytes.
     pub fn push(&mut self, payload: &[u8]) {
         self.last_number += 1;
-        let message = framed(payload, Some(self.last_number));
+        let message = self.framed(payload, Some(self.last_number));
         self.unsent_bytes += message.memory();
         self.unsent.push_back(message);
     }
@@ -132,7 +198,7 @@ impl Outbox {
             self.partly_sent == 0 && self.sent.is_empty(),
             "see `end_connection`"
         );
-        let name = framed(name, None);
+        let name = self.framed(name, None);
         self.unsent_bytes += name.memory();
         self.unsent.push_front(name);
         self.position = 0;
@@ -142,6 +208,7 @@ impl Outbox {
     /// Ends a connection. Unsent messages are kept for the next one.
     pub fn end_connection(&mut self, how: ConnectionEnd, now: Instant) -> Undelivered {
         let is_inside_message = std::mem::take(&mut self.partly_sent) > 0;
+        self.control.clear();
         let mut refused = None;
         if self.begins_with_name() {
             self.drop_first();
@@ -153,6 +220,12 @@ impl Outbox {
             if first.attempts == MAX_ATTEMPTS {
                 refused = self.drop_first();
             }
+        }
+        if is_inside_message
+            && self.framing == Framing::WebSocket
+            && let Some(first) = self.unsent.front_mut()
+        {
+            first.mask_again();
         }
         let doubt = match how {
             ConnectionEnd::Reset => RETENTION,
@@ -194,8 +267,27 @@ impl Outbox {
         name_only: bool,
         now: Instant,
     ) -> io::Result<()> {
-        while self.begins_with_name() || !name_only && self.has_unsent() {
-            let frames = if name_only { 1 } else { MAX_FRAMES_PER_WRITE };
+        loop {
+            // A control frame stands between two other frames.
+            let is_between = self.partly_sent == 0;
+            if is_between && !self.control.is_empty() {
+                match stream.write(&self.control) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(written) => drop(self.control.drain(..written)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            if !self.begins_with_name() && (name_only || !self.has_unsent()) {
+                break;
+            }
+            let frames = if name_only || !self.control.is_empty() {
+                1
+            } else {
+                MAX_FRAMES_PER_WRITE
+            };
             let mut slices = [IoSlice::new(&[]); MAX_FRAMES_PER_WRITE];
             let mut skip = self.partly_sent;
             let mut count = 0;
@@ -230,8 +322,9 @@ impl Outbox {
             self.unsent_bytes -= message.memory();
             self.unacknowledged_bytes += message.memory();
             end += len as u64;
-            if message.number.is_some() {
-                self.remember_longest(message.payload().len(), now);
+            // A server that confirms messages gives its reason when it refuses one.
+            if message.number.is_some() && self.framing == Framing::Chat10 {
+                self.remember_longest(message.payload_len(), now);
             }
             self.sent.push_back(Sent {
                 end,
@@ -254,6 +347,55 @@ impl Outbox {
     pub fn acknowledge(&mut self, unacknowledged: u64, now: Instant) {
         let acknowledged = self.position.saturating_sub(unacknowledged);
         self.acknowledge_while(|sent| sent.end <= acknowledged, now);
+    }
+
+    /// Notes that the server has confirmed the name.
+    pub fn confirm_name(&mut self) {
+        if let Some(sent) = self.sent.front()
+            && sent.message.number.is_none()
+        {
+            self.unacknowledged_bytes -= sent.message.memory();
+            self.sent.pop_front();
+        }
+    }
+
+    /// Notes that the server has confirmed the oldest message that was sent, and returns it.
+    pub fn confirm(&mut self) -> Option<Message> {
+        self.confirm_name();
+        let message = self.sent.pop_front()?.message;
+        self.unacknowledged_bytes -= message.memory();
+        Some(message)
+    }
+
+    /// Removes the unsent messages of more than `max` bytes, which the server would refuse.
+    pub fn remove_longer(&mut self, max: usize) -> Vec<Message> {
+        let skip = usize::from(self.partly_sent > 0);
+        let is_longer = |message: &Message| message.number.is_some() && message.payload_len() > max;
+        if !self.unsent.iter().skip(skip).any(is_longer) {
+            return Vec::new();
+        }
+        let rest = self.unsent.split_off(skip.min(self.unsent.len()));
+        let (longer, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_longer);
+        self.unsent.extend(rest);
+        for message in &longer {
+            self.unsent_bytes -= message.memory();
+        }
+        longer
+    }
+
+    /// Answers a ping. Of pings that come faster than their answers are accepted, some have none
+    /// (RFC 6455, 5.5.3).
+    pub fn answer_ping(&mut self, payload: &[u8]) {
+        if self.control.len() < MAX_CONTROL_BYTES {
+            let key = fastrand::u32(..).to_ne_bytes();
+            websocket::encode_masked(Opcode::Pong, payload, key, &mut self.control);
+        }
+    }
+
+    /// Ends a WebSocket, after the message that is partly sent.
+    pub fn close(&mut self, code: u16) {
+        let key = fastrand::u32(..).to_ne_bytes();
+        websocket::encode_masked(Opcode::Close, &code.to_be_bytes(), key, &mut self.control);
     }
 
     /// Takes the messages that were sent before this time as acknowledged, on systems that do not
@@ -330,7 +472,7 @@ impl Outbox {
     #[must_use]
     pub fn partly_sent_len(&self) -> Option<usize> {
         let first = self.unsent.front()?;
-        (self.partly_sent > 0 && first.number.is_some()).then(|| first.payload().len())
+        (self.partly_sent > 0 && first.number.is_some()).then(|| first.payload_len())
     }
 
     /// The length in bytes of the longest message of the last second, if there is one: a server that
@@ -347,6 +489,25 @@ fn framed(payload: &[u8], number: Option<u64>) -> Message {
     encode_frame(payload, &mut frame);
     Message {
         frame,
+        start: header::WIDTH,
+        key: [0; 4],
+        number,
+        attempts: 0,
+    }
+}
+
+fn masked(payload: &[u8], number: Option<u64>) -> Message {
+    let opcode = match str::from_utf8(payload) {
+        Ok(_) => Opcode::Text,
+        Err(_) => Opcode::Binary,
+    };
+    let key = fastrand::u32(..).to_ne_bytes();
+    let mut frame = Vec::with_capacity(websocket::MAX_HEADER + payload.len());
+    websocket::encode_masked(opcode, payload, key, &mut frame);
+    Message {
+        start: frame.len() - payload.len(),
+        frame,
+        key,
         number,
         attempts: 0,
     }
@@ -395,8 +556,9 @@ mod tests {
         socket.taken
     }
 
-    fn payloads(messages: &[Message]) -> Vec<&[u8]> {
-        messages.iter().map(Message::payload).collect()
+    fn payloads(messages: &[Message]) -> Vec<Vec<u8>> {
+        let payloads = messages.iter().map(Message::payload);
+        payloads.map(Cow::into_owned).collect()
     }
 
     #[test]
@@ -604,6 +766,133 @@ mod tests {
         assert_eq!(outbox.recently_sent(at(2000)), None);
     }
 
+    /// The messages of a WebSocket client's stream, and the pongs.
+    fn decode(mut stream: Vec<u8>) -> Vec<Vec<u8>> {
+        let mut decoder = websocket::WebSocketDecoder::default();
+        let mut input = &mut stream[..];
+        let mut items = Vec::new();
+        while let Some(item) = decoder.decode(&mut input, 1000).unwrap() {
+            items.push(match item {
+                websocket::Item::Message { payload, .. } => payload.to_vec(),
+                websocket::Item::Close(code, _) => [b"close ", code].concat(),
+                item => format!("{item:?}").into_bytes(),
+            });
+        }
+        items
+    }
+
+    #[test]
+    fn message_over_web_socket_is_kept_until_the_server_confirms_it() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new(Framing::WebSocket);
+        outbox.begin_connection(b"a");
+        for text in [&b"one"[..], b"two", b"\xff"] {
+            outbox.push(text);
+        }
+        let stream = write(&mut outbox, 1000, now);
+        assert_eq!(stream[0], 0x81);
+        assert_eq!(stream[stream.len() - 7], 0x82, "bytes that are not UTF-8");
+        assert_eq!(decode(stream), [&b"a"[..], b"one", b"two", b"\xff"]);
+        outbox.confirm_name();
+        assert!(outbox.is_waiting());
+        assert_eq!(&*outbox.confirm().unwrap().payload(), b"one");
+        assert_eq!(outbox.waiting(), 2);
+        // However long it was, and whatever the kernel knows.
+        let later = now + 2 * RETENTION;
+        let uncertain = outbox
+            .end_connection(ConnectionEnd::Closed, later)
+            .uncertain;
+        assert_eq!(payloads(&uncertain), [&b"two"[..], b"\xff"]);
+        assert!(outbox.confirm().is_none());
+        assert_eq!(
+            (outbox.unsent_bytes(), outbox.unacknowledged_bytes()),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn control_frames_stand_between_messages_and_are_sent_before_the_name_is_confirmed() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new(Framing::WebSocket);
+        outbox.begin_connection(b"a");
+        outbox.push(b"one");
+        outbox.push(b"two");
+        let mut socket = LimitedSocket::new(1000);
+        outbox.write_to(&mut socket, true, now).unwrap();
+        outbox.answer_ping(b"1");
+        outbox.write_to(&mut socket, true, now).unwrap();
+        assert_eq!(decode(socket.taken.clone()).len(), 2);
+        // Inside "one", and then inside the pong.
+        for room in [3, 10] {
+            socket.left = room;
+            outbox.write_to(&mut socket, false, now).unwrap();
+            outbox.answer_ping(b"2");
+        }
+        outbox.close(1000);
+        socket.left = 1000;
+        outbox.write_to(&mut socket, false, now).unwrap();
+        let items = decode(socket.taken);
+        let expected = [
+            "a",
+            "Pong",
+            "one",
+            "Pong",
+            "Pong",
+            "close \u{3}\u{e8}",
+            "two",
+        ];
+        assert_eq!(items.len(), expected.len());
+        for (item, expected) in items.iter().zip(expected) {
+            assert_eq!(
+                item[..item.len().min(5)],
+                expected.as_bytes()[..item.len().min(5)]
+            );
+        }
+    }
+
+    #[test]
+    fn pings_that_are_faster_than_the_socket_do_not_grow_memory() {
+        let mut outbox = Outbox::new(Framing::WebSocket);
+        for _ in 0..100_000 {
+            outbox.answer_ping(&[0; 125]);
+        }
+        assert!(outbox.control.len() < 2 * MAX_CONTROL_BYTES);
+    }
+
+    #[test]
+    fn message_that_is_too_long_for_the_server_is_removed_unless_it_is_partly_sent() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new(Framing::WebSocket);
+        outbox.begin_connection(&[b'n'; 9]);
+        for len in [5, 3, 4, 0, 6] {
+            outbox.push(&vec![b'x'; len]);
+        }
+        let longer = outbox.remove_longer(4);
+        let numbers: Vec<_> = longer.iter().map(Message::number).collect();
+        assert_eq!(numbers, [1, 5]);
+        let first = write(&mut outbox, 16, now);
+        assert_eq!(outbox.remove_longer(2).len(), 1);
+        assert_eq!(outbox.unsent().len(), 2);
+        assert!(outbox.remove_longer(0).is_empty());
+        let stream = [first, write(&mut outbox, 1000, now)].concat();
+        assert_eq!(decode(stream), [&[b'n'; 9][..], b"xxx", b""]);
+        assert_eq!(outbox.unsent_bytes(), 0);
+    }
+
+    #[test]
+    fn partly_sent_message_has_another_mask_over_the_next_connection() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new(Framing::WebSocket);
+        outbox.push(b"a message");
+        outbox.begin_connection(b"a");
+        let first = write(&mut outbox, 7 + 10, now);
+        outbox.end_connection(ConnectionEnd::Broken, now);
+        outbox.begin_connection(b"a");
+        let second = write(&mut outbox, 1000, now);
+        assert_ne!(first[9..13], second[9..13]);
+        assert_eq!(decode(second), [&b"a"[..], b"a message"]);
+    }
+
     proptest! {
         #[test]
         fn each_message_is_sent_once_over_any_number_of_connections(
@@ -634,7 +923,7 @@ mod tests {
                 for message in remains.uncertain {
                     let index = message.number() as usize - 1;
                     prop_assert_eq!(message.payload(), &messages[index][..]);
-                    prop_assert!(whole.iter().any(|payload| payload == message.payload()));
+                    prop_assert!(whole.iter().any(|payload| *payload == *message.payload()));
                 }
                 refused.extend(remains.refused.map(|message| message.number() as usize - 1));
             }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
 use super::outbox::ConnectionEnd;
-use crate::text::Quoted;
+use crate::handshake::HandshakeError;
+use crate::text::{Quoted, Shown};
 use crate::wire::{Decoder, FrameError, header};
 
 /// The longest name or message that is accepted from a server, in bytes. Relays have lower limits of
@@ -14,7 +15,12 @@ pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 /// The most bytes that an error shows of another protocol.
 const EXCERPT_BYTES: usize = 60;
 
-/// A `Session` decodes the stream of a server: frames in pairs, a name and the message of that member.
+/// The beginning of what a server sent, for an error that shows it.
+pub(super) fn excerpt(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(EXCERPT_BYTES)]
+}
+
+/// A `Session` decodes the stream of a `chat10` server: frames in pairs, a name and the message of that member.
 #[derive(Debug, Default)]
 pub struct Session {
     decoder: Decoder,
@@ -98,15 +104,33 @@ pub enum Disconnect {
     Closed,
     /// The server closed it inside a message.
     CutShort,
+    /// The server closed the WebSocket, with this status code and reason.
+    ClosedFor {
+        /// The status code.
+        code: u16,
+        /// The reason, which may be empty.
+        reason: String,
+    },
     /// It failed.
     Io(io::Error),
+    /// There is no WebSocket to connect to.
+    Handshake(HandshakeError),
     /// The first bytes from the server, these, are not the chat protocol.
     NotChat(Vec<u8>),
+    /// After valid messages, the server sent a text that is none and begins with these bytes.
+    NotMessage(Vec<u8>),
     /// After valid frames, the server sent bytes that are no frame, or a frame that is too long.
     Protocol(FrameError),
 }
 
 impl Disconnect {
+    /// Whether the server has refused what the client sent, rather than ended the connection for reasons of
+    /// its own (RFC 6455, 7.4.1).
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::ClosedFor { code, .. } if matches!(code, 1002 | 1003 | 1007..=1009))
+    }
+
     /// The effect on the messages that were sent.
     #[must_use]
     pub fn connection_end(&self) -> ConnectionEnd {
@@ -115,9 +139,13 @@ impl Disconnect {
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ConnectionEnd::Reset,
                 _ => ConnectionEnd::Broken,
             },
-            Self::Closed | Self::CutShort | Self::NotChat(_) | Self::Protocol(_) => {
-                ConnectionEnd::Closed
-            }
+            Self::Closed
+            | Self::CutShort
+            | Self::ClosedFor { .. }
+            | Self::Handshake(_)
+            | Self::NotChat(_)
+            | Self::NotMessage(_)
+            | Self::Protocol(_) => ConnectionEnd::Closed,
         }
     }
 }
@@ -129,6 +157,14 @@ impl fmt::Display for Disconnect {
             Self::CutShort => {
                 f.write_str("the server closed the connection in the middle of a message")
             }
+            Self::ClosedFor { code, reason } => {
+                write!(f, "the server closed the connection ({code}")?;
+                if !reason.is_empty() {
+                    write!(f, ": {}", Shown::plain(reason.as_bytes()))?;
+                }
+                f.write_str(")")
+            }
+            Self::Handshake(error) => error.fmt(f),
             Self::Io(error) if error.kind() == ErrorKind::ConnectionReset => {
                 f.write_str("the server reset the connection")
             }
@@ -136,6 +172,11 @@ impl fmt::Display for Disconnect {
             Self::NotChat(said) => write!(
                 f,
                 "this port does not speak the chat protocol; it says {}",
+                Quoted(said)
+            ),
+            Self::NotMessage(said) => write!(
+                f,
+                "the server sent something that is no message: {}",
                 Quoted(said)
             ),
             Self::Protocol(error) => {

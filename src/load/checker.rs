@@ -58,6 +58,8 @@ pub(super) struct DeliveryChecker {
     /// The number of deliveries that have not arrived.
     pub(super) outstanding: u64,
     pub(super) tally: Tally,
+    /// Whether a ping was among the bytes that were checked last.
+    pub(super) is_pinged: bool,
     /// The delays of the messages that were scheduled from this time on, in nanoseconds.
     pub(super) delays: Delays,
     measured_from: u64,
@@ -127,6 +129,7 @@ impl DeliveryChecker {
             present: 0,
             outstanding: 0,
             tally: Tally::default(),
+            is_pinged: false,
             delays: Delays::new(),
             measured_from: u64::MAX,
         }
@@ -175,10 +178,14 @@ impl DeliveryChecker {
         let mut rest = self.compare(receiver, input, now);
         let mut is_welcome = false;
         while let Some((incoming, used)) = self.codec.protocol.next(rest)? {
-            if let Incoming::Message { name, payload } = incoming {
-                self.take(receiver, name, payload, &rest[..used], now);
+            match incoming {
+                Incoming::Message { name, payload } => {
+                    self.take(receiver, name, payload, &rest[..used], now);
+                }
+                Incoming::Welcome => is_welcome = true,
+                Incoming::Ping => self.is_pinged = true,
+                Incoming::Aside => {}
             }
-            is_welcome |= incoming == Incoming::Welcome;
             rest = self.compare(receiver, &rest[used..], now);
         }
         if self.sent >= self.trim_at.0 || self.bytes.len() >= self.trim_at.1 {

@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
 
-use super::protocol::Protocol;
+use super::protocol::{Garbled, Protocol};
 use super::sources::Sources;
 
 /// Why a connection was not made, or ended.
@@ -26,6 +26,8 @@ pub(super) enum Cause {
     Reset,
     /// It sent what its protocol does not have.
     Garbled,
+    /// It did not accept the WebSocket.
+    NoWebSocket,
     /// There is no descriptor left for it on this side.
     NoDescriptor,
     /// There is no port left for it on this side.
@@ -50,6 +52,12 @@ impl From<io::Error> for Cause {
     }
 }
 
+impl From<Garbled> for Cause {
+    fn from(_: Garbled) -> Self {
+        Self::Garbled
+    }
+}
+
 /// As a key of the report.
 impl Serialize for Cause {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -59,6 +67,7 @@ impl Serialize for Cause {
             Self::Closed => "closed",
             Self::Reset => "reset",
             Self::Garbled => "garbled",
+            Self::NoWebSocket => "no_web_socket",
             Self::NoDescriptor => "no_descriptor",
             Self::NoPort => "no_port",
             Self::NoSource => "no_source",

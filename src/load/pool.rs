@@ -5,10 +5,10 @@
 //! them. What the clients do over their connections is their [`Behaviour`]: one for the members of
 //! the [scenarios](super::members), and one for those of a [soak](super::soak).
 //!
-//! **Where a transport goes.** The bytes of a connection pass through two places: [`ClientPool`]'s
+//! **Where the transport is.** The bytes of a connection pass through two places: [`ClientPool`]'s
 //! `read` gives the input to [`Behaviour::receive`], and all output goes through
-//! [`ClientPool::send`]. A transport that wraps the protocol's bytes, such as WebSocket, unwraps
-//! them in the one and wraps them in the other.
+//! [`ClientPool::send`]. A WebSocket is opened before the first of them passes. A tunnel's bytes are
+//! taken out of its frames in the one and put into frames in the other.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,7 +25,9 @@ use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
 use super::judge::Tally;
 use super::plan::Wait;
 use super::process::accept_queue;
-use super::protocol::Garbled;
+use super::protocol::{Garbled, masked};
+use crate::handshake::Opening;
+use crate::wire::websocket::{Item, Opcode, WebSocketDecoder};
 
 /// How many events one poll fetches.
 const MAX_EVENTS: usize = 1024;
@@ -38,6 +40,9 @@ const LARGE_PIECE: usize = 64 * 1024;
 
 /// The maximum number of reads of one socket before others have their turn.
 const MAX_READS: usize = 8;
+
+/// The longest WebSocket message that is accepted, in bytes: its end has no meaning.
+const MAX_TUNNEL_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// How many bytes of the input were used.
 pub(super) type Used = Result<usize, Garbled>;
@@ -99,9 +104,22 @@ pub(super) enum State {
     Connected,
 }
 
+/// A `Transport` carries the bytes of a protocol.
+#[derive(Debug, Default)]
+enum Transport {
+    /// They are the bytes of the connection.
+    #[default]
+    Bare,
+    /// The WebSocket is being opened.
+    Opening(Box<Opening>),
+    /// They are in the payloads of WebSocket frames.
+    Tunnel(Box<WebSocketDecoder>),
+}
+
 #[derive(Debug, Default)]
 struct Connection {
     state: State,
+    transport: Transport,
     /// Whether input is left unread.
     is_held: bool,
     stream: Option<TcpStream>,
@@ -111,6 +129,8 @@ struct Connection {
     due: Option<Duration>,
     /// The beginning of something that was not all there.
     kept: Vec<u8>,
+    /// Output of a tunnel that is in no frame yet.
+    unframed: Vec<u8>,
     /// Output that the socket has not accepted.
     output: Vec<u8>,
 }
@@ -129,6 +149,8 @@ pub(super) struct ClientPool {
     /// The clients with something to do at a time.
     agenda: BTreeSet<(Duration, usize)>,
     scratch: Vec<u8>,
+    /// The bytes of a tunnel without their frames.
+    unwrapped: Vec<u8>,
     /// Clients that have more to read than one turn reads, and whether the end of input was
     /// signalled.
     again: Vec<(usize, bool)>,
@@ -156,6 +178,7 @@ impl ClientPool {
             connected: 0,
             agenda: BTreeSet::new(),
             scratch: vec![0; LARGE_PIECE + READ_SIZE],
+            unwrapped: Vec::new(),
             again: Vec::new(),
             wait,
             waited: Duration::ZERO,
@@ -206,13 +229,26 @@ impl ClientPool {
         }
     }
 
-    /// Has a client begin as soon as its connection is made.
+    /// Has a client begin as soon as its connection is made, and its WebSocket opened.
     fn open(&mut self, clients: &mut impl Behaviour, index: usize) {
-        match self.connections[index].stream.as_ref().map(is_made) {
+        let connection = &mut self.connections[index];
+        if let Transport::Opening(_) = connection.transport {
+            return;
+        }
+        match connection.stream.as_ref().map(is_made) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => {
-                self.enter(index, State::Open);
-                clients.open(self, index);
+                let host = self.site.addr.to_string();
+                if let Some(target) = self.site.protocol.web_socket(host) {
+                    let chance = fastrand::u128(..).to_ne_bytes();
+                    let (opening, request) = Opening::begin(&target, chance);
+                    connection.transport = Transport::Opening(Box::new(opening));
+                    connection.output = request;
+                    self.send(index);
+                } else {
+                    self.enter(index, State::Open);
+                    clients.open(self, index);
+                }
             }
             Some(Err(cause)) => self.end(clients, index, cause),
         }
@@ -300,13 +336,26 @@ impl ClientPool {
     /// The output of a client that its socket has not accepted. [`send`](Self::send) sends what is
     /// appended to it.
     pub(super) fn output(&mut self, index: usize) -> &mut Vec<u8> {
-        &mut self.connections[index].output
+        let connection = &mut self.connections[index];
+        match connection.transport {
+            Transport::Tunnel(_) => &mut connection.unframed,
+            Transport::Bare | Transport::Opening(_) => &mut connection.output,
+        }
     }
 
     /// Sends a client's output, as far as its socket accepts it; the rest goes when it accepts
     /// more.
     pub(super) fn send(&mut self, index: usize) {
-        let Connection { stream, output, .. } = &mut self.connections[index];
+        let Connection {
+            stream,
+            unframed,
+            output,
+            ..
+        } = &mut self.connections[index];
+        if !unframed.is_empty() {
+            masked(Opcode::Binary, unframed, output);
+            unframed.clear();
+        }
         let Some(stream) = stream else {
             return;
         };
@@ -408,7 +457,7 @@ impl ClientPool {
         if self.connections[index].state == State::Connecting {
             self.open(clients, index);
         }
-        if event.is_writable() && !self.output(index).is_empty() {
+        if event.is_writable() && !self.connections[index].output.is_empty() {
             self.send(index);
             clients.advance(self, index);
         }
@@ -456,8 +505,18 @@ impl ClientPool {
         index: usize,
         most: usize,
     ) -> Option<usize> {
-        let Connection { stream, kept, .. } = &mut self.connections[index];
+        let Connection {
+            stream,
+            transport,
+            kept,
+            ..
+        } = &mut self.connections[index];
         let stream = stream.as_mut()?;
+        match transport {
+            Transport::Bare => {}
+            Transport::Opening(_) => return self.read_response(clients, index, most),
+            Transport::Tunnel(_) => return self.read_tunnel(clients, index, most),
+        }
         // The kept bytes go before the new ones, so that they are one piece again. A large piece
         // stays where it is, and the new bytes go behind it: else it would be copied with every
         // read.
@@ -491,13 +550,143 @@ impl ClientPool {
             kept.extend_from_slice(&buffer[unused]);
             self.scratch = buffer;
         }
-        let cause = match read {
-            _ if used.is_err() => Cause::Garbled,
-            Ok(0) => Cause::Closed,
-            Ok(read) => return Some(read),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Some(most),
-            Err(error) => error.into(),
+        self.conclude(clients, index, most, read, used.err().map(Cause::from))
+    }
+
+    /// The same of a tunnel, of whose frames the client receives the payloads.
+    fn read_tunnel(
+        &mut self,
+        clients: &mut impl Behaviour,
+        index: usize,
+        most: usize,
+    ) -> Option<usize> {
+        let mut buffer = mem::take(&mut self.scratch);
+        let stream = self.connections[index].stream.as_mut();
+        let read = stream.map_or(Ok(0), |stream| stream.read(&mut buffer[..most]));
+        let end = *read.as_ref().unwrap_or(&0);
+        let received = self.unwrap(clients, index, &mut buffer[..end]);
+        self.scratch = buffer;
+        self.conclude(clients, index, most, read, received.err().map(Cause::from))
+    }
+
+    /// The same of a WebSocket that is being opened. Once it is open, the client begins.
+    fn read_response(
+        &mut self,
+        clients: &mut impl Behaviour,
+        index: usize,
+        most: usize,
+    ) -> Option<usize> {
+        // A response is short, and what comes behind it is read later.
+        let mut buffer = [0; 512];
+        let Connection {
+            stream, transport, ..
+        } = &mut self.connections[index];
+        let (Some(stream), Transport::Opening(opening)) = (stream, transport) else {
+            return None;
+        };
+        let read = stream.read(&mut buffer);
+        let input = &mut buffer[..*read.as_ref().unwrap_or(&0)];
+        let is_full = input.len() == 512;
+        let cause = match opening.feed(input) {
+            Ok(None) => None,
+            Ok(Some(taken)) => {
+                self.connections[index].transport = if self.site.protocol.is_tunnel() {
+                    Transport::Tunnel(Box::new(WebSocketDecoder::for_server_frames()))
+                } else {
+                    Transport::Bare
+                };
+                self.enter(index, State::Open);
+                clients.open(self, index);
+                let received = self.unwrap(clients, index, &mut input[taken..]);
+                received.err().map(Cause::from)
+            }
+            Err(_) => Some(Cause::NoWebSocket),
+        };
+        let read = read.map(|read| if is_full { most } else { read });
+        self.conclude(clients, index, most, read, cause)
+    }
+
+    /// Has a client receive what is in the frames of its tunnel, or all of it if there is none.
+    fn unwrap(
+        &mut self,
+        clients: &mut impl Behaviour,
+        index: usize,
+        input: &mut [u8],
+    ) -> Result<(), Garbled> {
+        if input.is_empty() {
+            return Ok(());
+        }
+        let mut unwrapped = mem::take(&mut self.unwrapped);
+        unwrapped.append(&mut self.connections[index].kept);
+        let result = self
+            .unframe(index, input, &mut unwrapped)
+            .and_then(|()| clients.receive(self, index, &unwrapped));
+        if let Ok(used) = result {
+            let kept = &mut self.connections[index].kept;
+            kept.extend_from_slice(&unwrapped[used..]);
+        }
+        unwrapped.clear();
+        self.unwrapped = unwrapped;
+        result.map(drop)
+    }
+
+    /// Appends the bytes that are in the frames of a tunnel, or all of them if it is none. Pings are
+    /// answered.
+    fn unframe(
+        &mut self,
+        index: usize,
+        mut input: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Garbled> {
+        let Connection {
+            transport, output, ..
+        } = &mut self.connections[index];
+        let Transport::Tunnel(decoder) = transport else {
+            out.extend_from_slice(input);
+            return Ok(());
+        };
+        let mut is_pinged = false;
+        while let Some(item) = decoder
+            .decode(&mut input, MAX_TUNNEL_MESSAGE)
+            .map_err(|_| Garbled)?
+        {
+            match item {
+                Item::Message {
+                    is_text: false,
+                    payload,
+                } => out.extend_from_slice(payload),
+                Item::Message { .. } => return Err(Garbled),
+                Item::Ping(payload) => {
+                    masked(Opcode::Pong, payload, output);
+                    is_pinged = true;
+                }
+                // The end of the connection follows a Close frame.
+                Item::Pong | Item::Close(..) => {}
+            }
+        }
+        if is_pinged {
+            self.send(index);
+        }
+        Ok(())
+    }
+
+    /// Acts on the result of a read of at most `most` bytes. Returns how many there were, if there may
+    /// be more.
+    fn conclude(
+        &mut self,
+        clients: &mut impl Behaviour,
+        index: usize,
+        most: usize,
+        read: io::Result<usize>,
+        cause: Option<Cause>,
+    ) -> Option<usize> {
+        let cause = match (cause, read) {
+            (Some(cause), _) => cause,
+            (None, Ok(0)) => Cause::Closed,
+            (None, Ok(read)) => return Some(read),
+            (None, Err(error)) if error.kind() == ErrorKind::WouldBlock => return None,
+            (None, Err(error)) if error.kind() == ErrorKind::Interrupted => return Some(most),
+            (None, Err(error)) => error.into(),
         };
         self.end(clients, index, cause);
         None

@@ -13,6 +13,7 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::sockets::{self, Socket, canonical};
+use crate::text::Shown;
 
 /// A process on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +71,8 @@ impl Process {
         self.pid
     }
 
-    /// Its command line in short, the program without the folder: `python3 server.py`.
+    /// Its command line in short, the program without the folder: `python3 server.py`. A process may
+    /// write anything there, so it is escaped.
     pub(super) fn command(&self) -> String {
         let line = self.read("cmdline").unwrap_or_default();
         let words = line.split('\0').filter(|word| !word.is_empty());
@@ -81,10 +83,11 @@ impl Process {
         });
         let program = words.next().unwrap_or("?");
         // An interpreter is named with its script.
-        match words.next() {
-            Some(script) if !script.starts_with('-') => format!("{program} {script}"),
-            _ => program.to_owned(),
-        }
+        let command = match words.next() {
+            Some(script) if !script.starts_with('-') => &format!("{program} {script}"),
+            _ => program,
+        };
+        Shown::plain(command.as_bytes()).to_string()
     }
 
     /// The number of descriptors that it may have open.
@@ -260,7 +263,10 @@ pub(super) fn connections_at(addr: SocketAddr) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
 
     #[test]
     #[cfg(target_os = "linux")]
@@ -290,6 +296,24 @@ mod tests {
         assert_eq!(accept_queue(addr), Some(2));
         listener.accept().unwrap();
         assert_eq!(accept_queue(addr), Some(1));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn command_has_no_control_characters() {
+        let mut program = Command::new("cat");
+        program
+            .arg0("/bin/\u{1b}[2Jcat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = program.spawn().unwrap();
+        // It has its command line by the time it answers.
+        child.stdin.as_ref().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let command = Process::watch(child.id()).unwrap().command();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(command, "\\u{1b}[2Jcat");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use std::io::Write;
 use std::str::FromStr;
 
+use crate::handshake::Target;
+use crate::wire::websocket::{self, Opcode};
 use crate::wire::{encode_frame, header};
 
 /// The protocol of a server.
@@ -21,6 +23,13 @@ pub enum Protocol {
     /// MQTT 3.1.1 at QoS 0. A subscriber receives its own messages, so senders have connections of
     /// their own. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
     Mqtt,
+    /// The relay's dialect for browsers: JSON in WebSocket messages. Its frames are compared as they are,
+    /// like those of the other protocols.
+    Ws,
+    /// The tutorials' chat through a WebSocket, as a tunnel.
+    WsChat10,
+    /// MQTT through a WebSocket, as a tunnel: section 6 of its standard.
+    WsMqtt,
 }
 
 /// What a connection is there for.
@@ -42,6 +51,8 @@ pub(super) enum Incoming<'a> {
     },
     /// It has taken the connection in.
     Welcome,
+    /// It asks whether this side is alive.
+    Ping,
     /// Anything else that is in order, such as the answer to a PUBLISH.
     Aside,
 }
@@ -65,7 +76,14 @@ const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Chat10, Self::Redis, Self::Mqtt];
+    pub const ALL: [Self; 6] = [
+        Self::Chat10,
+        Self::Redis,
+        Self::Mqtt,
+        Self::Ws,
+        Self::WsChat10,
+        Self::WsMqtt,
+    ];
 
     /// What an address has before its `://`.
     #[must_use]
@@ -74,32 +92,63 @@ impl Protocol {
             Self::Chat10 => "chat10",
             Self::Redis => "redis",
             Self::Mqtt => "mqtt",
+            Self::Ws => "ws",
+            Self::WsChat10 => "ws-chat10",
+            Self::WsMqtt => "ws-mqtt",
         }
+    }
+
+    /// Whether the bytes of the protocol are in the payloads of WebSocket frames.
+    pub(super) const fn is_tunnel(self) -> bool {
+        matches!(self, Self::WsChat10 | Self::WsMqtt)
+    }
+
+    /// The WebSocket that is opened before the protocol is spoken, if it needs one.
+    pub(super) fn web_socket(self, host: String) -> Option<Target> {
+        let (path, protocol) = match self {
+            Self::Chat10 | Self::Redis | Self::Mqtt => return None,
+            Self::Ws => ("/", "chatloop.json"),
+            Self::WsChat10 => ("/", "chat10"),
+            Self::WsMqtt => ("/mqtt", "mqtt"),
+        };
+        Some(Target {
+            host,
+            path: path.to_owned(),
+            protocol: Some(protocol),
+        })
     }
 
     /// Whether it is a broker's: senders need connections of their own, and the server answers when it
     /// has taken a connection in.
     pub(super) const fn is_broker(self) -> bool {
-        matches!(self, Self::Redis | Self::Mqtt)
+        matches!(self, Self::Redis | Self::Mqtt | Self::WsMqtt)
+    }
+
+    /// Whether the server sends messages from before a member joined, and then that it has joined.
+    pub(super) const fn has_history(self) -> bool {
+        matches!(self, Self::Ws)
     }
 
     /// Appends the first bytes of a connection. `tag` distinguishes this run's members and channel
     /// from others.
     pub(super) fn join(self, role: Role, tag: &str, out: &mut Vec<u8>) {
         match (self, role) {
-            (Self::Chat10, Role::Member(index) | Role::Sender(index)) => {
+            (Self::Chat10 | Self::WsChat10, Role::Member(index) | Role::Sender(index)) => {
                 encode_frame(name_of(index, tag).as_bytes(), out);
+            }
+            (Self::Ws, Role::Member(index) | Role::Sender(index)) => {
+                masked(Opcode::Text, name_of(index, tag).as_bytes(), out);
             }
             (Self::Redis, Role::Member(_)) => resp(&[b"SUBSCRIBE", channel(tag).as_bytes()], out),
             (Self::Redis, Role::Sender(_)) => resp(&[b"PING"], out),
-            (Self::Mqtt, Role::Member(index)) => {
+            (Self::Mqtt | Self::WsMqtt, Role::Member(index)) => {
                 mqtt_connect('m', index, tag, out);
                 let topic = channel(tag);
                 // Packet 1, one topic, QoS 0.
                 let body = [&[0, 1][..], &mqtt_text(&topic), &[0]].concat();
                 mqtt_packet(0x82, &[&body], out);
             }
-            (Self::Mqtt, Role::Sender(index)) => {
+            (Self::Mqtt | Self::WsMqtt, Role::Sender(index)) => {
                 mqtt_connect('s', index, tag, out);
                 // PINGREQ, so that there is an answer to wait for that a member's CONNACK is not.
                 mqtt_packet(0xc0, &[], out);
@@ -110,9 +159,19 @@ impl Protocol {
     /// Appends a message.
     pub(super) fn queue(self, payload: &[u8], tag: &str, out: &mut Vec<u8>) {
         match self {
-            Self::Chat10 => encode_frame(payload, out),
+            Self::Chat10 | Self::WsChat10 => encode_frame(payload, out),
+            Self::Ws => masked(Opcode::Text, payload, out),
             Self::Redis => resp(&[b"PUBLISH", channel(tag).as_bytes(), payload], out),
-            Self::Mqtt => mqtt_packet(0x30, &[&mqtt_text(&channel(tag)), payload], out),
+            Self::Mqtt | Self::WsMqtt => {
+                mqtt_packet(0x30, &[&mqtt_text(&channel(tag)), payload], out);
+            }
+        }
+    }
+
+    /// Appends the answer to a [ping](Incoming::Ping). Pings of a tunnel are not the protocol's.
+    pub(super) fn pong(self, out: &mut Vec<u8>) {
+        if self == Self::Ws {
+            masked(Opcode::Pong, &[], out);
         }
     }
 
@@ -124,9 +183,10 @@ impl Protocol {
     pub(super) fn next(self, input: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, Garbled> {
         let mut rest = input;
         let taken = match self {
-            Self::Chat10 => chat10(&mut rest),
+            Self::Chat10 | Self::WsChat10 => chat10(&mut rest),
+            Self::Ws => ws(&mut rest),
             Self::Redis => redis(&mut rest),
-            Self::Mqtt => mqtt(&mut rest),
+            Self::Mqtt | Self::WsMqtt => mqtt(&mut rest),
         };
         match taken {
             Ok(incoming) => Ok(Some((incoming, input.len() - rest.len()))),
@@ -190,6 +250,76 @@ fn chat10<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
 fn frame<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
     let len = length(header::parse(take(input, header::WIDTH)?))?;
     take(input, len)
+}
+
+/// Appends a client's WebSocket frame.
+pub(super) fn masked(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    websocket::encode_masked(opcode, payload, fastrand::u32(..).to_ne_bytes(), out);
+}
+
+/// Takes a WebSocket frame. The relay sends each message in one.
+fn ws<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    let [first, short] = [take(input, 1)?[0], take(input, 1)?[0]];
+    // RFC 6455, 5.2: the length is in its shortest form.
+    let (wide, shortest) = match short {
+        ..126 => (0, 0),
+        126 => (2, 126),
+        127 => (8, 1 << 16),
+        _ => return Err(Stop::Garbled),
+    };
+    let long = take(input, wide)?.iter();
+    let long = long.fold(0, |len, &byte| len << 8 | u64::from(byte));
+    let len = if wide == 0 { u64::from(short) } else { long };
+    let len = length(Some(len).filter(|&len| len >= shortest))?;
+    let payload = take(input, len)?;
+    match first {
+        0x81 => json(payload).ok_or(Stop::Garbled),
+        // Its pings have no payload.
+        0x89 if payload.is_empty() => Ok(Incoming::Ping),
+        // The end of the connection follows a Close frame.
+        0x88 => Ok(Incoming::Aside),
+        _ => Err(Stop::Garbled),
+    }
+}
+
+/// Parses an object of the relay, byte for byte as the relay writes it.
+fn json(object: &[u8]) -> Option<Incoming<'_>> {
+    match object {
+        b"{\"ack\":1}" | b"{\"paused\":true}" | b"{\"paused\":false}" => {
+            return Some(Incoming::Aside);
+        }
+        _ if object.starts_with(b"{\"hello\":{") && object.ends_with(b"}}") => {
+            return Some(Incoming::Welcome);
+        }
+        _ => {}
+    }
+    let rest = object.strip_prefix(b"{\"time\":\"")?;
+    let (time, rest) = rest.split_at_checked(TIME.len())?;
+    let rest = rest.strip_prefix(b"\",\"name\":\"")?.strip_suffix(b"\"}")?;
+    if !is_time(time) {
+        return None;
+    }
+    // The names and the texts of a measurement need no escapes. What has them is of another client, or is
+    // not what was sent.
+    let end = rest.iter().position(|&byte| byte == b'"')?;
+    let (name, rest) = rest.split_at(end);
+    Some(Incoming::Message {
+        name: Some(name),
+        payload: rest.strip_prefix(BEFORE_TEXT).unwrap_or_default(),
+    })
+}
+
+/// What stands between the name and the text in JSON.
+const BEFORE_TEXT: &[u8] = b"\",\"message\":\"";
+
+/// The form of a time in JSON.
+const TIME: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+
+fn is_time(text: &[u8]) -> bool {
+    text.iter().zip(TIME).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == form,
+    })
 }
 
 /// Appends a command as an array of bulk strings.
@@ -375,6 +505,83 @@ mod tests {
                 bare(b"a\r\nb"),
             ],
         );
+    }
+
+    #[test]
+    fn ws_messages_are_those_of_the_relay() {
+        let mut name = joined(Protocol::Ws, Role::Member(42));
+        assert_eq!(name[..2], [0x81, 0x8a]);
+        let key = name[2..6].try_into().unwrap();
+        websocket::mask(&mut name[6..], key, 0);
+        assert_eq!(&name[6..], b"tag-000042");
+        assert_eq!(messages(Protocol::Ws, b"hello")[..2], [0x81, 0x85]);
+        let text = |json: &str| {
+            let mut frame = Vec::new();
+            websocket::encode(Opcode::Text, json.as_bytes(), &mut frame);
+            frame
+        };
+        let object = |name: &str, text: &str| {
+            format!(
+                "{{\"time\":\"2026-11-27T23:50:01.123Z\",\"name\":\"{name}\",\"message\":\"{text}\"}}"
+            )
+        };
+        let long = "x".repeat(70_000);
+        let message = |name, payload| Incoming::Message {
+            name: Some(name),
+            payload,
+        };
+        let stream = [
+            text(r#"{"hello":{"version":"0.1.0","maxName":256,"maxMessage":1024}}"#),
+            text(&object("alice", "hi")),
+            text(r#"{"ack":1}"#),
+            vec![0x89, 0],
+            text(&object("", &long[..100])),
+            text(r#"{"paused":true}"#),
+        ]
+        .concat();
+        assert_parsed(
+            Protocol::Ws,
+            &stream,
+            &[
+                Incoming::Welcome,
+                message(b"alice", b"hi"),
+                Incoming::Aside,
+                Incoming::Ping,
+                message(b"", &long.as_bytes()[..100]),
+                Incoming::Aside,
+            ],
+        );
+        let frame = text(&object("a", &long));
+        let parsed = Protocol::Ws.next(&frame).unwrap().unwrap();
+        assert_eq!(parsed, (message(b"a", long.as_bytes()), frame.len()));
+        assert_eq!(Protocol::Ws.next(&frame[..frame.len() - 1]), Ok(None));
+        // Messages of other clients, whose text does not matter, and a text that was not sent like this.
+        for (object, name, payload) in [
+            (object("o\\\"neill", "hi"), &b"o\\"[..], &b""[..]),
+            (object("bob", "a\\nb"), b"bob", b"a\\nb"),
+            (object("bob\",\"name_hex\":\"ff", "x"), b"bob", b""),
+        ] {
+            let frame = text(&object);
+            let parsed = Protocol::Ws.next(&frame).unwrap().unwrap();
+            assert_eq!(parsed, (message(name, payload), frame.len()));
+        }
+        let time = |from, to| text(&object("a", "b").replacen(from, to, 1));
+        for garbled in [
+            text("{}"),
+            text("{\"ack\":2}"),
+            time("2026", "202x"),
+            time("Z", "z"),
+            time("\"time\"", "\"Time\""),
+            time("\"name\"", "\"nam\""),
+            time("\"}", "\"]"),
+            vec![0x82, 0],
+            vec![0x01, 0],
+            vec![0x81, 0x80, 0, 0, 0, 0],
+            vec![0x89, 1, 0],
+            vec![0x81, 126, 0, 9],
+        ] {
+            assert_eq!(Protocol::Ws.next(&garbled), Err(Garbled), "{garbled:?}");
+        }
     }
 
     #[test]

@@ -358,28 +358,23 @@ impl Report {
         let mut rows = vec![line("times".to_owned(), &str::to_owned)];
         let is_shown = |row: &&Row| self.servers().any(|one| one.get(row, "samples").is_some());
         for row in self.rows().filter(is_shown) {
-            let label = |of: &str| match self.against {
-                None => row.label.to_owned(),
-                Some(_) => format!("{}, {of}", row.label),
-            };
-            for server in self.servers() {
-                let value = |key: &str| match key {
-                    "samples" => cell(Unit::Count, server.get(row, key)),
-                    _ => cell(Unit::Microseconds, server.get(row, key)),
+            let ratio = self.against.iter().map(|_| None);
+            for server in self.servers().map(Some).chain(ratio) {
+                let of = server.map_or("ratio", |server| &server.identity.name);
+                let label = match self.against {
+                    None => row.label.to_owned(),
+                    Some(_) => format!("{}, {of}", row.label),
                 };
-                rows.push(line(label(&server.identity.name), &value));
-            }
-            if self.against.is_some() {
-                let ratio = |key: &str| ratio_cell(self.ratio(row, key));
-                rows.push(line(label("ratio"), &ratio));
+                let value = |key: &str| match server {
+                    Some(server) if key == "samples" => cell(Unit::Count, server.get(row, key)),
+                    Some(server) => cell(Unit::Microseconds, server.get(row, key)),
+                    None => ratio_cell(self.ratio(row, key)),
+                };
+                rows.push(line(label, &value));
             }
         }
-        let is_empty = rows.len() == 1;
-        if is_empty {
-            String::new()
-        } else {
-            "\n".to_owned() + &markdown(&rows)
-        }
+        let table = (rows.len() > 1).then(|| "\n".to_owned() + &markdown(&rows));
+        table.unwrap_or_default()
     }
 
     /// A chart of what the scenario is about.

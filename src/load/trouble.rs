@@ -65,7 +65,7 @@ pub enum LoadError {
     /// No member receives messages, and perhaps something else failed.
     #[error(
         "{0} accepts connections, but no member receives the messages of others{1}; is it a chat \
-         server of ten-byte headers? `redis://` and `mqtt://` go before other addresses"
+         server of ten-byte headers? `redis://`, `mqtt://` and `ws://` go before other addresses"
     )]
     NotChat(SocketAddr, String),
     /// The measurement was ended before there was anything to report.
@@ -227,6 +227,7 @@ fn words(cause: Cause) -> String {
         Cause::Closed => "closed by the server",
         Cause::Reset => "reset by the server",
         Cause::Garbled => "sent what is not in the protocol",
+        Cause::NoWebSocket => "the server does not accept the WebSocket",
         Cause::NoDescriptor => "without a descriptor on this side",
         Cause::NoPort => "without a port on this side",
         Cause::NoSource => "from an address that this machine does not have",
@@ -244,6 +245,9 @@ const fn remedy(cause: Cause) -> &'static str {
             "; the server may be full, or out of descriptors (`ulimit -n` where it is started)"
         }
         Cause::Garbled => "; does it speak that protocol?",
+        Cause::NoWebSocket => {
+            "; is it its port for browsers, and does it have that subprotocol there?"
+        }
         Cause::NoDescriptor => "; raise the limit of this side with `ulimit -n`",
         Cause::NoPort => "; use more source addresses, as in --bind 127.0.0.1-127.0.0.4",
         Cause::NoSource => "; give --bind addresses of this machine",

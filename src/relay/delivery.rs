@@ -236,10 +236,16 @@ impl<'a> FanOut<'a> {
         connection: &mut Connection<S>,
         reply: &Reply,
     ) {
-        if connection.output.is_none() && self.replies.len(reply) > 0 {
+        let reply_len = self.replies.len(reply) as usize;
+        let may_be_replied =
+            connection.output.is_none() && !connection.readiness.marks.any(Marks::OUTPUT_LOST);
+        if may_be_replied && reply_len > 0 {
             let (outcome, _) = self.write_around(connection, &[], reply, &[]);
             if let Outcome::Done(sent) = outcome {
                 self.count(sent);
+            }
+            if outcome != Outcome::Done(reply_len) {
+                connection.readiness.marks.insert(Marks::OUTPUT_LOST);
             }
         }
     }

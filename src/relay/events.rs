@@ -146,6 +146,9 @@ pub struct Counters {
     pub peak_members: usize,
     /// Messages relayed, counted once each however many members received them.
     pub messages: u64,
+    /// Deliveries: each message counted once for each member that received it then, or will. Those of the
+    /// history are not included.
+    pub deliveries: u64,
     /// Reads that returned bytes.
     pub reads: u64,
     /// Bytes read from all connections.
@@ -156,6 +159,37 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Bytes that were received and discarded unread, because the relay closed their connection.
     pub bytes_discarded: u64,
+    /// How often the room was paused for slow readers, and for how long until the last of these pauses ended.
+    pub pauses: u64,
+    /// See `pauses`.
+    pub paused: Duration,
+    /// How often a member was throttled.
+    pub throttles: u64,
     /// How many connections ended for each [`CloseReason`].
     pub closed: ClosedCounters,
+}
+
+/// The state of a relay at one moment, as an operator looks at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Connections, members or not.
+    pub connections: usize,
+    /// Connections that have not sent their name yet.
+    pub pending: usize,
+    /// Members of each dialect.
+    pub members: MemberCounts,
+    /// Connections with pending output.
+    pub lagging: usize,
+    /// The largest pending output of one connection, in bytes.
+    pub largest_lag: u64,
+    /// The bytes in the backlogs, for lagging members and as history: once, however many members lag.
+    pub backlog_bytes: u64,
+    /// The memory that is held for the connections, in bytes, without the fixed size of each.
+    pub held_bytes: usize,
+    /// Whether the room is paused for a slow reader.
+    pub is_paused: bool,
+    /// For how long the room was paused in all, the present pause included.
+    pub paused: Duration,
+    /// Members that are not read from because they exceeded their send quota.
+    pub throttled: usize,
 }

@@ -146,7 +146,7 @@ pub use channel::ReplyTexts;
 pub use close_reason::{CloseReason, CloseReasonInfo, ClosedCounters, EndedBy};
 pub use conn_id::ConnId;
 pub use connection::Connection;
-pub use events::{Counters, Identity, MemberCounts, MemberInfo, RoomEvent};
+pub use events::{Counters, Gauges, Identity, MemberCounts, MemberInfo, RoomEvent};
 pub(crate) use flow::Rate;
 pub use limits::{Limits, LimitsError, Slow};
 pub use ready::Ready;
@@ -542,8 +542,9 @@ impl<S> Relay<S> {
         }
         let mut name_frame = Vec::new();
         encode_frame(name, &mut name_frame);
-        self.room.publish(None, &name_frame, message);
+        let published = self.room.publish(None, &name_frame, message);
         self.room.counters.messages += 1;
+        self.room.counters.deliveries += published.receivers as u64;
         Ok(())
     }
 
@@ -576,13 +577,16 @@ impl<S> Relay<S> {
         self.room.channels.set_time(TimeText::new(since_1970));
     }
 
-    /// Whether messages carry the time of day: there is a browser member, or a history for one.
+    /// Whether messages carry the time of day: there is a browser member or a history for one, or there may be
+    /// before the turn is over.
     #[must_use]
     pub fn is_timed(&self) -> bool {
-        self.room.channels.is_timed()
+        let channels = &self.room.channels;
+        let may_be_joined = channels.serves_web_socket() && self.room.lifecycle.pending() > 0;
+        may_be_joined || channels.is_timed()
     }
 
-    /// Pings the WebSocket members to which nothing was published since the last ping. Must be called inside a
+    /// Pings the WebSocket members to which nothing was published or pinged since the last call. Must be called inside a
     /// turn, before [`fan_out`](Self::fan_out).
     pub fn publish_ping(&mut self) {
         self.room.channels.publish_ping();
@@ -632,6 +636,34 @@ impl<S> Relay<S> {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.room.counters
+    }
+
+    /// Its state now.
+    #[must_use]
+    pub fn gauges(&self, now: Instant) -> Gauges {
+        let lagging = self.lagging();
+        let lags = self
+            .connections
+            .iter()
+            .filter(|connection| connection.output.is_some());
+        let lags = lags
+            .map(|connection| connection.pending_bytes(&self.room.channels[connection.dialect()]));
+        Gauges {
+            connections: self.len(),
+            pending: self.pending_connections(),
+            members: self.members(),
+            lagging,
+            largest_lag: if lagging > 0 {
+                lags.max().unwrap_or(0)
+            } else {
+                0
+            },
+            backlog_bytes: self.backlog_bytes(),
+            held_bytes: self.held_bytes(),
+            is_paused: self.is_paused(),
+            paused: self.room.counters.paused + self.room.flow.pause_so_far(now),
+            throttled: self.room.flow.throttled(),
+        }
     }
 
     /// Counts connections that were refused before they became connections of the relay.

@@ -44,6 +44,7 @@ pub(super) fn read_if_permitted<S: Read + Write>(
         Permit::Throttle(until) => {
             ReadyLists::park(&mut connection.readiness);
             room.timers.set(connection.id(), Timer::Throttle, until);
+            room.counters.throttles += 1;
             room.events.push(RoomEvent::Throttled {
                 member: connection.identity(),
                 wait: until.saturating_duration_since(now),
@@ -83,7 +84,9 @@ fn read<S: Read + Write>(
 fn input_state<S>(room: &Room, connection: &Connection<S>) -> InputState {
     let life = &connection.life;
     let sends = life.dialect().rules().sends;
-    let kind = if sends == Sends::Nothing || !(life.is_heard() || life.is_pending()) {
+    let kind = if matches!(sends, Sends::Requests | Sends::Nothing)
+        || !(life.is_heard() || life.is_pending())
+    {
         InputKind::Ignored
     } else if life.is_pending() {
         InputKind::Name
@@ -99,16 +102,18 @@ fn input_state<S>(room: &Room, connection: &Connection<S>) -> InputState {
             let missing = partial.map_or(MIN_CLIENT_FRAME, WebSocketDecoder::missing);
             (MIN_CLIENT_FRAME, missing)
         }
-        Sends::Echo | Sends::Nothing => (1, 1),
+        Sends::Echo | Sends::Requests | Sends::Nothing => (1, 1),
     };
     let name_len = life.name().map_or(room.limits.max_name, <[u8]>::len);
+    let (overhead, growth) = room.channels.web_socket_cost(name_len);
     InputState {
         id: life.id(),
         kind,
         missing,
         header_width,
         name_frame_len: life.name_frame().len(),
-        overhead: room.channels.web_socket_overhead(name_len),
+        overhead,
+        growth,
     }
 }
 
@@ -123,12 +128,16 @@ struct Reading<'a> {
     bytes: u64,
     /// How many frames were completed.
     frames: u32,
+    /// Whether a message was returned.
+    has_echoed: bool,
     /// How many bytes were published.
     published: usize,
     /// How many messages were relayed.
     messages: u32,
     /// How many bytes it takes to deliver the messages to all members.
     cost: u64,
+    /// How many members they are for, all of them together.
+    receivers: u64,
     /// What the connection is answered, beside greeting and acknowledgements: pongs, echoes, a Close frame.
     own: Vec<u8>,
     /// Nothing may be sent to the connection behind these answers.
@@ -148,9 +157,11 @@ impl<'a> Reading<'a> {
             joined: None,
             bytes: 0,
             frames: 0,
+            has_echoed: false,
             published: 0,
             messages: 0,
             cost: 0,
+            receivers: 0,
             own: Vec::new(),
             is_last: false,
         }
@@ -214,10 +225,13 @@ impl<'a> Reading<'a> {
                 self.on_web_socket(connection, bytes, now)
             }
             Sends::Echo => {
-                self.own.extend_from_slice(bytes);
+                // What a draining connection sends has no meaning.
+                if connection.life.is_heard() {
+                    self.own.extend_from_slice(bytes);
+                }
                 Ok(())
             }
-            Sends::Nothing => self.on_ignored(&mut connection.life, bytes.len()),
+            Sends::Requests | Sends::Nothing => self.on_ignored(&mut connection.life, bytes.len()),
         }
     }
 
@@ -263,10 +277,16 @@ impl<'a> Reading<'a> {
             match item.map_err(|error| InputEnd::Over(CloseReason::Protocol(error)))? {
                 None => break,
                 Some(Item::Ping(payload)) => {
+                    // A member that does not read its pongs has only the last of a turn (RFC 6455, 5.5.3), or
+                    // its pings alone would pause the room.
+                    let channel = &self.room.channels[connection.dialect()];
+                    if connection.pending_bytes(channel) > 0 && sends != Sends::EchoMessages {
+                        self.own.clear();
+                    }
                     websocket::encode(Opcode::Pong, payload, &mut self.own);
                 }
                 Some(Item::Pong) => {}
-                Some(Item::Close(code)) => {
+                Some(Item::Close(code, _)) => {
                     websocket::encode(Opcode::Close, code, &mut self.own);
                     self.is_last = true;
                     return Err(InputEnd::Leaves(DrainCause::Farewell));
@@ -280,6 +300,7 @@ impl<'a> Reading<'a> {
                             Opcode::Binary
                         };
                         websocket::encode(opcode, payload, &mut self.own);
+                        self.has_echoed = true;
                     }
                     _ if connection.life.is_pending() => self.on_name(connection, payload, now)?,
                     _ => self.on_message(&connection.life, payload)?,
@@ -354,6 +375,7 @@ impl<'a> Reading<'a> {
             let published = self.room.publish(sender, life.name_frame(), message);
             self.published += published.len;
             self.cost += published.cost;
+            self.receivers += published.receivers as u64;
         }
         if is_farewell {
             return Err(InputEnd::Leaves(DrainCause::Farewell));
@@ -379,6 +401,9 @@ impl<'a> Reading<'a> {
         room.flow.charge_partial(room.partial_bytes(connection));
         room.counters.bytes_in += self.bytes;
         room.counters.messages += u64::from(self.messages);
+        // A member is among the receivers of its own messages, which it is not sent.
+        let own = u64::from(connection.dialect().rules().receives.is_room());
+        room.counters.deliveries += self.receivers - own * u64::from(self.messages);
         connection.life.count_sent(self.messages);
         if room.flow.is_restricting() {
             let names = self.frames as usize * connection.life.name_frame().len();
@@ -399,7 +424,8 @@ impl<'a> Reading<'a> {
         if self.bytes > 0 {
             room.start_idle_timer(connection, now);
         }
-        room.keep_message_timer(connection, self.frames > 0, now);
+        let has_completed = self.frames > 0 || self.has_echoed;
+        room.keep_message_timer(connection, has_completed, now);
     }
 
     /// How the delivery of this turn differs from that of the others: the connection's own span is left

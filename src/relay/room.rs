@@ -181,8 +181,8 @@ impl Room {
     ) {
         match end {
             InputEnd::Open => {}
-            // Nothing can be delivered to it any more.
-            InputEnd::Leaves(cause) if connection.life.write_error().is_some() => {
+            // Nothing can be delivered to it any more, or it was no member and nothing is due to it.
+            InputEnd::Leaves(cause) if !connection.life.is_open() => {
                 self.close(connection, cause.into());
             }
             InputEnd::Leaves(cause) => self.on_end(connection, cause, now),
@@ -344,10 +344,12 @@ impl Room {
             Some(PauseChange::Began) => {
                 let reader = connection.identity();
                 self.pause_to_publish = Some(true);
+                self.counters.pauses += 1;
                 self.events.push(RoomEvent::PauseBegan { reader, lag });
             }
             Some(PauseChange::Ended { lasted }) => {
                 self.pause_to_publish = Some(false);
+                self.counters.paused += lasted;
                 self.events.push(RoomEvent::PauseEnded { lasted });
             }
         }
@@ -362,6 +364,7 @@ impl Room {
         now: Instant,
     ) {
         self.drop_output(connection, now);
+        connection.readiness.marks.insert(Marks::OUTPUT_LOST);
         connection.readiness.kernel.remove(Ready::WRITABLE);
         self.lifecycle.fail_write(&mut connection.life, kind);
         if connection.life.is_heard() {

@@ -25,8 +25,11 @@ const MAX_ATTEMPTS: usize = 64;
 struct Listener {
     /// The protocol of the connections that come in here.
     dialect: Dialect,
+    /// Each of them begins with a header of the PROXY protocol.
+    is_proxied: bool,
     /// An edge came, and we have not seen the queue empty since.
     ready: bool,
+    is_closed: bool,
 }
 
 /// All listening sockets and the state of accepting from them.
@@ -78,6 +81,8 @@ pub(super) struct AcceptedConnection<S> {
     pub(super) stream: S,
     pub(super) peer: SocketAddr,
     pub(super) dialect: Dialect,
+    /// It begins with a header of the PROXY protocol.
+    pub(super) is_proxied: bool,
 }
 
 /// What an attempt to accept came to.
@@ -102,18 +107,21 @@ pub(super) enum Accepted<S> {
 }
 
 impl<S> Acceptor<S> {
-    /// Accepts from listeners of these dialects, at no more than this rate.
+    /// Accepts from listeners of these dialects, each with whether it expects a header of the PROXY protocol,
+    /// at no more than this rate.
     pub(super) fn new(
-        dialects: impl IntoIterator<Item = Dialect>,
+        listeners: impl IntoIterator<Item = (Dialect, bool)>,
         rate: Option<Rate>,
         system: &mut impl System<Stream = S>,
     ) -> Self {
-        let listener = |dialect| Listener {
+        let listener = |(dialect, is_proxied)| Listener {
             dialect,
+            is_proxied,
             ready: false,
+            is_closed: false,
         };
         Self {
-            listeners: dialects.into_iter().map(listener).collect(),
+            listeners: listeners.into_iter().map(listener).collect(),
             next: 0,
             has_reserve: system.open_reserve(),
             shortage: None,
@@ -126,7 +134,7 @@ impl<S> Acceptor<S> {
     /// Notes that connections wait at the listener of this index.
     pub(super) fn note(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
-            listener.ready = true;
+            listener.ready = !listener.is_closed;
         }
     }
 
@@ -149,9 +157,15 @@ impl<S> Acceptor<S> {
         }
     }
 
-    /// Forgets the listeners: they are closed.
-    pub(super) fn close(&mut self) {
-        self.listeners.clear();
+    /// Closes the listeners of the room. The relay's metrics can be asked for until the end.
+    pub(super) fn close(&mut self, system: &mut impl System<Stream = S>) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if listener.dialect != Dialect::Metrics {
+                listener.is_closed = true;
+                listener.ready = false;
+                system.close_listener(index);
+            }
+        }
         self.shortage = None;
         self.is_early = false;
     }
@@ -246,6 +260,7 @@ impl<S> Acceptor<S> {
                 stream,
                 peer,
                 dialect: listener.dialect,
+                is_proxied: listener.is_proxied,
             }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 listener.ready = false;
@@ -411,7 +426,7 @@ mod tests {
 
         fn shutdown_write(&mut self, _: &io::Empty) {}
 
-        fn close_listeners(&mut self) {}
+        fn close_listener(&mut self, _: usize) {}
 
         fn open_reserve(&mut self) -> bool {
             true
@@ -423,7 +438,8 @@ mod tests {
     #[test]
     fn connections_over_the_accept_rate_wait_and_none_is_forgotten() {
         let mut queue = Queue(100);
-        let mut acceptor = Acceptor::new([Dialect::Chat10], Some(Rate::new(10)), &mut queue);
+        let mut acceptor =
+            Acceptor::new([(Dialect::Chat10, false)], Some(Rate::new(10)), &mut queue);
         acceptor.note(0);
         let mut log = ServerLog::new(&[Dialect::Chat10]);
         let start = Instant::now() + Duration::from_secs(100);

@@ -1,16 +1,9 @@
 //! The little of HTTP/1.1 that a relay needs: the head of a request, and the WebSocket handshake.
 
 use data_encoding::BASE64;
-use sha1_smol::Sha1;
 
-/// The longest head of a request, in bytes.
-pub(super) const MAX_HEAD: usize = 8 * 1024;
-
-/// How many header fields a request may have.
-const MAX_FIELDS: usize = 64;
-
-/// What is appended to the key of a handshake (RFC 6455, 1.3).
-const HANDSHAKE_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use crate::handshake::{MAX_FIELDS, accept_key};
+pub(super) use crate::handshake::{MAX_HEAD, head_len};
 
 /// The head of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +16,8 @@ pub(super) struct Request {
     pub(super) host: Option<String>,
     /// The `Origin` field.
     pub(super) origin: Option<String>,
+    /// The entries of `X-Forwarded-For`, from left to right.
+    pub(super) forwarded_for: Vec<String>,
     /// What the request says of a WebSocket handshake, if it asks for one.
     pub(super) upgrade: Option<Upgrade>,
     /// The ETag that the client has of the resource.
@@ -43,16 +38,6 @@ pub(super) struct Upgrade {
 /// Why a head is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadRequest;
-
-/// The length of a request's head, its empty line included, if all of it is here. `seen` bytes were
-/// searched before.
-#[must_use]
-pub(super) fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
-    const END: &[u8] = b"\r\n\r\n";
-    let start = seen.saturating_sub(END.len() - 1);
-    let found = bytes[start..].windows(END.len()).position(|end| end == END);
-    found.map(|at| start + at + END.len())
-}
 
 /// Parses the head of a request.
 ///
@@ -80,6 +65,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
         path: path.to_owned(),
         host: fields.one("Host")?,
         origin: fields.one("Origin")?,
+        forwarded_for: fields.forwarded_for(),
         upgrade: fields.upgrade()?,
         if_none_match: fields.one("If-None-Match")?,
     })
@@ -115,6 +101,16 @@ impl<'a> Fields<'a> {
         Ok(tokens.filter(|token| !token.is_empty()).collect())
     }
 
+    /// The entries of `X-Forwarded-For`. A client can send any bytes there, and as many fields as it likes,
+    /// so nothing is wrong with a request because of them.
+    fn forwarded_for(&self) -> Vec<String> {
+        let fields = self.0.iter();
+        let named = fields.filter(|field| field.name.eq_ignore_ascii_case("X-Forwarded-For"));
+        let lists = named.map(|field| String::from_utf8_lossy(field.value));
+        let entries = |list: &str| -> Vec<_> { list.split(',').map(str::to_owned).collect() };
+        lists.flat_map(|list| entries(&list)).collect()
+    }
+
     fn has(&self, name: &str, wanted: &str) -> Result<bool, BadRequest> {
         let mut tokens = self.tokens(name)?.into_iter();
         Ok(tokens.any(|token| token.eq_ignore_ascii_case(wanted)))
@@ -135,14 +131,6 @@ impl<'a> Fields<'a> {
             protocols: self.tokens("Sec-WebSocket-Protocol")?,
         }))
     }
-}
-
-/// The value of `Sec-WebSocket-Accept` for this key.
-#[must_use]
-pub(super) fn accept_key(key: &str) -> String {
-    let mut hash = Sha1::from(key);
-    hash.update(HANDSHAKE_GUID.as_bytes());
-    BASE64.encode(&hash.digest().bytes())
 }
 
 /// The host of a `Host` field or of an origin's authority, without the port. Of what is no host and no port,
@@ -260,6 +248,26 @@ mod tests {
             None
         );
         assert!(!upgrade("Version: 13", "Version: 8").is_version_13);
+    }
+
+    #[test]
+    fn forwarded_addresses_of_all_fields_are_one_list() {
+        let head = HANDSHAKE.replace(
+            "Origin: ",
+            "X-Forwarded-For: 192.0.2.1,unknown\r\nx-forwarded-for:  ::1 \r\nOrigin: ",
+        );
+        let entries = parse(head.as_bytes()).unwrap().forwarded_for;
+        let entries: Vec<_> = entries.iter().map(|entry| entry.trim()).collect();
+        assert_eq!(entries, ["192.0.2.1", "unknown", "::1"]);
+        assert!(
+            parse(HANDSHAKE.as_bytes())
+                .unwrap()
+                .forwarded_for
+                .is_empty()
+        );
+        let head =
+            [b"GET / HTTP/1.1\r\nX-Forwarded-For: \xff, 192.0.2.1\r\n\r\n".as_slice()].concat();
+        assert_eq!(parse(&head).unwrap().forwarded_for[1], " 192.0.2.1");
     }
 
     #[test]

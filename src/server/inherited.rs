@@ -17,6 +17,7 @@ use crate::wire::Dialect;
 pub struct Inherited {
     endpoint: Endpoint,
     takes_ipv4: bool,
+    is_proxied: bool,
     socket: TcpListener,
 }
 
@@ -40,8 +41,17 @@ impl Inherited {
         Ok(Self {
             endpoint: Endpoint { dialect, addr },
             takes_ipv4,
+            is_proxied: false,
             socket,
         })
+    }
+
+    /// The same, for connections that a proxy forwards, as those of
+    /// [`Config::listen_proxied`](super::Config::listen_proxied) are.
+    #[must_use]
+    pub const fn behind_proxy(mut self) -> Self {
+        self.is_proxied = true;
+        self
     }
 
     /// What it speaks and where.
@@ -54,6 +64,12 @@ impl Inherited {
     #[must_use]
     pub const fn takes_ipv4(&self) -> bool {
         self.takes_ipv4
+    }
+
+    /// Whether each connection begins with a header of the PROXY protocol.
+    #[must_use]
+    pub const fn is_proxied(&self) -> bool {
+        self.is_proxied
     }
 
     /// The socket with the options that one of our own has.

@@ -1,11 +1,13 @@
-//! The lobby: connections that speak HTTP until they are WebSocket connections, or have the page.
+//! The lobby: connections that speak HTTP until they are WebSocket connections, or have the page, and
+//! connections whose proxy has not stated their address yet.
 //!
-//! The room knows nothing of HTTP. A connection of a WebSocket listener waits here until the head of its
-//! request has come. Then it is given the page, refused, or becomes a connection of the relay. The lobby is
-//! small and nothing waits long in it, so that it cannot be used to hold memory: when it is full, the oldest
-//! goes.
+//! The room knows nothing of HTTP and of proxies. A connection of a listener for proxies waits here until the
+//! header of the PROXY protocol has come, and one of a WebSocket listener until the head of its request has
+//! come. Then it is given the page, refused, or becomes a connection of the relay, under its client's address.
+//! The lobby is small and nothing waits long in it, so that it cannot be used to hold memory: when it is full,
+//! the oldest goes.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,11 +15,17 @@ use slab::Slab;
 
 use super::http::{self, MAX_HEAD, Request};
 use super::page;
+use super::proxy_header::{self, BadHeader, Progress};
+use super::trusted::Proxies;
 use crate::relay::{Ready, after};
 use crate::wire::{Dialect, Sends};
 
-/// How many connections are in the lobby at once.
+/// How many connections are in the lobby at once, besides those that ask for the metrics.
 const MAX_VISITORS: usize = 256;
+
+/// How many connections ask for the metrics at once. They have places of their own, so that no other
+/// connections keep them out; and few, so that those that never read hold little.
+const MAX_SCRAPERS: usize = 16;
 
 /// How many reads of a head that is too long are discarded, so that its sender receives the answer.
 const MAX_DISCARDED_READS: usize = 16;
@@ -32,13 +40,16 @@ pub struct WebConfig {
     pub origins: Vec<String>,
 }
 
-/// A connection whose request has not been answered.
+/// A connection that is not the relay's yet.
 #[derive(Debug)]
 struct Visitor<S> {
     stream: S,
+    /// The other end; of a connection that a proxy forwards, its client as far as it was stated.
     peer: SocketAddr,
     dialect: Dialect,
-    /// What has come of the request.
+    /// A header of the PROXY protocol comes before anything else.
+    awaits_header: bool,
+    /// What has come of that header, and after it of the request.
     head: Vec<u8>,
     /// What is left of the response, once there is one.
     response: Vec<u8>,
@@ -51,19 +62,25 @@ struct Visitor<S> {
 /// What a visit came to.
 #[derive(Debug)]
 pub(super) enum Visit<S> {
-    /// It became a WebSocket connection of this dialect.
-    Upgraded {
+    /// It is the relay's from now on, as a connection of this dialect.
+    Admitted {
         stream: S,
         peer: SocketAddr,
         dialect: Dialect,
     },
     /// It was refused, for a reason that the log shows.
     Refused { peer: SocketAddr, reason: Refused },
+    /// It asks for this of the metrics' listener, and waits for the response.
+    Asked {
+        /// Its index.
+        index: usize,
+        path: String,
+    },
     /// It ended, with nothing to report.
     Ended,
 }
 
-/// Why a request was refused.
+/// Why a connection was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// The `Host` is a name that is not the relay's.
@@ -72,9 +89,15 @@ pub(super) enum Refused {
     Origin(String),
     /// It is no request, or none that is answered here.
     Request(&'static str),
+    /// A header of the PROXY protocol is expected, and this is none.
+    BadHeader(BadHeader),
+    /// A header of the PROXY protocol is expected, and has not come in time.
+    LateHeader,
+    /// There is a header of the PROXY protocol, and none is expected.
+    UnexpectedHeader,
 }
 
-/// Connections that speak HTTP.
+/// Connections that are not the relay's yet.
 #[derive(Debug)]
 pub(super) struct Lobby<S> {
     visitors: Slab<Visitor<S>>,
@@ -82,19 +105,26 @@ pub(super) struct Lobby<S> {
     ready: Vec<(usize, u64)>,
     next_number: u64,
     config: WebConfig,
-    /// How long a request may take.
+    proxies: Proxies,
+    /// How long a header and a request may take together.
     timeout: Duration,
 }
 
 impl<S> Lobby<S> {
-    pub(super) fn new(config: WebConfig, timeout: Duration) -> Self {
+    pub(super) fn new(config: WebConfig, proxies: Proxies, timeout: Duration) -> Self {
         Self {
             visitors: Slab::new(),
             ready: Vec::new(),
             next_number: 0,
             config,
+            proxies,
             timeout,
         }
+    }
+
+    /// Whether this peer may state its client's address.
+    pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
+        self.proxies.trusts(peer)
     }
 
     /// The index of the next visitor.
@@ -102,27 +132,47 @@ impl<S> Lobby<S> {
         self.visitors.vacant_key()
     }
 
-    /// Whether the next visitor takes the place of the oldest one.
-    pub(super) fn is_full(&self) -> bool {
-        self.visitors.len() >= MAX_VISITORS
-    }
-
-    /// Closes the oldest visitor.
-    pub(super) fn evict_oldest(&mut self) {
-        let oldest = self.visitors.iter().min_by_key(|(_, one)| one.number);
-        if let Some(index) = oldest.map(|(index, _)| index) {
+    /// Makes sure that there is a place for a visitor of this dialect: where there is none, the oldest one is
+    /// closed.
+    pub(super) fn make_room(&mut self, dialect: Dialect) {
+        let is_scraper = dialect == Dialect::Metrics;
+        let max = if is_scraper {
+            MAX_SCRAPERS
+        } else {
+            MAX_VISITORS
+        };
+        let visitors = self.visitors.iter();
+        let alike = visitors.filter(|(_, one)| (one.dialect == Dialect::Metrics) == is_scraper);
+        let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
+            let this = (one.number, index);
+            (
+                count + 1,
+                Some(oldest.map_or(this, |other: (u64, usize)| other.min(this))),
+            )
+        });
+        if count >= max
+            && let Some((_, index)) = oldest
+        {
             self.visitors.remove(index);
         }
     }
 
     /// A connection has come, and is watched under the [`next_index`](Self::next_index).
-    pub(super) fn enter(&mut self, stream: S, peer: SocketAddr, dialect: Dialect, now: Instant) {
+    pub(super) fn enter(
+        &mut self,
+        stream: S,
+        peer: SocketAddr,
+        dialect: Dialect,
+        awaits_header: bool,
+        now: Instant,
+    ) {
         let number = self.next_number;
         self.next_number += 1;
         let index = self.visitors.insert(Visitor {
             stream,
             peer,
             dialect,
+            awaits_header,
             head: Vec::new(),
             response: Vec::new(),
             due: after(now, self.timeout),
@@ -150,15 +200,26 @@ impl<S> Lobby<S> {
         self.visitors.iter().map(|(_, visitor)| visitor.due).min()
     }
 
-    /// Closes the visitors that are late. A browser opens connections that it may never use, so that is
-    /// nothing to report.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.visitors.retain(|_, visitor| visitor.due > now);
+    /// Closes the visitors that are late and have no news. Returns the proxies that have not sent a header.
+    /// Others are nothing to report: a browser opens connections that it may never use.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<SocketAddr> {
+        let mut proxies = Vec::new();
+        let ready = &self.ready;
+        self.visitors.retain(|index, visitor| {
+            // What has come is read first: it may be this turn that is late.
+            let is_late = visitor.due <= now && !ready.contains(&(index, visitor.number));
+            if is_late && visitor.awaits_header {
+                proxies.push(visitor.peer);
+            }
+            !is_late
+        });
+        proxies
     }
 
-    /// Closes all visitors.
-    pub(super) fn clear(&mut self) {
-        self.visitors.clear();
+    /// Closes all visitors but those that ask for the metrics.
+    pub(super) fn close(&mut self) {
+        self.visitors
+            .retain(|_, visitor| visitor.dialect == Dialect::Metrics);
     }
 }
 
@@ -171,25 +232,35 @@ impl<S: Read + Write> Lobby<S> {
             if visitor.number != number {
                 return None;
             }
-            let step = visitor.serve(&self.config, scratch);
+            let step = visitor.serve(&self.config, &self.proxies, scratch);
             self.finish(index, step)
         });
         ready.collect()
     }
 
+    /// Sends the visitor of this index the response that it [asked](Visit::Asked) for.
+    pub(super) fn respond(&mut self, index: usize, response: &[u8]) {
+        if let Some(visitor) = self.visitors.get_mut(index) {
+            let step = visitor.respond(response);
+            self.finish(index, step);
+        }
+    }
+
     /// Acts on what a visitor came to.
     fn finish(&mut self, index: usize, step: Step) -> Option<Visit<S>> {
-        if step == Step::Wait {
-            return None;
+        match step {
+            Step::Wait => return None,
+            Step::Ask(path) => return Some(Visit::Asked { index, path }),
+            Step::End | Step::Refuse(_) | Step::Admit(_) => {}
         }
         let visitor = self.visitors.remove(index);
         Some(match step {
-            Step::Wait | Step::End => Visit::Ended,
+            Step::Wait | Step::Ask(_) | Step::End => Visit::Ended,
             Step::Refuse(reason) => Visit::Refused {
                 peer: visitor.peer,
                 reason,
             },
-            Step::Upgrade(dialect) => Visit::Upgraded {
+            Step::Admit(dialect) => Visit::Admitted {
                 stream: visitor.stream,
                 peer: visitor.peer,
                 dialect,
@@ -206,31 +277,81 @@ enum Step {
     /// It is over.
     End,
     Refuse(Refused),
-    Upgrade(Dialect),
+    /// It waits for the response to a request for this.
+    Ask(String),
+    /// It becomes the relay's.
+    Admit(Dialect),
 }
 
 impl<S: Read + Write> Visitor<S> {
-    fn serve(&mut self, config: &WebConfig, scratch: &mut [u8]) -> Step {
+    fn serve(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
         if !self.response.is_empty() {
             return self.write_response();
         }
+        if self.awaits_header
+            && let Err(step) = self.read_header(scratch)
+        {
+            return step;
+        }
+        if self.dialect.rules().sends.begins_with_http() {
+            self.read_request(config, proxies, scratch)
+        } else {
+            Step::Admit(self.dialect)
+        }
+    }
+
+    /// Appends at most as many bytes as `scratch` has room for to the head.
+    fn read(&mut self, scratch: &mut [u8]) -> Result<(), Step> {
         loop {
-            let read = match self.stream.read(scratch) {
-                Ok(0) => return Step::End,
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Wait,
-                Err(_) => return Step::End,
-            };
+            match self.stream.read(scratch) {
+                Ok(0) => return Err(Step::End),
+                Ok(read) => {
+                    self.head.extend_from_slice(&scratch[..read]);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Step::Wait),
+                Err(_) => return Err(Step::End),
+            }
+        }
+    }
+
+    /// Reads a header of the PROXY protocol to its end, and no byte that follows it.
+    fn read_header(&mut self, scratch: &mut [u8]) -> Result<(), Step> {
+        loop {
+            match proxy_header::next(&self.head) {
+                Ok(Progress::Missing(missing)) => {
+                    let len = missing.min(scratch.len());
+                    self.read(&mut scratch[..len])?;
+                }
+                Ok(Progress::Complete(source)) => {
+                    self.peer = source.unwrap_or(self.peer);
+                    self.awaits_header = false;
+                    self.head.clear();
+                    return Ok(());
+                }
+                Err(bad) => return Err(Step::Refuse(Refused::BadHeader(bad))),
+            }
+        }
+    }
+
+    /// Reads the head of a request, and answers the request.
+    fn read_request(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
+        loop {
             let seen = self.head.len();
-            self.head.extend_from_slice(&scratch[..read]);
+            if let Err(step) = self.read(scratch) {
+                return step;
+            }
+            if proxy_header::is_at_start_of(&self.head) {
+                return self.refuse("400 Bad Request", Refused::UnexpectedHeader);
+            }
             match http::head_len(&self.head, seen) {
                 Some(len) if len > MAX_HEAD => return self.refuse_large(scratch),
                 // A client waits for the answer before it sends a frame (RFC 6455, 4.1).
                 Some(len) if len < self.head.len() => {
                     return self.refuse("400 Bad Request", Refused::Request("bytes behind it"));
                 }
-                Some(_) => return self.answer(config),
+                Some(_) => return self.answer(config, proxies),
                 None if self.head.len() > MAX_HEAD => return self.refuse_large(scratch),
                 None => {}
             }
@@ -238,19 +359,26 @@ impl<S: Read + Write> Visitor<S> {
     }
 
     /// Answers the request, whose head is complete.
-    fn answer(&mut self, config: &WebConfig) -> Step {
+    fn answer(&mut self, config: &WebConfig, proxies: &Proxies) -> Step {
         let Ok(request) = http::parse(&self.head) else {
             return self.refuse(
                 "400 Bad Request",
                 Refused::Request("no request in HTTP/1.1"),
             );
         };
-        if let Some(refused) = config.refusal(&request) {
+        let forwarded_for = request.forwarded_for.iter().map(String::as_str);
+        self.peer = proxies.client_of(self.peer, forwarded_for);
+        let is_scraper = self.dialect == Dialect::Metrics;
+        // The metrics are asked for under any name, and a page of another site cannot read the response.
+        if !is_scraper && let Some(refused) = config.refusal(&request) {
             return self.refuse("403 Forbidden", refused);
         }
         if request.method != "GET" {
             let allow = ("Allow", "GET");
             return self.respond(&http::response("405 Method Not Allowed", &[allow], b""));
+        }
+        if is_scraper {
+            return Step::Ask(request.path);
         }
         if request.upgrade.is_some() {
             return self.upgrade(&request);
@@ -286,10 +414,10 @@ impl<S: Read + Write> Visitor<S> {
             Some((offered.as_str(), dialect))
         });
         let response = http::switching_protocols(key, chosen.map(|(name, _)| name));
-        match self.stream.write(&response) {
+        match write_once(&mut self.stream, &response) {
             // The socket is new, and so is its buffer: it accepts a few hundred bytes.
             Ok(sent) if sent == response.len() => {
-                Step::Upgrade(chosen.map_or(self.dialect, |(_, dialect)| dialect))
+                Step::Admit(chosen.map_or(self.dialect, |(_, dialect)| dialect))
             }
             _ => Step::End,
         }
@@ -310,7 +438,7 @@ impl<S: Read + Write> Visitor<S> {
     fn refuse(&mut self, status: &str, reason: Refused) -> Step {
         let response = http::response(status, &[], b"");
         // If it is not accepted at once, the peer has to do without.
-        let _ = self.stream.write(&response);
+        let _ = write_once(&mut self.stream, &response);
         Step::Refuse(reason)
     }
 
@@ -321,17 +449,26 @@ impl<S: Read + Write> Visitor<S> {
 
     fn write_response(&mut self) -> Step {
         loop {
-            match self.stream.write(&self.response) {
+            match write_once(&mut self.stream, &self.response) {
                 Ok(sent) => {
                     self.response.drain(..sent);
                     if self.response.is_empty() {
                         return Step::End;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Wait,
                 Err(_) => return Step::End,
             }
+        }
+    }
+}
+
+/// Writes what the socket accepts at once. An interrupted call is made again.
+pub(super) fn write_once(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match stream.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            written => return written,
         }
     }
 }

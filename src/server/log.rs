@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use log::{Level, debug, info, log, log_enabled, trace, warn};
 
 use super::lobby::Refused;
+use super::proxy_header::BadHeader;
 use crate::relay::{
     CloseReason, Counters, EndedBy, Identity, LimitsError, MemberCounts, MemberInfo, Relay,
     RoomEvent,
@@ -46,6 +47,8 @@ pub(super) enum Refusal {
     AddressFull(usize),
     /// There are this many connections already.
     RelayFull(usize),
+    /// It came to a listener for proxies, and is none that is trusted.
+    NoProxy,
     /// The system cannot watch one more.
     Unwatchable(io::Error),
 }
@@ -216,9 +219,14 @@ impl ServerLog {
         log!(level, "refused: {peer}: {refusal}");
     }
 
-    /// A request in HTTP was refused. Any page can make a browser send some, so that is no warning.
-    #[allow(clippy::unused_self, reason = "all lines are the log's")]
-    pub(super) fn refused_request(&self, peer: SocketAddr, reason: &Refused) {
+    /// A connection was refused for what it sent, or did not send, before it was the relay's. Any page can
+    /// make a browser send a request, so that is no warning. But a proxy without the header is one that is
+    /// configured differently, and lets no client in.
+    pub(super) fn refused_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
+        let level = match reason {
+            Refused::BadHeader(_) | Refused::LateHeader if self.refusal.is_due(now) => Level::Warn,
+            _ => Level::Debug,
+        };
         match reason {
             Refused::Host(host) => info!(
                 "refused: {peer}: asked for the host {} (allow it: --ws-host)",
@@ -229,6 +237,19 @@ impl ServerLog {
                 Quoted(origin.as_bytes())
             ),
             Refused::Request(what) => debug!("refused: {peer}: {what}"),
+            Refused::BadHeader(bad) => log!(
+                level,
+                "refused: {peer}: {bad} (for clients without a proxy: --listen without proxy+)"
+            ),
+            Refused::LateHeader => log!(
+                level,
+                "refused: {peer}: {} in time (limit: --handshake-timeout)",
+                BadHeader::NoHeader
+            ),
+            Refused::UnexpectedHeader => info!(
+                "refused: {peer}: sent a header of the PROXY protocol (expect it: --listen \
+                 proxy+ws://)"
+            ),
         }
     }
 
@@ -366,6 +387,9 @@ impl fmt::Display for Refusal {
             Self::RelayFull(limit) => {
                 write!(f, "all {limit} places are taken (limit: --max-clients)")
             }
+            Self::NoProxy => f.write_str(
+                "no trusted proxy, and only those may connect here (limit: --trust-proxy)",
+            ),
             Self::Unwatchable(error) => {
                 write!(f, "the system cannot watch one more connection: {error}")
             }
@@ -417,19 +441,30 @@ impl fmt::Display for Counters {
             joined,
             peak_members,
             messages,
+            deliveries,
             reads: _,
             bytes_in,
             writes: _,
             bytes_out,
             bytes_discarded,
+            pauses,
+            paused,
+            throttles,
             closed,
         } = self;
         write!(
             f,
             "accepted {accepted}, refused {refused}, joined {joined}, peak {peak_members}, \
-             messages {messages}, bytes in {bytes_in}, bytes out {bytes_out}, bytes discarded \
+             messages {messages}, deliveries {deliveries}, bytes in {bytes_in}, bytes out {bytes_out}, bytes discarded \
              {bytes_discarded}"
         )?;
+        if *pauses > 0 {
+            let seconds = paused.as_secs_f64();
+            write!(f, "; paused {pauses} times, {seconds:.1} s")?;
+        }
+        if *throttles > 0 {
+            write!(f, "; throttled {throttles} times")?;
+        }
         let mut sep = "; closed: ";
         for (info, count) in closed.iter().filter(|&(_, count)| count > 0) {
             write!(f, "{sep}{} {count}", info.label)?;
@@ -474,7 +509,7 @@ impl fmt::Display for LimitsError {
             } => write!(
                 f,
                 "--history-bytes of {history_bytes} (1MiB if not given) do not fit the queue of a \
-                 newcomer: lower them to {room}, or raise --queue-limit"
+                 new member: lower them to {room}, or raise --queue-limit"
             ),
             Self::NoBudget => f.write_str("a work budget of zero would never do any work"),
         }
@@ -611,7 +646,9 @@ fn likely_sender(dialect: Dialect, name: &[u8], header: &[u8]) -> Option<&'stati
     let Sends::Frames(width) = dialect.rules().sends else {
         return None;
     };
-    let starters: [(&[u8], &str); 5] = [
+    let starters: [(&[u8], &str); 7] = [
+        (b"PROXY ", "a proxy? its listener is proxy+chat10://"),
+        (b"\r\n\r\n\0", "a proxy? its listener is proxy+chat10://"),
         (b"GET ", "an HTTP request?"),
         (b"POST ", "an HTTP request?"),
         (b"HEAD ", "an HTTP request?"),
@@ -766,6 +803,8 @@ mod tests {
             (Dialect::Chat10, b"", b"GET / HTTP", "HTTP"),
             (Dialect::Chat10, b"", b"SSH-2.0-Op", "ssh"),
             (Dialect::Chat10, b"", tls, "TLS"),
+            (Dialect::Chat10, b"", b"PROXY TCP4", "proxy+chat10://"),
+            (Dialect::Ack64, b"", b"\r\n\r\n\0\r\nQUIT\n", "proxy+"),
             (Dialect::Ack64, b"", &post[..64], "HTTP"),
             (Dialect::Chat10, b"", b"hello\r\nwor", "nc?"),
             (Dialect::Chat64, b"", b"hi\n", "nc?"),

@@ -12,14 +12,14 @@
 //! remove_closed   remove the connections that were closed
 //! log_events      turn the room's events into log lines
 //! take_requests   stop, or log the members' table, if a signal asked for it
-//! serve_lobby     answer requests in HTTP; WebSocket connections go from there to the relay
+//! serve_lobby     answer requests in HTTP, read the headers of proxies; from there connections go to
+//!                 the relay
 //! accept          accept connections, into slots that are free by now
 //! finish_drain    if stopping: is everything delivered?
 //! ```
 //!
 //! **Why edge-triggered.** Each socket is registered once, for reading and writing, and never again. (A
-//! WebSocket connection is registered anew when it goes from the lobby to the relay, which also repeats
-//! its edge.)
+//! connection that goes from the lobby to the relay is registered anew, which also repeats its edge.)
 //! With level triggering a loop that watches for writability is woken for every idle socket all the
 //! time, since an idle socket is always writable. So it has to add and remove that interest, a system
 //! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
@@ -39,13 +39,18 @@ mod inherited;
 mod listener;
 mod lobby;
 mod log;
+mod metrics;
 mod page;
+mod process;
+mod proxy_header;
 mod signals;
+mod stats;
 mod system;
 mod tick;
+mod trusted;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -54,9 +59,13 @@ use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyText
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use drain::Drain;
-use lobby::{Lobby, Visit};
+use lobby::{Lobby, Refused, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
+use metrics::{Refusals, Snapshot};
+use process::Process;
+use stats::Stats;
 use tick::Tick;
+use trusted::Proxies;
 
 pub use handle::Handle;
 pub use inherited::Inherited;
@@ -64,6 +73,7 @@ pub use listener::Endpoint;
 pub use lobby::WebConfig;
 pub use log::MembersText;
 pub use system::{Event, Kernel, Request, Source, System};
+pub use trusted::{Network, NetworkError};
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
 const TRY_AGAIN_LATER: u16 = 1013;
@@ -73,6 +83,13 @@ const TRY_AGAIN_LATER: u16 = 1013;
 pub struct Config {
     /// Where to listen, and for which protocol. At least one, unless sockets are inherited.
     pub listen: Vec<Endpoint>,
+    /// Where to listen for proxies, which forward connections of this protocol. Each connection begins with
+    /// a header of the PROXY protocol, and its peer's address is the one in that header. Those of peers that
+    /// are not in [`trusted_proxies`](Self::trusted_proxies) are refused.
+    pub listen_proxied: Vec<Endpoint>,
+    /// The proxies that state their clients' addresses: with the PROXY protocol, and in requests over HTTP
+    /// with `X-Forwarded-For`, which is ignored in requests of others.
+    pub trusted_proxies: Vec<Network>,
     /// The limits of the room and its connections.
     pub limits: Limits,
     /// The texts of the relay's replies, where they differ from the tutorials'.
@@ -95,6 +112,8 @@ impl Config {
     pub fn new(listen: Vec<Endpoint>) -> Self {
         Self {
             listen,
+            listen_proxied: Vec::new(),
+            trusted_proxies: Vec::new(),
             limits: Limits::default(),
             texts: ReplyTexts::default(),
             every: Some(Duration::from_secs(3)),
@@ -102,6 +121,28 @@ impl Config {
             drain: Duration::from_secs(5),
             web: WebConfig::default(),
             ping: Some(Duration::from_secs(45)),
+        }
+    }
+
+    /// The endpoints to listen on, each with whether it is for proxies, in the order of
+    /// [`Server::local_addrs`].
+    pub fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
+        let plain = self.listen.iter().map(|&one| (one, false));
+        plain.chain(self.listen_proxied.iter().map(|&one| (one, true)))
+    }
+
+    /// Whether a server with these listeners could ever serve a client.
+    fn check(&self, listeners: &[(Endpoint, bool)]) -> Result<(), StartError> {
+        self.limits.check().map_err(StartError::Limits)?;
+        if listeners.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
+        let for_proxies = listeners.iter().find(|(_, is_proxied)| *is_proxied);
+        match for_proxies {
+            Some(&(endpoint, _)) if self.trusted_proxies.is_empty() => {
+                Err(StartError::NoProxy(endpoint))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -113,6 +154,8 @@ pub enum StartError {
     Limits(LimitsError),
     /// There is nothing to listen on, so no client could ever connect.
     NoEndpoint,
+    /// It would listen there for proxies, and none is trusted, so none could ever connect.
+    NoProxy(Endpoint),
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
     /// The system has no event queue for it.
@@ -124,6 +167,11 @@ impl fmt::Display for StartError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::NoEndpoint => f.write_str("there is no address to listen on"),
+            Self::NoProxy(Endpoint { dialect, addr }) => write!(
+                f,
+                "--listen proxy+{dialect}://{addr} needs --trust-proxy with the address of the proxy, \
+                 since no other peer may connect there"
+            ),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
             }
@@ -165,7 +213,7 @@ pub enum Turn {
 pub struct Server<S: System = Kernel> {
     system: S,
     acceptor: Acceptor<S::Stream>,
-    /// Connections that speak HTTP until they are WebSocket connections.
+    /// Connections that are not the relay's yet: those that speak HTTP, and those of proxies.
     lobby: Lobby<S::Stream>,
     relay: Relay<S::Stream>,
     /// The one buffer that every connection is read into.
@@ -183,8 +231,10 @@ pub struct Server<S: System = Kernel> {
     /// The room's events for the program around the server, if it asked for them.
     recorded: Option<Vec<RoomEvent>>,
     events: EventCount,
-    /// How many turns there were.
-    turns: u64,
+    stats: Stats,
+    refusals: Refusals,
+    /// How many log lines were dropped, if that is known.
+    dropped_log_lines: Option<fn() -> u64>,
 }
 
 /// How many events the polls have returned.
@@ -224,13 +274,16 @@ impl Server<Kernel> {
     ///
     /// As for [`bind`](Self::bind).
     pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        config.limits.check().map_err(StartError::Limits)?;
+        let others = inherited
+            .iter()
+            .map(|one| (one.endpoint(), one.is_proxied()));
+        let listeners: Vec<_> = config.listeners().chain(others).collect();
+        config.check(&listeners)?;
         let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
-        let others = inherited.iter().map(Inherited::endpoint);
-        let all: Vec<_> = config.listen.iter().copied().chain(others).collect();
-        for endpoint in &config.listen {
+        let all: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+        for (endpoint, _) in config.listeners() {
             kernel
-                .listen(endpoint, &all)
+                .listen(&endpoint, &all)
                 .map_err(|error| StartError::Listen(endpoint.addr, error))?;
         }
         for socket in inherited {
@@ -239,7 +292,7 @@ impl Server<Kernel> {
                 .take_over(socket)
                 .map_err(|error| StartError::Listen(addr, error))?;
         }
-        Self::serving(&all, kernel, config)
+        Ok(Self::serving(&listeners, kernel, config))
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
@@ -264,8 +317,8 @@ impl Server<Kernel> {
         self.system.handle()
     }
 
-    /// The addresses of the listeners, in the order in which they were asked for, those of inherited
-    /// sockets last.
+    /// The addresses of the listeners, in the order in which they were asked for: those of
+    /// [`Config::listen`], those of [`Config::listen_proxied`], those of inherited sockets.
     ///
     /// # Errors
     ///
@@ -280,45 +333,52 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`StartError::Limits`] and [`StartError::NoEndpoint`].
+    /// [`StartError::Limits`], [`StartError::NoEndpoint`] and [`StartError::NoProxy`].
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
-        Self::serving(&config.listen, system, config)
+        let listeners: Vec<_> = config.listeners().collect();
+        config.check(&listeners)?;
+        Ok(Self::serving(&listeners, system, config))
     }
 
-    fn serving(endpoints: &[Endpoint], mut system: S, config: &Config) -> Result<Self, StartError> {
-        config.limits.check().map_err(StartError::Limits)?;
-        if endpoints.is_empty() {
-            return Err(StartError::NoEndpoint);
-        }
+    /// A server with these listeners, each with whether it is for proxies.
+    fn serving(listeners: &[(Endpoint, bool)], mut system: S, config: &Config) -> Self {
         let now = system.now();
-        let listeners: Vec<_> = endpoints.iter().map(|one| one.dialect).collect();
-        let mut served = listeners.clone();
+        let dialects: Vec<_> = listeners.iter().map(|(one, _)| one.dialect).collect();
+        let mut served = dialects.clone();
         if served.contains(&Dialect::Ws) {
             // It is offered there as a subprotocol.
             served.push(Dialect::WsChat10);
         }
-        Ok(Self {
+        Self {
             acceptor: Acceptor::new(
-                listeners.iter().copied(),
+                listeners
+                    .iter()
+                    .map(|&(one, is_proxied)| (one.dialect, is_proxied)),
                 config.limits.accept_rate.map(Rate::new),
                 &mut system,
             ),
             system,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
-            lobby: Lobby::new(config.web.clone(), config.limits.handshake_timeout),
+            lobby: Lobby::new(
+                config.web.clone(),
+                Proxies::new(config.trusted_proxies.clone()),
+                config.limits.handshake_timeout,
+            ),
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
-            // A message right after a tick keeps the next one from pinging, so that two of them may pass.
+            // What is published right after a tick keeps the next one from pinging, so that two may pass.
             ping: Tick::new(config.ping.map(|longest| longest / 2)),
             accept_retry: None,
             drain: config.drain,
             started: now,
-            log: ServerLog::new(&listeners),
+            log: ServerLog::new(&dialects),
             recorded: None,
             events: EventCount::default(),
-            turns: 0,
-        })
+            stats: Stats::new(),
+            refusals: Refusals::default(),
+            dropped_log_lines: None,
+        }
     }
 
     /// The room.
@@ -414,10 +474,12 @@ impl<S: System> Server<S> {
         if self.relay.is_timed() {
             self.relay.set_time_of_day(self.since_1970());
         }
+        let messages_before = self.relay.counters().messages;
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
         self.relay.fan_out(now);
+        self.count_messages(messages_before, now);
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
             self.acceptor.retry();
@@ -430,6 +492,7 @@ impl<S: System> Server<S> {
         self.accept(now);
         let turn = self.finish_drain(now);
         self.log_events(now);
+        self.stats.on_turn(self.time_since(now));
         self.end_trace(trace, now);
         Ok(turn)
     }
@@ -446,9 +509,8 @@ impl<S: System> Server<S> {
         }
         self.phase = Phase::Draining(Drain::new(self.system.now(), self.drain));
         self.relay.lift_quota();
-        self.acceptor.close();
-        self.lobby.clear();
-        self.system.close_listeners();
+        self.acceptor.close(&mut self.system);
+        self.lobby.close();
         self.log.stopping(asked_by, &self.relay, self.drain);
     }
 
@@ -458,6 +520,7 @@ impl<S: System> Server<S> {
             (Some(timeout), Some(max_wait)) => Some(timeout.min(max_wait)),
             (timeout, max_wait) => timeout.or(max_wait),
         };
+        self.stats.wakeups += u64::from(timeout != Some(Duration::ZERO));
         match self.system.poll(timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 self.events.was_interrupted = true;
@@ -520,6 +583,19 @@ impl<S: System> Server<S> {
         is_signalled
     }
 
+    fn time_since(&self, earlier: Instant) -> Duration {
+        self.system.now().saturating_duration_since(earlier)
+    }
+
+    /// The turn, whose poll returned at `now`, was written to all members. There were this many messages before
+    /// it.
+    fn count_messages(&mut self, before: u64, now: Instant) {
+        let messages = self.relay.counters().messages - before;
+        if messages > 0 {
+            self.stats.on_fan_out(messages, self.time_since(now));
+        }
+    }
+
     /// Looks at everything whose time has come, unless there may be events that were not returned yet: a
     /// peer that looks late may have a readable event among them. To bound the delay, that is no reason
     /// any more after as many events as there are connections.
@@ -544,7 +620,9 @@ impl<S: System> Server<S> {
         if self.ping.take_due(now) {
             self.relay.publish_ping();
         }
-        self.lobby.handle_timeout(now);
+        for proxy in self.lobby.handle_timeout(now) {
+            self.refuse_visit(proxy, &Refused::LateHeader, now);
+        }
     }
 
     /// The time of day. A clock that stands before 1970 has not been set.
@@ -587,6 +665,7 @@ impl<S: System> Server<S> {
                 Accepted::Nothing => break,
                 Accepted::Shortage { retry_at, refused } => {
                     self.relay.count_refused(refused);
+                    self.refusals.shortage += refused;
                     self.accept_retry = Some(retry_at);
                     // One at a time: under a limit that was lowered, it may not help.
                     if !mem::take(&mut may_evict)
@@ -611,11 +690,11 @@ impl<S: System> Server<S> {
             .set_running(self.relay.has_web_socket_members(), now);
     }
 
-    /// Serves the connections that speak HTTP.
+    /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
         for visit in self.lobby.serve(&mut self.scratch) {
             match visit {
-                Visit::Upgraded {
+                Visit::Admitted {
                     stream,
                     peer,
                     dialect,
@@ -624,10 +703,15 @@ impl<S: System> Server<S> {
                         stream,
                         peer,
                         dialect,
+                        is_proxied: false,
                     };
                     self.give_place(accepted, Self::watch_again, now);
                 }
-                Visit::Refused { peer, reason } => self.log.refused_request(peer, &reason),
+                Visit::Asked { index, path } => {
+                    let response = self.monitoring_response(&path, now);
+                    self.lobby.respond(index, &response);
+                }
+                Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
                 Visit::Ended => {}
             }
             // A descriptor was given back, or a place was taken.
@@ -635,13 +719,61 @@ impl<S: System> Server<S> {
         }
     }
 
+    /// What the listener for metrics answers to a request for this path.
+    fn monitoring_response(&self, path: &str, now: Instant) -> Vec<u8> {
+        match path {
+            "/metrics" => {
+                let content = ("Content-Type", metrics::CONTENT_TYPE);
+                http::response("200 OK", &[content], self.metrics_at(now).as_bytes())
+            }
+            "/healthz" if self.is_stopping() => {
+                http::response("503 Service Unavailable", &[], b"stopping\n")
+            }
+            "/healthz" => http::response("200 OK", &[], b"ok\n"),
+            _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
+        }
+    }
+
+    /// The metrics, in Prometheus' text format 0.0.4.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics_at(self.system.now())
+    }
+
+    fn metrics_at(&self, now: Instant) -> String {
+        metrics::text(&Snapshot {
+            counters: self.relay.counters(),
+            gauges: self.relay.gauges(now),
+            stats: &self.stats,
+            refusals: &self.refusals,
+            process: Process::now(),
+            dropped_log_lines: self.dropped_log_lines.map_or(0, |count| count()),
+        })
+    }
+
+    /// Has this function say how many log lines were dropped, for the [metrics](Self::metrics).
+    pub const fn set_dropped_log_lines(&mut self, count: fn() -> u64) {
+        self.dropped_log_lines = Some(count);
+    }
+
+    /// Logs a connection that the lobby has refused, and counts it if it had asked for a place.
+    fn refuse_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
+        if matches!(reason, Refused::BadHeader(_) | Refused::LateHeader) {
+            self.relay.count_refused(1);
+            self.refusals.proxy += 1;
+        } else {
+            self.refusals.request += 1;
+        }
+        self.log.refused_visit(peer, reason, now);
+    }
+
     fn watch_again(system: &mut S, stream: &mut S::Stream, id: ConnId) -> io::Result<()> {
         system.watch_as(stream, Source::Connection(id))
     }
 
-    /// Lets a connection in: into the lobby if it speaks HTTP at first.
+    /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
-        if !accepted.dialect.rules().sends.is_web_socket() {
+        if !accepted.is_proxied && !accepted.dialect.rules().sends.begins_with_http() {
             let watch = |system: &mut S, stream: &mut S::Stream, id| {
                 system.watch(stream, Source::Connection(id))
             };
@@ -651,13 +783,15 @@ impl<S: System> Server<S> {
             mut stream,
             peer,
             dialect,
+            is_proxied,
         } = accepted;
-        if self.lobby.is_full() {
-            self.lobby.evict_oldest();
+        if is_proxied && !self.lobby.trusts(peer) {
+            return self.refuse(stream, peer, &Refusal::NoProxy, now);
         }
+        self.lobby.make_room(dialect);
         let source = Source::Visitor(self.lobby.next_index());
         match self.system.watch(&mut stream, source) {
-            Ok(()) => self.lobby.enter(stream, peer, dialect, now),
+            Ok(()) => self.lobby.enter(stream, peer, dialect, is_proxied, now),
             Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
         }
     }
@@ -698,12 +832,13 @@ impl<S: System> Server<S> {
             mut stream,
             peer,
             dialect,
+            ..
         } = accepted;
         if dialect.rules().sends.is_web_socket() {
             // Its handshake was accepted. A browser reports nothing but the Close frame.
             let mut frame = Vec::new();
             websocket::encode_close(TRY_AGAIN_LATER, "no place is free", &mut frame);
-            let _ = stream.write(&frame);
+            let _ = lobby::write_once(&mut stream, &frame);
         }
         self.refuse(stream, peer, refusal, now);
     }
@@ -715,6 +850,7 @@ impl<S: System> Server<S> {
         self.system.shutdown_write(&stream);
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
+        self.refusals.count(refusal);
         self.log.refused(peer, refusal, now);
     }
 
@@ -761,7 +897,6 @@ impl<S: System> Server<S> {
 
     /// Remembers what the trace of this turn needs, if turns are traced.
     fn begin_trace(&mut self) -> Option<(Instant, Counters)> {
-        self.turns += 1;
         let is_traced = self.log.traces_turns();
         is_traced.then(|| (self.system.now(), self.relay.counters().clone()))
     }
@@ -773,7 +908,7 @@ impl<S: System> Server<S> {
         };
         let waited = polled_at.saturating_duration_since(began);
         let turn = TurnTrace {
-            number: self.turns,
+            number: self.stats.turns,
             polled: (waited, polled_at),
             events: self.events.last,
             before,

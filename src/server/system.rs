@@ -85,9 +85,9 @@ pub trait System {
     /// Ends the relay's side of this connection: the peer receives a FIN after what was written.
     fn shutdown_write(&mut self, stream: &Self::Stream);
 
-    /// Stops listening. A connection that comes later is refused by the kernel, or waits for another
-    /// process that has the socket.
-    fn close_listeners(&mut self);
+    /// Closes the listener of this index. A connection that comes later is refused by the kernel, or waits for
+    /// another process that has the socket.
+    fn close_listener(&mut self, listener: usize);
 
     /// Opens the reserve descriptor, which has no use but to be closed. Returns whether there was one.
     fn open_reserve(&mut self) -> bool;
@@ -101,7 +101,7 @@ pub trait System {
 pub enum Source {
     /// A connection of the relay.
     Connection(ConnId),
-    /// The connection of this index that speaks HTTP.
+    /// The connection of this index in the lobby.
     Visitor(usize),
 }
 
@@ -114,7 +114,7 @@ pub enum Event {
     Incoming(usize),
     /// A connection became ready.
     Connection(ConnId, Ready),
-    /// The connection of this index that speaks HTTP became ready.
+    /// The connection of this index in the lobby became ready.
     Visitor(usize, Ready),
 }
 
@@ -146,7 +146,8 @@ const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 pub struct Kernel {
     poll: Poll,
     events: Events,
-    listeners: Vec<Listening>,
+    /// Each until it is closed.
+    listeners: Vec<Option<Listening>>,
     /// How long a connection may be silent before the kernel probes it.
     keepalive: Option<Duration>,
     reserve: Option<File>,
@@ -200,14 +201,14 @@ impl Kernel {
         let token = Token(FIRST_LISTENER.0 - self.listeners.len());
         let registry = self.poll.registry();
         registry.register(&mut socket, token, Interest::READABLE)?;
-        self.listeners.push(Listening { socket, has_early });
+        self.listeners.push(Some(Listening { socket, has_early }));
         Ok(())
     }
 
     /// The addresses that are listened on.
     pub(super) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         let addr = |listener: &Listening| listener.socket.local_addr();
-        self.listeners.iter().map(addr).collect()
+        self.listeners.iter().flatten().map(addr).collect()
     }
 
     /// A handle to the loop that waits in this kernel's poll.
@@ -272,7 +273,9 @@ impl System for Kernel {
     }
 
     fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, SocketAddr)> {
-        let Listening { socket, has_early } = &mut self.listeners[listener];
+        let Some(Some(Listening { socket, has_early })) = self.listeners.get_mut(listener) else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
         let accepted = socket.accept();
         match &accepted {
             Ok((stream, _)) if *has_early => {
@@ -306,8 +309,8 @@ impl System for Kernel {
         let _ = stream.shutdown(Shutdown::Write);
     }
 
-    fn close_listeners(&mut self) {
-        for mut listener in self.listeners.drain(..) {
+    fn close_listener(&mut self, listener: usize) {
+        if let Some(mut listener) = self.listeners.get_mut(listener).and_then(Option::take) {
             // Closing is enough for a socket of our own. But epoll watches a socket until its last
             // descriptor is closed, in whatever process, and connections would go on waking the loop.
             let _ = self.poll.registry().deregister(&mut listener.socket);

@@ -277,7 +277,7 @@ pub enum FrameError {
     },
     /// A WebSocket text is not UTF-8.
     NotUtf8,
-    /// This is no frame of a WebSocket client.
+    /// This is no frame of a WebSocket peer.
     WebSocket(&'static str),
 }
 

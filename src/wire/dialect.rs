@@ -33,6 +33,8 @@ pub enum Dialect {
     WsEcho,
     /// The server that returns all bytes to their sender.
     Echo,
+    /// No chat: HTTP, for the relay's metrics and its health.
+    Metrics,
 }
 
 /// The properties of one dialect: a row of the table in [`Dialect::rules`].
@@ -69,11 +71,19 @@ pub enum Sends {
     EchoMessages,
     /// Bytes that are returned.
     Echo,
+    /// Requests in HTTP. Each is answered and its connection closed, so that it never is one of the relay's.
+    Requests,
     /// Nothing that has a meaning: it is dropped.
     Nothing,
 }
 
 impl Sends {
+    /// Whether its connections begin with the head of a request in HTTP.
+    #[must_use]
+    pub const fn begins_with_http(self) -> bool {
+        self.is_web_socket() || matches!(self, Self::Requests)
+    }
+
     /// Whether it is WebSocket, which begins with a handshake in HTTP.
     #[must_use]
     pub const fn is_web_socket(self) -> bool {
@@ -158,7 +168,7 @@ const SILENT: Rules = Rules {
 
 impl Dialect {
     /// How many dialects there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// Every dialect, in the order in which help texts list them.
     pub const ALL: [Self; Self::COUNT] = [
@@ -171,6 +181,7 @@ impl Dialect {
         Self::WsChat10,
         Self::WsEcho,
         Self::Echo,
+        Self::Metrics,
     ];
 
     /// Its row of the table.
@@ -254,6 +265,11 @@ impl Dialect {
                 sends: Sends::Echo,
                 ..SILENT
             },
+            Self::Metrics => &Rules {
+                name: "metrics",
+                sends: Sends::Requests,
+                ..SILENT
+            },
         }
     }
 
@@ -297,10 +313,19 @@ impl Receives {
     pub const fn overhead(self, name_len: usize) -> usize {
         match self {
             Self::Frames => name_len + 2 * header::WIDTH,
-            // Each byte of a name may be an escape of six.
-            Self::Json => 6 * name_len + json::OVERHEAD,
+            Self::Json => json::MAX_GROWTH * name_len + json::OVERHEAD,
             Self::TunneledFrames => name_len + 2 * header::WIDTH + websocket::MAX_HEADER,
             Self::Payloads | Self::Ticks | Self::Nothing => 0,
+        }
+    }
+
+    /// How many bytes each byte of a text takes, at the most.
+    #[must_use]
+    pub const fn growth(self) -> usize {
+        match self {
+            Self::Frames | Self::TunneledFrames | Self::Payloads => 1,
+            Self::Json => json::MAX_GROWTH,
+            Self::Ticks | Self::Nothing => 0,
         }
     }
 
@@ -381,7 +406,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown dialect; the known ones: chat10 chat64 ack64 greet10 hello ws \
-             ws-chat10 ws-echo echo"
+             ws-chat10 ws-echo echo metrics"
         );
     }
 

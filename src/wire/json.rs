@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::websocket::MAX_HEADER;
+
 /// A time of day as text, to milliseconds: `2026-11-27T23:50:01.123Z` (RFC 3339).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeText([u8; 24]);
@@ -65,7 +67,14 @@ const fn date(days_since_1970: u64) -> (u64, u64, u64) {
 }
 
 /// The most that a message takes beside its name and its text, as an object in a frame, in bytes.
-pub(super) const OVERHEAD: usize = 96;
+pub(super) const OVERHEAD: usize =
+    r#"{"time":"","name":"","name_hex":"","message":"","message_hex":""}"#.len()
+        + size_of::<TimeText>()
+        + MAX_HEADER;
+
+/// The most that each byte of a name or a text takes: an escape of six, and two hexadecimal digits where
+/// other bytes are not UTF-8.
+pub(super) const MAX_GROWTH: usize = 8;
 
 /// Appends a message as an object. Where bytes are not UTF-8, the text has U+FFFD in their place, and a
 /// field of its own has all the bytes in hexadecimal.

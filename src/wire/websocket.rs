@@ -1,4 +1,4 @@
-//! WebSocket frames (RFC 6455): a decoder for what clients send, and the frames that servers send.
+//! WebSocket frames (RFC 6455), of servers and of clients: one decoder, and the frames to send.
 //!
 //! A client masks each frame with a key of its own, a server masks none. So what is relayed is encoded
 //! once for all members, like every other dialect.
@@ -10,11 +10,17 @@ use super::FrameError;
 /// The smallest frame of a client: two bytes and the masking key.
 pub const MIN_CLIENT_FRAME: usize = 6;
 
+/// The smallest frame of a server, which has no masking key.
+const MIN_SERVER_FRAME: usize = MIN_CLIENT_FRAME - KEY_LEN;
+
+/// The length of a masking key, in bytes.
+const KEY_LEN: usize = 4;
+
 /// The longest payload of a control frame, in bytes.
 const MAX_CONTROL: usize = 125;
 
 /// The longest header of a frame, in bytes.
-pub(super) const MAX_HEADER: usize = 14;
+pub const MAX_HEADER: usize = 14;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +68,17 @@ impl Opcode {
     }
 }
 
-/// What a client sent.
+/// Which side sends the frames of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sender {
+    /// A client, which must mask each frame.
+    #[default]
+    Client,
+    /// A server, which must mask none.
+    Server,
+}
+
+/// What the peer sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A whole message, in however many frames it came.
@@ -76,8 +92,9 @@ pub enum Item<'a> {
     Ping(&'a [u8]),
     /// A pong.
     Pong,
-    /// The end, with the payload that the answer must have: a status code, or nothing.
-    Close(&'a [u8]),
+    /// The end, with the payload that the answer must have, a status code or nothing, and with the reason
+    /// that stands behind the code.
+    Close(&'a [u8], &'a str),
 }
 
 /// The header of a frame that is being received.
@@ -85,18 +102,19 @@ pub enum Item<'a> {
 struct Head {
     is_final: bool,
     opcode: Opcode,
-    key: [u8; 4],
+    key: [u8; KEY_LEN],
     len: usize,
 }
 
-/// An incremental decoder of a client's frames, as [`Decoder`](super::Decoder) is for frames with a
-/// decimal header.
+/// An incremental decoder of one side's frames, as [`Decoder`](super::Decoder) is for frames with a
+/// decimal header. The default is one for a client's frames.
 ///
 /// A message that arrives whole in one frame is unmasked and yielded where it lies. Of anything else the
 /// bytes so far are kept. Between messages it holds nothing and [is at rest](Self::is_at_rest): it need
 /// not be kept.
 #[derive(Debug, Default)]
 pub struct WebSocketDecoder {
+    sender: Sender,
     /// The header bytes so far, of a header that is not complete.
     header: [u8; MAX_HEADER],
     header_len: usize,
@@ -113,6 +131,15 @@ pub struct WebSocketDecoder {
 }
 
 impl WebSocketDecoder {
+    /// A decoder for a server's frames.
+    #[must_use]
+    pub fn for_server_frames() -> Self {
+        Self {
+            sender: Sender::Server,
+            ..Self::default()
+        }
+    }
+
     /// Whether the stream stands between two messages, so that a new decoder can go on in its place.
     #[must_use]
     pub const fn is_at_rest(&self) -> bool {
@@ -125,7 +152,7 @@ impl WebSocketDecoder {
     pub fn missing(&self) -> usize {
         match self.frame {
             Some((head, received)) => head.len - received,
-            None => MIN_CLIENT_FRAME.saturating_sub(self.header_len).max(1),
+            None => self.min_frame().saturating_sub(self.header_len).max(1),
         }
     }
 
@@ -165,7 +192,9 @@ impl WebSocketDecoder {
             let taken = available.len().min(head.len - received);
             let (payload, rest) = available.split_at_mut(taken);
             *input = rest;
-            unmask(payload, head.key, received);
+            if self.sender == Sender::Client {
+                mask(payload, head.key, received);
+            }
             let payload = &*payload;
             let is_complete = received + taken == head.len;
             if is_complete && received == 0 {
@@ -240,11 +269,19 @@ impl WebSocketDecoder {
         if self.header_len < 2 {
             return None;
         }
-        Some(match self.header[1] & 0x7f {
-            126 => 8,
-            127 => MAX_HEADER,
-            _ => MIN_CLIENT_FRAME,
-        })
+        let longer = match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        Some(self.min_frame() + longer)
+    }
+
+    const fn min_frame(&self) -> usize {
+        match self.sender {
+            Sender::Client => MIN_CLIENT_FRAME,
+            Sender::Server => MIN_SERVER_FRAME,
+        }
     }
 
     /// Checks the first two bytes of a header, as far as they have come.
@@ -270,8 +307,14 @@ impl WebSocketDecoder {
             _ => {}
         }
         if self.header_len == 2 {
-            if second & 0x80 == 0 {
-                return Err(FrameError::WebSocket("a frame without a mask"));
+            match (self.sender, second & 0x80 != 0) {
+                (Sender::Client, false) => {
+                    return Err(FrameError::WebSocket("a frame without a mask"));
+                }
+                (Sender::Server, true) => {
+                    return Err(FrameError::WebSocket("a server's frame with a mask"));
+                }
+                _ => {}
             }
             if opcode.is_control() && usize::from(second & 0x7f) > MAX_CONTROL {
                 return Err(FrameError::WebSocket("a control frame that is too long"));
@@ -283,7 +326,10 @@ impl WebSocketDecoder {
     /// Parses a header that is complete.
     fn parse_head(&self, max_message: usize) -> Result<Head, FrameError> {
         let header = &self.header[..self.header_len];
-        let (lengths, key) = header[1..].split_at(header.len() - 5);
+        let (lengths, key) = match self.sender {
+            Sender::Client => header[1..].split_at(header.len() - 1 - KEY_LEN),
+            Sender::Server => (&header[1..], &[0; KEY_LEN][..]),
+        };
         let len = match lengths {
             [len] => u64::from(len & 0x7f),
             [_, long @ ..] => long.iter().fold(0, |len, &byte| len << 8 | u64::from(byte)),
@@ -319,8 +365,8 @@ impl WebSocketDecoder {
     }
 }
 
-/// Takes the mask off a part of a payload that begins at this offset of it.
-fn unmask(part: &mut [u8], mut key: [u8; 4], offset: usize) {
+/// Masks a part of a payload that begins at this offset of it, or takes the mask off.
+pub fn mask(part: &mut [u8], mut key: [u8; 4], offset: usize) {
     key.rotate_left(offset % 4);
     let mut words = part.chunks_exact_mut(8);
     let [a, b, c, d] = key;
@@ -350,7 +396,7 @@ fn control_item(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, FrameError> 
     }
     let Some((code, reason)) = payload.split_at_checked(2) else {
         return match payload {
-            [] => Ok(Item::Close(&[])),
+            [] => Ok(Item::Close(&[], "")),
             _ => Err(FrameError::WebSocket("half of a status code")),
         };
     };
@@ -359,10 +405,8 @@ fn control_item(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, FrameError> 
     if !matches!(code_number, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(FrameError::WebSocket("a status code that must not be sent"));
     }
-    if str::from_utf8(reason).is_err() {
-        return Err(FrameError::NotUtf8);
-    }
-    Ok(Item::Close(code))
+    let reason = str::from_utf8(reason).map_err(|_| FrameError::NotUtf8)?;
+    Ok(Item::Close(code, reason))
 }
 
 /// Appends the header of a server's frame with a payload of this length.
@@ -385,6 +429,18 @@ pub fn encode_header(opcode: Opcode, len: usize, out: &mut Vec<u8>) {
 pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     encode_header(opcode, payload.len(), out);
     out.extend_from_slice(payload);
+}
+
+/// Appends a client's frame, with its payload masked by this key. RFC 6455 asks for a key that is hard to
+/// guess, and for another one in each frame: the caller has the source of chance.
+pub fn encode_masked(opcode: Opcode, payload: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
+    let start = out.len();
+    encode_header(opcode, payload.len(), out);
+    out[start + 1] |= 0x80;
+    out.extend_from_slice(&key);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    mask(&mut out[start..], key, 0);
 }
 
 /// Appends a server's frame that ends the connection, with as much of the reason as fits.
@@ -415,28 +471,38 @@ pub fn encode_with(opcode: Opcode, out: &mut Vec<u8>, write: impl FnOnce(&mut Ve
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::{self, Read, Write};
+    use tungstenite::protocol::{Role, WebSocket};
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
     /// A client's frame.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_header(Opcode::Text, payload.len(), &mut bytes);
+        encode_masked(Opcode::Text, payload, KEY, &mut bytes);
         bytes[0] = first;
-        bytes[1] |= 0x80;
-        bytes.extend_from_slice(&KEY);
-        bytes.extend(
-            payload
-                .iter()
-                .zip(KEY.iter().cycle())
-                .map(|(byte, key)| byte ^ key),
-        );
+        bytes
+    }
+
+    fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(Opcode::Text, payload, &mut bytes);
+        bytes[0] = first;
         bytes
     }
 
     /// What a stream is decoded to if it comes in pieces of these sizes, and whether it then is at rest.
     fn decode(stream: &[u8], sizes: &[usize], max: usize) -> (Vec<String>, bool) {
-        let mut decoder = WebSocketDecoder::default();
+        decode_by(WebSocketDecoder::default, stream, sizes, max)
+    }
+
+    fn decode_by(
+        new: fn() -> WebSocketDecoder,
+        stream: &[u8],
+        sizes: &[usize],
+        max: usize,
+    ) -> (Vec<String>, bool) {
+        let mut decoder = new();
         let mut items = Vec::new();
         let (mut rest, mut sizes) = (stream.to_vec(), sizes.iter().cycle());
         while !rest.is_empty() {
@@ -457,7 +523,7 @@ mod tests {
             }
             if decoder.is_at_rest() {
                 // Nothing is lost with it.
-                decoder = WebSocketDecoder::default();
+                decoder = new();
             }
             rest = later;
         }
@@ -506,7 +572,7 @@ mod tests {
                 is_text: false,
                 payload: b"\xff",
             }),
-            item(&Item::Close(&[0x03, 0xe8])),
+            item(&Item::Close(&[0x03, 0xe8], "bye")),
         ];
         for size in 1..stream.len() {
             assert_eq!(
@@ -514,6 +580,55 @@ mod tests {
                 (expected.clone(), true),
                 "{size}"
             );
+        }
+    }
+
+    #[test]
+    fn frames_of_a_server_cut_anywhere_are_decoded_without_a_mask() {
+        let long = "é".repeat(40_000);
+        let stream = [
+            server_frame(0x81, b"Hello"),
+            server_frame(0x01, b"Hel"),
+            server_frame(0x89, b"are you there"),
+            server_frame(0x80, b"lo"),
+            server_frame(0x82, &[7; 126]),
+        ];
+        let expected = vec![
+            text("Hello"),
+            item(&Item::Ping(b"are you there")),
+            text("Hello"),
+            item(&Item::Message {
+                is_text: false,
+                payload: &[7; 126],
+            }),
+        ];
+        let decode = |stream: &[u8], sizes: &[usize]| {
+            decode_by(WebSocketDecoder::for_server_frames, stream, sizes, 80_000)
+        };
+        let messages = stream.concat();
+        for size in 1..=messages.len() {
+            assert_eq!(decode(&messages, &[size]), (expected.clone(), true));
+        }
+        let large = server_frame(0x81, long.as_bytes());
+        for size in [1, 9, 10, 11, 79_999, 80_000, 80_010] {
+            assert_eq!(decode(&large, &[size]), (vec![text(&long)], true));
+        }
+        let closed = item(&Item::Close(&[3, 0xe9], "the relay stops"));
+        let close = server_frame(0x88, b"\x03\xe9the relay stops");
+        for size in 1..=close.len() {
+            assert_eq!(decode(&close, &[size]), (vec![closed.clone()], true));
+        }
+        for (bytes, says) in [
+            (frame(0x81, b"Hello"), "a server's frame with a mask"),
+            (vec![0x91], "a reserved bit is set"),
+            (vec![0x81, 126, 0, 125], "shortest form"),
+            (
+                vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0x38, 0x81],
+                "announced 80001 bytes",
+            ),
+        ] {
+            let (items, _) = decode(&bytes, &[1]);
+            assert!(items.last().unwrap().contains(says), "{says}: {items:?}");
         }
     }
 
@@ -616,18 +731,119 @@ mod tests {
         assert!(str::from_utf8(&close[4..]).is_ok());
     }
 
+    /// A stream in memory.
+    #[derive(Default)]
+    struct Wire {
+        input: io::Cursor<Vec<u8>>,
+        output: Vec<u8>,
+    }
+
+    impl Read for Wire {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match self.input.read(buf)? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                read => Ok(read),
+            }
+        }
+    }
+
+    impl Write for Wire {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.output.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A message, a ping or a pong.
+    fn theirs() -> impl Strategy<Value = tungstenite::Message> {
+        let bytes = |len| prop::collection::vec(any::<u8>(), 0..len);
+        prop_oneof![
+            ".{0,100}".prop_map(tungstenite::Message::from),
+            bytes(70_000).prop_map(tungstenite::Message::from),
+            bytes(300).prop_map(tungstenite::Message::from),
+            bytes(126).prop_map(|ping| tungstenite::Message::Ping(ping.into())),
+            bytes(126).prop_map(|pong| tungstenite::Message::Pong(pong.into())),
+        ]
+    }
+
+    fn their_item(message: &tungstenite::Message) -> String {
+        item(&match message {
+            tungstenite::Message::Text(text) => Item::Message {
+                is_text: true,
+                payload: text.as_bytes(),
+            },
+            tungstenite::Message::Binary(payload) => Item::Message {
+                is_text: false,
+                payload,
+            },
+            tungstenite::Message::Ping(payload) => Item::Ping(payload),
+            _ => Item::Pong,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn frames_of_another_server_are_decoded_to_its_messages(
+            messages in prop::collection::vec(theirs(), 0..6),
+            sizes in prop::collection::vec(1_usize..2000, 1..9),
+        ) {
+            let mut server = WebSocket::from_raw_socket(Wire::default(), Role::Server, None);
+            for message in &messages {
+                server.send(message.clone()).unwrap();
+            }
+            server.close(None).unwrap();
+            let stream = &server.get_ref().output;
+            let expected: Vec<_> = messages.iter().map(their_item).chain([item(&Item::Close(&[], ""))]).collect();
+            let decoded = decode_by(WebSocketDecoder::for_server_frames, stream, &sizes, 70_000);
+            prop_assert_eq!(decoded, (expected, true));
+        }
+
+        #[test]
+        fn masked_frames_are_decoded_by_another_server(
+            messages in prop::collection::vec(theirs(), 0..6),
+            key in any::<[u8; 4]>(),
+        ) {
+            let mut stream = Vec::new();
+            for message in &messages {
+                let opcode = match message {
+                    tungstenite::Message::Text(_) => Opcode::Text,
+                    tungstenite::Message::Binary(_) => Opcode::Binary,
+                    tungstenite::Message::Ping(_) => Opcode::Ping,
+                    _ => Opcode::Pong,
+                };
+                encode_masked(opcode, &message.clone().into_data(), key, &mut stream);
+            }
+            let wire = Wire { input: io::Cursor::new(stream), output: Vec::new() };
+            let mut server = WebSocket::from_raw_socket(wire, Role::Server, None);
+            for message in messages {
+                prop_assert_eq!(server.read().unwrap(), message);
+            }
+            prop_assert!(server.read().is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_cut_of_any_stream_gives_the_same_items(
+            is_server in any::<bool>(),
             frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..300)), 0..8),
             sizes in prop::collection::vec(1_usize..20, 1..9),
         ) {
             // Mostly frames that mean something.
             let stream: Vec<u8> = frames
                 .iter()
-                .flat_map(|(first, payload)| frame(first & 0x8f, payload))
+                .flat_map(|(first, payload)| {
+                    let frame = if is_server { server_frame } else { frame };
+                    frame(first & 0x8f, payload)
+                })
                 .collect();
-            prop_assert_eq!(decode(&stream, &[], 1000), decode(&stream, &sizes, 1000));
+            let new = if is_server { WebSocketDecoder::for_server_frames } else { WebSocketDecoder::default };
+            prop_assert_eq!(decode_by(new, &stream, &[], 1000), decode_by(new, &stream, &sizes, 1000));
         }
     }
 }

@@ -22,6 +22,9 @@ pub mod socket;
 pub mod terminal;
 #[cfg(all(feature = "cli", target_os = "linux", target_env = "gnu"))]
 pub mod torture;
+#[cfg(feature = "cli")]
+pub mod web_server;
+pub mod web_socket;
 
 use std::io::{self, Write};
 use std::time::Duration;

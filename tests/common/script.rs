@@ -87,6 +87,11 @@ impl Script {
         self.0.borrow_mut().write_error = Some(kind);
     }
 
+    /// From now on writes succeed again.
+    pub fn recovers(&self) {
+        self.0.borrow_mut().write_error = None;
+    }
+
     /// What was written since the last look.
     pub fn heard(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.borrow_mut().written)

@@ -8,13 +8,16 @@
 //
 // CHATLOOP_PAGE_URL is the page of a relay to test, such as http://127.0.0.1:1235/; without it the tests
 // start a stand-in. The tests that pause, mute or stop the relay always use the stand-in, and say "mock:".
-// CHATLOOP_PAGE_CHAT10 is HOST:PORT of that relay's chat10 listener. CHATLOOP_CHROMIUM is the path of the
-// browser, if it is not /usr/bin/chromium.
+// CHATLOOP_PAGE_CHAT10 is HOST:PORT of that relay's chat10 listener. CHATLOOP_PAGE_PROGRAM is the program, for
+// the test that kills and restarts a relay. CHATLOOP_CHROMIUM is the path of the browser, if it is not
+// /usr/bin/chromium.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect } from 'node:net';
+import { createInterface } from 'node:readline';
 import { after, before, test as nodeTest } from 'node:test';
 
 import { Mock } from './page_mock.mjs';
@@ -441,6 +444,57 @@ test('everything_can_be_done_from_the_keyboard', async () => {
     await page.keyboard.type('/');
     assert.equal(await field(page).inputValue(), '/');
   });
+});
+
+/** A relay of its own, with a page on this port. 0 is any free port. */
+async function startRelay(port = 0) {
+  const listen = ['--listen', `ws://127.0.0.1:${port}`];
+  const relay = spawn(process.env.CHATLOOP_PAGE_PROGRAM, ['serve', ...listen], { stdio: ['ignore', 'ignore', 'pipe'] });
+  for await (const line of createInterface(relay.stderr)) {
+    const found = line.match(/ws:\/\/127\.0\.0\.1:(\d+)/);
+    if (found) {
+      relay.port = Number(found[1]);
+      relay.stderr.resume();
+      return relay;
+    }
+  }
+  throw new Error('the relay ended');
+}
+
+nodeTest('killed_relay_loses_nothing_typed_and_delivers_nothing_twice', {
+  skip: reason ?? !process.env.CHATLOOP_PAGE_PROGRAM,
+  timeout: 120_000,
+}, async () => {
+  let relay = await startRelay();
+  const { port } = relay;
+  try {
+    await withPage(`http://127.0.0.1:${port}/`, async (page) => {
+      await join(page, 'alice');
+      await say(page, 'arrived');
+      await marked(page, 'arrived', '✓');
+      relay.kill('SIGSTOP');
+      await say(page, 'in flight');
+      await marked(page, 'in flight', 'sending');
+      relay.kill('SIGKILL');
+      await marked(page, 'in flight', 'may not have arrived');
+      await state(page, 'No connection');
+      await say(page, 'typed offline');
+      await field(page).fill('a draft');
+      relay = await startRelay(port);
+      await connectNow(page);
+      await marked(page, 'typed offline', '✓');
+      assert.equal(await field(page).inputValue(), 'a draft');
+      // The history has what the page has sent since.
+      const bob = await member(`http://127.0.0.1:${port}/`, 'bob');
+      await say(page, 'after it');
+      await bob.until((frame) => frame.message === 'after it');
+      const heard = bob.heard.filter((frame) => frame.message).map((frame) => `${frame.name}: ${frame.message}`);
+      assert.deepEqual(heard, ['alice: typed offline', 'alice: after it']);
+      bob.close();
+    });
+  } finally {
+    relay.kill('SIGKILL');
+  }
 });
 
 test('axe_finds_no_violation', async () => {

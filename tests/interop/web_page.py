@@ -18,6 +18,7 @@ def main():
             **os.environ,
             "CHATLOOP_PAGE_MODULES": os.path.abspath(modules),
             "CHATLOOP_PAGE_URL": relay.url("ws", "http"),
+            "CHATLOOP_PAGE_PROGRAM": os.path.abspath(program),
             "CHATLOOP_PAGE_CHAT10": f"127.0.0.1:{relay.ports['chat10']}",
         }
         tested = subprocess.run(["node", "--test", tests], env=environment, check=False)

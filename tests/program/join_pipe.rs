@@ -51,14 +51,14 @@ impl Drop for Scratch {
 }
 
 /// A client whose streams are pipes to the test.
-struct Piped {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+pub(crate) struct Piped {
+    pub(crate) child: Child,
+    pub(crate) input: Option<ChildStdin>,
+    pub(crate) output: BufReader<ChildStdout>,
 }
 
 impl Piped {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -72,19 +72,19 @@ impl Piped {
         }
     }
 
-    fn say(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let input = self.input.as_mut().unwrap();
         input.write_all(bytes.as_ref()).unwrap();
     }
 
-    fn hear(&mut self) -> Vec<u8> {
+    pub(crate) fn hear(&mut self) -> Vec<u8> {
         let mut line = Vec::new();
         self.output.read_until(b'\n', &mut line).unwrap();
         line
     }
 
     /// Ends the input, and waits for the client's end.
-    fn finish(mut self) -> (i32, String) {
+    pub(crate) fn finish(mut self) -> (i32, String) {
         self.input = None;
         let mut said = String::new();
         let mut stderr = self.child.stderr.take().unwrap();
@@ -92,13 +92,13 @@ impl Piped {
         (self.child.wait().unwrap().code().unwrap(), said)
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status();
         assert!(sent.unwrap().success());
     }
 
-    fn status(&self, what: &str) -> usize {
+    pub(crate) fn status(&self, what: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(what)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
@@ -393,7 +393,7 @@ fn stalled_server_pauses_the_input_and_memory_stays_small() {
 }
 
 /// Waits until a process has been asleep at fifty looks in a row.
-fn wait_until_asleep(what: &str, ids: &[u32]) {
+pub(crate) fn wait_until_asleep(what: &str, ids: &[u32]) {
     let mut looks = 0;
     wait_for(what, || {
         let asleep = ids.iter().all(|id| {
@@ -564,7 +564,7 @@ fn failure_is_one_line_and_an_exit_code() {
         (
             &["join", "http://127.0.0.1:1234"],
             2,
-            "write HOST:PORT, without http://",
+            "write ws://127.0.0.1:1234\n",
         ),
         (&["join", "[::1"], 2, "a bracket is missing"),
         (&["join", "127.0.0.1:0"], 2, "port 0 cannot be connected to"),

@@ -21,7 +21,7 @@ use crate::common::load::{
 use crate::common::process::{Relay, run, wait_for};
 
 /// The five, short and small.
-const SCENARIOS: [&[&str]; 5] = [
+pub(crate) const SCENARIOS: [&[&str]; 5] = [
     &["idle", "--for", "50ms"],
     &["fanout", "--for", "100ms", "--warmup", "10ms"],
     &["chat", "--for", "100ms", "--warmup", "10ms"],
@@ -31,7 +31,7 @@ const SCENARIOS: [&[&str]; 5] = [
 
 /// Nothing was lost, and it says so.
 #[track_caller]
-fn assert_sound(measured: &Measured) {
+pub(crate) fn assert_sound(measured: &Measured) {
     let told = format!("{:#}\n{}", measured.report, measured.err);
     assert_eq!(measured.faults(), [""; 0], "{told}");
     assert_eq!(measured.code, 0, "{told}");
@@ -582,15 +582,16 @@ fn the_same_seed_has_the_same_members_speak() {
 }
 
 /// A server of somebody else's, on a free port of 127.0.0.1.
-struct Broker {
+pub(crate) struct Broker {
     child: Child,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Broker {
-    /// None, and a line that says so, if it is not installed. `flags` are those for a port.
-    fn start(program: &str, flags: impl Fn(&str) -> Vec<String>) -> Option<Self> {
-        loop {
+    /// None, and a line that says so, if it is not installed or does not start. `flags` are those for a
+    /// port.
+    pub(crate) fn start(program: &str, flags: impl Fn(&str) -> Vec<String>) -> Option<Self> {
+        for _ in 0..10 {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let addr = listener.local_addr().unwrap();
             drop(listener);
@@ -616,10 +617,12 @@ impl Broker {
                 return Some(broker);
             }
         }
+        common::skip(&format!("{program} does not start"));
+        None
     }
 
     #[track_caller]
-    fn is_measured_as(&self, protocol: &str) {
+    pub(crate) fn is_measured_as(&self, protocol: &str) {
         let target = format!("{protocol}://{}", self.addr);
         for scenario in SCENARIOS {
             let flags = ["--members", "6", "--target", &target];

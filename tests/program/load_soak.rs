@@ -350,7 +350,8 @@ fn a_server_that_is_none_is_told_before_anything_is_soaked() {
 #[test]
 fn a_server_of_another_protocol_is_not_soaked() {
     let (code, out, err) = run(&mut load(&["soak", "--target", "redis://127.0.0.1:1"]));
-    let expected = "chatloop: a soak is for servers that speak chat10, and not redis\n";
+    let expected =
+        "chatloop: a soak is for servers that speak chat10 or ws-chat10, and not redis\n";
     assert_eq!((code, &out[..], &err[..]), (2, "", expected));
 }
 

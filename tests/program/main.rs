@@ -5,10 +5,12 @@
 //!
 //! - [`program`]: what it prints, how it ends, what it does on signals.
 //! - [`service`]: under a service manager.
+//! - [`metrics`]: the listener for Prometheus.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
 //!
@@ -16,11 +18,13 @@
 //!
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
+//! - [`join_web`]: over WebSocket.
 //!
 //! `chatloop load`:
 //!
 //! - [`load`]: its scenarios against servers that do as they should, and what it writes.
 //! - [`load_trouble`]: what can go wrong on a measurement's way.
+//! - [`load_web`]: the same through WebSockets.
 //! - [`load_soak`]: the soak, against a relay and against servers with faults.
 //!
 //! All tests share this process. A test that changes its limits would change them for the programs of the
@@ -35,11 +39,15 @@ mod common;
 mod interop;
 mod join_pipe;
 mod join_terminal;
+mod join_web;
 mod load;
 mod load_soak;
 mod load_trouble;
+mod load_web;
 mod log_output;
+mod metrics;
 mod program;
+mod proxies;
 mod service;
 mod shortage;
 mod torture;

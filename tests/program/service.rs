@@ -327,6 +327,28 @@ fn sockets_that_are_passed_are_served_in_the_dialect_that_is_their_name() {
 }
 
 #[test]
+fn socket_that_is_passed_is_for_proxies_if_its_name_says_so() {
+    let trust = ["--trust-proxy", "127.0.0.1"];
+    let (socket, addr) = listener();
+    let mut command = with_sockets(socket.into(), None, &trust);
+    command.env("LISTEN_FDNAMES", "proxy+chat10");
+    let mut relay = Relay::spawn(command);
+    assert_eq!(listens_on(&relay), format!("proxy+chat10://{addr}"));
+    let mut member = TcpStream::connect(addr).unwrap();
+    let header = b"PROXY TCP4 203.0.113.7 203.0.113.1 4321 1234\r\n5         alice";
+    member.write_all(header).unwrap();
+    let line = relay.log_line("joined:");
+    assert!(line.contains("\"alice\" 203.0.113.7:4321"), "{line}");
+    let (socket, addr) = listener();
+    let mut command = with_sockets(socket.into(), None, &[]);
+    command.env("LISTEN_FDNAMES", "proxy+chat10");
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, 2, "{err}");
+    let says = format!("chatloop: --listen proxy+chat10://{addr} needs --trust-proxy");
+    assert!(err.starts_with(&says), "{err}");
+}
+
+#[test]
 fn members_of_different_sockets_share_one_room() {
     let ((one, addr), (two, wide_addr)) = (listener(), listener());
     let mut command = with_sockets(one.into(), Some(two.into()), &[]);

@@ -2,20 +2,21 @@
 //! error that it can give. Nobody but those whom the failed call was about may notice.
 //!
 //! `TORTURE='recv 7 ECONNRESET 1' cargo test --test program torture:: -- --nocapture` has the session in
-//! which the seventh `recv`, and it alone, fails with that error, and shows what the relay did.
+//! which the seventh `recv`, and it alone, fails with that error, and shows what the relay did. With
+//! `SESSION=web` it is the session of the browsers.
 
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use std::collections::BTreeMap;
 use std::env;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crate::common::shim::compiled;
 use crate::common::torture::traced::{Call, Errno, Failure};
-use crate::common::torture::{Session, session};
+use crate::common::torture::{Script, Session, session};
 
 /// How many calls in a row fail in a shortage.
 const LASTING: usize = 50;
@@ -91,14 +92,14 @@ fn count(calls: &[Call]) -> BTreeMap<String, usize> {
 
 /// Records undisturbed sessions. Returns the smallest number of calls of each function: on a busy
 /// machine, the kernel may deliver in two parts what one call returns elsewhere.
-fn recorded_counts(shim: &Path) -> BTreeMap<String, usize> {
+fn recorded_counts(script: Script, shim: &Path) -> BTreeMap<String, usize> {
     let mut smallest = BTreeMap::new();
     for _ in 0..RECORDINGS {
-        let undisturbed = session(shim, None, 100_000);
+        let undisturbed = session(script, shim, None, 100_000);
         assert_eq!(undisturbed.fault, None);
         let log = undisturbed.log;
         assert!(
-            log.contains(", 1 of them with output pending, "),
+            script == Script::Web || log.contains(", 1 of them with output pending, "),
             "no member lags: {log}"
         );
         for (function, count) in count(&undisturbed.calls) {
@@ -145,7 +146,10 @@ fn parse(asked: &str) -> Option<Failure> {
 }
 
 /// Has a session for each failure, as many at a time as there are cores.
-fn torture(shim: &Path, counts: &BTreeMap<String, usize>, failures: &[Failure]) {
+fn torture(script: Script, shim: &Path) {
+    let counts = &recorded_counts(script, shim);
+    let failures = &every_failure(counts);
+
     let calls: usize = counts.values().sum();
     // More calls than the reconnections after a lasting failure take.
     let most_calls = 10 * calls + 1000;
@@ -153,9 +157,9 @@ fn torture(shim: &Path, counts: &BTreeMap<String, usize>, failures: &[Failure]) 
     let work = || {
         while let Some(failure) = failures.get(next.fetch_add(1, Ordering::Relaxed)) {
             let is_last = failure.first == counts[failure.function];
-            if let Some(fault) = fault_of(shim, failure, is_last, most_calls) {
+            if let Some(fault) = fault_of(script, shim, failure, is_last, most_calls) {
                 faults.lock().unwrap().push(format!(
-                    "{fault}\n    TORTURE='{failure}' cargo test --test program torture:: -- --nocapture"
+                    "{fault}\n    SESSION={script:?} TORTURE='{failure}' cargo test --test program torture:: -- --nocapture"
                 ));
             }
             if faults.lock().unwrap().len() >= SHOWN {
@@ -183,11 +187,17 @@ fn torture(shim: &Path, counts: &BTreeMap<String, usize>, failures: &[Failure]) 
 }
 
 /// The fault of the session in which these calls fail.
-fn fault_of(shim: &Path, failure: &Failure, is_last: bool, most_calls: usize) -> Option<String> {
+fn fault_of(
+    script: Script,
+    shim: &Path,
+    failure: &Failure,
+    is_last: bool,
+    most_calls: usize,
+) -> Option<String> {
     // On a busy machine, the kernel may deliver in one part what came in two when the session was
     // recorded. Then a function has one call less.
     for _ in 0..3 {
-        let session = session(shim, Some(failure), most_calls);
+        let session = session(script, shim, Some(failure), most_calls);
         if session.fault.is_some() || session.calls.iter().any(|call| call.has_failed) {
             return session.fault;
         }
@@ -206,16 +216,28 @@ fn show(session: &Session) {
 
 #[test]
 fn failed_system_call_affects_only_its_own_connection() {
-    let Some(shim) = compiled("torture_shim") else {
+    fail_each_call(Script::Tutorials);
+}
+
+#[test]
+fn failed_system_call_of_a_relay_with_browsers_affects_only_its_own_connection() {
+    fail_each_call(Script::Web);
+}
+
+/// Fails each call of a session, or the one that the environment asks for.
+fn fail_each_call(script: Script) {
+    static SHIM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let Some(shim) = SHIM.get_or_init(|| compiled("torture_shim")) else {
         return;
     };
-    if let Ok(asked) = env::var("TORTURE") {
+    let Ok(asked) = env::var("TORTURE") else {
+        return torture(script, shim);
+    };
+    let is_web = env::var("SESSION").is_ok_and(|name| name.eq_ignore_ascii_case("web"));
+    if is_web == (script == Script::Web) {
         let failure = parse(&asked).expect("TORTURE='function first error times'");
-        let session = session(&shim, Some(&failure), 100_000);
+        let session = session(script, shim, Some(&failure), 100_000);
         show(&session);
         assert_eq!(session.fault, None);
-        return;
     }
-    let counts = recorded_counts(&shim);
-    torture(&shim, &counts, &every_failure(&counts));
 }

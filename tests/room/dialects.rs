@@ -243,7 +243,7 @@ fn members_of_all_dialects_share_one_room() {
     assert_bytes(&greet10.stream.heard(), b"");
     assert_eq!(room.relay.members().total(), 5);
     let of = Dialect::ALL.map(|dialect| room.relay.members().of(dialect));
-    assert_eq!(of, [2, 1, 1, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(of, [2, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -1013,6 +1013,6 @@ fn member_infos_count_what_each_member_sent_and_received() {
     let members = room.relay.members();
     assert_eq!(
         Dialect::ALL.map(|dialect| members.of(dialect)),
-        [2, 1, 1, 1, 0, 0, 0, 0, 0]
+        [2, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     );
 }

@@ -4,6 +4,7 @@
 //!
 //! - [`relay`]: joins, messages, closes, and errors at any byte. With the promise as a property test.
 //! - [`dialects`]: every tutorial's protocol, byte for byte, and all of them in one room.
+//! - [`browsers`]: WebSocket connections: their encoding, and the edges of their lives.
 //! - [`pace`]: how fast the room goes when members read slowly, or not at all.
 //! - [`limits`]: what one connection may take, and all of them together.
 //! - [`footprint`]: what a member costs while it does nothing.
@@ -11,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod browsers;
 mod dialects;
 mod footprint;
 mod limits;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use chatloop::relay::{CloseReason, ConnId, Counters, Limits, Ready, ReplyTexts, RoomEvent, Slow};
-use chatloop::wire::Dialect::Chat64;
+use chatloop::wire::Dialect::{Ack64, Chat64};
 use proptest::prelude::*;
 
 use crate::common::script::{Peer, Room, Script, TUTORIALS};
@@ -39,6 +39,75 @@ fn departures(events: &[RoomEvent], of: &Peer) -> Vec<(CloseReason, usize)> {
         _ => None,
     };
     events.iter().filter_map(departure).collect()
+}
+
+#[test]
+fn deliveries_are_counted_once_for_each_member_that_receives_the_message() {
+    let mut room = Room::serving(&TUTORIALS, Limits::default(), &ReplyTexts::default());
+    let alice = room.join("alice");
+    room.say(&alice, "to no other member");
+    let deliveries = |room: &Room| room.relay.counters().deliveries;
+    assert_eq!(deliveries(&room), 0);
+    let bob = room.join("bob");
+    // One receives messages, the other answers only.
+    let (chat64, _ack64) = (room.connect_to(Chat64), room.connect_to(Ack64));
+    room.turns();
+    room.say(&alice, "to two");
+    assert_eq!(deliveries(&room), 2);
+    chat64
+        .stream
+        .says([wide_frame("to two"), wide_frame("to two")].concat());
+    room.readable(&chat64);
+    room.turns();
+    assert_eq!(deliveries(&room), 2 + 2 * 2);
+    // A member that leaves in the turn receives what is published in it.
+    bob.stream.closes();
+    room.read_closed(&bob);
+    alice.stream.says(frame("to the last two"));
+    room.readable(&alice);
+    room.turns();
+    assert_eq!(deliveries(&room), 6 + 2);
+    room.relay.publish(b"server", b"to two").unwrap();
+    room.turns();
+    assert_eq!(deliveries(&room), 8 + 2);
+}
+
+#[test]
+fn gauges_show_the_slowest_member_and_the_pause_for_it() {
+    let limits = Limits {
+        soft_limit: 1000,
+        ..Limits::default()
+    };
+    let mut room = Room::new(limits);
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    let slower = room.join("slower");
+    let _pending = room.connect();
+    let before = room.relay.gauges(room.now);
+    assert_eq!((before.connections, before.pending), (4, 1));
+    assert_eq!(before.members.total(), 3);
+    assert_eq!((before.lagging, before.largest_lag), (0, 0));
+    slower.stream.takes(0);
+    room.say(&alice, "x".repeat(500));
+    slow.stream.takes(0);
+    room.say(&alice, "x".repeat(500));
+    let one = heard("alice", "x".repeat(500)).len() as u64;
+    let gauges = room.relay.gauges(room.now);
+    assert_eq!((gauges.lagging, gauges.largest_lag), (2, 2 * one));
+    assert!(gauges.is_paused && gauges.backlog_bytes >= 2 * one);
+    let later = room.now + 3 * SECOND;
+    assert_eq!(room.relay.gauges(later).paused, 3 * SECOND);
+    assert_eq!(room.relay.counters().paused, Duration::ZERO);
+    room.now = later;
+    for peer in [&slow, &slower] {
+        peer.stream.takes(usize::MAX);
+        room.writable(peer);
+    }
+    room.turns();
+    let gauges = room.relay.gauges(room.now);
+    assert_eq!((gauges.lagging, gauges.is_paused), (0, false));
+    let counters = room.relay.counters();
+    assert_eq!((counters.pauses, counters.paused), (1, 3 * SECOND));
+    assert_eq!(gauges.paused, 3 * SECOND);
 }
 
 #[test]
@@ -1037,7 +1106,7 @@ fn counters_and_close_reasons_are_written_as_the_log_has_them() {
     let counters: &Counters = room.relay.counters();
     assert_eq!(
         counters.to_string(),
-        "accepted 2, refused 3, joined 2, peak 2, messages 1, bytes in 53, bytes out 30, bytes \
+        "accepted 2, refused 3, joined 2, peak 2, messages 1, deliveries 1, bytes in 53, bytes out 30, bytes \
          discarded 0; closed: \
          protocol error 1"
     );

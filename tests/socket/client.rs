@@ -18,6 +18,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
     Config {
         server: "example".to_owned(),
         addrs: vec![addr],
+        web_socket: None,
         name: b"me".to_vec(),
         reconnect: true,
         quiet: false,

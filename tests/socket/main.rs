@@ -6,6 +6,7 @@
 //! - [`dialect_sockets`]: the other dialects: how connections end, and slow readers.
 //! - [`slow_member`]: members that stop reading.
 //! - [`hostile`]: peers that send bad headers, reset, or are too many.
+//! - [`proxies`]: proxies that state their clients' addresses.
 //! - [`crowd`]: more members than `select` can watch.
 //! - [`embed`]: a program around the server.
 //! - [`client`]: the client as a library.
@@ -22,4 +23,5 @@ mod crowd;
 mod dialect_sockets;
 mod embed;
 mod hostile;
+mod proxies;
 mod slow_member;

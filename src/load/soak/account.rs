@@ -44,9 +44,10 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
         cpu_share: cpu.and_then(|cpu| quotient(cpu, used.seconds)),
         ..watch.figures()
     };
-    let medians = server
-        .rss_second_quarter_bytes
-        .zip(server.rss_last_quarter_bytes);
+    let (second, last) = (
+        server.rss_second_quarter_bytes,
+        server.rss_last_quarter_bytes,
+    );
     outcome.figures = Figures {
         members: Some(Gauge(end.members as u64)),
         lasted_seconds: Some(used.seconds),
@@ -69,7 +70,7 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
     };
     let is_judged = plan.lasts >= MIN_JUDGED_TIME && !run.is_stopped();
     let warnings = &mut outcome.warnings;
-    if let Some((before, after)) = medians
+    if let Some((before, after)) = second.zip(last)
         && is_judged
         && has_grown(before, after)
     {

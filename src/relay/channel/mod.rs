@@ -47,7 +47,7 @@ pub(super) struct Channel {
     pub(super) replies: ReplyBytes,
     /// How many messages were published, whether there were members or not.
     messages: u32,
-    /// Whether nothing was published since the last ping.
+    /// Whether nothing was published or pinged since the last call of [`Channels::publish_ping`].
     is_silent: bool,
 }
 
@@ -58,6 +58,8 @@ pub(in crate::relay) struct Published {
     pub(super) len: usize,
     /// How many bytes it takes to deliver it to all members.
     pub(super) cost: u64,
+    /// How many members it is for.
+    pub(super) receivers: usize,
 }
 
 /// The point of a turn at which a member joins: its output depends on it.
@@ -137,6 +139,7 @@ impl Channel {
         Published {
             len,
             cost: (len * self.members) as u64,
+            receivers: self.members + self.leaving,
         }
     }
 
@@ -228,6 +231,7 @@ impl Channels {
                 let in_channel = channel.append(name_frame, message, &self.time);
                 published.len += in_channel.len;
                 published.cost += in_channel.cost;
+                published.receivers += in_channel.receivers;
             }
         }
         self.turn_len += published.len;
@@ -251,6 +255,11 @@ impl Channels {
         self.time = time;
     }
 
+    /// Whether there may be WebSocket members.
+    pub(super) const fn serves_web_socket(&self) -> bool {
+        self.serves_web_socket
+    }
+
     /// Whether messages carry the time of day.
     pub(super) fn is_timed(&self) -> bool {
         self.each
@@ -270,10 +279,11 @@ impl Channels {
         }
     }
 
-    /// Pings the WebSocket members to which nothing was published since the last ping.
+    /// Pings the WebSocket members to which nothing was published or pinged since the last call.
     pub(super) fn publish_ping(&mut self) {
         for channel in &mut self.each {
-            let was_silent = std::mem::replace(&mut channel.is_silent, true);
+            let was_silent = channel.is_silent;
+            channel.is_silent = !was_silent;
             if channel.receives.is_web_socket() && channel.members > 0 && was_silent {
                 let before = channel.turn.len();
                 websocket::encode(Opcode::Ping, &[], &mut channel.turn);
@@ -289,25 +299,29 @@ impl Channels {
         self.each.iter().any(has_members)
     }
 
-    /// How many bytes an empty message takes in all channels for WebSocket members, under a name of this
-    /// length, at the most.
+    /// What messages take in all channels for WebSocket members, under a name of this length, at the most:
+    /// an empty one, and each byte of a text.
     #[inline]
-    pub(super) fn web_socket_overhead(&self, name_len: usize) -> usize {
+    pub(super) fn web_socket_cost(&self, name_len: usize) -> (usize, usize) {
         if self.serves_web_socket {
-            self.overhead(name_len)
+            self.cost(name_len)
         } else {
-            0
+            (0, 0)
         }
     }
 
-    fn overhead(&self, name_len: usize) -> usize {
+    fn cost(&self, name_len: usize) -> (usize, usize) {
         let in_use = self
             .each
             .iter()
             .filter(|channel| channel.receives.is_web_socket() && channel.is_in_use());
-        in_use
-            .map(|channel| channel.receives.overhead(name_len))
-            .sum()
+        in_use.fold((0, 0), |(overhead, growth), channel| {
+            let receives = channel.receives;
+            (
+                overhead + receives.overhead(name_len),
+                growth + receives.growth(),
+            )
+        })
     }
 
     /// Whether a member receives ticks.

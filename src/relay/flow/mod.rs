@@ -76,6 +76,8 @@ pub(super) struct InputState {
     pub(super) name_frame_len: usize,
     /// How many more bytes each of its messages takes for WebSocket members.
     pub(super) overhead: usize,
+    /// How many more bytes each byte of its messages takes for them.
+    pub(super) growth: usize,
 }
 
 /// What a connection's input is.
@@ -268,6 +270,16 @@ impl FlowControl {
         self.quota.throttled_until(id)
     }
 
+    /// How many members are throttled.
+    pub(super) fn throttled(&self) -> usize {
+        self.quota.throttled()
+    }
+
+    /// How long the present pause has lasted.
+    pub(super) fn pause_so_far(&self, now: Instant) -> Duration {
+        self.pause.so_far(now)
+    }
+
     /// Whether members have a send quota.
     pub(super) const fn has_quota(&self) -> bool {
         self.quota.is_limited()
@@ -390,11 +402,13 @@ impl InputState {
     ///
     /// The worst case of a channel of frames is a stream of empty messages: each takes a header, and is
     /// published as the name's frame and a header. Where the input's headers are longer than that, it is a
-    /// stream of long messages. A channel of bare payloads never publishes more than the input.
+    /// stream of long messages. A channel of bare payloads never publishes more than the input. In channels
+    /// for WebSocket members a long message may be nothing but escapes.
     fn input_for(&self, published: usize, name_frame_len: usize) -> usize {
         let as_frames = (name_frame_len + header::WIDTH).max(self.header_width);
         let worst = as_frames + self.header_width + self.overhead;
-        published.saturating_mul(self.header_width) / worst
+        let as_long_messages = published / (1 + self.growth);
+        as_long_messages.min(published.saturating_mul(self.header_width) / worst)
     }
 }
 
@@ -420,6 +434,7 @@ mod tests {
             header_width: 10,
             name_frame_len: 15,
             overhead: 0,
+            growth: 0,
         }
     }
 

@@ -149,6 +149,12 @@ impl RoomPause {
         }
     }
 
+    /// How long there have been slow readers since the last time without one.
+    pub(super) fn so_far(&self, now: Instant) -> Duration {
+        let since = self.slow_since;
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// When the next round of the pause is due; `None` if the room is not paused.
     pub(super) const fn next_round(&self) -> Option<Instant> {
         self.next_round

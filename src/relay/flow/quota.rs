@@ -76,6 +76,14 @@ impl SendQuota {
         account.map_or(Duration::ZERO, |account| account.throttled.total(now))
     }
 
+    /// How many members are throttled.
+    pub(super) fn throttled(&self) -> usize {
+        let accounts = self.accounts.values();
+        accounts
+            .filter(|account| account.throttled.is_running())
+            .count()
+    }
+
     /// Lifts the limit.
     pub(super) fn lift(&mut self) {
         self.rate = None;

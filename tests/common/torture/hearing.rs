@@ -17,6 +17,21 @@ impl fmt::Display for Heard {
     }
 }
 
+/// How a peer receives messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// As two frames: the name and the text.
+    Frames,
+    /// As the text alone, which has square brackets around it.
+    Bare,
+    /// As JSON over WebSocket, after the answer to a handshake. What is no message has a name without bytes.
+    Web,
+}
+
+/// The answer to the handshake of RFC 6455, 1.3.
+const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 /// The bytes that have come, as messages.
 #[derive(Debug, Default)]
 pub struct Hearing {
@@ -27,15 +42,24 @@ pub struct Hearing {
 }
 
 impl Hearing {
-    /// Takes the messages out of what has come: frames, or without those what has square brackets
-    /// around it.
-    pub fn parse(&mut self, is_framed: bool) -> Result<(), String> {
+    /// Takes the messages out of what has come.
+    pub fn parse(&mut self, speech: Speech) -> Result<(), String> {
+        if speech == Speech::Web && self.parsed == 0 {
+            let len = self.bytes.len().min(ACCEPTED.len());
+            if self.bytes[..len] != ACCEPTED[..len] {
+                return Err(strange(&self.bytes));
+            }
+            if len < ACCEPTED.len() {
+                return Ok(());
+            }
+            self.parsed = len;
+        }
         loop {
             let rest = &self.bytes[self.parsed..];
-            let first = if is_framed {
-                framed(rest)?
-            } else {
-                bracketed(rest)?
+            let first = match speech {
+                Speech::Frames => framed(rest)?,
+                Speech::Bare => bracketed(rest)?,
+                Speech::Web => web(rest)?,
             };
             let Some((message, len)) = first else {
                 return Ok(());
@@ -43,6 +67,11 @@ impl Hearing {
             self.messages.push(message);
             self.parsed += len;
         }
+    }
+
+    /// Whether the answer to a handshake has come.
+    pub const fn is_upgraded(&self) -> bool {
+        self.parsed > 0
     }
 
     /// Whether there is nothing besides whole messages.
@@ -116,6 +145,48 @@ fn bracketed(bytes: &[u8]) -> First {
         };
         (heard, end + 1)
     }))
+}
+
+fn web(bytes: &[u8]) -> First {
+    let (header, len) = match *bytes {
+        [_, len, ..] if len < 126 => (2, usize::from(len)),
+        [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+        [_, 126, ..] | [_] | [] => return Ok(None),
+        _ => return Err(strange(bytes)),
+    };
+    let Some(payload) = bytes.get(header..header + len) else {
+        return Ok(None);
+    };
+    let text = str::from_utf8(payload).unwrap_or_default();
+    let unnamed = |text: String| Heard {
+        name: Vec::new(),
+        text: text.into_bytes(),
+    };
+    let heard = match (bytes[0], payload) {
+        (0x81, br#"{"ack":1}"#) => unnamed("[ack]".to_owned()),
+        (0x81, [b'{', b'"', b'h', ..]) => unnamed("[hello]".to_owned()),
+        (0x81, _) => message(text).ok_or_else(|| strange(bytes))?,
+        (0x8a, _) => unnamed(text.to_owned()),
+        (0x88, [high, low, ..]) => {
+            unnamed(format!("[close {}]", u16::from_be_bytes([*high, *low])))
+        }
+        _ => return Err(strange(bytes)),
+    };
+    Ok(Some((heard, header + len)))
+}
+
+/// A message without anything that needs an escape.
+fn message(object: &str) -> Option<Heard> {
+    let (time, rest) = object.strip_prefix(r#"{"time":""#)?.split_at_checked(24)?;
+    let is_time = time.starts_with("20") && time.ends_with('Z');
+    let (name, text) = rest
+        .strip_prefix(r#"","name":""#)?
+        .strip_suffix(r#""}"#)?
+        .split_once(r#"","message":""#)?;
+    is_time.then(|| Heard {
+        name: name.into(),
+        text: text.into(),
+    })
 }
 
 fn strange(bytes: &[u8]) -> String {

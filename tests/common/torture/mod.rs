@@ -9,7 +9,7 @@
 mod hearing;
 pub mod traced;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::{ErrorKind, Write};
 use std::mem;
@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use socket2::SockRef;
 
 use super::{PATIENCE, frame, wide_frame};
-use hearing::{Heard, Hearing};
+use hearing::{Heard, Hearing, Speech};
 use traced::{Call, Failure, Hit, Route, Stall, Traced, read_all};
 
 /// As many as are here at once.
@@ -31,6 +31,16 @@ const PLACES: &str = "4";
 /// How the relay answers its `chat64` members here: like a message, so that one can be told from
 /// the next where there are no frames.
 const ACK: &str = "[ack]";
+
+/// The handshake of RFC 6455, 1.3, as a browser sends it.
+const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// The first bytes of the frames that browsers send.
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
 
 /// With what a `chat64` member leaves.
 const FAREWELL: &str = "Client Disconnected";
@@ -44,6 +54,15 @@ const RETURNS: usize = 120;
 
 /// How often a relay may try to accept during a shortage before it waits.
 const INSISTENCE: usize = 10;
+
+/// What happens in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// Members of the tutorials' dialects come, speak and go.
+    Tutorials,
+    /// The same with browsers.
+    Web,
+}
 
 /// What came of a session.
 pub struct Session {
@@ -64,12 +83,16 @@ enum Stop {
 type Step<T = ()> = Result<T, Stop>;
 
 struct Room {
+    script: Script,
     relay: Traced,
     /// Everybody's connections, also those that are no more.
     peers: Vec<Peer>,
     /// Who is to be here, and the index of their connections.
     present: BTreeMap<&'static str, usize>,
     messages: Vec<Message>,
+    /// Of these connections the relay was told that the handshake has not come, or that the answer was not
+    /// accepted.
+    stalled_visitors: BTreeSet<usize>,
     /// Who has said part of a message, and will go on.
     is_speaking: Option<usize>,
     /// It was asked to stop.
@@ -102,21 +125,40 @@ struct Peer {
 struct Message {
     by: usize,
     text: Vec<u8>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It is for all others.
+    Said,
     /// It was said so that something happens. It may come between any two others, or not at all
     /// when the relay stops.
-    is_nudge: bool,
+    Nudge,
+    /// It is returned to its sender, and nobody else hears of it: a ping, or a Close frame.
+    Control,
 }
 
 /// Has the session with a relay of which some calls fail. One that makes more than so many spins.
-pub fn session(shim: &Path, failure: Option<&Failure>, most_calls: usize) -> Session {
-    let listen = "--listen chat10://127.0.0.1:0 --listen chat64://127.0.0.1:0";
+pub fn session(
+    script: Script,
+    shim: &Path,
+    failure: Option<&Failure>,
+    most_calls: usize,
+) -> Session {
+    let listen = match script {
+        Script::Tutorials => "--listen chat10://127.0.0.1:0 --listen chat64://127.0.0.1:0",
+        Script::Web => "--listen chat10://127.0.0.1:0 --listen ws://127.0.0.1:0 --history 0",
+    };
     let own = ["--ack", ACK, "--max-clients", PLACES];
     let args: Vec<_> = listen.split(' ').chain(own).collect();
     let mut room = Room {
+        script,
         relay: Traced::start(shim, &args, failure),
         peers: Vec::new(),
         present: BTreeMap::new(),
         messages: Vec::new(),
+        stalled_visitors: BTreeSet::new(),
         is_speaking: None,
         is_stopping: false,
         step: "start",
@@ -143,13 +185,61 @@ pub fn session(shim: &Path, failure: Option<&Failure>, most_calls: usize) -> Ses
 impl Room {
     /// Plays the script, which goes on until the relay ends.
     fn play(&mut self) -> Stop {
-        match self.script() {
+        let played = match self.script {
+            Script::Tutorials => self.play_tutorials(),
+            Script::Web => self.play_web(),
+        };
+        match played {
             Ok(never) => match never {},
             Err(stop) => stop,
         }
     }
 
-    fn script(&mut self) -> Step<Infallible> {
+    fn play_web(&mut self) -> Step<Infallible> {
+        self.settle(|_| true)?;
+        self.step = "alice joins, and the browsers wanda, walter and willy";
+        for name in ["alice", "wanda", "walter", "willy"] {
+            self.come(name)?;
+        }
+        self.step = "the browser wendy comes, for which there is no place";
+        self.be_refused("wendy")?;
+        self.step = "wanda speaks";
+        self.say("wanda", 10)?;
+        self.step = "walter speaks in three segments";
+        self.say_in_segments("walter")?;
+        self.step = "alice speaks";
+        self.say("alice", 200)?;
+        self.step = "wanda pings";
+        self.ping("wanda")?;
+        self.step = "walter does not read, and pings";
+        self.peer("walter").reads = false;
+        for _ in 0..MANY {
+            self.say("alice", LONG)?;
+        }
+        self.ping("walter")?;
+        self.step = "walter reads";
+        self.peer("walter").reads = true;
+        self.settle(Self::all_have_heard_all)?;
+        self.step = "wanda closes";
+        self.say_goodbye("wanda")?;
+        self.step = "walter is reset";
+        self.leave("walter", Shutdown::Both)?;
+        self.step = "alice speaks to those who are left";
+        self.say("alice", 10)?;
+        self.step = "wanda comes back and speaks";
+        self.come("wanda")?;
+        self.say("wanda", 10)?;
+        self.step = "SIGUSR1";
+        self.signal(Signal::USR1)?;
+        self.step = "SIGTERM";
+        self.return_all()?;
+        self.is_stopping = true;
+        self.signal(Signal::TERM)?;
+        self.settle(|_| false)?;
+        unreachable!("it goes on until the relay ends");
+    }
+
+    fn play_tutorials(&mut self) -> Step<Infallible> {
         self.settle(|_| true)?;
         self.step = "alice, bob and carol join, and dora, who speaks chat64";
         for name in ["alice", "bob", "carol", "dora"] {
@@ -225,7 +315,15 @@ impl Room {
             let traffic = room.relay.traffic(peer.route);
             peer.is_cut || traffic.is_some_and(|traffic| traffic.is_let_in)
         })?;
-        if self.peers[index].is_framed() && !self.peers[index].is_cut {
+        let speech = speech_of(name);
+        if speech == Speech::Web && !self.peers[index].is_cut {
+            self.peers[index].send(HANDSHAKE);
+            self.settle(|room| {
+                let peer = &room.peers[index];
+                peer.is_cut || peer.hearing.is_upgraded()
+            })?;
+        }
+        if speech != Speech::Bare && !self.peers[index].is_cut {
             self.peers[index].say(name.as_bytes());
             self.settle(|_| true)?;
         }
@@ -236,7 +334,7 @@ impl Room {
 
     /// Makes a connection of somebody's.
     fn connect(&mut self, name: &'static str) -> usize {
-        let listener = usize::from(!is_framed(name));
+        let listener = usize::from(speech_of(name) != Speech::Frames);
         let (stream, route) = self.relay.connect(self.relay.ports[listener]);
         self.peers.push(Peer {
             name,
@@ -258,6 +356,9 @@ impl Room {
     fn be_refused(&mut self, name: &'static str) -> Step {
         let index = self.connect(name);
         self.peers[index].is_to_go = true;
+        if speech_of(name) == Speech::Web {
+            self.peers[index].send(HANDSHAKE);
+        }
         self.settle(|room| room.peers[index].is_cut)?;
         self.return_all()
     }
@@ -288,7 +389,7 @@ impl Room {
             }
             self.is_speaking = None;
             self.peers[index].send(&bytes[start..]);
-            self.note_said(index, text.into_bytes(), false);
+            self.note_said(index, text.into_bytes(), Kind::Said);
             self.settle(|room| room.peers[index].is_cut || room.all_have_heard(message))?;
             if self.was_said(message)? {
                 return self.return_all();
@@ -297,14 +398,36 @@ impl Room {
         fault("somebody is never heard")
     }
 
+    /// A browser pings, and is answered in its place.
+    fn ping(&mut self, name: &'static str) -> Step {
+        for _ in 0..RETURNS {
+            self.return_all()?;
+            let index = self.present[name];
+            let message = self.messages.len();
+            let text = format!("[pong {message}]");
+            self.peers[index].send(&masked(PING, text.as_bytes()));
+            self.note_said(index, text.into_bytes(), Kind::Control);
+            self.settle(|room| room.peers[index].is_cut || room.all_have_heard(message))?;
+            if self.was_said(message)? {
+                return self.return_all();
+            }
+        }
+        fault("somebody is never answered")
+    }
+
     /// Somebody says goodbye, and is closed when that was acknowledged.
     fn say_goodbye(&mut self, name: &'static str) -> Step {
         self.return_all()?;
         let index = self.present.remove(name).unwrap();
         let message = self.messages.len();
-        self.note_said(index, FAREWELL.into(), false);
+        if speech_of(name) == Speech::Web {
+            self.note_said(index, b"[close 1000]".to_vec(), Kind::Control);
+            self.peers[index].send(&masked(CLOSE, &1000_u16.to_be_bytes()));
+        } else {
+            self.note_said(index, FAREWELL.into(), Kind::Said);
+            self.peers[index].say(FAREWELL.as_bytes());
+        }
         let peer = &mut self.peers[index];
-        peer.say(FAREWELL.as_bytes());
         peer.is_to_go = true;
         peer.left = Some(self.messages.len());
         self.settle(|room| room.peers[index].is_cut)?;
@@ -312,8 +435,8 @@ impl Room {
         self.return_all()
     }
 
-    fn note_said(&mut self, by: usize, text: Vec<u8>, is_nudge: bool) {
-        self.messages.push(Message { by, text, is_nudge });
+    fn note_said(&mut self, by: usize, text: Vec<u8>, kind: Kind) {
+        self.messages.push(Message { by, text, kind });
     }
 
     /// Whether the last message was heard. Of somebody who was cut off it may have been heard, and
@@ -389,7 +512,8 @@ impl Room {
                 return Ok(());
             }
             let is_forsaken = self.nudge();
-            self.relay.go_on(is_forsaken && self.is_stopping);
+            let is_over = self.is_stopping || self.has_stalled_visitor();
+            self.relay.go_on(is_forsaken && is_over);
         }
     }
 
@@ -406,14 +530,18 @@ impl Room {
             return Ok(());
         };
         peer.is_cut = read_all(stream, &mut peer.hearing.bytes);
-        if let Err(what) = peer.hearing.parse(is_framed(peer.name)) {
+        if let Err(what) = peer.hearing.parse(speech_of(peer.name)) {
             return fault(format!("{} {what}", peer.name));
         }
         let peer = &self.peers[index];
         // While there are no descriptors, newcomers may be turned away.
         let is_turned_away = peer.joined.is_none() && self.relay.is_hit(Hit::Accept);
         let is_ended = self.is_stopping || self.relay.has_ended();
-        let may_be_cut = self.is_hit(peer) || is_turned_away || peer.is_to_go || is_ended;
+        // Of a handshake nothing follows that could make up for an event.
+        let is_stalled = self.stalled_visitors.contains(&index) || self.is_stalled(peer.route);
+        let is_late = peer.is_visiting() && is_stalled;
+        let may_be_cut =
+            self.is_hit(peer) || is_turned_away || peer.is_to_go || is_ended || is_late;
         if peer.is_cut && !may_be_cut {
             return fault(format!("{} is cut off, who had no part in it", peer.name));
         }
@@ -442,6 +570,13 @@ impl Room {
         })
     }
 
+    /// Whether the relay was told that a handshake has not come or that its answer was not accepted. That takes
+    /// until a timeout, after which its peer comes back.
+    fn has_stalled_visitor(&self) -> bool {
+        let mut stalled = self.stalled_visitors.iter();
+        stalled.any(|&index| self.peers[index].is_visiting() && !self.peers[index].is_cut)
+    }
+
     fn is_stalled(&self, route: Route) -> bool {
         self.relay.stalls.contains(&Stall::Connection(route))
     }
@@ -462,23 +597,31 @@ impl Room {
             let Some(index) = index else {
                 continue;
             };
-            if self.is_speaking == Some(index) || self.peers[index].stream.is_none() {
+            if self.peers[index].is_visiting() {
+                // It has nothing to say.
+                self.stalled_visitors.insert(index);
+            } else if self.is_speaking == Some(index) || self.peers[index].stream.is_none() {
                 // The next segment will do; or there is nobody who could do anything.
                 self.relay.stalls.push(stall);
             } else {
                 let text = format!("[nudge {}]", self.messages.len());
                 self.peers[index].say(text.as_bytes());
-                self.note_said(index, text.into_bytes(), true);
+                self.note_said(index, text.into_bytes(), Kind::Nudge);
             }
         }
-        !self.relay.stalls.is_empty()
+        !self.relay.stalls.is_empty() || self.has_stalled_visitor()
     }
 
     fn all_have_heard(&self, message: usize) -> bool {
-        let Message { by, text, is_nudge } = &self.messages[message];
+        let Message { by, text, kind } = &self.messages[message];
         self.peers.iter().enumerate().all(|(index, peer)| {
             let is_here = peer.span(message + 1).contains(&message) && !peer.is_cut;
-            let is_to_hear = is_here && peer.reads && index != *by && !is_nudge;
+            let is_for_it = match kind {
+                Kind::Said => index != *by,
+                Kind::Nudge => false,
+                Kind::Control => index == *by,
+            };
+            let is_to_hear = is_here && peer.reads && is_for_it;
             !is_to_hear || peer.hearing.has(text)
         })
     }
@@ -506,9 +649,17 @@ impl Room {
         if log.contains("chatloop: ") {
             return Err("it complains and goes on".to_owned());
         }
+        // A Close frame is written once, and whatever comes of that the connection ends.
+        let mut calls = self.relay.calls.iter();
+        let is_refused = calls.any(|call| call.has_failed && call.errno == libc::EAGAIN);
         for (index, peer) in self.peers.iter().enumerate() {
             let (heard, expected) = self.compare(index)?;
             let is_all = heard == expected && peer.hearing.is_whole();
+            let is_browser = speech_of(peer.name) == Speech::Web && peer.joined.is_some();
+            let has_stayed = is_browser && peer.left.is_none() && !self.is_hit(peer);
+            if has_stayed && !is_refused && !peer.hearing.has(b"[close 1001]") {
+                return Err(format!("{} has no Close frame", peer.name));
+            }
             if !is_all && peer.joined.is_some() && !self.is_hit(peer) {
                 let name = peer.name;
                 return Err(format!("{name} has heard {heard} of {expected} messages"));
@@ -548,31 +699,64 @@ impl Room {
     /// messages it has heard, and of how many.
     fn compare(&self, index: usize) -> Result<(usize, usize), String> {
         let peer = &self.peers[index];
+        let speech = speech_of(peer.name);
+        let unnamed = |text: &str| Heard {
+            name: Vec::new(),
+            text: text.into(),
+        };
         let as_heard = |message: &Message| {
             let by = &self.peers[message.by];
-            let (name, text) = match (message.by == index, peer.is_framed()) {
-                (true, true) => return None,
-                (true, false) => (Vec::new(), ACK.into()),
-                (false, true) => (by.shown_as(), message.text.clone()),
-                (false, false) => (Vec::new(), message.text.clone()),
-            };
-            Some(Heard { name, text })
+            let text = message.text.clone();
+            Some(match (message.kind, message.by == index, speech) {
+                (Kind::Control, true, _) => Heard {
+                    name: Vec::new(),
+                    text,
+                },
+                (Kind::Control, false, _) | (_, true, Speech::Frames) => return None,
+                (_, true, Speech::Bare | Speech::Web) => unnamed(ACK),
+                (_, false, Speech::Bare) => Heard {
+                    name: Vec::new(),
+                    text,
+                },
+                (_, false, Speech::Frames | Speech::Web) => Heard {
+                    name: by.shown_as(),
+                    text,
+                },
+            })
         };
         let messages = |is_nudge| {
             let said = &self.messages[peer.span(self.messages.len())];
-            let said = said.iter().filter(move |one| one.is_nudge == is_nudge);
+            let said = said
+                .iter()
+                .filter(move |one| (one.kind == Kind::Nudge) == is_nudge);
             said.filter_map(as_heard).collect::<Vec<_>>()
         };
-        let expected = messages(false);
-        let heard = peer.hearing.compare(&expected, messages(true));
+        let (mut expected, mut others) = (messages(false), messages(true));
+        if speech == Speech::Web {
+            match peer.joined {
+                Some(_) => expected.insert(0, unnamed("[hello]")),
+                None => others.push(unnamed("[hello]")),
+            }
+            // It may have been asked to nudge before it was known to be a member.
+            let own_nudges = self.messages.iter().enumerate().filter(|(at, one)| {
+                let is_early = !peer.span(self.messages.len()).contains(at);
+                one.kind == Kind::Nudge && one.by == index && is_early
+            });
+            others.extend(own_nudges.map(|_| unnamed(ACK)));
+            // The relay stops, has no place, or closes for another reason.
+            let closes = [1001, 1013, 1008].map(|code| unnamed(&format!("[close {code}]")));
+            others.extend(closes);
+        }
+        let heard = peer.hearing.compare(&expected, others);
         let heard = heard.map_err(|what| format!("{} {what}", peer.name))?;
         Ok((heard, expected.len()))
     }
 }
 
 impl Peer {
-    fn is_framed(&self) -> bool {
-        is_framed(self.name)
+    /// Whether its handshake was not answered.
+    fn is_visiting(&self) -> bool {
+        speech_of(self.name) == Speech::Web && !self.hearing.is_upgraded()
     }
 
     /// Which of so many messages it hears.
@@ -583,18 +767,17 @@ impl Peer {
 
     /// Its name as others are told it.
     fn shown_as(&self) -> Vec<u8> {
-        if self.is_framed() {
-            self.name.into()
-        } else {
-            format!("127.0.0.1:{}", self.route.from).into_bytes()
+        match speech_of(self.name) {
+            Speech::Frames | Speech::Web => self.name.into(),
+            Speech::Bare => format!("127.0.0.1:{}", self.route.from).into_bytes(),
         }
     }
 
     fn encode(&self, payload: &[u8]) -> Vec<u8> {
-        if self.is_framed() {
-            frame(payload)
-        } else {
-            wide_frame(payload)
+        match speech_of(self.name) {
+            Speech::Frames => frame(payload),
+            Speech::Bare => wide_frame(payload),
+            Speech::Web => masked(TEXT, payload),
         }
     }
 
@@ -618,9 +801,24 @@ impl Peer {
     }
 }
 
-/// Whether somebody of this name hears frames, or bare payloads.
-fn is_framed(name: &str) -> bool {
-    name != "dora"
+/// How somebody of this name speaks.
+fn speech_of(name: &str) -> Speech {
+    match name {
+        "dora" => Speech::Bare,
+        _ if name.starts_with('w') => Speech::Web,
+        _ => Speech::Frames,
+    }
+}
+
+/// A frame of a browser, whose payload is short.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    assert!(payload.len() < 126, "a short payload");
+    let mut frame = vec![first, 0x80 | payload.len() as u8];
+    frame.extend_from_slice(&KEY);
+    let bytes = payload.iter().zip(KEY.iter().cycle());
+    frame.extend(bytes.map(|(byte, key)| byte ^ key));
+    frame
 }
 
 fn fault<T>(what: impl Into<String>) -> Step<T> {

@@ -14,6 +14,8 @@
 //! - [`world`]: the machine, with an epoll that tells of edges and never twice.
 //! - [`system`]: the machine as the server sees it.
 //! - [`peer`], [`schedule`]: what the peers and the network do.
+//! - [`web`]: HTTP, WebSocket and JSON, as peers write them and expect them.
+//! - [`lobby`]: what connections are answered that speak HTTP.
 //! - [`model`]: what everybody is to be told, and why connections may end.
 //! - [`torture`]: one call fails, each in turn.
 //! - [`trace`]: what happened, for a reader.
@@ -31,6 +33,7 @@
 
 pub mod choices;
 pub mod faults;
+pub mod lobby;
 pub mod model;
 pub mod peer;
 pub mod plan;
@@ -41,10 +44,11 @@ pub mod socket;
 pub mod system;
 pub mod torture;
 pub mod trace;
+pub mod web;
 pub mod world;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use chatloop::relay::{CloseReason, Relay};
@@ -156,6 +160,7 @@ impl Simulation {
             println!("{config:#?}");
         }
         let mut server = Server::on(Machine::of(&self.world), &config).expect("sound limits");
+        self.world.borrow_mut().is_timed = server.relay().is_timed();
         loop {
             let turn = server.turn(None).expect("no poll fails for good");
             let world = &mut *self.world.borrow_mut();
@@ -192,7 +197,14 @@ impl World {
         let limits = relay.limits();
         let is_full = relay.is_full() || self.was_short() || self.model.is_crowded();
         self.model.has_more = self.has_more;
-        self.model.end_turn(&claims(relay), self.now, is_full);
+        let mut claims = claims(relay);
+        claims.pending = self
+            .model
+            .pending()
+            .map(|(who, id, ..)| (who, relay.pending_bytes(id)))
+            .collect();
+        self.is_timed = relay.is_timed();
+        self.model.end_turn(&claims, self.now, is_full);
         self.has_held = relay.has_held();
         assert!(
             relay.len() <= limits.max_clients,
@@ -222,7 +234,7 @@ impl World {
             relay.lagging() == behind || relay.has_ready(),
             "members behind"
         );
-        let is_held = relay.lagging() > 0 || limits.history > 0;
+        let is_held = relay.lagging() > 0 || self.model.keeps_history();
         assert!(is_held || relay.backlog_bytes() == 0, "held for nobody");
     }
 }
@@ -250,6 +262,7 @@ fn claims(relay: &Relay<Stream>) -> Claims {
         members: relay.members().total(),
         held_bytes: relay.backlog_bytes(),
         is_paused: relay.is_paused(),
+        pending: BTreeMap::new(),
         ends: End::ALL
             .iter()
             .map(|&(end, key)| (end, closed.of(key)))

@@ -4,6 +4,13 @@
 //! turns' buffers, no shared backlog, no cursors: to each member belongs one string of bytes that are
 //! due to it, and what is said is appended to all of them. Whatever the server then writes to a member
 //! must be the beginning of that string, to the byte.
+//!
+//! Two kinds of bytes come for a reason that the model sees only afterwards.
+//!
+//! - A *pause notice* stands before everything else of a turn. So what is written to a browser member is
+//!   compared when the turn is over: there is one notice, or none, with which all of them have received
+//!   what is due. [`Notices`] then says whether it was right.
+//! - A *Close frame* has the reason of the end. It is compared when the relay has counted that reason.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -14,7 +21,9 @@ use chatloop::relay::{ConnId, Limits, Slow};
 use chatloop::server::Config;
 use chatloop::wire::Dialect;
 
+use super::lobby::Visitors;
 use super::plan::Plan;
+use super::web::{self, BINARY, CLOSE, ClientStream, Item, PING, PONG, ServerStream, TEXT};
 
 /// How much more time a pending connection gets that is late, but has sent something.
 const GRACE: Duration = Duration::from_millis(100);
@@ -30,20 +39,50 @@ const ROUND: usize = 512;
 
 /// What a dialect's clients send and are told, as the tutorials have it.
 struct Protocol {
-    /// How wide the headers are that its clients send.
-    width: usize,
+    sends: Sends,
     is_named: bool,
     hears: Hears,
     ack: Vec<u8>,
     farewell: Vec<u8>,
     is_farewell_heard: bool,
     greeting: Vec<u8>,
+    /// What a new member receives behind the history.
+    hello: Vec<u8>,
+    /// How many of the last messages a new member receives.
+    history: usize,
+}
+
+/// What a client sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sends {
+    /// Nothing that has a meaning.
+    Noise,
+    /// Frames with headers of this width.
+    Frames(usize),
+    /// Messages of WebSocket.
+    Messages,
+    /// Messages of WebSocket whose bytes in a row are frames with headers of this width.
+    Tunnel(usize),
+    /// Messages of WebSocket that are returned.
+    EchoMessages,
+    /// Bytes that are returned.
+    Echo,
+}
+
+impl Sends {
+    /// Whether it sends messages for the room.
+    const fn is_chat(self) -> bool {
+        matches!(self, Self::Frames(_) | Self::Messages | Self::Tunnel(_))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hears {
     Frames,
     Payloads,
+    Json,
+    /// The same as `Frames`, in one binary frame of WebSocket.
+    TunneledFrames,
     Time,
     Nothing,
 }
@@ -53,23 +92,25 @@ impl Protocol {
         let texts = &config.texts;
         let or = |own: &Option<Vec<u8>>, text: &str| own.clone().unwrap_or_else(|| text.into());
         let silent = Self {
-            width: 0,
+            sends: Sends::Noise,
             is_named: false,
             hears: Hears::Nothing,
             ack: Vec::new(),
             farewell: Vec::new(),
             is_farewell_heard: false,
             greeting: Vec::new(),
+            hello: Vec::new(),
+            history: config.limits.history,
         };
         match dialect {
             Dialect::Chat10 => Self {
-                width: 10,
+                sends: Sends::Frames(10),
                 is_named: true,
                 hears: Hears::Frames,
                 ..silent
             },
             Dialect::Chat64 => Self {
-                width: 64,
+                sends: Sends::Frames(64),
                 hears: Hears::Payloads,
                 ack: or(&texts.ack, "Message was Sent!"),
                 farewell: or(&texts.farewell, "Client Disconnected"),
@@ -77,7 +118,7 @@ impl Protocol {
                 ..silent
             },
             Dialect::Ack64 => Self {
-                width: 64,
+                sends: Sends::Frames(64),
                 ack: or(&texts.ack, "Msg received"),
                 farewell: or(&texts.farewell, "!DISCONNECT"),
                 ..silent
@@ -91,15 +132,56 @@ impl Protocol {
                 greeting: or(&texts.greeting, "welcome to the server!"),
                 ..silent
             },
-            // No plan serves the others.
-            _ => silent,
+            Dialect::Ws => Self {
+                sends: Sends::Messages,
+                is_named: true,
+                hears: Hears::Json,
+                ack: web::server_frame(TEXT, b"{\"ack\":1}"),
+                hello: web::hello(&config.limits),
+                history: config.limits.timed_history,
+                ..silent
+            },
+            Dialect::WsChat10 => Self {
+                sends: Sends::Tunnel(10),
+                is_named: true,
+                hears: Hears::TunneledFrames,
+                ..silent
+            },
+            Dialect::WsEcho => Self {
+                sends: Sends::EchoMessages,
+                ..silent
+            },
+            Dialect::Echo => Self {
+                sends: Sends::Echo,
+                ..silent
+            },
+            // No plan serves it: it has no members.
+            Dialect::Metrics => silent,
         }
     }
 
     const fn hears_room(&self) -> bool {
-        matches!(self.hears, Hears::Frames | Hears::Payloads)
+        matches!(
+            self.hears,
+            Hears::Frames | Hears::Payloads | Hears::Json | Hears::TunneledFrames
+        )
+    }
+
+    /// A message as its members receive it, if they do.
+    fn heard(&self, name: &[u8], message: &[u8], time: &str) -> Vec<u8> {
+        let framed = || [name, &frame(message)].concat();
+        match self.hears {
+            Hears::Frames => framed(),
+            Hears::Payloads => message.to_vec(),
+            Hears::Json => web::message_frame(time, &name[NAME_HEADER..], message),
+            Hears::TunneledFrames => web::server_frame(BINARY, &framed()),
+            Hears::Time | Hears::Nothing => Vec::new(),
+        }
     }
 }
+
+/// How much of the frame of a name is its header.
+const NAME_HEADER: usize = 10;
 
 /// A frame as the relay writes it.
 pub fn frame(payload: &[u8]) -> Vec<u8> {
@@ -160,6 +242,30 @@ ends! {
     Evicted: "evicted",
     EvictedForAddress: "evicted_for_address",
     Shutdown: "shutdown",
+}
+
+impl End {
+    /// The Close frame with which a WebSocket connection ends for this reason, if there is one. A protocol
+    /// error has a code of its own.
+    fn close_frame(self, protocol_code: u16) -> Option<Vec<u8>> {
+        let (code, text) = match self {
+            Self::Protocol => (protocol_code, "protocol error"),
+            Self::HandshakeTimeout => (1008, "no name in time"),
+            Self::SlowConsumer => (1013, "slow consumer"),
+            Self::BelowMinimumRate => (1013, "below minimum read rate"),
+            Self::MessageTimeout => (1008, "unfinished message"),
+            Self::IdleTimeout => (1008, "idle"),
+            Self::OutOfMemory => (1013, "memory limit"),
+            Self::DrainTimeout => (1008, "output unread when leaving"),
+            Self::Evicted => (1013, "evicted"),
+            Self::EvictedForAddress => (1008, "evicted for its address"),
+            Self::Shutdown => (1001, "at shutdown"),
+            Self::Eof | Self::TruncatedFrame | Self::Farewell | Self::Io => return None,
+            // No WebSocket connection ends so.
+            Self::Greeted | Self::InputIgnored => unreachable!("{self:?}"),
+        };
+        Some(web::close_frame(code, text))
+    }
 }
 
 /// How far a connection is.
@@ -241,6 +347,16 @@ impl Tape {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Puts bytes before the one at this place.
+    fn insert(&mut self, at: usize, bytes: &[u8]) {
+        let at = self.taken + at;
+        self.bytes.splice(at..at, bytes.iter().copied());
+    }
+
+    fn drop_last(&mut self, count: usize) {
+        self.bytes.truncate(self.bytes.len() - count);
+    }
+
     fn advance(&mut self, count: usize) {
         self.taken += count;
         // Moving what is left costs no more than what was taken did.
@@ -271,16 +387,29 @@ struct Member {
     /// The stage before a change in this turn that the relay may not have come to: it closed the
     /// connection in this turn, perhaps for a reason from before the change.
     stage_before: Option<Stage>,
-    /// It became a member in this turn.
+    /// It received history when it became a member.
+    began_with_history: bool,
+    /// It became a member, and did so in this turn.
+    has_joined: bool,
     has_just_joined: bool,
     /// A call on it had failed before it left.
     was_broken: bool,
     /// Nothing more is due to it: the turn in which it left is over.
     is_final: bool,
+    /// The same: its Close frame was returned, and nothing comes behind that.
+    has_closed: bool,
     /// The server stops, and has dismissed it.
     is_let_go: bool,
     /// Read, and not a whole frame.
     unfinished: Vec<u8>,
+    /// The same of WebSocket, which may hold such a frame.
+    client: ClientStream,
+    /// How far it is in the frames that it has received.
+    server: ServerStream,
+    /// How long the response was with which its handshake was accepted.
+    answer_len: usize,
+    /// The status code for what it has sent that is no frame.
+    protocol_code: u16,
     /// When the first byte of that was read, and when the last byte of all.
     begun: Duration,
     heard: Duration,
@@ -288,9 +417,23 @@ struct Member {
     noise: usize,
     /// What it is still to be told.
     due: Tape,
-    /// How much of that has become due in this turn, and how many acknowledgements.
+    /// How much of that has become due in this turn.
     due_in_turn: usize,
+    /// What it is answered in this turn: the hello, acknowledgements, and then anything else.
+    answers: Vec<u8>,
+    /// How much of that is anything else: pongs, echoes, its Close frame.
+    other_answers: usize,
     acks_in_turn: usize,
+    /// Where in what is due to it a pause notice of this turn stands, if there is one.
+    notice_at: Option<usize>,
+    /// What was written to it in this turn, if that is compared when the turn is over.
+    written: Vec<u8>,
+    /// A write of this turn did not take everything.
+    was_short: bool,
+    /// It was offered this Close frame.
+    close: Option<Vec<u8>>,
+    /// It ends before it was a member.
+    has_left_unnamed: bool,
     /// It was sent these alone, which only somebody is whose connection ends in this turn.
     is_answered: bool,
     /// What it may have held on to since it last had everything: its own words, what was said after its
@@ -341,15 +484,31 @@ impl Member {
 
     /// Whether what is published now is for it.
     const fn receives(&self) -> bool {
-        matches!(self.stage, Stage::Here | Stage::Leaving(_)) && !self.is_final
+        matches!(self.stage, Stage::Here | Stage::Leaving(_)) && !self.is_final && !self.has_closed
+    }
+
+    /// Whether it stands inside something that it sends.
+    fn is_inside(&self) -> bool {
+        !self.unfinished.is_empty() || self.client.is_inside()
+    }
+
+    /// How much is still due to it, with what of this turn was not compared yet.
+    const fn left(&self) -> usize {
+        self.due.len().saturating_sub(self.written.len())
     }
 
     /// These bytes are due to it from now on.
     fn owe(&mut self, bytes: &[u8], now: Duration) {
-        if self.due.is_empty() {
+        if self.left() == 0 {
             self.behind_since = now;
         }
         self.due.extend(bytes);
+    }
+
+    /// It has sent what is no frame.
+    const fn lose(&mut self, code: u16) {
+        self.stage = Stage::Lost;
+        self.protocol_code = code;
     }
 
     /// It leaves in this turn.
@@ -362,7 +521,7 @@ impl Member {
     /// The most that its lag can be, in bytes: its own words and what was published after it left count,
     /// and so does the memory that each of its own words takes.
     const fn most_lag(&self) -> usize {
-        self.due.len() + self.holds + 64 * (self.own_words + 1)
+        self.left() + self.holds + 64 * (self.own_words + 1)
     }
 
     /// Since when its socket has accepted nothing.
@@ -372,11 +531,9 @@ impl Member {
 
     /// Its socket has accepted something.
     fn lag_falls(&mut self, soft_limit: usize, now: Duration) {
-        let (lag, most) = (
-            &mut self.lag,
-            self.due.len() + self.holds + 64 * (self.own_words + 1),
-        );
-        if self.due.is_empty() {
+        let (left, most) = (self.left(), self.most_lag());
+        let lag = &mut self.lag;
+        if left == 0 {
             *lag = LagBounds::default();
             return;
         }
@@ -390,6 +547,39 @@ impl Member {
         if most <= soft_limit / 2 {
             *lag = LagBounds::default();
         }
+    }
+
+    /// Its socket has accepted something, which may have been everything.
+    fn catches_up(&mut self, soft_limit: usize, now: Duration) {
+        if self.left() == 0 {
+            self.holds = 0;
+            self.own_words = 0;
+        }
+        self.lag_falls(soft_limit, now);
+    }
+
+    /// Whether this is the beginning of what it is answered although it is closed in this turn. It receives
+    /// nothing else of the turn. `before`: how much was due to it when the turn began, if the turn is not over.
+    fn is_answer(&self, bytes: &[u8], before: usize) -> bool {
+        let Some((earlier, answers)) = bytes.split_at_checked(before) else {
+            return false;
+        };
+        let is_all = self.due.len() == before + self.due_in_turn;
+        is_all && self.due.bytes().starts_with(earlier) && self.answers.starts_with(answers)
+    }
+
+    /// Whether this is the beginning of what is due to it, with a notice at this place.
+    fn is_due(&self, bytes: &[u8], notice: &[u8], at: usize) -> bool {
+        let (before, after) = self.due.bytes().split_at(at);
+        let mut rest = bytes;
+        for part in [before, notice, after] {
+            let (these, later) = rest.split_at(part.len().min(rest.len()));
+            if !part.starts_with(these) {
+                return false;
+            }
+            rest = later;
+        }
+        rest.is_empty()
     }
 
     /// A turn is over, with this much due to it.
@@ -429,10 +619,99 @@ pub struct Facts {
     pub progressed: Duration,
 }
 
-/// What a new member is told of the past, in one dialect.
-#[derive(Default)]
+/// What a new member is told of the past, in one dialect: the last messages, with the pings and pause notices
+/// that were sent between and behind them.
 struct Past {
-    messages: VecDeque<Vec<u8>>,
+    most_messages: usize,
+    /// Messages are kept.
+    has_begun: bool,
+    /// Each with whether it is a message. The first one is.
+    kept: VecDeque<(Vec<u8>, bool)>,
+    messages: usize,
+    bytes: usize,
+    /// How many of the last ones are of this turn.
+    of_turn: usize,
+}
+
+impl Past {
+    const fn new(most_messages: usize, has_begun: bool) -> Self {
+        Self {
+            most_messages,
+            has_begun,
+            kept: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            of_turn: 0,
+        }
+    }
+
+    fn push(&mut self, bytes: Vec<u8>, is_message: bool, most_bytes: usize) {
+        if !self.has_begun || (self.kept.is_empty() && !is_message) {
+            return;
+        }
+        self.bytes += bytes.len();
+        self.kept.push_back((bytes, is_message));
+        self.messages += usize::from(is_message);
+        self.of_turn += 1;
+        while is_message
+            && self.messages > 0
+            && (self.messages > self.most_messages || self.bytes + 8 * self.messages > most_bytes)
+        {
+            self.messages -= 1;
+            self.pop();
+            while self.kept.front().is_some_and(|(_, is_message)| !is_message) {
+                self.pop();
+            }
+        }
+        self.of_turn = self.of_turn.min(self.kept.len());
+    }
+
+    fn pop(&mut self) {
+        self.bytes -= self.kept.pop_front().map_or(0, |(bytes, _)| bytes.len());
+    }
+
+    /// How many of those that are kept were before this turn.
+    fn before_turn(&self) -> usize {
+        self.kept.len() - self.of_turn
+    }
+
+    /// A pause notice stood before everything else of this turn.
+    fn insert_notice(&mut self, notice: &[u8]) {
+        let at = self.before_turn();
+        if at > 0 {
+            self.kept.insert(at, (notice.to_vec(), false));
+            self.bytes += notice.len();
+        }
+    }
+}
+
+/// What browser members were told of pauses.
+#[derive(Debug, Default)]
+struct Notices {
+    /// There may be one in this turn: there were browser members when it began.
+    may_come: bool,
+    /// There may be one in the next turn: the room may have been paused in this one, even if it is not any more.
+    may_follow: bool,
+    /// What the last one said. With no member to receive one, it is not known.
+    last: Option<bool>,
+}
+
+impl Notices {
+    /// A turn is over in which there was this notice. When it began, the room was paused or not.
+    fn check(&mut self, notice: Option<bool>, was_paused: bool, may_have_changed: bool) {
+        match (notice, self.last) {
+            (None, Some(last)) => assert_eq!(
+                last, was_paused,
+                "no browser member was told that the room's pause has changed"
+            ),
+            (Some(notice), Some(last)) => assert!(
+                notice != last || may_have_changed,
+                "browser members were told a second time that the room is paused: {notice}"
+            ),
+            (_, None) => {}
+        }
+        self.last = notice.or(Some(was_paused));
+    }
 }
 
 /// How those read who are here.
@@ -464,10 +743,22 @@ pub struct Model {
     /// member left in the turn in which another one came: the relay may have stopped the clock or not.
     ticks_due: Vec<Duration>,
     protocols: Vec<Protocol>,
+    /// For each dialect, whether there may be members.
+    is_served: [bool; Dialect::COUNT],
     /// For each dialect, if its members are told of the past.
     pasts: Vec<Option<Past>>,
     past_bytes: usize,
     members: BTreeMap<usize, Member>,
+    /// The connections that speak HTTP.
+    pub visitors: Visitors,
+    notices: Notices,
+    /// The interval of pings, and when the next one is due.
+    ping_every: Option<Duration>,
+    ping_due: Option<Duration>,
+    /// It is known what was sent of it in this turn.
+    is_ping_decided: bool,
+    /// For each dialect, whether nothing was published, and no ping, since the last time that pings were due.
+    is_quiet: [bool; Dialect::COUNT],
     /// What was read last. If the very next thing that happens is that its connection is closed, the
     /// server may have read it only to throw it away.
     fresh: Option<(usize, Vec<Piece>)>,
@@ -488,8 +779,9 @@ pub struct Model {
     /// There was time left to deliver everything.
     pub is_stop_in_time: bool,
     pub totals: Totals,
-    /// The time of the turn.
+    /// The time of the turn, and the time of day as messages carry it.
     pub now: Duration,
+    pub time_text: String,
     bytes_read: u64,
     bytes_thrown_away: u64,
     said_in_turn: u64,
@@ -524,6 +816,14 @@ pub struct Totals {
     /// Bytes that were compared.
     pub bytes_told: u64,
     pub ticks: u64,
+    /// Pings, and pause notices.
+    pub pings: u64,
+    pub notices: u64,
+    /// Handshakes that were accepted, and other connections that spoke HTTP.
+    pub upgrades: u64,
+    pub visits: u64,
+    /// Close frames, by their status code.
+    pub closes: BTreeMap<u16, u64>,
     /// Ends, by [`End`].
     pub ends: BTreeMap<End, u64>,
 }
@@ -538,6 +838,13 @@ impl Totals {
         self.deliveries += other.deliveries;
         self.bytes_told += other.bytes_told;
         self.ticks += other.ticks;
+        self.pings += other.pings;
+        self.notices += other.notices;
+        self.upgrades += other.upgrades;
+        self.visits += other.visits;
+        for (code, count) in &other.closes {
+            *self.closes.entry(*code).or_default() += count;
+        }
         for (end, count) in &other.ends {
             *self.ends.entry(*end).or_default() += count;
         }
@@ -557,6 +864,8 @@ pub struct Claims {
     pub members: usize,
     pub held_bytes: u64,
     pub is_paused: bool,
+    /// How many bytes the relay has for each connection.
+    pub pending: BTreeMap<usize, u64>,
     /// The ends so far, for each reason.
     pub ends: Vec<(End, u64)>,
 }
@@ -567,19 +876,36 @@ impl Model {
             .iter()
             .map(|&dialect| Protocol::new(dialect, config))
             .collect();
-        let is_served = |dialect| config.listen.iter().any(|one| one.dialect == dialect);
-        let keeps = |dialect: &Dialect| {
-            config.limits.history > 0
-                && protocols[dialect.index()].hears_room()
-                && is_served(*dialect)
+        let is_listed = |dialect| config.listen.iter().any(|one| one.dialect == dialect);
+        // A browser may ask for a tunnel.
+        let is_served = |dialect| match dialect {
+            Dialect::WsChat10 => is_listed(dialect) || is_listed(Dialect::Ws),
+            _ => is_listed(dialect),
         };
-        let keepers = Dialect::ALL.iter().filter(|one| keeps(one)).count();
+        let limits = &config.limits;
+        let hears =
+            |dialect: &Dialect| protocols[dialect.index()].hears_room() && is_served(*dialect);
+        let keepers = Dialect::ALL.iter().filter(|one| hears(one)).count();
+        let past = |dialect: &Dialect| {
+            let most = protocols[dialect.index()].history;
+            // Unless it was asked for, the history of browsers begins with the first of them.
+            let has_begun = *dialect != Dialect::Ws || limits.history > 0;
+            (hears(dialect) && most > 0).then(|| Past::new(most, has_begun))
+        };
+        let past_bytes = limits
+            .history_bytes
+            .min(limits.queue_limit - limits.largest_delivery());
         Self {
-            pasts: Dialect::ALL
-                .iter()
-                .map(|one| keeps(one).then(Past::default))
-                .collect(),
-            past_bytes: config.limits.history_bytes / keepers.max(1),
+            pasts: Dialect::ALL.iter().map(past).collect(),
+            past_bytes: past_bytes / keepers.max(1),
+            visitors: Visitors::new(limits.handshake_timeout),
+            notices: Notices::default(),
+            ping_every: config.ping.map(|longest| longest / 2),
+            ping_due: None,
+            is_ping_decided: false,
+            is_quiet: [false; Dialect::COUNT],
+            time_text: String::new(),
+            is_served: Dialect::ALL.map(is_served),
             protocols,
             limits: config.limits.clone(),
             reading,
@@ -613,7 +939,17 @@ impl Model {
     /// A turn begins, so the one before is over.
     pub fn begin_turn(&mut self) {
         self.settle();
+        self.is_ping_decided = false;
+        for past in self.pasts.iter_mut().flatten() {
+            past.of_turn = 0;
+        }
+        let is_browser = |one: &Member| one.dialect == Dialect::Ws && one.stage == Stage::Here;
+        self.notices.may_come = self.members.values().any(is_browser);
         for (&who, member) in &mut self.members {
+            member.notice_at = is_browser(member).then_some(member.due.len());
+            member.was_short = false;
+            member.answers.clear();
+            member.other_answers = 0;
             assert!(
                 !member.is_answered,
                 "peer {who} got answers out of their place"
@@ -646,6 +982,9 @@ impl Model {
     ) {
         self.settle();
         self.totals.accepted += 1;
+        let upgraded = self.visitors.upgrade(who);
+        self.totals.upgrades += u64::from(upgraded.is_some());
+        let (dialect, answer_len) = upgraded.unwrap_or((dialect, 0));
         let protocol = &self.protocols[dialect.index()];
         let member = Member {
             dialect,
@@ -655,19 +994,33 @@ impl Model {
             left_at: now,
             left_due: 0,
             stage_before: None,
+            began_with_history: false,
+            has_joined: false,
             has_just_joined: false,
             was_broken: false,
             name: frame(addr.to_string().as_bytes()),
             stage: Stage::AwaitingName,
             is_final: false,
+            has_closed: false,
             is_let_go: false,
             unfinished: Vec::new(),
+            client: ClientStream::default(),
+            server: ServerStream::default(),
+            answer_len,
+            protocol_code: 0,
             begun: now,
             heard: now,
             noise: 0,
             due: Tape::new(&protocol.greeting),
             due_in_turn: 0,
+            answers: Vec::new(),
+            other_answers: 0,
             acks_in_turn: 0,
+            notice_at: None,
+            written: Vec::new(),
+            was_short: false,
+            close: None,
+            has_left_unnamed: false,
             is_answered: false,
             holds: 0,
             own_words: 0,
@@ -704,19 +1057,37 @@ impl Model {
             return;
         }
         member.stage = Stage::Here;
+        member.has_joined = true;
         member.has_just_joined = true;
         self.totals.joined += 1;
-        if let Some(past) = &self.pasts[member.dialect.index()] {
-            member.lag.may_be_catching_up = !past.messages.is_empty();
-            for message in &past.messages {
-                member.owe(message, self.now);
-                self.totals.deliveries += 1;
+        if let Some(past) = &mut self.pasts[member.dialect.index()] {
+            member.lag.may_be_catching_up = !past.kept.is_empty();
+            member.began_with_history = !past.kept.is_empty();
+            // A pause notice of this turn is a part of the past, unless the past begins behind it.
+            let may_hear = member.dialect == Dialect::Ws && self.notices.may_come;
+            let before_turn = past.before_turn();
+            for (index, (bytes, is_message)) in past.kept.iter().enumerate() {
+                member.owe(bytes, self.now);
+                member.due_in_turn += bytes.len();
+                self.totals.deliveries += u64::from(*is_message);
+                if may_hear && index + 1 == before_turn {
+                    member.notice_at = Some(member.due.len());
+                }
             }
+            past.has_begun = true;
         }
+        let hello = &self.protocols[member.dialect.index()].hello;
+        member.owe(hello, self.now);
+        member.due_in_turn += hello.len();
+        member.answers.extend_from_slice(hello);
     }
 
     /// A read has brought this.
     pub fn read(&mut self, who: usize, bytes: &[u8]) {
+        if self.visitors.has(who) {
+            self.settle();
+            return self.visitors.read(who, bytes);
+        }
         let is_newcomer = self.newcomers.iter().any(|(peer, _)| *peer == who);
         if !is_newcomer && !self.members.contains_key(&who) {
             return;
@@ -774,10 +1145,10 @@ impl Model {
                 let member = self.members.get_mut(&who).expect("it is here");
                 if member.stage == Stage::Here {
                     member.leave(
-                        if member.unfinished.is_empty() {
-                            Cause::Eof
-                        } else {
+                        if member.is_inside() {
                             Cause::TruncatedFrame
+                        } else {
+                            Cause::Eof
                         },
                         now,
                     );
@@ -789,6 +1160,7 @@ impl Model {
     /// The server lets go of a member, which is told what is said until the end of the turn.
     pub fn let_go(&mut self, who: usize) {
         self.settle();
+        self.decide_ping();
         self.leaver = Some(who);
         self.dismissed_in_turn = true;
     }
@@ -797,15 +1169,38 @@ impl Model {
     fn take_in(&mut self, who: usize, bytes: &[u8]) {
         let member = self.members.get_mut(&who).expect("it is here");
         member.heard = self.now;
-        let width = self.protocols[member.dialect.index()].width;
-        if width == 0 {
-            member.noise += bytes.len();
-            let is_over = member.noise > self.limits.max_message;
-            if member.stage == Stage::Here && is_over && !member.facts.has_failed {
-                member.stage = Stage::Lost;
+        let was_inside = member.is_inside();
+        let has_completed = match self.protocols[member.dialect.index()].sends {
+            Sends::Noise => return self.take_in_noise(who, bytes.len()),
+            Sends::Echo => {
+                if member.stage == Stage::Here {
+                    self.reply(who, bytes);
+                }
+                return;
             }
-            return;
+            Sends::Frames(width) => self.take_in_frames(who, bytes, width),
+            Sends::Messages | Sends::Tunnel(_) | Sends::EchoMessages => {
+                self.take_in_web_socket(who, bytes)
+            }
+        };
+        if has_completed || !was_inside {
+            let member = self.members.get_mut(&who).expect("it is here");
+            member.begun = self.now;
         }
+    }
+
+    fn take_in_noise(&mut self, who: usize, len: usize) {
+        let member = self.members.get_mut(&who).expect("it is here");
+        member.noise += len;
+        let is_over = member.noise > self.limits.max_message;
+        if member.stage == Stage::Here && is_over && !member.facts.has_failed {
+            member.stage = Stage::Lost;
+        }
+    }
+
+    /// Returns whether a frame was completed.
+    fn take_in_frames(&mut self, who: usize, bytes: &[u8], width: usize) -> bool {
+        let member = self.members.get_mut(&who).expect("it is here");
         let mut unfinished = mem::take(&mut member.unfinished);
         unfinished.extend_from_slice(bytes);
         let mut rest = &unfinished[..];
@@ -814,44 +1209,142 @@ impl Model {
             let max = match member.stage {
                 Stage::AwaitingName => self.limits.max_name,
                 Stage::Here => self.limits.max_message,
-                Stage::Leaving(_) | Stage::Lost => return,
+                Stage::Leaving(_) | Stage::Lost => return true,
             };
             let Some((header, after)) = rest.split_at_checked(width) else {
                 if !begins_a_header(rest, width) {
-                    member.stage = Stage::Lost;
-                    return;
+                    member.lose(1002);
+                    return true;
                 }
                 break;
             };
-            let Some(len) = announced(header).filter(|&len| len <= max as u64) else {
-                member.stage = Stage::Lost;
-                return;
+            let Some(len) = announced(header) else {
+                member.lose(1002);
+                return true;
             };
+            if len > max as u64 {
+                member.lose(1009);
+                return true;
+            }
             let Some((payload, after)) = after.split_at_checked(len as usize) else {
                 break;
             };
-            if member.stage == Stage::AwaitingName {
-                member.name = frame(payload);
-                self.join(who);
-            } else {
-                self.say(who, payload);
-            }
+            self.take_in_payload(who, payload);
             rest = after;
         }
-        let is_another = rest.len() < unfinished.len() || unfinished.len() == bytes.len();
+        let has_completed = rest.len() < unfinished.len();
         let unfinished = rest.to_vec();
         let member = self.members.get_mut(&who).expect("it is here");
         member.unfinished = unfinished;
-        if is_another {
-            member.begun = self.now;
+        has_completed
+    }
+
+    /// A name or a message has come.
+    fn take_in_payload(&mut self, who: usize, payload: &[u8]) {
+        let member = self.members.get_mut(&who).expect("it is here");
+        if member.stage == Stage::AwaitingName {
+            member.name = frame(payload);
+            self.join(who);
+        } else {
+            self.say(who, payload);
         }
+    }
+
+    /// Returns whether a message was completed: control frames do not count.
+    fn take_in_web_socket(&mut self, who: usize, bytes: &[u8]) -> bool {
+        let mut has_completed = false;
+        let member = self.members.get_mut(&who).expect("it is here");
+        member.client.extend(bytes);
+        loop {
+            let member = self.members.get_mut(&who).expect("it is here");
+            let sends = self.protocols[member.dialect.index()].sends;
+            let max = match member.stage {
+                Stage::AwaitingName if sends == Sends::Messages => self.limits.max_name,
+                Stage::AwaitingName | Stage::Here => self.limits.max_message,
+                Stage::Leaving(_) | Stage::Lost => return has_completed,
+            };
+            let item = match member.client.next(web::max_message(member.dialect, max)) {
+                Ok(None) => return has_completed,
+                Ok(Some(item)) => item,
+                Err(code) => {
+                    member.lose(code);
+                    return has_completed;
+                }
+            };
+            match (item, sends) {
+                (Item::Message { payload, .. }, Sends::Tunnel(width)) => {
+                    has_completed |= self.take_in_frames(who, &payload, width);
+                }
+                (Item::Message { is_text, payload }, Sends::EchoMessages) => {
+                    let first = if is_text { TEXT } else { BINARY };
+                    self.reply(who, &web::server_frame(first, &payload));
+                    has_completed = true;
+                }
+                (Item::Message { payload, .. }, _) => {
+                    self.take_in_payload(who, &payload);
+                    has_completed = true;
+                }
+                (Item::Ping(payload), _) => {
+                    if sends != Sends::EchoMessages {
+                        self.drop_earlier_pongs(who);
+                    }
+                    self.reply(who, &web::server_frame(PONG, &payload));
+                }
+                (Item::Pong, _) => {}
+                (Item::Close(code), _) => self.take_in_close(who, &code),
+            }
+        }
+    }
+
+    /// A client closes: its Close frame is returned, and nothing comes behind that.
+    fn take_in_close(&mut self, who: usize, code: &[u8]) {
+        let frame = web::server_frame(CLOSE, code);
+        let member = self.members.get_mut(&who).expect("it is here");
+        if member.stage == Stage::AwaitingName {
+            // It ends in this turn.
+            member.answers.extend_from_slice(&frame);
+            member.has_left_unnamed = true;
+        } else {
+            self.reply(who, &frame);
+        }
+        let member = self.members.get_mut(&who).expect("it is here");
+        member.leave(Cause::Farewell, self.now);
+        member.has_closed = true;
+    }
+
+    /// A member that has not read what was due before the turn is answered the last of its pings in the turn
+    /// only.
+    fn drop_earlier_pongs(&mut self, who: usize) {
+        let member = self.members.get_mut(&who).expect("it is here");
+        if member.due.len() > member.due_in_turn + member.written.len() {
+            let pongs = mem::take(&mut member.other_answers);
+            member.due.drop_last(pongs);
+            member.due_in_turn -= pongs;
+            member.answers.truncate(member.answers.len() - pongs);
+        }
+    }
+
+    /// A member is answered with this, behind its acknowledgements of this turn.
+    fn reply(&mut self, who: usize, bytes: &[u8]) {
+        let member = self.members.get_mut(&who).expect("it is here");
+        member.owe(bytes, self.now);
+        member.due_in_turn += bytes.len();
+        member.answers.extend_from_slice(bytes);
+        member.other_answers += bytes.len();
+        member.own_words += 1;
     }
 
     /// A member says something.
     fn say(&mut self, who: usize, message: &[u8]) {
         let speaker = self.members.get_mut(&who).expect("it is here");
         let protocol = &self.protocols[speaker.dialect.index()];
-        speaker.owe(&protocol.ack, self.now);
+        // Acknowledgements stand before whatever else it is answered in this turn.
+        speaker.owe(&[], self.now);
+        let at = speaker.due.len() - speaker.other_answers;
+        speaker.due.insert(at, &protocol.ack);
+        let at = speaker.answers.len() - speaker.other_answers;
+        let ack = protocol.ack.iter().copied();
+        speaker.answers.splice(at..at, ack);
         speaker.due_in_turn += protocol.ack.len();
         speaker.acks_in_turn += 1;
         speaker.own_words += 1;
@@ -861,53 +1354,104 @@ impl Model {
                 return;
             }
         }
-        let is_member = !speaker.has_just_joined;
         let speaker_dialect = speaker.dialect;
         self.totals.messages += 1;
-        let framed = [&speaker.name[..], &frame(message)].concat();
+        let name = speaker.name.clone();
         let mut has_members = [false; Dialect::COUNT];
-        has_members[speaker_dialect.index()] = is_member;
+        has_members[speaker_dialect.index()] = true;
         for (&whom, member) in &self.members {
             // A member that has left in this turn is counted until the turn is over.
             let is_counted = whom != who && member.receives();
             has_members[member.dialect.index()] |= is_counted;
         }
-        let as_heard = |protocol: &Protocol| match protocol.hears {
-            Hears::Frames => framed.clone(),
-            Hears::Payloads => message.to_vec(),
-            Hears::Time | Hears::Nothing => Vec::new(),
-        };
-        let pasts = self.pasts.iter_mut().zip(has_members);
-        for (protocol, (past, has_members)) in self.protocols.iter().zip(pasts) {
-            let words = as_heard(protocol);
-            self.said_in_turn += words.len() as u64;
-            if has_members || past.is_some() {
-                self.published_in_turn += words.len() as u64;
-            }
-            let Some(past) = past else {
+        // How the message reads, in each dialect in which somebody may receive it.
+        let mut heard = [const { Vec::new() }; Dialect::COUNT];
+        for dialect in Dialect::ALL {
+            let index = dialect.index();
+            let protocol = &self.protocols[index];
+            if !self.is_served[index] || !protocol.hears_room() {
                 continue;
-            };
-            past.messages.push_back(words);
-            let mut bytes: usize = past.messages.iter().map(Vec::len).sum();
-            while past.messages.len() > self.limits.history
-                || bytes + 8 * past.messages.len() > self.past_bytes
-            {
-                bytes -= past.messages.pop_front().map_or(0, |first| first.len());
             }
+            let words = protocol.heard(&name, message, &self.time_text);
+            self.said_in_turn += words.len() as u64;
+            let is_kept = self.pasts[index].as_ref().is_some_and(|one| one.has_begun);
+            if has_members[index] || is_kept {
+                self.published_in_turn += words.len() as u64;
+                self.is_quiet[index] = false;
+            }
+            if let Some(past) = &mut self.pasts[index] {
+                past.push(words.clone(), true, self.past_bytes);
+            }
+            heard[index] = words;
         }
         for (&whom, member) in &mut self.members {
-            let protocol = &self.protocols[member.dialect.index()];
-            let words = match protocol.hears {
-                Hears::Frames => &framed[..],
-                Hears::Payloads => message,
-                Hears::Time | Hears::Nothing => continue,
-            };
+            let index = member.dialect.index();
+            if !self.protocols[index].hears_room() {
+                continue;
+            }
+            let words = &heard[index];
             if whom != who && member.receives() {
                 member.owe(words, self.now);
                 member.due_in_turn += words.len();
                 self.totals.deliveries += 1;
             } else {
                 member.holds += words.len();
+            }
+        }
+    }
+
+    /// Decides whether pings are due in this turn. They stand behind everything that its input has caused,
+    /// and before what members cause that leave because the server stops.
+    fn decide_ping(&mut self) {
+        let Some(every) = self.ping_every else {
+            return;
+        };
+        if mem::replace(&mut self.is_ping_decided, true) {
+            return;
+        }
+        let tunnels = [Dialect::Ws, Dialect::WsChat10];
+        let is_member = |member: &Member| matches!(member.stage, Stage::Here | Stage::Lost);
+        let has_members = tunnels.map(|dialect| {
+            let mut members = self.members.values();
+            members.any(|one| one.dialect == dialect && is_member(one) && one.has_joined)
+        });
+        if !has_members.contains(&true) {
+            self.ping_due = None;
+            return;
+        }
+        let due = *self.ping_due.get_or_insert(self.now + every);
+        if due > self.now {
+            return;
+        }
+        // In step, unless a whole step was missed.
+        let in_step = Some(due + every).filter(|&next| next > self.now);
+        self.ping_due = Some(in_step.unwrap_or(self.now + every));
+        for (dialect, has_members) in tunnels.into_iter().zip(has_members) {
+            // A ping is a sign of life, too.
+            let was_quiet = self.is_quiet[dialect.index()];
+            self.is_quiet[dialect.index()] = !was_quiet;
+            if was_quiet && has_members {
+                self.ping(dialect);
+            }
+        }
+    }
+
+    /// All members of a dialect are pinged.
+    fn ping(&mut self, dialect: Dialect) {
+        let ping = web::server_frame(PING, b"");
+        self.totals.pings += 1;
+        if let Some(past) = &mut self.pasts[dialect.index()] {
+            past.push(ping.clone(), false, self.past_bytes);
+        }
+        for member in self.members.values_mut() {
+            if member.dialect != dialect {
+                continue;
+            }
+            if member.receives() {
+                member.owe(&ping, self.now);
+                member.due_in_turn += ping.len();
+            } else {
+                member.holds += ping.len();
             }
         }
     }
@@ -949,36 +1493,46 @@ impl Model {
         }
     }
 
-    /// The kernel has taken these bytes for a peer.
-    pub fn told(&mut self, who: usize, bytes: &[u8], now: Duration) {
+    /// The kernel has taken these bytes for a peer, of so many.
+    pub fn told(&mut self, who: usize, bytes: &[u8], offered: usize, now: Duration) {
         self.settle();
+        if self.visitors.has(who) {
+            return self.visitors.told(who, bytes);
+        }
         self.totals.bytes_told += bytes.len() as u64;
         let Some(member) = self.members.get_mut(&who) else {
             panic!("peer {who} was written to before it was anybody");
         };
         let soft_limit = self.limits.soft_limit;
+        member.was_short |= bytes.len() < offered;
         if !bytes.is_empty() {
             member.facts.progressed = now;
-            if member.due.len() > soft_limit {
+            if member.left() > soft_limit {
                 member.lag.accepted.push_back((now, bytes.len()));
             }
         }
+        if web::is_web_socket(member.dialect) {
+            member.server.receive(bytes);
+        }
+        if let Some(at) = member.notice_at {
+            member.written.extend_from_slice(bytes);
+            if member.written.len() <= at {
+                member.catches_up(soft_limit, now);
+            }
+            return;
+        }
+        if bytes.len() > member.due.len() {
+            // Perhaps there is a ping that is not known to be due yet.
+            self.decide_ping();
+        }
+        let member = self.members.get_mut(&who).expect("it is here");
         if member.due.bytes().starts_with(bytes) {
             member.due.advance(bytes.len());
             member.due_in_turn = member.due_in_turn.min(member.due.len());
-            if member.due.is_empty() {
-                member.holds = 0;
-                member.own_words = 0;
-            }
-            member.lag_falls(soft_limit, now);
-            return;
+            return member.catches_up(soft_limit, now);
         }
-        // Who is closed in this turn is answered for what it has said in it, and hears no more.
-        let ack = &self.protocols[member.dialect.index()].ack;
-        let answers = ack.repeat(member.acks_in_turn);
-        let is_answer = member.due.len() == member.due_in_turn && answers.starts_with(bytes);
         assert!(
-            is_answer && !member.is_answered,
+            member.is_answer(bytes, 0) && !member.is_answered,
             "peer {who} was told \"{}\" where \"{}\" was due",
             bytes.escape_ascii(),
             start_of(member.due.bytes(), bytes.len() + 20).escape_ascii(),
@@ -986,9 +1540,139 @@ impl Model {
         member.is_answered = true;
     }
 
+    /// A write has found no room, or has failed.
+    pub fn write_failed(&mut self, who: usize) {
+        self.settle();
+        self.visitors.write_failed(who);
+        if let Some(member) = self.members.get_mut(&who) {
+            member.was_short = true;
+        }
+    }
+
+    /// The server ends a WebSocket connection with this frame. The kernel may take it or not.
+    pub fn offer_close(&mut self, who: usize, frame: &[u8]) {
+        if self.visitors.has(who) {
+            return self.visitors.refuse(who, frame);
+        }
+        let member = self.members.get_mut(&who).expect("it is here");
+        assert!(member.close.is_none(), "peer {who} was offered two");
+        assert!(
+            web::is_web_socket(member.dialect) && member.server.is_between_frames(),
+            "peer {who} is offered a Close frame inside a frame"
+        );
+        member.close = Some(frame.to_vec());
+        let code = u16::from_be_bytes([frame[2], frame[3]]);
+        *self.totals.closes.entry(code).or_default() += 1;
+    }
+
+    /// The call was interrupted, and is made again.
+    pub fn close_was_interrupted(&mut self, who: usize) {
+        self.visitors.refusal_was_interrupted(who);
+        if let Some(member) = self.members.get_mut(&who) {
+            member.close = None;
+        }
+    }
+
+    /// So much of it was taken.
+    pub fn took_close(&mut self, who: usize, taken: usize) {
+        if let Some(member) = self.members.get_mut(&who) {
+            let close = member.close.as_deref().unwrap_or_default();
+            member.server.receive(&close[..taken]);
+            self.totals.bytes_told += taken as u64;
+        }
+    }
+
+    /// Compares what was written in this turn to those that may have received a pause notice.
+    fn compare_with_notice(&mut self, claims: &Claims) {
+        let frames = [None, Some(true), Some(false)]
+            .map(|notice| (notice, notice.map_or(Vec::new(), web::pause_frame)));
+        let closed = mem::take(&mut self.closed);
+        let of_turn = |one: &&(&usize, &Member)| one.1.notice_at.is_some();
+        let members: Vec<_> = self.members.iter().collect();
+        let fits = |frame: &[u8], is_witness: bool| {
+            members.iter().filter(of_turn).all(|(who, member)| {
+                let is_closed = closed.contains(who);
+                let (written, at) = (&member.written[..], member.notice_at.unwrap_or(0));
+                let pending = claims.pending.get(who).copied().unwrap_or(0);
+                let all = member.due.len() + frame.len();
+                let left = all.checked_sub(written.len());
+                let is_left = left == Some(pending as usize) || member.facts.has_failed;
+                let is_due = member.is_due(written, frame, at);
+                // One that joined in this turn is answered without its history.
+                let before = if member.has_just_joined { 0 } else { at };
+                let is_answer = member.is_answer(written, before);
+                if is_closed {
+                    !is_witness || is_due || is_answer
+                } else {
+                    is_due && is_left
+                }
+            })
+        };
+        let possible = frames.iter().filter(|(_, frame)| fits(frame, true));
+        let possible: Vec<_> = possible.collect();
+        let Some((notice, frame)) = possible.first() else {
+            let written: Vec<_> = members
+                .iter()
+                .filter(of_turn)
+                .map(|(who, member)| {
+                    let (written, due) = (&member.written, member.due.bytes());
+                    format!(
+                        "peer {who} was told \"{}\" where \"{}\" was due, {:?} of {} left",
+                        written.escape_ascii(),
+                        start_of(due, written.len() + 20).escape_ascii(),
+                        claims.pending.get(who),
+                        due.len()
+                    )
+                })
+                .collect();
+            panic!("with or without a pause notice: {}", written.join("; "));
+        };
+        // With no witness that is left, any of them may be true.
+        let (notice, is_known) = (*notice, possible.len() == 1);
+        let frame = frame.clone();
+        for (who, member) in &mut self.members {
+            let Some(at) = member.notice_at.take() else {
+                continue;
+            };
+            let written = mem::take(&mut member.written);
+            if closed.contains(who) && !member.is_due(&written, &frame, at) {
+                member.is_answered = true;
+                continue;
+            }
+            if member.due.is_empty() {
+                member.behind_since = self.now;
+            }
+            member.due.insert(at, &frame);
+            member.due_in_turn += frame.len();
+            member.due.advance(written.len());
+            member.due_in_turn = member.due_in_turn.min(member.due.len());
+            if written.len() > at {
+                member.catches_up(self.limits.soft_limit, self.now);
+            }
+        }
+        self.closed = closed;
+        self.totals.notices += u64::from(notice.is_some());
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()]
+            && notice.is_some()
+        {
+            past.insert_notice(&frame);
+        }
+        let may_have_changed = self.notices.may_follow || self.may_have_been_paused();
+        if self.notices.may_come && is_known {
+            let was_paused = self.is_paused;
+            self.notices.check(notice, was_paused, may_have_changed);
+        } else {
+            self.notices.last = None;
+        }
+        self.notices.may_come = false;
+    }
+
     /// A read has said that the input is over.
     pub fn input_ends(&mut self, who: usize) {
         self.fact(who, |facts| facts.input_has_ended = true);
+        if self.visitors.has(who) {
+            return;
+        }
         if self.closed.is_empty() && self.members.contains_key(&who) {
             self.note_piece(who, Piece::End);
         }
@@ -996,9 +1680,21 @@ impl Model {
 
     /// Notes something about a connection, if it is one.
     pub fn fact(&mut self, who: usize, note: impl FnOnce(&mut Facts)) {
-        if let Some(member) = self.members.get_mut(&who) {
+        if self.visitors.has(who) {
+            self.visitors.fact(who, note);
+        } else if let Some(member) = self.members.get_mut(&who) {
             note(&mut member.facts);
         }
+    }
+
+    /// How long the response was with which a peer's handshake was accepted; 0 if it was not, or had none.
+    pub fn answer_len(&self, who: usize) -> usize {
+        self.members.get(&who).map_or(0, |member| member.answer_len)
+    }
+
+    /// Whether messages are kept for new members.
+    pub fn keeps_history(&self) -> bool {
+        self.pasts.iter().flatten().any(|past| past.has_begun)
     }
 
     /// How many bytes are due to a peer.
@@ -1072,7 +1768,10 @@ impl Model {
         let tick = self.ticks_due.iter().max().copied();
         let tick = tick.filter(|_| is_running);
         let tick = tick.map(|due| (due.max(now), "a tick is due"));
-        of_members.chain(tick).min()
+        let ping = self.ping_due.map(|due| (due.max(now), "a ping is due"));
+        let visit = self.visitors.deadline();
+        let visit = visit.map(|due| (due.max(now), "a request is due"));
+        of_members.chain(tick).chain(ping).chain(visit).min()
     }
 
     /// Whether the room waits for this member when it is a slow reader.
@@ -1088,17 +1787,19 @@ impl Model {
             Stage::AwaitingName => true,
             Stage::Leaving(_) => !member.due.is_empty(),
             Stage::Here => {
-                let has_frames = self.protocols[member.dialect.index()].width > 0;
-                let is_idle = limits.idle_timeout.is_some() && has_frames;
+                let is_chat = self.protocols[member.dialect.index()].sends.is_chat();
+                let is_idle = limits.idle_timeout.is_some() && is_chat;
                 let is_slow = self.pauses_room(member) && member.most_lag() > limits.soft_limit;
                 let is_behind = is_slow && !member.due.is_empty();
-                is_idle || is_behind || !member.unfinished.is_empty()
+                is_idle || is_behind || member.is_inside()
             }
             Stage::Lost => false,
         };
         self.is_stopping
             || limits.rate.is_some()
             || !self.ticks_due.is_empty()
+            || self.ping_due.is_some()
+            || !self.visitors.is_empty()
             || self.members.values().any(has_timer)
     }
 
@@ -1106,11 +1807,17 @@ impl Model {
     pub fn may_be_self_paused(&self, who: usize) -> bool {
         let member = &self.members[&who];
         let is_over = !member.due.is_empty() && member.most_lag() > self.limits.soft_limit;
-        member.dialect == Dialect::Ack64 && self.limits.slow == Slow::Pace && is_over
+        causes_its_output_alone(member.dialect) && self.limits.slow == Slow::Pace && is_over
     }
 
     /// The server has closed a connection.
     pub fn close(&mut self, who: usize) {
+        if let Some(was_refused) = self.visitors.close(who, self.now, self.is_stopping) {
+            self.settle();
+            self.turned_away += u64::from(was_refused);
+            self.totals.visits += 1;
+            return;
+        }
         if let Some(index) = self.newcomers.iter().position(|(peer, _)| *peer == who) {
             // One that is only greeted, and with nothing.
             let (_, member) = self.newcomers.remove(index);
@@ -1137,15 +1844,13 @@ impl Model {
     pub fn end_turn(&mut self, claims: &Claims, now: Duration, is_full: bool) {
         self.settle();
         self.decide(claims.bytes_in);
-        for who in &self.closed {
-            let member = self.members.get_mut(who).expect("it was here");
-            // After that there is nothing to be compared any more.
-            member.is_answered = false;
-        }
+        self.decide_ping();
+        self.compare_with_notice(claims);
         for member in self.members.values_mut() {
             member.lag_rises(&self.limits, now);
         }
         self.was_paused = mem::replace(&mut self.is_paused, claims.is_paused);
+        self.notices.may_follow = self.may_have_been_paused();
         self.match_ends(claims, now, is_full);
         let stays = |(who, member): (&usize, &Member)| {
             let receives = member.dialect == Dialect::Greet10 && member.stage == Stage::Here;
@@ -1157,6 +1862,13 @@ impl Model {
             self.members.remove(&who);
         }
         self.follow_ticks(were_gone, now);
+        let is_pinged = |one: &Member| {
+            let hears = matches!(one.dialect, Dialect::Ws | Dialect::WsChat10);
+            hears && one.stage == Stage::Here
+        };
+        if !self.members.values().any(is_pinged) {
+            self.ping_due = None;
+        }
         if !self.is_stopping {
             self.totals.refused += mem::take(&mut self.turned_away);
             assert_eq!(claims.refused, self.totals.refused, "refused");
@@ -1188,7 +1900,20 @@ impl Model {
     /// What is published in a turn is bounded, whatever one read decodes to.
     fn check_published(&self) {
         let limits = &self.limits;
-        let longest = limits.largest_delivery() + limits.max_message;
+        let mut longest = limits.largest_delivery() + limits.max_message;
+        if self.is_served[Dialect::WsChat10.index()] {
+            longest += limits.largest_delivery() + 14;
+        }
+        if self.is_served[Dialect::Ws.index()] {
+            longest += web::longest_message_frame(limits.max_name.max(64), limits.max_message);
+        }
+        let has_wide_headers =
+            self.is_served[Dialect::Chat64.index()] || self.is_served[Dialect::Ack64.index()];
+        if self.is_served[Dialect::Ws.index()] && has_wide_headers {
+            // A text that needs escapes may take eight times as many bytes for browsers. A read is small enough
+            // for that unless messages are expected to be long, as behind wide headers.
+            longest += limits.turn_budget / 2;
+        }
         let mut most = limits.turn_budget + ROUND + 2 * longest + 64;
         if self.dismissed_in_turn {
             // A member that is dismissed is read whatever was published before in the turn.
@@ -1231,11 +1956,9 @@ impl Model {
     /// The most that may be held for those who are behind, in bytes.
     fn most_held(&self) -> u64 {
         const CHUNK: u64 = 64 * 1024;
-        let hearing = self
-            .protocols
-            .iter()
-            .filter(|one| one.hears != Hears::Nothing);
-        let past = if self.limits.history > 0 {
+        let served = self.protocols.iter().zip(self.is_served);
+        let hearing = served.filter(|(one, is_served)| one.hears != Hears::Nothing && *is_served);
+        let past = if self.pasts.iter().any(Option::is_some) {
             self.limits.history_bytes as u64
         } else {
             0
@@ -1289,11 +2012,13 @@ impl Model {
     /// not full.
     fn may_be_held(&self) -> usize {
         // A first and a last one for each dialect that hears anything.
-        const CHUNKS: usize = 3 * 2 * 64 * 1024;
-        // The turn, which may be in the backlogs besides.
-        let turn = self.said_in_turn as usize;
-        let of_its_own =
-            |one: &Member| 2 * one.unfinished.len() + 200 * (one.own_words + one.acks_in_turn + 2);
+        const CHUNKS: usize = 5 * 2 * 64 * 1024;
+        // The turn, which may be in the backlogs besides: all of it is history for a moment.
+        let turn = self.said_in_turn as usize * if self.keeps_history() { 2 } else { 1 };
+        let of_its_own = |one: &Member| {
+            let partial = one.unfinished.len() + one.client.len() + one.left();
+            2 * partial + 200 * (one.own_words + one.acks_in_turn + 2)
+        };
         // One copy for all who are behind, as far as the one is that is furthest.
         let shared = |dialect: &Dialect| {
             let members = self.members.values().filter(|one| one.dialect == *dialect);
@@ -1303,7 +2028,7 @@ impl Model {
                 .unwrap_or(0)
         };
         let own: usize = self.members.values().map(of_its_own).sum();
-        let past = if self.limits.history > 0 {
+        let past = if self.pasts.iter().any(Option::is_some) {
             self.limits.history_bytes
         } else {
             0
@@ -1342,7 +2067,30 @@ impl Model {
     /// Whether there is this reason for a connection to end.
     fn may_end(&self, member: &Member, end: End, now: Duration, is_full: bool) -> bool {
         let is_reason = |stage| self.is_reason(member, stage, end, now, is_full);
-        is_reason(member.stage) || member.stage_before.is_some_and(is_reason)
+        let is_reason = is_reason(member.stage) || member.stage_before.is_some_and(is_reason);
+        is_reason && Self::is_closed_right(member, end)
+    }
+
+    /// Whether a connection that ends for this reason was offered the Close frame for it, if it can have one.
+    fn is_closed_right(member: &Member, end: End) -> bool {
+        if !web::is_web_socket(member.dialect) {
+            return true;
+        }
+        if member.has_left_unnamed && end == End::Farewell {
+            let is_excused = member.was_short || member.facts.has_failed;
+            return member.is_answered || is_excused;
+        }
+        let expected = end.close_frame(member.protocol_code);
+        // Where output was given up there is none, even if that ended between two frames.
+        let has_lost_history = member.has_just_joined && member.began_with_history;
+        let has_lost_output =
+            member.was_short || has_lost_history || member.due.len() > member.due_in_turn;
+        let may_lack =
+            member.facts.has_failed || has_lost_output || !member.server.is_between_frames();
+        match &member.close {
+            Some(frame) => expected.as_ref() == Some(frame),
+            None => expected.is_none() || may_lack,
+        }
     }
 
     /// Whether there is this reason for a connection of this stage to end.
@@ -1372,7 +2120,7 @@ impl Model {
         }
         match end {
             End::Eof | End::TruncatedFrame => {
-                let is_cut = !member.unfinished.is_empty() && input_has_ended;
+                let is_cut = member.is_inside() && input_has_ended;
                 let is_over = has_failed || (is_unnamed && input_has_ended);
                 let is_end = is_cut == (end == End::TruncatedFrame);
                 (is_here || is_unnamed) && is_over && is_read_dry && is_end
@@ -1387,8 +2135,8 @@ impl Model {
             End::SlowConsumer => {
                 let is_waited_for = match member.dialect {
                     _ if limits.slow == Slow::Cut => false,
-                    Dialect::Chat10 | Dialect::Chat64 => !member.lag.may_be_stalled,
-                    Dialect::Ack64 => true,
+                    dialect if causes_its_output_alone(dialect) => true,
+                    _ if self.pauses_room(member) => !member.lag.may_be_stalled,
                     _ => false,
                 };
                 // A member that begins with history is not waited for, even if it reads.
@@ -1412,12 +2160,12 @@ impl Model {
             }
             End::MessageTimeout => {
                 let is_late = now >= member.begun + limits.message_timeout;
-                is_here && !member.unfinished.is_empty() && is_late
+                is_here && member.is_inside() && is_late
             }
             End::IdleTimeout => {
-                let has_frames = self.protocols[member.dialect.index()].width > 0;
+                let is_chat = self.protocols[member.dialect.index()].sends.is_chat();
                 let is_late = |timeout| now >= member.heard + timeout;
-                is_here && has_frames && limits.idle_timeout.is_some_and(is_late)
+                is_here && is_chat && limits.idle_timeout.is_some_and(is_late)
             }
             End::OutOfMemory => {
                 self.reading != Reading::Always && self.may_be_held() > limits.max_memory
@@ -1438,7 +2186,7 @@ impl Model {
                     is_full
                 };
                 // Its input is held back: otherwise it is about to be read.
-                let is_throttled = limits.rate.is_some() || member.dialect == Dialect::Ack64;
+                let is_throttled = limits.rate.is_some() || causes_its_output_alone(member.dialect);
                 let is_held_back = is_throttled || self.may_have_been_paused();
                 let has_left = is_here && (member.facts.is_gone || has_failed) && is_held_back;
                 let is_late = is_unnamed && now >= member.since + SAFE_PENDING;
@@ -1458,6 +2206,11 @@ impl Model {
             }
         }
     }
+}
+
+/// Whether a member of this dialect receives only what it causes itself, and is paused alone for that.
+pub const fn causes_its_output_alone(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Ack64 | Dialect::WsEcho | Dialect::Echo)
 }
 
 /// Whether each of `possible` can have one of `reasons` to itself: a matching, by augmenting paths.

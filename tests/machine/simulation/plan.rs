@@ -1,4 +1,16 @@
 //! What a simulation is like: limits, sockets, peers and faults, all of them chosen.
+//!
+//! # What the plans leave out
+//!
+//! Where an exact answer would depend on something that the model does not know, the plan leaves the question
+//! out, so that every byte can be compared:
+//!
+//! - Pings of the server are on only where a poll returns all events, since timeouts may be put off otherwise.
+//! - Where the room may be paused, the history of browsers is limited by the number of its messages and not
+//!   by its bytes: a pause notice between two of them counts, and it shows only in what is delivered.
+//! - A socket of a WebSocket listener has room for the answer to a handshake, as that of a kernel has.
+//! - A peer sends no ping before its name.
+//! - There are never so many connections that speak HTTP that the oldest one is closed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,6 +22,7 @@ use chatloop::wire::Dialect;
 use super::choices::Choices;
 use super::faults::Fault;
 use super::model::MIN_READ_RATE;
+use super::web;
 
 /// Nearly all messages of a chat are short.
 const USUAL_MESSAGE: usize = 40;
@@ -67,7 +80,7 @@ impl Plan {
     /// Nothing goes wrong but what is asked for: a room for every dialect, and every limit its default.
     pub fn quiet() -> Self {
         Self {
-            config: Config::new(TUTORIALS.map(endpoint).to_vec()),
+            config: config(Dialect::ALL.map(endpoint).to_vec()),
             steps: 0,
             stops: [None; 2],
             peers: 100,
@@ -89,7 +102,7 @@ impl Plan {
     /// A plan of one of these kinds.
     pub fn chosen(choices: &mut Choices) -> Self {
         match choices.below(4) {
-            2 if choices.below(2) == 0 => Self::short_of_memory(choices),
+            2 if choices.below(4) < 3 => Self::short_of_memory(choices),
             3 => Self::in_which_everybody_reads(choices),
             _ => Self::of_small_things(choices),
         }
@@ -108,6 +121,9 @@ impl Plan {
         limits.turn_budget = choices.one_of(&[1000, 262_144]);
         limits.queue_limit = limits.largest_delivery() + limits.history_bytes;
         limits.queue_limit *= choices.one_of(&[1, 4, 10]);
+        if limits.slow == Slow::Pace {
+            limits.timed_history = 0;
+        }
         limits.soft_limit = limits.queue_limit / choices.one_of(&[2, 8]);
         limits.max_memory = limits.least_memory() + choices.one_of(&[0, 1000, 200_000]);
         let max_message = limits.max_message;
@@ -125,22 +141,36 @@ impl Plan {
 
     /// A plan in which most things are chosen to be small, since that is where the edges are.
     fn of_small_things(choices: &mut Choices) -> Self {
-        let mut listen: Vec<_> = TUTORIALS.map(endpoint).to_vec();
-        // Some rooms are for one dialect alone, and some have two listeners of the same.
-        match choices.below(8) {
+        let all = Dialect::ALL;
+        let mut listen: Vec<_> = all.map(endpoint).to_vec();
+        // Some rooms are for one dialect alone, some for few, and some have two listeners of the same.
+        match choices.below(12) {
             0 => listen.truncate(1),
-            1 => listen = vec![endpoint(choices.one_of(&TUTORIALS))],
-            2 => listen.push(endpoint(choices.one_of(&TUTORIALS))),
+            1 => listen = vec![endpoint(choices.one_of(&all))],
+            2 => listen.push(endpoint(choices.one_of(&all))),
+            3 => listen = [Dialect::Ws, Dialect::Chat10].map(endpoint).to_vec(),
+            4 => {
+                listen = [
+                    Dialect::Ws,
+                    Dialect::WsChat10,
+                    Dialect::WsEcho,
+                    Dialect::Echo,
+                ]
+                .map(endpoint)
+                .to_vec();
+            }
+            5..8 => listen.truncate(TUTORIALS),
             _ => {}
         }
-        let mut config = Config::new(listen);
+        let mut config = config(listen);
         let is_large = choices.below(12) == 0;
         let max_message = if is_large {
             choices.between(60_000, 200_000)
         } else {
             choices.one_of(&[0, 1, 20, 100, 400, 2000])
         };
-        config.limits = chosen_limits(choices, max_message);
+        let has_browsers = config.listen.iter().any(|one| one.dialect == Dialect::Ws);
+        config.limits = chosen_limits(choices, max_message, has_browsers);
         config.texts = chosen_texts(choices);
         config.every = match choices.below(4) {
             // To work off what was said too fast may take days, and nobody counts them.
@@ -150,7 +180,9 @@ impl Plan {
             _ => Some(Duration::from_secs(3)),
         };
         config.drain = Duration::from_millis(choices.one_of(&[0, 10, 1000, 5000, 60_000]));
-        let rates = chosen_rates(choices);
+        let mut rates = chosen_rates(choices);
+        let batch = choices.one_of(&[1, 2, 8, 1024, 1024]);
+        config.ping = chosen_ping(choices, batch, &mut rates);
         let mut weight = |most: usize| choices.below(most + 1);
         let weights = Weights {
             connect: 1 + weight(6),
@@ -189,7 +221,7 @@ impl Plan {
             rates,
             weights,
             pace: choices.one_of(&[1, 3, 10, 40]),
-            batch: choices.one_of(&[1, 2, 8, 1024]),
+            batch,
             longest_message: max_message,
             usual_message: USUAL_MESSAGE,
             reads_within: None,
@@ -212,6 +244,8 @@ impl Plan {
         limits.queue_limit = choices.between(16_000, 90_000);
         limits.soft_limit = limits.queue_limit / choices.one_of(&[2, 8]);
         limits.slow_timeout = millis(choices, &[10_000, 30_000]);
+        limits.timed_history = choices.one_of(&[0, 1, 3]);
+        make_room_for_history(limits);
         let max_message = limits.max_message;
         // Who takes all that its socket holds as often as this takes more than it has to, even if many a
         // write is short.
@@ -262,7 +296,11 @@ impl Plan {
             trouble: weight(1),
         };
         plan.pace = choices.one_of(&[1, 3, 10]);
-        plan.batch = choices.one_of(&[2, 8, 1024]);
+        plan.batch = choices.one_of(&[2, 8, 1024, 1024]);
+        plan.config.ping = chosen_ping(choices, plan.batch, &mut plan.rates);
+        if choices.below(2) == 0 {
+            plan.config.listen.truncate(TUTORIALS);
+        }
         plan.longest_message = max_message;
         plan.usual_message = choices.one_of(&[USUAL_MESSAGE, 400, max_message]);
         plan
@@ -274,14 +312,40 @@ impl Plan {
     }
 }
 
-/// The dialects that are served: those that the model knows.
-const TUTORIALS: [Dialect; 5] = [
-    Dialect::Chat10,
-    Dialect::Chat64,
-    Dialect::Ack64,
-    Dialect::Greet10,
-    Dialect::Hello,
-];
+/// How many of the dialects are those of the tutorials, which come first.
+const TUTORIALS: usize = 5;
+
+/// The defaults, with the host and the origin that some requests have.
+fn config(listen: Vec<Endpoint>) -> Config {
+    let mut config = Config::new(listen);
+    config.web.hosts = vec![web::ALLOWED_HOST.to_owned()];
+    config.web.origins = vec![web::ALLOWED_ORIGIN.to_owned()];
+    config
+}
+
+/// The interval of pings, if every poll returns all events.
+fn chosen_ping(choices: &mut Choices, batch: usize, rates: &mut [u16]) -> Option<Duration> {
+    const UNLIMITED: usize = 1024;
+    let millis = choices.one_of(&[0, 1000, 10_000, 45_000]);
+    if batch < UNLIMITED || millis == 0 {
+        return None;
+    }
+    rates[Fault::SmallBatch as usize] = 0;
+    Some(Duration::from_millis(millis))
+}
+
+/// Raises the limits such that the messages that are kept for browsers always fit the memory for them.
+fn make_room_for_history(limits: &mut Limits) {
+    // Chat10, chat64 and both for browsers.
+    const KEEPERS: usize = 4;
+    // One that is named after its address may have a longer name than another.
+    let longest = web::longest_message_frame(limits.max_name.max(64), limits.max_message) + 8;
+    limits.history_bytes = limits
+        .history_bytes
+        .max(KEEPERS * limits.timed_history * longest);
+    let needed = limits.largest_delivery() + limits.history_bytes;
+    limits.queue_limit = limits.queue_limit.max(needed);
+}
 
 /// A listener for this dialect. Nobody looks at its address.
 fn endpoint(dialect: Dialect) -> Endpoint {
@@ -306,7 +370,7 @@ fn chosen_sizes(choices: &mut Choices, is_large: bool) -> (usize, usize) {
     (least, choices.between(least, 4 * least + 200))
 }
 
-fn chosen_limits(choices: &mut Choices, max_message: usize) -> Limits {
+fn chosen_limits(choices: &mut Choices, max_message: usize, has_browsers: bool) -> Limits {
     let history = choices.one_of(&[0, 0, 1, 3, 50]);
     let mut limits = Limits {
         max_clients: choices.one_of(&[1, 2, 5, 10, usize::MAX, usize::MAX]),
@@ -342,15 +406,20 @@ fn chosen_limits(choices: &mut Choices, max_message: usize) -> Limits {
         0 => Some(choices.one_of(&[1, 10, 1000])),
         _ => None,
     };
+    limits.slow = choices.one_of(&[Slow::Pace, Slow::Cut]);
+    limits.timed_history = choices.one_of(&[0, 1, 3, 50]);
     let past = if history > 0 { limits.history_bytes } else { 0 };
     let more = choices.one_of(&[0, 1, 500, 5000, 1_000_000]);
     limits.queue_limit = limits.largest_delivery() + past + more;
-    limits.slow = choices.one_of(&[Slow::Pace, Slow::Cut]);
+    if has_browsers && limits.slow == Slow::Pace {
+        limits.timed_history = limits.timed_history.min(3);
+        make_room_for_history(&mut limits);
+    }
     limits.slow_timeout = millis(choices, &[50, 5000, 1_000_000]);
     limits.soft_limit = choices.one_of(&[0, 1, 100, limits.queue_limit - 1]);
     limits.soft_limit = limits.soft_limit.min(limits.queue_limit - 1);
     if choices.below(4) == 0 {
-        // For little more than that: see `short_of_memory`. What is behind, and what is history, is held in chunks, of which each dialect has its own.
+        // For little more than that: see `short_of_memory`. What is behind, and what is history, is held in chunks, of which each dialect has its own that receives what others send.
         const CHUNKS: usize = 5 * 2 * 64 * 1024;
         limits.max_memory = limits.least_memory() + CHUNKS + choices.one_of(&[0, 1000, 200_000]);
     }

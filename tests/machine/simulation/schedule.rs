@@ -9,6 +9,7 @@ use super::faults::Fault;
 use super::peer::Stage;
 use super::plan::Weights;
 use super::trace::Happening;
+use super::web;
 use super::world::{Phase, World};
 
 /// Something that somebody does, where that is not left to chance.
@@ -20,6 +21,11 @@ pub enum Action {
     Say(usize, usize),
     /// A peer takes its leave.
     SayFarewell(usize),
+    /// A peer connects to the listener of this index, which is one of WebSocket, and sends the request of that
+    /// index.
+    Request(usize, usize),
+    /// A peer sends these bytes.
+    Send(usize, Vec<u8>),
     /// The network delivers all that is under way.
     Settle,
     StopReading(usize),
@@ -117,11 +123,18 @@ impl World {
     /// Does what a script says.
     fn perform(&mut self, action: &Action) {
         match *action {
-            Action::Connect(listener) => {
-                self.connect(listener, false);
-            }
+            Action::Connect(listener) => self.come(listener, false),
             Action::Say(who, len) => self.say(who, len),
             Action::SayFarewell(who) => self.say_farewell(who),
+            Action::Request(listener, index) => {
+                let dialect = self.plan.config.listen[listener].dialect;
+                if let Some(who) = self.connect(listener, false) {
+                    let head = web::requests(dialect)[index].head.clone();
+                    self.peers[who].outgoing = head;
+                    self.complete(who);
+                }
+            }
+            Action::Send(who, ref bytes) => self.send(who, bytes),
             Action::Settle => {
                 self.network_settles();
             }
@@ -140,15 +153,34 @@ impl World {
         if self.live.len() < self.plan.peers {
             let listener = self.choices.below(self.has_listeners());
             let is_mute = self.choices.below(8) == 0;
-            self.connect(listener, is_mute);
+            self.come(listener, is_mute);
+        }
+    }
+
+    /// A peer connects, and sends its request if it has one.
+    fn come(&mut self, listener: usize, is_mute: bool) {
+        if let Some(who) = self.connect(listener, is_mute) {
+            self.visit(who);
         }
     }
 
     /// A peer says something, if it has still something to say.
     fn somebody_talks(&mut self, who: usize) {
-        let most_ahead = 4 * self.plan.window.1 + self.plan.longest_message;
+        let dialect = self.peers[who].dialect;
+        let most_ahead = match dialect {
+            // It may be read byte by byte.
+            Dialect::Echo => 1000,
+            _ => 4 * self.plan.window.1 + self.plan.longest_message,
+        };
         if self.sockets[who].on_the_way() > most_ahead {
             return;
+        }
+        match self.peers[who].stage {
+            Stage::Visiting => return self.visit(who),
+            Stage::Talking if web::is_web_socket(dialect) && self.choices.below(8) == 1 => {
+                return self.ping(who);
+            }
+            _ => {}
         }
         let is_name = self.peers[who].stage == Stage::Nameless;
         let limits = &self.plan.config.limits;
@@ -177,18 +209,75 @@ impl World {
     /// A peer says something of this length.
     fn say(&mut self, who: usize, len: usize) {
         let peer = &mut self.peers[who];
-        match peer.stage {
-            Stage::Talking => {}
-            Stage::Nameless => peer.stage = Stage::Talking,
-            Stage::Mute | Stage::Ended => return,
+        if !matches!(peer.stage, Stage::Talking | Stage::Nameless) {
+            return;
         }
-        let payload = peer.payload(len);
-        let bytes = peer.frame(&payload, &mut self.choices);
+        if !web::is_web_socket(peer.dialect) {
+            peer.stage = Stage::Talking;
+            let payload = peer.payload(len);
+            let bytes = peer.frame(&payload, &mut self.choices);
+            return self.send(who, &bytes);
+        }
+        let bytes = peer.web_message(len, &mut self.choices);
+        peer.stage = Stage::Talking;
+        self.complete(who);
+        if self.choices.below(8) == 1 {
+            // It goes on with it some other time, or never.
+            let (now, later) = bytes.split_at(self.choices.below(bytes.len()));
+            self.peers[who].outgoing = later.to_vec();
+            return self.send(who, now);
+        }
         self.send(who, &bytes);
+    }
+
+    /// A peer sends what is left of its request or of something that it has begun.
+    fn complete(&mut self, who: usize) {
+        let rest = std::mem::take(&mut self.peers[who].outgoing);
+        if !rest.is_empty() {
+            self.send(who, &rest);
+        }
+    }
+
+    /// A peer sends its request, perhaps only a part of it.
+    fn visit(&mut self, who: usize) {
+        let peer = &mut self.peers[who];
+        if self.choices.below(8) == 1 && !peer.outgoing.is_empty() {
+            let len = self.choices.below(peer.outgoing.len());
+            let part: Vec<_> = peer.outgoing.drain(..len).collect();
+            return self.send(who, &part);
+        }
+        self.complete(who);
+    }
+
+    /// A peer has received something. When its handshake was answered, it may go on.
+    fn go_on(&mut self, who: usize) {
+        let answer_len = self.model.answer_len(who) as u64;
+        let is_answered = answer_len > 0 && self.sockets[who].taken() >= answer_len;
+        if self.peers[who].stage == Stage::Visiting && is_answered {
+            let is_mute = self.choices.below(16) == 1;
+            self.peers[who].begin(is_mute);
+        }
+    }
+
+    fn ping(&mut self, who: usize) {
+        let peer = &self.peers[who];
+        if peer.stage == Stage::Talking && web::is_web_socket(peer.dialect) {
+            let bytes = peer.ping(&mut self.choices);
+            self.complete(who);
+            self.send(who, &bytes);
+        }
     }
 
     fn say_farewell(&mut self, who: usize) {
         let peer = &self.peers[who];
+        if web::is_web_socket(peer.dialect) {
+            if matches!(peer.stage, Stage::Talking | Stage::Nameless | Stage::Mute) {
+                let bytes = peer.close(&mut self.choices);
+                self.complete(who);
+                self.send(who, &bytes);
+            }
+            return;
+        }
         let own = self.plan.config.texts.farewell.as_deref();
         let word = match peer.dialect {
             Dialect::Chat64 => own.unwrap_or(b"Client Disconnected"),
@@ -252,7 +341,12 @@ impl World {
                 self.close_sending(who);
             }
             3 if self.peers[who].stage == Stage::Talking => {
-                let whole = self.peers[who].frame(b"cut", &mut self.choices);
+                self.complete(who);
+                let whole = if web::is_web_socket(self.peers[who].dialect) {
+                    self.peers[who].web_message(3, &mut self.choices)
+                } else {
+                    self.peers[who].frame(b"cut", &mut self.choices)
+                };
                 let len = self.choices.below(whole.len());
                 self.strike(Fault::TruncatedFrame);
                 self.send(who, &whole[..len]);
@@ -309,18 +403,31 @@ impl World {
 
     fn somebody_misbehaves(&mut self, who: usize) {
         let peer = &self.peers[who];
-        if peer.stage == Stage::Ended || peer.header_width() == 0 {
+        if matches!(peer.stage, Stage::Ended | Stage::Visiting) {
             return;
         }
-        let bytes = if self.choices.below(2) == 0 {
-            peer.bad_header(&mut self.choices)
+        let is_web_socket = web::is_web_socket(peer.dialect);
+        let limits = &self.plan.config.limits;
+        let most = limits.max_message.max(limits.max_name);
+        let bytes = if is_web_socket && (peer.header_width() == 0 || self.choices.below(2) == 0) {
+            peer.bad_web_frame(most, &mut self.choices)
+        } else if peer.header_width() == 0 {
+            return;
         } else {
-            let limits = &self.plan.config.limits;
-            let most = limits.max_message.max(limits.max_name);
-            let width = peer.header_width();
-            let len = self.choices.one_of(&[most as u64 + 1, 9_999_999_999]);
-            format!("{len:<width$}").into_bytes()
+            let bad = if self.choices.below(2) == 0 {
+                peer.bad_header(&mut self.choices)
+            } else {
+                let width = peer.header_width();
+                let len = self.choices.one_of(&[most as u64 + 1, 9_999_999_999]);
+                format!("{len:<width$}").into_bytes()
+            };
+            if is_web_socket {
+                peer.web_frame(web::BINARY, &bad)
+            } else {
+                bad
+            }
         };
+        self.complete(who);
         self.send(who, &bytes);
     }
 
@@ -350,7 +457,7 @@ impl World {
                 let most = if is_lone {
                     1
                 } else {
-                    self.choices.between(1, self.plan.piece)
+                    self.choices.between(1, self.longest_piece(who))
                 };
                 let with_fin = self.choices.below(2) == 0;
                 return self.arrive(who, most, with_fin);
@@ -359,6 +466,15 @@ impl World {
                 let most = self.choices.between(1, self.plan.piece);
                 return self.drain(who, most);
             }
+        }
+    }
+
+    /// The most of a peer's bytes that the network moves at once. A request comes in few pieces.
+    fn longest_piece(&self, who: usize) -> usize {
+        const OF_REQUEST: usize = 200;
+        match self.peers[who].stage {
+            Stage::Visiting => self.plan.piece.max(OF_REQUEST),
+            _ => self.plan.piece,
         }
     }
 
@@ -382,6 +498,7 @@ impl World {
         if is_edge {
             self.edge(who);
         }
+        self.go_on(who);
     }
 
     fn reset_comes(&mut self, who: usize) {

@@ -22,7 +22,11 @@ fn run(seed: u64) -> Outcome {
 /// Says how to see again what has failed, if it has.
 enum SaysHow {
     Seed(u64),
-    Torture { index: usize, errno: i32 },
+    Torture {
+        session: &'static str,
+        index: usize,
+        errno: i32,
+    },
 }
 
 impl Drop for SaysHow {
@@ -33,8 +37,12 @@ impl Drop for SaysHow {
                     "to see it again: SEED={seed} cargo test --release --test machine replay -- \
                      --nocapture"
                 ),
-                Self::Torture { index, errno } => eprintln!(
-                    "to see it again: CALL={index} ERRNO={errno} cargo test --release --test \
+                Self::Torture {
+                    session,
+                    index,
+                    errno,
+                } => eprintln!(
+                    "to see it again: SESSION={session} CALL={index} ERRNO={errno} cargo test --release --test \
                      machine replay -- --nocapture"
                 ),
             }
@@ -59,6 +67,19 @@ fn faults_lose_duplicate_and_reorder_no_message() {
     }
     let out_of_memory = all.totals.ends.get(&End::OutOfMemory);
     assert!(out_of_memory > Some(&10), "{out_of_memory:?} out of memory");
+    let totals = &all.totals;
+    for (what, count) in [
+        ("handshakes", totals.upgrades),
+        ("other requests", totals.visits),
+        ("pings", totals.pings),
+        ("pause notices", totals.notices),
+    ] {
+        assert!(count > SEEDS / 5, "{count} {what}");
+    }
+    for code in [1001, 1002, 1007, 1008, 1009, 1013] {
+        let count = totals.closes.get(&code);
+        assert!(count > Some(&3), "{count:?} Close frames with {code}");
+    }
     // The room waits for those who read, and none of them is closed for being slow.
     let waits = all.waits_for_readers;
     assert!(waits > SEEDS, "the room waited for readers {waits} times");
@@ -72,9 +93,17 @@ fn same_seed_gives_the_same_history() {
     assert_ne!(run(1).hash, run(2).hash);
 }
 
-/// A session in which each dialect does everything that it can do, and nothing is left to chance.
+/// The sessions of which each call fails.
+fn session(name: &str) -> Simulation {
+    match name {
+        "web" => web_session(),
+        _ => tutorials_session(),
+    }
+}
+
+/// A session in which each dialect of the tutorials does everything that it can do, and nothing is left to chance.
 #[allow(clippy::too_many_lines, reason = "it is a list of what happens")]
-fn session() -> Simulation {
+fn tutorials_session() -> Simulation {
     use Action::{
         Close, CloseSending, Connect, ReadAgain, Say, SayFarewell, Settle, Signal, StopReading,
         Wait,
@@ -187,6 +216,72 @@ fn session() -> Simulation {
     )
 }
 
+/// A session in which members of WebSocket and echo do everything that they can do.
+fn web_session() -> Simulation {
+    use super::web::{BINARY, CONTINUED, PING, client_frame, server_frame};
+    use Action::{
+        Close, CloseSending, Connect, ReadAgain, Request as Ask, Say, SayFarewell, Send, Settle,
+        Signal, StopReading, Wait,
+    };
+    const KEY: [u8; 4] = *b"key!";
+    // The listeners, in the order of the dialects, and the page and a foreign host among the requests.
+    const CHAT10: usize = 0;
+    const WS: usize = 5;
+    const TUNNEL: usize = 6;
+    const WS_ECHO: usize = 7;
+    const ECHO: usize = 8;
+    let mut plan = Plan::quiet();
+    plan.window = (1500, 1500);
+    plan.buffer = (3000, 3000);
+    plan.config.limits.timed_history = 2;
+    plan.config.limits.read_budget = 1000;
+    let pinged = plan.config.ping.expect("pings") / 2;
+    let handshakes = super::web::handshakes(chatloop::wire::Dialect::Ws);
+    let ping = client_frame(PING, b"there?", KEY);
+    Simulation::scripted(
+        plan,
+        [
+            // Peers 0 to 5: two browsers, and one of each other kind.
+            vec![Connect(WS), Connect(WS), Connect(TUNNEL), Settle, Settle],
+            vec![Connect(WS_ECHO), Connect(ECHO), Connect(CHAT10), Settle],
+            vec![Say(0, 5), Say(1, 0), Say(2, 4), Say(5, 3), Settle],
+            vec![Say(3, 6), Say(4, 150), Say(0, 12), Settle, Settle],
+            vec![Say(5, 20), Say(2, 30), Settle, Settle],
+            // A message in fragments, with a ping between them.
+            vec![
+                Send(1, client_frame(BINARY & 0xf, b"one, ", KEY)),
+                Settle,
+                Send(1, ping.clone()),
+                Send(1, client_frame(CONTINUED, b"two", KEY)[..5].to_vec()),
+                Settle,
+                Send(1, client_frame(CONTINUED, b"two", KEY)[5..].to_vec()),
+                Settle,
+            ],
+            // One lags, and is answered behind what is due to it.
+            vec![StopReading(1), Say(0, 3000), Settle, Say(5, 900), Settle],
+            vec![Send(1, ping), Say(1, 7), Settle, Signal(Request::Table)],
+            vec![Settle, ReadAgain(1), Settle, Settle, Settle],
+            // Nothing is sent for so long that members are pinged.
+            vec![Wait(pinged), Settle, Wait(pinged), Settle],
+            // Peers 6 to 8: a browser that receives history, the page, and a request that is refused.
+            vec![
+                Connect(WS),
+                Ask(WS, handshakes),
+                Ask(WS, handshakes + 3),
+                Settle,
+            ],
+            vec![Settle, Say(6, 3), Settle, Settle, Say(0, 9), Settle],
+            // All ways to leave.
+            vec![Send(6, server_frame(BINARY, b"unmasked")), Settle],
+            vec![SayFarewell(0), Settle, Say(5, 4), Settle],
+            vec![CloseSending(2), Settle, Close(3), Settle],
+            vec![StopReading(4), Say(4, 4000), CloseSending(4), Settle],
+            vec![Say(5, 8), Settle, ReadAgain(4), Settle],
+        ]
+        .concat(),
+    )
+}
+
 #[test]
 fn last_member_of_a_dialect_receives_the_whole_turn_in_which_it_leaves() {
     use Action::{CloseSending, Connect, Say, Settle};
@@ -207,15 +302,34 @@ fn last_member_of_a_dialect_receives_the_whole_turn_in_which_it_leaves() {
 
 #[test]
 fn failed_call_affects_only_its_own_connection() {
-    let session_as_planned = session().recorded();
+    let failures = fail_each_call("tutorials");
+    assert!(failures > 1000, "only {failures} failures");
+}
+
+#[test]
+fn failed_call_in_a_session_of_web_socket_affects_only_its_own_connection() {
+    let planned = web_session().run().totals;
+    assert_eq!((planned.upgrades, planned.visits), (5, 2));
+    assert!(planned.pings > 0);
+    let failures = fail_each_call("web");
+    assert!(failures > 1000, "only {failures} failures");
+}
+
+/// Has a session again and again, and each time one call fails. Returns how often.
+fn fail_each_call(name: &'static str) -> usize {
+    let session_as_planned = session(name).recorded();
     let planned = session_as_planned.run();
     let ends = |outcome: &Outcome, end| outcome.totals.ends.get(&end).copied().unwrap_or(0);
     assert_eq!(ends(&planned, End::Io), 0, "nothing fails by itself");
     let mut failures = 0;
     for (index, call) in session_as_planned.calls().into_iter().enumerate() {
         for &errno in call.errors() {
-            let _says_what = SaysHow::Torture { index, errno };
-            let outcome = session().failing(index, errno).run();
+            let _says_what = SaysHow::Torture {
+                session: name,
+                index,
+                errno,
+            };
+            let outcome = session(name).failing(index, errno).run();
             // The model has checked what each was told, and why each was closed. At most one was
             // closed for another reason than in the session as it was planned.
             let totals = (&outcome.totals, &planned.totals);
@@ -229,13 +343,17 @@ fn failed_call_affects_only_its_own_connection() {
                 broken <= 1,
                 "or its connection broke, perhaps inside a frame"
             );
-            for end in [End::SlowConsumer, End::HandshakeTimeout, End::Protocol] {
-                assert_eq!(ends(&outcome, end), 0, "{end:?}");
+            for end in [End::SlowConsumer, End::Protocol] {
+                let most = ends(&planned, end);
+                assert!(ends(&outcome, end) <= most, "{end:?}");
             }
+            // A browser whose handshake is answered late has no name in this script.
+            let late = ends(&outcome, End::HandshakeTimeout);
+            assert!(late == 0 || name == "web", "{late} without a name");
             failures += 1;
         }
     }
-    assert!(failures > 1000, "only {failures} failures");
+    failures
 }
 
 /// Shows the history of one seed, or of the session in which one call fails:
@@ -245,7 +363,8 @@ fn replay() {
     let simulation = if let Some(seed) = number("SEED") {
         Simulation::new(seed)
     } else if let (Some(call), Some(errno)) = (number("CALL"), number("ERRNO")) {
-        session().failing(call as usize, errno as i32)
+        let name = std::env::var("SESSION").unwrap_or_default();
+        session(&name).failing(call as usize, errno as i32)
     } else {
         return;
     };
@@ -282,6 +401,14 @@ fn long_run() {
         totals.deliveries, totals.bytes_told
     );
     println!("ticks       {}", totals.ticks);
+    println!(
+        "handshakes  {}, and {} other requests or connections without one",
+        totals.upgrades, totals.visits
+    );
+    println!(
+        "pings       {}, {} pause notices, Close frames {:?}",
+        totals.pings, totals.notices, totals.closes
+    );
     println!(
         "room waited {}, {} of these with everybody reading",
         all.waits, all.waits_for_readers

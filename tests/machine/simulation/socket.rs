@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem;
 use std::time::Duration;
 
-use chatloop::relay::{ConnId, Ready};
+use chatloop::relay::Ready;
+use chatloop::server::Source;
 
 /// A connection: what is on the way to the server, what has arrived, and what the server has written.
 ///
@@ -32,6 +33,8 @@ pub struct Socket {
     /// How much fits the buffer between the server and the peer, and how much is in it.
     buffer: usize,
     queued: usize,
+    /// How much the peer has taken of what the server has written.
+    taken: u64,
     /// A write was short or came to nothing, or a poll has seen no room: room is worth an edge. It is
     /// what Linux calls `SOCK_NOSPACE`.
     is_short_of_room: bool,
@@ -52,8 +55,8 @@ pub struct Socket {
     pub is_reset_due: bool,
     /// The server has it.
     pub is_open: bool,
-    /// Under which identity its events are told.
-    pub watched: Option<ConnId>,
+    /// As whose its events are told.
+    pub watched: Option<Source>,
     /// It is on the list of what has had an edge.
     pub is_listed: bool,
     /// A read has said that this is the end, or has failed.
@@ -134,6 +137,7 @@ impl Socket {
             0
         };
         self.queued -= taken;
+        self.taken += taken as u64;
         let is_edge = self.is_short_of_room && self.has_room();
         self.is_short_of_room &= !is_edge;
         (taken, is_edge)
@@ -143,6 +147,11 @@ impl Socket {
     pub fn clear_notsent_lowat(&mut self) -> bool {
         self.buffer = usize::MAX / 4;
         mem::take(&mut self.is_short_of_room)
+    }
+
+    /// How much the peer has taken.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// How much the peer has still to take.

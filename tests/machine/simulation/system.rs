@@ -62,14 +62,17 @@ impl System for Machine {
     fn accept(&mut self, listener: usize) -> io::Result<(Stream, SocketAddr)> {
         let (peer, addr) = self.world.borrow_mut().accept(listener)?;
         let world = Rc::clone(&self.world);
-        Ok((Stream { world, peer }, addr))
+        let stream = Stream {
+            world,
+            peer,
+            listener,
+        };
+        Ok((stream, addr))
     }
 
     fn watch(&mut self, stream: &mut Stream, source: Source) -> io::Result<()> {
-        match source {
-            Source::Connection(id) => self.world.borrow_mut().watch(stream.peer, id),
-            Source::Visitor(_) => unreachable!("no listener speaks HTTP"),
-        }
+        let mut world = self.world.borrow_mut();
+        world.watch(stream.peer, stream.listener, source)
     }
 
     fn clear_notsent_lowat(&mut self, stream: &Stream) {
@@ -80,8 +83,8 @@ impl System for Machine {
         // The stream is dropped next, and the peer receives its FIN then.
     }
 
-    fn close_listeners(&mut self) {
-        self.world.borrow_mut().close_listeners();
+    fn close_listener(&mut self, listener: usize) {
+        self.world.borrow_mut().close_listener(listener);
     }
 
     fn open_reserve(&mut self) -> bool {
@@ -97,6 +100,8 @@ impl System for Machine {
 pub struct Stream {
     world: Rc<RefCell<World>>,
     peer: usize,
+    /// The index of the listener that it came to.
+    listener: usize,
 }
 
 impl Read for Stream {

@@ -60,12 +60,20 @@ pub enum Happening {
         id: ConnId,
         bits: u8,
     },
+    VisitorEvent {
+        index: usize,
+        bits: u8,
+    },
     Accepts {
         result: Result<usize, i32>,
     },
     Watches {
         peer: usize,
         id: ConnId,
+    },
+    Visits {
+        peer: usize,
+        index: usize,
     },
     Reads {
         peer: usize,
@@ -93,6 +101,17 @@ pub enum Happening {
 impl Happening {
     /// An event of a connection.
     pub fn event(id: ConnId, ready: Ready) -> Self {
+        let bits = Self::bits(ready);
+        Self::Event { id, bits }
+    }
+
+    /// An event of a connection that speaks HTTP.
+    pub fn visitor_event(index: usize, ready: Ready) -> Self {
+        let bits = Self::bits(ready);
+        Self::VisitorEvent { index, bits }
+    }
+
+    fn bits(ready: Ready) -> u8 {
         let all = [
             Ready::READABLE,
             Ready::WRITABLE,
@@ -104,7 +123,7 @@ impl Happening {
         for (index, one) in all.into_iter().enumerate() {
             bits |= u8::from(ready.any(one)) << index;
         }
-        Self::Event { id, bits }
+        bits
     }
 }
 
@@ -151,6 +170,10 @@ impl fmt::Display for Happening {
                 events,
             } => write!(f, "server: poll(for ever) = {events} events"),
             Self::Event { id, bits } => write!(f, "    {id:?}: {}", bits_named(bits)),
+            Self::VisitorEvent { index, bits } => {
+                write!(f, "    visitor {index}: {}", bits_named(bits))
+            }
+            Self::Visits { peer, index } => write!(f, "  watch(peer {peer}) as visitor {index}"),
             Self::Accepts { result: Ok(peer) } => write!(f, "  accept() = peer {peer}"),
             Self::Accepts { result: Err(errno) } => write!(f, "  accept() = {}", name(errno)),
             Self::Watches { peer, id } => write!(f, "  watch(peer {peer}) as {id:?}"),

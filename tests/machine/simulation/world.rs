@@ -22,19 +22,20 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use chatloop::relay::{ConnId, Ready};
-use chatloop::server::{Event, Request};
+use chatloop::relay::Ready;
+use chatloop::server::{Event, Request, Source};
 use chatloop::wire::Dialect;
 
 use super::choices::Choices;
 use super::faults::{Fault, FaultCounts};
-use super::model::{MIN_READ_RATE, Model, Reading};
+use super::model::{MIN_READ_RATE, Model, Reading, causes_its_output_alone};
 use super::peer::Peer;
 use super::plan::Plan;
 use super::schedule::Action;
 use super::socket::Socket;
 use super::torture::Torture;
 use super::trace::{Happening, Trace};
+use super::web;
 
 /// How many turns in a row may come to nothing although the server did not wait: each of those who
 /// are ready may find out that it is not.
@@ -42,6 +43,12 @@ const MOST_IDLE_TURNS: usize = 20;
 
 /// How many steps a simulation may take. The longest is one that has the time told every millisecond.
 const MOST_STEPS: u64 = 1_000_000;
+
+/// The least that fits the buffers of a socket of WebSocket, so that the answer to a handshake does.
+const MIN_WEB_BUFFER: usize = 300;
+
+/// The least that may have arrived at it without having been read, so that requests are not always late.
+const MIN_WEB_WINDOW: usize = 50;
 
 /// The time of day at which everything begins, in milliseconds since 1970.
 const FIRST_DAY: u64 = 1_593_590_400_000;
@@ -96,10 +103,13 @@ pub struct World {
     /// Whether the last batch was as long as one may be.
     pub has_more: bool,
     requests: Vec<Request>,
-    /// The identities of connections that are closed, the last ones.
-    gone: VecDeque<ConnId>,
+    /// The sources of events of connections that are closed, the last ones.
+    gone: VecDeque<Source>,
     start: Instant,
     pub now: Duration,
+    /// The relay reports that messages carry the time of day, so the server sets it at the beginning of the turn.
+    pub is_timed: bool,
+    sets_time: bool,
     /// By how much the time of day is not what it would be, in milliseconds.
     pub day_turned_back: u64,
     /// How many connections the server has open, and whether it has its reserve.
@@ -161,6 +171,8 @@ impl World {
             gone: VecDeque::new(),
             start: Instant::now(),
             now: Duration::from_secs(1000),
+            is_timed: false,
+            sets_time: false,
             day_turned_back: 0,
             open: 0,
             has_reserve: false,
@@ -219,10 +231,15 @@ impl World {
         }
         let peer = self.peers.len();
         let dialect = self.plan.config.listen[listener].dialect;
-        self.peers.push(Peer::new(peer, dialect, is_mute));
+        self.peers
+            .push(Peer::new(peer, dialect, is_mute, &mut self.choices));
         let Plan { window, buffer, .. } = self.plan;
-        let window = self.choices.between(window.0, window.1);
-        let buffer = self.choices.between(buffer.0, buffer.1);
+        let mut window = self.choices.between(window.0, window.1);
+        let mut buffer = self.choices.between(buffer.0, buffer.1);
+        if web::is_web_socket(dialect) {
+            buffer = buffer.max(MIN_WEB_BUFFER);
+            window = window.max(MIN_WEB_WINDOW);
+        }
         self.sockets.push(Socket::new(window, buffer));
         self.live.push(peer);
         self.trace.note(Happening::Connects { peer, dialect });
@@ -272,10 +289,17 @@ impl World {
     }
 
     pub fn time_of_day(&mut self) -> SystemTime {
-        let millis = FIRST_DAY + self.now.as_millis() as u64 - self.day_turned_back;
-        self.model.tick(millis, self.now);
-        self.progress += 1;
+        let millis = self.millis();
+        if !mem::take(&mut self.sets_time) {
+            self.model.tick(millis, self.now);
+            self.progress += 1;
+        }
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    /// The time of day, in milliseconds since 1970.
+    const fn millis(&self) -> u64 {
+        FIRST_DAY + self.now.as_millis() as u64 - self.day_turned_back
     }
 
     pub fn requests(&mut self) -> Vec<Request> {
@@ -371,7 +395,7 @@ impl World {
         Err(errno)
     }
 
-    pub fn watch(&mut self, who: usize, id: ConnId) -> io::Result<()> {
+    pub fn watch(&mut self, who: usize, listener: usize, source: Source) -> io::Result<()> {
         self.model.settle();
         if let Some(errno) = self.torture.watch() {
             return Err(io::Error::from_raw_os_error(errno));
@@ -379,10 +403,19 @@ impl World {
         if self.strikes(Fault::CannotWatch) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        self.trace.note(Happening::Watches { peer: who, id });
         let peer = &self.peers[who];
-        self.model.admit(who, id, peer.addr, peer.dialect, self.now);
-        self.sockets[who].watched = Some(id);
+        let dialect = self.plan.config.listen[listener].dialect;
+        match source {
+            Source::Connection(id) => {
+                self.trace.note(Happening::Watches { peer: who, id });
+                self.model.admit(who, id, peer.addr, dialect, self.now);
+            }
+            Source::Visitor(index) => {
+                self.trace.note(Happening::Visits { peer: who, index });
+                self.model.visitors.enter(who, dialect, self.now);
+            }
+        }
+        self.sockets[who].watched = Some(source);
         self.edge(who);
         Ok(())
     }
@@ -409,13 +442,12 @@ impl World {
         }
     }
 
-    pub fn close_listeners(&mut self) {
-        self.trace.note(Happening::StopsListening);
-        self.is_listening = false;
-        for listener in 0..self.listeners.len() {
-            while let Some(who) = self.listeners[listener].queue.pop_front() {
-                self.bury(who);
-            }
+    pub fn close_listener(&mut self, listener: usize) {
+        if mem::replace(&mut self.is_listening, false) {
+            self.trace.note(Happening::StopsListening);
+        }
+        while let Some(who) = self.listeners[listener].queue.pop_front() {
+            self.bury(who);
         }
     }
 
@@ -478,7 +510,17 @@ impl World {
     }
 
     pub fn write(&mut self, who: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.model.settle();
+        // What was read last may have been read only to be thrown away, and then comes a Close frame.
+        let close = match slices {
+            [frame] if web::is_own_close(frame) && web::is_web_socket(self.peers[who].dialect) => {
+                Some(frame)
+            }
+            _ => None,
+        };
+        match close {
+            Some(frame) => self.model.offer_close(who, frame),
+            None => self.model.settle(),
+        }
         self.network_moves();
         let offered = slices.iter().map(|slice| slice.len()).sum();
         let was_given = self.sockets[who].can_drain();
@@ -501,10 +543,22 @@ impl World {
                     self.written
                         .extend_from_slice(&slice[..slice.len().min(rest)]);
                 }
-                self.model.told(who, &self.written, self.now);
+                if close.is_some() {
+                    self.model.took_close(who, *taken);
+                } else {
+                    self.model.told(who, &self.written, offered, self.now);
+                }
             }
-            Err(error) if is_fatal(error) => self.model.fact(who, |facts| facts.has_failed = true),
-            Err(_) => {}
+            Err(error) => {
+                if is_fatal(error) {
+                    self.model.fact(who, |facts| facts.has_failed = true);
+                }
+                match (close, error.kind()) {
+                    (Some(_), ErrorKind::Interrupted) => self.model.close_was_interrupted(who),
+                    (None, ErrorKind::Interrupted) | (Some(_), _) => {}
+                    (None, _) => self.model.write_failed(who),
+                }
+            }
         }
         result
     }
@@ -617,8 +671,12 @@ impl World {
         });
         let events = self.with_nonsense(events);
         for event in &events {
-            if let Event::Connection(id, ready) = event {
-                self.trace.note(Happening::event(*id, *ready));
+            match event {
+                Event::Connection(id, ready) => self.trace.note(Happening::event(*id, *ready)),
+                Event::Visitor(index, ready) => {
+                    self.trace.note(Happening::visitor_event(*index, *ready));
+                }
+                _ => {}
             }
         }
         self.progress += events.len() as u64;
@@ -628,6 +686,8 @@ impl World {
     /// The poll has returned.
     fn begin_turn(&mut self) {
         self.model.now = self.now;
+        self.model.time_text = web::time_text(self.millis());
+        self.sets_time = self.is_timed;
         let is_unheard = |who: &&usize| {
             let socket = &self.sockets[**who];
             socket.is_listed && socket.has_news()
@@ -665,7 +725,7 @@ impl World {
                     let socket = &mut self.sockets[who];
                     socket.is_listed = false;
                     let ready = socket.poll();
-                    if let (true, Some(id)) =
+                    if let (true, Some(source)) =
                         (socket.is_open && ready != Ready::default(), socket.watched)
                     {
                         if socket.has_input() && socket.has_fin_arrived() {
@@ -677,7 +737,7 @@ impl World {
                         if ready.any(Ready::READ_CLOSED | Ready::HUNG_UP) {
                             self.model.fact(who, |facts| facts.is_gone = true);
                         }
-                        events.push(Event::Connection(id, ready));
+                        events.push(event_of(source, ready));
                     }
                 }
             }
@@ -735,7 +795,10 @@ impl World {
         let is_kept_out = self.listeners.iter().any(|one| !one.queue.is_empty());
         let limits = &self.plan.config.limits;
         let is_slowed = limits.rate.is_some() && (is_behind || is_unheard);
-        is_slowed || (limits.accept_rate.is_some() && is_kept_out && self.open < self.descriptors)
+        let has_visitors = !self.model.visitors.is_empty();
+        is_slowed
+            || has_visitors
+            || (limits.accept_rate.is_some() && is_kept_out && self.open < self.descriptors)
     }
 
     /// Nothing more happens: everybody must have everything.
@@ -743,6 +806,7 @@ impl World {
         for (who, _, due, _) in self.model.pending() {
             assert_eq!(due, 0, "bytes due to peer {who} that it will never be told");
         }
+        assert!(self.model.visitors.is_empty(), "a visitor stays for ever");
         // With every descriptor in use and none in reserve, nobody can even be turned away.
         let is_choked = self.open >= self.descriptors;
         for &who in &self.live {
@@ -769,6 +833,17 @@ impl World {
             assert!(
                 due == 0 || facts.has_failed || socket.will_tell_of_room() || socket.is_listed,
                 "the server sleeps on what it was told: there is room for {due} bytes due to peer {who}"
+            );
+        }
+        for (who, due, is_read) in self.model.visitors.pending() {
+            let socket = &self.sockets[who];
+            assert!(
+                !is_read || !socket.has_news() || socket.is_listed,
+                "the server sleeps on what it was told: visitor {who} has sent something"
+            );
+            assert!(
+                due == 0 || socket.will_tell_of_room() || socket.is_listed,
+                "the server sleeps on what it was told: there is room for an answer to peer {who}"
             );
         }
         if let Some((due, what)) = self.model.deadline(self.now) {
@@ -804,9 +879,9 @@ impl World {
         let is_slowed = self.has_held || self.plan.config.limits.rate.is_some();
         match self.peers[who].dialect {
             _ if !self.model.is_talking(who) => false,
-            Dialect::Ack64 if self.model.may_be_self_paused(who) => true,
-            Dialect::Chat10 | Dialect::Chat64 | Dialect::Ack64 => is_slowed && deadline.is_some(),
-            _ => false,
+            Dialect::Greet10 | Dialect::Hello => false,
+            _ if self.model.may_be_self_paused(who) => true,
+            _ => is_slowed && deadline.is_some(),
         }
     }
 
@@ -820,7 +895,8 @@ impl World {
         let slept = slept.saturating_sub(begun);
         let most = self.longest_wait();
         for &who in &self.live {
-            let is_excused = self.peers[who].dialect == Dialect::Ack64 && self.model.due(who) > 0;
+            let is_excused = self.model.visitors.has(who)
+                || (causes_its_output_alone(self.peers[who].dialect) && self.model.due(who) > 0);
             let socket = &mut self.sockets[who];
             if !socket.has_news() || socket.is_listed || is_excused || socket.watched.is_none() {
                 continue;
@@ -856,14 +932,14 @@ impl World {
             let who = self.choices.one_of(&self.live);
             let socket = &self.sockets[who];
             let (has_news, lacks_room) = (socket.has_news(), socket.will_tell_of_room());
-            if let Some(id) = socket.watched {
+            if let Some(source) = socket.watched {
                 if !has_news && self.strikes(Fault::SpuriousReadable) {
                     let urgent = Ready::READABLE | Ready::URGENT;
                     let ready = self.choices.one_of(&[Ready::READABLE, urgent]);
-                    events.push(Event::Connection(id, ready));
+                    events.push(event_of(source, ready));
                 }
                 if lacks_room && self.strikes(Fault::SpuriousWritable) {
-                    events.push(Event::Connection(id, Ready::WRITABLE));
+                    events.push(event_of(source, Ready::WRITABLE));
                 }
             }
         }
@@ -896,7 +972,7 @@ impl World {
                 let ready = self
                     .choices
                     .one_of(&[all, Ready::READABLE, Ready::WRITABLE]);
-                events.insert(0, Event::Connection(id, ready));
+                events.insert(0, event_of(id, ready));
             }
         }
         if events.len() > 1 && self.strikes(Fault::Reordered) {
@@ -918,9 +994,19 @@ impl World {
     }
 }
 
-/// The slot of a connection, without its generation.
-fn slot(id: ConnId) -> usize {
-    usize::from(id) & (usize::MAX >> (usize::BITS / 2))
+fn event_of(source: Source, ready: Ready) -> Event {
+    match source {
+        Source::Connection(id) => Event::Connection(id, ready),
+        Source::Visitor(index) => Event::Visitor(index, ready),
+    }
+}
+
+/// The slot of a connection, without its generation, and whether it is one of the relay.
+fn slot(source: Source) -> (usize, bool) {
+    match source {
+        Source::Connection(id) => (usize::from(id) & (usize::MAX >> (usize::BITS / 2)), true),
+        Source::Visitor(index) => (index, false),
+    }
 }
 
 fn is_fatal(error: &io::Error) -> bool {
