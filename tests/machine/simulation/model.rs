@@ -155,7 +155,7 @@ impl Protocol {
                 sends: Sends::Echo,
                 ..silent
             },
-            // No plan serves it: it has no members.
+            // Each of its connections ends in the lobby.
             Dialect::Metrics => silent,
         }
     }
@@ -1086,7 +1086,7 @@ impl Model {
     pub fn read(&mut self, who: usize, bytes: &[u8]) {
         if self.visitors.has(who) {
             self.settle();
-            return self.visitors.read(who, bytes);
+            return self.visitors.read(who, bytes, self.is_stopping);
         }
         let is_newcomer = self.newcomers.iter().any(|(peer, _)| *peer == who);
         if !is_newcomer && !self.members.contains_key(&who) {
