@@ -487,6 +487,13 @@ impl Member {
         matches!(self.stage, Stage::Here | Stage::Leaving(_)) && !self.is_final && !self.has_closed
     }
 
+    /// Whether a message that is published now counts as one for it: it is a member, even if it is about to be
+    /// closed, or was one when the turn began.
+    const fn is_counted(&self) -> bool {
+        let is_member = matches!(self.stage, Stage::Here | Stage::Lost) && self.has_joined;
+        is_member || (self.is_leaving() && self.has_joined && !self.is_final)
+    }
+
     /// Whether it stands inside something that it sends.
     fn is_inside(&self) -> bool {
         !self.unfinished.is_empty() || self.client.is_inside()
@@ -782,6 +789,10 @@ pub struct Model {
     /// The time of the turn, and the time of day as messages carry it.
     pub now: Duration,
     pub time_text: String,
+    /// Each message once for each member for which it was published, whether that received it then.
+    published_deliveries: u64,
+    /// Writes to connections of the relay that were accepted at least in part.
+    writes: u64,
     bytes_read: u64,
     bytes_thrown_away: u64,
     said_in_turn: u64,
@@ -857,6 +868,8 @@ pub struct Claims {
     pub refused: u64,
     pub joined: u64,
     pub messages: u64,
+    pub deliveries: u64,
+    pub writes: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub bytes_discarded: u64,
@@ -924,6 +937,8 @@ impl Model {
             is_stop_in_time: false,
             totals: Totals::default(),
             now: Duration::ZERO,
+            published_deliveries: 0,
+            writes: 0,
             bytes_read: 0,
             bytes_thrown_away: 0,
             said_in_turn: 0,
@@ -1390,6 +1405,7 @@ impl Model {
                 continue;
             }
             let words = &heard[index];
+            self.published_deliveries += u64::from(whom != who && member.is_counted());
             if whom != who && member.receives() {
                 member.owe(words, self.now);
                 member.due_in_turn += words.len();
@@ -1500,6 +1516,7 @@ impl Model {
             return self.visitors.told(who, bytes);
         }
         self.totals.bytes_told += bytes.len() as u64;
+        self.writes += u64::from(!bytes.is_empty());
         let Some(member) = self.members.get_mut(&who) else {
             panic!("peer {who} was written to before it was anybody");
         };
@@ -1579,6 +1596,7 @@ impl Model {
             let close = member.close.as_deref().unwrap_or_default();
             member.server.receive(&close[..taken]);
             self.totals.bytes_told += taken as u64;
+            self.writes += u64::from(taken > 0);
         }
     }
 
@@ -1879,6 +1897,8 @@ impl Model {
         assert_eq!(claims.accepted, totals.accepted, "accepted");
         assert_eq!(claims.joined, totals.joined, "joined");
         assert_eq!(claims.messages, totals.messages, "messages");
+        assert_eq!(claims.deliveries, self.published_deliveries, "deliveries");
+        assert_eq!(claims.writes, self.writes, "writes");
         assert_eq!(claims.bytes_out, totals.bytes_told, "bytes out");
         assert_eq!(
             claims.bytes_discarded, self.bytes_thrown_away,
