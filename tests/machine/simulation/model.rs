@@ -1265,7 +1265,8 @@ impl Model {
         }
     }
 
-    /// Returns whether a message was completed: control frames do not count.
+    /// Returns whether it stood between two messages after something of this: a control frame inside a message
+    /// does not count.
     fn take_in_web_socket(&mut self, who: usize, bytes: &[u8]) -> bool {
         let mut has_completed = false;
         let member = self.members.get_mut(&who).expect("it is here");
@@ -1293,12 +1294,8 @@ impl Model {
                 (Item::Message { is_text, payload }, Sends::EchoMessages) => {
                     let first = if is_text { TEXT } else { BINARY };
                     self.reply(who, &web::server_frame(first, &payload));
-                    has_completed = true;
                 }
-                (Item::Message { payload, .. }, _) => {
-                    self.take_in_payload(who, &payload);
-                    has_completed = true;
-                }
+                (Item::Message { payload, .. }, _) => self.take_in_payload(who, &payload),
                 (Item::Ping(payload), _) => {
                     if sends != Sends::EchoMessages {
                         self.drop_earlier_pongs(who);
@@ -1308,6 +1305,8 @@ impl Model {
                 (Item::Pong, _) => {}
                 (Item::Close(code), _) => self.take_in_close(who, &code),
             }
+            let member = self.members.get_mut(&who).expect("it is here");
+            has_completed |= member.unfinished.is_empty() && !member.client.is_inside_message();
         }
     }
 

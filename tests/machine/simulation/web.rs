@@ -354,6 +354,11 @@ impl ClientStream {
         self.used < self.bytes.len() || self.message.is_some()
     }
 
+    /// Whether a message has fragments, and more of them must follow.
+    pub const fn is_inside_message(&self) -> bool {
+        self.message.is_some()
+    }
+
     /// How many bytes are not whole.
     pub fn len(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |(_, bytes)| bytes.len());
