@@ -426,6 +426,8 @@ struct Member {
     acks_in_turn: usize,
     /// Where in what is due to it a pause notice of this turn stands, if there is one.
     notice_at: Option<usize>,
+    /// Where in the history that it is still to receive a pause notice stands, if there is one.
+    notice_in_past: Option<usize>,
     /// What was written to it in this turn, if that is compared when the turn is over.
     written: Vec<u8>,
     /// A write of this turn did not take everything.
@@ -682,12 +684,24 @@ impl Past {
         self.kept.len() - self.of_turn
     }
 
-    /// A pause notice stood before everything else of this turn.
+    /// A pause notice stood before everything else of this turn. It is empty if it is not known whether there
+    /// was one: all members that would have received it were closed in this turn.
     fn insert_notice(&mut self, notice: &[u8]) {
         let at = self.before_turn();
         if at > 0 {
             self.kept.insert(at, (notice.to_vec(), false));
             self.bytes += notice.len();
+        }
+    }
+
+    /// There was this notice where it was not known, or none.
+    fn settle_notice(&mut self, notice: &[u8]) {
+        if let Some(at) = self.kept.iter().position(|(bytes, _)| bytes.is_empty()) {
+            notice.clone_into(&mut self.kept[at].0);
+            self.bytes += notice.len();
+            if notice.is_empty() {
+                self.kept.remove(at);
+            }
         }
     }
 }
@@ -1032,6 +1046,7 @@ impl Model {
             other_answers: 0,
             acks_in_turn: 0,
             notice_at: None,
+            notice_in_past: None,
             written: Vec::new(),
             was_short: false,
             close: None,
@@ -1082,6 +1097,9 @@ impl Model {
             let may_hear = member.dialect == Dialect::Ws && self.notices.may_come;
             let before_turn = past.before_turn();
             for (index, (bytes, is_message)) in past.kept.iter().enumerate() {
+                if bytes.is_empty() && !is_message {
+                    member.notice_in_past = Some(member.due.len());
+                }
                 member.owe(bytes, self.now);
                 member.due_in_turn += bytes.len();
                 self.totals.deliveries += u64::from(*is_message);
@@ -1599,6 +1617,31 @@ impl Model {
         }
     }
 
+    /// A browser member that has just joined shows whether there is a pause notice in the history of which that
+    /// was not known: nothing of it was written yet.
+    fn settle_past_notice(&mut self, claims: &Claims) {
+        let closed = &self.closed;
+        let mut joined = self.members.iter_mut();
+        let Some((who, member)) =
+            joined.find(|(who, one)| one.notice_in_past.is_some() && !closed.contains(who))
+        else {
+            return;
+        };
+        let more = claims.pending[who] as usize - member.due.len();
+        let frames = [Vec::new(), web::pause_frame(true), web::pause_frame(false)];
+        let notice = frames.into_iter().find(|frame| frame.len() == more);
+        let notice = notice.expect("a pause notice, or none");
+        for member in self.members.values_mut() {
+            if let Some(at) = member.notice_in_past.take() {
+                member.due.insert(at, &notice);
+                member.due_in_turn += notice.len();
+            }
+        }
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
+            past.settle_notice(&notice);
+        }
+    }
+
     /// Compares what was written in this turn to those that may have received a pause notice.
     fn compare_with_notice(&mut self, claims: &Claims) {
         let frames = [None, Some(true), Some(false)]
@@ -1669,10 +1712,12 @@ impl Model {
         }
         self.closed = closed;
         self.totals.notices += u64::from(notice.is_some());
-        if let Some(past) = &mut self.pasts[Dialect::Ws.index()]
-            && notice.is_some()
-        {
-            past.insert_notice(&frame);
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
+            match notice {
+                _ if !is_known && self.notices.may_come => past.insert_notice(b""),
+                Some(_) => past.insert_notice(&frame),
+                None => {}
+            }
         }
         let may_have_changed = self.notices.may_follow || self.may_have_been_paused();
         if self.notices.may_come && is_known {
@@ -1862,6 +1907,7 @@ impl Model {
         self.settle();
         self.decide(claims.bytes_in);
         self.decide_ping();
+        self.settle_past_notice(claims);
         self.compare_with_notice(claims);
         for member in self.members.values_mut() {
             member.lag_rises(&self.limits, now);
