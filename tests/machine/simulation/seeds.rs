@@ -71,6 +71,8 @@ fn faults_lose_duplicate_and_reorder_no_message() {
     for (what, count) in [
         ("handshakes", totals.upgrades),
         ("other requests", totals.visits),
+        ("headers of proxies", 2 * totals.headers),
+        ("bad headers", 10 * totals.bad_headers),
         ("pings", totals.pings),
         ("pause notices", totals.notices),
     ] {
@@ -404,6 +406,10 @@ fn long_run() {
     println!(
         "handshakes  {}, and {} other requests or connections without one",
         totals.upgrades, totals.visits
+    );
+    println!(
+        "proxies     {} headers accepted, {} refused",
+        totals.headers, totals.bad_headers
     );
     println!(
         "pings       {}, {} pause notices, Close frames {:?}",
