@@ -511,7 +511,7 @@ impl Room {
             if self.is_quiet() && is_so(self) {
                 return Ok(());
             }
-            let is_forsaken = self.nudge();
+            let is_forsaken = self.is_done_but_for_stalls() && self.nudge();
             let is_over = self.is_stopping || self.has_stalled_visitor();
             self.relay.go_on(is_forsaken && is_over);
         }
@@ -554,20 +554,43 @@ impl Room {
         traffic.is_some_and(|traffic| traffic.is_hit)
     }
 
-    /// Whether the relay has read all that was said, and all has come that it has written.
+    /// Whether the relay has read all that was said and has acknowledged it, and all has come that it has
+    /// written.
     fn is_quiet(&self) -> bool {
-        self.peers.iter().enumerate().all(|(index, peer)| {
-            let Some(traffic) = self.relay.traffic(peer.route) else {
-                return true;
-            };
-            if peer.stream.is_none() || peer.is_cut {
-                return true;
-            }
-            let goes_on = self.is_speaking == Some(index) && self.is_stalled(peer.route);
-            let is_read = traffic.read == peer.said || goes_on;
-            let has_come = traffic.written == peer.hearing.bytes.len() || !peer.reads;
-            is_read && has_come && !traffic.is_closed
-        })
+        (0..self.peers.len()).all(|index| self.is_peer_quiet(index))
+    }
+
+    /// The same for all but those of which the relay was told that they are not ready. What it can do without
+    /// another event it must do without: an event for one may hide what it has forgotten of another.
+    fn is_done_but_for_stalls(&self) -> bool {
+        let is_stalled = |index: usize| self.is_stalled(self.peers[index].route);
+        (0..self.peers.len()).all(|index| is_stalled(index) || self.is_peer_quiet(index))
+    }
+
+    fn is_peer_quiet(&self, index: usize) -> bool {
+        let peer = &self.peers[index];
+        let Some(traffic) = self.relay.traffic(peer.route) else {
+            return true;
+        };
+        if peer.stream.is_none() || peer.is_cut {
+            return true;
+        }
+        let goes_on = self.is_speaking == Some(index) && self.is_stalled(peer.route);
+        let is_read = traffic.read == peer.said || goes_on;
+        let has_come = traffic.written == peer.hearing.bytes.len() || !peer.reads;
+        is_read && has_come && !traffic.is_closed && self.is_acknowledged(index)
+    }
+
+    /// Whether a peer that reads has an acknowledgement for each of its messages, if its dialect has them.
+    fn is_acknowledged(&self, index: usize) -> bool {
+        let peer = &self.peers[index];
+        if !peer.reads || speech_of(peer.name) == Speech::Frames {
+            return true;
+        }
+        let is_own = |message: &&Message| message.by == index && message.kind != Kind::Control;
+        let said = self.messages.iter().filter(is_own).count();
+        let heard = peer.hearing.messages.iter();
+        heard.filter(|heard| heard.text == ACK.as_bytes()).count() >= said
     }
 
     /// Whether the relay was told that a handshake has not come or that its answer was not accepted. That takes
