@@ -193,16 +193,26 @@ mod tests {
     use proptest::prelude::*;
     use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
 
-    /// Reads a header as the lobby does, in pieces of at most `piece` bytes. Returns its source and what was
-    /// not read.
-    fn read(mut input: &[u8], piece: usize) -> Result<(Option<SocketAddr>, &[u8]), BadHeader> {
+    /// A header's source, and what was not read.
+    type Outcome<'a> = Result<(Option<SocketAddr>, &'a [u8]), BadHeader>;
+
+    /// Reads a header as the lobby does, in pieces of at most `piece` bytes.
+    fn read(input: &[u8], piece: usize) -> Outcome<'_> {
+        read_cut(input, piece, 0)
+    }
+
+    /// The same, where no piece goes past the first `cut` bytes and begins before their end.
+    fn read_cut(mut input: &[u8], piece: usize, cut: usize) -> Outcome<'_> {
         let mut read = Vec::new();
         loop {
             match next(&read)? {
                 Progress::Complete(source) => return Ok((source, input)),
                 Progress::Missing(missing) => {
                     assert!(missing > 0, "a read of nothing");
-                    let len = missing.min(piece);
+                    let len = match cut.saturating_sub(read.len()) {
+                        0 => missing.min(piece),
+                        before_cut => missing.min(piece).min(before_cut),
+                    };
                     assert!(
                         len <= input.len(),
                         "more is awaited than there is: {read:?}"
@@ -344,6 +354,22 @@ mod tests {
             prop_assert_eq!(read(&input, piece), whole);
             let is_bounded = |rest: &[u8]| rest.len() + MAX_BINARY >= input.len();
             prop_assert!(whole.is_err() || whole.is_ok_and(|(_, rest)| is_bounded(rest)));
+        }
+
+        #[test]
+        fn header_with_a_changed_byte_is_read_in_the_same_way_wherever_it_is_cut(
+            header in prop::sample::select(headers()),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let (mut header, _) = header;
+            let at = at.index(header.len());
+            header[at] = byte;
+            let input = [&header[..], &[0; MAX_BINARY]].concat();
+            let whole = read(&input, usize::MAX);
+            for cut in 1..header.len() {
+                prop_assert_eq!(read_cut(&input, usize::MAX, cut), whole, "at {}", cut);
+            }
         }
     }
 
