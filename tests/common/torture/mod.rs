@@ -37,6 +37,9 @@ const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websock
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
+/// What a proxy sends before its client's bytes.
+const PROXY_HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 127.0.0.1 4321 1234\r\n";
+
 /// The first bytes of the frames that browsers send.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
@@ -60,7 +63,7 @@ const INSISTENCE: usize = 10;
 pub enum Script {
     /// Members of the tutorials' dialects come, speak and go.
     Tutorials,
-    /// The same with browsers.
+    /// The same with browsers, and with one of the others behind a proxy.
     Web,
 }
 
@@ -148,7 +151,10 @@ pub fn session(
 ) -> Session {
     let listen = match script {
         Script::Tutorials => "--listen chat10://127.0.0.1:0 --listen chat64://127.0.0.1:0",
-        Script::Web => "--listen chat10://127.0.0.1:0 --listen ws://127.0.0.1:0 --history 0",
+        Script::Web => {
+            "--listen proxy+chat10://127.0.0.1:0 --trust-proxy 127.0.0.1 \
+             --listen ws://127.0.0.1:0 --history 0"
+        }
     };
     let own = ["--ack", ACK, "--max-clients", PLACES];
     let args: Vec<_> = listen.split(' ').chain(own).collect();
@@ -323,6 +329,9 @@ impl Room {
                 peer.is_cut || peer.hearing.is_upgraded()
             })?;
         }
+        if speech == Speech::Frames && self.script == Script::Web {
+            self.peers[index].send(PROXY_HEADER);
+        }
         if speech != Speech::Bare && !self.peers[index].is_cut {
             self.peers[index].say(name.as_bytes());
             self.settle(|_| true)?;
@@ -334,7 +343,9 @@ impl Room {
 
     /// Makes a connection of somebody's.
     fn connect(&mut self, name: &'static str) -> usize {
-        let listener = usize::from(speech_of(name) != Speech::Frames);
+        // Those for proxies are the last.
+        let has_frames = speech_of(name) == Speech::Frames;
+        let listener = usize::from(has_frames == (self.script == Script::Web));
         let (stream, route) = self.relay.connect(self.relay.ports[listener]);
         self.peers.push(Peer {
             name,
