@@ -83,7 +83,9 @@ pub(super) fn next(bytes: &[u8]) -> Result<Progress, BadHeader> {
 
 /// Version 1: `PROXY TCP4 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, and a line end.
 fn next_line(bytes: &[u8]) -> Result<Progress, BadHeader> {
-    let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+    // A line end that begins later is in no header, however many bytes came with it.
+    let mut start = bytes.iter().take(MAX_LINE - 1);
+    let Some(end) = start.position(|byte| matches!(byte, b'\r' | b'\n')) else {
         let missing = MIN_LINE.saturating_sub(bytes.len()).max(2);
         return missing_of(bytes, missing, MAX_LINE);
     };
@@ -448,6 +450,11 @@ mod tests {
         assert_eq!(error(&endless), Some((BadHeader::TooLong, 106)));
         let line = format!("PROXY UNKNOWN {}\r\n", "x".repeat(MAX_LINE - 15));
         assert_eq!(error(line.as_bytes()), Some((BadHeader::TooLong, 106)));
+        // However it is cut, and whatever stands where the line end should be.
+        let line = format!("PROXY UNKNOWN {}\n", "x".repeat(MAX_LINE - 15));
+        for piece in [1, 2, usize::MAX] {
+            assert_eq!(read(line.as_bytes(), piece), Err(BadHeader::TooLong));
+        }
         for announced in [4081, u16::MAX] {
             let header = binary(0x21, 0x11, announced, b"");
             assert_eq!(error(&header), Some((BadHeader::TooLong, 16)));
