@@ -80,7 +80,7 @@ impl fmt::Display for MeasureError {
             Self::Protocol(protocol) => write!(
                 f,
                 "a soak is for servers that speak chat10 or ws-chat10, and not {}",
-                protocol.name()
+                <&str>::from(protocol)
             ),
             Self::OneFile(path) => write!(
                 f,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chatloop::load::{MIN_SIZE, Protocol, Sources};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
+use strum::VariantNames;
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
@@ -426,7 +427,13 @@ pub(crate) struct ServerArg {
 fn parse_server(text: &str) -> Result<ServerArg, String> {
     let text = text.trim();
     let (protocol, addr) = match text.split_once("://") {
-        Some((name, addr)) => (name.parse()?, addr),
+        Some((name, addr)) => match name.parse() {
+            Ok(protocol) => (protocol, addr),
+            Err(_) => {
+                let known = Protocol::VARIANTS.join(", ");
+                return Err(format!("unknown protocol; the known ones: {known}"));
+            }
+        },
         None => (Protocol::default(), text),
     };
     let usual_port = match protocol {

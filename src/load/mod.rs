@@ -11,7 +11,7 @@
 //! | The plan: what is to be measured | `load/plan.rs` |
 //! | Checks that this machine has the descriptors and ports | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | One loop has all connections | `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
+//! | One loop has all connections | `load/pool.rs`, `load/link.rs`, `load/connect.rs`, `load/sources.rs` |
 //! | ... which are made no faster than the server accepts them | `load/ramp_up.rs` |
 //! | The clients join, receive and send | `load/members.rs`, `load/protocol.rs`, `load/message.rs` |
 //! | ... by a schedule that does not wait for the server | `load/schedule.rs` |
@@ -34,6 +34,7 @@ mod connect;
 mod delays;
 mod figures;
 mod judge;
+mod link;
 mod members;
 mod message;
 mod own_relay;
@@ -259,7 +260,7 @@ impl Target {
             },
             identity: Identity {
                 name,
-                protocol: server.protocol.name(),
+                protocol: server.protocol.into(),
                 address: server.addr.to_string(),
                 pid,
             },

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::protocol::Protocol;
 use super::sources::Sources;
 
 /// What is done to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Scenario {
     /// Members come, are silent, and hear one message.
     Idle,
@@ -26,21 +28,6 @@ pub enum Scenario {
     Storm,
     /// Members come and go, some of them misbehave, and all is checked for a long time.
     Soak,
-}
-
-impl Scenario {
-    /// Its name, as on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Fanout => "fanout",
-            Self::Chat => "chat",
-            Self::Latency => "latency",
-            Self::Storm => "storm",
-            Self::Soak => "soak",
-        }
-    }
 }
 
 /// How the load tool waits for what is to come.
@@ -113,7 +100,7 @@ pub struct Plan {
 }
 
 /// How a member leaves that has behaved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, VariantArray)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Leave {
@@ -127,12 +114,8 @@ pub(super) enum Leave {
     Quiet,
 }
 
-impl Leave {
-    pub(super) const ALL: [Self; 4] = [Self::Fin, Self::HalfClose, Self::Reset, Self::Quiet];
-}
-
 /// How a member misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, VariantArray)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fault {
@@ -156,19 +139,4 @@ pub(super) enum Fault {
     NoFrame,
     /// It sends a header over every limit.
     TooLong,
-}
-
-impl Fault {
-    pub(super) const ALL: [Self; 10] = [
-        Self::Stop,
-        Self::Pause,
-        Self::Drip,
-        Self::Trickle,
-        Self::Flood,
-        Self::ResetInside,
-        Self::FinInside,
-        Self::Nameless,
-        Self::NoFrame,
-        Self::TooLong,
-    ];
 }

@@ -5,14 +5,16 @@
 //! one program can measure them all on the same work. Only what the measuring needs is here.
 
 use std::io::Write;
-use std::str::FromStr;
+
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::handshake::Target;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{encode_frame, header};
 
-/// The protocol of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The protocol of a server. Its name is what an address has before its `://`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(ascii_case_insensitive, serialize_all = "kebab-case")]
 pub enum Protocol {
     /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
     #[default]
@@ -75,29 +77,6 @@ type Part<T> = Result<T, Stop>;
 const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
 
 impl Protocol {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Chat10,
-        Self::Redis,
-        Self::Mqtt,
-        Self::Ws,
-        Self::WsChat10,
-        Self::WsMqtt,
-    ];
-
-    /// What an address has before its `://`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat10 => "chat10",
-            Self::Redis => "redis",
-            Self::Mqtt => "mqtt",
-            Self::Ws => "ws",
-            Self::WsChat10 => "ws-chat10",
-            Self::WsMqtt => "ws-mqtt",
-        }
-    }
-
     /// Whether the bytes of the protocol are in the payloads of WebSocket frames.
     pub(super) const fn is_tunnel(self) -> bool {
         matches!(self, Self::WsChat10 | Self::WsMqtt)
@@ -193,20 +172,6 @@ impl Protocol {
             Err(Stop::Incomplete) => Ok(None),
             Err(Stop::Garbled) => Err(Garbled),
         }
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::name).join(", ");
-                format!("unknown protocol; the known ones: {known}")
-            })
     }
 }
 
@@ -627,7 +592,7 @@ mod tests {
             (Protocol::Mqtt, b"\x30\xff\xff\xff\xff\x01"),
             (Protocol::Mqtt, b"\x30\x03\0\x09x"),
         ] {
-            assert_eq!(protocol.next(stream), Err(Garbled), "{}", protocol.name());
+            assert_eq!(protocol.next(stream), Err(Garbled), "{protocol:?}");
         }
     }
 

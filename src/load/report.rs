@@ -329,7 +329,7 @@ impl Report {
             cells.chain(ratio).collect::<Vec<_>>()
         };
         let name = |server: &Measured| server.identity.name.clone();
-        let mut rows = vec![line(self.scenario.name(), &name, "ratio".to_owned())];
+        let mut rows = vec![line(self.scenario.into(), &name, "ratio".to_owned())];
         let mut zeros = Vec::new();
         for row in self.rows() {
             let values = self.servers().map(|server| server.get(row, ""));

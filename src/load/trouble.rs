@@ -78,7 +78,7 @@ pub enum LoadError {
 
 impl LoadError {
     pub(super) fn connect(addr: SocketAddr, cause: Cause) -> Self {
-        Self::Connect(addr, words(cause) + remedy(cause))
+        Self::Connect(addr, format!("{cause}{}", remedy(cause)))
     }
 }
 
@@ -215,25 +215,8 @@ impl Warning {
 /// Lists causes with their counts.
 pub(super) fn listed(causes: &Causes) -> String {
     let counts = causes.iter();
-    let counts = counts.map(|(&cause, &count)| format!("{} {}", Count(count as f64), words(cause)));
+    let counts = counts.map(|(cause, &count)| format!("{} {cause}", Count(count as f64)));
     counts.collect::<Vec<_>>().join(", ")
-}
-
-/// Describes what happened to connections.
-fn words(cause: Cause) -> String {
-    let words = match cause {
-        Cause::Refused => "refused",
-        Cause::TimedOut => "timed out",
-        Cause::Closed => "closed by the server",
-        Cause::Reset => "reset by the server",
-        Cause::Garbled => "sent what is not in the protocol",
-        Cause::NoWebSocket => "the server does not accept the WebSocket",
-        Cause::NoDescriptor => "without a descriptor on this side",
-        Cause::NoPort => "without a port on this side",
-        Cause::NoSource => "from an address that this machine does not have",
-        Cause::Other(errno) => return io::Error::from_raw_os_error(errno).to_string(),
-    };
-    words.to_owned()
 }
 
 /// Says what to do about connections that were not made.

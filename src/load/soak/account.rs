@@ -1,5 +1,7 @@
 //! The report of a soak: its figures, and warnings of what the server kept.
 
+use strum::VariantArray;
+
 use super::super::figures::{
     Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient, with_all,
 };
@@ -53,9 +55,9 @@ pub(super) fn report(soak: &Soaked<'_>, plan: &Plan, outcome: &mut Outcome) {
         lasted_seconds: Some(used.seconds),
         joins: Some(checker.joins.into()),
         left: Some(counts.leaves.values().sum()),
-        leaves: Some(with_all(&Leave::ALL, &counts.leaves)),
-        faults: Some(with_all(&Fault::ALL, &counts.faults)),
-        closed: Some(with_all(&Fault::ALL, &counts.closed)),
+        leaves: Some(with_all(Leave::VARIANTS, &counts.leaves)),
+        faults: Some(with_all(Fault::VARIANTS, &counts.faults)),
+        closed: Some(with_all(Fault::VARIANTS, &counts.closed)),
         closed_for_it: Some(counts.closed.values().sum()),
         messages: Some(used.sent),
         deliveries: used.deliveries,

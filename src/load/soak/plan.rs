@@ -8,6 +8,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use strum::VariantArray;
+
 use super::super::plan::{Fault, Leave};
 use super::super::schedule::Schedule;
 
@@ -204,7 +206,7 @@ impl Timetable {
         }
         self.leaves.as_mut()?.take_due(now)?;
         let place = self.leavers.usize(..self.members);
-        let how = Leave::ALL[self.leavers.usize(..Leave::ALL.len())];
+        let how = Leave::VARIANTS[self.leavers.usize(..Leave::VARIANTS.len())];
         Some(Event::Leave(place, how))
     }
 }
@@ -222,8 +224,8 @@ impl FaultSequence {
     pub(super) fn new(seed: u64, place: usize) -> Self {
         let place_seed = seed ^ (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut chance = fastrand::Rng::with_seed(place_seed);
-        let mut left = Fault::ALL.to_vec();
-        let first = left.remove(place % Fault::ALL.len());
+        let mut left = Fault::VARIANTS.to_vec();
+        let first = left.remove(place % Fault::VARIANTS.len());
         chance.shuffle(&mut left);
         left.push(first);
         Self { chance, left }
@@ -232,7 +234,7 @@ impl FaultSequence {
     /// How long the place is empty, and what the next one does that has it.
     pub(super) fn next(&mut self) -> (Duration, Fault, Vec<Step>) {
         let fault = self.left.pop().unwrap_or_else(|| {
-            self.left = Fault::ALL.to_vec();
+            self.left = Fault::VARIANTS.to_vec();
             self.chance.shuffle(&mut self.left);
             self.left.swap_remove(0)
         });
@@ -287,7 +289,7 @@ mod tests {
             .collect();
         assert_eq!((events.len() - leaves.len(), leaves.len()), (1000, 50));
         let ways: BTreeSet<_> = leaves.into_iter().collect();
-        assert_eq!(ways, BTreeSet::from(Leave::ALL));
+        assert_eq!(ways, Leave::VARIANTS.iter().copied().collect());
         let places = events.iter().map(|event| match event {
             Event::Send(place) | Event::Leave(place, _) => *place,
         });
@@ -305,10 +307,10 @@ mod tests {
     #[test]
     fn every_fault_comes_before_any_comes_again_and_first_at_another_client() {
         let first: BTreeSet<_> = (0..10).map(|place| lives(7, place)[0].1).collect();
-        assert_eq!(first, BTreeSet::from(Fault::ALL));
+        assert_eq!(first, Fault::VARIANTS.iter().copied().collect());
         for round in lives(7, 3).chunks(10) {
             let faults: BTreeSet<_> = round.iter().map(|(_, fault, _)| *fault).collect();
-            assert_eq!(faults, BTreeSet::from(Fault::ALL));
+            assert_eq!(faults, Fault::VARIANTS.iter().copied().collect());
         }
     }
 }
