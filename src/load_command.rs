@@ -207,14 +207,14 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
         lasts: Duration::ZERO,
         warmup: Duration::ZERO,
         steps: 1,
-        sources: common.bind,
+        sources: common.bind.clone(),
         seed: common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
         wait: Wait::Sleep,
         command: words(),
     };
     if let Some(speed) = speed(command) {
         plan.against = server(speed.against.as_ref())?;
-        plan.rounds = speed.rounds;
+        plan.rounds = plan.against.map_or(1, |_| speed.rounds);
         plan.size = speed.size;
         plan.wait = wait(speed.wait);
     }

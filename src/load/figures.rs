@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::connect::Causes;
 use super::delays::Times;
-use super::judge::Tally;
 use super::plan::{Fault, Leave, Scenario};
 use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
 use Kind::{Compared, Failure, Percentiles, Plain};
@@ -336,21 +335,6 @@ impl Merge for Times {
 }
 
 impl Failures {
-    pub(super) fn new(tally: &Tally, cuts: &Causes, refusals: &Causes, deaf: u64) -> Self {
-        Self {
-            lost: tally.lost,
-            duplicated: tally.duplicated,
-            out_of_order: tally.out_of_order,
-            corrupt: tally.corrupt,
-            cut: cuts.values().sum(),
-            refused: refusals.values().sum(),
-            cuts: cuts.clone(),
-            refusals: refusals.clone(),
-            deaf,
-            foreign: tally.foreign,
-        }
-    }
-
     /// Whether the measurement has failed.
     pub(super) const fn are_any(&self) -> bool {
         self.lost + self.duplicated + self.out_of_order + self.corrupt + self.cut + self.refused > 0

@@ -185,8 +185,8 @@ impl Behaviour for Members {
         self.count()
     }
 
-    fn p99(&self) -> Option<Duration> {
-        self.checker.delays.quantile(0.99)
+    fn delays(&self) -> Option<&Delays> {
+        Some(&self.checker.delays)
     }
 }
 

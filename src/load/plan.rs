@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::protocol::Protocol;
@@ -51,52 +51,85 @@ pub struct Server {
     pub addr: SocketAddr,
 }
 
-/// What is to be measured, and how.
-#[derive(Clone, Debug)]
+/// What is to be measured, and how. The report has the part of it that was asked for, with the defaults
+/// of the other flags.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Plan {
     /// What is done to the server.
+    #[serde(skip)]
     pub scenario: Scenario,
     /// The server; without one, a relay is started for this.
+    #[serde(skip)]
     pub target: Option<Server>,
     /// Another one to compare it with, in turns.
+    #[serde(skip)]
     pub against: Option<Server>,
     /// Whether a room may be measured that has members already.
+    #[serde(skip)]
     pub allow_company: bool,
-    /// How often each of two servers is measured.
-    pub rounds: usize,
     /// The program that is a relay of one's own: `chatloop`.
+    #[serde(skip)]
     pub program: PathBuf,
     /// The server's process, if it is not to be searched for.
+    #[serde(skip)]
     pub pid: Option<u32>,
-    /// How many members there are. At least two.
-    pub members: usize,
-    /// How many of them send messages.
-    pub senders: usize,
-    /// How long a message is, in bytes; at least [`MIN_SIZE`](super::MIN_SIZE). In a soak, where they have many
-    /// sizes, it is [`SOAK_SIZE`](super::SOAK_SIZE).
-    pub size: usize,
-    /// How many messages are under way at a time.
-    pub in_flight: usize,
-    /// How many connections are made or messages sent a second, as the scenario requires.
-    pub rate: Option<f64>,
-    /// How many members leave a second, and are replaced by others: in a soak.
-    pub churn: f64,
-    /// How many misbehave at a time: in a soak, beside the members.
-    pub faults: usize,
-    /// How long it is measured.
-    pub lasts: Duration,
-    /// How long it runs before that.
-    pub warmup: Duration,
     /// In how many steps the members connect.
+    #[serde(skip)]
     pub steps: usize,
-    /// The source addresses of connections, if those are not left to the system.
-    pub sources: Option<Sources>,
-    /// What chance starts from.
-    pub seed: u64,
-    /// How to wait.
-    pub wait: Wait,
     /// The command that asked for it, for the report.
+    #[serde(skip)]
     pub command: String,
+    /// --members: how many receive a message, and its sender.
+    pub members: usize,
+    /// --senders: how many of them send.
+    pub senders: usize,
+    /// --size: how long a message is, in bytes; in `soak` the longest.
+    pub size: usize,
+    /// --in-flight: how many messages are under way at a time, in `fanout` and `chat`.
+    pub in_flight: usize,
+    /// --rate: connections a second in `idle`, messages a second in `latency` and `soak`; null for as fast as possible.
+    #[cfg_attr(test, schemars(required, extend("type" = ["number", "null"])))]
+    pub rate: Option<f64>,
+    /// --churn: how many members leave a second in `soak`, and are replaced by others.
+    pub churn: f64,
+    /// --faults: how many clients misbehave at a time in `soak`, beside the members.
+    pub faults: usize,
+    /// --for: how long it is measured, in seconds.
+    #[serde(rename = "for_seconds", serialize_with = "in_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
+    pub lasts: Duration,
+    /// --warmup: how long it runs before that, in seconds.
+    #[serde(rename = "warmup_seconds", serialize_with = "in_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
+    pub warmup: Duration,
+    /// --rounds: how often each server is measured; once without --against.
+    pub rounds: usize,
+    /// --seed: the start of the random numbers.
+    pub seed: u64,
+    /// --wait: how the load tool waits for messages.
+    pub wait: Wait,
+    /// --bind: how many source addresses connections came from; null if the system chose.
+    #[serde(rename = "source_addresses")]
+    #[cfg_attr(test, schemars(required, with = "Option<usize>", extend("type" = ["integer", "null"])))]
+    pub sources: Option<Sources>,
+}
+
+fn in_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+impl Plan {
+    /// The number of receivers and of senders. A message has as many receivers with every protocol:
+    /// one fewer than there are members.
+    pub(super) fn cast(&self, protocol: Protocol) -> (usize, usize) {
+        if protocol.is_broker() {
+            (self.members - 1, self.senders)
+        } else {
+            // Two at least, since a sender does not receive its own messages.
+            (self.members, self.senders.max(2))
+        }
+    }
 }
 
 /// How a member leaves that has behaved.

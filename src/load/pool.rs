@@ -16,6 +16,7 @@ use mio::{Events, Poll};
 use socket2::SockRef;
 
 use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
+use super::delays::Delays;
 use super::judge::Tally;
 use super::link::Link;
 use super::plan::Wait;
@@ -74,8 +75,8 @@ pub(super) trait Behaviour {
     /// The number of members, which is shown as progress.
     fn members(&self, pool: &ClientPool) -> usize;
 
-    /// The 99th percentile of the delays so far.
-    fn p99(&self) -> Option<Duration> {
+    /// The delays so far, if they are measured.
+    fn delays(&self) -> Option<&Delays> {
         None
     }
 }

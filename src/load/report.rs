@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::iter;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use rustix::system::uname;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::chart::{Axis, Chart, Curve, Scale};
 use super::delays::Delays;
 use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row, quotient};
-use super::plan::{Plan, Scenario, Wait};
+use super::plan::{Plan, Scenario};
 use super::trouble::Warning;
 use super::units::{Count, Unit, several};
 use crate::clock;
@@ -53,7 +53,7 @@ pub struct Report {
     /// The command as it was given.
     command: String,
     /// What was asked for, with the defaults of the other flags.
-    plan: Asked,
+    plan: Plan,
     #[serde(flatten)]
     target: Measured,
     /// With --against: the same of the other server.
@@ -66,40 +66,6 @@ pub struct Report {
     /// What was done, in a sentence.
     #[serde(skip)]
     done: String,
-}
-
-/// What was asked for.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
-struct Asked {
-    /// --members: how many receive a message, and its sender.
-    members: usize,
-    /// --senders: how many of them send.
-    senders: usize,
-    /// --size: how long a message is, in bytes; in `soak` the longest.
-    size: usize,
-    /// --in-flight: how many messages are under way at a time, in `fanout` and `chat`.
-    in_flight: usize,
-    /// --rate: connections a second in `idle`, messages a second in `latency` and `soak`; null for as fast as possible.
-    #[cfg_attr(test, schemars(required, extend("type" = ["number", "null"])))]
-    rate: Option<f64>,
-    /// --churn: how many members leave a second in `soak`, and are replaced by others.
-    churn: f64,
-    /// --faults: how many clients misbehave at a time in `soak`, beside the members.
-    faults: usize,
-    /// --for: how long it is measured, in seconds.
-    for_seconds: f64,
-    /// --warmup: how long it runs before that, in seconds.
-    warmup_seconds: f64,
-    /// --rounds: how often each server is measured; once without --against.
-    rounds: usize,
-    /// --seed: the start of the random numbers.
-    seed: u64,
-    /// --wait: how the load tool waits for messages.
-    wait: Wait,
-    /// --bind: how many source addresses connections came from; null if the system chose.
-    #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
-    source_addresses: Option<usize>,
 }
 
 /// Which server was measured.
@@ -123,10 +89,9 @@ pub(super) struct Outcome {
     pub(super) figures: Figures,
     /// The times that the scenario is about.
     pub(super) delays: Option<Delays>,
-    /// Seconds since the measurement began, and deliveries a second at that time.
-    pub(super) throughput: Curve,
-    /// Numbers of members, or seconds, and the server's resident memory in bytes.
-    pub(super) memory: Curve,
+    /// The curve of a chart that shows no delays: numbers of members, or seconds, and the server's
+    /// resident memory in bytes; or seconds, and deliveries a second.
+    pub(super) curve: Curve,
     pub(super) warnings: Vec<Warning>,
     /// Whether it was ended early.
     pub(super) interrupted: bool,
@@ -136,19 +101,6 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Adds the failures, and warnings of them and of the time in which this process did not run.
-    pub(super) fn warn(&mut self, failures: Failures, connected: usize, paused: Duration) {
-        let warnings = &mut self.warnings;
-        let mut warn = |is_due: bool, warning| warnings.extend(is_due.then_some(warning));
-        let (causes, cuts) = (failures.refusals.clone(), failures.cuts.clone());
-        warn(!causes.is_empty(), Warning::Refused { causes, connected });
-        warn(!cuts.is_empty(), Warning::Cut(cuts));
-        warn(failures.deaf > 0, Warning::Deaf(failures.deaf));
-        warn(failures.foreign > 0, Warning::Company(failures.foreign));
-        warn(!paused.is_zero(), Warning::Paused(paused));
-        self.figures.failures = failures;
-    }
-
     /// Adds the failures of a round that was not finished. Its other figures would be those of less
     /// than a round.
     pub(super) fn add_failures(&mut self, unfinished: Self) {
@@ -251,21 +203,7 @@ impl Report {
             started: clock::timestamp(started),
             machine: machine(),
             command: plan.command.clone(),
-            plan: Asked {
-                members: plan.members,
-                senders: plan.senders,
-                size: plan.size,
-                in_flight: plan.in_flight,
-                rate: plan.rate,
-                churn: plan.churn,
-                faults: plan.faults,
-                for_seconds: plan.lasts.as_secs_f64(),
-                warmup_seconds: plan.warmup.as_secs_f64(),
-                rounds: plan.against.map_or(1, |_| plan.rounds),
-                seed: plan.seed,
-                wait: plan.wait,
-                source_addresses: plan.sources.map(|sources| sources.count()),
-            },
+            plan: plan.clone(),
             target,
             against,
             ratio: Value::Null,
@@ -405,8 +343,8 @@ impl Report {
         let series = self.servers().map(|server| {
             let name = Some(server.short_name()).filter(|_| are_distinct);
             let curve = match self.scenario {
-                Idle | Soak => server.outcomes[0].memory.clone(),
-                Fanout | Chat => server.typical().throughput.clone(),
+                Idle | Soak => server.outcomes[0].curve.clone(),
+                Fanout | Chat => server.typical().curve.clone(),
                 Latency | Storm => server.curve(),
             };
             (name.unwrap_or(&server.identity.name), curve)
@@ -540,6 +478,7 @@ fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::super::figures::ServerFigures;
+    use super::super::plan::Wait;
     use super::*;
     use std::collections::BTreeMap;
     use std::time::Duration;

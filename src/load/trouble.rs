@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::connect::{Cause, Causes};
-use super::figures::Gauge;
 use super::units::{Count, Unit, several, time};
 
 /// Why there is no report.
@@ -171,9 +170,9 @@ pub(super) enum Warning {
     #[error(
         "the server's memory grew: its median was {} in the second quarter of the time and {} in the \
          last, with as much to do",
-        Unit::Bytes.text(before.0 as f64), Unit::Bytes.text(after.0 as f64)
+        Unit::Bytes.text(*before as f64), Unit::Bytes.text(*after as f64)
     )]
-    MemoryLeak { before: Gauge, after: Gauge },
+    MemoryLeak { before: u64, after: u64 },
     /// The server had too many descriptors while these members were silent.
     #[error(
         "the server kept {} {}",
@@ -291,8 +290,8 @@ mod tests {
     #[test]
     fn leak_warning_has_the_amount_and_the_time() {
         let grown = Warning::MemoryLeak {
-            before: Gauge(4_194_304),
-            after: Gauge(5_242_880),
+            before: 4_194_304,
+            after: 5_242_880,
         };
         let kept = |more, members| Warning::DescriptorLeak { more, members };
         for (warning, part) in [
