@@ -2,8 +2,8 @@
 
 use super::delays::Delays;
 use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient};
+use super::members::Members;
 use super::pool::Behaviour;
-use super::process::Usage;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
 use super::trouble::Warning;
@@ -16,13 +16,6 @@ const MIN_SHARE_DIFFERENCE: f64 = 0.05;
 
 /// The shortest measurement, in seconds, in which the bottleneck can be seen.
 const MIN_SECONDS: f64 = 0.1;
-
-/// What the server and the kernel held before the first member.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Base {
-    pub(super) server: Option<Usage>,
-    pub(super) kernel: Option<u64>,
-}
 
 /// The figures of what happened between two marks.
 pub(super) fn measured<C: Behaviour>(run: &Run<'_, C>, span: &Span, members: usize) -> Figures {
@@ -53,12 +46,13 @@ pub(super) fn measured<C: Behaviour>(run: &Run<'_, C>, span: &Span, members: usi
 }
 
 /// Adds the server's memory, if it was watched from before the first member.
-pub(super) fn add_memory(figures: &mut Figures, base: Base, after: &Mark, members: usize) {
-    if let (Some(server), Some(start), Some(now)) = (&mut figures.server, base.server, after.server)
+pub(super) fn add_memory(figures: &mut Figures, run: &Run<'_, Members>, after: &Mark) {
+    if let Some(server) = &mut figures.server
+        && let (Some(start), Some(now)) = (run.context.base.server, after.server)
     {
         server.rss_at_start_bytes = Some(Gauge(start.resident));
         server.rss_bytes = Some(Gauge(now.resident));
-        server.bytes_per_member = per_member(start.resident, now.resident, members);
+        server.bytes_per_member = per_member(start.resident, now.resident, run.clients.count());
     }
 }
 

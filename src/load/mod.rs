@@ -58,13 +58,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
-use account::Base;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
 use own_relay::OwnRelay;
 use process::{Process, kernel_memory};
 use progress::Reporter;
 use report::{Identity, Outcome};
-use run::Context;
+use run::{Base, Context};
 use sources::Ports;
 use trouble::Warning;
 use units::{Count, several};
@@ -309,10 +308,11 @@ impl Target {
             stop,
             server: self.process.as_ref(),
             relay: self.own.as_mut(),
+            base: self.base,
         };
         let mut outcome = match plan.scenario {
             Scenario::Soak => soak::measure(plan, site, context)?,
-            _ => scenario::measure(plan, site, self.base, context)?,
+            _ => scenario::measure(plan, site, context)?,
         };
         let warnings = self.own.as_mut().map(OwnRelay::take_warnings);
         // The relay must warn of misbehaving clients. Its warnings matter only if others were cut.

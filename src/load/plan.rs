@@ -55,6 +55,7 @@ pub struct Server {
 /// of the other flags.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(test, schemars(rename = "Asked", description = "What was asked for."))]
 pub struct Plan {
     /// What is done to the server.
     #[serde(skip)]

@@ -183,10 +183,18 @@ pub(super) fn name_of(index: u32, tag: &str) -> String {
 /// The index of the member with this name, if it is one of this run's.
 pub(super) fn index_of(name: &[u8], tag: &str) -> Option<u32> {
     let digits = name.strip_prefix(tag.as_bytes())?.strip_prefix(b"-")?;
-    let digits = std::str::from_utf8(digits).ok()?;
+    number(digits).filter(|_| digits.len() >= 6)
+}
+
+/// Parses a number of digits and nothing else.
+pub(super) fn number(digits: &[u8]) -> Option<u32> {
     // A sign is the one thing that the parser takes and that is no digit.
-    let is_number = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number)
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    str::from_utf8(digits)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|_| is_number)
 }
 
 /// Where a broker's members meet.

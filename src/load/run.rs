@@ -24,6 +24,13 @@ const MIN_PAUSE: Duration = Duration::from_millis(250);
 /// Two clocks that are read within this time are read at the same time.
 const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(10);
 
+/// What the server and the kernel held before the first member.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Base {
+    pub(super) server: Option<Usage>,
+    pub(super) kernel: Option<u64>,
+}
+
 /// The surroundings of a run.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
@@ -34,6 +41,8 @@ pub(super) struct Context<'a> {
     pub(super) server: Option<&'a Process>,
     /// The same, if it was started for this.
     pub(super) relay: Option<&'a mut OwnRelay>,
+    /// What was in use before the first member.
+    pub(super) base: Base,
 }
 
 /// One measurement of one server.

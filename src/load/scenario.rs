@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::account::{self, Base};
+use super::account;
 use super::connect::Site;
 use super::delays::Delays;
 use super::figures::{Figures, Gauge, ServerFigures, quotient};
@@ -28,22 +28,17 @@ const SETTLE_TIME: Duration = Duration::from_millis(50);
 const MAX_LATENESS: Duration = Duration::from_millis(1);
 
 /// Runs the scenario of the plan.
-pub(super) fn measure(
-    plan: &Plan,
-    site: Site,
-    base: Base,
-    context: Context<'_>,
-) -> io::Result<Outcome> {
+pub(super) fn measure(plan: &Plan, site: Site, context: Context<'_>) -> io::Result<Outcome> {
     let (receivers, senders) = plan.cast(site.protocol);
     let codec = Codec::new(site.protocol, &site.tag, plan.size, plan.senders, plan.seed);
     let members = Members::new(codec, receivers, senders);
     let pool = ClientPool::new(site, members.checker.receivers(), plan.wait)?;
     let run = &mut Run::new(pool, members, context);
     let mut outcome = match plan.scenario {
-        Scenario::Idle => idle(run, plan, base)?,
-        Scenario::Fanout | Scenario::Chat => throughput(run, plan, base)?,
-        Scenario::Latency => latency(run, plan, base)?,
-        Scenario::Storm => storm(run, plan, base)?,
+        Scenario::Idle => idle(run, plan)?,
+        Scenario::Fanout | Scenario::Chat => throughput(run, plan)?,
+        Scenario::Latency => latency(run, plan)?,
+        Scenario::Storm => storm(run, plan)?,
         // It has clients of its own, which come and go.
         Scenario::Soak => Outcome::default(),
     };
@@ -57,9 +52,9 @@ pub(super) fn measure(
 }
 
 /// Members join, are silent, and receive one message.
-fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn idle(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
-    if let (true, Some(server)) = (plan.steps > 1, base.server) {
+    if let (true, Some(server)) = (plan.steps > 1, run.context.base.server) {
         outcome.curve.push((0.0, server.resident as f64));
     }
     let (connecting, cpu) = connect_all(run, plan, &mut outcome)?;
@@ -69,7 +64,7 @@ fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outco
     let message = send_to_all(run)?;
     let delays = &run.clients.checker.delays;
     let longest = delays.quantile(1.0).map(|longest| longest.as_secs_f64());
-    let kernel = base.kernel.zip(kernel);
+    let kernel = run.context.base.kernel.zip(kernel);
     let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
     outcome.figures = Figures {
         members: Some(Gauge(members as u64)),
@@ -91,7 +86,7 @@ fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outco
         }),
         ..Figures::default()
     };
-    account::add_memory(&mut outcome.figures, base, &silence.1, members);
+    account::add_memory(&mut outcome.figures, run, &silence.1);
     Ok(outcome)
 }
 
@@ -154,7 +149,6 @@ fn send_to_all(run: &mut Run<'_, Members>) -> io::Result<Span> {
 fn send_all(
     run: &mut Run<'_, Members>,
     plan: &Plan,
-    base: Base,
     mut send: impl FnMut(&mut Run<'_, Members>, Duration) -> io::Result<()>,
 ) -> io::Result<Option<(Figures, Span)>> {
     run.begin("connecting", None);
@@ -177,15 +171,15 @@ fn send_all(
     let (span, members) = (before.until(&after), run.clients.count());
     let mut figures = account::measured(run, &span, members);
     figures.socket_buffer_bytes = buffers.map(Gauge);
-    account::add_memory(&mut figures, base, &after, members);
+    account::add_memory(&mut figures, run, &after);
     Ok(Some((figures, span)))
 }
 
 /// As many messages are under way as there may be.
-fn throughput(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn throughput(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut next = 0;
-    let measured = send_all(run, plan, base, |run, until| {
+    let measured = send_all(run, plan, |run, until| {
         outcome.curve = send_in_flight(run, plan, &mut next, until)?;
         Ok(())
     })?;
@@ -237,11 +231,11 @@ fn send_in_flight(
 }
 
 /// Messages are sent by a schedule, whatever becomes of those before.
-fn latency(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn latency(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     let mut late = Delays::new();
-    let measured = send_all(run, plan, base, |run, until| {
+    let measured = send_all(run, plan, |run, until| {
         late = send_by_schedule(run, plan, &mut chance, until)?;
         Ok(())
     })?;
@@ -281,7 +275,7 @@ fn send_by_schedule(
 }
 
 /// All members leave and come back at once.
-fn storm(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn storm(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     let all = 0..run.pool.len();
@@ -316,7 +310,7 @@ fn storm(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outc
         latency_us: each.times(),
         ..account::measured(run, &span, members)
     };
-    account::add_memory(&mut outcome.figures, base, &after, members);
+    account::add_memory(&mut outcome.figures, run, &after);
     if let (Some(server), Some(used)) = (&mut outcome.figures.server, span.server) {
         let micros = used.cpu.as_nanos() as f64 / 1e3;
         server.cpu_us_per_return = quotient(micros, (storms * members as u64) as f64);

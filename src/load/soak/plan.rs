@@ -111,6 +111,7 @@ impl Fault {
     /// All steps of a client that misbehaves so.
     fn steps(self, chance: &mut fastrand::Rng) -> Vec<Step> {
         let before = Step::Send(chance.u8(..4));
+        let await_close = Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT);
         let middle = match self {
             Self::Stop => {
                 let stopped = Duration::from_secs(chance.u64(STOP_SECONDS));
@@ -121,37 +122,21 @@ impl Fault {
             }
             Self::Pause => {
                 let pause = Duration::from_millis(chance.u64(PAUSE_MILLISECONDS));
-                vec![
-                    Step::Wait(Manner::Pause, pause),
-                    Step::Send(1),
-                    Step::AwaitDelivery,
-                ]
+                let pause = Step::Wait(Manner::Pause, pause);
+                vec![pause, Step::Send(1), Step::AwaitDelivery]
             }
             Self::Drip => vec![Step::Wait(Manner::Drip, DRIP_TIME)],
             Self::Trickle => vec![Step::Trickle, Step::AwaitDelivery],
             Self::Flood => vec![Step::Flood(FLOOD_SIZE), Step::AwaitDelivery],
             Self::ResetInside => vec![Step::SendHalf],
-            Self::FinInside => vec![
-                Step::SendHalf,
-                Step::HalfClose,
-                Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
-            ],
+            Self::FinInside => vec![Step::SendHalf, Step::HalfClose, await_close],
             Self::Nameless => {
                 return vec![Step::Wait(Manner::AwaitClose, UNNAMED_TIMEOUT), Step::Reset];
             }
-            Self::NoFrame => vec![
-                Step::SendBytes(b"GET / HTTP/1.1\r\n\r\n"),
-                Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
-            ],
-            Self::TooLong => vec![
-                Step::SendBytes(b"9999999999"),
-                Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
-            ],
+            Self::NoFrame => vec![Step::SendBytes(b"GET / HTTP/1.1\r\n\r\n"), await_close],
+            Self::TooLong => vec![Step::SendBytes(b"9999999999"), await_close],
         };
-        let mut steps = vec![Step::Join, before];
-        steps.extend(middle);
-        steps.push(Step::Reset);
-        steps
+        [vec![Step::Join, before], middle, vec![Step::Reset]].concat()
     }
 }
 
