@@ -159,7 +159,7 @@ fn python_clients_of_every_chat_share_one_room() {
 }
 
 #[test]
-fn a_python_client_is_greeted_and_told_the_time() {
+fn python_client_receives_the_greeting_and_the_time() {
     if !has_python() {
         return;
     }
@@ -182,7 +182,7 @@ fn a_python_client_is_greeted_and_told_the_time() {
 }
 
 #[test]
-fn a_python_client_is_greeted_and_that_is_all() {
+fn python_client_receives_only_the_greeting() {
     if !has_python() {
         return;
     }
@@ -211,7 +211,7 @@ fn python_client_that_is_killed_affects_no_other_member() {
 }
 
 #[test]
-fn a_stopped_relay_ends_its_python_clients_in_order() {
+fn stopped_relay_ends_its_python_clients_in_order() {
     if !has_python() {
         return;
     }

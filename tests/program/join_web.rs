@@ -162,7 +162,7 @@ fn lines_that_were_typed_while_the_relay_was_away_are_sent_to_the_next_one() {
 }
 
 #[test]
-fn member_of_a_stopped_relay_is_told_so() {
+fn member_of_a_stopped_relay_is_notified() {
     let mut relay = relay(&[]);
     let addr = relay.addr_of("ws");
     let client = Piped::start(&mut join(addr, "me", &["--no-reconnect"]));

@@ -38,7 +38,7 @@ pub(crate) fn assert_sound(measured: &Measured) {
 }
 
 #[test]
-fn each_scenario_tells_its_figures_as_the_schema_has_them() {
+fn report_of_each_scenario_fits_the_schema() {
     for scenario in SCENARIOS {
         let measured = measure(&[scenario, &["--members", "6"]].concat());
         assert_sound(&measured);
@@ -73,7 +73,7 @@ fn each_scenario_tells_its_figures_as_the_schema_has_them() {
 }
 
 #[test]
-fn report_that_is_not_as_the_schema_says_does_not_fit_it() {
+fn report_with_another_form_does_not_fit_the_schema() {
     let schema = schema();
     let report = measure(&["idle", "--members", "2", "--for", "10ms"]).report;
     assert!(schema.is_valid(&report));
@@ -142,7 +142,7 @@ fn two_servers_are_measured_in_turns_and_compared() {
 }
 
 #[test]
-fn a_server_that_cannot_be_watched_has_no_figures_of_its_process() {
+fn server_that_cannot_be_watched_has_no_figures_of_its_process() {
     // In a namespace of its own the tool sees none but itself.
     let alone = ["unshare", "-rpf", "--mount-proc"];
     let works = Command::new(alone[0])
@@ -337,7 +337,7 @@ fn each_scenario_has_a_chart() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
+fn file_that_cannot_be_written_is_reported_before_the_measurement() {
     let room = Room::proper(2);
     let target = arg(room.addr);
     let path = scratch("no-such-folder").join("report");
@@ -354,7 +354,7 @@ fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
 }
 
 #[test]
-fn a_relay_of_its_own_takes_messages_of_any_size_that_can_be_asked_for() {
+fn started_relay_accepts_messages_of_every_permitted_size() {
     let plan = ["fanout", "--members", "2", "--in-flight", "1"];
     let time = ["--for", "50ms", "--warmup", "0s", "--size", "2MiB"];
     let measured = measure(&[&plan[..], &time].concat());
@@ -364,7 +364,7 @@ fn a_relay_of_its_own_takes_messages_of_any_size_that_can_be_asked_for() {
 }
 
 #[test]
-fn a_report_and_a_chart_in_one_file_are_a_usage_error() {
+fn report_and_chart_in_one_file_are_a_usage_error() {
     let path = scratch("both.svg");
     let file = path.to_str().unwrap();
     let (code, out, err) = run(&mut load(&["fanout", "--json", file, "--chart", file]));
@@ -377,7 +377,7 @@ fn a_report_and_a_chart_in_one_file_are_a_usage_error() {
 }
 
 #[test]
-fn flags_that_would_be_of_no_use_are_usage_errors() {
+fn flags_without_an_effect_are_usage_errors() {
     for (flag, value, says) in [
         ("--rounds", "3", "--against <"),
         ("--chart", "-", "standard output has the table"),
@@ -391,7 +391,7 @@ fn flags_that_would_be_of_no_use_are_usage_errors() {
 }
 
 #[test]
-fn a_measurement_that_fails_leaves_no_files_and_none_of_others_changed() {
+fn failed_measurement_leaves_no_files_and_existing_ones_unchanged() {
     let (new, old) = (scratch("new.json"), scratch("old.svg"));
     fs::write(&old, "last week's").unwrap();
     let refusal = Refusal::new();
@@ -419,7 +419,7 @@ fn more_senders_than_members_are_a_usage_error() {
 }
 
 #[test]
-fn ctrl_c_ends_the_measuring_early_with_what_there_is_and_the_relay_with_it() {
+fn ctrl_c_ends_the_measurement_with_the_figures_so_far_and_the_relay() {
     let marker = format!("LOAD_TEST=interrupted-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
     let mut command = load(&["fanout", "--members", "5", "--for", "1h", "--warmup", "0s"]);
@@ -444,7 +444,7 @@ fn ctrl_c_ends_the_measuring_early_with_what_there_is_and_the_relay_with_it() {
 }
 
 #[test]
-fn the_report_of_an_interrupted_measurement_fits_the_schema() {
+fn report_of_an_interrupted_measurement_fits_the_schema() {
     let plan = ["latency", "--members", "5", "--for", "1h", "--warmup", "0s"];
     let mut loading = Loading::start(load(&[&plan[..], &["--json", "-"]].concat()));
     loading.wait_until("measuring");
@@ -457,7 +457,7 @@ fn the_report_of_an_interrupted_measurement_fits_the_schema() {
 }
 
 #[test]
-fn ctrl_c_before_there_is_anything_says_so_and_leaves_no_file() {
+fn ctrl_c_before_the_first_figures_is_reported_and_leaves_no_file() {
     // It takes connections as far as the system does that for it, and nobody hears anything.
     let server = ScriptedServer::new();
     let path = scratch("nothing.json");
@@ -476,7 +476,7 @@ fn ctrl_c_before_there_is_anything_says_so_and_leaves_no_file() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_relay_that_was_started_ends_even_if_the_measurement_is_killed() {
+fn relay_that_was_started_ends_even_if_the_measurement_is_killed() {
     let marker = format!("LOAD_TEST=killed-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
     let mut command = load(&["fanout", "--members", "5", "--for", "1h", "--warmup", "0s"]);
@@ -493,7 +493,7 @@ fn the_relay_that_was_started_ends_even_if_the_measurement_is_killed() {
 }
 
 #[test]
-fn the_relay_that_was_started_ends_with_the_measurement() {
+fn relay_that_was_started_ends_with_the_measurement() {
     let marker = format!("LOAD_TEST=over-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
     let mut command = load(&["idle", "--members", "2", "--for", "10ms"]);
@@ -552,7 +552,7 @@ fn said(plan: &[&str], seed: &str) -> Heard {
 }
 
 #[test]
-fn the_same_seed_says_the_same_and_another_does_not() {
+fn same_seed_sends_the_same_messages_and_another_does_not() {
     let first = |seed| {
         let heard = said(&["fanout"], seed);
         let mut by_first = heard.messages.into_iter().filter(|one| one.from == 0);
@@ -566,7 +566,7 @@ fn the_same_seed_says_the_same_and_another_does_not() {
 }
 
 #[test]
-fn the_same_seed_has_the_same_members_speak() {
+fn same_seed_has_the_same_members_send() {
     let speakers = |seed| {
         let heard = said(&["latency", "--rate", "600"], seed).messages;
         // Before the sixty of the schedule are those that found out who hears.
@@ -656,7 +656,7 @@ fn redis_is_measured_on_the_same_work() {
 }
 
 #[test]
-fn an_mqtt_broker_is_measured_on_the_same_work() {
+fn mqtt_broker_is_measured_on_the_same_work() {
     let flags = |port: &str| vec!["-p".to_owned(), port.to_owned()];
     if let Some(broker) = Broker::start("mosquitto", flags) {
         broker.is_measured_as("mqtt");

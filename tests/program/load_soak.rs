@@ -43,7 +43,7 @@ const BRIEF: [&str; 11] = [
 ];
 
 #[test]
-fn a_relay_loses_nothing_and_keeps_nothing_whatever_its_members_do() {
+fn relay_loses_nothing_and_leaks_nothing_whatever_its_members_do() {
     let measured = measure(&[&BRIEF[..], &["--seed", "1"]].concat());
     assert_faults(&measured, &[]);
     let report = &measured.report;
@@ -132,10 +132,10 @@ fn room_with(mut act: impl FnMut(&Message) -> Act + Send + 'static) -> Room {
 }
 
 #[test]
-fn a_server_that_relays_everything_to_all_who_come_and_go_has_no_fault() {
+fn server_that_relays_everything_to_changing_members_has_no_fault() {
     if !is_alone(
         module_path!(),
-        "a_server_that_relays_everything_to_all_who_come_and_go_has_no_fault",
+        "server_that_relays_everything_to_changing_members_has_no_fault",
     ) {
         return;
     }
@@ -189,7 +189,7 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
 }
 
 #[test]
-fn the_last_message_of_one_who_leaves_is_heard_by_all_or_by_nobody() {
+fn last_message_of_a_leaving_member_is_delivered_to_all_or_to_none() {
     // With this seed the first member says something and closes its connection, and is the only one
     // to leave. What it says from when all others have heard somebody, it says then or just before.
     let plan = ["--churn", "2", "--seed", "22"];
@@ -225,7 +225,7 @@ fn the_last_message_of_one_who_leaves_is_heard_by_all_or_by_nobody() {
 }
 
 #[test]
-fn a_member_that_is_closed_is_cut_and_another_comes() {
+fn member_that_is_closed_is_cut_and_another_comes() {
     let measured = once(|_| Act::Close);
     assert_faults(&measured, &["cut 1", "cuts/closed 1"]);
     measured.trouble("1 connection ended: 1 closed by the server;");
@@ -234,7 +234,7 @@ fn a_member_that_is_closed_is_cut_and_another_comes() {
 }
 
 #[test]
-fn a_member_that_is_sent_what_is_no_message_is_cut_as_garbled() {
+fn member_that_receives_no_frame_is_cut_as_garbled() {
     let garbage = |_: &Message| Act::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
     assert_faults(&once(garbage), &["cut 1", "cuts/garbled 1"]);
     // Nor does it wait for the end of what would be longer than anything that was said.
@@ -243,10 +243,10 @@ fn a_member_that_is_sent_what_is_no_message_is_cut_as_garbled() {
 }
 
 #[test]
-fn a_descriptor_that_is_not_given_back_is_a_leak() {
+fn descriptor_that_is_not_closed_is_a_leak() {
     if !is_alone(
         module_path!(),
-        "a_descriptor_that_is_not_given_back_is_a_leak",
+        "descriptor_that_is_not_closed_is_a_leak",
     ) {
         return;
     }
@@ -263,7 +263,7 @@ fn a_descriptor_that_is_not_given_back_is_a_leak() {
 }
 
 #[test]
-fn a_member_that_never_hears_anything_makes_the_soak_a_failure() {
+fn member_that_receives_nothing_makes_the_soak_a_failure() {
     let room = Room::start(MEMBERS, |message, to| match to {
         VICTIM => Act::Nothing,
         _ => message.proper(to),
@@ -275,7 +275,7 @@ fn a_member_that_never_hears_anything_makes_the_soak_a_failure() {
 }
 
 #[test]
-fn a_server_that_dies_ends_the_soak_with_what_there_was() {
+fn server_that_dies_ends_the_soak_with_the_figures_so_far() {
     let relay = Relay::start(&[]);
     let target = arg(relay.addr);
     let plan = [
@@ -302,7 +302,7 @@ fn a_server_that_dies_ends_the_soak_with_what_there_was() {
 }
 
 #[test]
-fn a_pause_of_the_load_tool_is_told() {
+fn pause_of_the_load_tool_is_reported() {
     let plan = ["soak", "--members", "5", "--for", "1500ms", "--json", "-"];
     let mut loading = Loading::start(load(&plan));
     loading.wait_until("soaking");
@@ -316,7 +316,7 @@ fn a_pause_of_the_load_tool_is_told() {
 }
 
 #[test]
-fn ctrl_c_ends_the_soak_early_with_what_there_is() {
+fn ctrl_c_ends_the_soak_with_the_figures_so_far() {
     let mut loading = Loading::start(load(&["soak", "--members", "5", "--json", "-"]));
     loading.wait_until("soaking");
     loading.signal("INT");
@@ -329,7 +329,7 @@ fn ctrl_c_ends_the_soak_early_with_what_there_is() {
 }
 
 #[test]
-fn a_server_that_is_none_is_told_before_anything_is_soaked() {
+fn server_of_another_kind_is_reported_before_the_soak() {
     let refusal = Refusal::new();
     let (code, out, err) = run(&mut load(&["soak", "--target", &arg(refusal.addr())]));
     assert_eq!((code, &out[..]), (4, ""));
@@ -348,7 +348,7 @@ fn a_server_that_is_none_is_told_before_anything_is_soaked() {
 }
 
 #[test]
-fn a_server_of_another_protocol_is_not_soaked() {
+fn server_of_another_protocol_is_not_soaked() {
     let (code, out, err) = run(&mut load(&["soak", "--target", "redis://127.0.0.1:1"]));
     let expected =
         "chatloop: a soak is for servers that speak chat10 or ws-chat10, and not redis\n";
@@ -356,7 +356,7 @@ fn a_server_of_another_protocol_is_not_soaked() {
 }
 
 #[test]
-fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
+fn table_has_the_seed_and_each_fault_and_the_chart_the_memory() {
     let path = scratch("soak.svg");
     let chart = ["--chart", path.to_str().unwrap()];
     let (code, out, err) = run(&mut load(&[&BRIEF[..], &chart, &["--seed", "42"]].concat()));

@@ -9,7 +9,7 @@ use crate::common::terminal::{Ended, Terminal};
 use crate::common::{self, PATIENCE, assert_bytes, frame, heard, wide_frame};
 
 #[test]
-fn the_first_line_says_where_it_listens_and_for_how_many() {
+fn first_line_has_the_address_and_the_number_of_clients() {
     let mut relay = Relay::start(&["--max-clients", "50"]);
     let line = relay.lines[0].clone();
     let version = env!("CARGO_PKG_VERSION");
@@ -24,7 +24,7 @@ fn the_first_line_says_where_it_listens_and_for_how_many() {
 }
 
 #[test]
-fn a_wildcard_comes_with_what_to_write_on_other_machines() {
+fn wildcard_is_reported_with_an_address_for_other_machines() {
     let mut command = chatloop(&["serve", "-l", "0.0.0.0:0", "-l", "hello://0.0.0.0:0"]);
     command.args(["-l", "127.0.0.1:0"]).stderr(Stdio::piped());
     let mut relay = Relay::spawn(command);
@@ -102,7 +102,7 @@ fn log_counts_the_members_by_dialect() {
 }
 
 #[test]
-fn newcomers_are_told_the_history() {
+fn new_members_receive_the_history() {
     let mut relay = Relay::start(&["--history", "2"]);
     let mut alice = relay.join("alice");
     let mut bob = relay.join("bob");
@@ -122,7 +122,7 @@ fn newcomers_are_told_the_history() {
 }
 
 #[test]
-fn a_greeting_can_come_from_a_file() {
+fn greeting_is_read_from_a_file() {
     let path = std::env::temp_dir().join(format!("chatloop-greeting-{}", std::process::id()));
     let pickled = b"\x80\x04}\x94\x8c\x01a\x94K\x01s.";
     std::fs::write(&path, pickled).unwrap();
@@ -332,7 +332,7 @@ fn connection_without_a_name_is_closed_after_the_handshake_timeout() {
 /// keepalive.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_keepalive_flag_reaches_the_connections() {
+fn keepalive_flag_reaches_the_connections() {
     for (flag, timer) in [("--keepalive=30s", "02"), ("--keepalive=off", "00")] {
         let mut relay = Relay::start(&[flag]);
         let alice = relay.join("alice");
@@ -351,7 +351,7 @@ fn the_keepalive_flag_reaches_the_connections() {
 }
 
 #[test]
-fn the_soft_open_file_limit_is_raised_and_too_low_a_hard_one_is_an_error() {
+fn soft_open_file_limit_is_raised_and_too_low_a_hard_one_is_an_error() {
     let with_limits = |limits: &str| {
         let mut command = std::process::Command::new("sh");
         let program = env!("CARGO_BIN_EXE_chatloop");
@@ -526,7 +526,7 @@ fn second_signal_stops_the_relay_at_once() {
 }
 
 #[test]
-fn a_port_in_use_has_an_exit_code_and_a_line_of_its_own() {
+fn port_in_use_has_an_exit_code_and_a_line_of_its_own() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let (code, out, err) = run(&mut chatloop(&["serve", "-l", &addr]));
@@ -539,7 +539,7 @@ fn a_port_in_use_has_an_exit_code_and_a_line_of_its_own() {
 }
 
 #[test]
-fn an_address_that_is_not_ours_says_so() {
+fn address_of_another_machine_is_reported() {
     // A documentation address (RFC 5737) is nobody's.
     let (code, _, err) = run(&mut chatloop(&["serve", "-l", "198.51.100.1:1234"]));
     assert_eq!(code, 3);
@@ -581,7 +581,7 @@ fn port_without_an_address_is_one_of_this_machine_for_serve_and_join() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_what_to_do() {
+fn wrong_usage_exits_with_2_and_names_a_remedy() {
     for (args, says) in [
         (
             &["serve", "-l", "irc://127.0.0.1:1"][..],
@@ -743,7 +743,7 @@ fn empty_variable_counts_as_unset() {
 }
 
 #[test]
-fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
+fn log_level_flag_wins_over_rust_log_which_wins_over_info() {
     let joined_at_info = |rust_log: Option<&str>, flag: Option<&str>| {
         let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
         if let Some(level) = rust_log {
@@ -784,7 +784,7 @@ fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_does_not_stop_it() {
+fn log_without_a_reader_does_not_stop_the_relay() {
     let (log, stderr) = std::io::pipe().unwrap();
     let mut child = chatloop(&["serve", "-l", "127.0.0.1:0"])
         .stderr(stderr)
@@ -831,7 +831,7 @@ fn standard_streams_that_are_closed_are_not_mistaken_for_clients() {
 }
 
 #[test]
-fn a_time_longer_than_anybody_waits_is_no_trouble() {
+fn longest_time_is_accepted() {
     let forever = "500000000000years";
     let mut relay = Relay::start(&["--handshake-timeout", forever, "--drain", forever]);
     relay.join("alice");

@@ -205,7 +205,7 @@ fn stop_is_reported_as_soon_as_the_queue_of_the_manager_has_room() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_manager_may_have_a_socket_without_a_file() {
+fn manager_may_have_a_socket_without_a_file() {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
     let name = format!("chatloop-notify-{}", process::id());
@@ -220,7 +220,7 @@ fn a_manager_may_have_a_socket_without_a_file() {
 }
 
 #[test]
-fn without_a_manager_that_can_be_told_the_chat_goes_on() {
+fn chat_goes_on_without_a_manager_to_notify() {
     for (name, says) in [
         ("/nowhere/notify", "cannot notify the service manager: "),
         (
@@ -327,7 +327,7 @@ fn sockets_that_are_passed_are_served_in_the_dialect_that_is_their_name() {
 }
 
 #[test]
-fn socket_that_is_passed_is_for_proxies_if_its_name_says_so() {
+fn passed_socket_is_for_proxies_if_its_name_is_of_that_kind() {
     let trust = ["--trust-proxy", "127.0.0.1"];
     let (socket, addr) = listener();
     let mut command = with_sockets(socket.into(), None, &trust);
@@ -387,7 +387,7 @@ fn what_is_asked_for_is_listened_on_beside_what_is_passed() {
 }
 
 #[test]
-fn an_address_that_a_socket_has_already_is_refused() {
+fn address_that_a_socket_has_already_is_refused() {
     let (socket, addr) = listener();
     let mut command = with_sockets(socket.into(), None, &["--listen", &addr.to_string()]);
     let (code, _, err) = run(&mut command);
@@ -409,7 +409,7 @@ fn sockets_that_are_passed_to_another_process_are_left_alone() {
 }
 
 #[test]
-fn what_is_passed_and_is_no_tcp_socket_that_listens_says_what_to_do() {
+fn passed_descriptor_that_is_no_listening_tcp_socket_is_reported_with_a_remedy() {
     let path = std::env::temp_dir().join(format!("chatloop-unix-{}", process::id()));
     let unix = UnixListener::bind(&path).unwrap();
     fs::remove_file(&path).unwrap();
@@ -438,7 +438,7 @@ fn what_is_passed_and_is_no_tcp_socket_that_listens_says_what_to_do() {
 }
 
 #[test]
-fn who_connects_between_two_relays_is_served_by_the_next() {
+fn connection_made_between_two_relays_is_served_by_the_next() {
     let (socket, addr) = listener();
     let pass = || with_sockets(socket.try_clone().unwrap().into(), None, &[]);
     let early = TcpStream::connect(addr).unwrap();
@@ -480,7 +480,7 @@ fn ipv6_wildcard(only_v6: bool) -> TcpListener {
 }
 
 #[test]
-fn an_ipv6_wildcard_that_is_passed_takes_ipv4_unless_its_opener_said_no() {
+fn passed_ipv6_wildcard_accepts_ipv4_unless_its_opener_disabled_that() {
     if !has_ipv6() {
         return;
     }
@@ -510,7 +510,7 @@ fn an_ipv6_wildcard_that_is_passed_takes_ipv4_unless_its_opener_said_no() {
 }
 
 #[test]
-fn an_ipv6_wildcard_of_our_own_leaves_ipv4_to_a_socket_that_is_passed() {
+fn own_ipv6_wildcard_leaves_ipv4_to_a_passed_socket() {
     if !has_ipv6() {
         return;
     }
@@ -538,7 +538,7 @@ fn with_journal(args: &[&str]) -> (Child, std::sync::mpsc::Receiver<String>) {
 }
 
 #[test]
-fn the_journal_has_a_priority_before_each_line_and_the_time_from_itself() {
+fn journal_has_a_priority_before_each_line_and_the_time_from_itself() {
     let args = ["serve", "--listen", "127.0.0.1:0", "--max-clients", "1"];
     let (mut child, journal) = with_journal(&[&args[..], &["--log-level", "trace"]].concat());
     let mut lines = Vec::new();
@@ -585,7 +585,7 @@ fn what_it_dies_of_is_an_error_in_the_journal() {
 }
 
 #[test]
-fn a_standard_error_stream_that_is_not_the_journal_has_times_and_levels() {
+fn standard_error_stream_that_is_not_the_journal_has_times_and_levels() {
     for stream in ["", "1:1", "journal"] {
         let mut command = chatloop(&["serve", "--listen", "127.0.0.1:0"]);
         let (log, stderr) = std::io::pipe().unwrap();

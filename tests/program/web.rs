@@ -443,7 +443,7 @@ fn connection_without_a_request_is_closed_at_the_handshake_timeout() {
 // Messages.
 
 #[test]
-fn members_of_every_dialect_hear_each_other_once_in_one_order() {
+fn members_of_every_dialect_receive_each_message_once_in_one_order() {
     let limits = Limits::default();
     let dialects = [
         Dialect::Ws,

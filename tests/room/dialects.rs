@@ -862,7 +862,7 @@ fn member_that_leaves_as_it_joins_receives_the_history() {
 }
 
 #[test]
-fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() {
+fn gone_members_of_a_paused_room_are_evicted_oldest_first_in_every_dialect() {
     let limits = Limits {
         max_name: 50,
         max_message: 1000,
