@@ -79,6 +79,8 @@ struct Sender {
 #[derive(Debug, Default)]
 struct Receiver {
     place: Place,
+    /// Whether its messages are the server's history, until the server has taken it in.
+    awaits_welcome: bool,
     /// The number of messages that will not arrive any more: received, lost, or sent before it was
     /// present.
     settled: u64,
@@ -150,6 +152,11 @@ impl DeliveryChecker {
         !matches!(self.receivers[receiver].place, Place::Absent)
     }
 
+    /// A receiver joins, and is sent the server's history first if there is one.
+    pub(super) fn join(&mut self, receiver: usize) {
+        self.receivers[receiver].awaits_welcome = self.codec.protocol.has_history();
+    }
+
     /// Appends a sender's next message, which was scheduled for `at`, to `out`.
     pub(super) fn queue(&mut self, sender: u32, at: Duration, out: &mut Vec<u8>) {
         let sending = &mut self.senders[sender as usize];
@@ -179,10 +186,14 @@ impl DeliveryChecker {
         let mut is_welcome = false;
         while let Some((incoming, used)) = self.codec.protocol.next(rest)? {
             match incoming {
+                Incoming::Message { .. } if self.receivers[receiver].awaits_welcome => {}
                 Incoming::Message { name, payload } => {
                     self.take(receiver, name, payload, &rest[..used], now);
                 }
-                Incoming::Welcome => is_welcome = true,
+                Incoming::Welcome => {
+                    is_welcome = true;
+                    self.receivers[receiver].awaits_welcome = false;
+                }
                 Incoming::Ping => self.is_pinged = true,
                 Incoming::Aside => {}
             }

@@ -62,7 +62,7 @@ impl From<io::Error> for Cause {
             (ErrorKind::TimedOut, _) => Self::TimedOut,
             (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Self::Reset,
             (_, Some(libc::EMFILE | libc::ENFILE)) => Self::NoDescriptor,
-            // What connect(2) says when the ports are used up, and bind(2) of a strange address.
+            // The error of connect(2) without a free port, and of bind(2) with another machine's address.
             (ErrorKind::AddrNotAvailable, _) => Self::NoPort,
             (_, errno) => Self::Other(errno.unwrap_or(0)),
         }

@@ -95,7 +95,7 @@ pub(super) struct Row {
 pub(super) enum Kind {
     /// With the ratio of two servers.
     Compared(Unit),
-    /// Without it: the figure says nothing about how good a server is.
+    /// Without it: the figure is no measure of a server's quality.
     Plain(Unit),
     /// In a row of its own only if it is not 0.
     Failure(Unit),
@@ -240,7 +240,7 @@ figures! {
         rss_highest_bytes: Option<Gauge> => row("server, highest memory", Plain(Bytes)),
         /// Resident memory with all members, in bytes.
         rss_bytes: Option<Gauge> => row("server, memory with all members", Compared(Bytes)),
-        /// What resident memory grew by, divided by the members, in bytes. In a small room it says little.
+        /// What resident memory grew by, divided by the members, in bytes. In a small room it is not meaningful.
         bytes_per_member: Option<Gauge> =>
             row("server, memory for a member", Compared(Bytes)).only(&[Idle]),
         /// `idle`: CPU time for a connection, in microseconds.

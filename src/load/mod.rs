@@ -8,7 +8,7 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | The plan: what is to be measured | `load/plan.rs` |
+//! | The plan: what to measure, and how | `load/plan.rs` |
 //! | Checks that this machine has the descriptors and ports | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
 //! | One loop has all connections | `load/pool.rs`, `load/link.rs`, `load/connect.rs`, `load/sources.rs` |

@@ -16,33 +16,33 @@ use super::sources::Sources;
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Scenario {
-    /// Members come, are silent, and hear one message.
+    /// Members join, are silent, and receive one message.
     Idle,
-    /// One speaks, all others hear.
+    /// One member sends, all others receive.
     Fanout,
-    /// All speak, all hear.
+    /// All members send, all receive.
     Chat,
-    /// Messages are said by the clock.
+    /// Messages are sent by a schedule.
     Latency,
-    /// All leave and come back at once.
+    /// All members leave and come back at once.
     Storm,
-    /// Members come and go, some of them misbehave, and all is checked for a long time.
+    /// Members join and leave, some clients misbehave, and every delivery is checked for a long time.
     Soak,
 }
 
-/// How the load tool waits for what is to come.
+/// How the load tool waits for messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Wait {
-    /// It keeps asking, which takes a core.
+    /// It polls without sleeping, which takes a core.
     #[default]
     Spin,
-    /// It sleeps until there is something.
+    /// It sleeps until an event.
     Sleep,
 }
 
-/// A server that is to be measured.
+/// A server to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Its protocol.
@@ -51,8 +51,7 @@ pub struct Server {
     pub addr: SocketAddr,
 }
 
-/// What is to be measured, and how. The report has the part of it that was asked for, with the defaults
-/// of the other flags.
+/// A `Plan` states what to measure, and how. The report has its part that the flags decide.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 #[cfg_attr(test, schemars(rename = "Asked", description = "What was asked for."))]
@@ -63,22 +62,22 @@ pub struct Plan {
     /// The server; without one, a relay is started for this.
     #[serde(skip)]
     pub target: Option<Server>,
-    /// Another one to compare it with, in turns.
+    /// Another server to compare it with, in alternating rounds.
     #[serde(skip)]
     pub against: Option<Server>,
-    /// Whether a room may be measured that has members already.
+    /// Whether a room with other members may be measured.
     #[serde(skip)]
     pub allow_company: bool,
-    /// The program that is a relay of one's own: `chatloop`.
+    /// The program that is started as the relay: `chatloop`.
     #[serde(skip)]
     pub program: PathBuf,
-    /// The server's process, if it is not to be searched for.
+    /// The server's process; without a number, the process that listens there.
     #[serde(skip)]
     pub pid: Option<u32>,
     /// In how many steps the members connect.
     #[serde(skip)]
     pub steps: usize,
-    /// The command that asked for it, for the report.
+    /// The command line, for the report.
     #[serde(skip)]
     pub command: String,
     /// --members: how many receive a message, and its sender.
@@ -133,18 +132,18 @@ impl Plan {
     }
 }
 
-/// How a member leaves that has behaved.
+/// How a member leaves as planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, VariantArray)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Leave {
-    /// It closes its connection, having just said something.
+    /// It closes its connection just after a message.
     Fin,
     /// It closes its sending side, and reads until the server closes the connection, or for a while.
     HalfClose,
-    /// It resets its connection, having just said something.
+    /// It resets its connection just after a message.
     Reset,
-    /// It resets its connection, after its last message was heard.
+    /// It resets its connection after its last message was delivered.
     Quiet,
 }
 
@@ -155,19 +154,19 @@ pub(super) enum Leave {
 pub(super) enum Fault {
     /// It stops reading for good.
     Stop,
-    /// It stops reading for some seconds, and then reads all there is.
+    /// It stops reading for some seconds, and then reads all that has arrived.
     Pause,
     /// It reads a byte at a time.
     Drip,
-    /// It says a message a byte at a time.
+    /// It sends a message a byte at a time.
     Trickle,
-    /// It says as much as the server takes.
+    /// It sends as much as the server accepts.
     Flood,
     /// It resets its connection inside a message.
     ResetInside,
     /// It closes its sending side inside a frame.
     FinInside,
-    /// It never gives a name.
+    /// It never sends a name.
     Nameless,
     /// It sends something that is no frame.
     NoFrame,

@@ -103,7 +103,7 @@ struct Connection {
     is_held: bool,
     /// When it was begun, and from when on it is connected.
     since: Duration,
-    /// When it is to be connected, has taken too long to be made, or has something to do.
+    /// When the client connects, gives up connecting, or advances.
     due: Option<Duration>,
     /// The beginning of something that was not all there.
     kept: Vec<u8>,
@@ -367,7 +367,7 @@ impl ClientPool {
             polled => polled?,
         }
         let polled = self.now();
-        // A poll that has no event was waiting, even if it was told not to; and after another one
+        // A poll that has no event was waiting, even without a timeout; and after another one
         // of that kind, so was the rest of this turn.
         if self.events.is_empty() && self.was_empty {
             self.waited += polled.saturating_sub(self.polled);

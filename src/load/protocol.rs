@@ -82,7 +82,7 @@ impl Protocol {
         matches!(self, Self::WsChat10 | Self::WsMqtt)
     }
 
-    /// The WebSocket that is opened before the protocol is spoken, if it needs one.
+    /// The WebSocket that is opened before the first byte of the protocol, if it needs one.
     pub(super) fn web_socket(self, host: String) -> Option<Target> {
         let (path, protocol) = match self {
             Self::Chat10 | Self::Redis | Self::Mqtt => return None,
@@ -343,7 +343,7 @@ fn line<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
 
 fn mqtt_connect(kind: char, index: u32, tag: &str, out: &mut Vec<u8>) {
     let id = format!("{tag}{kind}{index:06}");
-    // Level 4 of the protocol, a clean session, and no keepalive: an idle member is to be silent.
+    // Level 4 of the protocol, a clean session, and no keepalive: an idle member must be silent.
     let head = [&mqtt_text("MQTT")[..], &[4, 2, 0, 0]].concat();
     mqtt_packet(0x10, &[&head, &mqtt_text(&id)], out);
 }

@@ -74,7 +74,7 @@ pub struct Report {
 pub(super) struct Identity {
     /// The server: its program and address, as far as they are known.
     pub(super) name: String,
-    /// The protocol that it was spoken to.
+    /// The protocol of the connections.
     pub(super) protocol: &'static str,
     /// Where it listened.
     pub(super) address: String,
@@ -248,7 +248,7 @@ impl Report {
         ratios
     }
 
-    /// The ratio of a figure, or of one of its percentiles, if it says how good the target is.
+    /// The ratio of a figure, or of one of its percentiles, if it is a measure of the target's quality.
     fn ratio(&self, row: &Row, key: &str) -> Option<f64> {
         let is_compared = match row.kind {
             Compared(_) => true,

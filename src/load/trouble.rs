@@ -1,4 +1,4 @@
-//! Errors and warnings of the load tool, in words that say what to do.
+//! Errors and warnings of the load tool, with their remedies.
 
 use std::io;
 use std::net::SocketAddr;

@@ -244,10 +244,7 @@ fn member_that_receives_no_frame_is_cut_as_garbled() {
 
 #[test]
 fn descriptor_that_is_not_closed_is_a_leak() {
-    if !is_alone(
-        module_path!(),
-        "descriptor_that_is_not_closed_is_a_leak",
-    ) {
+    if !is_alone(module_path!(), "descriptor_that_is_not_closed_is_a_leak") {
         return;
     }
     let mut kept = Vec::new();
