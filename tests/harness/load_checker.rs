@@ -11,14 +11,14 @@ use std::thread;
 use crate::common::chat_room::{Act, Message, Room};
 use crate::common::load::{Measured, arg, load, measure};
 use crate::common::process::run;
-use crate::common::{frame, heard};
+use crate::common::{delivery, frame};
 
 const MEMBERS: usize = 5;
 
 /// Whom it happens to.
 const VICTIM: usize = 3;
 
-/// With which message. Those before it are there to find out who hears, and to fall into step.
+/// With which message. Those before it are there to find out who receives, and to fall into step.
 const NTH: u64 = 30;
 
 /// What the tool finds if the victim is sent this for one message, and whatever else is proper.
@@ -55,10 +55,10 @@ fn fanout(room: &Room, in_flight: &str) -> Measured {
 
 #[track_caller]
 fn assert_faults(measured: &Measured, faults: &[&str]) {
-    let told = format!("{:#}", measured.report);
-    assert_eq!(measured.faults(), faults, "{told}");
+    let report = format!("{:#}", measured.report);
+    assert_eq!(measured.faults(), faults, "{report}");
     let expected = if faults.is_empty() { 0 } else { 5 };
-    assert_eq!(measured.code, expected, "{told}");
+    assert_eq!(measured.code, expected, "{report}");
 }
 
 #[test]
@@ -66,11 +66,14 @@ fn server_that_relays_everything_has_no_fault() {
     let room = Room::proper(MEMBERS);
     let measured = fanout(&room, "2");
     assert_faults(&measured, &[]);
-    let heard = room.finish();
-    assert_eq!(heard.names.len(), MEMBERS);
-    assert!(heard.messages.len() as u64 > NTH, "the others prove little");
-    let told = measured.number("/messages");
-    assert!(told <= heard.messages.len() as f64);
+    let received = room.finish();
+    assert_eq!(received.names.len(), MEMBERS);
+    assert!(
+        received.messages.len() as u64 > NTH,
+        "the others prove little"
+    );
+    let reported = measured.number("/messages");
+    assert!(reported <= received.messages.len() as f64);
 }
 
 /// What each fault looks like is tested in `src/load/checker.rs`, where it is found. Here: that it gets from
@@ -92,7 +95,7 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
             Some(4) => {
                 let mut text = message.text.clone();
                 *text.last_mut().unwrap() ^= 1;
-                Act::Send(heard(&message.name, text))
+                Act::Send(delivery(&message.name, text))
             }
             _ => message.proper(to),
         }
@@ -129,13 +132,13 @@ fn message_that_comes_again_much_later_is_duplicated() {
 
 #[test]
 fn message_that_was_shortened_is_corrupt() {
-    let shortened = |message: &Message| Act::Send(heard(&message.name, &message.text[..60]));
+    let shortened = |message: &Message| Act::Send(delivery(&message.name, &message.text[..60]));
     assert_faults(&once("2", shortened), &["corrupt 1"]);
 }
 
 #[test]
 fn message_too_short_to_identify_is_corrupt_and_the_original_is_lost() {
-    let empty = |message: &Message| Act::Send(heard(&message.name, ""));
+    let empty = |message: &Message| Act::Send(delivery(&message.name, ""));
     assert_faults(&once("2", empty), &["lost 1", "corrupt 1"]);
 }
 
@@ -148,7 +151,7 @@ fn member_whose_bytes_do_not_match_their_headers_is_cut_as_garbled() {
     };
     let mut measured = once("2", cut_short);
     assert_eq!(measured.code, 5);
-    // What was said before the tool saw it is lost for this member: as much as happened to be said.
+    // What was sent before the tool saw it is lost for this member: as many messages as there happened to be.
     let lost = measured.number("/lost");
     assert!((0.0..=8.0).contains(&lost), "{:#}", measured.report);
     measured.report["lost"] = 0.into();
@@ -160,7 +163,14 @@ fn member_whose_bytes_do_not_match_their_headers_is_cut_as_garbled() {
 #[test]
 fn messages_of_other_clients_are_no_fault_and_are_reported() {
     let company = |message: &Message| {
-        Act::Send([heard("alice", "hello?"), message.bytes(), heard("", "")].concat())
+        Act::Send(
+            [
+                delivery("alice", "hello?"),
+                message.bytes(),
+                delivery("", ""),
+            ]
+            .concat(),
+        )
     };
     let measured = once("2", company);
     assert_faults(&measured, &[]);
@@ -213,10 +223,10 @@ fn each_member_may_receive_the_senders_in_an_order_of_its_own() {
     let count = Arc::clone(&mixed);
     let room = Room::start_by_turns(MEMBERS, move |messages, to| {
         let mut mine: Vec<_> = messages.iter().collect();
-        // Only the order within what one speaker says is kept.
+        // Only the order within what one sender says is kept.
         mine.sort_by_key(|message| (message.from + to) % MEMBERS);
-        let speakers = messages.windows(2).filter(|two| two[0].from != two[1].from);
-        count.fetch_add(speakers.count() as u64, Ordering::Relaxed);
+        let senders = messages.windows(2).filter(|two| two[0].from != two[1].from);
+        count.fetch_add(senders.count() as u64, Ordering::Relaxed);
         mine.iter().map(|message| message.proper(to)).collect()
     });
     let target = arg(room.addr);
@@ -227,7 +237,7 @@ fn each_member_may_receive_the_senders_in_an_order_of_its_own() {
     assert!(mixed.load(Ordering::Relaxed) > 100, "there is an order");
 }
 
-/// A room in which the victim hears nothing.
+/// A room in which the victim receives nothing.
 fn deaf() -> Room {
     Room::start(MEMBERS, |message, to| match to {
         VICTIM => Act::Nothing,
@@ -277,7 +287,7 @@ fn no_server_holds_the_tool_up_however_little_it_relays() {
     });
 }
 
-/// A queue that overflows answers nobody, and so measures how long one waits before one tries again.
+/// A queue that overflows answers no client, and so measures the time until a client tries again.
 fn server_that_accepts_no_connection_is_not_stormed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = arg(listener.local_addr().unwrap());
@@ -309,7 +319,7 @@ fn message_whose_end_never_comes_is_lost_after_a_wait() {
 
 fn member_that_receives_nothing_makes_the_measurement_a_failure() {
     let measured = fanout(&deaf(), "2");
-    // It is not known what it was to hear, so there is no count of what is lost.
+    // It is not known what it was to receive, so there is no count of what is lost.
     assert_eq!(measured.faults(), [""; 0]);
     assert_eq!(measured.code, 5);
     measured.trouble("1 member received nothing, though connected; does the server relay");

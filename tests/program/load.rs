@@ -12,7 +12,7 @@ use chatloop::descriptors;
 use serde_json::Value;
 
 use crate::common;
-use crate::common::chat_room::{Heard, Room};
+use crate::common::chat_room::{Received, Room};
 use crate::common::chat_server::{Refusal, ScriptedServer};
 use crate::common::load::{
     Loading, Measured, arg, assert_fits_schema, by, load, measure, measure_with, processes_with,
@@ -32,9 +32,9 @@ pub(crate) const SCENARIOS: [&[&str]; 5] = [
 /// Nothing was lost, and it says so.
 #[track_caller]
 pub(crate) fn assert_sound(measured: &Measured) {
-    let told = format!("{:#}\n{}", measured.report, measured.err);
-    assert_eq!(measured.faults(), [""; 0], "{told}");
-    assert_eq!(measured.code, 0, "{told}");
+    let report = format!("{:#}\n{}", measured.report, measured.err);
+    assert_eq!(measured.faults(), [""; 0], "{report}");
+    assert_eq!(measured.code, 0, "{report}");
 }
 
 #[test]
@@ -135,8 +135,11 @@ fn two_servers_are_measured_in_turns_and_compared() {
         }
         for path in ["/latency_us/p99.9", "/server/rss_bytes"] {
             let ratio = measured.number(path) / measured.number(&format!("/against{path}"));
-            let told = measured.number(&format!("/ratio{path}"));
-            assert!((ratio / told - 1.0).abs() < 1e-9, "{path}: {ratio}, {told}");
+            let reported = measured.number(&format!("/ratio{path}"));
+            assert!(
+                (ratio / reported - 1.0).abs() < 1e-9,
+                "{path}: {ratio}, {reported}"
+            );
         }
     }
 }
@@ -228,7 +231,7 @@ fn results_go_to_standard_output_and_progress_to_standard_error() {
     assert_eq!(labels(&out), expected);
     let command = format!(", `chatloop load {}`", flags.join(" "));
     assert!(out.trim_end().ends_with(&command), "{out}");
-    // Nothing but the tables, what they are of, and what is to be said of them.
+    // Nothing but the tables, their subject and the warnings.
     let others: Vec<_> = out
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('|') && !line.starts_with("! "))
@@ -254,8 +257,8 @@ fn two_servers_have_a_column_each_and_one_for_the_ratio() {
         lines.next().unwrap(),
         ["idle", &names[0], &names[1], "ratio"]
     );
-    let heard = lines.find(|cells| cells[0] == "deliveries");
-    assert_eq!(heard.unwrap(), ["deliveries", "3", "3", ""]);
+    let received = lines.find(|cells| cells[0] == "deliveries");
+    assert_eq!(received.unwrap(), ["deliveries", "3", "3", ""]);
     for label in [format!("delay, {}", names[0]), "delay, ratio".to_owned()] {
         assert!(labels(&out).contains(&&label[..]), "{label} in {out}");
     }
@@ -458,7 +461,7 @@ fn report_of_an_interrupted_measurement_fits_the_schema() {
 
 #[test]
 fn ctrl_c_before_the_first_figures_is_reported_and_leaves_no_file() {
-    // It takes connections as far as the system does that for it, and nobody hears anything.
+    // The system accepts its connections, and no client receives anything.
     let server = ScriptedServer::new();
     let path = scratch("nothing.json");
     let plan = ["fanout", "--members", "3", "--target", &arg(server.addr())];
@@ -531,32 +534,32 @@ fn started_relay_reads_the_environment_and_its_warnings_are_reported() {
     assert_eq!(faults, ["cut 2"]);
     assert_eq!(measured.code, 5);
     assert_eq!(measured.report["members"], 3);
-    let said = measured.trouble("the relay logged: ");
+    let text = measured.trouble("the relay logged: ");
     assert!(
-        said.ends_with("all 3 places are taken (limit: --max-clients)"),
-        "{said}"
+        text.ends_with("all 3 places are taken (limit: --max-clients)"),
+        "{text}"
     );
 }
 
-/// What a room hears from a measurement with this seed.
+/// What a room receives from a measurement with this seed.
 #[track_caller]
-fn said(plan: &[&str], seed: &str) -> Heard {
+fn received_with(plan: &[&str], seed: &str) -> Received {
     let room = Room::proper(5);
     let target = arg(room.addr);
     let flags = ["--members", "5", "--wait", "sleep", "--seed", seed];
     let time = ["--for", "100ms", "--warmup", "0s", "--target", &target];
     assert_sound(&measure(&[plan, &flags, &time].concat()));
-    let mut heard = room.finish();
-    heard.names.sort();
-    heard
+    let mut received = room.finish();
+    received.names.sort();
+    received
 }
 
 #[test]
 fn same_seed_sends_the_same_messages_and_another_does_not() {
     let first = |seed| {
-        let heard = said(&["fanout"], seed);
-        let mut by_first = heard.messages.into_iter().filter(|one| one.from == 0);
-        (heard.names, by_first.next().unwrap().text)
+        let received = received_with(&["fanout"], seed);
+        let mut by_first = received.messages.into_iter().filter(|one| one.from == 0);
+        (received.names, by_first.next().unwrap().text)
     };
     let (names, text) = first("7");
     assert_eq!(first("7"), (names.clone(), text.clone()));
@@ -567,21 +570,21 @@ fn same_seed_sends_the_same_messages_and_another_does_not() {
 
 #[test]
 fn same_seed_has_the_same_members_send() {
-    let speakers = |seed| {
-        let heard = said(&["latency", "--rate", "600"], seed).messages;
-        // Before the sixty of the schedule are those that found out who hears.
+    let senders = |seed| {
+        let received = received_with(&["latency", "--rate", "600"], seed).messages;
+        // Before the sixty of the schedule are those that found out who receives.
         let mut counts = BTreeMap::new();
-        for message in &heard[heard.len() - 60..] {
+        for message in &received[received.len() - 60..] {
             *counts.entry(message.from).or_insert(0) += 1;
         }
         counts
     };
-    let counts = speakers("7");
-    assert_eq!(speakers("7"), counts);
-    assert_ne!(speakers("8"), counts);
+    let counts = senders("7");
+    assert_eq!(senders("7"), counts);
+    assert_ne!(senders("8"), counts);
 }
 
-/// A server of somebody else's, on a free port of 127.0.0.1.
+/// A server of another program, on a free port of 127.0.0.1.
 pub(crate) struct Broker {
     child: Child,
     pub(crate) addr: SocketAddr,
@@ -612,7 +615,7 @@ impl Broker {
                 has_ended = broker.child.try_wait().unwrap().is_some();
                 has_ended || TcpStream::connect(addr).is_ok()
             });
-            // Somebody else may have been given the port meanwhile.
+            // Another program may have taken the port meanwhile.
             if !has_ended {
                 return Some(broker);
             }

@@ -1,4 +1,4 @@
-//! The soak against a relay, and against servers that do not treat those who come and go as they
+//! The soak against a relay, and against servers that do not treat those that come and go as they
 //! should.
 
 #![cfg(target_os = "linux")]
@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::common::chat_room::{Act, Message, Room};
 use crate::common::chat_server::Refusal;
-use crate::common::heard;
+use crate::common::delivery;
 use crate::common::load::{Loading, Measured, arg, assert_fits_schema, load, measure, scratch};
 use crate::common::process::{Relay, is_alone, run};
 
 /// There were these faults and no others, and the exit code says so.
 #[track_caller]
 fn assert_faults(measured: &Measured, faults: &[&str]) {
-    let told = format!("{:#}\n{}", measured.report, measured.err);
-    assert_eq!(measured.faults(), faults, "{told}");
+    let report = format!("{:#}\n{}", measured.report, measured.err);
+    assert_eq!(measured.faults(), faults, "{report}");
     let expected = if faults.is_empty() { 0 } else { 5 };
-    assert_eq!(measured.code, expected, "{told}");
+    assert_eq!(measured.code, expected, "{report}");
     assert_fits_schema(&measured.report);
 }
 
@@ -58,17 +58,17 @@ fn relay_loses_nothing_and_leaks_nothing_whatever_its_members_do() {
             assert!(count.as_u64() > Some(0), "{kind} in {report:#}");
         }
     }
-    // Who is leaving when it is to leave does that once.
+    // A member that is leaving already when its time comes leaves once.
     let left = measured.number("/left");
     assert!((20.0..=40.0).contains(&left), "{report:#}");
-    // Those who send what is no message are not kept; and nobody who reads is closed for anything.
+    // Clients that send what is no message are not kept; and no client that reads is closed.
     for closed in ["no_frame", "too_long", "fin_inside"] {
         assert_eq!(report["closed"][closed], report["faults"][closed]);
     }
     for not_closed in ["trickle", "flood", "reset_inside"] {
         assert_eq!(report["closed"][not_closed], 0);
     }
-    // All of the first, those who came for them, and those of the others who gave a name.
+    // All of the first, those that came for them, and those of the others that gave a name.
     assert!(measured.number("/joins") >= 10.0 + left + 9.0);
     assert!(measured.number("/messages") > 600.0);
     assert!(measured.number("/deliveries") > 6000.0);
@@ -86,10 +86,10 @@ fn relay_loses_nothing_and_leaks_nothing_whatever_its_members_do() {
     }
 }
 
-/// What comes of a soak in which nobody misbehaves but the server.
+/// The result of a soak in which only the server misbehaves.
 #[track_caller]
 fn soak(room: &Room, flags: &[&str]) -> Measured {
-    // It is somebody's descriptors that are counted who has nothing to do with it.
+    // The descriptors that are counted are those of a process that has nothing to do with it.
     let bystander = Relay::start(&[]);
     let pid = bystander.pid().to_string();
     soak_and_watch(room, &[flags, &["--pid", &pid]].concat())
@@ -120,7 +120,7 @@ fn once(act: impl FnMut(&Message) -> Act + Send + 'static) -> Measured {
 fn room_with(mut act: impl FnMut(&Message) -> Act + Send + 'static) -> Room {
     let mut is_done = false;
     Room::start(MEMBERS, move |message, to| {
-        // A message that all others hear, and that has something to alter.
+        // A message that all others receive, and that has something to alter.
         let fits = message.from != to && message.text.len() > 30;
         if to == VICTIM && message.nth >= NTH && fits && !is_done {
             is_done = true;
@@ -169,7 +169,7 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
             3 if message.text.len() > 30 => {
                 let mut text = message.text.clone();
                 *text.last_mut().unwrap() ^= 1;
-                Act::Send(heard(&message.name, text))
+                Act::Send(delivery(&message.name, text))
             }
             4 => {
                 held = (message.from, message.bytes());
@@ -191,17 +191,17 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
 #[test]
 fn last_message_of_a_leaving_member_is_delivered_to_all_or_to_none() {
     // With this seed the first member says something and closes its connection, and is the only one
-    // to leave. What it says from when all others have heard somebody, it says then or just before.
+    // to leave. What it says from when all others have received a client, it says then or just before.
     let plan = ["--churn", "2", "--seed", "22"];
     for (hearers, lost) in [(&[1, 2, 3, 4][..], 0), (&[], 0), (&[2], 3)] {
         let last = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&last);
-        let mut have_heard = [true, false, false, false, false];
+        let mut have_received = [true, false, false, false, false];
         let mut known = BTreeMap::new();
         let room = Room::start(MEMBERS, move |message, to| {
             let is_last = *known.entry(message.text.clone()).or_insert_with(|| {
                 let has_spoken = &message.text[10..19] != b"000000000";
-                let is_last = message.from == 0 && has_spoken && have_heard == [true; MEMBERS];
+                let is_last = message.from == 0 && has_spoken && have_received == [true; MEMBERS];
                 count.fetch_add(is_last.into(), Ordering::Relaxed);
                 is_last
             });
@@ -209,7 +209,7 @@ fn last_message_of_a_leaving_member_is_delivered_to_all_or_to_none() {
                 return Act::Nothing;
             }
             if to != message.from && to < MEMBERS {
-                have_heard[to] = true;
+                have_received[to] = true;
             }
             message.proper(to)
         });
@@ -237,7 +237,7 @@ fn member_that_is_closed_is_cut_and_another_comes() {
 fn member_that_receives_no_frame_is_cut_as_garbled() {
     let garbage = |_: &Message| Act::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
     assert_faults(&once(garbage), &["cut 1", "cuts/garbled 1"]);
-    // Nor does it wait for the end of what would be longer than anything that was said.
+    // Nor does it wait for the end of what would be longer than anything that was sent.
     let endless = |_: &Message| Act::Send([&b"9999999   "[..], &b"x".repeat(40_000)].concat());
     assert_faults(&once(endless), &["cut 1", "cuts/garbled 1"]);
 }
@@ -293,7 +293,7 @@ fn server_that_dies_ends_the_soak_with_the_figures_so_far() {
     assert_eq!(code, 5, "{out}{err}");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_fits_schema(&report);
-    // Who came back while it was dying was cut once more.
+    // A member that connected again while the server was dying was cut once more.
     assert!(report["cut"].as_u64() >= Some(5), "{out}");
     assert!(report["refusals"]["refused"].as_u64() >= Some(5), "{out}");
 }

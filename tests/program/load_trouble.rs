@@ -118,7 +118,7 @@ fn server_that_dies_ends_the_measurement_with_the_figures_so_far() {
         let report: serde_json::Value = serde_json::from_str(&out).unwrap();
         let ended = ["cut", "refused"].map(|key| report[key].as_u64().unwrap());
         let ended: u64 = ended.iter().sum();
-        // With one left nobody hears anybody, and it is not waited for its end. In a storm, who had
+        // With one member left none receives anything, and its end is not waited for. In a storm, members that had
         // just lost a connection may have been refused another.
         assert!(
             matches!(ended, 4 | 5) || scenario == "storm" && ended > 5,
@@ -147,7 +147,7 @@ fn server_that_dies_in_a_later_round_is_a_failure_and_earlier_rounds_are_reporte
     ];
     let rounds = ["--rounds", "1000", "--json", "-"];
     let mut loading = Loading::start(load(&[&plan[..], &servers, &rounds].concat()));
-    // While the other one has its turn, so that nobody is cut.
+    // While the other one has its turn, so that no client is cut.
     let turn = format!("(round 2 of 1000, chatloop serve, {})", target.addr);
     loading.wait_for(&turn);
     against.signal("KILL");
@@ -245,7 +245,7 @@ fn ports_of_source_addresses_that_run_out_are_counted() {
 fn source_addresses_of_other_machines_are_reported() {
     let relay = Relay::start(&[]);
     let target = arg(relay.addr);
-    // Of those that are for documentation, and nobody's.
+    // One of the addresses for documentation, which belong to no machine.
     let plan = ["fanout", "--members", "5", "--bind", "192.0.2.1"];
     let (code, out, err) = run(&mut load(&[&plan[..], &["--target", &target]].concat()));
     assert_eq!((code, &out[..]), (4, ""));
@@ -319,7 +319,7 @@ fn address_without_a_listener_is_reported_at_once() {
 
 #[test]
 fn connection_attempt_without_an_answer_times_out() {
-    // Whoever comes after these is not even told no.
+    // A connection after these is not even refused.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     listener.bind(&any.into()).unwrap();

@@ -1,4 +1,4 @@
-//! Under a service manager: the sockets that it passes, what it is told, and its journal. The
+//! Under a service manager: the sockets that it passes, its notices, and its journal. The
 //! manager is played by the test.
 
 use std::fs::{self, File};
@@ -15,9 +15,9 @@ use chatloop::wire::Dialect;
 use socket2::{Domain, Socket, Type};
 
 use crate::common::process::{Relay, chatloop, chatloop_after, lines_of, run};
-use crate::common::{self, PATIENCE, assert_bytes, frame, heard};
+use crate::common::{self, PATIENCE, assert_bytes, delivery, frame};
 
-/// A manager that listens for what it is told.
+/// A manager that receives the relay's notices.
 struct Manager {
     socket: UnixDatagram,
     /// What `NOTIFY_SOCKET` is to be.
@@ -41,7 +41,7 @@ impl Manager {
 
     /// The next message's lines.
     #[track_caller]
-    fn told(&self) -> Vec<String> {
+    fn notice(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let len = self.socket.recv(&mut buffer).expect("a message");
         let message = str::from_utf8(&buffer[..len]).unwrap();
@@ -51,7 +51,7 @@ impl Manager {
     /// Waits for a message with this line in it.
     #[track_caller]
     fn wait_for(&self, line: &str) {
-        while !self.told().iter().any(|told| told == line) {}
+        while !self.notice().iter().any(|notice| notice == line) {}
     }
 
     /// Fills the manager's queue, so that it accepts no message until the test reads some.
@@ -61,8 +61,8 @@ impl Manager {
         while sender.send_to(b"junk", &self.name).is_ok() {}
     }
 
-    /// Whether nothing was said that was not heard.
-    fn heard_all(&self) -> bool {
+    /// Whether nothing was sent that was not received.
+    fn received_all(&self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
         let nothing = self.socket.recv(&mut [0; 1]).unwrap_err();
         nothing.kind() == ErrorKind::WouldBlock
@@ -102,18 +102,18 @@ fn manager_is_notified_when_the_relay_listens_and_when_it_stops_and_not_between(
         let env = [&[("NOTIFY_SOCKET", &*manager.name)], watchdog].concat();
         let mut relay = relay_with(&env);
         let status = format!("STATUS=0 members; listens on chat10://{}", relay.addr);
-        assert_eq!(manager.told(), ["READY=1", &*status]);
+        assert_eq!(manager.notice(), ["READY=1", &*status]);
         let _alice = relay.join("alice");
         relay.signal("HUP");
         relay.log_line("SIGHUP");
         relay.signal("TERM");
         assert_eq!(relay.wait().0, 0);
         assert_eq!(
-            manager.told(),
+            manager.notice(),
             ["STOPPING=1", "STATUS=stopping, 1 member, 0 lagging"],
             "{watchdog:?}"
         );
-        assert!(manager.heard_all(), "{watchdog:?}");
+        assert!(manager.received_all(), "{watchdog:?}");
     }
 }
 
@@ -132,10 +132,10 @@ fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     command.env("NOTIFY_SOCKET", &manager.name);
     command.env("WATCHDOG_USEC", "20000");
     let mut relay = Relay::spawn(command);
-    assert_eq!(manager.told()[0], "READY=1");
+    assert_eq!(manager.notice()[0], "READY=1");
     for _ in 0..3 {
         let status = format!("STATUS=0 members; listens on chat10://{}", relay.addr);
-        assert_eq!(manager.told(), ["WATCHDOG=1", &*status]);
+        assert_eq!(manager.notice(), ["WATCHDOG=1", &*status]);
     }
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     manager.wait_for(&format!(
@@ -154,9 +154,9 @@ fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     }
     relay.signal("TERM");
     let stopping = loop {
-        let told = manager.told();
-        if told[0] != "WATCHDOG=1" {
-            break told;
+        let notice = manager.notice();
+        if notice[0] != "WATCHDOG=1" {
+            break notice;
         }
     };
     // On a busy machine the manager's queue may have been full, and Alice may have left meanwhile.
@@ -164,7 +164,7 @@ fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     assert!(stopping[1].starts_with("STATUS=stopping, "), "{stopping:?}");
     // Bob has left by then, and his output is pending.
     let still_there = "STATUS=stopping, 0 members, 1 lagging";
-    while manager.told() != ["WATCHDOG=1", still_there] {}
+    while manager.notice() != ["WATCHDOG=1", still_there] {}
     bob.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(relay.wait().0, 0);
 }
@@ -216,7 +216,7 @@ fn manager_may_have_a_socket_without_a_file() {
         path: None,
     };
     let _relay = relay_with(&[("NOTIFY_SOCKET", &manager.name)]);
-    assert_eq!(manager.told()[0], "READY=1");
+    assert_eq!(manager.notice()[0], "READY=1");
 }
 
 #[test]
@@ -259,9 +259,9 @@ fn manager_whose_queue_is_full_at_the_start_is_notified_when_it_has_room() {
     relay.log_line("cannot notify the service manager: ");
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     alice.write_all(&frame("hello")).unwrap();
-    let mut got = vec![0; heard("alice", "hello").len()];
+    let mut got = vec![0; delivery("alice", "hello").len()];
     bob.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("alice", "hello"));
+    assert_bytes(&got, &delivery("alice", "hello"));
     manager.wait_for("READY=1");
     relay.signal("TERM");
     assert_eq!(relay.wait().0, 0);
@@ -456,9 +456,9 @@ fn connection_made_between_two_relays_is_served_by_the_next() {
     let mut bob = join(between, &mut second, "bob");
     let mut carol = second.join("carol");
     carol.write_all(&frame("hello")).unwrap();
-    let mut got = vec![0; heard("carol", "hello").len()];
+    let mut got = vec![0; delivery("carol", "hello").len()];
     bob.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("carol", "hello"));
+    assert_bytes(&got, &delivery("carol", "hello"));
 }
 
 fn has_ipv6() -> bool {
@@ -633,7 +633,7 @@ fn units_start_the_program_as_it_is() {
     command.env("NOTIFY_SOCKET", &manager.name);
     let mut relay = Relay::spawn(command);
     let status = format!("STATUS=0 members; listens on chat10://{addr}");
-    assert_eq!(manager.told(), ["READY=1", &*status]);
+    assert_eq!(manager.notice(), ["READY=1", &*status]);
     relay.signal("TERM");
     assert_eq!(relay.wait().0, 0);
 
@@ -671,9 +671,9 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         common::skip("systemd-analyze is not installed");
         return;
     };
-    let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success(), "{said}");
-    assert!(!said.contains("chatloop"), "{said}");
+    let log = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success(), "{log}");
+    assert!(!log.contains("chatloop"), "{log}");
     assert!(
         exposed.status.success(),
         "{}",
