@@ -39,7 +39,7 @@ const NO_SENDER: u32 = u32::MAX;
 
 /// A `DeliveryChecker` knows all messages that are sent in a run, and how far each receiver has
 /// got them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DeliveryChecker {
     pub(super) codec: Codec,
     senders: Vec<Sender>,
@@ -123,17 +123,9 @@ impl DeliveryChecker {
             codec,
             senders: (0..senders).map(|_| Sender::default()).collect(),
             receivers: (0..receivers).map(|_| Receiver::default()).collect(),
-            entries: Vec::new(),
-            bytes: Vec::new(),
-            len: 0,
             trim_at: (MIN_TRIM_MESSAGES as u64, MIN_TRIM_BYTES),
-            sent: 0,
-            present: 0,
-            outstanding: 0,
-            tally: Tally::default(),
-            is_pinged: false,
-            delays: Delays::new(),
             measured_from: u64::MAX,
+            ..Self::default()
         }
     }
 
@@ -239,7 +231,7 @@ impl DeliveryChecker {
     /// Measures the messages that are scheduled from this time on, and forgets what was measured
     /// before.
     pub(super) fn measure_from(&mut self, time: Duration) {
-        self.delays = Delays::new();
+        self.delays = Delays::default();
         self.measured_from = time.as_nanos() as u64;
     }
 

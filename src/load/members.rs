@@ -24,7 +24,7 @@ const IDLE_CPU_SHARE: f64 = 0.02;
 
 /// The `Members` are the clients of a scenario: the checker's receivers, in its order. A broker's
 /// senders come after them, with connections of their own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Members {
     pub(super) checker: DeliveryChecker,
     /// The number of receivers, and of those that are connected.
@@ -49,10 +49,7 @@ impl Members {
         Self {
             checker: DeliveryChecker::new(codec, receivers + answered, senders),
             receivers,
-            receiving: 0,
-            unsent: Vec::new(),
-            connects: Delays::new(),
-            arrivals: Vec::new(),
+            ..Self::default()
         }
     }
 

@@ -36,7 +36,7 @@ const fn sender_digits(senders: usize) -> usize {
 }
 
 /// A `Codec` writes and reads the messages of one run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Codec {
     pub(super) protocol: Protocol,
     /// It distinguishes the names of this run from others.

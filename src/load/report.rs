@@ -169,7 +169,7 @@ impl Measured {
 
     /// The curve of the delays of all rounds.
     fn curve(&self) -> Curve {
-        let mut all = Delays::new();
+        let mut all = Delays::default();
         let rounds = self.outcomes.iter().filter_map(|one| one.delays.as_ref());
         rounds.for_each(|delays| all.add(delays));
         all.curve()
@@ -521,7 +521,7 @@ mod tests {
     }
 
     fn round(rate: f64, lost: u64) -> Outcome {
-        let mut delays = Delays::new();
+        let mut delays = Delays::default();
         delays.record(1500, 10);
         let figures = Figures {
             deliveries_per_second: Some(rate),

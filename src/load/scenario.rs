@@ -234,7 +234,7 @@ fn send_in_flight(
 fn latency(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut chance = fastrand::Rng::with_seed(plan.seed);
-    let mut late = Delays::new();
+    let mut late = Delays::default();
     let measured = send_all(run, plan, |run, until| {
         late = send_by_schedule(run, plan, &mut chance, until)?;
         Ok(())
@@ -260,7 +260,7 @@ fn send_by_schedule(
     chance: &mut fastrand::Rng,
     end: Duration,
 ) -> io::Result<Delays> {
-    let mut late = Delays::new();
+    let mut late = Delays::default();
     let mut now = run.pool.now();
     let mut schedule = Schedule::new(now, plan.rate.unwrap_or(100.0), Some(end));
     while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected > 1 {
@@ -282,7 +282,7 @@ fn storm(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     run.ramp_up(all.clone(), Pace::Measured(None), true)?;
     run.drain()?;
     let members = run.clients.count();
-    let (mut each, mut everyone) = (Delays::new(), Delays::new());
+    let (mut each, mut everyone) = (Delays::default(), Delays::default());
     let before = run.mark();
     let end = before.at + plan.lasts;
     run.begin("storming", Some(end));

@@ -37,7 +37,7 @@ use super::super::protocol::{Garbled, Incoming, Role};
 const SETTLE_TIME: Duration = Duration::from_secs(15);
 
 /// A `Checker` compares the messages that the members of a soak receive with those that were sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Checker {
     codec: Codec,
     /// The present members, and those that have left and are not judged yet.
@@ -112,13 +112,7 @@ impl Checker {
     pub(super) fn new(codec: Codec) -> Self {
         Self {
             codec,
-            members: Slab::new(),
-            known: HashMap::new(),
-            joins: 0,
-            left: VecDeque::new(),
-            tally: Tally::default(),
-            sent: 0,
-            bytes: 0,
+            ..Self::default()
         }
     }
 
