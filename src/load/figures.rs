@@ -191,11 +191,12 @@ figures! {
         /// `soak`: the sum of `closed`.
         closed_for_it: Option<u64> => row("closed by the server for a fault", Plain(Count)),
         /// Messages that were sent during the measurement.
-        messages: Option<u64> => row("messages", Plain(Count)),
+        messages: Option<u64> => row("messages", Plain(Count)).only(NOT_STORM),
         /// Messages that were received during the measurement, counted once for each receiver.
         deliveries: u64 => row("deliveries", Plain(Count)),
         /// The same, a second.
-        messages_per_second: Option<f64> => row("messages, a second", Compared(Count)),
+        messages_per_second: Option<f64> =>
+            row("messages, a second", Compared(Count)).only(NOT_STORM),
         /// The same, a second.
         deliveries_per_second: Option<f64> =>
             row("deliveries, a second", Compared(Count)).only(NOT_STORM);
@@ -251,9 +252,10 @@ figures! {
         /// `idle`: CPU time a second while all members were silent, in microseconds.
         idle_cpu_us_per_second: Option<f64> =>
             row("server, CPU a second of silence", Compared(Microseconds)),
-        /// CPU time for a delivery, in nanoseconds. In `storm`, which is about something else, it is all the CPU time that the server used, divided by the deliveries.
+        /// CPU time for a delivery, in nanoseconds. In `storm` and `soak`, which are about something else, it is all the CPU time that the server used, divided by the deliveries.
         cpu_ns_per_delivery: Option<f64> =>
-            row("server, CPU for a delivery", Compared(Nanoseconds)).only(NOT_STORM),
+            row("server, CPU for a delivery", Compared(Nanoseconds))
+                .only(&[Idle, Fanout, Chat, Latency]),
         /// `storm`: CPU time for a member that returns, in microseconds.
         cpu_us_per_return: Option<f64> =>
             row("server, CPU for a returning member", Compared(Microseconds)),

@@ -259,15 +259,25 @@ impl Report {
         quotient(self.target.get(row, key)?, against.get(row, key)?)
     }
 
+    /// A line of cells: one for each server, and with two of them one for the ratio.
+    fn line(&self, cell: impl Fn(&Measured) -> String, ratio: &str) -> Vec<String> {
+        let ratio = self.against.iter().map(|_| ratio.to_owned());
+        self.servers().map(cell).chain(ratio).collect()
+    }
+
+    /// The same of a figure.
+    fn cells(&self, row: &Row, key: &str, unit: Unit) -> Vec<String> {
+        let text = |value| unit.text(value);
+        let cell = |server: &Measured| server.get(row, key).map_or("–".to_owned(), text);
+        let ratio = self.ratio(row, key).map(|ratio| format!("{ratio:.3}"));
+        self.line(cell, &ratio.unwrap_or_default())
+    }
+
     /// The table of figures; with two servers, both and the ratio.
     fn table(&self) -> String {
-        let line = |label: &str, cell: &dyn Fn(&Measured) -> String, ratio: String| {
-            let cells = iter::once(label.to_owned()).chain(self.servers().map(cell));
-            let ratio = self.against.is_some().then_some(ratio);
-            cells.chain(ratio).collect::<Vec<_>>()
-        };
         let name = |server: &Measured| server.identity.name.clone();
-        let mut rows = vec![line(self.scenario.into(), &name, "ratio".to_owned())];
+        let head: &str = self.scenario.into();
+        let mut rows = vec![[vec![head.to_owned()], self.line(name, "ratio")].concat()];
         let mut zeros = Vec::new();
         for row in self.rows() {
             let values = self.servers().map(|server| server.get(row, ""));
@@ -275,40 +285,38 @@ impl Report {
             match row.kind {
                 Failure(_) if values.iter().all(|&count| count <= 0.0) => zeros.push(row.label),
                 Plain(unit) | Compared(unit) | Failure(unit) if !values.is_empty() => {
-                    let value = |server: &Measured| cell(unit, server.get(row, ""));
-                    rows.push(line(row.label, &value, ratio_cell(self.ratio(row, ""))));
+                    rows.push([vec![row.label.to_owned()], self.cells(row, "", unit)].concat());
                 }
                 _ => {}
             }
         }
         if !zeros.is_empty() {
-            rows.push(line(&zeros.join(", "), &|_| "0".to_owned(), String::new()));
+            let cells = self.line(|_| "0".to_owned(), "");
+            rows.push([vec![zeros.join(", ")], cells].concat());
         }
         markdown(&rows)
     }
 
     /// The table of times; with two servers, each has a row for both and one for the ratio.
     fn times(&self) -> String {
-        let line = |label: String, cell: &dyn Fn(&str) -> String| {
-            let cells = KEYS[1..].iter().map(|key| cell(key));
-            iter::once(label).chain(cells).collect::<Vec<_>>()
-        };
-        let mut rows = vec![line("times".to_owned(), &str::to_owned)];
+        let keys = &KEYS[1..];
+        let heads = iter::once("times").chain(keys.iter().copied());
+        let mut rows = vec![heads.map(str::to_owned).collect()];
         let is_shown = |row: &&Row| self.servers().any(|one| one.get(row, "samples").is_some());
         for row in self.rows().filter(is_shown) {
-            let ratio = self.against.iter().map(|_| None);
-            for server in self.servers().map(Some).chain(ratio) {
-                let of = server.map_or("ratio", |server| &server.identity.name);
+            let columns = keys.iter().map(|&key| match key {
+                "samples" => self.cells(row, key, Unit::Count),
+                _ => self.cells(row, key, Unit::Microseconds),
+            });
+            let columns: Vec<_> = columns.collect();
+            let names = self.line(|server| server.identity.name.clone(), "ratio");
+            for (index, name) in names.iter().enumerate() {
                 let label = match self.against {
                     None => row.label.to_owned(),
-                    Some(_) => format!("{}, {of}", row.label),
+                    Some(_) => format!("{}, {name}", row.label),
                 };
-                let value = |key: &str| match server {
-                    Some(server) if key == "samples" => cell(Unit::Count, server.get(row, key)),
-                    Some(server) => cell(Unit::Microseconds, server.get(row, key)),
-                    None => ratio_cell(self.ratio(row, key)),
-                };
-                rows.push(line(label, &value));
+                let cells = columns.iter().map(|column| column[index].clone());
+                rows.push(iter::once(label).chain(cells).collect());
             }
         }
         let table = (rows.len() > 1).then(|| "\n".to_owned() + &markdown(&rows));
@@ -390,14 +398,6 @@ impl fmt::Display for Report {
         writeln!(f, "\n{}", self.machine)?;
         writeln!(f, "{}, `{}`", self.date(), self.command)
     }
-}
-
-fn cell(unit: Unit, value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| unit.text(value))
-}
-
-fn ratio_cell(ratio: Option<f64>) -> String {
-    ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"))
 }
 
 /// A table whose first column is text and whose other columns are numbers.
