@@ -267,8 +267,10 @@ impl Report {
 
     /// The same of a figure.
     fn cells(&self, row: &Row, key: &str, unit: Unit) -> Vec<String> {
-        let text = |value| unit.text(value);
-        let cell = |server: &Measured| server.get(row, key).map_or("–".to_owned(), text);
+        let cell = |server: &Measured| {
+            let text = server.get(row, key).map(|value| unit.text(value));
+            text.unwrap_or_else(|| "–".to_owned())
+        };
         let ratio = self.ratio(row, key).map(|ratio| format!("{ratio:.3}"));
         self.line(cell, &ratio.unwrap_or_default())
     }

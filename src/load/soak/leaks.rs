@@ -116,7 +116,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Adds the figures of the samples.
-    pub(super) fn add_to(&self, figures: ServerFigures) -> ServerFigures {
+    pub(super) fn add_to(&self, figures: &ServerFigures) -> ServerFigures {
         let descriptors = self.samples.iter().filter_map(|sample| sample.descriptors);
         ServerFigures {
             rss_at_start_bytes: self.resident.map(Gauge),
@@ -132,7 +132,7 @@ impl<'a> Watch<'a> {
                 // No failure: a server keeps a closed connection until it has read all of it.
                 excess: self.usual_excess().map(Gauge),
             }),
-            ..figures
+            ..figures.clone()
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
             cpu_share: Some(0.5),
             ..ServerFigures::default()
         };
-        let figures = watch.add_to(figures);
+        let figures = watch.add_to(&figures);
         assert_eq!(
             ServerFigures {
                 descriptors: None,
@@ -244,10 +244,10 @@ mod tests {
     #[test]
     fn quarter_without_samples_has_no_figure() {
         let none = ServerFigures::default();
-        assert_eq!(Watch::new(None).add_to(none.clone()), none);
+        assert_eq!(Watch::new(None).add_to(&none), none);
         let mut watch = watched(|at| (MIB + at * MIB, 0));
         watch.samples.truncate(75);
-        let figures = watch.add_to(none);
+        let figures = watch.add_to(&none);
         assert_eq!(figures.rss_last_quarter_bytes, None);
         assert!(figures.rss_second_quarter_bytes.is_some());
         assert_eq!(watch.growth(), None);
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(usual(0).usual_excess(), Some(0));
         assert_eq!(usual(2).usual_excess(), Some(2));
         assert_eq!(Watch::new(None).usual_excess(), None);
-        let descriptors = usual(0).add_to(ServerFigures::default());
+        let descriptors = usual(0).add_to(&ServerFigures::default());
         let descriptors = descriptors.descriptors.unwrap();
         assert_eq!(descriptors.highest, Some(Gauge(60)));
     }

@@ -210,7 +210,7 @@ impl Run<'_, SoakClients> {
     fn figures(&self, used: &Span, watch: &Watch<'_>, members: usize) -> Figures {
         let (checker, counts) = (&self.clients.checker, &self.clients.counts);
         let figures = account::measured(self, used, members);
-        let server = watch.add_to(figures.server.clone().unwrap_or_default());
+        let server = watch.add_to(&figures.server.clone().unwrap_or_default());
         Figures {
             lasted_seconds: Some(used.seconds),
             joins: Some(checker.joins.into()),

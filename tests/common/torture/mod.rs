@@ -93,7 +93,7 @@ struct Room {
     /// The connections of which a failed call hid the handshake, or did not accept the answer.
     stalled_visitors: BTreeSet<usize>,
     /// The peer that has sent a part of a message, and will send the rest.
-    is_speaking: Option<usize>,
+    is_sending: Option<usize>,
     /// It was asked to stop.
     is_stopping: bool,
     step: &'static str,
@@ -158,7 +158,7 @@ pub fn session(
         present: BTreeMap::new(),
         messages: Vec::new(),
         stalled_visitors: BTreeSet::new(),
-        is_speaking: None,
+        is_sending: None,
         is_stopping: false,
         step: "start",
         most_calls,
@@ -202,11 +202,11 @@ impl Room {
         }
         self.step = "the browser wendy comes, for which there is no place";
         self.be_refused("wendy")?;
-        self.step = "wanda speaks";
+        self.step = "wanda sends";
         self.say("wanda", 10)?;
-        self.step = "walter speaks in three segments";
+        self.step = "walter sends in three segments";
         self.say_in_segments("walter")?;
-        self.step = "alice speaks";
+        self.step = "alice sends";
         self.say("alice", 200)?;
         self.step = "wanda pings";
         self.ping("wanda")?;
@@ -223,9 +223,9 @@ impl Room {
         self.say_goodbye("wanda")?;
         self.step = "walter is reset";
         self.leave("walter", Shutdown::Both)?;
-        self.step = "alice speaks to those who are left";
+        self.step = "alice sends to the remaining members";
         self.say("alice", 10)?;
-        self.step = "wanda comes back and speaks";
+        self.step = "wanda connects again and sends";
         self.come("wanda")?;
         self.say("wanda", 10)?;
         self.step = "SIGUSR1";
@@ -240,17 +240,17 @@ impl Room {
 
     fn play_tutorials(&mut self) -> Step<Infallible> {
         self.settle(|_| true)?;
-        self.step = "alice, bob and carol join, and dora, who speaks chat64";
+        self.step = "alice, bob and carol join, and dora of chat64";
         for name in ["alice", "bob", "carol", "dora"] {
             self.come(name)?;
         }
-        self.step = "eve comes, for whom there is no place";
+        self.step = "eve connects, without a place for her";
         self.be_refused("eve")?;
-        self.step = "alice speaks";
+        self.step = "alice sends";
         self.say("alice", 10)?;
-        self.step = "bob speaks in three segments";
+        self.step = "bob sends in three segments";
         self.say_in_segments("bob")?;
-        self.step = "dora speaks";
+        self.step = "dora sends";
         self.say("dora", 10)?;
         self.step = "carol does not read";
         self.peer("carol").reads = false;
@@ -264,12 +264,12 @@ impl Room {
         self.leave("carol", Shutdown::Write)?;
         self.step = "bob is reset";
         self.leave("bob", Shutdown::Both)?;
-        self.step = "alice speaks to those who are left";
+        self.step = "alice sends to the remaining members";
         self.say("alice", 10)?;
-        self.step = "dave joins and speaks";
+        self.step = "dave joins and sends";
         self.come("dave")?;
         self.say("dave", 10)?;
-        self.step = "dora says goodbye";
+        self.step = "dora sends its farewell";
         self.say_goodbye("dora")?;
         self.step = "SIGUSR1";
         self.signal(Signal::USR1)?;
@@ -293,7 +293,7 @@ impl Room {
         self.return_all()
     }
 
-    /// Has those come back who were cut off, until all are here.
+    /// Connects those again that were cut off, until all are members.
     fn return_all(&mut self) -> Step {
         for _ in 0..RETURNS {
             let mut present = self.present.iter();
@@ -302,7 +302,7 @@ impl Room {
             };
             self.join(name)?;
         }
-        fault("somebody is shut out")
+        fault("a client is shut out")
     }
 
     /// One attempt to join.
@@ -381,12 +381,12 @@ impl Room {
             let bytes = self.peers[index].encode(text.as_bytes());
             let mut start = 0;
             for &cut in cuts {
-                self.is_speaking = Some(index);
+                self.is_sending = Some(index);
                 self.peers[index].send(&bytes[start..cut]);
                 self.settle(|_| true)?;
                 start = cut;
             }
-            self.is_speaking = None;
+            self.is_sending = None;
             self.peers[index].send(&bytes[start..]);
             self.note_sent(index, text.into_bytes(), Kind::Message);
             self.settle(|room| room.peers[index].is_cut || room.all_have_received(message))?;
@@ -394,7 +394,7 @@ impl Room {
                 return self.return_all();
             }
         }
-        fault("somebody is never heard")
+        fault("a message is never delivered")
     }
 
     /// A browser pings, and is answered in its place.
@@ -411,7 +411,7 @@ impl Room {
                 return self.return_all();
             }
         }
-        fault("somebody is never answered")
+        fault("a client is never answered")
     }
 
     /// A client sends its farewell, and is closed when that was acknowledged.
@@ -562,7 +562,7 @@ impl Room {
             if peer.stream.is_none() || peer.is_cut {
                 return true;
             }
-            let goes_on = self.is_speaking == Some(index) && self.is_stalled(peer.route);
+            let goes_on = self.is_sending == Some(index) && self.is_stalled(peer.route);
             let is_read = traffic.read == peer.sent || goes_on;
             let has_come = traffic.written == peer.receiving.bytes.len() || !peer.reads;
             is_read && has_come && !traffic.is_closed
@@ -599,7 +599,7 @@ impl Room {
             if self.peers[index].is_visiting() {
                 // It has nothing to say.
                 self.stalled_visitors.insert(index);
-            } else if self.is_speaking == Some(index) || self.peers[index].stream.is_none() {
+            } else if self.is_sending == Some(index) || self.peers[index].stream.is_none() {
                 // The next segment will do; or there is no client that could act.
                 self.relay.stalls.push(stall);
             } else {
@@ -662,7 +662,7 @@ impl Room {
             if !is_all && peer.joined.is_some() && !self.is_hit(peer) {
                 let name = peer.name;
                 return Err(format!(
-                    "{name} has heard {received} of {expected} messages"
+                    "{name} has received {received} of {expected} messages"
                 ));
             }
         }

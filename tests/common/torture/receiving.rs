@@ -87,7 +87,7 @@ impl Receiver {
             .any(|received| received.text == text)
     }
 
-    /// Checks that it begins as expected, in order and without anything twice, and says how much of
+    /// Checks that it begins as expected, in order and without anything twice, and returns how much of
     /// it is there. Each of the others may be there too, once and anywhere.
     pub fn compare(
         &self,
@@ -104,7 +104,7 @@ impl Receiver {
                 let expected = expected.get(count);
                 let expected = expected.map_or_else(|| "nothing".to_owned(), ToString::to_string);
                 return Err(format!(
-                    "hears as number {count} {received}, and not {expected}"
+                    "receives as number {count} {received}, and not {expected}"
                 ));
             }
         }
@@ -197,5 +197,5 @@ fn message(object: &str) -> Option<Received> {
 }
 
 fn strange(bytes: &[u8]) -> String {
-    format!("hears {}…", bytes[..bytes.len().min(30)].escape_ascii())
+    format!("receives {}…", bytes[..bytes.len().min(30)].escape_ascii())
 }

@@ -337,9 +337,9 @@ impl Traced {
         if call.function == "close" || call.errno == libc::EINTR {
             return;
         }
-        let is_told_later = call.errno == libc::EAGAIN;
+        let is_reported_later = call.errno == libc::EAGAIN;
         if let Some(&route) = self.routes.get(&call.fd) {
-            if is_told_later {
+            if is_reported_later {
                 self.stalls.push(Stall::Connection(route));
             } else {
                 self.traffic.get_mut(&route).unwrap().is_hit = true;
@@ -347,7 +347,7 @@ impl Traced {
             return;
         }
         let hit = match (&call.function[..], self.listeners.get(&call.fd)) {
-            ("accept4", Some(&port)) if is_told_later => {
+            ("accept4", Some(&port)) if is_reported_later => {
                 return self.stalls.push(Stall::Listener(port));
             }
             ("accept4", _) => Hit::Accept,
