@@ -427,13 +427,7 @@ pub(crate) struct ServerArg {
 fn parse_server(text: &str) -> Result<ServerArg, String> {
     let text = text.trim();
     let (protocol, addr) = match text.split_once("://") {
-        Some((name, addr)) => match name.parse() {
-            Ok(protocol) => (protocol, addr),
-            Err(_) => {
-                let known = Protocol::VARIANTS.join(", ");
-                return Err(format!("unknown protocol; the known ones: {known}"));
-            }
-        },
+        Some((name, addr)) => (name.parse().map_err(|_| unknown_protocol())?, addr),
         None => (Protocol::default(), text),
     };
     let usual_port = match protocol {
@@ -455,6 +449,11 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
     };
     let addr = Address::parse(addr, usual_port, "write 127.0.0.1:1234")?;
     Ok(ServerArg { protocol, addr })
+}
+
+fn unknown_protocol() -> String {
+    let known = Protocol::VARIANTS.join(", ");
+    format!("unknown protocol; the known ones: {known}")
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
