@@ -178,7 +178,7 @@ fn long_input_from_a_file_or_a_pipe_is_delivered_in_order() {
     assert_eq!(from_pipe.finish().0, 0);
 
     let expected = [from_file, received_lines("pipe", &lines)].concat();
-    wait_for("all to be heard", || log.read().len() >= expected.len());
+    wait_for("all to be delivered", || log.read().len() >= expected.len());
     assert_bytes(&log.read(), &expected);
     drop(ear.stdin.take());
     assert_eq!(ear.wait().unwrap().code(), Some(0));

@@ -129,7 +129,11 @@ fn flood_beside_a_slow_reader_with_small_buffers_closes_no_member() {
         slow.read_some(100_000, &mut slow_received);
         assert!(slow.end.is_none(), "it reads, and must not be cut");
         assert!(relay.server.relay().backlog_bytes() < QUEUE_LIMIT as u64);
-        assert!(start.elapsed() < PATIENCE, "heard {}", slow_received.len());
+        assert!(
+            start.elapsed() < PATIENCE,
+            "received {}",
+            slow_received.len()
+        );
     }
     assert_bytes(&slow_received, &expected);
     for one in &mut ordinary {
@@ -154,7 +158,11 @@ fn flood_is_not_stopped_by_a_member_that_does_not_read() {
     while bob.pump().len() < expected.len() {
         sent += talker.send_some(&stream[sent..]);
         relay.turn_at_once();
-        assert!(start.elapsed() < PATIENCE, "heard {}", bob.received.len());
+        assert!(
+            start.elapsed() < PATIENCE,
+            "received {}",
+            bob.received.len()
+        );
     }
     assert_bytes(&bob.received, &expected);
     assert_eq!(relay.counters().closed.of("slow_consumer"), 1);
