@@ -1,18 +1,20 @@
 //! The protocols of the servers that can be measured: what a client sends, and what it receives.
 //! No I/O.
 //!
-//! Beside the tutorials' protocol there are two more, of servers that relay messages too, so that
+//! Beside the relay's own protocols there are those of other servers that relay messages, so that
 //! one program can measure them all on the same work. Only what the measuring needs is here.
 
 use std::io::Write;
-use std::str::FromStr;
+
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::handshake::Target;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{encode_frame, header};
 
-/// The protocol of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The protocol of a server. Its name is what an address has before its `://`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(ascii_case_insensitive, serialize_all = "kebab-case")]
 pub enum Protocol {
     /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
     #[default]
@@ -23,6 +25,9 @@ pub enum Protocol {
     /// MQTT 3.1.1 at QoS 0. A subscriber receives its own messages, so senders have connections of
     /// their own. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
     Mqtt,
+    /// NATS core. Messages have no sender, so senders have connections of their own, as a broker's.
+    /// See <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
+    Nats,
     /// The relay's dialect for browsers: JSON in WebSocket messages. Its frames are compared as they are,
     /// like those of the other protocols.
     Ws,
@@ -30,6 +35,8 @@ pub enum Protocol {
     WsChat10,
     /// MQTT through a WebSocket, as a tunnel: section 6 of its standard.
     WsMqtt,
+    /// NATS through a WebSocket, as a tunnel.
+    WsNats,
 }
 
 /// What a connection is there for.
@@ -75,53 +82,31 @@ type Part<T> = Result<T, Stop>;
 const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
 
 impl Protocol {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Chat10,
-        Self::Redis,
-        Self::Mqtt,
-        Self::Ws,
-        Self::WsChat10,
-        Self::WsMqtt,
-    ];
-
-    /// What an address has before its `://`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat10 => "chat10",
-            Self::Redis => "redis",
-            Self::Mqtt => "mqtt",
-            Self::Ws => "ws",
-            Self::WsChat10 => "ws-chat10",
-            Self::WsMqtt => "ws-mqtt",
-        }
-    }
-
     /// Whether the bytes of the protocol are in the payloads of WebSocket frames.
     pub(super) const fn is_tunnel(self) -> bool {
-        matches!(self, Self::WsChat10 | Self::WsMqtt)
+        matches!(self, Self::WsChat10 | Self::WsMqtt | Self::WsNats)
     }
 
-    /// The WebSocket that is opened before the protocol is spoken, if it needs one.
+    /// The WebSocket that is opened before the first byte of the protocol, if it needs one.
     pub(super) fn web_socket(self, host: String) -> Option<Target> {
         let (path, protocol) = match self {
-            Self::Chat10 | Self::Redis | Self::Mqtt => return None,
-            Self::Ws => ("/", "chatloop.json"),
-            Self::WsChat10 => ("/", "chat10"),
-            Self::WsMqtt => ("/mqtt", "mqtt"),
+            Self::Chat10 | Self::Redis | Self::Mqtt | Self::Nats => return None,
+            Self::Ws => ("/", Some("chatloop.json")),
+            Self::WsChat10 => ("/", Some("chat10")),
+            Self::WsMqtt => ("/mqtt", Some("mqtt")),
+            Self::WsNats => ("/", None),
         };
         Some(Target {
             host,
             path: path.to_owned(),
-            protocol: Some(protocol),
+            protocol,
         })
     }
 
     /// Whether it is a broker's: senders need connections of their own, and the server answers when it
     /// has taken a connection in.
     pub(super) const fn is_broker(self) -> bool {
-        matches!(self, Self::Redis | Self::Mqtt | Self::WsMqtt)
+        !matches!(self, Self::Chat10 | Self::Ws | Self::WsChat10)
     }
 
     /// Whether the server sends messages from before a member joined, and then that it has joined.
@@ -153,6 +138,15 @@ impl Protocol {
                 // PINGREQ, so that there is an answer to wait for that a member's CONNACK is not.
                 mqtt_packet(0xc0, &[], out);
             }
+            (Self::Nats | Self::WsNats, role) => {
+                out.extend_from_slice(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
+                if let Role::Member(_) = role {
+                    // Writing to a vector does not fail.
+                    let _ = write!(out, "SUB {} 1\r\n", channel(tag));
+                }
+                // Its answer shows that the subscription is there as well.
+                out.extend_from_slice(b"PING\r\n");
+            }
         }
     }
 
@@ -165,13 +159,20 @@ impl Protocol {
             Self::Mqtt | Self::WsMqtt => {
                 mqtt_packet(0x30, &[&mqtt_text(&channel(tag)), payload], out);
             }
+            Self::Nats | Self::WsNats => {
+                let _ = write!(out, "PUB {} {}\r\n", channel(tag), payload.len());
+                out.extend_from_slice(payload);
+                out.extend_from_slice(b"\r\n");
+            }
         }
     }
 
     /// Appends the answer to a [ping](Incoming::Ping). Pings of a tunnel are not the protocol's.
     pub(super) fn pong(self, out: &mut Vec<u8>) {
-        if self == Self::Ws {
-            masked(Opcode::Pong, &[], out);
+        match self {
+            Self::Ws => masked(Opcode::Pong, &[], out),
+            Self::Nats | Self::WsNats => out.extend_from_slice(b"PONG\r\n"),
+            _ => {}
         }
     }
 
@@ -187,26 +188,13 @@ impl Protocol {
             Self::Ws => ws(&mut rest),
             Self::Redis => redis(&mut rest),
             Self::Mqtt | Self::WsMqtt => mqtt(&mut rest),
+            Self::Nats | Self::WsNats => nats(&mut rest),
         };
         match taken {
             Ok(incoming) => Ok(Some((incoming, input.len() - rest.len()))),
             Err(Stop::Incomplete) => Ok(None),
             Err(Stop::Garbled) => Err(Garbled),
         }
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::name).join(", ");
-                format!("unknown protocol; the known ones: {known}")
-            })
     }
 }
 
@@ -218,10 +206,18 @@ pub(super) fn name_of(index: u32, tag: &str) -> String {
 /// The index of the member with this name, if it is one of this run's.
 pub(super) fn index_of(name: &[u8], tag: &str) -> Option<u32> {
     let digits = name.strip_prefix(tag.as_bytes())?.strip_prefix(b"-")?;
-    let digits = std::str::from_utf8(digits).ok()?;
+    number(digits).filter(|_| digits.len() >= 6)
+}
+
+/// Parses a number of digits and nothing else.
+pub(super) fn number(digits: &[u8]) -> Option<u32> {
     // A sign is the one thing that the parser takes and that is no digit.
-    let is_number = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number)
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    str::from_utf8(digits)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|_| is_number)
 }
 
 /// Where a broker's members meet.
@@ -274,10 +270,9 @@ fn ws<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
     let payload = take(input, len)?;
     match first {
         0x81 => json(payload).ok_or(Stop::Garbled),
-        // Its pings have no payload.
         0x89 if payload.is_empty() => Ok(Incoming::Ping),
-        // The end of the connection follows a Close frame.
-        0x88 => Ok(Incoming::Aside),
+        // A heartbeat, and a Close frame, which the end of the connection follows.
+        0x8a | 0x88 => Ok(Incoming::Aside),
         _ => Err(Stop::Garbled),
     }
 }
@@ -370,7 +365,7 @@ fn line<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
 
 fn mqtt_connect(kind: char, index: u32, tag: &str, out: &mut Vec<u8>) {
     let id = format!("{tag}{kind}{index:06}");
-    // Level 4 of the protocol, a clean session, and no keepalive: an idle member is to be silent.
+    // Level 4 of the protocol, a clean session, and no keepalive: an idle member must be silent.
     let head = [&mqtt_text("MQTT")[..], &[4, 2, 0, 0]].concat();
     mqtt_packet(0x10, &[&head, &mqtt_text(&id)], out);
 }
@@ -421,6 +416,24 @@ fn mqtt<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
             Ok(Incoming::Message {
                 name: None,
                 payload: rest.get(topic..).ok_or(Stop::Garbled)?,
+            })
+        }
+        _ => Err(Stop::Garbled),
+    }
+}
+
+fn nats<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    match line(input)? {
+        b"PONG" => Ok(Incoming::Welcome),
+        b"PING" => Ok(Incoming::Ping),
+        line if line.starts_with(b"INFO {") => Ok(Incoming::Aside),
+        // MSG, the subject, the subscription, and the length, since no answer is asked for.
+        line if line.starts_with(b"MSG ") => {
+            let len = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+            let len = length(header::parse(len))?;
+            Ok(Incoming::Message {
+                name: None,
+                payload: &take(input, len + 2)?[..len],
             })
         }
         _ => Err(Stop::Garbled),
@@ -535,6 +548,7 @@ mod tests {
             text(&object("alice", "hi")),
             text(r#"{"ack":1}"#),
             vec![0x89, 0],
+            vec![0x8a, 0],
             text(&object("", &long[..100])),
             text(r#"{"paused":true}"#),
         ]
@@ -547,6 +561,7 @@ mod tests {
                 message(b"alice", b"hi"),
                 Incoming::Aside,
                 Incoming::Ping,
+                Incoming::Aside,
                 message(b"", &long.as_bytes()[..100]),
                 Incoming::Aside,
             ],
@@ -613,6 +628,34 @@ mod tests {
     }
 
     #[test]
+    fn nats_messages_are_those_of_its_protocol() {
+        let connect = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
+        let member = joined(Protocol::Nats, Role::Member(7));
+        let expected = format!("{connect}SUB load-tag 1\r\nPING\r\n");
+        assert_eq!(str::from_utf8(&member), Ok(&*expected));
+        let sender = joined(Protocol::Nats, Role::Sender(7));
+        assert_eq!(str::from_utf8(&sender), Ok(&*format!("{connect}PING\r\n")));
+        assert_eq!(
+            messages(Protocol::Nats, b"hello"),
+            b"PUB load-tag 5\r\nhello\r\n"
+        );
+        let mut pong = Vec::new();
+        Protocol::Nats.pong(&mut pong);
+        assert_eq!(pong, b"PONG\r\n");
+        assert_parsed(
+            Protocol::Nats,
+            b"INFO {\"server_id\":\"x\"}\r\nPONG\r\nMSG load-tag 1 4\r\na\r\nb\r\nPING\r\nMSG load-tag 1 0\r\n\r\n",
+            &[
+                Incoming::Aside,
+                Incoming::Welcome,
+                bare(b"a\r\nb"),
+                Incoming::Ping,
+                bare(b""),
+            ],
+        );
+    }
+
+    #[test]
     fn input_that_no_server_of_the_protocol_sends_is_garbled() {
         for (protocol, stream) in [
             (Protocol::Chat10, &b"HTTP/1.1 400 Bad Request"[..]),
@@ -626,8 +669,10 @@ mod tests {
             (Protocol::Mqtt, b"\x90\x03\0\x01\x80"),
             (Protocol::Mqtt, b"\x30\xff\xff\xff\xff\x01"),
             (Protocol::Mqtt, b"\x30\x03\0\x09x"),
+            (Protocol::Nats, b"-ERR 'Authorization Violation'\r\n"),
+            (Protocol::Nats, b"MSG load-tag 1 x\r\n"),
         ] {
-            assert_eq!(protocol.next(stream), Err(Garbled), "{}", protocol.name());
+            assert_eq!(protocol.next(stream), Err(Garbled), "{protocol:?}");
         }
     }
 

@@ -73,14 +73,12 @@ impl Peer {
             peer.outgoing.splice(..0, header.bytes.iter().copied());
             peer.goes_on_at_once = !is_mute && !web::begins_with_http(listener);
         }
-        if !peer.outgoing.is_empty() {
-            if is_mute {
-                // It never completes that.
-                let len = choices.below(peer.outgoing.len());
-                peer.outgoing.truncate(len);
-            }
-        } else {
+        if peer.outgoing.is_empty() {
             peer.begin(is_mute);
+        } else if is_mute {
+            // It never completes that.
+            let len = choices.below(peer.outgoing.len());
+            peer.outgoing.truncate(len);
         }
         peer
     }
