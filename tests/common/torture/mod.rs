@@ -621,6 +621,8 @@ impl Room {
     fn nudge(&mut self) -> bool {
         for stall in mem::take(&mut self.relay.stalls) {
             let route = match stall {
+                // It is closed.
+                Stall::Listener(_) if self.is_stopping => continue,
                 Stall::Listener(port) => {
                     self.relay.connect(port);
                     continue;
