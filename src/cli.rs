@@ -151,7 +151,7 @@ Exit codes:
   0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  3  cannot listen on an address that was asked for, or find it, or on a socket that was passed";
+  3  cannot listen on an address or a path that was asked for, or find it, or on a socket that was passed";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -179,6 +179,15 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) listen: Vec<Listen>,
+
+    /// A Unix socket for looking at the relay and its members
+    ///
+    /// Only the user that runs the relay, and root, may connect: its mode is 0600. `chatloop top PATH` shows what
+    /// is there. It has /metrics and /healthz over HTTP, as a metrics:// listener has, and /members: each
+    /// member's name, address, messages and pending output as JSON. A socket that a relay has left behind is
+    /// replaced; it is removed at the end.
+    #[arg(long, env = "CHATLOOP_ADMIN", value_name = "PATH", hide_env = true)]
+    pub(crate) admin: Option<PathBuf>,
 
     /// Most connections at once [default: as many as the open-file limit allows]
     ///
