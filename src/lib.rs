@@ -43,6 +43,7 @@
 //!
 //! - `clock`: timestamps, for any time that a clock can show.
 //! - `sockets`: the TCP sockets of this machine, as the kernel lists them.
+//! - `terminal`: raw mode, keys, and standard streams that do not block.
 //! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
 //!
@@ -158,6 +159,9 @@ pub mod descriptors;
 
 #[cfg(feature = "cli")]
 mod sockets;
+
+#[cfg(feature = "cli")]
+pub mod terminal;
 
 #[cfg(feature = "cli")]
 pub mod client;

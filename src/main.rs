@@ -18,7 +18,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| {
-        chatloop::client::restore_terminal();
+        chatloop::terminal::restore_terminal();
         error_line::print(&format!("internal error, please report it: {panic}").replace('\n', " "));
         process::exit(1);
     }));

@@ -11,14 +11,14 @@ use mio::{Registry, Token};
 use super::command::{Command, HELP};
 use super::display::{Notice, Theme, width_of_name};
 use super::incoming::Received;
-use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
 use super::limits::MAX_PENDING_BYTES;
 use super::line_editor::{Edit, LineEditor};
 use super::request::Request;
 use super::screen::{Prompt, Screen};
-use super::stdio::{Sink, Source};
-use super::terminal::Terminal;
 use crate::clock::timestamp;
+use crate::terminal::keys::{ESCAPE_DELAY, Input, KeyDecoder};
+use crate::terminal::raw_mode::{Modes, Terminal};
+use crate::terminal::stdio::{Sink, Source};
 use crate::text::Shown;
 
 /// The most bytes of one read of the keyboard. A key is a few, a paste can be many.
@@ -62,7 +62,7 @@ impl Interactive {
         };
         theme.write_name(&mut prompt.styled, name)?;
         prompt.styled.extend_from_slice(b"> ");
-        let terminal = Terminal::open()?;
+        let terminal = Terminal::open(Modes::Lines)?;
         let (rows, cols) = terminal.size();
         Ok(Self {
             keyboard: Source::new(terminal.device(), registry, input)?,
