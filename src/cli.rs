@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod load;
+mod top;
 mod values;
 mod variables;
 
@@ -22,6 +23,7 @@ use values::{
 };
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
+pub(crate) use top::TopArgs;
 pub(crate) use values::{Listen, OrOff, parse_protocol};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
@@ -106,6 +108,13 @@ pub(crate) enum Command {
         after_long_help = load::EPILOGUE
     )]
     Load(Box<LoadCommand>),
+
+    /// Look at running relays: who is slow, and how busy they are
+    #[command(
+        after_help = "q leaves. `--help` has the keys, what can be looked at, examples and exit codes.",
+        after_long_help = top::EPILOGUE
+    )]
+    Top(TopArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\

@@ -9,6 +9,8 @@ mod load_command;
 mod log_output;
 mod serve;
 mod service;
+mod top_command;
+mod tty;
 
 use std::fmt::Display;
 use std::panic;
@@ -38,6 +40,9 @@ fn main() -> ExitCode {
         }
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Top(args) => {
+            top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
     }
 }

@@ -10,7 +10,7 @@ use super::connect::Causes;
 use super::delays::Times;
 use super::judge::Tally;
 use super::plan::{Fault, Leave, Scenario};
-use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
+use crate::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
 use Kind::{Compared, Failure, Percentiles, Plain};
 use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 

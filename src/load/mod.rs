@@ -50,13 +50,13 @@ mod schedule;
 mod soak;
 mod sources;
 mod trouble;
-mod units;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
+use crate::units::{Count, several};
 use account::Base;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
 use members::Members;
@@ -69,7 +69,6 @@ use report::{Identity, Outcome};
 use run::Run;
 use sources::Ports;
 use trouble::Warning;
-use units::{Count, several};
 
 pub use plan::{Plan, Scenario, Server, Wait};
 pub use progress::Progress;

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::connect::{Cause, Causes};
 use super::figures::Gauge;
-use super::units::{Count, Unit, several, time};
+use crate::units::{Count, Unit, several, time};
 
 /// Why there is no report.
 #[derive(Debug, Error)]

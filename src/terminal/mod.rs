@@ -2,6 +2,7 @@
 //!
 //! `chatloop join` and `chatloop top` have event loops of their own over it.
 
+pub(crate) mod keyboard;
 pub mod keys;
 pub(crate) mod raw_mode;
 pub(crate) mod signals;

@@ -1,0 +1,306 @@
+//! The screen: each relay in a row if there are several, the figures of one, its members, and the keys.
+//!
+//! What is drawn depends on the arguments alone.
+
+use std::time::{Duration, SystemTime};
+
+use ratatui_core::buffer::Buffer;
+use ratatui_core::style::Style;
+
+use super::controls::Controls;
+use super::figures::Figures;
+use super::histogram::Histogram;
+use super::members_view;
+use super::model::{Health, Rates, RelayModel};
+use super::pen::{BAD, FAINT, GOOD, NOTABLE, PLAIN, Pen, STRONG};
+use crate::units::Unit::{Bytes, Nanoseconds, Seconds, Share};
+use crate::units::{Count, several};
+
+/// The columns of the labels on the left.
+const LABEL_COLUMNS: u16 = 10;
+/// Where the histograms begin, and how many columns each bucket takes.
+const HISTOGRAM_AT: u16 = 38;
+const BUCKET_COLUMNS: u16 = 3;
+const BUSY_BAR_COLUMNS: u16 = 20;
+
+/// Draws the screen. Returns how many members stand above the first that is shown.
+pub(super) fn draw(
+    buffer: &mut Buffer,
+    relays: &[RelayModel],
+    controls: &Controls,
+    time: SystemTime,
+) -> usize {
+    let mut y = 0;
+    if relays.len() > 1 {
+        y = draw_relays(buffer, relays, controls.relay);
+    }
+    let Some(relay) = relays.get(controls.relay) else {
+        return 0;
+    };
+    y = draw_title(buffer, y, relay, time);
+    if let Some(figures) = relay.figures() {
+        y = draw_figures(buffer, y, figures, relay.rates.as_ref());
+    } else if let Some(failure) = &relay.failure {
+        Pen::new(buffer, y).text(failure, BAD);
+        y += 1;
+    }
+    members_view::draw(buffer, y + 1, relay, controls)
+}
+
+const fn health_style(health: Health) -> Style {
+    match health {
+        Health::Unknown => PLAIN,
+        Health::Healthy => GOOD,
+        Health::Stopping => NOTABLE,
+        Health::Unreachable => BAD,
+    }
+}
+
+/// Draws a row for each relay; returns the row below.
+fn draw_relays(buffer: &mut Buffer, relays: &[RelayModel], selected: usize) -> u16 {
+    let heads = ["members", "messages/s", "busy", "largest lag", "paused"];
+    let widths = [9, 12, 9, 13, 9];
+    let head = &mut Pen::new(buffer, 0);
+    head.cell("  relay", 28, STRONG);
+    for (text, width) in heads.into_iter().zip(widths) {
+        head.number(text, width, STRONG);
+    }
+    let mut y = 1;
+    for (index, relay) in relays.iter().enumerate() {
+        let mark = if index == selected { "> " } else { "  " };
+        let style = if index == selected { STRONG } else { PLAIN };
+        let pen = &mut Pen::new(buffer, y);
+        pen.text(mark, style).cell(&relay.name, 25, style).skip(1);
+        if let Some(figures) = relay.figures() {
+            let rates = relay.rates.as_ref();
+            let rate = |text: &dyn Fn(&Rates) -> String| rates.map_or_else(none, text);
+            pen.number(&Count(figures.members()).to_string(), widths[0], PLAIN)
+                .number(&rate(&|rates| per_second(rates.messages)), widths[1], PLAIN)
+                .number(&rate(&|rates| Share.text(rates.busy)), widths[2], PLAIN)
+                .number(&Bytes.text(figures.largest_lag), widths[3], PLAIN);
+            let is_paused = if figures.is_paused { "PAUSED" } else { "-" };
+            pen.number(is_paused, widths[4], BAD);
+        } else {
+            let health = relay.health();
+            pen.text(health.word(), health_style(health));
+        }
+        y += 1;
+    }
+    y + 1
+}
+
+/// Draws which relay it is; returns the row below.
+fn draw_title(buffer: &mut Buffer, y: u16, relay: &RelayModel, time: SystemTime) -> u16 {
+    let pen = &mut Pen::new(buffer, y);
+    pen.text(&relay.name, STRONG);
+    if let Some(figures) = relay.figures() {
+        let text = match uptime(figures, time) {
+            Some(uptime) => format!(
+                "  chatloop {}, up {}",
+                figures.version,
+                humantime::format_duration(uptime)
+            ),
+            None => format!("  chatloop {}", figures.version),
+        };
+        pen.text(&text, PLAIN);
+    }
+    let health = relay.health();
+    pen.at_end(health.word(), health_style(health));
+    y + 1
+}
+
+/// How long a relay has been running, in whole seconds, by the clock of this machine.
+pub(super) fn uptime(figures: &Figures, time: SystemTime) -> Option<Duration> {
+    let now = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let uptime = now.as_secs_f64() - figures.started?;
+    (uptime >= 0.0).then(|| Duration::from_secs(uptime as u64))
+}
+
+/// Draws the figures of one relay; returns the row below.
+fn draw_figures(buffer: &mut Buffer, top: u16, figures: &Figures, rates: Option<&Rates>) -> u16 {
+    let mut y = top;
+    let mut row = |label: &str, write: &mut dyn FnMut(&mut Pen<'_>)| {
+        let mut pen = Pen::new(buffer, y);
+        pen.cell(label, LABEL_COLUMNS, FAINT);
+        write(&mut pen);
+        y += 1;
+    };
+    row("members", &mut |pen| {
+        pen.text(&members_text(figures), PLAIN);
+    });
+    row("pauses", &mut |pen| draw_pauses(pen, figures, rates));
+    row("lag", &mut |pen| draw_lag(pen, figures));
+    row("loop", &mut |pen| draw_loop(pen, rates));
+    let empty = Histogram::default();
+    let turns = rates.map_or(&empty, |rates| &rates.turn_times);
+    let delays = rates.map_or(&empty, |rates| &rates.delays);
+    row("turns", &mut |pen| draw_histogram(pen, turns));
+    row("delays", &mut |pen| draw_histogram(pen, delays));
+    row("", &mut |pen| draw_axis(pen, turns));
+    row("messages", &mut |pen| {
+        let text = rates.map_or_else(none, |rates| {
+            format!(
+                "{} published, {} delivered",
+                per_second(rates.messages),
+                per_second(rates.deliveries)
+            )
+        });
+        pen.text(&text, PLAIN);
+    });
+    row("bytes", &mut |pen| {
+        let text = rates.map_or_else(none, |rates| {
+            format!(
+                "{}/s received, {}/s sent",
+                Bytes.text(rates.received_bytes),
+                Bytes.text(rates.sent_bytes)
+            )
+        });
+        pen.text(&text, PLAIN);
+    });
+    row("memory", &mut |pen| {
+        let resident = figures.resident_bytes.map(|bytes| Bytes.text(bytes));
+        let text = format!(
+            "{} resident, {} held for connections",
+            resident.unwrap_or_else(none),
+            Bytes.text(figures.held_bytes)
+        );
+        pen.text(&text, PLAIN);
+    });
+    y
+}
+
+/// What stands where a figure is not known.
+fn none() -> String {
+    "-".to_owned()
+}
+
+pub(super) fn per_second(rate: f64) -> String {
+    let digits = if rate < 10.0 { 10.0 } else { 1.0 };
+    format!("{}/s", Count((rate * digits).round() / digits))
+}
+
+fn members_text(figures: &Figures) -> String {
+    let dialects: Vec<_> = figures
+        .dialects
+        .iter()
+        .map(|(dialect, members)| format!("{} {dialect}", Count(*members)))
+        .collect();
+    let dialects = match &*dialects {
+        [] => String::new(),
+        dialects => format!(" ({})", dialects.join(", ")),
+    };
+    format!(
+        "{}{dialects}, {}, {} without a name",
+        several(figures.members() as u64, "member"),
+        several(figures.connections as u64, "connection"),
+        Count(figures.pending_connections)
+    )
+}
+
+fn draw_pauses(pen: &mut Pen<'_>, figures: &Figures, rates: Option<&Rates>) {
+    if figures.is_paused {
+        pen.text("PAUSED now", BAD);
+    } else {
+        pen.text("not paused now", PLAIN);
+    }
+    if let Some(rates) = rates {
+        let style = if rates.paused > 0.0 { NOTABLE } else { PLAIN };
+        pen.text(", ", PLAIN)
+            .text(&format!("{} of the time", Share.text(rates.paused)), style);
+    }
+    let total = format!(
+        "; since the start {}, {}",
+        several(figures.pauses as u64, "pause"),
+        Seconds.text(figures.paused_seconds)
+    );
+    pen.text(&total, PLAIN);
+}
+
+fn draw_lag(pen: &mut Pen<'_>, figures: &Figures) {
+    let style = if figures.lagging > 0.0 {
+        NOTABLE
+    } else {
+        PLAIN
+    };
+    pen.text(&format!("{} lagging", Count(figures.lagging)), style);
+    if figures.lagging > 0.0 {
+        let largest = format!(" by up to {}", Bytes.text(figures.largest_lag));
+        pen.text(&largest, NOTABLE);
+    }
+    let style = if figures.throttled > 0.0 {
+        NOTABLE
+    } else {
+        PLAIN
+    };
+    pen.text(", ", PLAIN)
+        .text(&format!("{} throttled", Count(figures.throttled)), style)
+        .text(
+            &format!(", backlog {}", Bytes.text(figures.backlog_bytes)),
+            PLAIN,
+        );
+}
+
+fn draw_loop(pen: &mut Pen<'_>, rates: Option<&Rates>) {
+    let Some(rates) = rates else {
+        pen.text("-", PLAIN);
+        return;
+    };
+    let style = match rates.busy {
+        ..0.7 => STRONG,
+        ..0.95 => NOTABLE,
+        _ => BAD,
+    };
+    pen.number(&Share.text(rates.busy), 7, style)
+        .text(" busy ", style)
+        .bar(rates.busy, BUSY_BAR_COLUMNS, style);
+    let cpu = rates.cpu.map_or_else(none, |cpu| Share.text(cpu));
+    let text = format!(
+        "  {} turns, {} wake-ups, CPU {cpu}",
+        per_second(rates.turns),
+        per_second(rates.wakeups)
+    );
+    pen.text(&text, PLAIN);
+}
+
+/// The bound below which this share of the values lies.
+pub(super) fn bound_text(histogram: &Histogram, share: f64) -> String {
+    match histogram.quantile(share) {
+        None => none(),
+        Some(bound) if bound.is_infinite() => {
+            let finite = histogram.counts().filter(|(bound, _)| bound.is_finite());
+            let largest = finite.last().map_or(0.0, |(bound, _)| bound);
+            format!("> {}", bound_with_unit(largest))
+        }
+        Some(bound) => format!("≤ {}", bound_with_unit(bound)),
+    }
+}
+
+/// A bound, which is a round number of nanoseconds.
+fn bound_with_unit(seconds: f64) -> String {
+    Nanoseconds.tick((seconds * 1e9).round())
+}
+
+fn draw_histogram(pen: &mut Pen<'_>, histogram: &Histogram) {
+    let text = format!(
+        "p50 {}, p99 {}",
+        bound_text(histogram, 0.5),
+        bound_text(histogram, 0.99)
+    );
+    pen.text(&text, PLAIN).move_to(HISTOGRAM_AT);
+    let largest = histogram
+        .counts()
+        .fold(0.0, |max, (_, count)| count.max(max));
+    for (_, count) in histogram.counts() {
+        let height = if largest > 0.0 { count / largest } else { 0.0 };
+        pen.column(height, BUCKET_COLUMNS - 1, PLAIN).skip(1);
+    }
+}
+
+/// Draws the upper bound of every second bucket.
+fn draw_axis(pen: &mut Pen<'_>, histogram: &Histogram) {
+    pen.move_to(HISTOGRAM_AT);
+    for (bound, _) in histogram.counts().step_by(2) {
+        let bound = bound_with_unit(bound).replace(' ', "");
+        pen.cell(&bound, 2 * BUCKET_COLUMNS, FAINT);
+    }
+}
