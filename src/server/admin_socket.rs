@@ -35,21 +35,9 @@ impl AdminSocket {
         let address =
             SockAddr::unix(path).map_err(|_| io::Error::new(ErrorKind::InvalidInput, too_long))?;
         remove_stale(path, &address)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        let mode = Permissions::from_mode(MODE);
-        // On Linux the file is created with the mode of the socket. Where a socket has none, this fails, and
-        // the file has its mode before the socket listens: until then no process can connect.
-        let of_socket =
-            File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(mode.clone());
-        socket.bind(&address)?;
-        let prepared = if of_socket.is_ok() {
-            Ok(())
-        } else {
-            fs::set_permissions(path, mode)
-        };
-        let file = prepared
-            .and_then(|()| socket.listen(BACKLOG))
+        let socket = create(path, &address)?;
+        let file = socket
+            .listen(BACKLOG)
             .and_then(|()| file_at(path))
             .inspect_err(|_| drop(fs::remove_file(path)))?;
         Ok(Self {
@@ -81,6 +69,20 @@ impl Drop for AdminSocket {
     }
 }
 
+/// Creates a socket whose file has its mode. It does not listen yet, so no process can connect.
+fn create(path: &Path, address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let mode = Permissions::from_mode(MODE);
+    // On Linux the file is created with the mode of the socket. Where a socket has none, this fails.
+    let of_socket = File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(mode.clone());
+    socket.bind(address)?;
+    if of_socket.is_err() {
+        fs::set_permissions(path, mode).inspect_err(|_| drop(fs::remove_file(path)))?;
+    }
+    Ok(socket)
+}
+
 /// The device and the inode of the file at this path.
 fn file_at(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
@@ -105,5 +107,25 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error),
         Ok(()) | Err(_) => in_use("another process listens there; stop it, or choose another path"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_has_its_mode_before_the_socket_listens() {
+        let name = format!("chatloop-socket-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let address = SockAddr::unix(&path).unwrap();
+        let socket = create(&path, &address).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let refused = probe.connect(&address).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(mode & 0o777, MODE);
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        drop(socket);
     }
 }

@@ -196,7 +196,15 @@ impl<S> Lobby<S> {
             due: after(now, self.timeout),
             number,
         });
-        self.ready.push((index, number));
+        self.list(index, number);
+    }
+
+    /// Lists a visitor with news, once: one that was served twice in a turn could end before it has the response
+    /// that it asked for.
+    fn list(&mut self, index: usize, number: u64) {
+        if !self.ready.contains(&(index, number)) {
+            self.ready.push((index, number));
+        }
     }
 
     /// Records the readiness that an event reports.
@@ -204,7 +212,8 @@ impl<S> Lobby<S> {
         if ready.any(Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP)
             && let Some(visitor) = self.visitors.get(index)
         {
-            self.ready.push((index, visitor.number));
+            let number = visitor.number;
+            self.list(index, number);
         }
     }
 
@@ -272,7 +281,7 @@ impl<S: Read + Write> Lobby<S> {
             Step::Wait => return None,
             Step::WaitForTurn => {
                 let number = self.visitors.get(index)?.number;
-                self.ready.push((index, number));
+                self.list(index, number);
                 return None;
             }
             Step::Ask(question) => {

@@ -191,10 +191,15 @@ impl Controls {
             } else {
                 order
             };
-            order.then_with(|| one.id.cmp(&other.id))
+            order.then_with(|| age_order(one).cmp(&age_order(other)))
         });
         members
     }
+}
+
+/// Identities are numbers without zeros in front, of which older members have smaller ones.
+const fn age_order(member: &Member) -> (usize, &str) {
+    (member.id.len(), member.id.as_str())
 }
 
 #[cfg(test)]

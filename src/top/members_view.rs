@@ -11,42 +11,49 @@ use super::view::per_second;
 use crate::units::Unit;
 
 /// The widths of the columns, without the space after each. The name takes what is left.
-const ADDRESS_COLUMNS: u16 = 21;
+const ADDRESS_COLUMNS: usize = 7;
 const DIALECT_COLUMNS: u16 = 9;
 const AGE_COLUMNS: u16 = 8;
 const RATE_COLUMNS: u16 = 9;
 const PENDING_COLUMNS: u16 = 8;
 const STATE_COLUMNS: u16 = 9;
-const MIN_BAR_COLUMNS: u16 = 6;
+const MIN_BAR_COLUMNS: u16 = 8;
 const MAX_NAME_COLUMNS: u16 = 40;
 
 /// From this width on, all columns are shown.
 const ALL_COLUMNS_FROM: u16 = 120;
 
+/// An address takes at most this share of the width: those of IPv6 are long.
+const MAX_ADDRESS_SHARE: u16 = 4;
+
 /// What to do for a table.
-const NO_TABLE: &str =
-    "Members are shown at an admin socket: chatloop serve --admin PATH, then chatloop top PATH";
+const NO_TABLE: &str = "For the members: chatloop serve --admin PATH, and chatloop top PATH";
 
 /// Where each column is.
 struct Widths {
     name: u16,
+    address: u16,
     bar: u16,
     has_all: bool,
 }
 
 impl Widths {
-    fn of(width: u16) -> Self {
+    fn of(width: u16, members: &[&Member]) -> Self {
+        let longest = members.iter().map(|member| member.address.len()).max();
+        let longest = longest.unwrap_or_default().max(ADDRESS_COLUMNS);
+        let address = (width / MAX_ADDRESS_SHARE).min(longest.try_into().unwrap_or(u16::MAX));
         let has_all = width >= ALL_COLUMNS_FROM;
         let others = if has_all {
             DIALECT_COLUMNS + AGE_COLUMNS + 2
         } else {
             0
         };
-        let fixed = ADDRESS_COLUMNS + 2 * RATE_COLUMNS + PENDING_COLUMNS + STATE_COLUMNS + 6;
+        let fixed = address + 2 * RATE_COLUMNS + PENDING_COLUMNS + STATE_COLUMNS + 6;
         let rest = width.saturating_sub(fixed + others);
         let name = rest.saturating_sub(MIN_BAR_COLUMNS).min(MAX_NAME_COLUMNS);
         Self {
             name,
+            address,
             bar: rest.saturating_sub(name).min(MAX_NAME_COLUMNS),
             has_all,
         }
@@ -55,17 +62,24 @@ impl Widths {
 
 /// Draws the table from this row on, and the keys in the last row. Returns how many members stand above the
 /// first that is shown.
-pub(super) fn draw(buffer: &mut Buffer, y: u16, relay: &RelayModel, controls: &Controls) -> usize {
+pub(super) fn draw(
+    buffer: &mut Buffer,
+    y: u16,
+    relay: &RelayModel,
+    has_others: bool,
+    controls: &Controls,
+) -> usize {
+    let other_relays = if has_others { "  Tab next relay" } else { "" };
     let last = buffer.area.bottom().saturating_sub(1);
     let Some(table) = relay.table() else {
         if relay.figures().is_some() && y < last {
             Pen::new(buffer, y).text(NO_TABLE, FAINT);
         }
-        Pen::new(buffer, last).text("q quit  Tab next relay", FAINT);
+        Pen::new(buffer, last).text(&format!("q quit{other_relays}"), FAINT);
         return 0;
     };
-    let widths = Widths::of(buffer.area.width);
     let members = controls.arrange(relay);
+    let widths = Widths::of(buffer.area.width, &members);
     let rows = usize::from(last.saturating_sub(y + 1));
     let offset = controls.offset.min(members.len().saturating_sub(rows));
     if y < last {
@@ -83,7 +97,7 @@ pub(super) fn draw(buffer: &mut Buffer, y: u16, relay: &RelayModel, controls: &C
         members.len().min(offset + rows),
         members.len()
     );
-    draw_keys(&mut Pen::new(buffer, last), controls, &range);
+    draw_keys(&mut Pen::new(buffer, last), controls, other_relays, &range);
     offset
 }
 
@@ -91,7 +105,7 @@ fn draw_head(pen: &mut Pen<'_>, widths: &Widths, sorted_by: Column) {
     for column in Column::ALL {
         let (text, width) = match column {
             Column::Name => ("name", widths.name),
-            Column::Address => ("address", ADDRESS_COLUMNS),
+            Column::Address => ("address", widths.address),
             Column::Dialect if widths.has_all => ("dialect", DIALECT_COLUMNS),
             Column::Age if widths.has_all => ("age", AGE_COLUMNS),
             Column::Dialect | Column::Age => continue,
@@ -127,7 +141,7 @@ fn draw_member(
 ) {
     let name = member.name.as_deref().unwrap_or("-");
     pen.cell(name, widths.name, PLAIN).skip(1);
-    pen.cell(&member.address, ADDRESS_COLUMNS, PLAIN).skip(1);
+    pen.cell(&member.address, widths.address, PLAIN).skip(1);
     if widths.has_all {
         let age = std::time::Duration::from_secs(member.age);
         pen.cell(&member.dialect, DIALECT_COLUMNS, PLAIN).skip(1);
@@ -165,7 +179,7 @@ fn age_text(age: std::time::Duration) -> String {
     parts.join(" ")
 }
 
-fn draw_keys(pen: &mut Pen<'_>, controls: &Controls, range: &str) {
+fn draw_keys(pen: &mut Pen<'_>, controls: &Controls, other_relays: &str, range: &str) {
     if controls.is_typing {
         pen.text("filter: ", STRONG)
             .text(&controls.filter, PLAIN)
@@ -180,7 +194,7 @@ fn draw_keys(pen: &mut Pen<'_>, controls: &Controls, range: &str) {
     };
     let sorted_by = format!("{:?}", controls.sorted_by).to_lowercase();
     let keys =
-        format!("q quit  / filter  < > sorted by {sorted_by}{reversed}  r reverse  arrows scroll");
+        format!("q quit  / filter  < > sorted by {sorted_by}{reversed}  r reverse{other_relays}");
     if controls.filter.is_empty() {
         pen.text(&keys, FAINT);
     } else {

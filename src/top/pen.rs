@@ -2,6 +2,7 @@
 
 use ratatui_core::buffer::Buffer;
 use ratatui_core::style::{Color, Style};
+use unicode_width::UnicodeWidthStr;
 
 /// The parts of a character cell from one eighth to the whole, from the left and from below.
 const FROM_LEFT: [&str; 8] = ["▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
@@ -47,13 +48,18 @@ impl<'a> Pen<'a> {
     /// Writes a text in so many columns, aligned on the left. One that is longer is cut.
     pub(super) fn cell(&mut self, text: &str, width: u16, style: Style) -> &mut Self {
         let end = self.x.saturating_add(width);
-        self.clipped(text, usize::from(width), style);
+        if text.width() > usize::from(width) && width > 0 {
+            self.clipped(text, usize::from(width) - 1, style)
+                .text("…", style);
+        } else {
+            self.text(text, style);
+        }
         self.move_to(end)
     }
 
     /// Writes a text in so many columns, aligned on the right.
     pub(super) fn number(&mut self, text: &str, width: u16, style: Style) -> &mut Self {
-        let columns = text.chars().count();
+        let columns = text.width();
         let padding = usize::from(width).saturating_sub(columns) as u16;
         let end = self.x.saturating_add(width);
         self.skip(padding).clipped(text, usize::from(width), style);
@@ -62,7 +68,7 @@ impl<'a> Pen<'a> {
 
     /// Writes a text that ends in the last column, unless that has text already.
     pub(super) fn at_end(&mut self, text: &str, style: Style) -> &mut Self {
-        let columns = text.chars().count() as u16;
+        let columns = text.width() as u16;
         let start = self.buffer.area.right().saturating_sub(columns);
         if start >= self.x {
             self.move_to(start).text(text, style);

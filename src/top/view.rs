@@ -44,7 +44,7 @@ pub(super) fn draw(
         Pen::new(buffer, y).text(failure, BAD);
         y += 1;
     }
-    members_view::draw(buffer, y + 1, relay, controls)
+    members_view::draw(buffer, y + 1, relay, relays.len() > 1, controls)
 }
 
 const fn health_style(health: Health) -> Style {
@@ -208,11 +208,15 @@ fn draw_pauses(pen: &mut Pen<'_>, figures: &Figures, rates: Option<&Rates>) {
         pen.text(", ", PLAIN)
             .text(&format!("{} of the time", Share.text(rates.paused)), style);
     }
-    let total = format!(
-        "; since the start {}, {}",
-        several(figures.pauses as u64, "pause"),
-        Seconds.text(figures.paused_seconds)
-    );
+    let total = if figures.pauses > 0.0 {
+        let (pauses, time) = (figures.pauses as u64, Seconds.text(figures.paused_seconds));
+        format!(
+            "; {} since the start, {time} in all",
+            several(pauses, "pause")
+        )
+    } else {
+        "; no pause since the start".to_owned()
+    };
     pen.text(&total, PLAIN);
 }
 
@@ -254,11 +258,7 @@ fn draw_loop(pen: &mut Pen<'_>, rates: Option<&Rates>) {
         .text(" busy ", style)
         .bar(rates.busy, BUSY_BAR_COLUMNS, style);
     let cpu = rates.cpu.map_or_else(none, |cpu| Share.text(cpu));
-    let text = format!(
-        "  {} turns, {} wake-ups, CPU {cpu}",
-        per_second(rates.turns),
-        per_second(rates.wakeups)
-    );
+    let text = format!("  {} turns, CPU {cpu}", per_second(rates.turns));
     pen.text(&text, PLAIN);
 }
 
@@ -300,7 +300,193 @@ fn draw_histogram(pen: &mut Pen<'_>, histogram: &Histogram) {
 fn draw_axis(pen: &mut Pen<'_>, histogram: &Histogram) {
     pen.move_to(HISTOGRAM_AT);
     for (bound, _) in histogram.counts().step_by(2) {
-        let bound = bound_with_unit(bound).replace(' ', "");
+        let bound = if bound.is_finite() {
+            bound_with_unit(bound).replace(' ', "")
+        } else {
+            ">".to_owned()
+        };
         pen.cell(&bound, 2 * BUCKET_COLUMNS, FAINT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exposition::Exposition;
+    use super::super::members::MembersTable;
+    use super::super::model::Answer;
+    use super::*;
+    use ratatui_core::layout::Rect;
+    use std::time::Instant;
+
+    /// When the relay of the tests is looked at, in seconds since its start at 1000.
+    const UPTIME: u64 = 3720;
+
+    fn figures(messages: u64) -> Figures {
+        let text = format!(
+            "chatloop_build_info{{version=\"1.2.3\"}} 1
+process_start_time_seconds 1000
+chatloop_members{{dialect=\"chat10\"}} 2
+chatloop_members{{dialect=\"ws\"}} 1
+chatloop_connections 4
+chatloop_pending_connections 1
+chatloop_messages_total {messages}
+chatloop_deliveries_total {}
+chatloop_lagging_members 1
+chatloop_largest_lag_bytes 1048576
+chatloop_paused 1
+chatloop_turns_total {messages}
+chatloop_turn_seconds_bucket{{le=\"0.0001\"}} {}
+chatloop_turn_seconds_bucket{{le=\"0.001\"}} {messages}
+chatloop_turn_seconds_bucket{{le=\"+Inf\"}} {messages}
+chatloop_turn_seconds_sum {}
+",
+            messages * 2,
+            messages / 2,
+            messages as f64 / 2000.0,
+        );
+        Figures::of(&Exposition::parse(&text).unwrap()).unwrap()
+    }
+
+    fn table(count: usize) -> MembersTable {
+        let member = |index: usize| {
+            let (name, pending, state) = match index {
+                0 => (r#""\u001b[2Jslow\r\n""#, 1_048_576, "slow"),
+                1 => (r#""日本語""#, 512 * 1024, "lagging"),
+                _ => ("null", 0, "ok"),
+            };
+            format!(
+                r#"{{"id":"{index:x}","name":{name},"address":"192.0.2.{index}:4000","dialect":"chat10",
+                "age":59,"sent":0,"received":0,"pending":{pending},"state":"{state}"}}"#
+            )
+        };
+        let members: Vec<_> = (0..count).map(member).collect();
+        let text = format!(
+            r#"{{"slow":"pace","soft_limit":1048576,"queue_limit":8388608,"members":[{}]}}"#,
+            members.join(",")
+        );
+        MembersTable::parse(text.as_bytes()).unwrap()
+    }
+
+    /// A relay that has published a thousand messages in a second, and has so many members in its table.
+    fn relay(name: &str, members: Option<usize>) -> RelayModel {
+        let mut relay = RelayModel::new(name.to_owned());
+        let now = Instant::now();
+        for (seconds, messages) in [(0, 5000), (1, 6000)] {
+            let figures = figures(messages);
+            let table = members.map(table);
+            relay.update(
+                Ok(Answer { figures, table }),
+                now + Duration::from_secs(seconds),
+            );
+        }
+        relay
+    }
+
+    fn screen(cols: u16, rows: u16, relays: &[RelayModel], controls: &Controls) -> Vec<String> {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, cols, rows));
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + UPTIME);
+        draw(&mut buffer, relays, controls, time);
+        let row = |y| {
+            let mut row = String::new();
+            let mut x = 0;
+            while x < cols {
+                let symbol = buffer[(x, y)].symbol();
+                row.push_str(symbol);
+                x += unicode_width::UnicodeWidthStr::width(symbol).max(1) as u16;
+            }
+            row.trim_end().to_owned()
+        };
+        (0..rows).map(row).collect()
+    }
+
+    #[test]
+    fn screen_of_80_by_24_has_figures_slow_members_and_keys() {
+        let rows = screen(
+            80,
+            24,
+            &[relay("127.0.0.1:9150", Some(40))],
+            &Controls::new(),
+        );
+        let expected = "\
+127.0.0.1:9150  chatloop 1.2.3, up 1h 2m                                 healthy
+members   3 members (2 chat10, 1 ws), 4 connections, 1 without a name
+pauses    PAUSED now, 0.0 % of the time; no pause since the start
+lag       1 lagging by up to 1.00 MiB, 0 throttled, backlog 0 B
+loop       50.0 % busy ██████████            1,000/s turns, CPU -
+turns     p50 ≤ 100 µs, p99 ≤ 1 ms    ██ ██
+delays    p50 -, p99 -
+                                      100µs >
+messages  1,000/s published, 2,000/s delivered
+bytes     0 B/s received, 0 B/s sent
+memory    - resident, 0 B held for connections
+
+name             address              sent  received  pending lag      state
+\\u{1b}[2Jslow\\r… 192.0.2.0:4000          -         - 1.00 MiB ████████ slow
+日本語           192.0.2.1:4000          -         -  512 KiB ████     lagging
+-                192.0.2.2:4000          -         -      0 B          ok";
+        let expected: Vec<_> = expected.lines().collect();
+        assert_eq!(rows[..expected.len()], expected, "\n{}", rows.join("\n"));
+        let last =
+            "q quit  / filter  < > sorted by pending  r reverse                    1-10 of 40";
+        assert_eq!(rows[23], last);
+    }
+
+    #[test]
+    fn wide_screen_has_all_columns_and_more_members() {
+        let rows = screen(200, 50, &[relay("/run/a.sock", Some(40))], &Controls::new());
+        let head = rows.iter().find(|row| row.starts_with("name ")).unwrap();
+        let heads: Vec<_> = head.split_whitespace().collect();
+        let all = [
+            "name", "address", "dialect", "age", "sent", "received", "pending", "lag", "state",
+        ];
+        assert_eq!(heads, all);
+        assert!(rows[49].ends_with("1-36 of 40"), "{}", rows[49]);
+        assert!(
+            rows[13].contains("chat10") && rows[13].contains("59s"),
+            "{}",
+            rows[13]
+        );
+    }
+
+    #[test]
+    fn offset_ends_where_the_last_member_is_shown() {
+        let relays = [relay("one", Some(40))];
+        let mut controls = Controls::new();
+        controls.offset = usize::MAX;
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 80, 24));
+        let offset = draw(&mut buffer, &relays, &controls, SystemTime::UNIX_EPOCH);
+        assert_eq!(offset, 30);
+        assert!(screen(80, 24, &relays, &controls)[22].contains("192.0.2.39:4000"));
+    }
+
+    #[test]
+    fn several_relays_have_a_row_each_and_the_selected_one_its_figures() {
+        let mut gone = RelayModel::new("gone".to_owned());
+        gone.update(Err("connection refused".to_owned()), Instant::now());
+        let relays = [relay("one", None), gone];
+        let mut controls = Controls::new();
+        let rows = screen(80, 24, &relays, &controls);
+        assert!(
+            rows[1].starts_with("> one  ") && rows[1].ends_with(" PAUSED"),
+            "{}",
+            rows[1]
+        );
+        assert!(rows[2].ends_with(" unreachable"), "{}", rows[2]);
+        assert!(rows[4].starts_with("one  chatloop 1.2.3"), "{}", rows[4]);
+        assert!(rows.iter().any(|row| row.starts_with("For the members: ")));
+        assert_eq!(rows[23], "q quit  Tab next relay");
+        controls.relay = 1;
+        let rows = screen(80, 24, &relays, &controls);
+        assert_eq!(rows[5], "connection refused");
+    }
+
+    #[test]
+    fn screen_of_any_size_is_drawn() {
+        let relays = [relay("one", Some(9)), relay("two", None)];
+        for cols in (0..130).step_by(3) {
+            for rows in 0..30 {
+                screen(cols, rows, &relays, &Controls::new());
+            }
+        }
     }
 }
