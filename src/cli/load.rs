@@ -97,9 +97,9 @@ pub(crate) struct CommonArgs {
     ///
     /// An address such as `127.0.0.1:1234`, or its port alone for this machine. It may begin with the
     /// server's protocol: `chat10://`, which is the default, `redis://` for Redis publish/subscribe,
-    /// `mqtt://` for an MQTT broker, `ws://` for this relay's port for browsers. `ws-chat10://` and
-    /// `ws-mqtt://` are the same protocols through a WebSocket. Without a port it is the usual one of
-    /// these: 1234, 6379, 1883, 1235, 1235, 9001.
+    /// `mqtt://` for an MQTT broker, `nats://` for NATS, `ws://` for this relay's port for browsers.
+    /// `ws-chat10://`, `ws-mqtt://` and `ws-nats://` are the same protocols through a WebSocket. Without
+    /// a port it is the usual one of these: 1234, 6379, 1883, 4222, 1235, 1235, 9001, 8080.
     #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
     pub(crate) target: Option<ServerArg>,
 
@@ -433,16 +433,18 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
         Protocol::Chat10 => DEFAULT_PORT,
         Protocol::Redis => 6379,
         Protocol::Mqtt => 1883,
+        Protocol::Nats => 4222,
         Protocol::Ws | Protocol::WsChat10 => DEFAULT_PAGE_PORT,
-        // As in the examples of many brokers.
+        // As in the examples of many brokers, and of NATS.
         Protocol::WsMqtt => 9001,
+        Protocol::WsNats => 8080,
     };
     // As in a browser.
     let addr = match protocol {
-        Protocol::Ws | Protocol::WsChat10 | Protocol::WsMqtt => {
+        Protocol::Chat10 | Protocol::Redis | Protocol::Mqtt | Protocol::Nats => addr,
+        Protocol::Ws | Protocol::WsChat10 | Protocol::WsMqtt | Protocol::WsNats => {
             addr.strip_suffix('/').unwrap_or(addr)
         }
-        Protocol::Chat10 | Protocol::Redis | Protocol::Mqtt => addr,
     };
     let addr = Address::parse(addr, usual_port, "write 127.0.0.1:1234")?;
     Ok(ServerArg { protocol, addr })
@@ -524,6 +526,8 @@ mod tests {
             ("ws://127.0.0.1", Protocol::Ws, "127.0.0.1:1235"),
             ("ws-chat10://99", Protocol::WsChat10, "127.0.0.1:99"),
             ("ws-mqtt://[::1]/", Protocol::WsMqtt, "[::1]:9001"),
+            ("nats://127.0.0.1", Protocol::Nats, "127.0.0.1:4222"),
+            ("ws-nats://127.0.0.1/", Protocol::WsNats, "127.0.0.1:8080"),
         ] {
             let addr = Address::Ip(addr.parse().unwrap());
             assert_eq!(parse_server(text), Ok(ServerArg { protocol, addr }));
@@ -531,7 +535,7 @@ mod tests {
         for (text, says) in [
             (
                 "irc://127.0.0.1:1",
-                "the known ones: chat10, redis, mqtt, ws, ws-chat10, ws-mqtt",
+                "the known ones: chat10, redis, mqtt, nats, ws, ws-chat10, ws-mqtt, ws-nats",
             ),
             (":1234", "write 127.0.0.1:1234"),
             ("1234:1234", "1234 is not an address"),

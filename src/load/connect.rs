@@ -102,8 +102,8 @@ impl Site {
         receive_buffer: Option<usize>,
         registry: &Registry,
     ) -> Result<TcpStream, Cause> {
-        let kind = Type::STREAM.nonblocking();
-        let socket = Socket::new(Domain::for_address(self.addr), kind, None)?;
+        let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
         // Messages are sent when they are due. If an option is refused, it works without.
         let _ = socket.set_tcp_nodelay(true);
         // So that ports are free again at once, however often this is done: a port that was closed

@@ -1,7 +1,7 @@
 //! The protocols of the servers that can be measured: what a client sends, and what it receives.
 //! No I/O.
 //!
-//! Beside the tutorials' protocol there are two more, of servers that relay messages too, so that
+//! Beside the relay's own protocols there are those of other servers that relay messages, so that
 //! one program can measure them all on the same work. Only what the measuring needs is here.
 
 use std::io::Write;
@@ -23,6 +23,9 @@ pub enum Protocol {
     /// MQTT 3.1.1 at QoS 0. A subscriber receives its own messages, so senders have connections of
     /// their own. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
     Mqtt,
+    /// NATS core. Messages have no sender, so senders have connections of their own, as a broker's.
+    /// See <https://docs.nats.io/reference/reference-protocols/nats-protocol>.
+    Nats,
     /// The relay's dialect for browsers: JSON in WebSocket messages. Its frames are compared as they are,
     /// like those of the other protocols.
     Ws,
@@ -30,6 +33,8 @@ pub enum Protocol {
     WsChat10,
     /// MQTT through a WebSocket, as a tunnel: section 6 of its standard.
     WsMqtt,
+    /// NATS through a WebSocket, as a tunnel.
+    WsNats,
 }
 
 /// What a connection is there for.
@@ -76,13 +81,15 @@ const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Chat10,
         Self::Redis,
         Self::Mqtt,
+        Self::Nats,
         Self::Ws,
         Self::WsChat10,
         Self::WsMqtt,
+        Self::WsNats,
     ];
 
     /// What an address has before its `://`.
@@ -92,36 +99,39 @@ impl Protocol {
             Self::Chat10 => "chat10",
             Self::Redis => "redis",
             Self::Mqtt => "mqtt",
+            Self::Nats => "nats",
             Self::Ws => "ws",
             Self::WsChat10 => "ws-chat10",
             Self::WsMqtt => "ws-mqtt",
+            Self::WsNats => "ws-nats",
         }
     }
 
     /// Whether the bytes of the protocol are in the payloads of WebSocket frames.
     pub(super) const fn is_tunnel(self) -> bool {
-        matches!(self, Self::WsChat10 | Self::WsMqtt)
+        matches!(self, Self::WsChat10 | Self::WsMqtt | Self::WsNats)
     }
 
     /// The WebSocket that is opened before the protocol is spoken, if it needs one.
     pub(super) fn web_socket(self, host: String) -> Option<Target> {
         let (path, protocol) = match self {
-            Self::Chat10 | Self::Redis | Self::Mqtt => return None,
-            Self::Ws => ("/", "chatloop.json"),
-            Self::WsChat10 => ("/", "chat10"),
-            Self::WsMqtt => ("/mqtt", "mqtt"),
+            Self::Chat10 | Self::Redis | Self::Mqtt | Self::Nats => return None,
+            Self::Ws => ("/", Some("chatloop.json")),
+            Self::WsChat10 => ("/", Some("chat10")),
+            Self::WsMqtt => ("/mqtt", Some("mqtt")),
+            Self::WsNats => ("/", None),
         };
         Some(Target {
             host,
             path: path.to_owned(),
-            protocol: Some(protocol),
+            protocol,
         })
     }
 
     /// Whether it is a broker's: senders need connections of their own, and the server answers when it
     /// has taken a connection in.
     pub(super) const fn is_broker(self) -> bool {
-        matches!(self, Self::Redis | Self::Mqtt | Self::WsMqtt)
+        !matches!(self, Self::Chat10 | Self::Ws | Self::WsChat10)
     }
 
     /// Whether the server sends messages from before a member joined, and then that it has joined.
@@ -153,6 +163,15 @@ impl Protocol {
                 // PINGREQ, so that there is an answer to wait for that a member's CONNACK is not.
                 mqtt_packet(0xc0, &[], out);
             }
+            (Self::Nats | Self::WsNats, role) => {
+                out.extend_from_slice(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
+                if let Role::Member(_) = role {
+                    // Writing to a vector does not fail.
+                    let _ = write!(out, "SUB {} 1\r\n", channel(tag));
+                }
+                // Its answer shows that the subscription is there as well.
+                out.extend_from_slice(b"PING\r\n");
+            }
         }
     }
 
@@ -165,13 +184,20 @@ impl Protocol {
             Self::Mqtt | Self::WsMqtt => {
                 mqtt_packet(0x30, &[&mqtt_text(&channel(tag)), payload], out);
             }
+            Self::Nats | Self::WsNats => {
+                let _ = write!(out, "PUB {} {}\r\n", channel(tag), payload.len());
+                out.extend_from_slice(payload);
+                out.extend_from_slice(b"\r\n");
+            }
         }
     }
 
     /// Appends the answer to a [ping](Incoming::Ping). Pings of a tunnel are not the protocol's.
     pub(super) fn pong(self, out: &mut Vec<u8>) {
-        if self == Self::Ws {
-            masked(Opcode::Pong, &[], out);
+        match self {
+            Self::Ws => masked(Opcode::Pong, &[], out),
+            Self::Nats | Self::WsNats => out.extend_from_slice(b"PONG\r\n"),
+            _ => {}
         }
     }
 
@@ -187,6 +213,7 @@ impl Protocol {
             Self::Ws => ws(&mut rest),
             Self::Redis => redis(&mut rest),
             Self::Mqtt | Self::WsMqtt => mqtt(&mut rest),
+            Self::Nats | Self::WsNats => nats(&mut rest),
         };
         match taken {
             Ok(incoming) => Ok(Some((incoming, input.len() - rest.len()))),
@@ -427,6 +454,24 @@ fn mqtt<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
     }
 }
 
+fn nats<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
+    match line(input)? {
+        b"PONG" => Ok(Incoming::Welcome),
+        b"PING" => Ok(Incoming::Ping),
+        line if line.starts_with(b"INFO {") => Ok(Incoming::Aside),
+        // MSG, the subject, the subscription, and the length, since no answer is asked for.
+        line if line.starts_with(b"MSG ") => {
+            let len = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+            let len = length(header::parse(len))?;
+            Ok(Incoming::Message {
+                name: None,
+                payload: &take(input, len + 2)?[..len],
+            })
+        }
+        _ => Err(Stop::Garbled),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -613,6 +658,34 @@ mod tests {
     }
 
     #[test]
+    fn nats_messages_are_those_of_its_protocol() {
+        let connect = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
+        let member = joined(Protocol::Nats, Role::Member(7));
+        let expected = format!("{connect}SUB load-tag 1\r\nPING\r\n");
+        assert_eq!(str::from_utf8(&member), Ok(&*expected));
+        let sender = joined(Protocol::Nats, Role::Sender(7));
+        assert_eq!(str::from_utf8(&sender), Ok(&*format!("{connect}PING\r\n")));
+        assert_eq!(
+            messages(Protocol::Nats, b"hello"),
+            b"PUB load-tag 5\r\nhello\r\n"
+        );
+        let mut pong = Vec::new();
+        Protocol::Nats.pong(&mut pong);
+        assert_eq!(pong, b"PONG\r\n");
+        assert_parsed(
+            Protocol::Nats,
+            b"INFO {\"server_id\":\"x\"}\r\nPONG\r\nMSG load-tag 1 4\r\na\r\nb\r\nPING\r\nMSG load-tag 1 0\r\n\r\n",
+            &[
+                Incoming::Aside,
+                Incoming::Welcome,
+                bare(b"a\r\nb"),
+                Incoming::Ping,
+                bare(b""),
+            ],
+        );
+    }
+
+    #[test]
     fn input_that_no_server_of_the_protocol_sends_is_garbled() {
         for (protocol, stream) in [
             (Protocol::Chat10, &b"HTTP/1.1 400 Bad Request"[..]),
@@ -626,6 +699,8 @@ mod tests {
             (Protocol::Mqtt, b"\x90\x03\0\x01\x80"),
             (Protocol::Mqtt, b"\x30\xff\xff\xff\xff\x01"),
             (Protocol::Mqtt, b"\x30\x03\0\x09x"),
+            (Protocol::Nats, b"-ERR 'Authorization Violation'\r\n"),
+            (Protocol::Nats, b"MSG load-tag 1 x\r\n"),
         ] {
             assert_eq!(protocol.next(stream), Err(Garbled), "{}", protocol.name());
         }

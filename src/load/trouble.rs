@@ -65,7 +65,7 @@ pub enum LoadError {
     /// No member receives messages, and perhaps something else failed.
     #[error(
         "{0} accepts connections, but no member receives the messages of others{1}; is it a chat \
-         server of ten-byte headers? `redis://`, `mqtt://` and `ws://` go before other addresses"
+         server of ten-byte headers? other protocols go before the address, as in `ws://`, `redis://` or `mqtt://`"
     )]
     NotChat(SocketAddr, String),
     /// The measurement was ended before there was anything to report.

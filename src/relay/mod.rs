@@ -353,7 +353,9 @@ impl<S: Read + Write> Relay<S> {
             && !connection.readiness.marks.any(Marks::OUTPUT_LOST)
             && connection.dialect().rules().sends.is_web_socket()
         {
-            room.counters.bytes_out += connection.write_close(code, reason.info().label);
+            let sent = connection.write_close(code, reason.info().label);
+            room.counters.writes += u64::from(sent > 0);
+            room.counters.bytes_out += sent;
         }
         let members = room.lifecycle.members();
         let peer = connection.identity();

@@ -7,6 +7,7 @@
 //! The lobby is small and nothing waits long in it, so that it cannot be used to hold memory: when it is full,
 //! the oldest goes.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -117,8 +118,9 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Lobby<S> {
     visitors: Slab<Visitor<S>>,
-    /// Those with news, by index and number.
-    ready: Vec<(usize, u64)>,
+    /// Those with news, by index and number. Each is served once a turn: one that asks for the metrics must not be
+    /// read again before it has its response.
+    ready: BTreeSet<(usize, u64)>,
     next_number: u64,
     config: WebConfig,
     proxies: Proxies,
@@ -130,7 +132,7 @@ impl<S> Lobby<S> {
     pub(super) fn new(config: WebConfig, proxies: Proxies, timeout: Duration) -> Self {
         Self {
             visitors: Slab::new(),
-            ready: Vec::new(),
+            ready: BTreeSet::new(),
             next_number: 0,
             config,
             proxies,
@@ -196,15 +198,7 @@ impl<S> Lobby<S> {
             due: after(now, self.timeout),
             number,
         });
-        self.list(index, number);
-    }
-
-    /// Lists a visitor with news, once: one that was served twice in a turn could end before it has the response
-    /// that it asked for.
-    fn list(&mut self, index: usize, number: u64) {
-        if !self.ready.contains(&(index, number)) {
-            self.ready.push((index, number));
-        }
+        self.ready.insert((index, number));
     }
 
     /// Records the readiness that an event reports.
@@ -212,8 +206,7 @@ impl<S> Lobby<S> {
         if ready.any(Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP)
             && let Some(visitor) = self.visitors.get(index)
         {
-            let number = visitor.number;
-            self.list(index, number);
+            self.ready.insert((index, visitor.number));
         }
     }
 
@@ -281,7 +274,7 @@ impl<S: Read + Write> Lobby<S> {
             Step::Wait => return None,
             Step::WaitForTurn => {
                 let number = self.visitors.get(index)?.number;
-                self.list(index, number);
+                self.ready.insert((index, number));
                 return None;
             }
             Step::Ask(question) => {

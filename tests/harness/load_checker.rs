@@ -245,7 +245,7 @@ fn assert_not_chat(also: &str, rule: impl FnMut(&Message, usize) -> Act + Send +
     let (code, out, err) = run(&mut load(&[&plan[..], &time, &flags].concat()));
     let expected = format!(
         "chatloop: {target} accepts connections, but no member receives the messages of others{also}; is it a \
-         chat server of ten-byte headers? `redis://`, `mqtt://` and `ws://` go before other addresses\n"
+         chat server of ten-byte headers? other protocols go before the address, as in `ws://`, `redis://` or `mqtt://`\n"
     );
     let last = err.lines().last().unwrap().to_owned() + "\n";
     assert_eq!((code, &out[..], last), (6, "", expected));

@@ -662,3 +662,11 @@ fn an_mqtt_broker_is_measured_on_the_same_work() {
         broker.is_measured_as("mqtt");
     }
 }
+
+#[test]
+fn nats_is_measured_on_the_same_work() {
+    let flags = |port: &str| ["-a", "127.0.0.1", "-p", port].map(str::to_owned).to_vec();
+    if let Some(broker) = Broker::start("nats-server", flags) {
+        broker.is_measured_as("nats");
+    }
+}

@@ -91,6 +91,21 @@ fn mqtt_broker_is_measured_through_web_sockets() {
 }
 
 #[test]
+fn nats_is_measured_through_web_sockets() {
+    let path = |port: &str| std::env::temp_dir().join(format!("chatloop-test-nats-{port}"));
+    let flags = |port: &str| {
+        let config =
+            format!("port: -1\nwebsocket {{ listen: \"127.0.0.1:{port}\", no_tls: true }}\n");
+        fs::write(path(port), config).unwrap();
+        vec!["-c".to_owned(), path(port).to_str().unwrap().to_owned()]
+    };
+    if let Some(broker) = Broker::start("nats-server", flags) {
+        broker.is_measured_as("ws-nats");
+        fs::remove_file(path(&broker.addr.port().to_string())).unwrap();
+    }
+}
+
+#[test]
 fn server_without_a_web_socket_is_one_line_and_an_exit_code() {
     let relay = Relay::start(&[]);
     let target = format!("ws://{}", relay.addr);

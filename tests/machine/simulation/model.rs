@@ -155,7 +155,7 @@ impl Protocol {
                 sends: Sends::Echo,
                 ..silent
             },
-            // No plan serves it: it has no members.
+            // Each of its connections ends in the lobby.
             Dialect::Metrics => silent,
         }
     }
@@ -426,6 +426,8 @@ struct Member {
     acks_in_turn: usize,
     /// Where in what is due to it a pause notice of this turn stands, if there is one.
     notice_at: Option<usize>,
+    /// Where in the history that it is still to receive a pause notice stands, if there is one.
+    notice_in_past: Option<usize>,
     /// What was written to it in this turn, if that is compared when the turn is over.
     written: Vec<u8>,
     /// A write of this turn did not take everything.
@@ -485,6 +487,13 @@ impl Member {
     /// Whether what is published now is for it.
     const fn receives(&self) -> bool {
         matches!(self.stage, Stage::Here | Stage::Leaving(_)) && !self.is_final && !self.has_closed
+    }
+
+    /// Whether a message that is published now counts as one for it: it is a member, even if it is about to be
+    /// closed, or was one when the turn began.
+    const fn is_counted(&self) -> bool {
+        let is_member = matches!(self.stage, Stage::Here | Stage::Lost) && self.has_joined;
+        is_member || (self.is_leaving() && self.has_joined && !self.is_final)
     }
 
     /// Whether it stands inside something that it sends.
@@ -675,12 +684,24 @@ impl Past {
         self.kept.len() - self.of_turn
     }
 
-    /// A pause notice stood before everything else of this turn.
+    /// A pause notice stood before everything else of this turn. It is empty if it is not known whether there
+    /// was one: all members that would have received it were closed in this turn.
     fn insert_notice(&mut self, notice: &[u8]) {
         let at = self.before_turn();
         if at > 0 {
             self.kept.insert(at, (notice.to_vec(), false));
             self.bytes += notice.len();
+        }
+    }
+
+    /// There was this notice where it was not known, or none.
+    fn settle_notice(&mut self, notice: &[u8]) {
+        if let Some(at) = self.kept.iter().position(|(bytes, _)| bytes.is_empty()) {
+            notice.clone_into(&mut self.kept[at].0);
+            self.bytes += notice.len();
+            if notice.is_empty() {
+                self.kept.remove(at);
+            }
         }
     }
 }
@@ -782,6 +803,10 @@ pub struct Model {
     /// The time of the turn, and the time of day as messages carry it.
     pub now: Duration,
     pub time_text: String,
+    /// Each message once for each member for which it was published, whether that received it then.
+    published_deliveries: u64,
+    /// Writes to connections of the relay that were accepted at least in part.
+    writes: u64,
     bytes_read: u64,
     bytes_thrown_away: u64,
     said_in_turn: u64,
@@ -857,6 +882,8 @@ pub struct Claims {
     pub refused: u64,
     pub joined: u64,
     pub messages: u64,
+    pub deliveries: u64,
+    pub writes: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub bytes_discarded: u64,
@@ -924,6 +951,8 @@ impl Model {
             is_stop_in_time: false,
             totals: Totals::default(),
             now: Duration::ZERO,
+            published_deliveries: 0,
+            writes: 0,
             bytes_read: 0,
             bytes_thrown_away: 0,
             said_in_turn: 0,
@@ -1017,6 +1046,7 @@ impl Model {
             other_answers: 0,
             acks_in_turn: 0,
             notice_at: None,
+            notice_in_past: None,
             written: Vec::new(),
             was_short: false,
             close: None,
@@ -1067,6 +1097,9 @@ impl Model {
             let may_hear = member.dialect == Dialect::Ws && self.notices.may_come;
             let before_turn = past.before_turn();
             for (index, (bytes, is_message)) in past.kept.iter().enumerate() {
+                if bytes.is_empty() && !is_message {
+                    member.notice_in_past = Some(member.due.len());
+                }
                 member.owe(bytes, self.now);
                 member.due_in_turn += bytes.len();
                 self.totals.deliveries += u64::from(*is_message);
@@ -1086,7 +1119,7 @@ impl Model {
     pub fn read(&mut self, who: usize, bytes: &[u8]) {
         if self.visitors.has(who) {
             self.settle();
-            return self.visitors.read(who, bytes);
+            return self.visitors.read(who, bytes, self.is_stopping);
         }
         let is_newcomer = self.newcomers.iter().any(|(peer, _)| *peer == who);
         if !is_newcomer && !self.members.contains_key(&who) {
@@ -1250,7 +1283,8 @@ impl Model {
         }
     }
 
-    /// Returns whether a message was completed: control frames do not count.
+    /// Returns whether it stood between two messages after something of this: a control frame inside a message
+    /// does not count.
     fn take_in_web_socket(&mut self, who: usize, bytes: &[u8]) -> bool {
         let mut has_completed = false;
         let member = self.members.get_mut(&who).expect("it is here");
@@ -1278,12 +1312,8 @@ impl Model {
                 (Item::Message { is_text, payload }, Sends::EchoMessages) => {
                     let first = if is_text { TEXT } else { BINARY };
                     self.reply(who, &web::server_frame(first, &payload));
-                    has_completed = true;
                 }
-                (Item::Message { payload, .. }, _) => {
-                    self.take_in_payload(who, &payload);
-                    has_completed = true;
-                }
+                (Item::Message { payload, .. }, _) => self.take_in_payload(who, &payload),
                 (Item::Ping(payload), _) => {
                     if sends != Sends::EchoMessages {
                         self.drop_earlier_pongs(who);
@@ -1293,6 +1323,8 @@ impl Model {
                 (Item::Pong, _) => {}
                 (Item::Close(code), _) => self.take_in_close(who, &code),
             }
+            let member = self.members.get_mut(&who).expect("it is here");
+            has_completed |= member.unfinished.is_empty() && !member.client.is_inside_message();
         }
     }
 
@@ -1390,6 +1422,7 @@ impl Model {
                 continue;
             }
             let words = &heard[index];
+            self.published_deliveries += u64::from(whom != who && member.is_counted());
             if whom != who && member.receives() {
                 member.owe(words, self.now);
                 member.due_in_turn += words.len();
@@ -1500,6 +1533,7 @@ impl Model {
             return self.visitors.told(who, bytes);
         }
         self.totals.bytes_told += bytes.len() as u64;
+        self.writes += u64::from(!bytes.is_empty());
         let Some(member) = self.members.get_mut(&who) else {
             panic!("peer {who} was written to before it was anybody");
         };
@@ -1579,6 +1613,32 @@ impl Model {
             let close = member.close.as_deref().unwrap_or_default();
             member.server.receive(&close[..taken]);
             self.totals.bytes_told += taken as u64;
+            self.writes += u64::from(taken > 0);
+        }
+    }
+
+    /// A browser member that has just joined shows whether there is a pause notice in the history of which that
+    /// was not known: nothing of it was written yet.
+    fn settle_past_notice(&mut self, claims: &Claims) {
+        let closed = &self.closed;
+        let mut joined = self.members.iter_mut();
+        let Some((who, member)) =
+            joined.find(|(who, one)| one.notice_in_past.is_some() && !closed.contains(who))
+        else {
+            return;
+        };
+        let more = claims.pending[who] as usize - member.due.len();
+        let frames = [Vec::new(), web::pause_frame(true), web::pause_frame(false)];
+        let notice = frames.into_iter().find(|frame| frame.len() == more);
+        let notice = notice.expect("a pause notice, or none");
+        for member in self.members.values_mut() {
+            if let Some(at) = member.notice_in_past.take() {
+                member.due.insert(at, &notice);
+                member.due_in_turn += notice.len();
+            }
+        }
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
+            past.settle_notice(&notice);
         }
     }
 
@@ -1652,10 +1712,12 @@ impl Model {
         }
         self.closed = closed;
         self.totals.notices += u64::from(notice.is_some());
-        if let Some(past) = &mut self.pasts[Dialect::Ws.index()]
-            && notice.is_some()
-        {
-            past.insert_notice(&frame);
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
+            match notice {
+                _ if !is_known && self.notices.may_come => past.insert_notice(b""),
+                Some(_) => past.insert_notice(&frame),
+                None => {}
+            }
         }
         let may_have_changed = self.notices.may_follow || self.may_have_been_paused();
         if self.notices.may_come && is_known {
@@ -1845,6 +1907,7 @@ impl Model {
         self.settle();
         self.decide(claims.bytes_in);
         self.decide_ping();
+        self.settle_past_notice(claims);
         self.compare_with_notice(claims);
         for member in self.members.values_mut() {
             member.lag_rises(&self.limits, now);
@@ -1879,6 +1942,8 @@ impl Model {
         assert_eq!(claims.accepted, totals.accepted, "accepted");
         assert_eq!(claims.joined, totals.joined, "joined");
         assert_eq!(claims.messages, totals.messages, "messages");
+        assert_eq!(claims.deliveries, self.published_deliveries, "deliveries");
+        assert_eq!(claims.writes, self.writes, "writes");
         assert_eq!(claims.bytes_out, totals.bytes_told, "bytes out");
         assert_eq!(
             claims.bytes_discarded, self.bytes_thrown_away,

@@ -10,7 +10,9 @@
 //!   by its bytes: a pause notice between two of them counts, and it shows only in what is delivered.
 //! - A socket of a WebSocket listener has room for the answer to a handshake, as that of a kernel has.
 //! - A peer sends no ping before its name.
-//! - There are never so many connections that speak HTTP that the oldest one is closed.
+//! - There are never so many connections that speak HTTP that the oldest one is closed, except for those to
+//!   the listeners for metrics.
+//! - No peer asks for the metrics: the process's own figures are in them. The simulation reads them itself.
 
 use std::net::SocketAddr;
 use std::time::Duration;
