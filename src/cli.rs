@@ -160,7 +160,7 @@ Exit codes:
   0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  3  cannot listen on an address or a path that was asked for, or find it, or on a socket that was passed";
+  3  cannot listen where it was asked to, or find that address, or on a socket that was passed";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {

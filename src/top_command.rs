@@ -152,3 +152,46 @@ fn resolve(relay: &str) -> Result<(String, Target), TopCommandError> {
     let addrs = addr.lookup().map_err(TopCommandError::Lookup)?;
     Ok((host.clone(), Target::Tcp { addrs, host }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relay_is_an_address_or_the_path_of_a_socket() {
+        for (relay, addr) in [
+            ("127.0.0.1:99", "127.0.0.1:99"),
+            ("127.0.0.1", "127.0.0.1:9150"),
+            ("99", "127.0.0.1:99"),
+            ("[::1]", "[::1]:9150"),
+            ("http://127.0.0.1:99", "127.0.0.1:99"),
+            ("http://127.0.0.1:99/", "127.0.0.1:99"),
+            ("http://[::1]:99/metrics", "[::1]:99"),
+            ("metrics://99", "127.0.0.1:99"),
+        ] {
+            let target = Target::Tcp {
+                addrs: vec![addr.parse().unwrap()],
+                host: addr.to_owned(),
+            };
+            assert_eq!(
+                resolve(relay).unwrap(),
+                (addr.to_owned(), target),
+                "{relay}"
+            );
+        }
+        for (relay, path) in [
+            ("/run/a.sock", "/run/a.sock"),
+            ("./a.sock", "./a.sock"),
+            ("unix:a.sock", "a.sock"),
+            ("unix:/run/a.sock", "/run/a.sock"),
+            ("unix:///run/a.sock", "/run/a.sock"),
+        ] {
+            let target = Target::Admin(path.into());
+            assert_eq!(
+                resolve(relay).unwrap(),
+                (path.to_owned(), target),
+                "{relay}"
+            );
+        }
+    }
+}

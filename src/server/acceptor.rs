@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::listener::LISTEN_BACKLOG;
+use super::listener::{LISTEN_BACKLOG, Via};
 use super::log::ServerLog;
 use super::system::System;
 use crate::relay::Rate;
@@ -29,17 +29,6 @@ struct Listener {
     /// An edge came, and we have not seen the queue empty since.
     ready: bool,
     is_closed: bool,
-}
-
-/// How connections come to a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Via {
-    /// From clients, or from proxies that do not state for which client they connect.
-    Address,
-    /// From proxies: each connection begins with a header of the PROXY protocol.
-    Proxy,
-    /// From the owner of the admin socket.
-    AdminSocket,
 }
 
 /// All listening sockets and the state of accepting from them.

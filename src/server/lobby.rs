@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::acceptor::Via;
 use super::http::{self, MAX_HEAD, Request};
+use super::listener::Via;
 use super::members::Cursor;
 use super::page;
 use super::proxy_header::{self, BadHeader, Progress};

@@ -60,9 +60,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
 use crate::wire::{Dialect, FrameError, websocket};
-use acceptor::{Accepted, AcceptedConnection, Acceptor, Via};
+use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use admin_socket::AdminSocket;
 use drain::Drain;
+use listener::Via;
 use lobby::{Lobby, Question, Refused, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
 use members::Cursor;

@@ -132,7 +132,7 @@ impl Controls {
             KeyCode::Char('/') => self.is_typing = true,
             KeyCode::Tab => self.select((self.relay + 1) % relays),
             KeyCode::BackTab => self.select((self.relay + relays - 1) % relays),
-            KeyCode::Char('<') | KeyCode::Left => self.sort_by(-1),
+            KeyCode::Char('<') | KeyCode::Left => self.sort_by(Column::ALL.len() - 1),
             KeyCode::Char('>') | KeyCode::Right => self.sort_by(1),
             KeyCode::Char('r') => self.is_reversed = !self.is_reversed,
             KeyCode::Up | KeyCode::Char('k') => self.offset = self.offset.saturating_sub(1),
@@ -152,11 +152,11 @@ impl Controls {
         self.offset = 0;
     }
 
-    fn sort_by(&mut self, step: isize) {
+    /// Sorts by the column so many to the right, where the first follows the last.
+    fn sort_by(&mut self, step: usize) {
         let all = Column::ALL;
         let index = all.iter().position(|&column| column == self.sorted_by);
-        let index = index.unwrap_or_default() as isize + step;
-        self.sorted_by = all[index.rem_euclid(all.len() as isize) as usize];
+        self.sorted_by = all[(index.unwrap_or_default() + step) % all.len()];
         self.is_reversed = false;
     }
 

@@ -7,7 +7,7 @@ use super::figures::Figures;
 use super::histogram::Histogram;
 use super::members::{Member, MembersTable};
 use super::model::{Rates, RelayModel};
-use super::view::{bound_text, per_second, uptime};
+use super::wording::{bound_text, per_second, uptime};
 use crate::clock::timestamp;
 use crate::text::Json;
 use crate::units::Unit::{Bytes, Share};

@@ -7,7 +7,7 @@ use super::controls::{Column, Controls};
 use super::members::Member;
 use super::model::RelayModel;
 use super::pen::{BAD, FAINT, NOTABLE, PLAIN, Pen, STRONG};
-use super::view::per_second;
+use super::wording::per_second;
 use crate::units::Unit;
 
 /// The widths of the columns, without the space after each. The name takes what is left.

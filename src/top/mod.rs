@@ -13,6 +13,7 @@
 //! | If there is something new, the screen is drawn into cells | `view.rs`, `members_view.rs`, `pen.rs` |
 //! | ... and those that have changed are painted | `painter.rs`, `screen.rs` |
 //! | Where standard output is no terminal, a sample is a line | `lines.rs` |
+//! | Both have figures in the same words | `wording.rs` |
 //!
 //! **Why it does not wake itself.** A terminal is reported as writable each time that it has shown some output. A
 //! loop that paints because it was woken, however little, is woken by that again and never rests. So the terminal
@@ -34,6 +35,7 @@ mod response;
 mod screen;
 mod source;
 mod view;
+mod wording;
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;

@@ -83,8 +83,8 @@ impl<'a> Pen<'a> {
         for _ in 0..eighths / 8 {
             self.text(FROM_LEFT[7], style);
         }
-        if eighths % 8 > 0 {
-            self.text(FROM_LEFT[eighths % 8 - 1], style);
+        if let Some(part) = (eighths % 8).checked_sub(1) {
+            self.text(FROM_LEFT[part], style);
         }
         self.move_to(end)
     }

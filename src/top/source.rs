@@ -112,45 +112,42 @@ impl Source {
         registry: &Registry,
         now: Instant,
     ) -> Option<Result<Answer, SampleError>> {
+        let result = self.go_on(registry, now).transpose()?;
+        self.exchange = None;
+        self.figures = None;
+        Some(result)
+    }
+
+    fn go_on(&mut self, registry: &Registry, now: Instant) -> Result<Option<Answer>, SampleError> {
         if self.exchange.is_none() {
             if now < self.next_sample {
-                return None;
+                return Ok(None);
             }
             // A sample that took longer than the interval delays the others.
             self.next_sample = (self.next_sample + self.interval).max(now);
-            if let Err(error) = self.begin(registry, 0, now) {
-                return self.finish(Err(error));
-            }
+            self.begin(registry, 0, now)?;
         }
-        loop {
-            let exchange = self.exchange.as_mut()?;
-            let body = match exchange.progress(now) {
-                Ok(None) => return None,
-                Ok(Some(body)) => body,
+        while let Some(exchange) = &mut self.exchange {
+            match exchange.progress(now) {
+                Ok(None) => break,
+                Ok(Some(body)) => {
+                    if let Some(answer) = self.take(&body)? {
+                        return Ok(Some(answer));
+                    }
+                    self.begin(registry, 0, now)?;
+                }
                 Err(error) => {
                     // Another address of the same name may answer, unless this one has.
-                    let (failed, is_unanswered) =
-                        (exchange.failed_addrs + 1, exchange.response.is_empty());
-                    if !is_unanswered || failed >= self.addresses() {
-                        return self.finish(Err(error));
+                    let failed_addrs = exchange.failed_addrs + 1;
+                    if !exchange.response.is_empty() || failed_addrs >= self.addresses() {
+                        return Err(error);
                     }
                     self.index += 1;
-                    if let Err(error) = self.begin(registry, failed, now) {
-                        return self.finish(Err(error));
-                    }
-                    continue;
-                }
-            };
-            match self.take(&body) {
-                Ok(Some(answer)) => return self.finish(Ok(answer)),
-                Err(error) => return self.finish(Err(error)),
-                Ok(None) => {
-                    if let Err(error) = self.begin(registry, 0, now) {
-                        return self.finish(Err(error));
-                    }
+                    self.begin(registry, failed_addrs, now)?;
                 }
             }
         }
+        Ok(None)
     }
 
     fn addresses(&self) -> usize {
@@ -165,15 +162,6 @@ impl Source {
             None => Resource::Metrics,
             Some(_) => Resource::Members,
         }
-    }
-
-    fn finish(
-        &mut self,
-        result: Result<Answer, SampleError>,
-    ) -> Option<Result<Answer, SampleError>> {
-        self.exchange = None;
-        self.figures = None;
-        Some(result)
     }
 
     /// Connects to the next address at which that can begin.

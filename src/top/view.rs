@@ -2,7 +2,7 @@
 //!
 //! What is drawn depends on the arguments alone.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ratatui_core::buffer::Buffer;
 use ratatui_core::style::Style;
@@ -13,7 +13,8 @@ use super::histogram::Histogram;
 use super::members_view;
 use super::model::{Health, Rates, RelayModel};
 use super::pen::{BAD, FAINT, GOOD, NOTABLE, PLAIN, Pen, STRONG};
-use crate::units::Unit::{Bytes, Nanoseconds, Seconds, Share};
+use super::wording::{bound_text, bound_with_unit, none, per_second, uptime};
+use crate::units::Unit::{Bytes, Seconds, Share};
 use crate::units::{Count, several};
 
 /// The columns of the labels on the left.
@@ -109,13 +110,6 @@ fn draw_title(buffer: &mut Buffer, y: u16, relay: &RelayModel, time: SystemTime)
     y + 1
 }
 
-/// How long a relay has been running, in whole seconds, by the clock of this machine.
-pub(super) fn uptime(figures: &Figures, time: SystemTime) -> Option<Duration> {
-    let now = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let uptime = now.as_secs_f64() - figures.started?;
-    (uptime >= 0.0).then(|| Duration::from_secs(uptime as u64))
-}
-
 /// Draws the figures of one relay; returns the row below.
 fn draw_figures(buffer: &mut Buffer, top: u16, figures: &Figures, rates: Option<&Rates>) -> u16 {
     let mut y = top;
@@ -169,16 +163,6 @@ fn draw_figures(buffer: &mut Buffer, top: u16, figures: &Figures, rates: Option<
     y
 }
 
-/// What stands where a figure is not known.
-fn none() -> String {
-    "-".to_owned()
-}
-
-pub(super) fn per_second(rate: f64) -> String {
-    let digits = if rate < 10.0 { 10.0 } else { 1.0 };
-    format!("{}/s", Count((rate * digits).round() / digits))
-}
-
 fn members_text(figures: &Figures) -> String {
     let dialects: Vec<_> = figures
         .dialects
@@ -210,10 +194,7 @@ fn draw_pauses(pen: &mut Pen<'_>, figures: &Figures, rates: Option<&Rates>) {
     }
     let total = if figures.pauses > 0.0 {
         let (pauses, time) = (figures.pauses as u64, Seconds.text(figures.paused_seconds));
-        format!(
-            "; {} since the start, {time} in all",
-            several(pauses, "pause")
-        )
+        format!("; {} since the start ({time})", several(pauses, "pause"))
     } else {
         "; no pause since the start".to_owned()
     };
@@ -262,24 +243,6 @@ fn draw_loop(pen: &mut Pen<'_>, rates: Option<&Rates>) {
     pen.text(&text, PLAIN);
 }
 
-/// The bound below which this share of the values lies.
-pub(super) fn bound_text(histogram: &Histogram, share: f64) -> String {
-    match histogram.quantile(share) {
-        None => none(),
-        Some(bound) if bound.is_infinite() => {
-            let finite = histogram.counts().filter(|(bound, _)| bound.is_finite());
-            let largest = finite.last().map_or(0.0, |(bound, _)| bound);
-            format!("> {}", bound_with_unit(largest))
-        }
-        Some(bound) => format!("≤ {}", bound_with_unit(bound)),
-    }
-}
-
-/// A bound, which is a round number of nanoseconds.
-fn bound_with_unit(seconds: f64) -> String {
-    Nanoseconds.tick((seconds * 1e9).round())
-}
-
 fn draw_histogram(pen: &mut Pen<'_>, histogram: &Histogram) {
     let text = format!(
         "p50 {}, p99 {}",
@@ -316,7 +279,7 @@ mod tests {
     use super::super::model::Answer;
     use super::*;
     use ratatui_core::layout::Rect;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// When the relay of the tests is looked at, in seconds since its start at 1000.
     const UPTIME: u64 = 3720;

@@ -10,7 +10,7 @@ use chatloop::wire::Dialect;
 
 use crate::common::process::{chatloop, run};
 
-const COMMANDS: [&str; 3] = ["serve", "join", "load"];
+const COMMANDS: [&str; 4] = ["serve", "join", "load", "top"];
 
 const SCENARIOS: [&str; 6] = ["idle", "fanout", "chat", "latency", "storm", "soak"];
 
