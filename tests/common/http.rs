@@ -61,9 +61,9 @@ pub fn body(response: &str) -> &str {
     body
 }
 
-/// The value of the sample of this name and these labels.
+/// The value of the sample of this name and these labels, which is a whole number.
 #[track_caller]
-pub fn sample(metrics: &str, name: &str) -> f64 {
+pub fn sample(metrics: &str, name: &str) -> u64 {
     let line = metrics
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
