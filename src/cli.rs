@@ -109,7 +109,7 @@ pub(crate) enum Command {
     )]
     Load(Box<LoadCommand>),
 
-    /// Look at running relays: who is slow, and how busy they are
+    /// Look at running relays: which members are slow, and how busy the loop is
     #[command(
         after_help = "q leaves. `--help` has the keys, what can be looked at, examples and exit codes.",
         after_long_help = top::EPILOGUE

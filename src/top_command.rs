@@ -116,7 +116,9 @@ fn resolve(relay: &str) -> Result<(String, Target), TopCommandError> {
         None => None,
     };
     if let Some(path) = path {
-        return Ok((path.to_owned(), Target::Admin(path.into())));
+        let folder = if path.contains('/') { "" } else { "./" };
+        let path = format!("{folder}{path}");
+        return Ok((path.clone(), Target::Admin(path.into())));
     }
     let wrong = |why: String| Err(TopCommandError::Relay(relay.to_owned(), why));
     let addr = match text.split_once("://") {
@@ -182,7 +184,7 @@ mod tests {
         for (relay, path) in [
             ("/run/a.sock", "/run/a.sock"),
             ("./a.sock", "./a.sock"),
-            ("unix:a.sock", "a.sock"),
+            ("unix:a.sock", "./a.sock"),
             ("unix:/run/a.sock", "/run/a.sock"),
             ("unix:///run/a.sock", "/run/a.sock"),
         ] {

@@ -1,4 +1,4 @@
-//! A live view of relays: what they are doing, who is slow, and how busy their loops are.
+//! A live view of relays: what they are doing, which members are slow, and how busy their loops are.
 //!
 //! It is an event loop of its own, over connections to the relays, the keyboard and the terminal. It wakes up for
 //! each sample of each relay, for their responses, and for keys. One pass is a turn:

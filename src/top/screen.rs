@@ -96,6 +96,7 @@ impl Screen {
     /// Paints what has changed, if anything has and the terminal has accepted what was painted before: a slow
     /// one gets the newest state, and not each one in between.
     pub(super) fn paint(&mut self, registry: &Registry, relays: &[RelayModel]) -> io::Result<()> {
+        self.display.flush(registry)?;
         if self.display.pending() == 0 && mem::take(&mut self.needs_paint) {
             let (rows, cols) = match self.terminal.size() {
                 (0, _) | (_, 0) => DEFAULT_SIZE,

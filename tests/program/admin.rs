@@ -201,6 +201,31 @@ fn pending_output_of_a_member_that_does_not_read_is_exact_to_the_byte() {
 }
 
 #[test]
+fn relay_that_stops_answers_at_its_admin_socket_until_its_end() {
+    let path = SocketPath::new();
+    let limits = "--soft-limit 64MiB --queue-limit 100MiB --max-memory 1GiB --drain 10min";
+    let mut relay = relay_at(&path, &limits.split(' ').collect::<Vec<_>>());
+    let _bob = relay.join("bob");
+    let mut alice = relay.join("alice");
+    for _ in 0..20 {
+        alice.write_all(&frame(vec![b'x'; 1 << 20])).unwrap();
+    }
+    wait_for("all to be published", || {
+        sample(&get_admin(&path, "/metrics"), "chatloop_messages_total") == 20
+    });
+    relay.signal("TERM");
+    relay.log_line("stopping");
+    let response = exchange(connect_admin(&path), &request("/healthz"));
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    wait_for("bob to leave", || {
+        member(&path, "bob")["state"] == "leaving"
+    });
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, 0);
+    assert!(fs::symlink_metadata(&*path).is_err());
+}
+
+#[test]
 fn state_of_a_member_is_what_the_relay_does_about_it() {
     let path = SocketPath::new();
     let args =
