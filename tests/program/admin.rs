@@ -13,7 +13,7 @@ use crate::common::http::{
     SocketPath, body, connect_admin, exchange, get, get_admin, request, sample,
 };
 use crate::common::process::{Relay, chatloop, chatloop_after, run, wait_for};
-use crate::common::{PATIENCE, assert_bytes, frame, heard, wide_frame};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame, wide_frame};
 
 /// A relay for `chat10` with an admin socket at this path.
 fn relay_at(path: &SocketPath, args: &[&str]) -> Relay {
@@ -120,7 +120,7 @@ fn members_have_their_names_and_messages_and_only_the_admin_socket_shows_them() 
     let mut nameless = TcpStream::connect(relay.addr_of("chat64")).unwrap();
     relay.log_line("joined: chat64");
     alice.write_all(&frame("hello")).unwrap();
-    let mut received = vec![0; heard("alice", "hello").len()];
+    let mut received = vec![0; delivery("alice", "hello").len()];
     odd.read_exact(&mut received).unwrap();
     nameless.write_all(&wide_frame("hi")).unwrap();
     nameless.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -185,7 +185,7 @@ fn pending_output_of_a_member_that_does_not_read_is_exact_to_the_byte() {
     let metrics = get_admin(&path, "/metrics");
     let pending = shown["pending"].as_u64().unwrap();
     let accepted = sample(&metrics, "chatloop_sent_bytes_total");
-    let stream = heard("alice", &message).len() as u64 * MESSAGES;
+    let stream = delivery("alice", &message).len() as u64 * MESSAGES;
     assert_eq!(accepted + pending, stream);
     assert_eq!(sample(&metrics, "chatloop_largest_lag_bytes"), pending);
     assert_eq!(
@@ -194,7 +194,7 @@ fn pending_output_of_a_member_that_does_not_read_is_exact_to_the_byte() {
     );
     let mut all = vec![0; stream as usize];
     bob.read_exact(&mut all).unwrap();
-    assert_bytes(&all, &heard("alice", &message).repeat(MESSAGES as usize));
+    assert_bytes(&all, &delivery("alice", &message).repeat(MESSAGES as usize));
     wait_for("the backlog to be delivered", || {
         member(&path, "bob")["pending"] == 0 && member(&path, "bob")["state"] == "ok"
     });
@@ -354,9 +354,9 @@ fn clients_that_never_read_the_members_hold_little_and_keep_nothing_waiting() {
         scrapers.push(scraper);
     }
     alice.write_all(&frame("hello")).unwrap();
-    let mut received = vec![0; heard("alice", "hello").len()];
+    let mut received = vec![0; delivery("alice", "hello").len()];
     bob.read_exact(&mut received).unwrap();
-    assert_bytes(&received, &heard("alice", "hello"));
+    assert_bytes(&received, &delivery("alice", "hello"));
     let grown = resident().saturating_sub(before);
     assert!(grown < 6 << 20, "{grown}");
     let text = get_admin(&path, "/members");

@@ -23,7 +23,7 @@ use chatloop::wire::Dialect;
 
 use super::lobby::Visitors;
 use super::plan::Plan;
-use super::web::{self, BINARY, CLOSE, ClientStream, Item, PING, PONG, ServerStream, TEXT};
+use super::web::{self, BINARY, CLOSE, ClientStream, Item, PONG, ServerStream, TEXT};
 
 /// How much more time a pending connection gets that is late, but has sent something.
 const GRACE: Duration = Duration::from_millis(100);
@@ -628,7 +628,7 @@ pub struct Facts {
     pub progressed: Duration,
 }
 
-/// What a new member is told of the past, in one dialect: the last messages, with the pings and pause notices
+/// What a new member is told of the past, in one dialect: the last messages, with the heartbeats and pause notices
 /// that were sent between and behind them.
 struct Past {
     most_messages: usize,
@@ -773,12 +773,12 @@ pub struct Model {
     /// The connections that speak HTTP.
     pub visitors: Visitors,
     notices: Notices,
-    /// The interval of pings, and when the next one is due.
-    ping_every: Option<Duration>,
-    ping_due: Option<Duration>,
+    /// The interval of heartbeats, and when the next one is due.
+    heartbeat_every: Option<Duration>,
+    heartbeat_due: Option<Duration>,
     /// It is known what was sent of it in this turn.
-    is_ping_decided: bool,
-    /// For each dialect, whether nothing was published, and no ping, since the last time that pings were due.
+    is_heartbeat_decided: bool,
+    /// For each dialect, whether nothing was published, and no heartbeat, since the last time that one was due.
     is_quiet: [bool; Dialect::COUNT],
     /// What was read last. If the very next thing that happens is that its connection is closed, the
     /// server may have read it only to throw it away.
@@ -841,8 +841,8 @@ pub struct Totals {
     /// Bytes that were compared.
     pub bytes_told: u64,
     pub ticks: u64,
-    /// Pings, and pause notices.
-    pub pings: u64,
+    /// Heartbeats, and pause notices.
+    pub heartbeats: u64,
     pub notices: u64,
     /// Handshakes that were accepted, and other connections that spoke HTTP.
     pub upgrades: u64,
@@ -863,7 +863,7 @@ impl Totals {
         self.deliveries += other.deliveries;
         self.bytes_told += other.bytes_told;
         self.ticks += other.ticks;
-        self.pings += other.pings;
+        self.heartbeats += other.heartbeats;
         self.notices += other.notices;
         self.upgrades += other.upgrades;
         self.visits += other.visits;
@@ -927,9 +927,9 @@ impl Model {
             past_bytes: past_bytes / keepers.max(1),
             visitors: Visitors::new(limits.handshake_timeout),
             notices: Notices::default(),
-            ping_every: config.ping.map(|longest| longest / 2),
-            ping_due: None,
-            is_ping_decided: false,
+            heartbeat_every: config.heartbeat.map(|longest| longest / 2),
+            heartbeat_due: None,
+            is_heartbeat_decided: false,
             is_quiet: [false; Dialect::COUNT],
             time_text: String::new(),
             is_served: Dialect::ALL.map(is_served),
@@ -968,7 +968,7 @@ impl Model {
     /// A turn begins, so the one before is over.
     pub fn begin_turn(&mut self) {
         self.settle();
-        self.is_ping_decided = false;
+        self.is_heartbeat_decided = false;
         for past in self.pasts.iter_mut().flatten() {
             past.of_turn = 0;
         }
@@ -1193,7 +1193,7 @@ impl Model {
     /// The server lets go of a member, which is told what is said until the end of the turn.
     pub fn let_go(&mut self, who: usize) {
         self.settle();
-        self.decide_ping();
+        self.decide_heartbeat();
         self.leaver = Some(who);
         self.dismissed_in_turn = true;
     }
@@ -1433,13 +1433,13 @@ impl Model {
         }
     }
 
-    /// Decides whether pings are due in this turn. They stand behind everything that its input has caused,
+    /// Decides whether heartbeats are due in this turn. They stand behind everything that its input has caused,
     /// and before what members cause that leave because the server stops.
-    fn decide_ping(&mut self) {
-        let Some(every) = self.ping_every else {
+    fn decide_heartbeat(&mut self) {
+        let Some(every) = self.heartbeat_every else {
             return;
         };
-        if mem::replace(&mut self.is_ping_decided, true) {
+        if mem::replace(&mut self.is_heartbeat_decided, true) {
             return;
         }
         let tunnels = [Dialect::Ws, Dialect::WsChat10];
@@ -1449,42 +1449,42 @@ impl Model {
             members.any(|one| one.dialect == dialect && is_member(one) && one.has_joined)
         });
         if !has_members.contains(&true) {
-            self.ping_due = None;
+            self.heartbeat_due = None;
             return;
         }
-        let due = *self.ping_due.get_or_insert(self.now + every);
+        let due = *self.heartbeat_due.get_or_insert(self.now + every);
         if due > self.now {
             return;
         }
         // In step, unless a whole step was missed.
         let in_step = Some(due + every).filter(|&next| next > self.now);
-        self.ping_due = Some(in_step.unwrap_or(self.now + every));
+        self.heartbeat_due = Some(in_step.unwrap_or(self.now + every));
         for (dialect, has_members) in tunnels.into_iter().zip(has_members) {
-            // A ping is a sign of life, too.
+            // A heartbeat is a sign of life, too.
             let was_quiet = self.is_quiet[dialect.index()];
             self.is_quiet[dialect.index()] = !was_quiet;
             if was_quiet && has_members {
-                self.ping(dialect);
+                self.heartbeat(dialect);
             }
         }
     }
 
-    /// All members of a dialect are pinged.
-    fn ping(&mut self, dialect: Dialect) {
-        let ping = web::server_frame(PING, b"");
-        self.totals.pings += 1;
+    /// All members of a dialect receive a heartbeat: a pong for which there was no ping.
+    fn heartbeat(&mut self, dialect: Dialect) {
+        let heartbeat = web::server_frame(PONG, b"");
+        self.totals.heartbeats += 1;
         if let Some(past) = &mut self.pasts[dialect.index()] {
-            past.push(ping.clone(), false, self.past_bytes);
+            past.push(heartbeat.clone(), false, self.past_bytes);
         }
         for member in self.members.values_mut() {
             if member.dialect != dialect {
                 continue;
             }
             if member.receives() {
-                member.owe(&ping, self.now);
-                member.due_in_turn += ping.len();
+                member.owe(&heartbeat, self.now);
+                member.due_in_turn += heartbeat.len();
             } else {
-                member.holds += ping.len();
+                member.holds += heartbeat.len();
             }
         }
     }
@@ -1556,8 +1556,8 @@ impl Model {
             return;
         }
         if bytes.len() > member.due.len() {
-            // Perhaps there is a ping that is not known to be due yet.
-            self.decide_ping();
+            // Perhaps there is a heartbeat that is not known to be due yet.
+            self.decide_heartbeat();
         }
         let member = self.members.get_mut(&who).expect("it is here");
         if member.due.bytes().starts_with(bytes) {
@@ -1830,10 +1830,12 @@ impl Model {
         let tick = self.ticks_due.iter().max().copied();
         let tick = tick.filter(|_| is_running);
         let tick = tick.map(|due| (due.max(now), "a tick is due"));
-        let ping = self.ping_due.map(|due| (due.max(now), "a ping is due"));
+        let heartbeat = self
+            .heartbeat_due
+            .map(|due| (due.max(now), "a heartbeat is due"));
         let visit = self.visitors.deadline();
         let visit = visit.map(|due| (due.max(now), "a request is due"));
-        of_members.chain(tick).chain(ping).chain(visit).min()
+        of_members.chain(tick).chain(heartbeat).chain(visit).min()
     }
 
     /// Whether the room waits for this member when it is a slow reader.
@@ -1860,7 +1862,7 @@ impl Model {
         self.is_stopping
             || limits.rate.is_some()
             || !self.ticks_due.is_empty()
-            || self.ping_due.is_some()
+            || self.heartbeat_due.is_some()
             || !self.visitors.is_empty()
             || self.members.values().any(has_timer)
     }
@@ -1906,7 +1908,7 @@ impl Model {
     pub fn end_turn(&mut self, claims: &Claims, now: Duration, is_full: bool) {
         self.settle();
         self.decide(claims.bytes_in);
-        self.decide_ping();
+        self.decide_heartbeat();
         self.settle_past_notice(claims);
         self.compare_with_notice(claims);
         for member in self.members.values_mut() {
@@ -1930,7 +1932,7 @@ impl Model {
             hears && one.stage == Stage::Here
         };
         if !self.members.values().any(is_pinged) {
-            self.ping_due = None;
+            self.heartbeat_due = None;
         }
         if !self.is_stopping {
             self.totals.refused += mem::take(&mut self.turned_away);
