@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::env;
-use std::io::ErrorKind::{Interrupted, InvalidData, UnexpectedEof, WouldBlock};
+use std::io::ErrorKind::{ConnectionAborted, Interrupted, InvalidData, UnexpectedEof, WouldBlock};
 use std::io::{self, Read, Write};
 
 use mio::net::{TcpListener, TcpStream};
@@ -46,12 +46,19 @@ fn main() -> io::Result<()> {
         }
         for event in &events {
             match event.token() {
-                LISTENER => {
-                    if let Ok(stream) = accept(&listener, &registry, Token(next_id)) {
-                        connections.insert(next_id, (stream, Member::default()));
-                        next_id += 1;
-                    }
-                }
+                LISTENER => loop {
+                    match accept(&listener, &registry, Token(next_id)) {
+                        Ok(stream) => connections.insert(next_id, (stream, Member::default())),
+                        Err(error) if error.kind() == WouldBlock => break,
+                        Err(error) if error.kind() == Interrupted => continue,
+                        Err(error) if error.kind() == ConnectionAborted => continue,
+                        Err(error) => {
+                            eprintln!("cannot accept: {error}");
+                            break;
+                        }
+                    };
+                    next_id += 1;
+                },
                 Token(id) => serve(&mut connections, id),
             }
         }

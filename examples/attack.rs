@@ -69,8 +69,8 @@ fn attack(name: &str) -> Option<Attack> {
             late,
         ),
         "crowd" => (
-            "alice sends 1000 messages, first alone with bob, then beside 500 silent clients",
-            "beside the crowd, a message costs less than three times the CPU",
+            "alice sends messages to bob, first without and then beside 500 silent clients",
+            "beside the crowd, a message costs less than ten times the CPU",
             crowd,
         ),
         "burst" => (
@@ -210,22 +210,28 @@ fn late(target: &mut Target) -> Verdict {
 
 fn crowd(target: &mut Target) -> Verdict {
     let [mut alice, mut bob] = target.room(["alice", "bob"])?;
-    let mut cpu_of_a_message = || -> Result<Duration, Box<dyn Error>> {
+    let mut cpu_of_a_message = |target: &Target| -> Result<Duration, Box<dyn Error>> {
         let before = target.cpu()?;
-        for _ in 0..1000 {
+        for _ in 0..200 {
             alice.send("hello")?;
             bob.receive("alice", "hello")?;
         }
-        Ok(target.cpu()?.saturating_sub(before) / 1000)
+        Ok(target.cpu()?.saturating_sub(before) / 200)
     };
-    let alone = cpu_of_a_message()?;
-    let connect = |_| target.connect();
-    let _crowd: Vec<_> = (0..500).map(connect).collect::<Result<_, _>>()?;
-    // While these are sent, the crowd is accepted.
-    cpu_of_a_message()?;
-    let beside = cpu_of_a_message()?;
+    // The least of some rounds: other programs on the machine can only make a round cost more.
+    let (mut alone, mut beside) = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        alone = alone.min(cpu_of_a_message(target)?);
+        let connect = |_| target.connect();
+        let crowd: Vec<_> = (0..500).map(connect).collect::<Result<_, _>>()?;
+        // While these are sent, the crowd is accepted, and later closed.
+        cpu_of_a_message(target)?;
+        beside = beside.min(cpu_of_a_message(target)?);
+        drop(crowd);
+        cpu_of_a_message(target)?;
+    }
     let came = format!("{alone:?} a message alone, and {beside:?} beside the crowd");
-    verdict(beside < 3 * alone, came)
+    verdict(beside < 10 * alone, came)
 }
 
 fn burst(target: &mut Target) -> Verdict {
