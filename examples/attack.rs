@@ -38,6 +38,11 @@ type Attack = (&'static str, &'static str, fn(&mut Target) -> Verdict);
 
 fn attack(name: &str) -> Option<Attack> {
     Some(match name {
+        "chat" => (
+            "alice and bob join, and send a message each",
+            "alice and bob receive each other's messages",
+            chat,
+        ),
         "idle" => (
             "a client connects and is silent, then alice and bob join",
             "alice and bob receive each other's messages",
@@ -149,6 +154,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn chat(target: &mut Target) -> Verdict {
+    let [mut alice, mut bob] = target.room(["alice", "bob"])?;
+    bob.send("")?;
+    alice.receive("bob", "")?;
+    alice.send("hi bob")?;
+    bob.receive("alice", "hi bob")?;
+    Ok("both messages".into())
 }
 
 fn idle(target: &mut Target) -> Verdict {

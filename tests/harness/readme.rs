@@ -41,6 +41,7 @@ fn documents() -> Vec<Document> {
         "README.md",
         "CHANGELOG.md",
         "SECURITY.md",
+        "examples/README.md",
         "fuzz/README.md",
         "tests/README.md",
     ];
