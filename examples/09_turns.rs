@@ -28,7 +28,7 @@ struct Member {
     input: Vec<u8>,
     /// What the socket has not accepted yet.
     output: VecDeque<u8>,
-    /// Nothing will come any more. When the output is delivered, the connection is closed.
+    /// Its input has ended. When the output is delivered, the connection is closed.
     is_ended: bool,
 }
 
@@ -67,7 +67,7 @@ fn accept(listener: &TcpListener, registry: &Registry, token: Token) -> io::Resu
     Ok(stream)
 }
 
-/// Reads once from each connection that may have something to read, and writes to all what that was.
+/// Reads once from each connection that may be readable, and writes what was published to each member.
 fn turn(connections: &mut Connections, ready: &mut BTreeSet<usize>) {
     let mut published = Vec::new();
     for id in mem::take(ready) {

@@ -32,7 +32,7 @@ struct Member {
     /// How many bytes of the first of them it has accepted, and how many of them all it has not.
     sent: usize,
     lag: usize,
-    /// Nothing will come any more. When the output is delivered, the connection is closed.
+    /// Its input has ended. When the output is delivered, the connection is closed.
     is_ended: bool,
 }
 
@@ -71,7 +71,7 @@ fn accept(listener: &TcpListener, registry: &Registry, token: Token) -> io::Resu
     Ok(stream)
 }
 
-/// Reads once from each connection that may have something to read, and writes to all what that was.
+/// Reads once from each connection that may be readable, and writes what was published to each member.
 fn turn(connections: &mut Connections, ready: &mut BTreeSet<usize>) {
     let mut published = Vec::new();
     for id in mem::take(ready) {
