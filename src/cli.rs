@@ -451,18 +451,19 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) trust_proxy: Vec<Network>,
 
-    /// How long nothing may be sent to browsers before they are pinged; `off` for never
+    /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///
-    /// A proxy closes connections that are silent for long, often after a minute.
+    /// A proxy closes connections that are silent for long, often after a minute. The heartbeat is a Pong
+    /// frame, which nobody answers.
     #[arg(
         long,
-        env = "CHATLOOP_WS_PING",
+        env = "CHATLOOP_WS_HEARTBEAT",
         value_name = "DUR",
         default_value = "45s",
         value_parser = parse_or_off,
         hide_env = true
     )]
-    pub(crate) ws_ping: OrOff,
+    pub(crate) ws_heartbeat: OrOff,
 
     /// Most memory for the history
     ///

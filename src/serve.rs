@@ -314,7 +314,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),
         },
-        ping: args.ws_ping.0,
+        heartbeat: args.ws_heartbeat.0,
     })
 }
 
@@ -564,7 +564,7 @@ mod tests {
         assert_eq!(config.keepalive, default.keepalive);
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen, [DEFAULT, DEFAULT_PAGE]);
-        assert_eq!(config.ping, default.ping);
+        assert_eq!(config.heartbeat, default.heartbeat);
         assert_eq!(config.listen_proxied, default.listen_proxied);
         assert_eq!(config.trusted_proxies, default.trusted_proxies);
     }

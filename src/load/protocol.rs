@@ -301,10 +301,9 @@ fn ws<'a>(input: &mut &'a [u8]) -> Part<Incoming<'a>> {
     let payload = take(input, len)?;
     match first {
         0x81 => json(payload).ok_or(Stop::Garbled),
-        // Its pings have no payload.
         0x89 if payload.is_empty() => Ok(Incoming::Ping),
-        // The end of the connection follows a Close frame.
-        0x88 => Ok(Incoming::Aside),
+        // A heartbeat, and a Close frame, which the end of the connection follows.
+        0x8a | 0x88 => Ok(Incoming::Aside),
         _ => Err(Stop::Garbled),
     }
 }
@@ -580,6 +579,7 @@ mod tests {
             text(&object("alice", "hi")),
             text(r#"{"ack":1}"#),
             vec![0x89, 0],
+            vec![0x8a, 0],
             text(&object("", &long[..100])),
             text(r#"{"paused":true}"#),
         ]
@@ -592,6 +592,7 @@ mod tests {
                 message(b"alice", b"hi"),
                 Incoming::Aside,
                 Incoming::Ping,
+                Incoming::Aside,
                 message(b"", &long.as_bytes()[..100]),
                 Incoming::Aside,
             ],

@@ -353,7 +353,9 @@ impl<S: Read + Write> Relay<S> {
             && !connection.readiness.marks.any(Marks::OUTPUT_LOST)
             && connection.dialect().rules().sends.is_web_socket()
         {
-            room.counters.bytes_out += connection.write_close(code, reason.info().label);
+            let sent = connection.write_close(code, reason.info().label);
+            room.counters.writes += u64::from(sent > 0);
+            room.counters.bytes_out += sent;
         }
         let members = room.lifecycle.members();
         let peer = connection.identity();
@@ -586,10 +588,10 @@ impl<S> Relay<S> {
         may_be_joined || channels.is_timed()
     }
 
-    /// Pings the WebSocket members to which nothing was published or pinged since the last call. Must be called inside a
-    /// turn, before [`fan_out`](Self::fan_out).
-    pub fn publish_ping(&mut self) {
-        self.room.channels.publish_ping();
+    /// Publishes a heartbeat to the WebSocket members to which nothing was published since the last call, no
+    /// heartbeat either. Must be called inside a turn, before [`fan_out`](Self::fan_out).
+    pub fn publish_heartbeat(&mut self) {
+        self.room.channels.publish_heartbeat();
     }
 
     /// Whether there is a WebSocket member.

@@ -128,8 +128,9 @@ struct Reading<'a> {
     bytes: u64,
     /// How many frames were completed.
     frames: u32,
-    /// Whether a message was returned.
-    has_echoed: bool,
+    /// Whether the input stood between two messages, after something of it: what is incomplete at its end
+    /// began in this turn.
+    was_between_messages: bool,
     /// How many bytes were published.
     published: usize,
     /// How many messages were relayed.
@@ -157,7 +158,7 @@ impl<'a> Reading<'a> {
             joined: None,
             bytes: 0,
             frames: 0,
-            has_echoed: false,
+            was_between_messages: false,
             published: 0,
             messages: 0,
             cost: 0,
@@ -300,12 +301,14 @@ impl<'a> Reading<'a> {
                             Opcode::Binary
                         };
                         websocket::encode(opcode, payload, &mut self.own);
-                        self.has_echoed = true;
                     }
                     _ if connection.life.is_pending() => self.on_name(connection, payload, now)?,
                     _ => self.on_message(&connection.life, payload)?,
                 },
             }
+            // A control frame may stand inside a message, which is not complete then.
+            let is_between = decoder.is_at_rest() && !connection.decoder.is_inside_frame();
+            self.was_between_messages |= is_between;
         }
         Ok(())
     }
@@ -424,7 +427,7 @@ impl<'a> Reading<'a> {
         if self.bytes > 0 {
             room.start_idle_timer(connection, now);
         }
-        let has_completed = self.frames > 0 || self.has_echoed;
+        let has_completed = self.frames > 0 || self.was_between_messages;
         room.keep_message_timer(connection, has_completed, now);
     }
 

@@ -429,11 +429,10 @@ impl Room {
         };
         // Nothing that is published from here on is for it.
         output.cursor.end_here(&channel.backlog);
-        let lag = output.cursor.lag(&channel.backlog);
-        output.tracker.on_drain(lag);
         let due = after(now, self.limits.farewell_timeout);
         self.timers
             .set(connection.id(), Timer::Drain { pending }, due);
+        self.on_lag_event(connection, LagEvent::Left, now);
     }
 
     /// A connection is over: it neither sends nor receives, and is removed at the end of the turn.

@@ -7,6 +7,7 @@
 //! The lobby is small and nothing waits long in it, so that it cannot be used to hold memory: when it is full,
 //! the oldest goes.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -101,8 +102,9 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Lobby<S> {
     visitors: Slab<Visitor<S>>,
-    /// Those with news, by index and number.
-    ready: Vec<(usize, u64)>,
+    /// Those with news, by index and number. Each is served once a turn: one that asks for the metrics must not be
+    /// read again before it has its response.
+    ready: BTreeSet<(usize, u64)>,
     next_number: u64,
     config: WebConfig,
     proxies: Proxies,
@@ -114,7 +116,7 @@ impl<S> Lobby<S> {
     pub(super) fn new(config: WebConfig, proxies: Proxies, timeout: Duration) -> Self {
         Self {
             visitors: Slab::new(),
-            ready: Vec::new(),
+            ready: BTreeSet::new(),
             next_number: 0,
             config,
             proxies,
@@ -178,7 +180,7 @@ impl<S> Lobby<S> {
             due: after(now, self.timeout),
             number,
         });
-        self.ready.push((index, number));
+        self.ready.insert((index, number));
     }
 
     /// Records the readiness that an event reports.
@@ -186,7 +188,7 @@ impl<S> Lobby<S> {
         if ready.any(Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP)
             && let Some(visitor) = self.visitors.get(index)
         {
-            self.ready.push((index, visitor.number));
+            self.ready.insert((index, visitor.number));
         }
     }
 

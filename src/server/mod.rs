@@ -102,8 +102,8 @@ pub struct Config {
     pub drain: Duration,
     /// Which browsers may come in.
     pub web: WebConfig,
-    /// How long at most nothing may be written to a WebSocket member before it is pinged.
-    pub ping: Option<Duration>,
+    /// How long at most nothing may be written to a WebSocket member before it receives a heartbeat.
+    pub heartbeat: Option<Duration>,
 }
 
 impl Config {
@@ -120,7 +120,7 @@ impl Config {
             keepalive: Some(Duration::from_secs(60)),
             drain: Duration::from_secs(5),
             web: WebConfig::default(),
-            ping: Some(Duration::from_secs(45)),
+            heartbeat: Some(Duration::from_secs(45)),
         }
     }
 
@@ -220,8 +220,8 @@ pub struct Server<S: System = Kernel> {
     scratch: Box<[u8]>,
     phase: Phase,
     tick: Tick,
-    /// The pings of WebSocket members.
-    ping: Tick,
+    /// The heartbeats of WebSocket members.
+    heartbeat: Tick,
     /// When accepting is tried again that was held up.
     accept_retry: Option<Instant>,
     /// How long a drain may take.
@@ -367,8 +367,8 @@ impl<S: System> Server<S> {
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
             tick: Tick::new(config.every),
-            // What is published right after a tick keeps the next one from pinging, so that two may pass.
-            ping: Tick::new(config.ping.map(|longest| longest / 2)),
+            // What is published right after a tick takes the place of the next heartbeat, so that two may pass.
+            heartbeat: Tick::new(config.heartbeat.map(|longest| longest / 2)),
             accept_retry: None,
             drain: config.drain,
             started: now,
@@ -553,7 +553,7 @@ impl<S: System> Server<S> {
         let next = [
             self.relay.next_timeout(),
             self.tick.due(),
-            self.ping.due(),
+            self.heartbeat.due(),
             self.lobby.next_timeout(),
             self.accept_retry,
             drain,
@@ -615,10 +615,10 @@ impl<S: System> Server<S> {
             let text = tick::text(self.system.time_of_day());
             self.relay.publish_tick(text.as_bytes());
         }
-        self.ping
+        self.heartbeat
             .set_running(self.relay.has_web_socket_members(), now);
-        if self.ping.take_due(now) {
-            self.relay.publish_ping();
+        if self.heartbeat.take_due(now) {
+            self.relay.publish_heartbeat();
         }
         for proxy in self.lobby.handle_timeout(now) {
             self.refuse_visit(proxy, &Refused::LateHeader, now);
@@ -686,7 +686,7 @@ impl<S: System> Server<S> {
         }
         let has_tick_members = self.relay.has_tick_members() && !self.is_stopping();
         self.tick.set_running(has_tick_members, now);
-        self.ping
+        self.heartbeat
             .set_running(self.relay.has_web_socket_members(), now);
     }
 

@@ -650,9 +650,10 @@ fn client_with_output_to_a_file_does_not_read_the_keyboard() {
     let log = std::env::temp_dir().join(format!("chatloop-test-{}.log", std::process::id()));
     let mut command = Command::new("sh");
     command.env("LOG", &log);
+    // A shell gives a command in the background no keyboard, unless it is asked to.
     command.args([
         "-c",
-        "\"$@\" > \"$LOG\" & read line; echo \"<$line>\"; kill $!",
+        "exec 3<&0; \"$@\" <&3 > \"$LOG\" & read line; echo \"<$line>\"; kill $!",
         "sh",
     ]);
     command.arg(client.get_program()).args(client.get_args());

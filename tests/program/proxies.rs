@@ -25,11 +25,12 @@ const TERMINAL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 8);
 /// The proxies' timeout in these tests, in seconds, in place of the minute that they have elsewhere.
 const PROXY_TIMEOUT: u32 = 3;
 
-/// How many pings of a relay with `--ws-ping 1s`, which come twice a second, are longer than that.
-const PINGS: usize = 8;
+/// How many heartbeats of a relay with `--ws-heartbeat 1s` take longer than that.
+const HEARTBEATS: usize = 5;
 
 const TEXT: u8 = 0x81;
-const PONG: u8 = 0x8a;
+/// A Pong frame that answers no ping.
+const HEARTBEAT: [u8; 2] = [0x8a, 0];
 
 /// The fenced block of this language in the documentation.
 fn documented(language: &str) -> String {
@@ -277,13 +278,12 @@ impl Browser {
         bytes
     }
 
-    /// The next text. Pings before it are answered.
+    /// The next text, behind any heartbeats.
     #[track_caller]
     fn receive(&mut self) -> String {
         loop {
             let start = self.take(2);
-            if start == [0x89, 0] {
-                self.send(PONG, b"");
+            if start == HEARTBEAT {
                 continue;
             }
             assert_eq!(start[0], TEXT, "{start:?}");
@@ -296,12 +296,11 @@ impl Browser {
         }
     }
 
-    /// Waits for so many pings, and answers them.
+    /// Waits for so many heartbeats.
     #[track_caller]
-    fn expect_pings(&mut self, count: usize) {
+    fn expect_heartbeats(&mut self, count: usize) {
         for _ in 0..count {
-            assert_eq!(self.take(2), [0x89, 0]);
-            self.send(PONG, b"");
+            assert_eq!(self.take(2), HEARTBEAT);
         }
     }
 
@@ -316,10 +315,10 @@ impl Browser {
     }
 }
 
-/// A relay that trusts this machine, pinging at this interval.
-fn start_relay(listeners: &[&str], ping: &str) -> Relay {
+/// A relay that trusts this machine, with heartbeats at this interval.
+fn start_relay(listeners: &[&str], heartbeat: &str) -> Relay {
     let mut command = chatloop(&["serve", "--trust-proxy", "127.0.0.1", "--ws-host", NAME]);
-    command.args(["--ws-ping", ping, "--history", "0"]);
+    command.args(["--ws-heartbeat", heartbeat, "--history", "0"]);
     for listener in listeners {
         command.args(["--listen", &format!("{listener}://127.0.0.1:0")]);
     }
@@ -374,7 +373,7 @@ fn assert_browsers_are_served(relay: &mut Relay, proxy: &Proxy, member: &mut Tcp
     assert!(line.ends_with("\"bob\""), "{line}");
 
     converse(&mut browser, member);
-    browser.expect_pings(PINGS);
+    browser.expect_heartbeats(HEARTBEATS);
     converse(&mut browser, member);
     drop(browser);
     relay.log_line("left: \"bob\"");
@@ -475,7 +474,7 @@ fn proxy_that_is_configured_otherwise_is_warned_of_with_what_to_do() {
 fn browsers_behind_nginx_have_their_addresses_and_outlast_its_timeout() {
     let listeners = ["ws", "chat10"];
     let mut relay = start_relay(&listeners, "1s");
-    let Some(proxy) = Proxy::nginx("pings", &relay) else {
+    let Some(proxy) = Proxy::nginx("heartbeats", &relay) else {
         return;
     };
     let addr = relay.addr_of("chat10");
@@ -490,7 +489,7 @@ fn browsers_behind_nginx_have_their_addresses_and_outlast_its_timeout() {
 fn browsers_behind_caddy_have_their_addresses_and_outlast_its_timeout() {
     let listeners = ["ws", "chat10"];
     let mut relay = start_relay(&listeners, "1s");
-    let Some(proxy) = Proxy::caddy("pings", &relay) else {
+    let Some(proxy) = Proxy::caddy("heartbeats", &relay) else {
         return;
     };
     let addr = relay.addr_of("chat10");
@@ -505,7 +504,7 @@ fn browsers_behind_caddy_have_their_addresses_and_outlast_its_timeout() {
 fn members_of_two_dialects_behind_haproxy_have_their_addresses_and_outlast_its_timeout() {
     let listeners = ["proxy+ws", "proxy+chat10"];
     let mut relay = start_relay(&listeners, "1s");
-    let Some(proxy) = Proxy::haproxy("pings", &relay) else {
+    let Some(proxy) = Proxy::haproxy("heartbeats", &relay) else {
         return;
     };
     let mut alice = join(&mut relay, proxy.chat10, "alice");

@@ -1136,32 +1136,32 @@ fn close_frame_of_a_lagging_member_is_answered_behind_its_output_and_is_the_last
 }
 
 #[test]
-fn member_is_pinged_if_nothing_was_published_since_the_last_time() {
+fn member_receives_a_heartbeat_if_nothing_was_published_since_the_last_time() {
     let mut room = browsers_room();
     let alice = scripted(&mut room, "alice");
     let bob = scripted(&mut room, "bob");
-    let ping = |room: &mut Room| {
+    let beat = |room: &mut Room| {
         room.relay.serve_ready(&mut room.scratch, room.now);
-        room.relay.publish_ping();
+        room.relay.publish_heartbeat();
         room.finish_turn();
     };
-    let pinged = server_frame(PING, "");
-    ping(&mut room);
-    ping(&mut room);
-    assert!(bob.stream.heard().ends_with(&pinged));
+    let heartbeat = server_frame(PONG, "");
+    beat(&mut room);
+    beat(&mut room);
+    assert!(bob.stream.heard().ends_with(&heartbeat));
     alice
         .stream
         .says([masked(PONG, ""), masked(TEXT, "hi")].concat());
     room.readable(&alice);
     room.turn();
     assert_bytes(&without_times(&bob.stream.heard()), &json("alice", "hi"));
-    ping(&mut room);
+    beat(&mut room);
     assert_bytes(&bob.stream.heard(), b"");
     for _ in 0..3 {
-        ping(&mut room);
-        assert_eq!(bob.stream.heard(), pinged);
-        // A ping is a sign of life too.
-        ping(&mut room);
+        beat(&mut room);
+        assert_eq!(bob.stream.heard(), heartbeat);
+        // A heartbeat is a sign of life too.
+        beat(&mut room);
         assert_bytes(&bob.stream.heard(), b"");
     }
 }
@@ -1233,7 +1233,7 @@ impl System for Machine {
 }
 
 #[test]
-fn silence_is_never_longer_than_the_ping_interval() {
+fn silence_is_never_longer_than_the_heartbeat_interval() {
     const INTERVAL: Duration = Duration::from_secs(60);
     let second = Duration::from_secs(1);
     // When in the interval the last message comes must not matter.
@@ -1247,7 +1247,7 @@ fn silence_is_never_longer_than_the_ping_interval() {
             sources: Vec::new(),
         };
         let mut config = browsers_config();
-        config.ping = Some(INTERVAL);
+        config.heartbeat = Some(INTERVAL);
         let mut server = Server::on(machine, &config).unwrap();
         let [alice, bob] = &streams;
         alice.says(HANDSHAKE);
@@ -1280,13 +1280,13 @@ fn silence_is_never_longer_than_the_ping_interval() {
 }
 
 #[test]
-fn silent_member_is_pinged_again_and_again() {
+fn silent_member_receives_heartbeats() {
     let mut config = browsers_config();
-    config.ping = Some(Duration::from_millis(50));
+    config.heartbeat = Some(Duration::from_millis(50));
     let mut relay = TestRelay::with_config(&config);
     let mut alice = enter(&mut relay, "alice", &config.limits);
-    relay.expect(&mut alice, server_frame(PING, "").repeat(3));
-    config.ping = None;
+    relay.expect(&mut alice, server_frame(PONG, "").repeat(3));
+    config.heartbeat = None;
     let mut relay = TestRelay::with_config(&config);
     let mut alice = enter(&mut relay, "alice", &config.limits);
     alice.send([masked(PONG, ""), masked(TEXT, "hi")].concat());

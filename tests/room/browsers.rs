@@ -212,6 +212,39 @@ fn echo_of_messages_without_a_pause_between_them_is_not_ended_by_the_message_tim
 }
 
 #[test]
+fn message_that_begins_behind_a_ping_has_the_whole_message_timeout() {
+    let mut room = room();
+    let timeout = room.relay.limits().message_timeout;
+    let (peer, ping, message) = (
+        join_browser(&mut room, "alice"),
+        masked(PING, b"ping"),
+        masked(TEXT, b"a message"),
+    );
+    // Each half of the ping comes by itself, the second one with the first half of the message.
+    for bytes in [
+        &ping[..3],
+        &[&ping[3..], &message[..8]].concat(),
+        &message[8..],
+    ] {
+        peer.stream.says(bytes);
+        room.readable(&peer);
+        room.turns();
+        room.pass(timeout * 2 / 3);
+    }
+    assert!(!peer.stream.is_closed());
+    // A ping inside a message is no reason to wait longer for the message.
+    let fragment = masked(TEXT & 0xf, b"a fragment");
+    for bytes in [[fragment, ping.clone()].concat(), ping] {
+        peer.stream.says(bytes);
+        room.readable(&peer);
+        room.turns();
+        room.pass(timeout * 2 / 3);
+    }
+    assert!(peer.stream.is_closed());
+    assert_eq!(room.relay.counters().closed.of("message_timeout"), 1);
+}
+
+#[test]
 fn member_that_a_write_has_failed_to_is_sent_no_reply_before_it_is_closed() {
     for dialect in [Ws, Chat64] {
         let mut room = Room::serving(

@@ -1375,6 +1375,32 @@ fn draining_member_that_does_not_read_is_closed_at_the_queue_limit() {
 }
 
 #[test]
+fn slow_reader_that_leaves_and_reads_no_more_is_waited_for_until_it_stalls() {
+    let Paused {
+        mut room,
+        alice,
+        slow,
+        ..
+    } = paused();
+    accept_down_to(&mut room, &slow, SOFT * 3 / 4);
+    // In the turn in which it leaves, its lag is over the limit again.
+    alice.stream.says(frame("x".repeat(SOFT)));
+    room.readable(&alice);
+    slow.stream.closes();
+    room.read_closed(&slow);
+    room.turns();
+    assert_eq!(room.relay.members().total(), 2, "it has left");
+    assert!(lag(&room, &slow) > SOFT);
+    room.pass(STALL_TIME - MOMENT);
+    assert!(room.relay.is_paused());
+    room.pass(MOMENT);
+    assert!(!room.relay.is_paused());
+    assert!(!slow.stream.is_closed(), "its output is pending");
+    talk(&mut room, &alice, "alice", 10 * SOFT);
+    assert_eq!(alice.stream.unread(), 0);
+}
+
+#[test]
 fn paused_room_goes_on_when_its_slow_reader_ends_or_has_caught_up() {
     for end in 0..4 {
         let Paused {

@@ -1,9 +1,10 @@
 //! The other dialects over real sockets: how connections end, and slow readers.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use chatloop::relay::Limits;
-use chatloop::wire::Dialect::{Ack64, Chat10, Chat64, Greet10, Hello};
+use chatloop::wire::Dialect::{Ack64, Chat10, Chat64, Greet10, Hello, Metrics};
 
 use crate::common::socket::{End, TestPeer, TestRelay};
 use crate::common::{assert_bytes, frame, heard, wide_frame};
@@ -12,7 +13,7 @@ use crate::common::{assert_bytes, frame, heard, wide_frame};
 fn hello_connection_ends_with_a_fin_though_its_peer_has_sent_bytes() {
     let mut relay = TestRelay::serving(&[Hello], Limits::default());
     for says in [&b""[..], b"hello?", &b"hello?".repeat(9_000)] {
-        let mut peer = TestPeer::from(std::net::TcpStream::connect(relay.addr).unwrap());
+        let mut peer = TestPeer::from(TcpStream::connect(relay.addr).unwrap());
         peer.send(says);
         relay.expect(&mut peer, b"welcome to the server!");
         assert_eq!(relay.expect_close(&mut peer), End::Fin);
@@ -40,6 +41,20 @@ fn farewell_is_answered_and_the_connection_ends_with_a_fin() {
     drop(hasty);
     relay.until("it to be gone", |relay| relay.members() == 1);
     assert_eq!(relay.counters().closed.of("farewell"), 3);
+}
+
+#[test]
+fn request_for_health_whose_sender_closes_its_sending_side_at_once_is_answered() {
+    let mut relay = TestRelay::serving(&[Chat10, Metrics], Limits::default());
+    let mut peer = TestPeer::from(TcpStream::connect(relay.addr_of(Metrics)).unwrap());
+    // Both are there when the connection is accepted, and when its first event comes.
+    peer.send("GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n");
+    peer.shutdown_write();
+    relay.expect(
+        &mut peer,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n",
+    );
+    assert_eq!(relay.expect_close(&mut peer), End::Fin);
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(super) struct Channel {
     pub(super) replies: ReplyBytes,
     /// How many messages were published, whether there were members or not.
     messages: u32,
-    /// Whether nothing was published or pinged since the last call of [`Channels::publish_ping`].
+    /// Whether nothing was published since the last call of [`Channels::publish_heartbeat`], no heartbeat either.
     is_silent: bool,
 }
 
@@ -279,14 +279,16 @@ impl Channels {
         }
     }
 
-    /// Pings the WebSocket members to which nothing was published or pinged since the last call.
-    pub(super) fn publish_ping(&mut self) {
+    /// Publishes a heartbeat to the WebSocket members to which nothing was published since the last call, no
+    /// heartbeat either. It is a Pong frame that answers no ping (RFC 6455, 5.5.3): a ping would be answered by
+    /// each member, and each answer could wake an idle relay.
+    pub(super) fn publish_heartbeat(&mut self) {
         for channel in &mut self.each {
             let was_silent = channel.is_silent;
             channel.is_silent = !was_silent;
             if channel.receives.is_web_socket() && channel.members > 0 && was_silent {
                 let before = channel.turn.len();
-                websocket::encode(Opcode::Ping, &[], &mut channel.turn);
+                websocket::encode(Opcode::Pong, &[], &mut channel.turn);
                 self.turn_len += channel.turn.len() - before;
             }
         }

@@ -137,6 +137,8 @@ pub(in crate::relay) enum LagEvent {
     Accepted(u64),
     /// The time of [`next_check`](LagTracker::next_check) has come.
     Timer,
+    /// The member has left, and drains.
+    Left,
 }
 
 /// A `LagTracker` follows one lagging member. It exists as long as the member's cursor.
@@ -212,6 +214,10 @@ impl LagTracker {
             LagEvent::OverThreshold => self.on_over_threshold(lag, limits, now),
             LagEvent::Accepted(sent) => self.on_accepted(sent, lag, limits, now),
             LagEvent::Timer => self.stall_if_silent(lag, limits, now),
+            LagEvent::Left => {
+                self.on_left(lag, limits, now);
+                None
+            }
         }
     }
 
@@ -227,6 +233,16 @@ impl LagTracker {
         }
         self.set(LagState::OverLimit { since: now }, limits);
         self.stall_if_silent(lag, limits, now)
+    }
+
+    /// The member has left with this lag, which is no reason to close it before its output is delivered,
+    /// even if it is over the queue limit. A slow reader that is over the soft limit since this very turn is
+    /// waited for like any other, and so it must have the time to stall.
+    fn on_left(&mut self, lag: u64, limits: &LagLimits, now: Instant) {
+        if self.state == LagState::Slow && lag > limits.soft {
+            self.set(LagState::OverLimit { since: now }, limits);
+        }
+        self.threshold = self.threshold.max(lag);
     }
 
     fn on_accepted(
@@ -273,12 +289,6 @@ impl LagTracker {
     pub(super) fn next_check(&self, limits: &LagLimits) -> Option<Instant> {
         let is_waited_for = self.state.is_over_limit() && limits.pauses == Pauses::Room;
         is_waited_for.then(|| after(self.accepted_at, limits.stall_after()))
-    }
-
-    /// The member has left with this lag, which is no reason to close it before its output is delivered,
-    /// even if it is over the queue limit.
-    pub(in crate::relay) fn on_drain(&mut self, lag: u64) {
-        self.threshold = self.threshold.max(lag);
     }
 
     fn keep_up(&mut self, limits: &LagLimits) {

@@ -8,9 +8,14 @@ use chatloop::wire::Dialect;
 use super::model::Facts;
 use super::web::{self, Answer};
 
+/// How many connections to the listeners for metrics there are at once.
+const MAX_SCRAPERS: usize = 16;
+
 /// A connection that speaks HTTP.
 struct Visitor {
     listener: Dialect,
+    /// Its number in the order of arrival.
+    number: u64,
     since: Duration,
     /// What the server has read of its request.
     head: Vec<u8>,
@@ -48,6 +53,7 @@ impl Visitor {
 /// All of them, by the numbers of their peers.
 pub struct Visitors {
     each: BTreeMap<usize, Visitor>,
+    next_number: u64,
     /// How long each may take for its request, and for its answer.
     timeout: Duration,
 }
@@ -56,6 +62,7 @@ impl Visitors {
     pub const fn new(timeout: Duration) -> Self {
         Self {
             each: BTreeMap::new(),
+            next_number: 0,
             timeout,
         }
     }
@@ -72,6 +79,7 @@ impl Visitors {
     pub fn enter(&mut self, who: usize, listener: Dialect, now: Duration) {
         let visitor = Visitor {
             listener,
+            number: self.next_number,
             since: now,
             head: Vec::new(),
             answer: None,
@@ -80,16 +88,17 @@ impl Visitors {
             refusal: None,
             facts: Facts::default(),
         };
+        self.next_number += 1;
         self.each.insert(who, visitor);
     }
 
-    /// The server has read this.
-    pub fn read(&mut self, who: usize, bytes: &[u8]) {
+    /// The server, which stops or not, has read this.
+    pub fn read(&mut self, who: usize, bytes: &[u8], is_stopping: bool) {
         let visitor = self.each.get_mut(&who).expect("a visitor");
         // What comes behind a request that is answered already is discarded.
         if visitor.answer.is_none() {
             visitor.head.extend_from_slice(bytes);
-            visitor.answer = web::answer(visitor.listener, &visitor.head);
+            visitor.answer = web::answer(visitor.listener, &visitor.head, is_stopping);
         }
     }
 
@@ -172,11 +181,21 @@ impl Visitors {
             Some(Answer::Whole(_)) => visitor.left() == 0,
             Some(Answer::Upgrade(..) | Answer::AtOnce(_)) => visitor.was_tried,
         };
+        let is_needed = visitor.listener == Dialect::Metrics && self.is_evicted(&visitor);
         assert!(
-            is_over || has_failed || is_late || is_stopping,
+            is_over || has_failed || is_late || is_stopping || is_needed,
             "peer {who} was closed, and there is no reason"
         );
         Some(false)
+    }
+
+    /// Whether the place of this connection, which is the oldest one to a listener for metrics, is needed for
+    /// another one.
+    fn is_evicted(&self, visitor: &Visitor) -> bool {
+        let others = self.each.values();
+        let others = others.filter(|other| other.listener == Dialect::Metrics);
+        let is_oldest = others.clone().all(|other| other.number > visitor.number);
+        is_oldest && others.count() + 1 >= MAX_SCRAPERS
     }
 
     /// Those that are here, how much of a response each is still to receive, and whether it is read.

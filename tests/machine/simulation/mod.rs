@@ -17,6 +17,7 @@
 //! - [`web`]: HTTP, WebSocket and JSON, as peers write them and expect them.
 //! - [`lobby`]: what connections are answered that speak HTTP.
 //! - [`model`]: what everybody is to be told, and why connections may end.
+//! - [`counters`]: what the server counts of itself.
 //! - [`torture`]: one call fails, each in turn.
 //! - [`trace`]: what happened, for a reader.
 //! - `seeds`: the tests.
@@ -32,6 +33,7 @@
 )]
 
 pub mod choices;
+pub mod counters;
 pub mod faults;
 pub mod lobby;
 pub mod model;
@@ -55,6 +57,7 @@ use chatloop::relay::{CloseReason, Relay};
 use chatloop::server::{Server, Turn};
 
 use choices::Choices;
+use counters::CounterCheck;
 use faults::FaultCounts;
 
 use model::{Claims, End, Reading, Totals};
@@ -161,8 +164,12 @@ impl Simulation {
         }
         let mut server = Server::on(Machine::of(&self.world), &config).expect("sound limits");
         self.world.borrow_mut().is_timed = server.relay().is_timed();
+        let mut counters = CounterCheck::default();
         loop {
             let turn = server.turn(None).expect("no poll fails for good");
+            let now = self.world.borrow().instant();
+            let gauges = server.relay().gauges(now);
+            counters.end_turn(&server, &gauges, turn == Turn::Stopped);
             let world = &mut *self.world.borrow_mut();
             world.end_turn(server.relay(), turn);
             if turn == Turn::Stopped {
@@ -255,6 +262,8 @@ fn claims(relay: &Relay<Stream>) -> Claims {
         refused: counters.refused,
         joined: counters.joined,
         messages: counters.messages,
+        deliveries: counters.deliveries,
+        writes: counters.writes,
         bytes_in: counters.bytes_in,
         bytes_out: counters.bytes_out,
         bytes_discarded: counters.bytes_discarded,

@@ -23,7 +23,7 @@ use chatloop::wire::Dialect;
 
 use super::lobby::Visitors;
 use super::plan::Plan;
-use super::web::{self, BINARY, CLOSE, ClientStream, Item, PING, PONG, ServerStream, TEXT};
+use super::web::{self, BINARY, CLOSE, ClientStream, Item, PONG, ServerStream, TEXT};
 
 /// How much more time a pending connection gets that is late, but has sent something.
 const GRACE: Duration = Duration::from_millis(100);
@@ -155,7 +155,7 @@ impl Protocol {
                 sends: Sends::Echo,
                 ..silent
             },
-            // No plan serves it: it has no members.
+            // Each of its connections ends in the lobby.
             Dialect::Metrics => silent,
         }
     }
@@ -426,6 +426,8 @@ struct Member {
     acks_in_turn: usize,
     /// Where in what is due to it a pause notice of this turn stands, if there is one.
     notice_at: Option<usize>,
+    /// Where in the history that it is still to receive a pause notice stands, if there is one.
+    notice_in_past: Option<usize>,
     /// What was written to it in this turn, if that is compared when the turn is over.
     written: Vec<u8>,
     /// A write of this turn did not take everything.
@@ -485,6 +487,13 @@ impl Member {
     /// Whether what is published now is for it.
     const fn receives(&self) -> bool {
         matches!(self.stage, Stage::Here | Stage::Leaving(_)) && !self.is_final && !self.has_closed
+    }
+
+    /// Whether a message that is published now counts as one for it: it is a member, even if it is about to be
+    /// closed, or was one when the turn began.
+    const fn is_counted(&self) -> bool {
+        let is_member = matches!(self.stage, Stage::Here | Stage::Lost) && self.has_joined;
+        is_member || (self.is_leaving() && self.has_joined && !self.is_final)
     }
 
     /// Whether it stands inside something that it sends.
@@ -619,7 +628,7 @@ pub struct Facts {
     pub progressed: Duration,
 }
 
-/// What a new member is told of the past, in one dialect: the last messages, with the pings and pause notices
+/// What a new member is told of the past, in one dialect: the last messages, with the heartbeats and pause notices
 /// that were sent between and behind them.
 struct Past {
     most_messages: usize,
@@ -675,12 +684,24 @@ impl Past {
         self.kept.len() - self.of_turn
     }
 
-    /// A pause notice stood before everything else of this turn.
+    /// A pause notice stood before everything else of this turn. It is empty if it is not known whether there
+    /// was one: all members that would have received it were closed in this turn.
     fn insert_notice(&mut self, notice: &[u8]) {
         let at = self.before_turn();
         if at > 0 {
             self.kept.insert(at, (notice.to_vec(), false));
             self.bytes += notice.len();
+        }
+    }
+
+    /// There was this notice where it was not known, or none.
+    fn settle_notice(&mut self, notice: &[u8]) {
+        if let Some(at) = self.kept.iter().position(|(bytes, _)| bytes.is_empty()) {
+            notice.clone_into(&mut self.kept[at].0);
+            self.bytes += notice.len();
+            if notice.is_empty() {
+                self.kept.remove(at);
+            }
         }
     }
 }
@@ -752,12 +773,12 @@ pub struct Model {
     /// The connections that speak HTTP.
     pub visitors: Visitors,
     notices: Notices,
-    /// The interval of pings, and when the next one is due.
-    ping_every: Option<Duration>,
-    ping_due: Option<Duration>,
+    /// The interval of heartbeats, and when the next one is due.
+    heartbeat_every: Option<Duration>,
+    heartbeat_due: Option<Duration>,
     /// It is known what was sent of it in this turn.
-    is_ping_decided: bool,
-    /// For each dialect, whether nothing was published, and no ping, since the last time that pings were due.
+    is_heartbeat_decided: bool,
+    /// For each dialect, whether nothing was published, and no heartbeat, since the last time that one was due.
     is_quiet: [bool; Dialect::COUNT],
     /// What was read last. If the very next thing that happens is that its connection is closed, the
     /// server may have read it only to throw it away.
@@ -782,6 +803,10 @@ pub struct Model {
     /// The time of the turn, and the time of day as messages carry it.
     pub now: Duration,
     pub time_text: String,
+    /// Each message once for each member for which it was published, whether that received it then.
+    published_deliveries: u64,
+    /// Writes to connections of the relay that were accepted at least in part.
+    writes: u64,
     bytes_read: u64,
     bytes_thrown_away: u64,
     said_in_turn: u64,
@@ -816,8 +841,8 @@ pub struct Totals {
     /// Bytes that were compared.
     pub bytes_told: u64,
     pub ticks: u64,
-    /// Pings, and pause notices.
-    pub pings: u64,
+    /// Heartbeats, and pause notices.
+    pub heartbeats: u64,
     pub notices: u64,
     /// Handshakes that were accepted, and other connections that spoke HTTP.
     pub upgrades: u64,
@@ -838,7 +863,7 @@ impl Totals {
         self.deliveries += other.deliveries;
         self.bytes_told += other.bytes_told;
         self.ticks += other.ticks;
-        self.pings += other.pings;
+        self.heartbeats += other.heartbeats;
         self.notices += other.notices;
         self.upgrades += other.upgrades;
         self.visits += other.visits;
@@ -857,6 +882,8 @@ pub struct Claims {
     pub refused: u64,
     pub joined: u64,
     pub messages: u64,
+    pub deliveries: u64,
+    pub writes: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub bytes_discarded: u64,
@@ -900,9 +927,9 @@ impl Model {
             past_bytes: past_bytes / keepers.max(1),
             visitors: Visitors::new(limits.handshake_timeout),
             notices: Notices::default(),
-            ping_every: config.ping.map(|longest| longest / 2),
-            ping_due: None,
-            is_ping_decided: false,
+            heartbeat_every: config.heartbeat.map(|longest| longest / 2),
+            heartbeat_due: None,
+            is_heartbeat_decided: false,
             is_quiet: [false; Dialect::COUNT],
             time_text: String::new(),
             is_served: Dialect::ALL.map(is_served),
@@ -924,6 +951,8 @@ impl Model {
             is_stop_in_time: false,
             totals: Totals::default(),
             now: Duration::ZERO,
+            published_deliveries: 0,
+            writes: 0,
             bytes_read: 0,
             bytes_thrown_away: 0,
             said_in_turn: 0,
@@ -939,7 +968,7 @@ impl Model {
     /// A turn begins, so the one before is over.
     pub fn begin_turn(&mut self) {
         self.settle();
-        self.is_ping_decided = false;
+        self.is_heartbeat_decided = false;
         for past in self.pasts.iter_mut().flatten() {
             past.of_turn = 0;
         }
@@ -1017,6 +1046,7 @@ impl Model {
             other_answers: 0,
             acks_in_turn: 0,
             notice_at: None,
+            notice_in_past: None,
             written: Vec::new(),
             was_short: false,
             close: None,
@@ -1067,6 +1097,9 @@ impl Model {
             let may_hear = member.dialect == Dialect::Ws && self.notices.may_come;
             let before_turn = past.before_turn();
             for (index, (bytes, is_message)) in past.kept.iter().enumerate() {
+                if bytes.is_empty() && !is_message {
+                    member.notice_in_past = Some(member.due.len());
+                }
                 member.owe(bytes, self.now);
                 member.due_in_turn += bytes.len();
                 self.totals.deliveries += u64::from(*is_message);
@@ -1086,7 +1119,7 @@ impl Model {
     pub fn read(&mut self, who: usize, bytes: &[u8]) {
         if self.visitors.has(who) {
             self.settle();
-            return self.visitors.read(who, bytes);
+            return self.visitors.read(who, bytes, self.is_stopping);
         }
         let is_newcomer = self.newcomers.iter().any(|(peer, _)| *peer == who);
         if !is_newcomer && !self.members.contains_key(&who) {
@@ -1160,7 +1193,7 @@ impl Model {
     /// The server lets go of a member, which is told what is said until the end of the turn.
     pub fn let_go(&mut self, who: usize) {
         self.settle();
-        self.decide_ping();
+        self.decide_heartbeat();
         self.leaver = Some(who);
         self.dismissed_in_turn = true;
     }
@@ -1250,7 +1283,8 @@ impl Model {
         }
     }
 
-    /// Returns whether a message was completed: control frames do not count.
+    /// Returns whether it stood between two messages after something of this: a control frame inside a message
+    /// does not count.
     fn take_in_web_socket(&mut self, who: usize, bytes: &[u8]) -> bool {
         let mut has_completed = false;
         let member = self.members.get_mut(&who).expect("it is here");
@@ -1278,12 +1312,8 @@ impl Model {
                 (Item::Message { is_text, payload }, Sends::EchoMessages) => {
                     let first = if is_text { TEXT } else { BINARY };
                     self.reply(who, &web::server_frame(first, &payload));
-                    has_completed = true;
                 }
-                (Item::Message { payload, .. }, _) => {
-                    self.take_in_payload(who, &payload);
-                    has_completed = true;
-                }
+                (Item::Message { payload, .. }, _) => self.take_in_payload(who, &payload),
                 (Item::Ping(payload), _) => {
                     if sends != Sends::EchoMessages {
                         self.drop_earlier_pongs(who);
@@ -1293,6 +1323,8 @@ impl Model {
                 (Item::Pong, _) => {}
                 (Item::Close(code), _) => self.take_in_close(who, &code),
             }
+            let member = self.members.get_mut(&who).expect("it is here");
+            has_completed |= member.unfinished.is_empty() && !member.client.is_inside_message();
         }
     }
 
@@ -1390,6 +1422,7 @@ impl Model {
                 continue;
             }
             let words = &heard[index];
+            self.published_deliveries += u64::from(whom != who && member.is_counted());
             if whom != who && member.receives() {
                 member.owe(words, self.now);
                 member.due_in_turn += words.len();
@@ -1400,13 +1433,13 @@ impl Model {
         }
     }
 
-    /// Decides whether pings are due in this turn. They stand behind everything that its input has caused,
+    /// Decides whether heartbeats are due in this turn. They stand behind everything that its input has caused,
     /// and before what members cause that leave because the server stops.
-    fn decide_ping(&mut self) {
-        let Some(every) = self.ping_every else {
+    fn decide_heartbeat(&mut self) {
+        let Some(every) = self.heartbeat_every else {
             return;
         };
-        if mem::replace(&mut self.is_ping_decided, true) {
+        if mem::replace(&mut self.is_heartbeat_decided, true) {
             return;
         }
         let tunnels = [Dialect::Ws, Dialect::WsChat10];
@@ -1416,42 +1449,42 @@ impl Model {
             members.any(|one| one.dialect == dialect && is_member(one) && one.has_joined)
         });
         if !has_members.contains(&true) {
-            self.ping_due = None;
+            self.heartbeat_due = None;
             return;
         }
-        let due = *self.ping_due.get_or_insert(self.now + every);
+        let due = *self.heartbeat_due.get_or_insert(self.now + every);
         if due > self.now {
             return;
         }
         // In step, unless a whole step was missed.
         let in_step = Some(due + every).filter(|&next| next > self.now);
-        self.ping_due = Some(in_step.unwrap_or(self.now + every));
+        self.heartbeat_due = Some(in_step.unwrap_or(self.now + every));
         for (dialect, has_members) in tunnels.into_iter().zip(has_members) {
-            // A ping is a sign of life, too.
+            // A heartbeat is a sign of life, too.
             let was_quiet = self.is_quiet[dialect.index()];
             self.is_quiet[dialect.index()] = !was_quiet;
             if was_quiet && has_members {
-                self.ping(dialect);
+                self.heartbeat(dialect);
             }
         }
     }
 
-    /// All members of a dialect are pinged.
-    fn ping(&mut self, dialect: Dialect) {
-        let ping = web::server_frame(PING, b"");
-        self.totals.pings += 1;
+    /// All members of a dialect receive a heartbeat: a pong for which there was no ping.
+    fn heartbeat(&mut self, dialect: Dialect) {
+        let heartbeat = web::server_frame(PONG, b"");
+        self.totals.heartbeats += 1;
         if let Some(past) = &mut self.pasts[dialect.index()] {
-            past.push(ping.clone(), false, self.past_bytes);
+            past.push(heartbeat.clone(), false, self.past_bytes);
         }
         for member in self.members.values_mut() {
             if member.dialect != dialect {
                 continue;
             }
             if member.receives() {
-                member.owe(&ping, self.now);
-                member.due_in_turn += ping.len();
+                member.owe(&heartbeat, self.now);
+                member.due_in_turn += heartbeat.len();
             } else {
-                member.holds += ping.len();
+                member.holds += heartbeat.len();
             }
         }
     }
@@ -1500,6 +1533,7 @@ impl Model {
             return self.visitors.told(who, bytes);
         }
         self.totals.bytes_told += bytes.len() as u64;
+        self.writes += u64::from(!bytes.is_empty());
         let Some(member) = self.members.get_mut(&who) else {
             panic!("peer {who} was written to before it was anybody");
         };
@@ -1522,8 +1556,8 @@ impl Model {
             return;
         }
         if bytes.len() > member.due.len() {
-            // Perhaps there is a ping that is not known to be due yet.
-            self.decide_ping();
+            // Perhaps there is a heartbeat that is not known to be due yet.
+            self.decide_heartbeat();
         }
         let member = self.members.get_mut(&who).expect("it is here");
         if member.due.bytes().starts_with(bytes) {
@@ -1579,6 +1613,32 @@ impl Model {
             let close = member.close.as_deref().unwrap_or_default();
             member.server.receive(&close[..taken]);
             self.totals.bytes_told += taken as u64;
+            self.writes += u64::from(taken > 0);
+        }
+    }
+
+    /// A browser member that has just joined shows whether there is a pause notice in the history of which that
+    /// was not known: nothing of it was written yet.
+    fn settle_past_notice(&mut self, claims: &Claims) {
+        let closed = &self.closed;
+        let mut joined = self.members.iter_mut();
+        let Some((who, member)) =
+            joined.find(|(who, one)| one.notice_in_past.is_some() && !closed.contains(who))
+        else {
+            return;
+        };
+        let more = claims.pending[who] as usize - member.due.len();
+        let frames = [Vec::new(), web::pause_frame(true), web::pause_frame(false)];
+        let notice = frames.into_iter().find(|frame| frame.len() == more);
+        let notice = notice.expect("a pause notice, or none");
+        for member in self.members.values_mut() {
+            if let Some(at) = member.notice_in_past.take() {
+                member.due.insert(at, &notice);
+                member.due_in_turn += notice.len();
+            }
+        }
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
+            past.settle_notice(&notice);
         }
     }
 
@@ -1652,10 +1712,12 @@ impl Model {
         }
         self.closed = closed;
         self.totals.notices += u64::from(notice.is_some());
-        if let Some(past) = &mut self.pasts[Dialect::Ws.index()]
-            && notice.is_some()
-        {
-            past.insert_notice(&frame);
+        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
+            match notice {
+                _ if !is_known && self.notices.may_come => past.insert_notice(b""),
+                Some(_) => past.insert_notice(&frame),
+                None => {}
+            }
         }
         let may_have_changed = self.notices.may_follow || self.may_have_been_paused();
         if self.notices.may_come && is_known {
@@ -1768,10 +1830,12 @@ impl Model {
         let tick = self.ticks_due.iter().max().copied();
         let tick = tick.filter(|_| is_running);
         let tick = tick.map(|due| (due.max(now), "a tick is due"));
-        let ping = self.ping_due.map(|due| (due.max(now), "a ping is due"));
+        let heartbeat = self
+            .heartbeat_due
+            .map(|due| (due.max(now), "a heartbeat is due"));
         let visit = self.visitors.deadline();
         let visit = visit.map(|due| (due.max(now), "a request is due"));
-        of_members.chain(tick).chain(ping).chain(visit).min()
+        of_members.chain(tick).chain(heartbeat).chain(visit).min()
     }
 
     /// Whether the room waits for this member when it is a slow reader.
@@ -1798,7 +1862,7 @@ impl Model {
         self.is_stopping
             || limits.rate.is_some()
             || !self.ticks_due.is_empty()
-            || self.ping_due.is_some()
+            || self.heartbeat_due.is_some()
             || !self.visitors.is_empty()
             || self.members.values().any(has_timer)
     }
@@ -1844,7 +1908,8 @@ impl Model {
     pub fn end_turn(&mut self, claims: &Claims, now: Duration, is_full: bool) {
         self.settle();
         self.decide(claims.bytes_in);
-        self.decide_ping();
+        self.decide_heartbeat();
+        self.settle_past_notice(claims);
         self.compare_with_notice(claims);
         for member in self.members.values_mut() {
             member.lag_rises(&self.limits, now);
@@ -1867,7 +1932,7 @@ impl Model {
             hears && one.stage == Stage::Here
         };
         if !self.members.values().any(is_pinged) {
-            self.ping_due = None;
+            self.heartbeat_due = None;
         }
         if !self.is_stopping {
             self.totals.refused += mem::take(&mut self.turned_away);
@@ -1879,6 +1944,8 @@ impl Model {
         assert_eq!(claims.accepted, totals.accepted, "accepted");
         assert_eq!(claims.joined, totals.joined, "joined");
         assert_eq!(claims.messages, totals.messages, "messages");
+        assert_eq!(claims.deliveries, self.published_deliveries, "deliveries");
+        assert_eq!(claims.writes, self.writes, "writes");
         assert_eq!(claims.bytes_out, totals.bytes_told, "bytes out");
         assert_eq!(
             claims.bytes_discarded, self.bytes_thrown_away,

@@ -52,7 +52,7 @@ impl Peer {
             outgoing: Vec::new(),
             said: 0,
         };
-        if web::is_web_socket(listener) {
+        if web::begins_with_http(listener) {
             peer.prepare_request(is_mute, choices);
         } else {
             peer.begin(is_mute);

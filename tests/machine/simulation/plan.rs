@@ -5,12 +5,14 @@
 //! Where an exact answer would depend on something that the model does not know, the plan leaves the question
 //! out, so that every byte can be compared:
 //!
-//! - Pings of the server are on only where a poll returns all events, since timeouts may be put off otherwise.
+//! - Heartbeats of the server are on only where a poll returns all events, since timeouts may be put off otherwise.
 //! - Where the room may be paused, the history of browsers is limited by the number of its messages and not
 //!   by its bytes: a pause notice between two of them counts, and it shows only in what is delivered.
 //! - A socket of a WebSocket listener has room for the answer to a handshake, as that of a kernel has.
 //! - A peer sends no ping before its name.
-//! - There are never so many connections that speak HTTP that the oldest one is closed.
+//! - There are never so many connections that speak HTTP that the oldest one is closed, except for those to
+//!   the listeners for metrics.
+//! - No peer asks for the metrics: the process's own figures are in them. The simulation reads them itself.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -182,7 +184,7 @@ impl Plan {
         config.drain = Duration::from_millis(choices.one_of(&[0, 10, 1000, 5000, 60_000]));
         let mut rates = chosen_rates(choices);
         let batch = choices.one_of(&[1, 2, 8, 1024, 1024]);
-        config.ping = chosen_ping(choices, batch, &mut rates);
+        config.heartbeat = chosen_heartbeat(choices, batch, &mut rates);
         let mut weight = |most: usize| choices.below(most + 1);
         let weights = Weights {
             connect: 1 + weight(6),
@@ -297,7 +299,7 @@ impl Plan {
         };
         plan.pace = choices.one_of(&[1, 3, 10]);
         plan.batch = choices.one_of(&[2, 8, 1024, 1024]);
-        plan.config.ping = chosen_ping(choices, plan.batch, &mut plan.rates);
+        plan.config.heartbeat = chosen_heartbeat(choices, plan.batch, &mut plan.rates);
         if choices.below(2) == 0 {
             plan.config.listen.truncate(TUTORIALS);
         }
@@ -323,8 +325,8 @@ fn config(listen: Vec<Endpoint>) -> Config {
     config
 }
 
-/// The interval of pings, if every poll returns all events.
-fn chosen_ping(choices: &mut Choices, batch: usize, rates: &mut [u16]) -> Option<Duration> {
+/// The interval of heartbeats, if every poll returns all events.
+fn chosen_heartbeat(choices: &mut Choices, batch: usize, rates: &mut [u16]) -> Option<Duration> {
     const UNLIMITED: usize = 1024;
     let millis = choices.one_of(&[0, 1000, 10_000, 45_000]);
     if batch < UNLIMITED || millis == 0 {

@@ -39,7 +39,15 @@ pub const fn is_web_socket(dialect: Dialect) -> bool {
     matches!(dialect, Dialect::Ws | Dialect::WsChat10 | Dialect::WsEcho)
 }
 
+/// Whether connections of this dialect begin with a request in HTTP.
+pub const fn begins_with_http(dialect: Dialect) -> bool {
+    is_web_socket(dialect) || matches!(dialect, Dialect::Metrics)
+}
+
 // Requests.
+
+/// A request for the relay's health.
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n";
 
 /// A request that a peer may send, and what the server must answer.
 #[derive(Clone, Debug)]
@@ -62,9 +70,48 @@ pub enum Answer {
 /// The requests that a peer may send to a listener of this dialect. The handshakes that succeed come first.
 pub fn requests(listener: Dialect) -> &'static [Request] {
     static ALL: OnceLock<[Vec<Request>; 3]> = OnceLock::new();
+    static OF_METRICS: OnceLock<Vec<Request>> = OnceLock::new();
+    if listener == Dialect::Metrics {
+        return OF_METRICS.get_or_init(requests_for_metrics);
+    }
     let dialects = [Dialect::Ws, Dialect::WsChat10, Dialect::WsEcho];
     let index = dialects.iter().position(|&one| one == listener);
     &ALL.get_or_init(|| dialects.map(all_requests))[index.expect("a WebSocket listener")]
+}
+
+/// The requests to a listener for metrics. That for the metrics themselves is not among them: the process's
+/// own figures are in the response, and differ each time.
+fn requests_for_metrics() -> Vec<Request> {
+    let long = HEALTH.replace("Host", &"X".repeat(MAX_HEAD));
+    let refused = |status| Answer::AtOnce(response(status, "", ""));
+    let all = [
+        (
+            HEALTH.to_owned(),
+            Answer::Whole(response("200 OK", "", "ok\n")),
+        ),
+        (
+            HEALTH.replace("/healthz", "/"),
+            Answer::Whole(response(
+                "404 Not Found",
+                "",
+                "here are /metrics and /healthz\n",
+            )),
+        ),
+        (
+            HEALTH.replace("GET", "PUT"),
+            Answer::Whole(response("405 Method Not Allowed", "Allow: GET\r\n", "")),
+        ),
+        (
+            HEALTH.replace("HTTP/1.1", "HTTP/1.0"),
+            refused("400 Bad Request"),
+        ),
+        (long, refused("431 Request Header Fields Too Large")),
+    ];
+    let request = |(head, answer): (String, _)| Request {
+        head: head.into_bytes(),
+        answer,
+    };
+    all.map(request).to_vec()
 }
 
 /// How many of the first requests to this listener are handshakes that succeed.
@@ -177,14 +224,20 @@ fn all_requests(listener: Dialect) -> Vec<Request> {
     all
 }
 
-/// What a server must answer a request that has come in these bytes; `None` if there is more to come.
-pub fn answer(listener: Dialect, received: &[u8]) -> Option<Answer> {
+/// What a server, which stops or not, must answer a request that has come in these bytes; `None` if there is
+/// more to come.
+pub fn answer(listener: Dialect, received: &[u8], is_stopping: bool) -> Option<Answer> {
     let end = received.windows(4).position(|four| four == b"\r\n\r\n");
     let refused = |status| Some(Answer::AtOnce(response(status, "", "")));
     match end.map(|at| at + 4) {
         Some(len) if len > MAX_HEAD => refused("431 Request Header Fields Too Large"),
         // A client waits for the answer before it sends a frame.
         Some(len) if len < received.len() => refused("400 Bad Request"),
+        Some(_) if is_stopping && received == HEALTH.as_bytes() => Some(Answer::Whole(response(
+            "503 Service Unavailable",
+            "",
+            "stopping\n",
+        ))),
         Some(_) => {
             let known = requests(listener).iter();
             let request = known.clone().find(|request| request.head == received);
@@ -299,6 +352,11 @@ impl ClientStream {
     /// Whether the client stands inside a frame or a message.
     pub fn is_inside(&self) -> bool {
         self.used < self.bytes.len() || self.message.is_some()
+    }
+
+    /// Whether a message has fragments, and more of them must follow.
+    pub const fn is_inside_message(&self) -> bool {
+        self.message.is_some()
     }
 
     /// How many bytes are not whole.

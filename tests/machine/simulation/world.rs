@@ -44,7 +44,7 @@ const MOST_IDLE_TURNS: usize = 20;
 /// How many steps a simulation may take. The longest is one that has the time told every millisecond.
 const MOST_STEPS: u64 = 1_000_000;
 
-/// The least that fits the buffers of a socket of WebSocket, so that the answer to a handshake does.
+/// The least that fits the buffers of a socket of HTTP, so that the answer to a handshake does.
 const MIN_WEB_BUFFER: usize = 300;
 
 /// The least that may have arrived at it without having been read, so that requests are not always late.
@@ -236,7 +236,7 @@ impl World {
         let Plan { window, buffer, .. } = self.plan;
         let mut window = self.choices.between(window.0, window.1);
         let mut buffer = self.choices.between(buffer.0, buffer.1);
-        if web::is_web_socket(dialect) {
+        if web::begins_with_http(dialect) {
             buffer = buffer.max(MIN_WEB_BUFFER);
             window = window.max(MIN_WEB_WINDOW);
         }
