@@ -331,3 +331,24 @@ fn table_of_the_readme_has_each_step_with_its_attack_and_its_file() {
         );
     }
 }
+
+#[test]
+fn guide_has_a_chapter_for_each_step_with_its_attack_and_three_exercises() {
+    let guide = root().join("docs/guide");
+    let contents = fs::read_to_string(guide.join("README.md")).unwrap();
+    for step in steps() {
+        let chapter = fs::read_to_string(guide.join(&step).with_extension("md")).unwrap();
+        let command = part(&source(&step), "See it break");
+        let command = command.trim_matches('`');
+        let command = command.strip_prefix("cargo run --example ").unwrap();
+        // A command may go over the end of a line.
+        let words = chapter.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(command), "{step}: {command}");
+        assert_eq!(
+            chapter.matches("<summary>Answer</summary>").count(),
+            3,
+            "{step}"
+        );
+        assert!(contents.contains(&format!("]({step}.md)")), "{step}");
+    }
+}

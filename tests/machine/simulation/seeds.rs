@@ -82,7 +82,10 @@ fn faults_lose_duplicate_and_reorder_no_message() {
     }
     // The room waits for those who read, and none of them is closed for being slow.
     let waits = all.waits_for_readers;
-    assert!(waits > SEEDS / 2, "the room waited for readers {waits} times");
+    assert!(
+        waits > SEEDS / 2,
+        "the room waited for readers {waits} times"
+    );
 }
 
 #[test]
