@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// What is measured: a scenario and its flags. The rates at which a room is used differ by far, and
-/// so does what a delivery costs, since a turn that has more to say says it in the same calls.
+/// so does what a delivery costs, since a turn with more messages delivers them in as many calls.
 const ROWS: [&[&str]; 4] = [
     &["fanout", "--members", "501", "--in-flight", "1"],
     &["fanout", "--members", "501", "--in-flight", "64"],
@@ -16,7 +16,7 @@ const ROWS: [&[&str]; 4] = [
     &["chat", "--members", "500", "--in-flight", "1000"],
 ];
 
-/// How long each lasts, and how long when it is only to be seen that it runs.
+/// How long each lasts, and how long with `--test`, which only checks that it runs.
 const LASTS: [&str; 4] = ["--for", "5s", "--warmup", "1s"];
 const BRIEFLY: [&str; 6] = ["--for", "100ms", "--warmup", "0s", "--members", "20"];
 

@@ -28,11 +28,11 @@ use std::time::Instant;
 use chatloop::relay::{Limits, Ready, Relay};
 use chatloop::wire::Dialect;
 
-use common::{SAID, Sink, decode, frames, room_of, turn};
+use common::{DELIVERED, Sink, decode, frames, room_of, turn};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What each workload took when somebody last looked, and with which compiler.
+/// The figures of each workload when the baseline was set, and the compiler.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
 const BASELINE_HEAD: &str = "\
@@ -41,9 +41,9 @@ const BASELINE_HEAD: &str = "\
 # compiler builds for this target, since others make other code:
 ";
 
-/// How much more than the baseline is let pass, in percent. It is not for noise, there is none: it
-/// is what a change may cost without anybody having to say that it is worth it. In a turn in which
-/// one member speaks, a single instruction more for each delivery is above it.
+/// The tolerated excess over the baseline, in percent. It is not for noise, since there is none: it
+/// is what a change may cost without a reason given for it. In a turn in which one member sends, a
+/// single instruction more for each delivery is above it.
 const TOLERANCE: u32 = 1;
 
 const SET_BASELINE: &str = "cargo bench --bench instructions -- --set-baseline";
@@ -101,7 +101,9 @@ fn built_with() -> Result<String> {
     let about = String::from_utf8(output.stdout)?;
     let version = about.lines().next();
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    let (version, host) = version.zip(host).ok_or("rustc does not say what it is")?;
+    let (version, host) = version
+        .zip(host)
+        .ok_or("rustc does not report its version")?;
     Ok(format!("{version} for {host}"))
 }
 
@@ -133,8 +135,8 @@ fn count(workload: &Workload) -> Result<Count> {
         .envs(env::var_os("PATH").map(|path| ("PATH", path)))
         .output()?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("valgrind failed at {}:\n{said}", workload.name).into());
+        let log = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("valgrind failed at {}:\n{log}", workload.name).into());
     }
     let Ok(profile) = fs::read_to_string(profile) else {
         return Err(
@@ -151,7 +153,7 @@ fn profile(name: &str) -> PathBuf {
 
 /// What `program` itself took, and how often it called what is not in it.
 ///
-/// In a profile, `ob=` says what file the following is of. A line of two numbers is a place and a
+/// In a profile, `ob=` names the file of the following. A line of two numbers is a place and a
 /// count. A call is `calls=` and how many, after a `cob=` if it goes into another file; the line
 /// after it is what the called function took, which stands where that one is listed, too.
 fn read_profile(profile: &str, program: &Path) -> Result<Count> {
@@ -263,29 +265,29 @@ const WORKLOADS: [Workload; 6] = [
         run: || decode_in_reads_of(61),
     },
     Workload {
-        name: "one-speaks",
+        name: "one-sends",
         what: "one of 1,000 members in a turn",
         units: 999,
         unit: "delivery",
-        run: || speak(1, &[Dialect::Chat10]),
+        run: || send(1, &[Dialect::Chat10]),
     },
     Workload {
-        name: "hundred-speak",
+        name: "hundred-send",
         what: "a hundred of them in a turn",
         units: 100 * 999,
         unit: "delivery",
-        run: || speak(100, &[Dialect::Chat10]),
+        run: || send(100, &[Dialect::Chat10]),
     },
     Workload {
         name: "two-dialects",
         what: "one of 1,000 of which half are chat64",
         units: 999,
         unit: "delivery",
-        run: || speak(1, &[Dialect::Chat10, Dialect::Chat64]),
+        run: || send(1, &[Dialect::Chat10, Dialect::Chat64]),
     },
     Workload {
         name: "behind",
-        what: "100 members who fall behind and catch up",
+        what: "100 members that fall behind and catch up",
         units: 2 * 100,
         unit: "delivery",
         run: fall_behind_and_catch_up,
@@ -304,21 +306,21 @@ fn decode_in_reads_of(len: usize) {
     counted(&mut || assert_eq!(decode(black_box(&stream).chunks(len)), 64_000));
 }
 
-/// So many speak in one turn, in a room whose buffers have grown to what such a turn takes.
-fn speak(speakers: usize, dialects: &[Dialect]) {
+/// So many members send in one turn, in a room whose buffers have grown to what such a turn takes.
+fn send(senders: usize, dialects: &[Dialect]) {
     let mut scratch = vec![0; Limits::default().read_budget];
     let (mut relay, ids) = room_of::<Sink>(1000, dialects, &mut scratch);
     let now = Instant::now();
     let mut one_turn = || {
-        // A sink says what a chat10 client does.
-        for &id in ids.iter().step_by(dialects.len()).take(speakers) {
+        // A sink sends the bytes of a chat10 client.
+        for &id in ids.iter().step_by(dialects.len()).take(senders) {
             relay.note(id, Ready::READABLE);
         }
         turn(&mut relay, &mut scratch, now);
     };
     one_turn();
     counted(&mut one_turn);
-    assert_eq!(relay.counters().messages, 2 * speakers as u64);
+    assert_eq!(relay.counters().messages, 2 * senders as u64);
 }
 
 /// A stream that, of each three writes, takes a part of the first, nothing of the second, and all
@@ -334,7 +336,7 @@ impl Halting {
         let write = self.writes % 3;
         self.writes += 1;
         match write {
-            0 => Ok(len.min(SAID / 2)),
+            0 => Ok(len.min(DELIVERED / 2)),
             1 => Err(ErrorKind::WouldBlock.into()),
             _ => Ok(len),
         }
@@ -363,26 +365,26 @@ impl Write for Halting {
     }
 }
 
-/// Two messages to members who are behind with the first when the second is said.
+/// Two messages to members that lag behind with the first when the second is sent.
 fn fall_behind_and_catch_up() {
     let mut scratch = vec![0; Limits::default().read_budget];
     let (mut relay, ids) = room_of::<Halting>(101, &[Dialect::Chat10], &mut scratch);
-    let (&speaker, listeners) = ids.split_first().expect("101 of them");
+    let (&sender, receivers) = ids.split_first().expect("101 of them");
     let now = Instant::now();
     let writable = |relay: &mut Relay<_>| {
-        for &id in listeners {
+        for &id in receivers {
             relay.note(id, Ready::WRITABLE);
         }
     };
     let mut three_turns = || {
         // Each takes a part and is behind with the rest.
-        relay.note(speaker, Ready::READABLE);
+        relay.note(sender, Ready::READABLE);
         turn(&mut relay, &mut scratch, now);
         // Each takes nothing, and there is more.
-        relay.note(speaker, Ready::READABLE);
+        relay.note(sender, Ready::READABLE);
         writable(&mut relay);
         turn(&mut relay, &mut scratch, now);
-        assert_eq!(relay.lagging(), listeners.len());
+        assert_eq!(relay.lagging(), receivers.len());
         // Each takes all.
         writable(&mut relay);
         turn(&mut relay, &mut scratch, now);
@@ -390,6 +392,6 @@ fn fall_behind_and_catch_up() {
     };
     three_turns();
     counted(&mut three_turns);
-    let heard = 4 * listeners.len() * SAID;
-    assert_eq!(relay.counters().bytes_out, heard as u64);
+    let received = 4 * receivers.len() * DELIVERED;
+    assert_eq!(relay.counters().bytes_out, received as u64);
 }

@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use common::{Sink, room_of, turn};
 
-/// The resident memory of this process, in bytes, where the system tells it.
+/// The resident memory of this process, in bytes, where the system shows it.
 fn resident() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -42,25 +42,25 @@ fn fan_out(criterion: &mut Criterion) {
                 let each = after.saturating_sub(before + own) / members;
                 println!("{name}: {each} bytes of resident memory a member");
             }
-            // Those who can speak: a sink says what a chat10 client does.
-            let speakers: Vec<_> = ids.into_iter().step_by(dialects.len()).collect();
-            (name, members, relay, speakers)
+            // Those that can send: a sink sends the bytes of a chat10 client.
+            let senders: Vec<_> = ids.into_iter().step_by(dialects.len()).collect();
+            (name, members, relay, senders)
         })
         .collect();
     let now = Instant::now();
-    for (name, members, mut relay, speakers) in rooms {
+    for (name, members, mut relay, senders) in rooms {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(20);
         group.throughput(Throughput::Elements(members as u64));
-        group.bench_function("one speaks", |bencher| {
+        group.bench_function("one sends", |bencher| {
             bencher.iter(|| {
-                relay.note(speakers[speakers.len() / 2], Ready::READABLE);
+                relay.note(senders[senders.len() / 2], Ready::READABLE);
                 turn(&mut relay, &mut scratch, now);
             });
         });
-        group.bench_function("a hundred speak", |bencher| {
+        group.bench_function("a hundred send", |bencher| {
             bencher.iter(|| {
-                for &id in &speakers[..100] {
+                for &id in &senders[..100] {
                     relay.note(id, Ready::READABLE);
                 }
                 turn(&mut relay, &mut scratch, now);

@@ -1,4 +1,4 @@
-//! The `load` command: from flags to a measurement, and what becomes of its results.
+//! The `load` command: from flags to a measurement, and its results to files and standard output.
 
 use std::env;
 use std::fmt;
@@ -22,28 +22,28 @@ use crate::address::LookupError;
 use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 use crate::error_line;
 
-/// How many members an idle room has, if the system lets it.
+/// The number of members of an idle room, as far as descriptors suffice.
 const IDLE_MEMBERS: usize = 10_000;
 
-/// In how many steps members come for a chart of memory.
+/// The number of steps in which members connect for a chart of memory.
 const CHART_STEPS: usize = 10;
 
 /// Why the command failed.
 #[derive(Debug)]
 pub(crate) enum MeasureError {
-    /// More are to speak than there are.
+    /// There are more senders than members.
     Senders { senders: usize, members: usize },
-    /// It is not done to servers that speak this.
+    /// A soak does not support this protocol.
     Protocol(Protocol),
-    /// The report and the chart are to be in the same file.
+    /// The report and the chart have the same file.
     OneFile(PathBuf),
-    /// What is to be written cannot be.
+    /// A file cannot be written.
     Output(PathBuf, io::Error),
     /// A server's name has no address.
     Lookup(LookupError),
-    /// There is nothing to tell.
+    /// There is nothing to report.
     Load(LoadError),
-    /// The system failed us.
+    /// A system call failed.
     Io(&'static str, io::Error),
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for MeasureError {
             Self::Protocol(protocol) => write!(
                 f,
                 "a soak is for servers that speak chat10 or ws-chat10, and not {}",
-                protocol.name()
+                <&str>::from(protocol)
             ),
             Self::OneFile(path) => write!(
                 f,
@@ -95,7 +95,7 @@ impl fmt::Display for MeasureError {
     }
 }
 
-/// Measures, and tells what came of it.
+/// Measures, and writes the results.
 pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
     let common = common(command);
     let plan = plan(command)?;
@@ -104,14 +104,14 @@ pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
     {
         return Err(MeasureError::OneFile(json.clone()));
     }
-    // A minute's measuring is not to end with a name misspelt.
+    // A misspelt name must be reported before the measurement, which may take minutes.
     let outputs = [&common.json, &common.chart].into_iter().flatten();
     let outputs: Vec<_> = outputs.filter(|path| !is_stdout(path)).collect();
     let new: Vec<_> = outputs.iter().filter(|path| !path.exists()).collect();
     outputs.iter().try_for_each(|path| writable(path))?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // The first one ends the measuring, and a second one everything.
+        // The first signal ends the measurement early, and a second one the process.
         flag::register_conditional_default(signal, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| MeasureError::Io("cannot handle signals", error))?;
@@ -122,7 +122,7 @@ pub(crate) fn measure(command: &LoadCommand) -> Result<ExitCode, MeasureError> {
         }
         MeasureError::Load(error)
     })?;
-    tell(&report, common)?;
+    write_results(&report, common)?;
     Ok(if report.is_failure() {
         ExitCode::from(5)
     } else {
@@ -143,8 +143,8 @@ fn writable(path: &Path) -> Result<(), MeasureError> {
         .map_err(|error| MeasureError::Output(path.to_owned(), error))
 }
 
-/// Writes the results where they are wanted.
-fn tell(report: &Report, common: &CommonArgs) -> Result<(), MeasureError> {
+/// Writes the results to their files, and the table to standard output.
+fn write_results(report: &Report, common: &CommonArgs) -> Result<(), MeasureError> {
     let mut table = report.to_string();
     if let Some(path) = &common.json {
         let json = format!("{:#}\n", report.to_json());
@@ -185,7 +185,7 @@ const fn speed(command: &LoadCommand) -> Option<&SpeedArgs> {
     }
 }
 
-/// What the flags ask for.
+/// Builds the plan from the flags.
 fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
     let common = common(command);
     let mut plan = Plan {
@@ -207,14 +207,14 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
         lasts: Duration::ZERO,
         warmup: Duration::ZERO,
         steps: 1,
-        sources: common.bind,
+        sources: common.bind.clone(),
         seed: common.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
         wait: Wait::Sleep,
         command: words(),
     };
     if let Some(speed) = speed(command) {
         plan.against = server(speed.against.as_ref())?;
-        plan.rounds = speed.rounds;
+        plan.rounds = plan.against.map_or(1, |_| speed.rounds);
         plan.size = speed.size;
         plan.wait = wait(speed.wait);
     }
@@ -286,7 +286,7 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
     Ok(plan)
 }
 
-/// A server that was named, where it is.
+/// Looks up the address of a server.
 fn server(named: Option<&ServerArg>) -> Result<Option<Server>, MeasureError> {
     let Some(named) = named else {
         return Ok(None);
@@ -301,7 +301,7 @@ fn server(named: Option<&ServerArg>) -> Result<Option<Server>, MeasureError> {
 fn idle_members() -> Result<usize, MeasureError> {
     let limit = descriptors::raise_limit()
         .map_err(|error| MeasureError::Io("cannot read the open-file limit", error))?;
-    // The relay that may have to be started has the same limit, and listens.
+    // A relay that is started for the measurement has the same limit, and a listener.
     let room = descriptors::room_for_clients(limit, 1);
     if room < IDLE_MEMBERS {
         error_line::print(&format!(
@@ -321,7 +321,7 @@ fn wait(asked: Option<WaitArg>) -> Wait {
     }
 }
 
-/// The command, as it was given.
+/// The command line.
 fn words() -> String {
     let args = env::args_os().skip(1);
     let words = args.map(|word| word.to_string_lossy().into_owned());

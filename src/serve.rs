@@ -27,13 +27,13 @@ use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
 
-/// Where to listen if nobody says.
+/// The default address to listen on.
 const DEFAULT: Endpoint = Endpoint {
     dialect: Dialect::Chat10,
     addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
 };
 
-/// Where browsers come in if nobody says.
+/// The default address for browsers.
 const DEFAULT_PAGE: Endpoint = Endpoint {
     dialect: Dialect::Ws,
     addr: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, DEFAULT_PAGE_PORT)),
@@ -183,7 +183,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         .map_err(|error| ServeError::Io("cannot handle signals", error))?;
     let addrs = server
         .local_addrs()
-        .map_err(|error| ServeError::Io("cannot tell the listening address", error))?;
+        .map_err(|error| ServeError::Io("cannot read the listening address", error))?;
     let listening = Listening(&listeners, &addrs).to_string();
     info!(
         "chatloop {} listens on {listening}; room for {} clients (open-file limit {limit})",
@@ -331,7 +331,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 /// Whether an address cannot be listened on because of a socket that was passed.
 fn takes_in(socket: &Inherited, addr: SocketAddr) -> bool {
     let taken = socket.endpoint().addr;
-    // An IPv6 wildcard that takes IPv4 was opened by somebody else, and cannot be told to leave it.
+    // An IPv6 wildcard that accepts IPv4 was opened by another program, and that option cannot be changed.
     let takes_ipv4 = taken.is_ipv6() && socket.takes_ipv4();
     collide(taken, addr) || (takes_ipv4 && addr.is_ipv4() && taken.port() == addr.port())
 }
@@ -362,7 +362,7 @@ fn reply_texts(args: &ServeArgs) -> Result<ReplyTexts, ServeError> {
     })
 }
 
-/// Reads a file of up to `most` bytes; of a longer one a byte more, which tells that it is longer.
+/// Reads a file of up to `most` bytes; of a longer one a byte more, which shows that it is longer.
 /// A device may have no end.
 fn read_beyond(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -467,7 +467,7 @@ fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
     format!("{dialect} from other machines: {first}{others}")
 }
 
-/// The addresses of this machine that other machines can use; none if the system does not tell.
+/// The addresses of this machine that other machines can use; none if the system does not list them.
 fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
     let mut addresses: Vec<_> = if_addrs::get_if_addrs()
         .ok()?
@@ -583,7 +583,7 @@ mod tests {
 
     #[test]
     fn what_to_write_elsewhere_fits_the_client() {
-        let says = |dialect, ips: &[&str]| {
+        let text = |dialect, ips: &[&str]| {
             let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
             from_outside(dialect, ips, 99)
         };
@@ -615,7 +615,7 @@ mod tests {
                 "ack64: this machine is on no network, so no other one can reach it",
             ),
         ] {
-            assert_eq!(says(dialect, ips), expected);
+            assert_eq!(text(dialect, ips), expected);
         }
     }
 

@@ -48,15 +48,15 @@ const NAME: &[u8] = b"10        user000000";
 const MESSAGE: &[u8] =
     b"64        0123456789012345678901234567890123456789012345678901234567890123";
 
-/// What the others are sent of one message: its sender's name, and the message.
-pub const SAID: usize = NAME.len() + MESSAGE.len();
+/// The size of one message as it is delivered: its sender's name, and the message.
+pub const DELIVERED: usize = NAME.len() + MESSAGE.len();
 
 impl Read for Sink {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let says = if self.reads == 0 { NAME } else { MESSAGE };
+        let sent = if self.reads == 0 { NAME } else { MESSAGE };
         self.reads += 1;
-        buf[..says.len()].copy_from_slice(says);
-        Ok(says.len())
+        buf[..sent.len()].copy_from_slice(sent);
+        Ok(sent.len())
     }
 }
 
@@ -82,7 +82,7 @@ pub fn turn<S: Read + Write>(relay: &mut Relay<S>, scratch: &mut [u8], now: Inst
     relay.remove_closed(scratch, now);
 }
 
-/// A room of so many members that speak these dialects in turn.
+/// A room of so many members that have these dialects in turn.
 pub fn room_of<S: Read + Write + Default>(
     members: usize,
     dialects: &[Dialect],

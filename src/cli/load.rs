@@ -6,6 +6,7 @@ use std::time::Duration;
 use chatloop::load::{MIN_SIZE, Protocol, Sources};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
+use strum::VariantNames;
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
@@ -426,7 +427,7 @@ pub(crate) struct ServerArg {
 fn parse_server(text: &str) -> Result<ServerArg, String> {
     let text = text.trim();
     let (protocol, addr) = match text.split_once("://") {
-        Some((name, addr)) => (name.parse()?, addr),
+        Some((name, addr)) => (name.parse().map_err(|_| unknown_protocol())?, addr),
         None => (Protocol::default(), text),
     };
     let usual_port = match protocol {
@@ -448,6 +449,11 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
     };
     let addr = Address::parse(addr, usual_port, "write 127.0.0.1:1234")?;
     Ok(ServerArg { protocol, addr })
+}
+
+fn unknown_protocol() -> String {
+    let known = Protocol::VARIANTS.join(", ");
+    format!("unknown protocol; the known ones: {known}")
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {

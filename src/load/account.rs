@@ -1,8 +1,9 @@
 //! The figures between two marks of a run, and the warnings about them.
 
+use super::delays::Delays;
 use super::figures::{Failures, Figures, Gauge, ServerFigures, ToolFigures, quotient};
 use super::members::Members;
-use super::process::Usage;
+use super::pool::Behaviour;
 use super::report::Outcome;
 use super::run::{Mark, Run, Span};
 use super::trouble::Warning;
@@ -16,50 +17,42 @@ const MIN_SHARE_DIFFERENCE: f64 = 0.05;
 /// The shortest measurement, in seconds, in which the bottleneck can be seen.
 const MIN_SECONDS: f64 = 0.1;
 
-/// What the server and the kernel held before the first member.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Base {
-    pub(super) server: Option<Usage>,
-    pub(super) kernel: Option<u64>,
-}
-
-/// The figures of the messages that were sent and received between two marks.
-pub(super) fn measured(run: &Run<'_, Members>, span: &Span, base: Base, after: &Mark) -> Figures {
-    let members = run.clients.count();
+/// The figures of what happened between two marks.
+pub(super) fn measured<C: Behaviour>(run: &Run<'_, C>, span: &Span, members: usize) -> Figures {
+    let a_second = |count: u64| quotient(count as f64, span.seconds);
     Figures {
         members: Some(Gauge(members as u64)),
         messages: Some(span.sent),
-        messages_per_second: quotient(span.sent as f64, span.seconds),
+        messages_per_second: a_second(span.sent),
         deliveries: span.deliveries,
-        deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
-        latency_us: run.clients.checker.delays.times(),
-        server: span.server.map(|used| {
-            let a_second = |count: u64| quotient(count as f64, span.seconds);
-            ServerFigures {
-                cpu_ns_per_delivery: cpu_ns_per_delivery(span),
-                cpu_share: quotient(used.cpu.as_secs_f64(), span.seconds),
-                sleeps_per_second: a_second(used.sleeps),
-                preemptions_per_second: a_second(used.preempted),
-                reads_per_second: used.reads.and_then(a_second),
-                writes_per_second: used.writes.and_then(a_second),
-                ..memory(base, after, members)
-            }
+        deliveries_per_second: a_second(span.deliveries),
+        latency_us: run.clients.delays().and_then(Delays::times),
+        server: span.server.map(|used| ServerFigures {
+            cpu_ns_per_delivery: cpu_ns_per_delivery(span),
+            cpu_share: quotient(used.cpu.as_secs_f64(), span.seconds),
+            sleeps_per_second: a_second(used.sleeps),
+            preemptions_per_second: a_second(used.preempted),
+            reads_per_second: used.reads.and_then(a_second),
+            writes_per_second: used.writes.and_then(a_second),
+            ..ServerFigures::default()
         }),
-        load_tool: Some(tool(span)),
+        load_tool: Some(ToolFigures {
+            busy_share: quotient(span.busy, 1.0),
+            cpu_share: quotient(span.core, 1.0),
+            late_us: None,
+        }),
         ..Figures::default()
     }
 }
 
-/// The server's memory.
-pub(super) fn memory(base: Base, after: &Mark, members: usize) -> ServerFigures {
-    let (Some(start), Some(now)) = (base.server, after.server) else {
-        return ServerFigures::default();
-    };
-    ServerFigures {
-        rss_at_start_bytes: Some(Gauge(start.resident)),
-        rss_bytes: Some(Gauge(now.resident)),
-        bytes_per_member: per_member(start.resident, now.resident, members),
-        ..ServerFigures::default()
+/// Adds the server's memory, if it was watched from before the first member.
+pub(super) fn add_memory(figures: &mut Figures, run: &Run<'_, Members>, after: &Mark) {
+    if let Some(server) = &mut figures.server
+        && let (Some(start), Some(now)) = (run.context.base.server, after.server)
+    {
+        server.rss_at_start_bytes = Some(Gauge(start.resident));
+        server.rss_bytes = Some(Gauge(now.resident));
+        server.bytes_per_member = per_member(start.resident, now.resident, run.clients.count());
     }
 }
 
@@ -71,15 +64,6 @@ pub(super) fn per_member(start: u64, now: u64, members: usize) -> Option<Gauge> 
 
 pub(super) fn cpu_ns_per_delivery(span: &Span) -> Option<f64> {
     quotient(span.server?.cpu.as_nanos() as f64, span.deliveries as f64)
-}
-
-/// What the load tool itself used.
-pub(super) fn tool(span: &Span) -> ToolFigures {
-    ToolFigures {
-        busy_share: quotient(span.busy, 1.0),
-        cpu_share: quotient(span.core, 1.0),
-        late_us: None,
-    }
 }
 
 /// Warns if the load tool was the limit.
@@ -98,15 +82,44 @@ pub(super) fn bottleneck(outcome: &mut Outcome, span: &Span) {
     }
 }
 
-/// Adds the failures of a run, and the warnings about them.
-pub(super) fn failures(run: &mut Run<'_, Members>, outcome: &mut Outcome) {
-    let (pool, clients) = (&run.pool, &run.clients);
-    let deaf = u64::from(!run.is_stopped()) * clients.deaf() as u64;
-    let failures = Failures::new(&clients.checker.tally, &pool.cuts, &pool.refusals, deaf);
-    outcome.warn(failures, pool.connected, run.paused);
-    let dropped = run.dropped_packets();
-    if dropped > 0 && outcome.figures.failures.are_any() {
-        outcome.warnings.push(Warning::Dropped(dropped));
-    }
+/// Ends a run: adds its failures, and the warnings about them and about the run itself. `connected` is
+/// the number of connections that were made, beside those that were not.
+pub(super) fn conclude<C: Behaviour>(
+    run: &mut Run<'_, C>,
+    outcome: &mut Outcome,
+    deaf: u64,
+    connected: usize,
+) {
+    let (tally, cuts, causes) = (*run.clients.tally(), &run.pool.cuts, &run.pool.refusals);
+    let failures = Failures {
+        lost: tally.lost,
+        duplicated: tally.duplicated,
+        out_of_order: tally.out_of_order,
+        corrupt: tally.corrupt,
+        cut: cuts.values().sum(),
+        refused: causes.values().sum(),
+        cuts: cuts.clone(),
+        refusals: causes.clone(),
+        deaf,
+        foreign: tally.foreign,
+    };
+    let (dropped, paused) = (run.dropped_packets(), run.paused);
+    let (cuts, causes) = (cuts.clone(), causes.clone());
+    let warnings = [
+        (failures.refused, Warning::Refused { causes, connected }),
+        (failures.cut, Warning::Cut(cuts)),
+        (deaf, Warning::Deaf(deaf)),
+        (tally.foreign, Warning::Company(tally.foreign)),
+        (u64::from(!paused.is_zero()), Warning::Paused(paused)),
+        (
+            u64::from(failures.are_any()) * dropped,
+            Warning::Dropped(dropped),
+        ),
+    ];
+    let due = warnings.into_iter().filter(|(count, _)| *count > 0);
+    outcome.warnings.extend(due.map(|(_, warning)| warning));
     outcome.warnings.append(&mut run.warnings);
+    outcome.figures.failures = failures;
+    outcome.interrupted = run.is_stopped();
+    outcome.deliveries = tally.deliveries;
 }

@@ -67,7 +67,7 @@ const SAMPLE: i32 = 30 * PX;
 /// A line of at most so many points has a marker at each, a longer one only at its last.
 const MAX_MARKERS: usize = 32;
 const MAX_TICKS: f64 = 8.0;
-/// The length of an axis, as the library is told places on it.
+/// The length of an axis, in the units in which the library places values.
 const SPAN: i32 = 1_000_000;
 /// The ticks of more nines would touch.
 const MAX_NINES: f64 = 6.0;

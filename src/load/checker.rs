@@ -39,7 +39,7 @@ const NO_SENDER: u32 = u32::MAX;
 
 /// A `DeliveryChecker` knows all messages that are sent in a run, and how far each receiver has
 /// got them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DeliveryChecker {
     pub(super) codec: Codec,
     senders: Vec<Sender>,
@@ -79,6 +79,8 @@ struct Sender {
 #[derive(Debug, Default)]
 struct Receiver {
     place: Place,
+    /// Whether its messages are the server's history, until the server has taken it in.
+    awaits_welcome: bool,
     /// The number of messages that will not arrive any more: received, lost, or sent before it was
     /// present.
     settled: u64,
@@ -121,17 +123,9 @@ impl DeliveryChecker {
             codec,
             senders: (0..senders).map(|_| Sender::default()).collect(),
             receivers: (0..receivers).map(|_| Receiver::default()).collect(),
-            entries: Vec::new(),
-            bytes: Vec::new(),
-            len: 0,
             trim_at: (MIN_TRIM_MESSAGES as u64, MIN_TRIM_BYTES),
-            sent: 0,
-            present: 0,
-            outstanding: 0,
-            tally: Tally::default(),
-            is_pinged: false,
-            delays: Delays::new(),
             measured_from: u64::MAX,
+            ..Self::default()
         }
     }
 
@@ -148,6 +142,11 @@ impl DeliveryChecker {
     /// Whether a receiver has got a message since it joined.
     pub(super) fn is_present(&self, receiver: usize) -> bool {
         !matches!(self.receivers[receiver].place, Place::Absent)
+    }
+
+    /// A receiver joins, and is sent the server's history first if there is one.
+    pub(super) fn join(&mut self, receiver: usize) {
+        self.receivers[receiver].awaits_welcome = self.codec.protocol.has_history();
     }
 
     /// Appends a sender's next message, which was scheduled for `at`, to `out`.
@@ -179,10 +178,14 @@ impl DeliveryChecker {
         let mut is_welcome = false;
         while let Some((incoming, used)) = self.codec.protocol.next(rest)? {
             match incoming {
+                Incoming::Message { .. } if self.receivers[receiver].awaits_welcome => {}
                 Incoming::Message { name, payload } => {
                     self.take(receiver, name, payload, &rest[..used], now);
                 }
-                Incoming::Welcome => is_welcome = true,
+                Incoming::Welcome => {
+                    is_welcome = true;
+                    self.receivers[receiver].awaits_welcome = false;
+                }
                 Incoming::Ping => self.is_pinged = true,
                 Incoming::Aside => {}
             }
@@ -228,7 +231,7 @@ impl DeliveryChecker {
     /// Measures the messages that are scheduled from this time on, and forgets what was measured
     /// before.
     pub(super) fn measure_from(&mut self, time: Duration) {
-        self.delays = Delays::new();
+        self.delays = Delays::default();
         self.measured_from = time.as_nanos() as u64;
     }
 

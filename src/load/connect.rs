@@ -9,43 +9,60 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use serde::{Serialize, Serializer};
 use socket2::{Domain, Socket, Type};
+use strum::IntoStaticStr;
+use thiserror::Error;
 
 use super::protocol::{Garbled, Protocol};
 use super::sources::Sources;
 
 /// Why a connection was not made, or ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Cause {
     /// No server listens there.
+    #[error("refused")]
     Refused,
     /// No answer came in time.
+    #[error("timed out")]
     TimedOut,
     /// The server closed it.
+    #[error("closed by the server")]
     Closed,
     /// The server reset it.
+    #[error("reset by the server")]
     Reset,
     /// It sent what its protocol does not have.
+    #[error("sent what is not in the protocol")]
     Garbled,
     /// It did not accept the WebSocket.
+    #[error("the server does not accept the WebSocket")]
     NoWebSocket,
     /// There is no descriptor left for it on this side.
+    #[error("without a descriptor on this side")]
     NoDescriptor,
     /// There is no port left for it on this side.
+    #[error("without a port on this side")]
     NoPort,
     /// The source address is not one of this machine's.
+    #[error("from an address that this machine does not have")]
     NoSource,
     /// Something else; the number of the error, see errno(3).
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
     Other(i32),
 }
 
 impl From<io::Error> for Cause {
     fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(cause) => return cause,
+            Err(error) => error,
+        };
         match (error.kind(), error.raw_os_error()) {
             (ErrorKind::ConnectionRefused, _) => Self::Refused,
             (ErrorKind::TimedOut, _) => Self::TimedOut,
             (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Self::Reset,
             (_, Some(libc::EMFILE | libc::ENFILE)) => Self::NoDescriptor,
-            // What connect(2) says when the ports are used up, and bind(2) of a strange address.
+            // The error of connect(2) without a free port, and of bind(2) with another machine's address.
             (ErrorKind::AddrNotAvailable, _) => Self::NoPort,
             (_, errno) => Self::Other(errno.unwrap_or(0)),
         }
@@ -58,22 +75,19 @@ impl From<Garbled> for Cause {
     }
 }
 
+impl From<Cause> for io::Error {
+    fn from(cause: Cause) -> Self {
+        Self::other(cause)
+    }
+}
+
 /// As a key of the report.
 impl Serialize for Cause {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let name = match self {
-            Self::Refused => "refused",
-            Self::TimedOut => "timed_out",
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::Garbled => "garbled",
-            Self::NoWebSocket => "no_web_socket",
-            Self::NoDescriptor => "no_descriptor",
-            Self::NoPort => "no_port",
-            Self::NoSource => "no_source",
-            Self::Other(errno) => return serializer.collect_str(&format_args!("errno_{errno}")),
-        };
-        serializer.serialize_str(name)
+        match self {
+            Self::Other(errno) => serializer.collect_str(&format_args!("errno_{errno}")),
+            cause => serializer.serialize_str(cause.into()),
+        }
     }
 }
 

@@ -34,12 +34,14 @@ pub(super) struct Times {
     pub(super) max: f64,
 }
 
-impl Delays {
-    pub(super) fn new() -> Self {
+impl Default for Delays {
+    fn default() -> Self {
         let histogram = Histogram::new(DIGITS).expect("one to five digits can be kept");
         Self { histogram }
     }
+}
 
+impl Delays {
     /// Counts a time `times` times.
     pub(super) fn record(&mut self, nanoseconds: u64, times: u64) {
         // The histogram grows as it needs to, so that every time has a place.
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_all_recorded_times() {
-        let mut delays = Delays::new();
+        let mut delays = Delays::default();
         assert_eq!(delays.times(), None);
         for time in 1..=1000 {
             delays.record(time, 3);
@@ -100,7 +102,7 @@ mod tests {
             max: 1.0,
         };
         assert_eq!(delays.times(), Some(expected));
-        let mut others = Delays::new();
+        let mut others = Delays::default();
         others.record(2_000_000_000, 1);
         delays.add(&others);
         let both = delays.times().unwrap();
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn curve_rises_from_the_shortest_to_the_longest_time() {
-        let mut delays = Delays::new();
+        let mut delays = Delays::default();
         delays.record(7, 5);
         delays.record(9, 5);
         let curve = delays.curve();

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::connect::Causes;
 use super::delays::Times;
-use super::judge::Tally;
 use super::plan::{Fault, Leave, Scenario};
 use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
 use Kind::{Compared, Failure, Percentiles, Plain};
@@ -96,7 +95,7 @@ pub(super) struct Row {
 pub(super) enum Kind {
     /// With the ratio of two servers.
     Compared(Unit),
-    /// Without it: the figure says nothing about how good a server is.
+    /// Without it: the figure is no measure of a server's quality.
     Plain(Unit),
     /// In a row of its own only if it is not 0.
     Failure(Unit),
@@ -192,11 +191,12 @@ figures! {
         /// `soak`: the sum of `closed`.
         closed_for_it: Option<u64> => row("closed by the server for a fault", Plain(Count)),
         /// Messages that were sent during the measurement.
-        messages: Option<u64> => row("messages", Plain(Count)),
+        messages: Option<u64> => row("messages", Plain(Count)).only(NOT_STORM),
         /// Messages that were received during the measurement, counted once for each receiver.
         deliveries: u64 => row("deliveries", Plain(Count)),
         /// The same, a second.
-        messages_per_second: Option<f64> => row("messages, a second", Compared(Count)),
+        messages_per_second: Option<f64> =>
+            row("messages, a second", Compared(Count)).only(NOT_STORM),
         /// The same, a second.
         deliveries_per_second: Option<f64> =>
             row("deliveries, a second", Compared(Count)).only(NOT_STORM);
@@ -241,7 +241,7 @@ figures! {
         rss_highest_bytes: Option<Gauge> => row("server, highest memory", Plain(Bytes)),
         /// Resident memory with all members, in bytes.
         rss_bytes: Option<Gauge> => row("server, memory with all members", Compared(Bytes)),
-        /// What resident memory grew by, divided by the members, in bytes. In a small room it says little.
+        /// What resident memory grew by, divided by the members, in bytes. In a small room it is not meaningful.
         bytes_per_member: Option<Gauge> =>
             row("server, memory for a member", Compared(Bytes)).only(&[Idle]),
         /// `idle`: CPU time for a connection, in microseconds.
@@ -252,9 +252,10 @@ figures! {
         /// `idle`: CPU time a second while all members were silent, in microseconds.
         idle_cpu_us_per_second: Option<f64> =>
             row("server, CPU a second of silence", Compared(Microseconds)),
-        /// CPU time for a delivery, in nanoseconds. In `storm`, which is about something else, it is all the CPU time that the server used, divided by the deliveries.
+        /// CPU time for a delivery, in nanoseconds. In `storm` and `soak`, which are about something else, it is all the CPU time that the server used, divided by the deliveries.
         cpu_ns_per_delivery: Option<f64> =>
-            row("server, CPU for a delivery", Compared(Nanoseconds)).only(NOT_STORM),
+            row("server, CPU for a delivery", Compared(Nanoseconds))
+                .only(&[Idle, Fanout, Chat, Latency]),
         /// `storm`: CPU time for a member that returns, in microseconds.
         cpu_us_per_return: Option<f64> =>
             row("server, CPU for a returning member", Compared(Microseconds)),
@@ -336,21 +337,6 @@ impl Merge for Times {
 }
 
 impl Failures {
-    pub(super) fn new(tally: &Tally, cuts: &Causes, refusals: &Causes, deaf: u64) -> Self {
-        Self {
-            lost: tally.lost,
-            duplicated: tally.duplicated,
-            out_of_order: tally.out_of_order,
-            corrupt: tally.corrupt,
-            cut: cuts.values().sum(),
-            refused: refusals.values().sum(),
-            cuts: cuts.clone(),
-            refusals: refusals.clone(),
-            deaf,
-            foreign: tally.foreign,
-        }
-    }
-
     /// Whether the measurement has failed.
     pub(super) const fn are_any(&self) -> bool {
         self.lost + self.duplicated + self.out_of_order + self.corrupt + self.cut + self.refused > 0

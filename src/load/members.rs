@@ -10,7 +10,7 @@ use super::delays::Delays;
 use super::judge::Tally;
 use super::message::Codec;
 use super::pool::{Behaviour, ClientPool, State, Used};
-use super::protocol::{Garbled, Incoming, Role};
+use super::protocol::Role;
 use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Stall};
 
 /// How often it is checked whether the server is idle, for how long at most, and for how long to
@@ -24,7 +24,7 @@ const IDLE_CPU_SHARE: f64 = 0.02;
 
 /// The `Members` are the clients of a scenario: the checker's receivers, in its order. A broker's
 /// senders come after them, with connections of their own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Members {
     pub(super) checker: DeliveryChecker,
     /// The number of receivers, and of those that are connected.
@@ -49,10 +49,7 @@ impl Members {
         Self {
             checker: DeliveryChecker::new(codec, receivers + answered, senders),
             receivers,
-            receiving: 0,
-            unsent: Vec::new(),
-            connects: Delays::new(),
-            arrivals: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -98,26 +95,6 @@ impl Members {
         self.receiving += usize::from(counts);
     }
 
-    /// Skips the server's history, which ends with the welcome. Returns the number of bytes, and whether
-    /// all of it has come.
-    fn skip_history(
-        &self,
-        pool: &mut ClientPool,
-        index: usize,
-        input: &[u8],
-    ) -> Result<(usize, bool), Garbled> {
-        let mut used = 0;
-        while let Some((incoming, len)) = self.checker.codec.protocol.next(&input[used..])? {
-            used += len;
-            match incoming {
-                Incoming::Welcome => return Ok((used, true)),
-                Incoming::Ping => self.answer_ping(pool, index),
-                Incoming::Message { .. } | Incoming::Aside => {}
-            }
-        }
-        Ok((used, false))
-    }
-
     fn answer_ping(&self, pool: &mut ClientPool, index: usize) {
         self.checker.codec.protocol.pong(pool.output(index));
         pool.send(index);
@@ -134,25 +111,18 @@ impl Behaviour for Members {
         };
         let Codec { protocol, tag, .. } = &self.checker.codec;
         protocol.join(role, tag, pool.output(index));
-        if !self.is_broker() && !protocol.has_history() {
+        let has_history = protocol.has_history();
+        self.checker.join(index);
+        if !self.is_broker() && !has_history {
             self.welcome(pool, index);
         }
         pool.send(index);
     }
 
     fn receive(&mut self, pool: &mut ClientPool, index: usize, input: &[u8]) -> Used {
-        let mut history = 0;
-        if self.checker.codec.protocol.has_history() && !pool.is_connected(index) {
-            let is_all;
-            (history, is_all) = self.skip_history(pool, index, input)?;
-            if !is_all {
-                return Ok(history);
-            }
-            self.welcome(pool, index);
-        }
         let now = pool.now();
         let was_present = self.checker.is_present(index);
-        let (used, is_welcome) = self.checker.check(index, &input[history..], now)?;
+        let (used, is_welcome) = self.checker.check(index, input, now)?;
         if mem::take(&mut self.checker.is_pinged) {
             self.answer_ping(pool, index);
         }
@@ -162,7 +132,7 @@ impl Behaviour for Members {
         if is_welcome {
             self.welcome(pool, index);
         }
-        Ok(history + used)
+        Ok(used)
     }
 
     fn end(&mut self, pool: &mut ClientPool, index: usize, state: State, cause: Cause) {
@@ -185,8 +155,8 @@ impl Behaviour for Members {
         self.count()
     }
 
-    fn p99(&self) -> Option<Duration> {
-        self.checker.delays.quantile(0.99)
+    fn delays(&self) -> Option<&Delays> {
+        Some(&self.checker.delays)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::mem;
 
-use super::protocol::Protocol;
+use super::protocol::{Protocol, number};
 
 /// The digits of a message's number, and at least of its sender's. In a soak, senders are replaced
 /// all the time, so their numbers have more.
@@ -15,8 +15,8 @@ const SOAK_SENDER_DIGITS: usize = 9;
 /// In a soak, a typical message has up to so many bytes after its head. One message in so many is
 /// long. It has more bytes than one turn of a relay reads of a connection, so that it is received
 /// in pieces.
-const MAX_TYPICAL_SIZE: u64 = 200;
-const LONG_MESSAGE_RATIO: u64 = 64;
+const MAX_TYPICAL_SIZE: usize = 200;
+const LONG_MESSAGE_RATIO: u32 = 64;
 
 /// The size of the longest message in a soak, in bytes.
 pub(super) const MAX_SOAK_SIZE: usize = 32 * 1024;
@@ -36,7 +36,7 @@ const fn sender_digits(senders: usize) -> usize {
 }
 
 /// A `Codec` writes and reads the messages of one run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Codec {
     pub(super) protocol: Protocol,
     /// It distinguishes the names of this run from others.
@@ -130,32 +130,16 @@ impl Codec {
         let Some(seed) = self.cuts else {
             return &self.text;
         };
-        let chance = mix(seed ^ mix(u64::from(id.sender) << 32 | u64::from(id.seq)));
-        let most = if chance.is_multiple_of(LONG_MESSAGE_RATIO) {
-            (MAX_SOAK_SIZE - SOAK_SENDER_DIGITS - 1 - SEQ_DIGITS) as u64
+        let id_bits = u64::from(id.sender) << 32 | u64::from(id.seq);
+        let mut chance = fastrand::Rng::with_seed(seed ^ id_bits);
+        let most = if chance.u32(..LONG_MESSAGE_RATIO) == 0 {
+            MAX_SOAK_SIZE - SOAK_SENDER_DIGITS - 1 - SEQ_DIGITS
         } else {
             MAX_TYPICAL_SIZE
         };
-        let len = (chance >> 8) % (most + 1);
-        let from = (chance >> 32) as usize % MAX_SOAK_SIZE;
-        &self.text[from..from + len as usize]
+        let from = chance.usize(..MAX_SOAK_SIZE);
+        &self.text[from..][..chance.usize(..=most)]
     }
-}
-
-/// Parses a number of digits and nothing else.
-fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |number: u32, byte| match byte {
-        b'0'..=b'9' => Some(number * 10 + u32::from(byte - b'0')),
-        _ => None,
-    })
-}
-
-/// Spreads the bits of a number over all bits (splitmix64).
-const fn mix(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 #[cfg(test)]

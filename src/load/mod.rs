@@ -8,10 +8,10 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | The plan: what is to be measured | `load/plan.rs` |
+//! | The plan: what to measure, and how | `load/plan.rs` |
 //! | Checks that this machine has the descriptors and ports | this module |
 //! | A relay is started, if no server is named | `load/own_relay.rs` |
-//! | One loop has all connections | `load/pool.rs`, `load/connect.rs`, `load/sources.rs` |
+//! | One loop has all connections | `load/pool.rs`, `load/link.rs`, `load/connect.rs`, `load/sources.rs` |
 //! | ... which are made no faster than the server accepts them | `load/ramp_up.rs` |
 //! | The clients join, receive and send | `load/members.rs`, `load/protocol.rs`, `load/message.rs` |
 //! | ... by a schedule that does not wait for the server | `load/schedule.rs` |
@@ -34,6 +34,7 @@ mod connect;
 mod delays;
 mod figures;
 mod judge;
+mod link;
 mod members;
 mod message;
 mod own_relay;
@@ -57,16 +58,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
-use account::Base;
 use connect::{CONNECT_TIMEOUT, Cause, Site};
-use members::Members;
-use message::Codec;
 use own_relay::OwnRelay;
-use pool::ClientPool;
 use process::{Process, kernel_memory};
 use progress::Reporter;
 use report::{Identity, Outcome};
-use run::Run;
+use run::{Base, Context};
 use sources::Ports;
 use trouble::Warning;
 use units::{Count, several};
@@ -137,7 +134,7 @@ fn measure_rounds(
     stop: &AtomicBool,
 ) -> Result<(), LoadError> {
     let count = targets.len();
-    let rounds = if count > 1 { plan.rounds } else { 1 };
+    let rounds = plan.rounds;
     for turn in 0..rounds * count {
         // Every other round begins with the other server, so that neither has the better place.
         let round = turn / count;
@@ -170,19 +167,8 @@ fn measure_rounds(
 
 /// The number of connections to one server.
 fn connections(plan: &Plan, protocol: Protocol) -> usize {
-    let (members, senders) = cast(plan, protocol);
+    let (members, senders) = plan.cast(protocol);
     members + plan.faults + if protocol.is_broker() { senders } else { 0 }
-}
-
-/// The number of receivers and of senders. A message has as many receivers with every protocol:
-/// one fewer than there are members.
-fn cast(plan: &Plan, protocol: Protocol) -> (usize, usize) {
-    if protocol.is_broker() {
-        (plan.members - 1, plan.senders)
-    } else {
-        // Two at least, since a sender does not receive its own messages.
-        (plan.members, plan.senders.max(2))
-    }
 }
 
 /// Three characters that distinguish the messages of this run from those of another one.
@@ -205,14 +191,14 @@ fn check(plan: &Plan) -> Result<Option<String>, LoadError> {
     if wanted > room {
         return Err(LoadError::Descriptors(wanted, room));
     }
-    let is_ipv4 = plan.sources.map(|sources| sources.is_ipv4());
+    let is_ipv4 = plan.sources.as_ref().map(Sources::is_ipv4);
     for server in servers.into_iter().flatten() {
         if is_ipv4.is_some_and(|is_ipv4| is_ipv4 != server.addr.is_ipv4()) {
             return Err(LoadError::Family(server.addr));
         }
     }
     let ports = Ports::of_this_system();
-    let sources = plan.sources.map_or(1, |sources| sources.count());
+    let sources = plan.sources.as_ref().map_or(1, Sources::count);
     let (budget, range) = (ports.budget(sources), ports.to_string());
     if wanted > budget {
         return Err(LoadError::Ports {
@@ -222,7 +208,7 @@ fn check(plan: &Plan) -> Result<Option<String>, LoadError> {
             range,
         });
     }
-    Ok(plan.sources.map(|_| {
+    Ok(plan.sources.as_ref().map(|_| {
         let sources = several(sources as u64, "source address");
         let budget = Count(budget as f64);
         format!("{sources} with the ports {range}: enough for {budget} connections")
@@ -259,7 +245,7 @@ impl Target {
             },
             identity: Identity {
                 name,
-                protocol: server.protocol.name(),
+                protocol: server.protocol.into(),
                 address: server.addr.to_string(),
                 pid,
             },
@@ -315,14 +301,18 @@ impl Target {
             addr: self.server.addr,
             protocol: self.server.protocol,
             tag,
-            sources: plan.sources,
+            sources: plan.sources.clone(),
+        };
+        let context = Context {
+            reporter,
+            stop,
+            server: self.process.as_ref(),
+            relay: self.own.as_mut(),
+            base: self.base,
         };
         let mut outcome = match plan.scenario {
-            Scenario::Soak => {
-                let (server, relay) = (self.process.as_ref(), self.own.as_mut());
-                soak::measure(plan, site, server, relay, reporter, stop)?
-            }
-            _ => self.load(plan, site, reporter, stop)?,
+            Scenario::Soak => soak::measure(plan, site, context)?,
+            _ => scenario::measure(plan, site, context)?,
         };
         let warnings = self.own.as_mut().map(OwnRelay::take_warnings);
         // The relay must warn of misbehaving clients. Its warnings matter only if others were cut.
@@ -334,26 +324,6 @@ impl Target {
         // Memory that was freed when members left is not always returned to the system. So memory
         // is reported of the first round only.
         self.base = Base::default();
-        Ok(outcome)
-    }
-
-    fn load(
-        &mut self,
-        plan: &Plan,
-        site: Site,
-        reporter: Reporter<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Outcome, LoadError> {
-        let protocol = site.protocol;
-        let (receivers, senders) = cast(plan, protocol);
-        let codec = Codec::new(protocol, &site.tag, plan.size, plan.senders, plan.seed);
-        let members = Members::new(codec, receivers, senders);
-        let pool = ClientPool::new(site, members.checker.receivers(), plan.wait)?;
-        let (server, relay) = (self.process.as_ref(), self.own.as_mut());
-        let mut run = Run::new(pool, members, reporter, server, relay, stop);
-        let mut outcome = scenario::measure(&mut run, plan, self.base)?;
-        outcome.deliveries = run.deliveries();
-        outcome.connected = run.pool.connected;
         Ok(outcome)
     }
 

@@ -4,58 +4,45 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::protocol::Protocol;
 use super::sources::Sources;
 
 /// What is done to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Scenario {
-    /// Members come, are silent, and hear one message.
+    /// Members join, are silent, and receive one message.
     Idle,
-    /// One speaks, all others hear.
+    /// One member sends, all others receive.
     Fanout,
-    /// All speak, all hear.
+    /// All members send, all receive.
     Chat,
-    /// Messages are said by the clock.
+    /// Messages are sent by a schedule.
     Latency,
-    /// All leave and come back at once.
+    /// All members leave and come back at once.
     Storm,
-    /// Members come and go, some of them misbehave, and all is checked for a long time.
+    /// Members join and leave, some clients misbehave, and every delivery is checked for a long time.
     Soak,
 }
 
-impl Scenario {
-    /// Its name, as on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Fanout => "fanout",
-            Self::Chat => "chat",
-            Self::Latency => "latency",
-            Self::Storm => "storm",
-            Self::Soak => "soak",
-        }
-    }
-}
-
-/// How the load tool waits for what is to come.
+/// How the load tool waits for messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Wait {
-    /// It keeps asking, which takes a core.
+    /// It polls without sleeping, which takes a core.
     #[default]
     Spin,
-    /// It sleeps until there is something.
+    /// It sleeps until an event.
     Sleep,
 }
 
-/// A server that is to be measured.
+/// A server to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Its protocol.
@@ -64,111 +51,125 @@ pub struct Server {
     pub addr: SocketAddr,
 }
 
-/// What is to be measured, and how.
-#[derive(Clone, Debug)]
+/// A `Plan` states what to measure, and how. The report has its part that the flags decide.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(test, schemars(rename = "Asked", description = "What was asked for."))]
 pub struct Plan {
     /// What is done to the server.
+    #[serde(skip)]
     pub scenario: Scenario,
     /// The server; without one, a relay is started for this.
+    #[serde(skip)]
     pub target: Option<Server>,
-    /// Another one to compare it with, in turns.
+    /// Another server to compare it with, in alternating rounds.
+    #[serde(skip)]
     pub against: Option<Server>,
-    /// Whether a room may be measured that has members already.
+    /// Whether a room with other members may be measured.
+    #[serde(skip)]
     pub allow_company: bool,
-    /// How often each of two servers is measured.
-    pub rounds: usize,
-    /// The program that is a relay of one's own: `chatloop`.
+    /// The program that is started as the relay: `chatloop`.
+    #[serde(skip)]
     pub program: PathBuf,
-    /// The server's process, if it is not to be searched for.
+    /// The server's process; without a number, the process that listens there.
+    #[serde(skip)]
     pub pid: Option<u32>,
-    /// How many members there are. At least two.
-    pub members: usize,
-    /// How many of them send messages.
-    pub senders: usize,
-    /// How long a message is, in bytes; at least [`MIN_SIZE`](super::MIN_SIZE). In a soak, where they have many
-    /// sizes, it is [`SOAK_SIZE`](super::SOAK_SIZE).
-    pub size: usize,
-    /// How many messages are under way at a time.
-    pub in_flight: usize,
-    /// How many connections are made or messages sent a second, as the scenario requires.
-    pub rate: Option<f64>,
-    /// How many members leave a second, and are replaced by others: in a soak.
-    pub churn: f64,
-    /// How many misbehave at a time: in a soak, beside the members.
-    pub faults: usize,
-    /// How long it is measured.
-    pub lasts: Duration,
-    /// How long it runs before that.
-    pub warmup: Duration,
     /// In how many steps the members connect.
+    #[serde(skip)]
     pub steps: usize,
-    /// The source addresses of connections, if those are not left to the system.
-    pub sources: Option<Sources>,
-    /// What chance starts from.
-    pub seed: u64,
-    /// How to wait.
-    pub wait: Wait,
-    /// The command that asked for it, for the report.
+    /// The command line, for the report.
+    #[serde(skip)]
     pub command: String,
+    /// --members: how many receive a message, and its sender.
+    pub members: usize,
+    /// --senders: how many of them send.
+    pub senders: usize,
+    /// --size: how long a message is, in bytes; in `soak` the longest.
+    pub size: usize,
+    /// --in-flight: how many messages are under way at a time, in `fanout` and `chat`.
+    pub in_flight: usize,
+    /// --rate: connections a second in `idle`, messages a second in `latency` and `soak`; null for as fast as possible.
+    #[cfg_attr(test, schemars(required, extend("type" = ["number", "null"])))]
+    pub rate: Option<f64>,
+    /// --churn: how many members leave a second in `soak`, and are replaced by others.
+    pub churn: f64,
+    /// --faults: how many clients misbehave at a time in `soak`, beside the members.
+    pub faults: usize,
+    /// --for: how long it is measured, in seconds.
+    #[serde(rename = "for_seconds", serialize_with = "in_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
+    pub lasts: Duration,
+    /// --warmup: how long it runs before that, in seconds.
+    #[serde(rename = "warmup_seconds", serialize_with = "in_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
+    pub warmup: Duration,
+    /// --rounds: how often each server is measured; once without --against.
+    pub rounds: usize,
+    /// --seed: the start of the random numbers.
+    pub seed: u64,
+    /// --wait: how the load tool waits for messages.
+    pub wait: Wait,
+    /// --bind: how many source addresses connections came from; null if the system chose.
+    #[serde(rename = "source_addresses")]
+    #[cfg_attr(test, schemars(required, with = "Option<usize>", extend("type" = ["integer", "null"])))]
+    pub sources: Option<Sources>,
 }
 
-/// How a member leaves that has behaved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+fn in_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+impl Plan {
+    /// The number of receivers and of senders. A message has as many receivers with every protocol:
+    /// one fewer than there are members.
+    pub(super) fn cast(&self, protocol: Protocol) -> (usize, usize) {
+        if protocol.is_broker() {
+            (self.members - 1, self.senders)
+        } else {
+            // Two at least, since a sender does not receive its own messages.
+            (self.members, self.senders.max(2))
+        }
+    }
+}
+
+/// How a member leaves as planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, VariantArray)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Leave {
-    /// It closes its connection, having just said something.
+    /// It closes its connection just after a message.
     Fin,
     /// It closes its sending side, and reads until the server closes the connection, or for a while.
     HalfClose,
-    /// It resets its connection, having just said something.
+    /// It resets its connection just after a message.
     Reset,
-    /// It resets its connection, after its last message was heard.
+    /// It resets its connection after its last message was delivered.
     Quiet,
 }
 
-impl Leave {
-    pub(super) const ALL: [Self; 4] = [Self::Fin, Self::HalfClose, Self::Reset, Self::Quiet];
-}
-
 /// How a member misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, VariantArray)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fault {
     /// It stops reading for good.
     Stop,
-    /// It stops reading for some seconds, and then reads all there is.
+    /// It stops reading for some seconds, and then reads all that has arrived.
     Pause,
     /// It reads a byte at a time.
     Drip,
-    /// It says a message a byte at a time.
+    /// It sends a message a byte at a time.
     Trickle,
-    /// It says as much as the server takes.
+    /// It sends as much as the server accepts.
     Flood,
     /// It resets its connection inside a message.
     ResetInside,
     /// It closes its sending side inside a frame.
     FinInside,
-    /// It never gives a name.
+    /// It never sends a name.
     Nameless,
     /// It sends something that is no frame.
     NoFrame,
     /// It sends a header over every limit.
     TooLong,
-}
-
-impl Fault {
-    pub(super) const ALL: [Self; 10] = [
-        Self::Stop,
-        Self::Pause,
-        Self::Drip,
-        Self::Trickle,
-        Self::Flood,
-        Self::ResetInside,
-        Self::FinInside,
-        Self::Nameless,
-        Self::NoFrame,
-        Self::TooLong,
-    ];
 }

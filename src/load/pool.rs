@@ -4,30 +4,24 @@
 //! edge-triggered. It is read until a read comes back short, and one buffer is enough for all of
 //! them. What the clients do over their connections is their [`Behaviour`]: one for the members of
 //! the [scenarios](super::members), and one for those of a [soak](super::soak).
-//!
-//! **Where the transport is.** The bytes of a connection pass through two places: [`ClientPool`]'s
-//! `read` gives the input to [`Behaviour::receive`], and all output goes through
-//! [`ClientPool::send`]. A WebSocket is opened before the first of them passes. A tunnel's bytes are
-//! taken out of its frames in the one and put into frames in the other.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Poll};
 use socket2::SockRef;
 
 use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
+use super::delays::Delays;
 use super::judge::Tally;
+use super::link::Link;
 use super::plan::Wait;
 use super::process::accept_queue;
-use super::protocol::{Garbled, masked};
-use crate::handshake::Opening;
-use crate::wire::websocket::{Item, Opcode, WebSocketDecoder};
+use super::protocol::Garbled;
 
 /// How many events one poll fetches.
 const MAX_EVENTS: usize = 1024;
@@ -40,9 +34,6 @@ const LARGE_PIECE: usize = 64 * 1024;
 
 /// The maximum number of reads of one socket before others have their turn.
 const MAX_READS: usize = 8;
-
-/// The longest WebSocket message that is accepted, in bytes: its end has no meaning.
-const MAX_TUNNEL_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// How many bytes of the input were used.
 pub(super) type Used = Result<usize, Garbled>;
@@ -84,8 +75,8 @@ pub(super) trait Behaviour {
     /// The number of members, which is shown as progress.
     fn members(&self, pool: &ClientPool) -> usize;
 
-    /// The 99th percentile of the delays so far.
-    fn p99(&self) -> Option<Duration> {
+    /// The delays so far, if they are measured.
+    fn delays(&self) -> Option<&Delays> {
         None
     }
 }
@@ -104,35 +95,18 @@ pub(super) enum State {
     Connected,
 }
 
-/// A `Transport` carries the bytes of a protocol.
-#[derive(Debug, Default)]
-enum Transport {
-    /// They are the bytes of the connection.
-    #[default]
-    Bare,
-    /// The WebSocket is being opened.
-    Opening(Box<Opening>),
-    /// They are in the payloads of WebSocket frames.
-    Tunnel(Box<WebSocketDecoder>),
-}
-
 #[derive(Debug, Default)]
 struct Connection {
     state: State,
-    transport: Transport,
+    link: Link,
     /// Whether input is left unread.
     is_held: bool,
-    stream: Option<TcpStream>,
     /// When it was begun, and from when on it is connected.
     since: Duration,
-    /// When it is to be connected, has taken too long to be made, or has something to do.
+    /// When the client connects, gives up connecting, or advances.
     due: Option<Duration>,
     /// The beginning of something that was not all there.
     kept: Vec<u8>,
-    /// Output of a tunnel that is in no frame yet.
-    unframed: Vec<u8>,
-    /// Output that the socket has not accepted.
-    output: Vec<u8>,
 }
 
 /// A `ClientPool` holds the connections to one server.
@@ -149,8 +123,6 @@ pub(super) struct ClientPool {
     /// The clients with something to do at a time.
     agenda: BTreeSet<(Duration, usize)>,
     scratch: Vec<u8>,
-    /// The bytes of a tunnel without their frames.
-    unwrapped: Vec<u8>,
     /// Clients that have more to read than one turn reads, and whether the end of input was
     /// signalled.
     again: Vec<(usize, bool)>,
@@ -178,7 +150,6 @@ impl ClientPool {
             connected: 0,
             agenda: BTreeSet::new(),
             scratch: vec![0; LARGE_PIECE + READ_SIZE],
-            unwrapped: Vec::new(),
             again: Vec::new(),
             wait,
             waited: Duration::ZERO,
@@ -221,7 +192,7 @@ impl ClientPool {
         let receive_buffer = clients.receive_buffer(index);
         match self.site.open(index, receive_buffer, self.poll.registry()) {
             Ok(stream) => {
-                self.connections[index].stream = Some(stream);
+                self.connections[index].link.stream = Some(stream);
                 self.schedule(index, now + CONNECT_TIMEOUT);
                 self.open(clients, index);
             }
@@ -231,20 +202,16 @@ impl ClientPool {
 
     /// Has a client begin as soon as its connection is made, and its WebSocket opened.
     fn open(&mut self, clients: &mut impl Behaviour, index: usize) {
-        let connection = &mut self.connections[index];
-        if let Transport::Opening(_) = connection.transport {
+        let link = &mut self.connections[index].link;
+        if link.is_opening() {
             return;
         }
-        match connection.stream.as_ref().map(is_made) {
+        match link.stream.as_ref().map(is_made) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => {
-                let host = self.site.addr.to_string();
-                if let Some(target) = self.site.protocol.web_socket(host) {
-                    let chance = fastrand::u128(..).to_ne_bytes();
-                    let (opening, request) = Opening::begin(&target, chance);
-                    connection.transport = Transport::Opening(Box::new(opening));
-                    connection.output = request;
-                    self.send(index);
+                let protocol = self.site.protocol;
+                if let Some(target) = protocol.web_socket(self.site.addr.to_string()) {
+                    link.open_web_socket(&target, protocol.is_tunnel());
                 } else {
                     self.enter(index, State::Open);
                     clients.open(self, index);
@@ -336,44 +303,18 @@ impl ClientPool {
     /// The output of a client that its socket has not accepted. [`send`](Self::send) sends what is
     /// appended to it.
     pub(super) fn output(&mut self, index: usize) -> &mut Vec<u8> {
-        let connection = &mut self.connections[index];
-        match connection.transport {
-            Transport::Tunnel(_) => &mut connection.unframed,
-            Transport::Bare | Transport::Opening(_) => &mut connection.output,
-        }
+        self.connections[index].link.output()
     }
 
     /// Sends a client's output, as far as its socket accepts it; the rest goes when it accepts
     /// more.
     pub(super) fn send(&mut self, index: usize) {
-        let Connection {
-            stream,
-            unframed,
-            output,
-            ..
-        } = &mut self.connections[index];
-        if !unframed.is_empty() {
-            masked(Opcode::Binary, unframed, output);
-            unframed.clear();
-        }
-        let Some(stream) = stream else {
-            return;
-        };
-        let mut sent = 0;
-        while sent < output.len() {
-            match stream.write(&output[sent..]) {
-                Ok(written) => sent += written,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The error shows when the socket is read, after the input before it.
-                Err(_) => break,
-            }
-        }
-        output.drain(..sent);
+        self.connections[index].link.send();
     }
 
     /// Closes the sending side of a connection.
     pub(super) fn half_close(&self, index: usize) {
-        if let Some(stream) = &self.connections[index].stream {
+        if let Some(stream) = &self.connections[index].link.stream {
             // An error shows when the socket is read.
             let _ = stream.shutdown(Shutdown::Write);
         }
@@ -381,7 +322,7 @@ impl ClientPool {
 
     /// Has a connection end by a FIN, and not by a reset.
     pub(super) fn end_in_order(&self, index: usize) {
-        if let Some(stream) = &self.connections[index].stream {
+        if let Some(stream) = &self.connections[index].link.stream {
             let _ = SockRef::from(stream).set_linger(None);
         }
     }
@@ -426,7 +367,7 @@ impl ClientPool {
             polled => polled?,
         }
         let polled = self.now();
-        // A poll that has no event was waiting, even if it was told not to; and after another one
+        // A poll that has no event was waiting, even without a timeout; and after another one
         // of that kind, so was the rest of this turn.
         if self.events.is_empty() && self.was_empty {
             self.waited += polled.saturating_sub(self.polled);
@@ -457,7 +398,7 @@ impl ClientPool {
         if self.connections[index].state == State::Connecting {
             self.open(clients, index);
         }
-        if event.is_writable() && !self.connections[index].output.is_empty() {
+        if event.is_writable() && self.connections[index].link.has_output() {
             self.send(index);
             clients.advance(self, index);
         }
@@ -505,34 +446,41 @@ impl ClientPool {
         index: usize,
         most: usize,
     ) -> Option<usize> {
-        let Connection {
-            stream,
-            transport,
-            kept,
-            ..
-        } = &mut self.connections[index];
-        let stream = stream.as_mut()?;
-        match transport {
-            Transport::Bare => {}
-            Transport::Opening(_) => return self.read_response(clients, index, most),
-            Transport::Tunnel(_) => return self.read_tunnel(clients, index, most),
-        }
+        let read = if self.connections[index].link.is_bare() {
+            self.read_bare(clients, index, most)
+        } else {
+            self.read_web_socket(clients, index, most)
+        };
+        let cause = match read {
+            Ok(0) => Cause::Closed,
+            Ok(read) => return Some(read),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Some(most),
+            Err(error) => error.into(),
+        };
+        self.end(clients, index, cause);
+        None
+    }
+
+    fn read_bare(
+        &mut self,
+        clients: &mut impl Behaviour,
+        index: usize,
+        most: usize,
+    ) -> io::Result<usize> {
+        let Connection { link, kept, .. } = &mut self.connections[index];
         // The kept bytes go before the new ones, so that they are one piece again. A large piece
         // stays where it is, and the new bytes go behind it: else it would be copied with every
         // read.
         let from = kept.len();
         let is_large = from > LARGE_PIECE;
-        let mut buffer = mem::take(if is_large {
-            &mut *kept
-        } else {
-            &mut self.scratch
-        });
+        let mut buffer = mem::take(if is_large { kept } else { &mut self.scratch });
         if is_large {
             buffer.resize(from + most, 0);
         } else {
             buffer[..from].copy_from_slice(kept);
         }
-        let read = stream.read(&mut buffer[from..from + most]);
+        let read = link.read(&mut buffer[from..from + most]);
         let end = from + *read.as_ref().unwrap_or(&0);
         let used = if end > from {
             clients.receive(self, index, &buffer[..end])
@@ -550,145 +498,34 @@ impl ClientPool {
             kept.extend_from_slice(&buffer[unused]);
             self.scratch = buffer;
         }
-        self.conclude(clients, index, most, read, used.err().map(Cause::from))
+        used.map_err(Cause::from)?;
+        read
     }
 
-    /// The same of a tunnel, of whose frames the client receives the payloads.
-    fn read_tunnel(
+    /// The same through a WebSocket. Once that is open, the client begins.
+    fn read_web_socket(
         &mut self,
         clients: &mut impl Behaviour,
         index: usize,
         most: usize,
-    ) -> Option<usize> {
-        let mut buffer = mem::take(&mut self.scratch);
-        let stream = self.connections[index].stream.as_mut();
-        let read = stream.map_or(Ok(0), |stream| stream.read(&mut buffer[..most]));
-        let end = *read.as_ref().unwrap_or(&0);
-        let received = self.unwrap(clients, index, &mut buffer[..end]);
-        self.scratch = buffer;
-        self.conclude(clients, index, most, read, received.err().map(Cause::from))
-    }
-
-    /// The same of a WebSocket that is being opened. Once it is open, the client begins.
-    fn read_response(
-        &mut self,
-        clients: &mut impl Behaviour,
-        index: usize,
-        most: usize,
-    ) -> Option<usize> {
-        // A response is short, and what comes behind it is read later.
-        let mut buffer = [0; 512];
-        let Connection {
-            stream, transport, ..
-        } = &mut self.connections[index];
-        let (Some(stream), Transport::Opening(opening)) = (stream, transport) else {
-            return None;
-        };
-        let read = stream.read(&mut buffer);
-        let input = &mut buffer[..*read.as_ref().unwrap_or(&0)];
-        let is_full = input.len() == 512;
-        let cause = match opening.feed(input) {
-            Ok(None) => None,
-            Ok(Some(taken)) => {
-                self.connections[index].transport = if self.site.protocol.is_tunnel() {
-                    Transport::Tunnel(Box::new(WebSocketDecoder::for_server_frames()))
-                } else {
-                    Transport::Bare
-                };
-                self.enter(index, State::Open);
-                clients.open(self, index);
-                let received = self.unwrap(clients, index, &mut input[taken..]);
-                received.err().map(Cause::from)
-            }
-            Err(_) => Some(Cause::NoWebSocket),
-        };
-        let read = read.map(|read| if is_full { most } else { read });
-        self.conclude(clients, index, most, read, cause)
-    }
-
-    /// Has a client receive what is in the frames of its tunnel, or all of it if there is none.
-    fn unwrap(
-        &mut self,
-        clients: &mut impl Behaviour,
-        index: usize,
-        input: &mut [u8],
-    ) -> Result<(), Garbled> {
-        if input.is_empty() {
-            return Ok(());
+    ) -> io::Result<usize> {
+        let Connection { link, kept, .. } = &mut self.connections[index];
+        let was_opening = link.is_opening();
+        let read = link.read_web_socket(&mut self.scratch[..most], kept)?;
+        if was_opening && !link.is_opening() {
+            self.enter(index, State::Open);
+            clients.open(self, index);
         }
-        let mut unwrapped = mem::take(&mut self.unwrapped);
-        unwrapped.append(&mut self.connections[index].kept);
-        let result = self
-            .unframe(index, input, &mut unwrapped)
-            .and_then(|()| clients.receive(self, index, &unwrapped));
-        if let Ok(used) = result {
-            let kept = &mut self.connections[index].kept;
-            kept.extend_from_slice(&unwrapped[used..]);
+        let mut input = mem::take(&mut self.connections[index].kept);
+        // A control frame has nothing for the client.
+        if !input.is_empty() {
+            let used = clients.receive(self, index, &input);
+            input.drain(..used.map_err(Cause::from)?);
         }
-        unwrapped.clear();
-        self.unwrapped = unwrapped;
-        result.map(drop)
-    }
-
-    /// Appends the bytes that are in the frames of a tunnel, or all of them if it is none. Pings are
-    /// answered.
-    fn unframe(
-        &mut self,
-        index: usize,
-        mut input: &mut [u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Garbled> {
-        let Connection {
-            transport, output, ..
-        } = &mut self.connections[index];
-        let Transport::Tunnel(decoder) = transport else {
-            out.extend_from_slice(input);
-            return Ok(());
-        };
-        let mut is_pinged = false;
-        while let Some(item) = decoder
-            .decode(&mut input, MAX_TUNNEL_MESSAGE)
-            .map_err(|_| Garbled)?
-        {
-            match item {
-                Item::Message {
-                    is_text: false,
-                    payload,
-                } => out.extend_from_slice(payload),
-                Item::Message { .. } => return Err(Garbled),
-                Item::Ping(payload) => {
-                    masked(Opcode::Pong, payload, output);
-                    is_pinged = true;
-                }
-                // The end of the connection follows a Close frame.
-                Item::Pong | Item::Close(..) => {}
-            }
+        // An idle connection has no buffer.
+        if !input.is_empty() {
+            self.connections[index].kept = input;
         }
-        if is_pinged {
-            self.send(index);
-        }
-        Ok(())
-    }
-
-    /// Acts on the result of a read of at most `most` bytes. Returns how many there were, if there may
-    /// be more.
-    fn conclude(
-        &mut self,
-        clients: &mut impl Behaviour,
-        index: usize,
-        most: usize,
-        read: io::Result<usize>,
-        cause: Option<Cause>,
-    ) -> Option<usize> {
-        let cause = match (cause, read) {
-            (Some(cause), _) => cause,
-            (None, Ok(0)) => Cause::Closed,
-            (None, Ok(read)) => return Some(read),
-            (None, Err(error)) if error.kind() == ErrorKind::WouldBlock => return None,
-            (None, Err(error)) if error.kind() == ErrorKind::Interrupted => return Some(most),
-            (None, Err(error)) => error.into(),
-        };
-        self.end(clients, index, cause);
-        None
+        Ok(read)
     }
 }

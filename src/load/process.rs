@@ -45,12 +45,6 @@ impl Process {
         process.usage().map(|_| process)
     }
 
-    /// This process.
-    pub(super) fn this() -> Self {
-        let pid = std::process::id();
-        Self { pid }
-    }
-
     /// The process that listens on this address of this machine, if it can be found: only its own user
     /// and root can see its descriptors.
     pub(super) fn listening_on(addr: SocketAddr) -> Option<Self> {
@@ -355,7 +349,7 @@ mod tests {
     fn process_is_found_by_its_listener_and_has_its_usage() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let process = Process::listening_on(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(process, Process::this());
+        assert_eq!(process.pid(), std::process::id());
         let usage = process.usage().unwrap();
         assert!(usage.resident > 100_000, "{usage:?}");
         let before = usage.cpu;

@@ -5,14 +5,16 @@
 //! one program can measure them all on the same work. Only what the measuring needs is here.
 
 use std::io::Write;
-use std::str::FromStr;
+
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::handshake::Target;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{encode_frame, header};
 
-/// The protocol of a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The protocol of a server. Its name is what an address has before its `://`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(ascii_case_insensitive, serialize_all = "kebab-case")]
 pub enum Protocol {
     /// The tutorials' chat with ten-byte headers. A sender does not receive its own messages.
     #[default]
@@ -80,39 +82,12 @@ type Part<T> = Result<T, Stop>;
 const MAX_PAYLOAD: u64 = 64 * 1024 * 1024;
 
 impl Protocol {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Chat10,
-        Self::Redis,
-        Self::Mqtt,
-        Self::Nats,
-        Self::Ws,
-        Self::WsChat10,
-        Self::WsMqtt,
-        Self::WsNats,
-    ];
-
-    /// What an address has before its `://`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat10 => "chat10",
-            Self::Redis => "redis",
-            Self::Mqtt => "mqtt",
-            Self::Nats => "nats",
-            Self::Ws => "ws",
-            Self::WsChat10 => "ws-chat10",
-            Self::WsMqtt => "ws-mqtt",
-            Self::WsNats => "ws-nats",
-        }
-    }
-
     /// Whether the bytes of the protocol are in the payloads of WebSocket frames.
     pub(super) const fn is_tunnel(self) -> bool {
         matches!(self, Self::WsChat10 | Self::WsMqtt | Self::WsNats)
     }
 
-    /// The WebSocket that is opened before the protocol is spoken, if it needs one.
+    /// The WebSocket that is opened before the first byte of the protocol, if it needs one.
     pub(super) fn web_socket(self, host: String) -> Option<Target> {
         let (path, protocol) = match self {
             Self::Chat10 | Self::Redis | Self::Mqtt | Self::Nats => return None,
@@ -223,20 +198,6 @@ impl Protocol {
     }
 }
 
-impl FromStr for Protocol {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::name).join(", ");
-                format!("unknown protocol; the known ones: {known}")
-            })
-    }
-}
-
 /// A member's name in the chat: ten bytes, about as long as usual names.
 pub(super) fn name_of(index: u32, tag: &str) -> String {
     format!("{tag}-{index:06}")
@@ -245,10 +206,18 @@ pub(super) fn name_of(index: u32, tag: &str) -> String {
 /// The index of the member with this name, if it is one of this run's.
 pub(super) fn index_of(name: &[u8], tag: &str) -> Option<u32> {
     let digits = name.strip_prefix(tag.as_bytes())?.strip_prefix(b"-")?;
-    let digits = std::str::from_utf8(digits).ok()?;
+    number(digits).filter(|_| digits.len() >= 6)
+}
+
+/// Parses a number of digits and nothing else.
+pub(super) fn number(digits: &[u8]) -> Option<u32> {
     // A sign is the one thing that the parser takes and that is no digit.
-    let is_number = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number)
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    str::from_utf8(digits)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|_| is_number)
 }
 
 /// Where a broker's members meet.
@@ -396,7 +365,7 @@ fn line<'a>(input: &mut &'a [u8]) -> Part<&'a [u8]> {
 
 fn mqtt_connect(kind: char, index: u32, tag: &str, out: &mut Vec<u8>) {
     let id = format!("{tag}{kind}{index:06}");
-    // Level 4 of the protocol, a clean session, and no keepalive: an idle member is to be silent.
+    // Level 4 of the protocol, a clean session, and no keepalive: an idle member must be silent.
     let head = [&mqtt_text("MQTT")[..], &[4, 2, 0, 0]].concat();
     mqtt_packet(0x10, &[&head, &mqtt_text(&id)], out);
 }
@@ -703,7 +672,7 @@ mod tests {
             (Protocol::Nats, b"-ERR 'Authorization Violation'\r\n"),
             (Protocol::Nats, b"MSG load-tag 1 x\r\n"),
         ] {
-            assert_eq!(protocol.next(stream), Err(Garbled), "{}", protocol.name());
+            assert_eq!(protocol.next(stream), Err(Garbled), "{protocol:?}");
         }
     }
 

@@ -66,7 +66,7 @@ impl Run<'_, Members> {
         let mut ramp_up = RampUp::new(clients, pace, now, self);
         while !self.is_stopped() {
             ramp_up.connect(self, now);
-            if pace != Pace::Storm && self.server.is_some() {
+            if pace != Pace::Storm && self.context.server.is_some() {
                 ramp_up.queued = self.pool.queued().unwrap_or(0);
             }
             let connected = ramp_up.is_connected(self);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::iter;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use rustix::system::uname;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::chart::{Axis, Chart, Curve, Scale};
 use super::delays::Delays;
 use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row, quotient};
-use super::plan::{Plan, Scenario, Wait};
+use super::plan::{Plan, Scenario};
 use super::trouble::Warning;
 use super::units::{Count, Unit, several};
 use crate::clock;
@@ -53,7 +53,7 @@ pub struct Report {
     /// The command as it was given.
     command: String,
     /// What was asked for, with the defaults of the other flags.
-    plan: Asked,
+    plan: Plan,
     #[serde(flatten)]
     target: Measured,
     /// With --against: the same of the other server.
@@ -68,47 +68,13 @@ pub struct Report {
     done: String,
 }
 
-/// What was asked for.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
-struct Asked {
-    /// --members: how many receive a message, and its sender.
-    members: usize,
-    /// --senders: how many of them send.
-    senders: usize,
-    /// --size: how long a message is, in bytes; in `soak` the longest.
-    size: usize,
-    /// --in-flight: how many messages are under way at a time, in `fanout` and `chat`.
-    in_flight: usize,
-    /// --rate: connections a second in `idle`, messages a second in `latency` and `soak`; null for as fast as possible.
-    #[cfg_attr(test, schemars(required, extend("type" = ["number", "null"])))]
-    rate: Option<f64>,
-    /// --churn: how many members leave a second in `soak`, and are replaced by others.
-    churn: f64,
-    /// --faults: how many clients misbehave at a time in `soak`, beside the members.
-    faults: usize,
-    /// --for: how long it is measured, in seconds.
-    for_seconds: f64,
-    /// --warmup: how long it runs before that, in seconds.
-    warmup_seconds: f64,
-    /// --rounds: how often each server is measured; once without --against.
-    rounds: usize,
-    /// --seed: the start of the random numbers.
-    seed: u64,
-    /// --wait: how the load tool waits for messages.
-    wait: Wait,
-    /// --bind: how many source addresses connections came from; null if the system chose.
-    #[cfg_attr(test, schemars(required, extend("type" = ["integer", "null"])))]
-    source_addresses: Option<usize>,
-}
-
 /// Which server was measured.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Identity {
     /// The server: its program and address, as far as they are known.
     pub(super) name: String,
-    /// The protocol that it was spoken to.
+    /// The protocol of the connections.
     pub(super) protocol: &'static str,
     /// Where it listened.
     pub(super) address: String,
@@ -123,10 +89,9 @@ pub(super) struct Outcome {
     pub(super) figures: Figures,
     /// The times that the scenario is about.
     pub(super) delays: Option<Delays>,
-    /// Seconds since the measurement began, and deliveries a second at that time.
-    pub(super) throughput: Curve,
-    /// Numbers of members, or seconds, and the server's resident memory in bytes.
-    pub(super) memory: Curve,
+    /// The curve of a chart that shows no delays: numbers of members, or seconds, and the server's
+    /// resident memory in bytes; or seconds, and deliveries a second.
+    pub(super) curve: Curve,
     pub(super) warnings: Vec<Warning>,
     /// Whether it was ended early.
     pub(super) interrupted: bool,
@@ -136,19 +101,6 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Adds the failures, and warnings of them and of the time in which this process did not run.
-    pub(super) fn warn(&mut self, failures: Failures, connected: usize, paused: Duration) {
-        let warnings = &mut self.warnings;
-        let mut warn = |is_due: bool, warning| warnings.extend(is_due.then_some(warning));
-        let (causes, cuts) = (failures.refusals.clone(), failures.cuts.clone());
-        warn(!causes.is_empty(), Warning::Refused { causes, connected });
-        warn(!cuts.is_empty(), Warning::Cut(cuts));
-        warn(failures.deaf > 0, Warning::Deaf(failures.deaf));
-        warn(failures.foreign > 0, Warning::Company(failures.foreign));
-        warn(!paused.is_zero(), Warning::Paused(paused));
-        self.figures.failures = failures;
-    }
-
     /// Adds the failures of a round that was not finished. Its other figures would be those of less
     /// than a round.
     pub(super) fn add_failures(&mut self, unfinished: Self) {
@@ -217,7 +169,7 @@ impl Measured {
 
     /// The curve of the delays of all rounds.
     fn curve(&self) -> Curve {
-        let mut all = Delays::new();
+        let mut all = Delays::default();
         let rounds = self.outcomes.iter().filter_map(|one| one.delays.as_ref());
         rounds.for_each(|delays| all.add(delays));
         all.curve()
@@ -251,21 +203,7 @@ impl Report {
             started: clock::timestamp(started),
             machine: machine(),
             command: plan.command.clone(),
-            plan: Asked {
-                members: plan.members,
-                senders: plan.senders,
-                size: plan.size,
-                in_flight: plan.in_flight,
-                rate: plan.rate,
-                churn: plan.churn,
-                faults: plan.faults,
-                for_seconds: plan.lasts.as_secs_f64(),
-                warmup_seconds: plan.warmup.as_secs_f64(),
-                rounds: plan.against.map_or(1, |_| plan.rounds),
-                seed: plan.seed,
-                wait: plan.wait,
-                source_addresses: plan.sources.map(|sources| sources.count()),
-            },
+            plan: plan.clone(),
             target,
             against,
             ratio: Value::Null,
@@ -310,7 +248,7 @@ impl Report {
         ratios
     }
 
-    /// The ratio of a figure, or of one of its percentiles, if it says how good the target is.
+    /// The ratio of a figure, or of one of its percentiles, if it is a measure of the target's quality.
     fn ratio(&self, row: &Row, key: &str) -> Option<f64> {
         let is_compared = match row.kind {
             Compared(_) => true,
@@ -321,15 +259,27 @@ impl Report {
         quotient(self.target.get(row, key)?, against.get(row, key)?)
     }
 
+    /// A line of cells: one for each server, and with two of them one for the ratio.
+    fn line(&self, cell: impl Fn(&Measured) -> String, ratio: &str) -> Vec<String> {
+        let ratio = self.against.iter().map(|_| ratio.to_owned());
+        self.servers().map(cell).chain(ratio).collect()
+    }
+
+    /// The same of a figure.
+    fn cells(&self, row: &Row, key: &str, unit: Unit) -> Vec<String> {
+        let cell = |server: &Measured| {
+            let text = server.get(row, key).map(|value| unit.text(value));
+            text.unwrap_or_else(|| "–".to_owned())
+        };
+        let ratio = self.ratio(row, key).map(|ratio| format!("{ratio:.3}"));
+        self.line(cell, &ratio.unwrap_or_default())
+    }
+
     /// The table of figures; with two servers, both and the ratio.
     fn table(&self) -> String {
-        let line = |label: &str, cell: &dyn Fn(&Measured) -> String, ratio: String| {
-            let cells = iter::once(label.to_owned()).chain(self.servers().map(cell));
-            let ratio = self.against.is_some().then_some(ratio);
-            cells.chain(ratio).collect::<Vec<_>>()
-        };
         let name = |server: &Measured| server.identity.name.clone();
-        let mut rows = vec![line(self.scenario.name(), &name, "ratio".to_owned())];
+        let head: &str = self.scenario.into();
+        let mut rows = vec![[vec![head.to_owned()], self.line(name, "ratio")].concat()];
         let mut zeros = Vec::new();
         for row in self.rows() {
             let values = self.servers().map(|server| server.get(row, ""));
@@ -337,40 +287,38 @@ impl Report {
             match row.kind {
                 Failure(_) if values.iter().all(|&count| count <= 0.0) => zeros.push(row.label),
                 Plain(unit) | Compared(unit) | Failure(unit) if !values.is_empty() => {
-                    let value = |server: &Measured| cell(unit, server.get(row, ""));
-                    rows.push(line(row.label, &value, ratio_cell(self.ratio(row, ""))));
+                    rows.push([vec![row.label.to_owned()], self.cells(row, "", unit)].concat());
                 }
                 _ => {}
             }
         }
         if !zeros.is_empty() {
-            rows.push(line(&zeros.join(", "), &|_| "0".to_owned(), String::new()));
+            let cells = self.line(|_| "0".to_owned(), "");
+            rows.push([vec![zeros.join(", ")], cells].concat());
         }
         markdown(&rows)
     }
 
     /// The table of times; with two servers, each has a row for both and one for the ratio.
     fn times(&self) -> String {
-        let line = |label: String, cell: &dyn Fn(&str) -> String| {
-            let cells = KEYS[1..].iter().map(|key| cell(key));
-            iter::once(label).chain(cells).collect::<Vec<_>>()
-        };
-        let mut rows = vec![line("times".to_owned(), &str::to_owned)];
+        let keys = &KEYS[1..];
+        let heads = iter::once("times").chain(keys.iter().copied());
+        let mut rows = vec![heads.map(str::to_owned).collect()];
         let is_shown = |row: &&Row| self.servers().any(|one| one.get(row, "samples").is_some());
         for row in self.rows().filter(is_shown) {
-            let ratio = self.against.iter().map(|_| None);
-            for server in self.servers().map(Some).chain(ratio) {
-                let of = server.map_or("ratio", |server| &server.identity.name);
+            let columns = keys.iter().map(|&key| match key {
+                "samples" => self.cells(row, key, Unit::Count),
+                _ => self.cells(row, key, Unit::Microseconds),
+            });
+            let columns: Vec<_> = columns.collect();
+            let names = self.line(|server| server.identity.name.clone(), "ratio");
+            for (index, name) in names.iter().enumerate() {
                 let label = match self.against {
                     None => row.label.to_owned(),
-                    Some(_) => format!("{}, {of}", row.label),
+                    Some(_) => format!("{}, {name}", row.label),
                 };
-                let value = |key: &str| match server {
-                    Some(server) if key == "samples" => cell(Unit::Count, server.get(row, key)),
-                    Some(server) => cell(Unit::Microseconds, server.get(row, key)),
-                    None => ratio_cell(self.ratio(row, key)),
-                };
-                rows.push(line(label, &value));
+                let cells = columns.iter().map(|column| column[index].clone());
+                rows.push(iter::once(label).chain(cells).collect());
             }
         }
         let table = (rows.len() > 1).then(|| "\n".to_owned() + &markdown(&rows));
@@ -405,8 +353,8 @@ impl Report {
         let series = self.servers().map(|server| {
             let name = Some(server.short_name()).filter(|_| are_distinct);
             let curve = match self.scenario {
-                Idle | Soak => server.outcomes[0].memory.clone(),
-                Fanout | Chat => server.typical().throughput.clone(),
+                Idle | Soak => server.outcomes[0].curve.clone(),
+                Fanout | Chat => server.typical().curve.clone(),
                 Latency | Storm => server.curve(),
             };
             (name.unwrap_or(&server.identity.name), curve)
@@ -452,14 +400,6 @@ impl fmt::Display for Report {
         writeln!(f, "\n{}", self.machine)?;
         writeln!(f, "{}, `{}`", self.date(), self.command)
     }
-}
-
-fn cell(unit: Unit, value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| unit.text(value))
-}
-
-fn ratio_cell(ratio: Option<f64>) -> String {
-    ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"))
 }
 
 /// A table whose first column is text and whose other columns are numbers.
@@ -540,6 +480,7 @@ fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::super::figures::ServerFigures;
+    use super::super::plan::Wait;
     use super::*;
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -582,7 +523,7 @@ mod tests {
     }
 
     fn round(rate: f64, lost: u64) -> Outcome {
-        let mut delays = Delays::new();
+        let mut delays = Delays::default();
         delays.record(1500, 10);
         let figures = Figures {
             deliveries_per_second: Some(rate),

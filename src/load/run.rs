@@ -24,18 +24,33 @@ const MIN_PAUSE: Duration = Duration::from_millis(250);
 /// Two clocks that are read within this time are read at the same time.
 const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(10);
 
+/// What the server and the kernel held before the first member.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Base {
+    pub(super) server: Option<Usage>,
+    pub(super) kernel: Option<u64>,
+}
+
+/// The surroundings of a run.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) reporter: Reporter<'a>,
+    /// Set from outside to end early.
+    pub(super) stop: &'a AtomicBool,
+    /// The server, if it can be watched.
+    pub(super) server: Option<&'a Process>,
+    /// The same, if it was started for this.
+    pub(super) relay: Option<&'a mut OwnRelay>,
+    /// What was in use before the first member.
+    pub(super) base: Base,
+}
+
 /// One measurement of one server.
 #[derive(Debug)]
 pub(super) struct Run<'a, C> {
     pub(super) pool: ClientPool,
     pub(super) clients: C,
-    pub(super) reporter: Reporter<'a>,
-    /// Set from outside to end early.
-    stop: &'a AtomicBool,
-    /// The server, if it can be watched.
-    pub(super) server: Option<&'a Process>,
-    /// The same, if it was started for this.
-    relay: Option<&'a mut OwnRelay>,
+    pub(super) context: Context<'a>,
     doing: &'static str,
     /// When this phase began and will be over, if it is time that it takes.
     phase: (Duration, Duration),
@@ -60,7 +75,8 @@ pub(super) struct Mark {
     pub(super) tally: Tally,
     pub(super) waited: Duration,
     pub(super) server: Option<Usage>,
-    pub(super) this: Usage,
+    /// The CPU time of this program.
+    own_cpu: Duration,
 }
 
 /// What happened between two marks.
@@ -91,7 +107,7 @@ impl Mark {
                 .zip(after.server)
                 .map(|(before, after)| after.since(&before)),
             busy: (1.0 - waited / seconds).max(0.0),
-            core: after.this.since(&self.this).cpu.as_secs_f64() / seconds,
+            core: after.own_cpu.saturating_sub(self.own_cpu).as_secs_f64() / seconds,
         }
     }
 }
@@ -118,21 +134,11 @@ impl<T: PartialEq> Stall<T> {
 }
 
 impl<'a, C: Behaviour> Run<'a, C> {
-    pub(super) fn new(
-        pool: ClientPool,
-        clients: C,
-        reporter: Reporter<'a>,
-        server: Option<&'a Process>,
-        relay: Option<&'a mut OwnRelay>,
-        stop: &'a AtomicBool,
-    ) -> Self {
+    pub(super) fn new(pool: ClientPool, clients: C, context: Context<'a>) -> Self {
         Self {
             pool,
             clients,
-            reporter,
-            stop,
-            server,
-            relay,
+            context,
             doing: "",
             phase: (Duration::ZERO, Duration::ZERO),
             done: None,
@@ -161,7 +167,7 @@ impl<'a, C: Behaviour> Run<'a, C> {
 
     /// Whether the run was asked to end early.
     pub(super) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.context.stop.load(Ordering::Relaxed)
     }
 
     /// The number of deliveries so far.
@@ -177,13 +183,13 @@ impl<'a, C: Behaviour> Run<'a, C> {
             tally: *self.clients.tally(),
             waited: self.pool.waited,
             server: self.usage(),
-            this: Process::this().usage().unwrap_or_default(),
+            own_cpu: process::own_cpu(),
         }
     }
 
     /// What the server has used, if it can be watched.
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.server.and_then(|server| server.usage().ok())
+        self.context.server.and_then(|server| server.usage().ok())
     }
 
     /// One turn of the loop, until `until` at the latest. With `sleep` it may sleep meanwhile, even
@@ -215,10 +221,10 @@ impl<'a, C: Behaviour> Run<'a, C> {
                 .extend(Warning::of_clocks(steady, self.clocks.1, clocks.1));
             self.clocks = clocks;
         }
-        if let Some(relay) = &mut self.relay {
+        if let Some(relay) = &mut self.context.relay {
             relay.read_log();
         }
-        if self.reporter.is_due(clocks.0) {
+        if self.context.reporter.is_due(clocks.0) {
             let (from, until) = self.phase;
             if until > from {
                 let done = now
@@ -231,9 +237,9 @@ impl<'a, C: Behaviour> Run<'a, C> {
                 done: self.done,
                 members: self.clients.members(&self.pool),
                 deliveries: self.deliveries(),
-                p99: self.clients.p99(),
+                p99: self.clients.delays().and_then(|it| it.quantile(0.99)),
             };
-            self.reporter.report(clocks.0, &status);
+            self.context.reporter.report(clocks.0, &status);
         }
     }
 

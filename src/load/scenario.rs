@@ -3,15 +3,18 @@
 use std::io;
 use std::time::Duration;
 
-use super::account::{self, Base};
+use super::account;
+use super::connect::Site;
 use super::delays::Delays;
 use super::figures::{Figures, Gauge, ServerFigures, quotient};
 use super::members::Members;
+use super::message::Codec;
 use super::plan::{Plan, Scenario};
+use super::pool::{Behaviour, ClientPool};
 use super::process::{kernel_memory, socket_buffers};
 use super::ramp_up::Pace;
 use super::report::Outcome;
-use super::run::{Mark, Run, Span};
+use super::run::{Context, Mark, Run, Span};
 use super::schedule::Schedule;
 use super::trouble::Warning;
 
@@ -25,25 +28,34 @@ const SETTLE_TIME: Duration = Duration::from_millis(50);
 const MAX_LATENESS: Duration = Duration::from_millis(1);
 
 /// Runs the scenario of the plan.
-pub(super) fn measure(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+pub(super) fn measure(plan: &Plan, site: Site, context: Context<'_>) -> io::Result<Outcome> {
+    let (receivers, senders) = plan.cast(site.protocol);
+    let codec = Codec::new(site.protocol, &site.tag, plan.size, plan.senders, plan.seed);
+    let members = Members::new(codec, receivers, senders);
+    let pool = ClientPool::new(site, members.checker.receivers(), plan.wait)?;
+    let run = &mut Run::new(pool, members, context);
     let mut outcome = match plan.scenario {
-        Scenario::Idle => idle(run, plan, base)?,
-        Scenario::Fanout | Scenario::Chat => throughput(run, plan, base)?,
-        Scenario::Latency => latency(run, plan, base)?,
-        Scenario::Storm => storm(run, plan, base)?,
+        Scenario::Idle => idle(run, plan)?,
+        Scenario::Fanout | Scenario::Chat => throughput(run, plan)?,
+        Scenario::Latency => latency(run, plan)?,
+        Scenario::Storm => storm(run, plan)?,
         // It has clients of its own, which come and go.
         Scenario::Soak => Outcome::default(),
     };
-    account::failures(run, &mut outcome);
-    outcome.interrupted = run.is_stopped();
+    if plan.scenario != Scenario::Storm {
+        outcome.delays = run.clients.delays().cloned();
+    }
+    let deaf = u64::from(!run.is_stopped()) * run.clients.deaf() as u64;
+    outcome.connected = run.pool.connected;
+    account::conclude(run, &mut outcome, deaf, run.pool.connected);
     Ok(outcome)
 }
 
 /// Members join, are silent, and receive one message.
-fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn idle(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
-    if let (true, Some(server)) = (plan.steps > 1, base.server) {
-        outcome.memory.push((0.0, server.resident as f64));
+    if let (true, Some(server)) = (plan.steps > 1, run.context.base.server) {
+        outcome.curve.push((0.0, server.resident as f64));
     }
     let (connecting, cpu) = connect_all(run, plan, &mut outcome)?;
     let members = run.clients.count();
@@ -52,7 +64,7 @@ fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outco
     let message = send_to_all(run)?;
     let delays = &run.clients.checker.delays;
     let longest = delays.quantile(1.0).map(|longest| longest.as_secs_f64());
-    let kernel = base.kernel.zip(kernel);
+    let kernel = run.context.base.kernel.zip(kernel);
     let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
     outcome.figures = Figures {
         members: Some(Gauge(members as u64)),
@@ -70,11 +82,11 @@ fn idle(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outco
             idle_wakeups: Some(Gauge(used.sleeps)),
             idle_cpu_us_per_second: quotient(micros(used.cpu), silence.0.seconds),
             cpu_ns_per_delivery: account::cpu_ns_per_delivery(&message),
-            ..account::memory(base, &silence.1, members)
+            ..ServerFigures::default()
         }),
         ..Figures::default()
     };
-    outcome.delays = Some(delays.clone());
+    account::add_memory(&mut outcome.figures, run, &silence.1);
     Ok(outcome)
 }
 
@@ -99,7 +111,7 @@ fn connect_all(
         if let Some(used) = before.until(&run.mark()).server {
             cpu += used.cpu;
             let point = (run.clients.count() as f64, used.resident as f64);
-            outcome.memory.push(point);
+            outcome.curve.push(point);
         }
     }
     Ok((connecting, cpu))
@@ -132,31 +144,49 @@ fn send_to_all(run: &mut Run<'_, Members>) -> io::Result<Span> {
     Ok(before.until(&run.mark()))
 }
 
-/// As many messages are under way as there may be.
-fn throughput(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
-    let mut outcome = Outcome::default();
+/// All connect and send until a time, twice: to warm up, and measured. Returns what happened then, or
+/// `None` if it was ended before that.
+fn send_all(
+    run: &mut Run<'_, Members>,
+    plan: &Plan,
+    mut send: impl FnMut(&mut Run<'_, Members>, Duration) -> io::Result<()>,
+) -> io::Result<Option<(Figures, Span)>> {
     run.begin("connecting", None);
     run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
     let start = run.pool.now() + plan.warmup;
     run.begin("warming up", Some(start));
-    let mut next = 0;
-    send_in_flight(run, plan, &mut next, start)?;
+    send(run, start)?;
     if run.is_stopped() {
-        return Ok(outcome);
+        return Ok(None);
     }
     let before = run.mark();
-    run.clients.checker.measure_from(before.at);
-    let end = before.at + plan.lasts;
-    run.begin("measuring", Some(end));
-    outcome.throughput = send_in_flight(run, plan, &mut next, end)?;
+    // Since the mark takes a while to be made, nothing falls due in that.
+    let start = run.pool.now();
+    run.clients.checker.measure_from(start);
+    run.begin("measuring", Some(start + plan.lasts));
+    send(run, start + plan.lasts)?;
     let after = run.mark();
     let buffers = socket_buffers();
     run.drain()?;
-    let span = before.until(&after);
-    outcome.figures = account::measured(run, &span, base, &after);
-    outcome.figures.socket_buffer_bytes = buffers.map(Gauge);
-    outcome.delays = Some(run.clients.checker.delays.clone());
-    account::bottleneck(&mut outcome, &span);
+    let (span, members) = (before.until(&after), run.clients.count());
+    let mut figures = account::measured(run, &span, members);
+    figures.socket_buffer_bytes = buffers.map(Gauge);
+    account::add_memory(&mut figures, run, &after);
+    Ok(Some((figures, span)))
+}
+
+/// As many messages are under way as there may be.
+fn throughput(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut next = 0;
+    let measured = send_all(run, plan, |run, until| {
+        outcome.curve = send_in_flight(run, plan, &mut next, until)?;
+        Ok(())
+    })?;
+    if let Some((figures, span)) = measured {
+        outcome.figures = figures;
+        account::bottleneck(&mut outcome, &span);
+    }
     Ok(outcome)
 }
 
@@ -201,31 +231,18 @@ fn send_in_flight(
 }
 
 /// Messages are sent by a schedule, whatever becomes of those before.
-fn latency(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn latency(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
-    run.begin("connecting", None);
-    run.ramp_up(0..run.pool.len(), Pace::Measured(None), true)?;
     let mut chance = fastrand::Rng::with_seed(plan.seed);
-    let began = run.pool.now();
-    let start = began + plan.warmup;
-    run.begin("warming up", Some(start));
-    let mut late = Delays::new();
-    send_by_schedule(run, plan, &mut chance, (began, start), &mut late)?;
-    if run.is_stopped() {
+    let mut late = Delays::default();
+    let measured = send_all(run, plan, |run, until| {
+        late = send_by_schedule(run, plan, &mut chance, until)?;
+        Ok(())
+    })?;
+    let Some((figures, _)) = measured else {
         return Ok(outcome);
-    }
-    // Between two schedules, so that nothing falls due while this is done.
-    let before = run.mark();
-    let start = run.pool.now();
-    let end = start + plan.lasts;
-    run.clients.checker.measure_from(start);
-    run.begin("measuring", Some(end));
-    late = Delays::new();
-    send_by_schedule(run, plan, &mut chance, (start, end), &mut late)?;
-    let after = run.mark();
-    run.drain()?;
-    outcome.figures = account::measured(run, &before.until(&after), base, &after);
-    outcome.delays = Some(run.clients.checker.delays.clone());
+    };
+    outcome.figures = figures;
     let p99 = late.quantile(0.99);
     if let Some(tool) = &mut outcome.figures.load_tool {
         tool.late_us = p99.map(|late| late.as_nanos() as f64 / 1e3);
@@ -236,16 +253,16 @@ fn latency(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Ou
     Ok(outcome)
 }
 
-/// Sends messages by a schedule from one time to another.
+/// Sends messages by a schedule until `end`. Returns how late they were sent.
 fn send_by_schedule(
     run: &mut Run<'_, Members>,
     plan: &Plan,
     chance: &mut fastrand::Rng,
-    (start, end): (Duration, Duration),
-    late: &mut Delays,
-) -> io::Result<()> {
-    let mut schedule = Schedule::new(start, plan.rate.unwrap_or(100.0), Some(end));
-    let mut now = start;
+    end: Duration,
+) -> io::Result<Delays> {
+    let mut late = Delays::default();
+    let mut now = run.pool.now();
+    let mut schedule = Schedule::new(now, plan.rate.unwrap_or(100.0), Some(end));
     while (now < end || schedule.next().is_some()) && !run.is_stopped() && run.pool.connected > 1 {
         while let Some(at) = schedule.take_due(now) {
             run.queue(chance.u32(..plan.senders as u32), at);
@@ -254,18 +271,18 @@ fn send_by_schedule(
         run.send();
         now = run.turn(schedule.next().unwrap_or(end), false)?;
     }
-    Ok(())
+    Ok(late)
 }
 
 /// All members leave and come back at once.
-fn storm(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outcome> {
+fn storm(run: &mut Run<'_, Members>, plan: &Plan) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     run.begin("connecting", None);
     let all = 0..run.pool.len();
     run.ramp_up(all.clone(), Pace::Measured(None), true)?;
     run.drain()?;
     let members = run.clients.count();
-    let (mut each, mut everyone) = (Delays::new(), Delays::new());
+    let (mut each, mut everyone) = (Delays::default(), Delays::default());
     let before = run.mark();
     let end = before.at + plan.lasts;
     run.begin("storming", Some(end));
@@ -288,23 +305,16 @@ fn storm(run: &mut Run<'_, Members>, plan: &Plan, base: Base) -> io::Result<Outc
     let span = before.until(&after);
     let storms = everyone.times().map_or(0, |storms| storms.samples);
     outcome.figures = Figures {
-        members: Some(Gauge(members as u64)),
         storms: Some(storms),
         all_back_us: everyone.times(),
         latency_us: each.times(),
-        deliveries: span.deliveries,
-        deliveries_per_second: quotient(span.deliveries as f64, span.seconds),
-        server: span.server.map(|used| ServerFigures {
-            cpu_us_per_return: quotient(
-                used.cpu.as_nanos() as f64 / 1e3,
-                (storms * members as u64) as f64,
-            ),
-            cpu_ns_per_delivery: account::cpu_ns_per_delivery(&span),
-            ..account::memory(base, &after, members)
-        }),
-        load_tool: Some(account::tool(&span)),
-        ..Figures::default()
+        ..account::measured(run, &span, members)
     };
+    account::add_memory(&mut outcome.figures, run, &after);
+    if let (Some(server), Some(used)) = (&mut outcome.figures.server, span.server) {
+        let micros = used.cpu.as_nanos() as f64 / 1e3;
+        server.cpu_us_per_return = quotient(micros, (storms * members as u64) as f64);
+    }
     outcome.delays = Some(each);
     Ok(outcome)
 }

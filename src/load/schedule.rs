@@ -58,7 +58,7 @@ mod tests {
     /// Delays of a server that answers at once, but for the second of three in which it does nothing.
     /// The tool waits with it: it sends nothing either before the server goes on.
     fn with_a_stall(intended: bool) -> Delays {
-        let mut delays = Delays::new();
+        let mut delays = Delays::default();
         let mut schedule = Schedule::new(Duration::ZERO, 100.0, Some(3 * SECOND));
         let mut now = Duration::ZERO;
         while let Some(at) = schedule.next() {

@@ -2,33 +2,40 @@
 
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::{IpAddrRange, Ipv4AddrRange, Ipv6AddrRange};
+use serde::Serialize;
+
+/// The maximum number of source addresses.
+const MAX_SOURCES: usize = 65_536;
+
 /// Source addresses, from the first to the last of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sources {
-    first: IpAddr,
-    count: u32,
-}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "usize")]
+pub struct Sources(Vec<IpAddr>);
 
 impl Sources {
     /// The address for the connection of this index: each in turn.
     pub(super) fn nth(&self, index: usize) -> IpAddr {
-        let offset = (index % self.count as usize) as u32;
-        match self.first {
-            IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() + offset).into(),
-            IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() + u128::from(offset)).into(),
-        }
+        self.0[index % self.0.len()]
     }
 
     /// How many addresses there are.
     pub(super) const fn count(&self) -> usize {
-        self.count as usize
+        self.0.len()
     }
 
-    pub(super) const fn is_ipv4(&self) -> bool {
-        self.first.is_ipv4()
+    pub(super) fn is_ipv4(&self) -> bool {
+        self.0[0].is_ipv4()
+    }
+}
+
+/// In the report, there is only how many.
+impl From<Sources> for usize {
+    fn from(sources: Sources) -> Self {
+        sources.count()
     }
 }
 
@@ -37,24 +44,21 @@ impl FromStr for Sources {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let parse = |text: &str| text.trim().parse::<IpAddr>();
-        let (Ok(first), Ok(last)) = (parse(first), parse(last)) else {
-            return Err("not an address or a range; write 127.0.0.2 or 127.0.0.2-127.0.0.9");
+        let range = match (first.trim().parse(), last.trim().parse()) {
+            (Ok(IpAddr::V4(first)), Ok(IpAddr::V4(last))) => {
+                IpAddrRange::V4(Ipv4AddrRange::new(first, last))
+            }
+            (Ok(IpAddr::V6(first)), Ok(IpAddr::V6(last))) => {
+                IpAddrRange::V6(Ipv6AddrRange::new(first, last))
+            }
+            (Ok(_), Ok(_)) => return Err("one address is IPv4 and the other IPv6"),
+            _ => return Err("not an address or a range; write 127.0.0.2 or 127.0.0.2-127.0.0.9"),
         };
-        let bits = |addr: IpAddr| match addr {
-            IpAddr::V4(addr) => addr.to_bits().into(),
-            IpAddr::V6(addr) => addr.to_bits(),
-        };
-        if first.is_ipv4() != last.is_ipv4() {
-            return Err("one address is IPv4 and the other IPv6");
-        }
-        match bits(last).checked_sub(bits(first)) {
-            None => Err("the last address is before the first"),
-            Some(distance @ ..=65_535) => Ok(Self {
-                first,
-                count: distance as u32 + 1,
-            }),
-            Some(_) => Err("more than 65,536 addresses"),
+        let addresses: Vec<_> = range.take(MAX_SOURCES + 1).collect();
+        match addresses.len() {
+            0 => Err("the last address is before the first"),
+            1..=MAX_SOURCES => Ok(Self(addresses)),
+            _ => Err("more than 65,536 addresses"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors and warnings of the load tool, in words that say what to do.
+//! Errors and warnings of the load tool, with their remedies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::connect::{Cause, Causes};
-use super::figures::Gauge;
 use super::units::{Count, Unit, several, time};
 
 /// Why there is no report.
@@ -78,7 +77,7 @@ pub enum LoadError {
 
 impl LoadError {
     pub(super) fn connect(addr: SocketAddr, cause: Cause) -> Self {
-        Self::Connect(addr, words(cause) + remedy(cause))
+        Self::Connect(addr, format!("{cause}{}", remedy(cause)))
     }
 }
 
@@ -171,9 +170,9 @@ pub(super) enum Warning {
     #[error(
         "the server's memory grew: its median was {} in the second quarter of the time and {} in the \
          last, with as much to do",
-        Unit::Bytes.text(before.0 as f64), Unit::Bytes.text(after.0 as f64)
+        Unit::Bytes.text(*before as f64), Unit::Bytes.text(*after as f64)
     )]
-    MemoryLeak { before: Gauge, after: Gauge },
+    MemoryLeak { before: u64, after: u64 },
     /// The server had too many descriptors while these members were silent.
     #[error(
         "the server kept {} {}",
@@ -215,25 +214,8 @@ impl Warning {
 /// Lists causes with their counts.
 pub(super) fn listed(causes: &Causes) -> String {
     let counts = causes.iter();
-    let counts = counts.map(|(&cause, &count)| format!("{} {}", Count(count as f64), words(cause)));
+    let counts = counts.map(|(cause, &count)| format!("{} {cause}", Count(count as f64)));
     counts.collect::<Vec<_>>().join(", ")
-}
-
-/// Describes what happened to connections.
-fn words(cause: Cause) -> String {
-    let words = match cause {
-        Cause::Refused => "refused",
-        Cause::TimedOut => "timed out",
-        Cause::Closed => "closed by the server",
-        Cause::Reset => "reset by the server",
-        Cause::Garbled => "sent what is not in the protocol",
-        Cause::NoWebSocket => "the server does not accept the WebSocket",
-        Cause::NoDescriptor => "without a descriptor on this side",
-        Cause::NoPort => "without a port on this side",
-        Cause::NoSource => "from an address that this machine does not have",
-        Cause::Other(errno) => return io::Error::from_raw_os_error(errno).to_string(),
-    };
-    words.to_owned()
 }
 
 /// Says what to do about connections that were not made.
@@ -308,8 +290,8 @@ mod tests {
     #[test]
     fn leak_warning_has_the_amount_and_the_time() {
         let grown = Warning::MemoryLeak {
-            before: Gauge(4_194_304),
-            after: Gauge(5_242_880),
+            before: 4_194_304,
+            after: 5_242_880,
         };
         let kept = |more, members| Warning::DescriptorLeak { more, members };
         for (warning, part) in [

@@ -12,29 +12,29 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockRef;
 
-use super::heard;
+use super::delivery;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
-/// What one member said.
+/// A message of a member.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// How many messages were said before it since everybody was in; 0 until then, and for the first.
+    /// How many messages were sent before it since all members had joined; 0 until then, and for the first.
     pub nth: u64,
-    /// Who said it: the number at the end of the name.
+    /// Its sender: the number at the end of the name.
     pub from: usize,
     pub name: Vec<u8>,
     pub text: Vec<u8>,
 }
 
 impl Message {
-    /// What the others are to hear.
+    /// What the others are to receive.
     pub fn bytes(&self) -> Vec<u8> {
-        heard(&self.name, &self.text)
+        delivery(&self.name, &self.text)
     }
 
-    /// What this member is to hear, who may be the one who said it.
+    /// What this member must receive, which may be the sender.
     pub fn proper(&self, to: usize) -> Act {
         if to == self.from {
             return Act::Nothing;
@@ -54,9 +54,9 @@ pub enum Act {
     Reset,
 }
 
-/// All that a room has heard.
+/// All that a room has received.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Received {
     /// Where its members came from, in the order in which they came.
     pub peers: Vec<SocketAddr>,
     pub names: Vec<Vec<u8>>,
@@ -68,12 +68,12 @@ pub struct Room {
     pub addr: SocketAddr,
     over: Arc<AtomicBool>,
     waker: Arc<Waker>,
-    thread: Option<JoinHandle<Heard>>,
+    thread: Option<JoinHandle<Received>>,
 }
 
 impl Room {
     /// A room for so many members. `rule` says what becomes of each message for each member, its
-    /// speaker among them.
+    /// sender among them.
     pub fn start(
         members: usize,
         mut rule: impl FnMut(&Message, usize) -> Act + Send + 'static,
@@ -101,15 +101,15 @@ impl Room {
             poll,
             listener,
             members,
-            everybody_since: None,
-            guests: Vec::new(),
-            heard: Heard::default(),
+            all_since: None,
+            clients: Vec::new(),
+            received: Received::default(),
             rule: Box::new(rule),
         };
         let is_over = Arc::clone(&over);
         let thread = thread::spawn(move || {
             host.run(&is_over);
-            host.heard
+            host.received
         });
         Self {
             addr,
@@ -124,12 +124,12 @@ impl Room {
         Self::start(members, Message::proper)
     }
 
-    /// Ends it, and returns what it has heard.
-    pub fn finish(mut self) -> Heard {
+    /// Ends it, and returns what it has received.
+    pub fn finish(mut self) -> Received {
         self.end().unwrap()
     }
 
-    fn end(&mut self) -> Option<Heard> {
+    fn end(&mut self) -> Option<Received> {
         let thread = self.thread.take()?;
         self.over.store(true, Ordering::Release);
         self.waker.wake().unwrap();
@@ -149,14 +149,14 @@ struct Host {
     poll: Poll,
     listener: TcpListener,
     members: usize,
-    /// How many messages had been said when the last of the members had come.
-    everybody_since: Option<usize>,
-    guests: Vec<Guest>,
-    heard: Heard,
+    /// The number of messages when the last of the members had joined.
+    all_since: Option<usize>,
+    clients: Vec<Client>,
+    received: Received,
     rule: Rule,
 }
 
-struct Guest {
+struct Client {
     /// None when it has ended.
     stream: Option<TcpStream>,
     /// The name, when it has come, and the number at the end of it.
@@ -178,18 +178,18 @@ impl Host {
                 match event.token() {
                     LISTENER => self.accept(),
                     WAKER => {}
-                    Token(guest) => {
-                        ready.insert(guest);
+                    Token(client) => {
+                        ready.insert(client);
                     }
                 }
             }
             let mut messages = Vec::new();
-            for guest in ready {
-                self.guests[guest].flush();
-                self.read(guest, &mut messages);
+            for client in ready {
+                self.clients[client].flush();
+                self.read(client, &mut messages);
             }
             self.relay(&messages);
-            self.heard.messages.append(&mut messages);
+            self.received.messages.append(&mut messages);
         }
     }
 
@@ -204,10 +204,10 @@ impl Host {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll
                 .registry()
-                .register(&mut stream, Token(self.guests.len()), interest)
+                .register(&mut stream, Token(self.clients.len()), interest)
                 .unwrap();
-            self.heard.peers.push(peer);
-            self.guests.push(Guest {
+            self.received.peers.push(peer);
+            self.clients.push(Client {
                 stream: Some(stream),
                 name: None,
                 input: Vec::new(),
@@ -216,23 +216,23 @@ impl Host {
         }
     }
 
-    fn read(&mut self, guest: usize, messages: &mut Vec<Message>) {
-        let guest = &mut self.guests[guest];
-        guest.fill();
-        while let Some(payload) = guest.next_frame() {
-            let Some((name, from)) = &guest.name else {
+    fn read(&mut self, client: usize, messages: &mut Vec<Message>) {
+        let client = &mut self.clients[client];
+        client.fill();
+        while let Some(payload) = client.next_frame() {
+            let Some((name, from)) = &client.name else {
                 let digits = payload.rsplit(|&byte| byte == b'-').next().unwrap();
                 let index = std::str::from_utf8(digits).unwrap().parse().unwrap();
-                self.heard.names.push(payload.clone());
-                guest.name = Some((payload, index));
+                self.received.names.push(payload.clone());
+                client.name = Some((payload, index));
                 continue;
             };
-            let said = self.heard.messages.len() + messages.len();
-            if self.heard.names.len() >= self.members {
-                self.everybody_since.get_or_insert(said);
+            let sent = self.received.messages.len() + messages.len();
+            if self.received.names.len() >= self.members {
+                self.all_since.get_or_insert(sent);
             }
             messages.push(Message {
-                nth: self.everybody_since.map_or(0, |since| said - since) as u64,
+                nth: self.all_since.map_or(0, |since| sent - since) as u64,
                 from: *from,
                 name: name.clone(),
                 text: payload,
@@ -241,30 +241,30 @@ impl Host {
     }
 
     fn relay(&mut self, messages: &[Message]) {
-        for guest in &mut self.guests {
-            let Some((_, index)) = &guest.name else {
+        for client in &mut self.clients {
+            let Some((_, index)) = &client.name else {
                 continue;
             };
             let acts = (self.rule)(messages, *index);
             for act in acts {
                 match act {
                     Act::Nothing => {}
-                    Act::Send(bytes) => guest.out.extend(bytes),
-                    Act::Close => guest.stream = None,
+                    Act::Send(bytes) => client.out.extend(bytes),
+                    Act::Close => client.stream = None,
                     Act::Reset => {
-                        if let Some(stream) = guest.stream.take() {
+                        if let Some(stream) = client.stream.take() {
                             let linger = Some(Duration::ZERO);
                             SockRef::from(&stream).set_linger(linger).unwrap();
                         }
                     }
                 }
             }
-            guest.flush();
+            client.flush();
         }
     }
 }
 
-impl Guest {
+impl Client {
     /// Reads all there is.
     fn fill(&mut self) {
         let mut buffer = [0; 16 * 1024];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::{PATIENCE, assert_bytes, frame, heard};
+use super::{PATIENCE, assert_bytes, delivery, frame};
 
 /// A server in the test's own thread. It blocks, because the client is a process of its own.
 pub struct ScriptedServer {
@@ -99,13 +99,13 @@ impl Peer {
         assert_ne!(self.stream.peek(&mut [0]).unwrap(), 0);
     }
 
-    /// The client hears a message.
+    /// The client receives a message.
     #[track_caller]
     pub fn say(&mut self, name: impl AsRef<[u8]>, message: impl AsRef<[u8]>) {
-        self.send_raw(heard(name, message));
+        self.send_raw(delivery(name, message));
     }
 
-    /// The client hears these bytes, frames or not.
+    /// The client receives these bytes, frames or not.
     #[track_caller]
     pub fn send_raw(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
@@ -134,7 +134,7 @@ impl Peer {
 }
 
 /// An address where connections are refused for as long as this is kept: it is taken, so that no
-/// other test gets it, and nobody listens.
+/// other test gets it, and no program listens there.
 pub struct Refusal {
     socket: Socket,
 }

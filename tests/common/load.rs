@@ -1,4 +1,4 @@
-//! The load tool as a child process, and what it tells.
+//! The load tool as a child process, and its report.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub fn load(args: &[&str]) -> Command {
     command
 }
 
-/// What came of a measurement that was told as JSON.
+/// The result of a measurement, from its report in JSON.
 #[derive(Debug)]
 pub struct Measured {
     pub code: i32,
@@ -61,7 +61,7 @@ pub fn measure_with(mut command: Command) -> Measured {
 }
 
 impl Measured {
-    /// What there was of faults, in the order of their names: `lost 1`, `cuts/closed 2`.
+    /// The faults, in the order of their names: `lost 1`, `cuts/closed 2`.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for key in [
@@ -119,8 +119,8 @@ pub struct Loading {
     child: Child,
     out: Receiver<String>,
     err: Receiver<String>,
-    /// The lines of standard error that have come so far.
-    pub told: Vec<String>,
+    /// The lines of standard error so far.
+    pub lines: Vec<String>,
 }
 
 impl Loading {
@@ -134,11 +134,11 @@ impl Loading {
             out: lines_of(child.stdout.take().unwrap()),
             err: lines_of(child.stderr.take().unwrap()),
             child,
-            told: Vec::new(),
+            lines: Vec::new(),
         }
     }
 
-    /// Waits until the progress tells that this is being done.
+    /// Waits until the progress has this phase.
     #[track_caller]
     pub fn wait_until(&mut self, doing: &str) {
         self.wait_for_line(doing, |line| line.starts_with(doing));
@@ -153,11 +153,11 @@ impl Loading {
     #[track_caller]
     fn wait_for_line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) {
         let start = Instant::now();
-        while !self.told.last().is_some_and(|line| is_it(line)) {
-            let told = self.told.join("\n");
-            assert!(start.elapsed() < PATIENCE, "no {what:?} in:\n{told}");
+        while !self.lines.last().is_some_and(|line| is_it(line)) {
+            let lines = self.lines.join("\n");
+            assert!(start.elapsed() < PATIENCE, "no {what:?} in:\n{lines}");
             let line = self.err.recv_timeout(PATIENCE);
-            self.told.push(line.expect("it is still being measured"));
+            self.lines.push(line.expect("it is still being measured"));
         }
     }
 

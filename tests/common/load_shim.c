@@ -1,4 +1,4 @@
-/* Preloaded into the load tool: a clock that is set while it runs, and calls that take their time. */
+/* Preloaded into the load tool: a clock that is set while it runs, and slow reads. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@ static int real_clock_gettime(clockid_t clock, struct timespec *time) {
     return real(clock, time);
 }
 
-/* The fifth time that somebody asks for the time of day, it is SHIM_JUMP seconds on, and stays so. */
+/* From the fifth call on, the time of day is SHIM_JUMP seconds later. */
 int clock_gettime(clockid_t clock, struct timespec *time) {
     static int asked;
     int result = real_clock_gettime(clock, time);

@@ -55,8 +55,8 @@ pub fn wide_frame(payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame
 }
 
-/// A message as the others hear it: the name's frame, then the message's.
-pub fn heard(name: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Vec<u8> {
+/// A message as the others receive it: the name's frame, then the message's.
+pub fn delivery(name: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Vec<u8> {
     [frame(name), frame(message)].concat()
 }
 

@@ -258,7 +258,7 @@ fn address_of(text: &str) -> SocketAddr {
     text.split([';', ',', ' ']).next().unwrap().parse().unwrap()
 }
 
-/// Polls for something that no event tells, such as another process's state.
+/// Polls for something that no event reports, such as another process's state.
 #[track_caller]
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -46,8 +46,8 @@ impl Default for Inner {
 
 impl Script {
     /// The next reads return these bytes, as much of them as the reader's buffer takes. As with a
-    /// socket, what is said twice before it is read can be read at once.
-    pub fn says(&self, bytes: impl AsRef<[u8]>) -> &Self {
+    /// socket, what is sent twice before it is read can be read at once.
+    pub fn sends(&self, bytes: impl AsRef<[u8]>) -> &Self {
         let reads = &mut self.0.borrow_mut().reads;
         match reads.back_mut() {
             Some(Ok(last)) if !last.is_empty() => last.extend_from_slice(bytes.as_ref()),
@@ -57,7 +57,7 @@ impl Script {
     }
 
     /// The next reads return these bytes one by one, as reads do at urgent data.
-    pub fn says_byte_by_byte(&self, bytes: impl AsRef<[u8]>) -> &Self {
+    pub fn sends_byte_by_byte(&self, bytes: impl AsRef<[u8]>) -> &Self {
         let reads = &mut self.0.borrow_mut().reads;
         reads.extend(bytes.as_ref().iter().map(|&byte| Ok(vec![byte])));
         self
@@ -93,7 +93,7 @@ impl Script {
     }
 
     /// What was written since the last look.
-    pub fn heard(&self) -> Vec<u8> {
+    pub fn received(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.borrow_mut().written)
     }
 
@@ -102,7 +102,7 @@ impl Script {
         std::mem::take(&mut self.0.borrow_mut().write_calls)
     }
 
-    /// How many bytes it has said that nobody has read.
+    /// How many bytes it has sent that no client has read.
     pub fn unread(&self) -> usize {
         let reads = &self.0.borrow().reads;
         reads.iter().flatten().map(Vec::len).sum()
@@ -241,7 +241,7 @@ impl Room {
     /// A member.
     pub fn join(&mut self, name: impl AsRef<[u8]>) -> Peer {
         let peer = self.connect();
-        peer.stream.says(frame(name));
+        peer.stream.sends(frame(name));
         self.readable(&peer);
         self.turn();
         peer
@@ -263,7 +263,7 @@ impl Room {
 
     /// The peer sends this in a turn of its own.
     pub fn say(&mut self, peer: &Peer, message: impl AsRef<[u8]>) {
-        peer.stream.says(frame(message));
+        peer.stream.sends(frame(message));
         self.readable(peer);
         self.turn();
     }

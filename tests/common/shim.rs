@@ -1,4 +1,4 @@
-//! Libraries to be preloaded into the program, which change what the system tells it.
+//! Libraries to be preloaded into the program, which change the results of its system calls.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -106,7 +106,7 @@ impl TestRelay {
         }
     }
 
-    /// A connection that has said nothing.
+    /// A connection that has sent nothing.
     pub fn connect(&mut self) -> TestPeer {
         TestPeer::from(TcpStream::connect(self.addr).unwrap())
     }
@@ -121,7 +121,7 @@ impl TestRelay {
         peer
     }
 
-    /// The peer hears exactly this next.
+    /// The peer receives exactly this next.
     #[track_caller]
     pub fn expect(&mut self, peer: &mut TestPeer, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
@@ -132,19 +132,19 @@ impl TestRelay {
             }
             self.turn();
         }
-        let len = peer.heard.len().min(expected.len());
-        let heard: Vec<u8> = peer.heard.drain(..len).collect();
-        assert_bytes(&heard, expected);
+        let len = peer.received.len().min(expected.len());
+        let received: Vec<u8> = peer.received.drain(..len).collect();
+        assert_bytes(&received, expected);
     }
 
-    /// The server closes the peer's connection, and before that it hears nothing more.
+    /// The server closes the peer's connection, and before that it receives nothing more.
     #[track_caller]
     pub fn expect_close(&mut self, peer: &mut TestPeer) -> End {
         self.until("the server to close the connection", |_| {
             peer.pump();
             peer.end.is_some()
         });
-        assert_bytes(&peer.heard, b"");
+        assert_bytes(&peer.received, b"");
         peer.end.unwrap()
     }
 }
@@ -159,7 +159,7 @@ pub enum End {
 /// A client's side of a connection. It never blocks, because the server runs in the same thread.
 pub struct TestPeer {
     pub stream: TcpStream,
-    pub heard: Vec<u8>,
+    pub received: Vec<u8>,
     pub end: Option<End>,
 }
 
@@ -169,7 +169,7 @@ impl From<TcpStream> for TestPeer {
         stream.set_nodelay(true).unwrap();
         Self {
             stream,
-            heard: Vec::new(),
+            received: Vec::new(),
             end: None,
         }
     }
@@ -199,13 +199,13 @@ impl TestPeer {
         }
     }
 
-    /// Reads all there is, and returns all that was heard and not yet taken.
+    /// Reads all there is, and returns all that was received and not yet taken.
     pub fn pump(&mut self) -> &mut Vec<u8> {
         let mut buf = [0; 16 * 1024];
         while self.end.is_none() {
             match self.stream.read(&mut buf) {
                 Ok(0) => self.end = Some(End::Fin),
-                Ok(read) => self.heard.extend_from_slice(&buf[..read]),
+                Ok(read) => self.received.extend_from_slice(&buf[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                     self.end = Some(End::Reset);
@@ -213,15 +213,15 @@ impl TestPeer {
                 Err(error) => panic!("reading failed: {error}"),
             }
         }
-        &mut self.heard
+        &mut self.received
     }
 
     /// Reads at most so much, and appends it.
-    pub fn read_some(&mut self, most: usize, heard: &mut Vec<u8>) {
+    pub fn read_some(&mut self, most: usize, received: &mut Vec<u8>) {
         let mut buf = vec![0; most];
         match self.stream.read(&mut buf) {
             Ok(0) => self.end = Some(End::Fin),
-            Ok(read) => heard.extend_from_slice(&buf[..read]),
+            Ok(read) => received.extend_from_slice(&buf[..read]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => self.end = Some(End::Reset),
         }

@@ -1,4 +1,4 @@
-/* Preloaded into a relay: tells each system call that it makes, has one fail, and steps it.
+/* Preloaded into a relay: reports each system call of the relay, has one fail, and steps it.
  *
  * Standard output, on which a relay has nothing to say, gets a line for each call:
  *
@@ -6,9 +6,9 @@
  *     !name descriptor -1 errno 0          the same of a call that was made to fail
  *     asleep timeout                       all is done, and the relay would wait as long as that
  *
- * and standard input says what then: `g` to wait indeed, `j` to jump, with the clock, to the end of
+ * and standard input states the next step: `g` to wait indeed, `j` to jump, with the clock, to the end of
  * the waiting, unless something has happened meanwhile. Without that the number of calls would
- * depend on who is faster, the relay or those whom it serves, and the seventh `recv` would not be
+ * depend on who is faster, the relay or its clients, and the seventh `recv` would not be
  * the same one twice.
  *
  * SHIM_FAIL is "name first times errno": the calls of that function from the first on, so many of
@@ -59,15 +59,15 @@ static void say(const char *line, int length) {
     errno = saved;
 }
 
-static void tell(const char *mark, const char *name, int fd, long result, int port) {
+static void report(const char *mark, const char *name, int fd, long result, int port) {
     char line[128];
     if (has_begun)
         say(line, snprintf(line, sizeof line, "%s%s %d %ld %d %d\n", mark, name, fd, result,
                            result < 0 ? errno : 0, port));
 }
 
-static long told(const char *name, int fd, long result) {
-    tell("", name, fd, result, 0);
+static long reported(const char *name, int fd, long result) {
+    report("", name, fd, result, 0);
     return result;
 }
 
@@ -75,7 +75,7 @@ static int fails(const char *name, unsigned *count, int fd) {
     if (!has_begun || ++*count < first || *count - first >= times || strcmp(name, failing) != 0)
         return 0;
     errno = error;
-    tell("!", name, fd, -1, 0);
+    report("!", name, fd, -1, 0);
     return 1;
 }
 
@@ -97,39 +97,39 @@ static int port_of(const struct sockaddr_in *address) {
 int getrlimit64(__rlimit_resource_t resource, struct rlimit64 *limit) {
     has_begun |= resource == RLIMIT_NOFILE;
     TORTURED(getrlimit64, -1);
-    return told("getrlimit64", -1, real(resource, limit));
+    return reported("getrlimit64", -1, real(resource, limit));
 }
 
 int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
     TORTURED(setrlimit64, -1);
-    return told("setrlimit64", -1, real(resource, limit));
+    return reported("setrlimit64", -1, real(resource, limit));
 }
 
 int epoll_create1(int flags) {
     TORTURED(epoll_create1, -1);
-    return told("epoll_create1", -1, real(flags));
+    return reported("epoll_create1", -1, real(flags));
 }
 
 int socket(int domain, int type, int protocol) {
     TORTURED(socket, -1);
-    return told("socket", -1, real(domain, type, protocol));
+    return reported("socket", -1, real(domain, type, protocol));
 }
 
 int socketpair(int domain, int type, int protocol, int pair[2]) {
     TORTURED(socketpair, -1);
     int result = real(domain, type, protocol, pair);
-    tell("", "socketpair", pair[1], result, 0);
+    report("", "socketpair", pair[1], result, 0);
     return result;
 }
 
 int pipe2(int pair[2], int flags) {
     TORTURED(pipe2, -1);
-    return told("pipe2", -1, real(pair, flags));
+    return reported("pipe2", -1, real(pair, flags));
 }
 
 int dup(int fd) {
     TORTURED(dup, fd);
-    return told("dup", fd, real(fd));
+    return reported("dup", fd, real(fd));
 }
 
 int fcntl(int fd, int command, ...) {
@@ -141,7 +141,7 @@ int fcntl(int fd, int command, ...) {
     if (command == F_GETFD)
         return syscall(SYS_fcntl, fd, command, argument);
     TORTURED(fcntl, fd);
-    return told("fcntl", fd, real(fd, command, argument));
+    return reported("fcntl", fd, real(fd, command, argument));
 }
 
 int ioctl(int fd, unsigned long request, ...) {
@@ -150,22 +150,22 @@ int ioctl(int fd, unsigned long request, ...) {
     void *argument = va_arg(rest, void *);
     va_end(rest);
     TORTURED(ioctl, fd);
-    return told("ioctl", fd, real(fd, request, argument));
+    return reported("ioctl", fd, real(fd, request, argument));
 }
 
 int setsockopt(int fd, int level, int name, const void *value, socklen_t length) {
     TORTURED(setsockopt, fd);
-    return told("setsockopt", fd, real(fd, level, name, value, length));
+    return reported("setsockopt", fd, real(fd, level, name, value, length));
 }
 
 int getsockopt(int fd, int level, int name, void *value, socklen_t *length) {
     TORTURED(getsockopt, fd);
-    return told("getsockopt", fd, real(fd, level, name, value, length));
+    return reported("getsockopt", fd, real(fd, level, name, value, length));
 }
 
 int bind(int fd, __CONST_SOCKADDR_ARG address, socklen_t length) {
     TORTURED(bind, fd);
-    return told("bind", fd, real(fd, address, length));
+    return reported("bind", fd, real(fd, address, length));
 }
 
 int listen(int fd, int backlog) {
@@ -176,13 +176,13 @@ int listen(int fd, int backlog) {
     struct sockaddr_in address = {0};
     socklen_t length = sizeof address;
     syscall(SYS_getsockname, fd, &address, &length);
-    tell("", "listen", fd, result, port_of(&address));
+    report("", "listen", fd, result, port_of(&address));
     return result;
 }
 
 int getsockname(int fd, __SOCKADDR_ARG address, socklen_t *length) {
     TORTURED(getsockname, fd);
-    return told("getsockname", fd, real(fd, address, length));
+    return reported("getsockname", fd, real(fd, address, length));
 }
 
 int open64(const char *path, int flags, ...) {
@@ -191,71 +191,71 @@ int open64(const char *path, int flags, ...) {
     mode_t mode = va_arg(rest, mode_t);
     va_end(rest);
     TORTURED(open64, -1);
-    return told("open64", -1, real(path, flags, mode));
+    return reported("open64", -1, real(path, flags, mode));
 }
 
 int sigaction(int signal, const struct sigaction *action, struct sigaction *before) {
     TORTURED(sigaction, -1);
-    return told("sigaction", -1, real(signal, action, before));
+    return reported("sigaction", -1, real(signal, action, before));
 }
 
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) {
     TORTURED(epoll_ctl, fd);
-    return told("epoll_ctl", fd, real(epoll, operation, fd, event));
+    return reported("epoll_ctl", fd, real(epoll, operation, fd, event));
 }
 
 int accept4(int fd, __SOCKADDR_ARG address, socklen_t *length, int flags) {
     TORTURED(accept4, fd);
     int result = real(fd, address, length, flags);
-    tell("", "accept4", fd, result, result < 0 ? 0 : port_of(address.__sockaddr_in__));
+    report("", "accept4", fd, result, result < 0 ? 0 : port_of(address.__sockaddr_in__));
     return result;
 }
 
 ssize_t read(int fd, void *buffer, size_t length) {
     TORTURED(read, fd);
-    return told("read", fd, real(fd, buffer, length));
+    return reported("read", fd, real(fd, buffer, length));
 }
 
 ssize_t recv(int fd, void *buffer, size_t length, int flags) {
     TORTURED(recv, fd);
-    return told("recv", fd, real(fd, buffer, length, flags));
+    return reported("recv", fd, real(fd, buffer, length, flags));
 }
 
 ssize_t write(int fd, const void *buffer, size_t length) {
     TORTURED(write, fd);
-    return told("write", fd, real(fd, buffer, length));
+    return reported("write", fd, real(fd, buffer, length));
 }
 
 ssize_t send(int fd, const void *buffer, size_t length, int flags) {
     TORTURED(send, fd);
-    return told("send", fd, real(fd, buffer, length, flags));
+    return reported("send", fd, real(fd, buffer, length, flags));
 }
 
 ssize_t writev(int fd, const struct iovec *slices, int slice_count) {
     TORTURED(writev, fd);
-    return told("writev", fd, real(fd, slices, slice_count));
+    return reported("writev", fd, real(fd, slices, slice_count));
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     TORTURED(sendmsg, fd);
-    return told("sendmsg", fd, real(fd, message, flags));
+    return reported("sendmsg", fd, real(fd, message, flags));
 }
 
 int shutdown(int fd, int how) {
     TORTURED(shutdown, fd);
-    return told("shutdown", fd, real(fd, how));
+    return reported("shutdown", fd, real(fd, how));
 }
 
-/* Whatever it says, Linux has closed it. */
+/* Whatever the result, Linux has closed it. */
 int close(int fd) {
     REAL(close);
     int result = real(fd);
     if (fails("close", &count, fd))
         return -1;
-    return told("close", fd, result);
+    return reported("close", fd, result);
 }
 
-/* Waits to be told how to wait, but no longer than until a signal, which ends an `epoll_wait` as
+/* Waits for a command how to wait, but no longer than until a signal, which ends an `epoll_wait` as
  * well. One that comes between the line and the waiting is not to be missed. */
 static int is_let(int timeout, char *how) {
     sigset_t all, before;
@@ -276,13 +276,13 @@ int epoll_wait(int fd, struct epoll_event *events, int capacity, int timeout) {
         char how = 'g';
         if (!is_let(timeout, &how)) {
             errno = EINTR;
-            return told("epoll_wait", fd, -1);
+            return reported("epoll_wait", fd, -1);
         }
         result = real(fd, events, capacity, how == 'j' ? 0 : timeout);
         if (result == 0 && how == 'j' && timeout > 0)
             jumped_ms += timeout;
     }
-    return told("epoll_wait", fd, result);
+    return reported("epoll_wait", fd, result);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {

@@ -11,14 +11,14 @@ use std::thread;
 use crate::common::chat_room::{Act, Message, Room};
 use crate::common::load::{Measured, arg, load, measure};
 use crate::common::process::run;
-use crate::common::{frame, heard};
+use crate::common::{delivery, frame};
 
 const MEMBERS: usize = 5;
 
 /// Whom it happens to.
 const VICTIM: usize = 3;
 
-/// With which message. Those before it are there to find out who hears, and to fall into step.
+/// With which message. Those before it are there to find out who receives, and to fall into step.
 const NTH: u64 = 30;
 
 /// What the tool finds if the victim is sent this for one message, and whatever else is proper.
@@ -55,22 +55,25 @@ fn fanout(room: &Room, in_flight: &str) -> Measured {
 
 #[track_caller]
 fn assert_faults(measured: &Measured, faults: &[&str]) {
-    let told = format!("{:#}", measured.report);
-    assert_eq!(measured.faults(), faults, "{told}");
+    let report = format!("{:#}", measured.report);
+    assert_eq!(measured.faults(), faults, "{report}");
     let expected = if faults.is_empty() { 0 } else { 5 };
-    assert_eq!(measured.code, expected, "{told}");
+    assert_eq!(measured.code, expected, "{report}");
 }
 
 #[test]
-fn a_server_that_relays_everything_has_no_fault() {
+fn server_that_relays_everything_has_no_fault() {
     let room = Room::proper(MEMBERS);
     let measured = fanout(&room, "2");
     assert_faults(&measured, &[]);
-    let heard = room.finish();
-    assert_eq!(heard.names.len(), MEMBERS);
-    assert!(heard.messages.len() as u64 > NTH, "the others prove little");
-    let told = measured.number("/messages");
-    assert!(told <= heard.messages.len() as f64);
+    let received = room.finish();
+    assert_eq!(received.names.len(), MEMBERS);
+    assert!(
+        received.messages.len() as u64 > NTH,
+        "the others prove little"
+    );
+    let reported = measured.number("/messages");
+    assert!(reported <= received.messages.len() as f64);
 }
 
 /// What each fault looks like is tested in `src/load/checker.rs`, where it is found. Here: that it gets from
@@ -92,7 +95,7 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
             Some(4) => {
                 let mut text = message.text.clone();
                 *text.last_mut().unwrap() ^= 1;
-                Act::Send(heard(&message.name, text))
+                Act::Send(delivery(&message.name, text))
             }
             _ => message.proper(to),
         }
@@ -102,7 +105,7 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
 }
 
 #[test]
-fn what_nobody_was_known_to_be_there_for_is_not_lost() {
+fn message_without_a_present_receiver_is_not_lost() {
     // As if the server took that long to take its members in.
     let room = Room::start(MEMBERS, |message, to| match &message.text[..16] {
         b"000000:000000000" | b"000000:000000001" => Act::Nothing,
@@ -112,7 +115,7 @@ fn what_nobody_was_known_to_be_there_for_is_not_lost() {
 }
 
 #[test]
-fn a_message_that_comes_again_much_later_is_duplicated() {
+fn message_that_comes_again_much_later_is_duplicated() {
     let mut kept = Vec::new();
     let room = Room::start(MEMBERS, move |message, to| match message.nth {
         NTH if to == VICTIM => {
@@ -128,19 +131,19 @@ fn a_message_that_comes_again_much_later_is_duplicated() {
 }
 
 #[test]
-fn a_message_that_was_shortened_is_corrupt() {
-    let shortened = |message: &Message| Act::Send(heard(&message.name, &message.text[..60]));
+fn message_that_was_shortened_is_corrupt() {
+    let shortened = |message: &Message| Act::Send(delivery(&message.name, &message.text[..60]));
     assert_faults(&once("2", shortened), &["corrupt 1"]);
 }
 
 #[test]
-fn a_message_too_short_to_tell_whose_it_is_is_corrupt_and_the_one_that_it_was_is_lost() {
-    let empty = |message: &Message| Act::Send(heard(&message.name, ""));
+fn message_too_short_to_identify_is_corrupt_and_the_original_is_lost() {
+    let empty = |message: &Message| Act::Send(delivery(&message.name, ""));
     assert_faults(&once("2", empty), &["lost 1", "corrupt 1"]);
 }
 
 #[test]
-fn a_member_whose_bytes_are_out_of_step_with_their_headers_is_cut_as_garbled() {
+fn member_whose_bytes_do_not_match_their_headers_is_cut_as_garbled() {
     // Four bytes of what follows are taken for the end of this one; what follows begins amiss.
     let cut_short = |message: &Message| {
         let bytes = message.bytes();
@@ -148,7 +151,7 @@ fn a_member_whose_bytes_are_out_of_step_with_their_headers_is_cut_as_garbled() {
     };
     let mut measured = once("2", cut_short);
     assert_eq!(measured.code, 5);
-    // What was said before the tool saw it is lost for this member: as much as happened to be said.
+    // What was sent before the tool saw it is lost for this member: as many messages as there happened to be.
     let lost = measured.number("/lost");
     assert!((0.0..=8.0).contains(&lost), "{:#}", measured.report);
     measured.report["lost"] = 0.into();
@@ -158,9 +161,16 @@ fn a_member_whose_bytes_are_out_of_step_with_their_headers_is_cut_as_garbled() {
 }
 
 #[test]
-fn what_strangers_say_is_no_fault_and_is_told() {
+fn messages_of_other_clients_are_no_fault_and_are_reported() {
     let company = |message: &Message| {
-        Act::Send([heard("alice", "hello?"), message.bytes(), heard("", "")].concat())
+        Act::Send(
+            [
+                delivery("alice", "hello?"),
+                message.bytes(),
+                delivery("", ""),
+            ]
+            .concat(),
+        )
     };
     let measured = once("2", company);
     assert_faults(&measured, &[]);
@@ -168,7 +178,7 @@ fn what_strangers_say_is_no_fault_and_is_told() {
 }
 
 #[test]
-fn a_member_whose_connection_is_closed_is_cut_and_what_it_missed_is_lost() {
+fn member_whose_connection_is_closed_is_cut_and_its_missing_messages_are_lost() {
     let measured = once("1", |_| Act::Close);
     assert_faults(&measured, &["lost 1", "cut 1", "cuts/closed 1"]);
     assert_eq!(measured.report["members"], MEMBERS - 1);
@@ -176,14 +186,14 @@ fn a_member_whose_connection_is_closed_is_cut_and_what_it_missed_is_lost() {
 }
 
 #[test]
-fn a_member_whose_connection_is_reset_is_cut_and_what_it_missed_is_lost() {
+fn member_whose_connection_is_reset_is_cut_and_its_missing_messages_are_lost() {
     let measured = once("1", |_| Act::Reset);
     assert_faults(&measured, &["lost 1", "cut 1", "cuts/reset 1"]);
     measured.trouble("1 connection ended: 1 reset by the server;");
 }
 
 #[test]
-fn the_measuring_ends_in_time_when_the_only_speaker_is_cut() {
+fn measurement_ends_in_time_when_the_only_sender_is_cut() {
     let room = Room::start(MEMBERS, |message, to| {
         if message.nth == NTH && to == message.from {
             Act::Close
@@ -195,28 +205,28 @@ fn the_measuring_ends_in_time_when_the_only_speaker_is_cut() {
 }
 
 #[test]
-fn a_member_that_is_sent_garbage_is_cut_as_garbled() {
+fn member_that_receives_garbage_is_cut_as_garbled() {
     let garbage = |_: &Message| Act::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
     let measured = once("1", garbage);
     assert_faults(&measured, &["lost 1", "cut 1", "cuts/garbled 1"]);
 }
 
 #[test]
-fn a_header_of_more_than_there_can_be_is_garbage() {
+fn header_over_the_limit_is_garbled() {
     let measured = once("1", |_| Act::Send(b"9999999999".to_vec()));
     assert_faults(&measured, &["lost 1", "cut 1", "cuts/garbled 1"]);
 }
 
 #[test]
-fn each_member_may_hear_the_speakers_in_an_order_of_its_own() {
+fn each_member_may_receive_the_senders_in_an_order_of_its_own() {
     let mixed = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&mixed);
     let room = Room::start_by_turns(MEMBERS, move |messages, to| {
         let mut mine: Vec<_> = messages.iter().collect();
-        // Only the order within what one speaker says is kept.
+        // Only the order within what one sender says is kept.
         mine.sort_by_key(|message| (message.from + to) % MEMBERS);
-        let speakers = messages.windows(2).filter(|two| two[0].from != two[1].from);
-        count.fetch_add(speakers.count() as u64, Ordering::Relaxed);
+        let senders = messages.windows(2).filter(|two| two[0].from != two[1].from);
+        count.fetch_add(senders.count() as u64, Ordering::Relaxed);
         mine.iter().map(|message| message.proper(to)).collect()
     });
     let target = arg(room.addr);
@@ -227,7 +237,7 @@ fn each_member_may_hear_the_speakers_in_an_order_of_its_own() {
     assert!(mixed.load(Ordering::Relaxed) > 100, "there is an order");
 }
 
-/// A room in which the victim hears nothing.
+/// A room in which the victim receives nothing.
 fn deaf() -> Room {
     Room::start(MEMBERS, |message, to| match to {
         VICTIM => Act::Nothing,
@@ -252,7 +262,7 @@ fn assert_not_chat(also: &str, rule: impl FnMut(&Message, usize) -> Act + Send +
 }
 
 #[test]
-fn a_server_that_answers_with_something_else_is_no_chat_server() {
+fn server_that_answers_with_something_else_is_no_chat_server() {
     let also = ", and 5 sent what is not in the protocol";
     assert_not_chat(also, |_, _| {
         Act::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())
@@ -264,21 +274,21 @@ fn a_server_that_answers_with_something_else_is_no_chat_server() {
 fn no_server_holds_the_tool_up_however_little_it_relays() {
     thread::scope(|scope| {
         for case in [
-            a_message_whose_end_never_comes_is_waited_for_and_then_lost,
-            a_member_that_never_hears_anything_makes_the_measurement_a_failure,
-            a_silent_member_that_does_not_hear_the_message_has_lost_it,
+            message_whose_end_never_comes_is_lost_after_a_wait,
+            member_that_receives_nothing_makes_the_measurement_a_failure,
+            message_that_a_silent_member_does_not_receive_is_lost,
             reset_of_the_only_sender_is_reported_as_a_cut_and_not_as_another_protocol,
-            a_server_that_relays_nothing_is_no_chat_server,
-            a_server_that_relays_without_names_is_no_chat_server,
-            a_server_that_accepts_nobody_is_not_stormed,
+            server_that_relays_nothing_is_no_chat_server,
+            server_that_relays_without_names_is_no_chat_server,
+            server_that_accepts_no_connection_is_not_stormed,
         ] {
             scope.spawn(case);
         }
     });
 }
 
-/// A queue that overflows answers nobody, and so measures how long one waits before one tries again.
-fn a_server_that_accepts_nobody_is_not_stormed() {
+/// A queue that overflows answers no client, and so measures the time until a client tries again.
+fn server_that_accepts_no_connection_is_not_stormed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = arg(listener.local_addr().unwrap());
     let plan = [
@@ -298,7 +308,7 @@ fn a_server_that_accepts_nobody_is_not_stormed() {
     );
 }
 
-fn a_message_whose_end_never_comes_is_waited_for_and_then_lost() {
+fn message_whose_end_never_comes_is_lost_after_a_wait() {
     let cut_short = |message: &Message| {
         let bytes = message.bytes();
         Act::Send(bytes[..bytes.len() - 4].to_vec())
@@ -307,15 +317,15 @@ fn a_message_whose_end_never_comes_is_waited_for_and_then_lost() {
     assert_faults(&once("1", cut_short), &["lost 1"]);
 }
 
-fn a_member_that_never_hears_anything_makes_the_measurement_a_failure() {
+fn member_that_receives_nothing_makes_the_measurement_a_failure() {
     let measured = fanout(&deaf(), "2");
-    // It is not known what it was to hear, so there is no count of what is lost.
+    // It is not known what it was to receive, so there is no count of what is lost.
     assert_eq!(measured.faults(), [""; 0]);
     assert_eq!(measured.code, 5);
     measured.trouble("1 member received nothing, though connected; does the server relay");
 }
 
-fn a_silent_member_that_does_not_hear_the_message_has_lost_it() {
+fn message_that_a_silent_member_does_not_receive_is_lost() {
     let room = deaf();
     let plan = ["idle", "--members", "5", "--for", "10ms"];
     let measured = measure(&[&plan[..], &["--target", &arg(room.addr)]].concat());
@@ -333,11 +343,11 @@ fn reset_of_the_only_sender_is_reported_as_a_cut_and_not_as_another_protocol() {
     assert_faults(&measured, &["lost 4", "cut 1", "cuts/reset 1"]);
 }
 
-fn a_server_that_relays_nothing_is_no_chat_server() {
+fn server_that_relays_nothing_is_no_chat_server() {
     assert_not_chat("", |_, _| Act::Nothing);
 }
 
-fn a_server_that_relays_without_names_is_no_chat_server() {
+fn server_that_relays_without_names_is_no_chat_server() {
     assert_not_chat("", |message, to| match message.proper(to) {
         Act::Send(_) => Act::Send(frame(&message.text)),
         other => other,

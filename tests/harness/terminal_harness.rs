@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::common::chat_server::{Refusal, ScriptedServer};
 use crate::common::python::PythonServer;
 use crate::common::terminal::{Ended, Terminal, bash};
-use crate::common::{PATIENCE, assert_bytes, frame, heard};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame};
 
 fn sh(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -165,7 +165,10 @@ fn scripted_server_sends_and_receives_frames() {
     peer.close();
     let mut got = Vec::new();
     client.read_to_end(&mut got).unwrap();
-    assert_bytes(&got, &[heard("bob", "hi"), b"no frame".to_vec()].concat());
+    assert_bytes(
+        &got,
+        &[delivery("bob", "hi"), b"no frame".to_vec()].concat(),
+    );
 
     let mut client = TcpStream::connect(server.addr()).unwrap();
     server.accept().reset();
@@ -187,7 +190,7 @@ fn python_relay_relays_to_all_others() {
         stream.write_all(&frame(name)).unwrap();
         stream
     };
-    let hears = |stream: &mut TcpStream, expected: Vec<u8>| {
+    let receives = |stream: &mut TcpStream, expected: Vec<u8>| {
         let mut got = vec![0; expected.len()];
         stream.read_exact(&mut got).unwrap();
         assert_bytes(&got, &expected);
@@ -196,7 +199,7 @@ fn python_relay_relays_to_all_others() {
     let (mut alice, mut bob, carol) = (join("alice"), join("bob"), join("carol"));
     drop(carol);
     bob.write_all(&frame("hällo")).unwrap();
-    hears(&mut alice, heard("bob", "hällo"));
+    receives(&mut alice, delivery("bob", "hällo"));
     alice.write_all(&frame("hello")).unwrap();
-    hears(&mut bob, heard("alice", "hello"));
+    receives(&mut bob, delivery("alice", "hello"));
 }

@@ -14,7 +14,7 @@ struct PythonClient {
 }
 
 impl PythonClient {
-    /// Starts one of the scripts, which are to be told where the relay is and something more.
+    /// Starts one of the scripts, with the address of the relay and other arguments.
     fn start(script: &str, addr: SocketAddr, args: &[&str]) -> Self {
         let script = format!("{}/tests/interop/{script}", env!("CARGO_MANIFEST_DIR"));
         let (host, port) = (addr.ip().to_string(), addr.port().to_string());
@@ -80,7 +80,7 @@ impl PythonClient {
     }
 
     /// Its user presses Enter until there is something to see.
-    fn wait_to_hear(&mut self, messages: usize) -> Vec<String> {
+    fn wait_to_receive(&mut self, messages: usize) -> Vec<String> {
         let mut shown = Vec::new();
         wait_for("the client to show a message", || {
             shown.extend(self.enter(""));
@@ -107,16 +107,16 @@ fn two_python_clients_chat() {
     let mut alice = PythonClient::join(&mut relay, "alice");
     let mut zoe = PythonClient::join(&mut relay, "Zoë");
     assert_eq!(alice.enter("hello"), [""; 0]);
-    assert_eq!(zoe.wait_to_hear(1), ["alice > hello"]);
+    assert_eq!(zoe.wait_to_receive(1), ["alice > hello"]);
     // While Zoë thinks about her answer, alice says more; it is all there when she presses Enter.
     for i in 0..100 {
         assert_eq!(alice.enter(&format!("message {i}")), [""; 0]);
     }
-    let shown = zoe.wait_to_hear(100);
+    let shown = zoe.wait_to_receive(100);
     let expected: Vec<_> = (0..100).map(|i| format!("alice > message {i}")).collect();
     assert_eq!(shown, expected);
     assert_eq!(zoe.enter("schön, dich zu hören"), [""; 0]);
-    assert_eq!(alice.wait_to_hear(1), ["Zoë > schön, dich zu hören"]);
+    assert_eq!(alice.wait_to_receive(1), ["Zoë > schön, dich zu hören"]);
 }
 
 #[test]
@@ -130,14 +130,14 @@ fn python_clients_of_every_chat_share_one_room() {
     let mut carol = PythonClient::join_wide(&mut relay, "ack64", "!DISCONNECT");
 
     assert_eq!(bob.send("grüezi"), "Message was Sent!");
-    let shown = alice.wait_to_hear(1);
+    let shown = alice.wait_to_receive(1);
     assert!(
         shown[0].starts_with("127.0.0.1:") && shown[0].ends_with(" > grüezi"),
         "{shown:?}"
     );
     assert_eq!(carol.send("hello from carol"), "Msg received");
     assert_eq!(bob.send(""), "hello from carol");
-    let shown = alice.wait_to_hear(1);
+    let shown = alice.wait_to_receive(1);
     assert!(shown[0].ends_with(" > hello from carol"), "{shown:?}");
     assert_eq!(alice.enter("hi all"), [""; 0]);
     assert_eq!(bob.send(""), "hi all");
@@ -154,12 +154,15 @@ fn python_clients_of_every_chat_share_one_room() {
     bob.input = None;
     assert_eq!(bob.line(), "Message was Sent!");
     assert_eq!(bob.line(), "closed by the relay");
-    let heard = alice.wait_to_hear(1);
-    assert!(heard[0].ends_with(" > Client Disconnected"), "{heard:?}");
+    let received = alice.wait_to_receive(1);
+    assert!(
+        received[0].ends_with(" > Client Disconnected"),
+        "{received:?}"
+    );
 }
 
 #[test]
-fn a_python_client_is_greeted_and_told_the_time() {
+fn python_client_receives_the_greeting_and_the_time() {
     if !has_python() {
         return;
     }
@@ -167,14 +170,14 @@ fn a_python_client_is_greeted_and_told_the_time() {
     let addr = relay.addr_of("greet10");
     let mut client = PythonClient::start("greet10_client.py", addr, &["3"]);
     assert_eq!(client.line(), "Welcome to the server!");
-    let mut told = || {
+    let mut time = || {
         let line = client.line();
         let time = line
             .strip_prefix("The time is ")
             .expect("it tells the time");
         time.parse::<f64>().unwrap()
     };
-    let (first, second) = (told(), told());
+    let (first, second) = (time(), time());
     assert!(
         first > 1_700_000_000.0 && second > first,
         "{first}, {second}"
@@ -182,7 +185,7 @@ fn a_python_client_is_greeted_and_told_the_time() {
 }
 
 #[test]
-fn a_python_client_is_greeted_and_that_is_all() {
+fn python_client_receives_only_the_greeting() {
     if !has_python() {
         return;
     }
@@ -207,11 +210,14 @@ fn python_client_that_is_killed_affects_no_other_member() {
     for i in 0..3 {
         alice.enter(&format!("{i}"));
     }
-    assert_eq!(bob.wait_to_hear(3), ["alice > 0", "alice > 1", "alice > 2"]);
+    assert_eq!(
+        bob.wait_to_receive(3),
+        ["alice > 0", "alice > 1", "alice > 2"]
+    );
 }
 
 #[test]
-fn a_stopped_relay_ends_its_python_clients_in_order() {
+fn stopped_relay_ends_its_python_clients_in_order() {
     if !has_python() {
         return;
     }

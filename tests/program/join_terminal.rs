@@ -11,7 +11,7 @@ use crate::common::chat_server::{Peer, Refusal, ScriptedServer};
 use crate::common::process::{Relay, chatloop, wait_for};
 use crate::common::python::PythonServer;
 use crate::common::terminal::{Ended, Terminal, bash};
-use crate::common::{assert_bytes, frame, heard};
+use crate::common::{assert_bytes, delivery, frame};
 
 /// A client's command line, with its name and without time stamps.
 fn join(server: SocketAddr, name: &str, more: &[&str]) -> Command {
@@ -112,8 +112,8 @@ fn resized_terminal_shows_the_line_once_and_every_message() {
         assert_eq!(shown.matches("me> ").count(), 1, "{shown}");
     }
     let shown = terminal.history();
-    for said in ["before", "at 30", "at 25", "at 40", "at 80"] {
-        assert!(shown.contains(&format!("bob: {said}")), "{said}: {shown:?}");
+    for sent in ["before", "at 30", "at 25", "at 40", "at 80"] {
+        assert!(shown.contains(&format!("bob: {sent}")), "{sent}: {shown:?}");
     }
 }
 
@@ -202,7 +202,7 @@ fn hostile_text_is_shown_escaped_and_has_no_effect() {
         "eve\x1b]0;owned\x07",
         "\x1b[2J\x1b[?25l\x1b[31mred\r\u{9b}5A\u{202e}evil\u{8}",
     );
-    peer.send_raw(heard("eve", b"\xff\xfe\0 \\o/"));
+    peer.send_raw(delivery("eve", b"\xff\xfe\0 \\o/"));
     peer.say("eve", "\nbob: forged");
     terminal.wait_for_text("forged");
     let rows = terminal.rows();
@@ -262,7 +262,7 @@ fn flood_of_messages_is_shown_whole_above_the_line() {
     terminal.send("still here");
     terminal.wait_for_text("still here");
     let flood: Vec<_> = (0..5000)
-        .flat_map(|number| heard("bob", format!("message {number}")))
+        .flat_map(|number| delivery("bob", format!("message {number}")))
         .collect();
     peer.send_raw(flood);
     terminal.wait_for_text("message 4999");
@@ -350,9 +350,9 @@ fn message_over_the_servers_limit_is_reported_and_not_sent_again() {
     relay.log_line("(limit: --max-message)");
     relay.log_line("joined: \"me\"");
     terminal.send("short\r");
-    let mut got = vec![0; heard("me", "short").len()];
+    let mut got = vec![0; delivery("me", "short").len()];
     ear.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("me", "short"));
+    assert_bytes(&got, &delivery("me", "short"));
 }
 
 #[test]
@@ -685,10 +685,10 @@ fn two_terminals_chat_over_the_relay_and_over_a_tutorial_server() {
         // A connected client is not yet accepted by the server.
         bob.send("half of my ");
         bob.wait_for_text("bob> half of my ");
-        let mut said = 0;
+        let mut sent = 0;
         wait_for("bob to hear alice", || {
-            alice.send(format!("hello {said}\r"));
-            said += 1;
+            alice.send(format!("hello {sent}\r"));
+            sent += 1;
             bob.rows().iter().any(|row| row.starts_with("alice: hello"))
         });
         bob.send("answer\r");

@@ -10,7 +10,7 @@ use crate::common::chat_server::ScriptedServer;
 use crate::common::process::{Relay, chatloop, exit_code, run};
 use crate::common::terminal::{Ended, Terminal};
 use crate::common::web_server::{ACK, HELLO, WebPeer, message, read_request, response};
-use crate::common::{assert_bytes, frame, heard};
+use crate::common::{assert_bytes, delivery, frame};
 use crate::join_pipe::{Piped, wait_until_asleep};
 
 const TIME: &str = "2026-11-27T23:50:01.123Z";
@@ -72,7 +72,7 @@ fn members_over_web_socket_and_chat10_exchange_every_byte() {
     relay.log_line("joined: \"me\"");
     for line in lines() {
         client.say([&line[..], b"\n"].concat());
-        expect(&mut other, &heard("me", &line));
+        expect(&mut other, &delivery("me", &line));
         other.write_all(&frame(&line)).unwrap();
         expect(&mut client.output, &[b"other: ", &line[..], b"\n"].concat());
     }
@@ -89,7 +89,7 @@ fn names_of_any_bytes_reach_both_kinds_of_members() {
     let mut client = Piped::start(&mut join(relay.addr_of("ws"), name, &["--raw", "--stay"]));
     relay.log_line("joined: ");
     client.say("hi\n");
-    expect(&mut other, &heard(name, "hi"));
+    expect(&mut other, &delivery(name, "hi"));
     let mut stranger = relay.connect();
     stranger.write_all(&frame(b"\xff\0\n")).unwrap();
     relay.log_line("joined: ");
@@ -108,7 +108,7 @@ fn long_input_is_delivered_in_order_and_each_line_is_confirmed() {
         client.finish()
     });
     for line in 0..50_000 {
-        expect(&mut other, &heard("me", format!("line {line}")));
+        expect(&mut other, &delivery("me", format!("line {line}")));
     }
     let (code, notices) = sender.join().unwrap();
     assert_eq!(code, 0, "{notices}");
@@ -137,7 +137,7 @@ fn lines_that_were_typed_while_the_relay_was_away_are_sent_to_the_next_one() {
     let mut other = relay.join("other");
     terminal.wait_for_text("me> ");
     terminal.send("before\r");
-    expect(&mut other, &heard("me", "before"));
+    expect(&mut other, &delivery("me", "before"));
     // It comes after the confirmation.
     other.write_all(&frame("hi")).unwrap();
     terminal.wait_for_text("other: hi");
@@ -150,10 +150,10 @@ fn lines_that_were_typed_while_the_relay_was_away_are_sent_to_the_next_one() {
     let mut other = relay.join("other");
     expect(
         &mut other,
-        &[heard("me", "one"), heard("me", "two")].concat(),
+        &[delivery("me", "one"), delivery("me", "two")].concat(),
     );
     terminal.send(" and half\r");
-    expect(&mut other, &heard("me", "half and half"));
+    expect(&mut other, &delivery("me", "half and half"));
     other.write_all(&frame("welcome back")).unwrap();
     terminal.wait_for_text("other: welcome back");
     let shown = terminal.history().join("\n");
@@ -162,7 +162,7 @@ fn lines_that_were_typed_while_the_relay_was_away_are_sent_to_the_next_one() {
 }
 
 #[test]
-fn member_of_a_stopped_relay_is_told_so() {
+fn member_of_a_stopped_relay_is_notified() {
     let mut relay = relay(&[]);
     let addr = relay.addr_of("ws");
     let client = Piped::start(&mut join(addr, "me", &["--no-reconnect"]));
@@ -199,8 +199,8 @@ fn message_over_the_relays_limit_is_not_sent_and_the_next_one_is() {
     let mut client = Piped::start(&mut join(relay.addr_of("ws"), "me", &[]));
     client.say(long(1025) + &long(1024) + "after it\n" + &long(100_000));
     let (code, notices) = client.finish();
-    expect(&mut other, &heard("me", "x".repeat(1024)));
-    expect(&mut other, &heard("me", "after it"));
+    expect(&mut other, &delivery("me", "x".repeat(1024)));
+    expect(&mut other, &delivery("me", "after it"));
     assert_eq!(code, 5, "{notices}");
     for line in [1, 4] {
         let not_sent = format!(
@@ -356,7 +356,7 @@ fn client_leaves_when_the_server_has_confirmed_all_and_closes_the_web_socket() {
     client.say("one\ntwo\n");
     client.input = None;
     peer.ping();
-    // Nothing is sent before the server has said how long a message may be.
+    // Nothing is sent before the server has sent how long a message may be.
     peer.send(HELLO);
     peer.expect("one");
     peer.expect("two");

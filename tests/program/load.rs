@@ -12,7 +12,7 @@ use chatloop::descriptors;
 use serde_json::Value;
 
 use crate::common;
-use crate::common::chat_room::{Heard, Room};
+use crate::common::chat_room::{Received, Room};
 use crate::common::chat_server::{Refusal, ScriptedServer};
 use crate::common::load::{
     Loading, Measured, arg, assert_fits_schema, by, load, measure, measure_with, processes_with,
@@ -32,13 +32,13 @@ pub(crate) const SCENARIOS: [&[&str]; 5] = [
 /// Nothing was lost, and it says so.
 #[track_caller]
 pub(crate) fn assert_sound(measured: &Measured) {
-    let told = format!("{:#}\n{}", measured.report, measured.err);
-    assert_eq!(measured.faults(), [""; 0], "{told}");
-    assert_eq!(measured.code, 0, "{told}");
+    let report = format!("{:#}\n{}", measured.report, measured.err);
+    assert_eq!(measured.faults(), [""; 0], "{report}");
+    assert_eq!(measured.code, 0, "{report}");
 }
 
 #[test]
-fn each_scenario_tells_its_figures_as_the_schema_has_them() {
+fn report_of_each_scenario_fits_the_schema() {
     for scenario in SCENARIOS {
         let measured = measure(&[scenario, &["--members", "6"]].concat());
         assert_sound(&measured);
@@ -73,7 +73,7 @@ fn each_scenario_tells_its_figures_as_the_schema_has_them() {
 }
 
 #[test]
-fn report_that_is_not_as_the_schema_says_does_not_fit_it() {
+fn report_with_another_form_does_not_fit_the_schema() {
     let schema = schema();
     let report = measure(&["idle", "--members", "2", "--for", "10ms"]).report;
     assert!(schema.is_valid(&report));
@@ -135,14 +135,17 @@ fn two_servers_are_measured_in_turns_and_compared() {
         }
         for path in ["/latency_us/p99.9", "/server/rss_bytes"] {
             let ratio = measured.number(path) / measured.number(&format!("/against{path}"));
-            let told = measured.number(&format!("/ratio{path}"));
-            assert!((ratio / told - 1.0).abs() < 1e-9, "{path}: {ratio}, {told}");
+            let reported = measured.number(&format!("/ratio{path}"));
+            assert!(
+                (ratio / reported - 1.0).abs() < 1e-9,
+                "{path}: {ratio}, {reported}"
+            );
         }
     }
 }
 
 #[test]
-fn a_server_that_cannot_be_watched_has_no_figures_of_its_process() {
+fn server_that_cannot_be_watched_has_no_figures_of_its_process() {
     // In a namespace of its own the tool sees none but itself.
     let alone = ["unshare", "-rpf", "--mount-proc"];
     let works = Command::new(alone[0])
@@ -228,7 +231,7 @@ fn results_go_to_standard_output_and_progress_to_standard_error() {
     assert_eq!(labels(&out), expected);
     let command = format!(", `chatloop load {}`", flags.join(" "));
     assert!(out.trim_end().ends_with(&command), "{out}");
-    // Nothing but the tables, what they are of, and what is to be said of them.
+    // Nothing but the tables, their subject and the warnings.
     let others: Vec<_> = out
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('|') && !line.starts_with("! "))
@@ -254,8 +257,8 @@ fn two_servers_have_a_column_each_and_one_for_the_ratio() {
         lines.next().unwrap(),
         ["idle", &names[0], &names[1], "ratio"]
     );
-    let heard = lines.find(|cells| cells[0] == "deliveries");
-    assert_eq!(heard.unwrap(), ["deliveries", "3", "3", ""]);
+    let received = lines.find(|cells| cells[0] == "deliveries");
+    assert_eq!(received.unwrap(), ["deliveries", "3", "3", ""]);
     for label in [format!("delay, {}", names[0]), "delay, ratio".to_owned()] {
         assert!(labels(&out).contains(&&label[..]), "{label} in {out}");
     }
@@ -337,7 +340,7 @@ fn each_scenario_has_a_chart() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
+fn file_that_cannot_be_written_is_reported_before_the_measurement() {
     let room = Room::proper(2);
     let target = arg(room.addr);
     let path = scratch("no-such-folder").join("report");
@@ -354,7 +357,7 @@ fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
 }
 
 #[test]
-fn a_relay_of_its_own_takes_messages_of_any_size_that_can_be_asked_for() {
+fn started_relay_accepts_messages_of_every_permitted_size() {
     let plan = ["fanout", "--members", "2", "--in-flight", "1"];
     let time = ["--for", "50ms", "--warmup", "0s", "--size", "2MiB"];
     let measured = measure(&[&plan[..], &time].concat());
@@ -364,7 +367,7 @@ fn a_relay_of_its_own_takes_messages_of_any_size_that_can_be_asked_for() {
 }
 
 #[test]
-fn a_report_and_a_chart_in_one_file_are_a_usage_error() {
+fn report_and_chart_in_one_file_are_a_usage_error() {
     let path = scratch("both.svg");
     let file = path.to_str().unwrap();
     let (code, out, err) = run(&mut load(&["fanout", "--json", file, "--chart", file]));
@@ -377,7 +380,7 @@ fn a_report_and_a_chart_in_one_file_are_a_usage_error() {
 }
 
 #[test]
-fn flags_that_would_be_of_no_use_are_usage_errors() {
+fn flags_without_an_effect_are_usage_errors() {
     for (flag, value, says) in [
         ("--rounds", "3", "--against <"),
         ("--chart", "-", "standard output has the table"),
@@ -391,7 +394,7 @@ fn flags_that_would_be_of_no_use_are_usage_errors() {
 }
 
 #[test]
-fn a_measurement_that_fails_leaves_no_files_and_none_of_others_changed() {
+fn failed_measurement_leaves_no_files_and_existing_ones_unchanged() {
     let (new, old) = (scratch("new.json"), scratch("old.svg"));
     fs::write(&old, "last week's").unwrap();
     let refusal = Refusal::new();
@@ -419,7 +422,7 @@ fn more_senders_than_members_are_a_usage_error() {
 }
 
 #[test]
-fn ctrl_c_ends_the_measuring_early_with_what_there_is_and_the_relay_with_it() {
+fn ctrl_c_ends_the_measurement_with_the_figures_so_far_and_the_relay() {
     let marker = format!("LOAD_TEST=interrupted-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
     let mut command = load(&["fanout", "--members", "5", "--for", "1h", "--warmup", "0s"]);
@@ -444,7 +447,7 @@ fn ctrl_c_ends_the_measuring_early_with_what_there_is_and_the_relay_with_it() {
 }
 
 #[test]
-fn the_report_of_an_interrupted_measurement_fits_the_schema() {
+fn report_of_an_interrupted_measurement_fits_the_schema() {
     let plan = ["latency", "--members", "5", "--for", "1h", "--warmup", "0s"];
     let mut loading = Loading::start(load(&[&plan[..], &["--json", "-"]].concat()));
     loading.wait_until("measuring");
@@ -457,8 +460,8 @@ fn the_report_of_an_interrupted_measurement_fits_the_schema() {
 }
 
 #[test]
-fn ctrl_c_before_there_is_anything_says_so_and_leaves_no_file() {
-    // It takes connections as far as the system does that for it, and nobody hears anything.
+fn ctrl_c_before_the_first_figures_is_reported_and_leaves_no_file() {
+    // The system accepts its connections, and no client receives anything.
     let server = ScriptedServer::new();
     let path = scratch("nothing.json");
     let plan = ["fanout", "--members", "3", "--target", &arg(server.addr())];
@@ -476,7 +479,7 @@ fn ctrl_c_before_there_is_anything_says_so_and_leaves_no_file() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_relay_that_was_started_ends_even_if_the_measurement_is_killed() {
+fn relay_that_was_started_ends_even_if_the_measurement_is_killed() {
     let marker = format!("LOAD_TEST=killed-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
     let mut command = load(&["fanout", "--members", "5", "--for", "1h", "--warmup", "0s"]);
@@ -493,7 +496,7 @@ fn the_relay_that_was_started_ends_even_if_the_measurement_is_killed() {
 }
 
 #[test]
-fn the_relay_that_was_started_ends_with_the_measurement() {
+fn relay_that_was_started_ends_with_the_measurement() {
     let marker = format!("LOAD_TEST=over-{}", std::process::id());
     let (name, value) = marker.split_once('=').unwrap();
     let mut command = load(&["idle", "--members", "2", "--for", "10ms"]);
@@ -531,32 +534,32 @@ fn started_relay_reads_the_environment_and_its_warnings_are_reported() {
     assert_eq!(faults, ["cut 2"]);
     assert_eq!(measured.code, 5);
     assert_eq!(measured.report["members"], 3);
-    let said = measured.trouble("the relay logged: ");
+    let text = measured.trouble("the relay logged: ");
     assert!(
-        said.ends_with("all 3 places are taken (limit: --max-clients)"),
-        "{said}"
+        text.ends_with("all 3 places are taken (limit: --max-clients)"),
+        "{text}"
     );
 }
 
-/// What a room hears from a measurement with this seed.
+/// What a room receives from a measurement with this seed.
 #[track_caller]
-fn said(plan: &[&str], seed: &str) -> Heard {
+fn received_with(plan: &[&str], seed: &str) -> Received {
     let room = Room::proper(5);
     let target = arg(room.addr);
     let flags = ["--members", "5", "--wait", "sleep", "--seed", seed];
     let time = ["--for", "100ms", "--warmup", "0s", "--target", &target];
     assert_sound(&measure(&[plan, &flags, &time].concat()));
-    let mut heard = room.finish();
-    heard.names.sort();
-    heard
+    let mut received = room.finish();
+    received.names.sort();
+    received
 }
 
 #[test]
-fn the_same_seed_says_the_same_and_another_does_not() {
+fn same_seed_sends_the_same_messages_and_another_does_not() {
     let first = |seed| {
-        let heard = said(&["fanout"], seed);
-        let mut by_first = heard.messages.into_iter().filter(|one| one.from == 0);
-        (heard.names, by_first.next().unwrap().text)
+        let received = received_with(&["fanout"], seed);
+        let mut by_first = received.messages.into_iter().filter(|one| one.from == 0);
+        (received.names, by_first.next().unwrap().text)
     };
     let (names, text) = first("7");
     assert_eq!(first("7"), (names.clone(), text.clone()));
@@ -566,22 +569,22 @@ fn the_same_seed_says_the_same_and_another_does_not() {
 }
 
 #[test]
-fn the_same_seed_has_the_same_members_speak() {
-    let speakers = |seed| {
-        let heard = said(&["latency", "--rate", "600"], seed).messages;
-        // Before the sixty of the schedule are those that found out who hears.
+fn same_seed_has_the_same_members_send() {
+    let senders = |seed| {
+        let received = received_with(&["latency", "--rate", "600"], seed).messages;
+        // Before the sixty of the schedule are those that found out who receives.
         let mut counts = BTreeMap::new();
-        for message in &heard[heard.len() - 60..] {
+        for message in &received[received.len() - 60..] {
             *counts.entry(message.from).or_insert(0) += 1;
         }
         counts
     };
-    let counts = speakers("7");
-    assert_eq!(speakers("7"), counts);
-    assert_ne!(speakers("8"), counts);
+    let counts = senders("7");
+    assert_eq!(senders("7"), counts);
+    assert_ne!(senders("8"), counts);
 }
 
-/// A server of somebody else's, on a free port of 127.0.0.1.
+/// A server of another program, on a free port of 127.0.0.1.
 pub(crate) struct Broker {
     child: Child,
     pub(crate) addr: SocketAddr,
@@ -612,7 +615,7 @@ impl Broker {
                 has_ended = broker.child.try_wait().unwrap().is_some();
                 has_ended || TcpStream::connect(addr).is_ok()
             });
-            // Somebody else may have been given the port meanwhile.
+            // Another program may have taken the port meanwhile.
             if !has_ended {
                 return Some(broker);
             }
@@ -656,7 +659,7 @@ fn redis_is_measured_on_the_same_work() {
 }
 
 #[test]
-fn an_mqtt_broker_is_measured_on_the_same_work() {
+fn mqtt_broker_is_measured_on_the_same_work() {
     let flags = |port: &str| vec!["-p".to_owned(), port.to_owned()];
     if let Some(broker) = Broker::start("mosquitto", flags) {
         broker.is_measured_as("mqtt");

@@ -1,4 +1,4 @@
-//! The soak against a relay, and against servers that do not treat those who come and go as they
+//! The soak against a relay, and against servers that do not treat those that come and go as they
 //! should.
 
 #![cfg(target_os = "linux")]
@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::common::chat_room::{Act, Message, Room};
 use crate::common::chat_server::Refusal;
-use crate::common::heard;
+use crate::common::delivery;
 use crate::common::load::{Loading, Measured, arg, assert_fits_schema, load, measure, scratch};
 use crate::common::process::{Relay, is_alone, run};
 
 /// There were these faults and no others, and the exit code says so.
 #[track_caller]
 fn assert_faults(measured: &Measured, faults: &[&str]) {
-    let told = format!("{:#}\n{}", measured.report, measured.err);
-    assert_eq!(measured.faults(), faults, "{told}");
+    let report = format!("{:#}\n{}", measured.report, measured.err);
+    assert_eq!(measured.faults(), faults, "{report}");
     let expected = if faults.is_empty() { 0 } else { 5 };
-    assert_eq!(measured.code, expected, "{told}");
+    assert_eq!(measured.code, expected, "{report}");
     assert_fits_schema(&measured.report);
 }
 
@@ -43,7 +43,7 @@ const BRIEF: [&str; 11] = [
 ];
 
 #[test]
-fn a_relay_loses_nothing_and_keeps_nothing_whatever_its_members_do() {
+fn relay_loses_nothing_and_leaks_nothing_whatever_its_members_do() {
     let measured = measure(&[&BRIEF[..], &["--seed", "1"]].concat());
     assert_faults(&measured, &[]);
     let report = &measured.report;
@@ -58,17 +58,17 @@ fn a_relay_loses_nothing_and_keeps_nothing_whatever_its_members_do() {
             assert!(count.as_u64() > Some(0), "{kind} in {report:#}");
         }
     }
-    // Who is leaving when it is to leave does that once.
+    // A member that is leaving already when its time comes leaves once.
     let left = measured.number("/left");
     assert!((20.0..=40.0).contains(&left), "{report:#}");
-    // Those who send what is no message are not kept; and nobody who reads is closed for anything.
+    // Clients that send what is no message are not kept; and no client that reads is closed.
     for closed in ["no_frame", "too_long", "fin_inside"] {
         assert_eq!(report["closed"][closed], report["faults"][closed]);
     }
     for not_closed in ["trickle", "flood", "reset_inside"] {
         assert_eq!(report["closed"][not_closed], 0);
     }
-    // All of the first, those who came for them, and those of the others who gave a name.
+    // All of the first, those that came for them, and those of the others that gave a name.
     assert!(measured.number("/joins") >= 10.0 + left + 9.0);
     assert!(measured.number("/messages") > 600.0);
     assert!(measured.number("/deliveries") > 6000.0);
@@ -86,10 +86,10 @@ fn a_relay_loses_nothing_and_keeps_nothing_whatever_its_members_do() {
     }
 }
 
-/// What comes of a soak in which nobody misbehaves but the server.
+/// The result of a soak in which only the server misbehaves.
 #[track_caller]
 fn soak(room: &Room, flags: &[&str]) -> Measured {
-    // It is somebody's descriptors that are counted who has nothing to do with it.
+    // The descriptors that are counted are those of a process that has nothing to do with it.
     let bystander = Relay::start(&[]);
     let pid = bystander.pid().to_string();
     soak_and_watch(room, &[flags, &["--pid", &pid]].concat())
@@ -120,7 +120,7 @@ fn once(act: impl FnMut(&Message) -> Act + Send + 'static) -> Measured {
 fn room_with(mut act: impl FnMut(&Message) -> Act + Send + 'static) -> Room {
     let mut is_done = false;
     Room::start(MEMBERS, move |message, to| {
-        // A message that all others hear, and that has something to alter.
+        // A message that all others receive, and that has something to alter.
         let fits = message.from != to && message.text.len() > 30;
         if to == VICTIM && message.nth >= NTH && fits && !is_done {
             is_done = true;
@@ -132,10 +132,10 @@ fn room_with(mut act: impl FnMut(&Message) -> Act + Send + 'static) -> Room {
 }
 
 #[test]
-fn a_server_that_relays_everything_to_all_who_come_and_go_has_no_fault() {
+fn server_that_relays_everything_to_changing_members_has_no_fault() {
     if !is_alone(
         module_path!(),
-        "a_server_that_relays_everything_to_all_who_come_and_go_has_no_fault",
+        "server_that_relays_everything_to_changing_members_has_no_fault",
     ) {
         return;
     }
@@ -169,7 +169,7 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
             3 if message.text.len() > 30 => {
                 let mut text = message.text.clone();
                 *text.last_mut().unwrap() ^= 1;
-                Act::Send(heard(&message.name, text))
+                Act::Send(delivery(&message.name, text))
             }
             4 => {
                 held = (message.from, message.bytes());
@@ -189,19 +189,19 @@ fn report_with_one_fault_of_each_kind_counts_each_once() {
 }
 
 #[test]
-fn the_last_message_of_one_who_leaves_is_heard_by_all_or_by_nobody() {
+fn last_message_of_a_leaving_member_is_delivered_to_all_or_to_none() {
     // With this seed the first member says something and closes its connection, and is the only one
-    // to leave. What it says from when all others have heard somebody, it says then or just before.
+    // to leave. What it says from when all others have received a client, it says then or just before.
     let plan = ["--churn", "2", "--seed", "22"];
     for (hearers, lost) in [(&[1, 2, 3, 4][..], 0), (&[], 0), (&[2], 3)] {
         let last = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&last);
-        let mut have_heard = [true, false, false, false, false];
+        let mut have_received = [true, false, false, false, false];
         let mut known = BTreeMap::new();
         let room = Room::start(MEMBERS, move |message, to| {
             let is_last = *known.entry(message.text.clone()).or_insert_with(|| {
                 let has_spoken = &message.text[10..19] != b"000000000";
-                let is_last = message.from == 0 && has_spoken && have_heard == [true; MEMBERS];
+                let is_last = message.from == 0 && has_spoken && have_received == [true; MEMBERS];
                 count.fetch_add(is_last.into(), Ordering::Relaxed);
                 is_last
             });
@@ -209,7 +209,7 @@ fn the_last_message_of_one_who_leaves_is_heard_by_all_or_by_nobody() {
                 return Act::Nothing;
             }
             if to != message.from && to < MEMBERS {
-                have_heard[to] = true;
+                have_received[to] = true;
             }
             message.proper(to)
         });
@@ -225,7 +225,7 @@ fn the_last_message_of_one_who_leaves_is_heard_by_all_or_by_nobody() {
 }
 
 #[test]
-fn a_member_that_is_closed_is_cut_and_another_comes() {
+fn member_that_is_closed_is_cut_and_another_comes() {
     let measured = once(|_| Act::Close);
     assert_faults(&measured, &["cut 1", "cuts/closed 1"]);
     measured.trouble("1 connection ended: 1 closed by the server;");
@@ -234,20 +234,17 @@ fn a_member_that_is_closed_is_cut_and_another_comes() {
 }
 
 #[test]
-fn a_member_that_is_sent_what_is_no_message_is_cut_as_garbled() {
+fn member_that_receives_no_frame_is_cut_as_garbled() {
     let garbage = |_: &Message| Act::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
     assert_faults(&once(garbage), &["cut 1", "cuts/garbled 1"]);
-    // Nor does it wait for the end of what would be longer than anything that was said.
+    // Nor does it wait for the end of what would be longer than anything that was sent.
     let endless = |_: &Message| Act::Send([&b"9999999   "[..], &b"x".repeat(40_000)].concat());
     assert_faults(&once(endless), &["cut 1", "cuts/garbled 1"]);
 }
 
 #[test]
-fn a_descriptor_that_is_not_given_back_is_a_leak() {
-    if !is_alone(
-        module_path!(),
-        "a_descriptor_that_is_not_given_back_is_a_leak",
-    ) {
+fn descriptor_that_is_not_closed_is_a_leak() {
+    if !is_alone(module_path!(), "descriptor_that_is_not_closed_is_a_leak") {
         return;
     }
     let mut kept = Vec::new();
@@ -263,7 +260,7 @@ fn a_descriptor_that_is_not_given_back_is_a_leak() {
 }
 
 #[test]
-fn a_member_that_never_hears_anything_makes_the_soak_a_failure() {
+fn member_that_receives_nothing_makes_the_soak_a_failure() {
     let room = Room::start(MEMBERS, |message, to| match to {
         VICTIM => Act::Nothing,
         _ => message.proper(to),
@@ -275,7 +272,7 @@ fn a_member_that_never_hears_anything_makes_the_soak_a_failure() {
 }
 
 #[test]
-fn a_server_that_dies_ends_the_soak_with_what_there_was() {
+fn server_that_dies_ends_the_soak_with_the_figures_so_far() {
     let relay = Relay::start(&[]);
     let target = arg(relay.addr);
     let plan = [
@@ -296,13 +293,13 @@ fn a_server_that_dies_ends_the_soak_with_what_there_was() {
     assert_eq!(code, 5, "{out}{err}");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_fits_schema(&report);
-    // Who came back while it was dying was cut once more.
+    // A member that connected again while the server was dying was cut once more.
     assert!(report["cut"].as_u64() >= Some(5), "{out}");
     assert!(report["refusals"]["refused"].as_u64() >= Some(5), "{out}");
 }
 
 #[test]
-fn a_pause_of_the_load_tool_is_told() {
+fn pause_of_the_load_tool_is_reported() {
     let plan = ["soak", "--members", "5", "--for", "1500ms", "--json", "-"];
     let mut loading = Loading::start(load(&plan));
     loading.wait_until("soaking");
@@ -316,7 +313,7 @@ fn a_pause_of_the_load_tool_is_told() {
 }
 
 #[test]
-fn ctrl_c_ends_the_soak_early_with_what_there_is() {
+fn ctrl_c_ends_the_soak_with_the_figures_so_far() {
     let mut loading = Loading::start(load(&["soak", "--members", "5", "--json", "-"]));
     loading.wait_until("soaking");
     loading.signal("INT");
@@ -329,7 +326,7 @@ fn ctrl_c_ends_the_soak_early_with_what_there_is() {
 }
 
 #[test]
-fn a_server_that_is_none_is_told_before_anything_is_soaked() {
+fn server_of_another_kind_is_reported_before_the_soak() {
     let refusal = Refusal::new();
     let (code, out, err) = run(&mut load(&["soak", "--target", &arg(refusal.addr())]));
     assert_eq!((code, &out[..]), (4, ""));
@@ -348,7 +345,7 @@ fn a_server_that_is_none_is_told_before_anything_is_soaked() {
 }
 
 #[test]
-fn a_server_of_another_protocol_is_not_soaked() {
+fn server_of_another_protocol_is_not_soaked() {
     let (code, out, err) = run(&mut load(&["soak", "--target", "redis://127.0.0.1:1"]));
     let expected =
         "chatloop: a soak is for servers that speak chat10 or ws-chat10, and not redis\n";
@@ -356,7 +353,7 @@ fn a_server_of_another_protocol_is_not_soaked() {
 }
 
 #[test]
-fn the_table_tells_the_seed_and_each_fault_and_the_chart_the_memory() {
+fn table_has_the_seed_and_each_fault_and_the_chart_the_memory() {
     let path = scratch("soak.svg");
     let chart = ["--chart", path.to_str().unwrap()];
     let (code, out, err) = run(&mut load(&[&BRIEF[..], &chart, &["--seed", "42"]].concat()));

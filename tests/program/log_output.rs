@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Child;
 
 use crate::common::process::{chatloop, exit_code, listening_on, send_signal};
-use crate::common::{PATIENCE, assert_bytes, frame, heard};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame};
 
 /// As many connections as log more than the log's queue and the kernel's buffers hold.
 const FLOOD: usize = 1000;
@@ -118,7 +118,7 @@ fn flood(addr: SocketAddr, connections: usize) {
 #[track_caller]
 fn assert_relays(sender: &mut TcpStream, receiver: &mut TcpStream) {
     sender.write_all(&frame("hello")).unwrap();
-    let expected = heard("alice", "hello");
+    let expected = delivery("alice", "hello");
     let mut got = vec![0; expected.len()];
     receiver.read_exact(&mut got).unwrap();
     assert_bytes(&got, &expected);

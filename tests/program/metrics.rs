@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use crate::common::process::{Relay, wait_for};
-use crate::common::{PATIENCE, assert_bytes, frame, heard, wide_frame};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame, wide_frame};
 
 /// The response to a request for this path, all of it.
 fn get(addr: SocketAddr, path: &str) -> String {
@@ -73,7 +73,7 @@ fn scrape_has_what_happened_in_the_room_and_no_name_of_a_member() {
     let mut carol = TcpStream::connect(relay.addr_of("chat64")).unwrap();
     relay.log_line("joined: chat64");
     alice.write_all(&frame("hello")).unwrap();
-    expect(&mut bob, &heard("alice", "hello"));
+    expect(&mut bob, &delivery("alice", "hello"));
     carol.write_all(&wide_frame("hi")).unwrap();
     expect(&mut carol, b"helloMessage was Sent!");
     let mut refused = TcpStream::connect(relay.addr_of("chat10")).unwrap();
@@ -83,7 +83,7 @@ fn scrape_has_what_happened_in_the_room_and_no_name_of_a_member() {
 
     let samples = scrape(&relay);
     let carols = carol.local_addr().unwrap().to_string();
-    let frames = heard("alice", "hello").len() + heard(&carols, "hi").len() * 2;
+    let frames = delivery("alice", "hello").len() + delivery(&carols, "hi").len() * 2;
     let sent = frames + "helloMessage was Sent!".len();
     let received = frame("alice").len() + frame("bob").len() + frame("hello").len() + 64 + 2 + 10;
     for (name, value) in [
@@ -136,7 +136,7 @@ fn counters_of_the_last_scrape_are_those_of_the_summary() {
         alice.write_all(&frame(number.to_string())).unwrap();
     }
     let all: Vec<_> = (0..100)
-        .flat_map(|number| heard("alice", number.to_string()))
+        .flat_map(|number| delivery("alice", number.to_string()))
         .collect();
     expect(&mut bob, &all);
     drop((alice, bob));

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use crate::common::process::{Relay, chatloop, listening_on, run};
 use crate::common::terminal::{Ended, Terminal};
-use crate::common::{self, PATIENCE, assert_bytes, frame, heard, wide_frame};
+use crate::common::{self, PATIENCE, assert_bytes, delivery, frame, wide_frame};
 
 #[test]
-fn the_first_line_says_where_it_listens_and_for_how_many() {
+fn first_line_has_the_address_and_the_number_of_clients() {
     let mut relay = Relay::start(&["--max-clients", "50"]);
     let line = relay.lines[0].clone();
     let version = env!("CARGO_PKG_VERSION");
@@ -24,7 +24,7 @@ fn the_first_line_says_where_it_listens_and_for_how_many() {
 }
 
 #[test]
-fn a_wildcard_comes_with_what_to_write_on_other_machines() {
+fn wildcard_is_reported_with_an_address_for_other_machines() {
     let mut command = chatloop(&["serve", "-l", "0.0.0.0:0", "-l", "hello://0.0.0.0:0"]);
     command.args(["-l", "127.0.0.1:0"]).stderr(Stdio::piped());
     let mut relay = Relay::spawn(command);
@@ -102,36 +102,36 @@ fn log_counts_the_members_by_dialect() {
 }
 
 #[test]
-fn newcomers_are_told_the_history() {
+fn new_members_receive_the_history() {
     let mut relay = Relay::start(&["--history", "2"]);
     let mut alice = relay.join("alice");
     let mut bob = relay.join("bob");
     let mut got = Vec::new();
     for text in ["one", "two", "three"] {
         alice.write_all(&frame(text)).unwrap();
-        let mut message = vec![0; heard("alice", text).len()];
+        let mut message = vec![0; delivery("alice", text).len()];
         bob.read_exact(&mut message).unwrap();
         got.extend(message);
     }
     let mut carol = relay.join("carol");
-    let expected = [heard("alice", "two"), heard("alice", "three")].concat();
-    let mut told = vec![0; expected.len()];
-    carol.read_exact(&mut told).unwrap();
-    assert_bytes(&told, &expected);
+    let expected = [delivery("alice", "two"), delivery("alice", "three")].concat();
+    let mut received = vec![0; expected.len()];
+    carol.read_exact(&mut received).unwrap();
+    assert_bytes(&received, &expected);
     assert!(got.ends_with(&expected));
 }
 
 #[test]
-fn a_greeting_can_come_from_a_file() {
+fn greeting_is_read_from_a_file() {
     let path = std::env::temp_dir().join(format!("chatloop-greeting-{}", std::process::id()));
     let pickled = b"\x80\x04}\x94\x8c\x01a\x94K\x01s.";
     std::fs::write(&path, pickled).unwrap();
     let file = path.to_str().unwrap();
     let relay = Relay::serving(&["greet10"], &["--greeting-file", file, "--every", "off"]);
     let mut client = TcpStream::connect(relay.addr_of("greet10")).unwrap();
-    let mut told = vec![0; 10 + pickled.len()];
-    client.read_exact(&mut told).unwrap();
-    assert_bytes(&told, &frame(pickled));
+    let mut received = vec![0; 10 + pickled.len()];
+    client.read_exact(&mut received).unwrap();
+    assert_bytes(&received, &frame(pickled));
 
     let flags = ["serve", "--greeting-file", file, "--queue-limit", "2MiB"];
     std::fs::write(&path, vec![b'!'; 1_048_577]).unwrap();
@@ -156,9 +156,9 @@ fn two_clients_chat_and_the_log_reports_their_joining_and_leaving() {
     let mut relay = Relay::start(&[]);
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob\n\x1b[2J\u{202e}"));
     alice.write_all(&frame("hello")).unwrap();
-    let mut got = vec![0; heard("alice", "hello").len()];
+    let mut got = vec![0; delivery("alice", "hello").len()];
     bob.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("alice", "hello"));
+    assert_bytes(&got, &delivery("alice", "hello"));
     assert!(
         relay.lines[1].starts_with("joined: \"alice\" 127.0.0.1:"),
         "{:?}",
@@ -328,11 +328,11 @@ fn connection_without_a_name_is_closed_after_the_handshake_timeout() {
     );
 }
 
-/// The kernel's timer on the relay's side of a connection, as /proc/net/tcp tells it: "02" is
+/// The kernel's timer on the relay's side of a connection, as /proc/net/tcp has it: "02" is
 /// keepalive.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_keepalive_flag_reaches_the_connections() {
+fn keepalive_flag_reaches_the_connections() {
     for (flag, timer) in [("--keepalive=30s", "02"), ("--keepalive=off", "00")] {
         let mut relay = Relay::start(&[flag]);
         let alice = relay.join("alice");
@@ -351,7 +351,7 @@ fn the_keepalive_flag_reaches_the_connections() {
 }
 
 #[test]
-fn the_soft_open_file_limit_is_raised_and_too_low_a_hard_one_is_an_error() {
+fn soft_open_file_limit_is_raised_and_too_low_a_hard_one_is_an_error() {
     let with_limits = |limits: &str| {
         let mut command = std::process::Command::new("sh");
         let program = env!("CARGO_BIN_EXE_chatloop");
@@ -406,7 +406,7 @@ fn relay_on_a_terminal() -> (Terminal, SocketAddr) {
 }
 
 /// Two members of a relay; `ear` has received a message of the other, so both are registered.
-fn speaker_and_ear(addr: SocketAddr) -> (TcpStream, TcpStream) {
+fn sender_and_ear(addr: SocketAddr) -> (TcpStream, TcpStream) {
     let connect = |name| {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -427,12 +427,12 @@ fn speaker_and_ear(addr: SocketAddr) -> (TcpStream, TcpStream) {
 #[test]
 fn relay_stops_with_a_drain_when_its_terminal_is_closed() {
     let (mut terminal, addr) = relay_on_a_terminal();
-    let (mut alice, mut ear) = speaker_and_ear(addr);
+    let (mut alice, mut ear) = sender_and_ear(addr);
     alice.write_all(&frame("last words")).unwrap();
     terminal.signal("KILL");
     let mut got = Vec::new();
     ear.read_to_end(&mut got).unwrap();
-    assert!(got.ends_with(&heard("alice", "last words")));
+    assert!(got.ends_with(&delivery("alice", "last words")));
     assert_eq!(alice.read(&mut [0; 1]).unwrap(), 0, "a FIN, not a reset");
     common::process::wait_for("the port to be free", || TcpListener::bind(addr).is_ok());
 }
@@ -444,7 +444,7 @@ fn second_hang_up_does_not_cut_the_drain_short() {
     let mut terminal = Terminal::run(&relay, 24, 200);
     terminal.wait_for_text("listens on");
     let addr = listening_on(&String::from_utf8_lossy(terminal.output()));
-    let (mut alice, mut ear) = speaker_and_ear(addr);
+    let (mut alice, mut ear) = sender_and_ear(addr);
     // More than the kernel's buffers take, so that the drain waits for the ear.
     let message = vec![b'x'; 1_000_000];
     for _ in 0..10 {
@@ -457,7 +457,7 @@ fn second_hang_up_does_not_cut_the_drain_short() {
     terminal.signal("HUP");
     let mut got = Vec::new();
     ear.read_to_end(&mut got).unwrap();
-    assert!(got.ends_with(&heard("alice", &message)));
+    assert!(got.ends_with(&delivery("alice", &message)));
     assert_eq!(terminal.wait(), Ended::Code(0));
 }
 
@@ -470,7 +470,7 @@ fn relay_with_pending_output(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
     for i in 0..150 {
         let message = format!("{i:>60000}");
         alice.write_all(&frame(&message)).unwrap();
-        let expected = heard("alice", &message);
+        let expected = delivery("alice", &message);
         let mut got = vec![0; expected.len()];
         bob.read_exact(&mut got).unwrap();
         assert_bytes(&got, &expected);
@@ -484,7 +484,7 @@ fn relay_with_pending_output(args: &[&str]) -> (Relay, TcpStream, Vec<u8>) {
 
 #[test]
 fn pending_output_is_delivered_before_the_relay_stops() {
-    let (mut relay, mut slow, said) = relay_with_pending_output(&["--drain=1h"]);
+    let (mut relay, mut slow, sent) = relay_with_pending_output(&["--drain=1h"]);
     relay.signal("TERM");
     let line = relay.log_line("SIGTERM: stopping, 1 member, ");
     assert!(
@@ -493,7 +493,7 @@ fn pending_output_is_delivered_before_the_relay_stops() {
     );
     let mut got = Vec::new();
     slow.read_to_end(&mut got).unwrap();
-    assert_bytes(&got, &said);
+    assert_bytes(&got, &sent);
     let (code, log) = relay.wait();
     assert_eq!(code, 0, "{log}");
     assert!(!log.contains("did not read"), "{log}");
@@ -526,7 +526,7 @@ fn second_signal_stops_the_relay_at_once() {
 }
 
 #[test]
-fn a_port_in_use_has_an_exit_code_and_a_line_of_its_own() {
+fn port_in_use_has_an_exit_code_and_a_line_of_its_own() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let (code, out, err) = run(&mut chatloop(&["serve", "-l", &addr]));
@@ -539,8 +539,8 @@ fn a_port_in_use_has_an_exit_code_and_a_line_of_its_own() {
 }
 
 #[test]
-fn an_address_that_is_not_ours_says_so() {
-    // A documentation address (RFC 5737) is nobody's.
+fn address_of_another_machine_is_reported() {
+    // A documentation address (RFC 5737) belongs to no machine.
     let (code, _, err) = run(&mut chatloop(&["serve", "-l", "198.51.100.1:1234"]));
     assert_eq!(code, 3);
     assert!(
@@ -581,7 +581,7 @@ fn port_without_an_address_is_one_of_this_machine_for_serve_and_join() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_what_to_do() {
+fn wrong_usage_exits_with_2_and_names_a_remedy() {
     for (args, says) in [
         (
             &["serve", "-l", "irc://127.0.0.1:1"][..],
@@ -671,7 +671,7 @@ fn every_flag_is_an_environment_variable_too() {
         assert_eq!(code, 2, "{name}: {err}");
         assert!(err.contains(says), "{name}: {err}");
     }
-    // It is not named for what it has not said.
+    // It is not named for a message that it has not sent.
     let mut command = chatloop(&["serve", "--max-clients", "y"]);
     let (_, _, err) = run(command.env("CHATLOOP_MAX_CLIENTS", "x"));
     let says = "error: invalid value 'y' for '--max-clients <N>': not a count";
@@ -743,7 +743,7 @@ fn empty_variable_counts_as_unset() {
 }
 
 #[test]
-fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
+fn log_level_flag_wins_over_rust_log_which_wins_over_info() {
     let joined_at_info = |rust_log: Option<&str>, flag: Option<&str>| {
         let mut command = chatloop(&["serve", "-l", "127.0.0.1:0"]);
         if let Some(level) = rust_log {
@@ -784,7 +784,7 @@ fn the_log_level_flag_wins_over_rust_log_which_wins_over_info() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_does_not_stop_it() {
+fn log_without_a_reader_does_not_stop_the_relay() {
     let (log, stderr) = std::io::pipe().unwrap();
     let mut child = chatloop(&["serve", "-l", "127.0.0.1:0"])
         .stderr(stderr)
@@ -800,9 +800,9 @@ fn a_log_that_nobody_reads_any_more_does_not_stop_it() {
         stream
     };
     let (mut alice, bob) = (connect("alice"), connect("bob"));
-    let expected = heard("alice", "hello");
+    let expected = delivery("alice", "hello");
     let mut got = vec![0; expected.len()];
-    // Bob may not be registered yet when alice speaks for the first time.
+    // Bob may not be registered yet when alice sends for the first time.
     bob.set_nonblocking(true).unwrap();
     common::process::wait_for("bob to hear alice", || {
         alice.write_all(&frame("hello")).unwrap();
@@ -825,13 +825,13 @@ fn standard_streams_that_are_closed_are_not_mistaken_for_clients() {
     let mut relay = Relay::spawn(command);
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     alice.write_all(&frame("hello")).unwrap();
-    let mut got = vec![0; heard("alice", "hello").len()];
+    let mut got = vec![0; delivery("alice", "hello").len()];
     bob.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("alice", "hello"));
+    assert_bytes(&got, &delivery("alice", "hello"));
 }
 
 #[test]
-fn a_time_longer_than_anybody_waits_is_no_trouble() {
+fn longest_time_is_accepted() {
     let forever = "500000000000years";
     let mut relay = Relay::start(&["--handshake-timeout", forever, "--drain", forever]);
     relay.join("alice");
@@ -858,9 +858,12 @@ fn clock_after_the_year_9999_ends_neither_relay_nor_client() {
     let mut relay = Relay::spawn(with_clock(&[&serve[..], &["--every", "1ms"]].concat()));
     let mut audience = TcpStream::connect(relay.addr_of("greet10")).unwrap();
     relay.log_line("joined: greet10");
-    let mut told = vec![0; 32 + 10 + b"The time is 253402300800".len()];
-    audience.read_exact(&mut told).unwrap();
-    assert!(told.ends_with(b"The time is 253402300800"), "{told:?}");
+    let mut received = vec![0; 32 + 10 + b"The time is 253402300800".len()];
+    audience.read_exact(&mut received).unwrap();
+    assert!(
+        received.ends_with(b"The time is 253402300800"),
+        "{received:?}"
+    );
 
     let addr = relay.addr.to_string();
     let mut client = with_clock(&["join", &addr, "-n", "me", "--json"])

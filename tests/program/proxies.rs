@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::process::{Relay, chatloop, run, wait_for};
-use crate::common::{PATIENCE, assert_bytes, frame, heard, skip};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame, skip};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const PAGE: &str = include_str!("../../src/server/web/page.html");
@@ -343,7 +343,7 @@ fn converse(browser: &mut Browser, member: &mut TcpStream) {
     for text in ["hello", "Zo\u{eb} \u{1f600}", "", &long] {
         browser.send(TEXT, text.as_bytes());
         assert_eq!(browser.receive(), r#"{"ack":1}"#);
-        expect(member, &heard("bob", text));
+        expect(member, &delivery("bob", text));
         member.write_all(&frame(text)).unwrap();
         browser.expect("alice", text);
     }

@@ -1,4 +1,4 @@
-//! Under a service manager: the sockets that it passes, what it is told, and its journal. The
+//! Under a service manager: the sockets that it passes, its notices, and its journal. The
 //! manager is played by the test.
 
 use std::fs::{self, File};
@@ -15,9 +15,9 @@ use chatloop::wire::Dialect;
 use socket2::{Domain, Socket, Type};
 
 use crate::common::process::{Relay, chatloop, chatloop_after, lines_of, run};
-use crate::common::{self, PATIENCE, assert_bytes, frame, heard};
+use crate::common::{self, PATIENCE, assert_bytes, delivery, frame};
 
-/// A manager that listens for what it is told.
+/// A manager that receives the relay's notices.
 struct Manager {
     socket: UnixDatagram,
     /// What `NOTIFY_SOCKET` is to be.
@@ -41,7 +41,7 @@ impl Manager {
 
     /// The next message's lines.
     #[track_caller]
-    fn told(&self) -> Vec<String> {
+    fn notice(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let len = self.socket.recv(&mut buffer).expect("a message");
         let message = str::from_utf8(&buffer[..len]).unwrap();
@@ -51,7 +51,7 @@ impl Manager {
     /// Waits for a message with this line in it.
     #[track_caller]
     fn wait_for(&self, line: &str) {
-        while !self.told().iter().any(|told| told == line) {}
+        while !self.notice().iter().any(|notice| notice == line) {}
     }
 
     /// Fills the manager's queue, so that it accepts no message until the test reads some.
@@ -61,8 +61,8 @@ impl Manager {
         while sender.send_to(b"junk", &self.name).is_ok() {}
     }
 
-    /// Whether nothing was said that was not heard.
-    fn heard_all(&self) -> bool {
+    /// Whether nothing was sent that was not received.
+    fn received_all(&self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
         let nothing = self.socket.recv(&mut [0; 1]).unwrap_err();
         nothing.kind() == ErrorKind::WouldBlock
@@ -102,18 +102,18 @@ fn manager_is_notified_when_the_relay_listens_and_when_it_stops_and_not_between(
         let env = [&[("NOTIFY_SOCKET", &*manager.name)], watchdog].concat();
         let mut relay = relay_with(&env);
         let status = format!("STATUS=0 members; listens on chat10://{}", relay.addr);
-        assert_eq!(manager.told(), ["READY=1", &*status]);
+        assert_eq!(manager.notice(), ["READY=1", &*status]);
         let _alice = relay.join("alice");
         relay.signal("HUP");
         relay.log_line("SIGHUP");
         relay.signal("TERM");
         assert_eq!(relay.wait().0, 0);
         assert_eq!(
-            manager.told(),
+            manager.notice(),
             ["STOPPING=1", "STATUS=stopping, 1 member, 0 lagging"],
             "{watchdog:?}"
         );
-        assert!(manager.heard_all(), "{watchdog:?}");
+        assert!(manager.received_all(), "{watchdog:?}");
     }
 }
 
@@ -132,10 +132,10 @@ fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     command.env("NOTIFY_SOCKET", &manager.name);
     command.env("WATCHDOG_USEC", "20000");
     let mut relay = Relay::spawn(command);
-    assert_eq!(manager.told()[0], "READY=1");
+    assert_eq!(manager.notice()[0], "READY=1");
     for _ in 0..3 {
         let status = format!("STATUS=0 members; listens on chat10://{}", relay.addr);
-        assert_eq!(manager.told(), ["WATCHDOG=1", &*status]);
+        assert_eq!(manager.notice(), ["WATCHDOG=1", &*status]);
     }
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     manager.wait_for(&format!(
@@ -154,9 +154,9 @@ fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     }
     relay.signal("TERM");
     let stopping = loop {
-        let told = manager.told();
-        if told[0] != "WATCHDOG=1" {
-            break told;
+        let notice = manager.notice();
+        if notice[0] != "WATCHDOG=1" {
+            break notice;
         }
     };
     // On a busy machine the manager's queue may have been full, and Alice may have left meanwhile.
@@ -164,7 +164,7 @@ fn watchdog_is_pinged_from_the_loop_with_the_number_of_members() {
     assert!(stopping[1].starts_with("STATUS=stopping, "), "{stopping:?}");
     // Bob has left by then, and his output is pending.
     let still_there = "STATUS=stopping, 0 members, 1 lagging";
-    while manager.told() != ["WATCHDOG=1", still_there] {}
+    while manager.notice() != ["WATCHDOG=1", still_there] {}
     bob.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(relay.wait().0, 0);
 }
@@ -205,7 +205,7 @@ fn stop_is_reported_as_soon_as_the_queue_of_the_manager_has_room() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_manager_may_have_a_socket_without_a_file() {
+fn manager_may_have_a_socket_without_a_file() {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
     let name = format!("chatloop-notify-{}", process::id());
@@ -216,11 +216,11 @@ fn a_manager_may_have_a_socket_without_a_file() {
         path: None,
     };
     let _relay = relay_with(&[("NOTIFY_SOCKET", &manager.name)]);
-    assert_eq!(manager.told()[0], "READY=1");
+    assert_eq!(manager.notice()[0], "READY=1");
 }
 
 #[test]
-fn without_a_manager_that_can_be_told_the_chat_goes_on() {
+fn chat_goes_on_without_a_manager_to_notify() {
     for (name, says) in [
         ("/nowhere/notify", "cannot notify the service manager: "),
         (
@@ -259,9 +259,9 @@ fn manager_whose_queue_is_full_at_the_start_is_notified_when_it_has_room() {
     relay.log_line("cannot notify the service manager: ");
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     alice.write_all(&frame("hello")).unwrap();
-    let mut got = vec![0; heard("alice", "hello").len()];
+    let mut got = vec![0; delivery("alice", "hello").len()];
     bob.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("alice", "hello"));
+    assert_bytes(&got, &delivery("alice", "hello"));
     manager.wait_for("READY=1");
     relay.signal("TERM");
     assert_eq!(relay.wait().0, 0);
@@ -327,7 +327,7 @@ fn sockets_that_are_passed_are_served_in_the_dialect_that_is_their_name() {
 }
 
 #[test]
-fn socket_that_is_passed_is_for_proxies_if_its_name_says_so() {
+fn passed_socket_is_for_proxies_if_its_name_is_of_that_kind() {
     let trust = ["--trust-proxy", "127.0.0.1"];
     let (socket, addr) = listener();
     let mut command = with_sockets(socket.into(), None, &trust);
@@ -387,7 +387,7 @@ fn what_is_asked_for_is_listened_on_beside_what_is_passed() {
 }
 
 #[test]
-fn an_address_that_a_socket_has_already_is_refused() {
+fn address_that_a_socket_has_already_is_refused() {
     let (socket, addr) = listener();
     let mut command = with_sockets(socket.into(), None, &["--listen", &addr.to_string()]);
     let (code, _, err) = run(&mut command);
@@ -409,7 +409,7 @@ fn sockets_that_are_passed_to_another_process_are_left_alone() {
 }
 
 #[test]
-fn what_is_passed_and_is_no_tcp_socket_that_listens_says_what_to_do() {
+fn passed_descriptor_that_is_no_listening_tcp_socket_is_reported_with_a_remedy() {
     let path = std::env::temp_dir().join(format!("chatloop-unix-{}", process::id()));
     let unix = UnixListener::bind(&path).unwrap();
     fs::remove_file(&path).unwrap();
@@ -438,7 +438,7 @@ fn what_is_passed_and_is_no_tcp_socket_that_listens_says_what_to_do() {
 }
 
 #[test]
-fn who_connects_between_two_relays_is_served_by_the_next() {
+fn connection_made_between_two_relays_is_served_by_the_next() {
     let (socket, addr) = listener();
     let pass = || with_sockets(socket.try_clone().unwrap().into(), None, &[]);
     let early = TcpStream::connect(addr).unwrap();
@@ -456,9 +456,9 @@ fn who_connects_between_two_relays_is_served_by_the_next() {
     let mut bob = join(between, &mut second, "bob");
     let mut carol = second.join("carol");
     carol.write_all(&frame("hello")).unwrap();
-    let mut got = vec![0; heard("carol", "hello").len()];
+    let mut got = vec![0; delivery("carol", "hello").len()];
     bob.read_exact(&mut got).unwrap();
-    assert_bytes(&got, &heard("carol", "hello"));
+    assert_bytes(&got, &delivery("carol", "hello"));
 }
 
 fn has_ipv6() -> bool {
@@ -480,7 +480,7 @@ fn ipv6_wildcard(only_v6: bool) -> TcpListener {
 }
 
 #[test]
-fn an_ipv6_wildcard_that_is_passed_takes_ipv4_unless_its_opener_said_no() {
+fn passed_ipv6_wildcard_accepts_ipv4_unless_its_opener_disabled_that() {
     if !has_ipv6() {
         return;
     }
@@ -510,7 +510,7 @@ fn an_ipv6_wildcard_that_is_passed_takes_ipv4_unless_its_opener_said_no() {
 }
 
 #[test]
-fn an_ipv6_wildcard_of_our_own_leaves_ipv4_to_a_socket_that_is_passed() {
+fn own_ipv6_wildcard_leaves_ipv4_to_a_passed_socket() {
     if !has_ipv6() {
         return;
     }
@@ -538,7 +538,7 @@ fn with_journal(args: &[&str]) -> (Child, std::sync::mpsc::Receiver<String>) {
 }
 
 #[test]
-fn the_journal_has_a_priority_before_each_line_and_the_time_from_itself() {
+fn journal_has_a_priority_before_each_line_and_the_time_from_itself() {
     let args = ["serve", "--listen", "127.0.0.1:0", "--max-clients", "1"];
     let (mut child, journal) = with_journal(&[&args[..], &["--log-level", "trace"]].concat());
     let mut lines = Vec::new();
@@ -585,7 +585,7 @@ fn what_it_dies_of_is_an_error_in_the_journal() {
 }
 
 #[test]
-fn a_standard_error_stream_that_is_not_the_journal_has_times_and_levels() {
+fn standard_error_stream_that_is_not_the_journal_has_times_and_levels() {
     for stream in ["", "1:1", "journal"] {
         let mut command = chatloop(&["serve", "--listen", "127.0.0.1:0"]);
         let (log, stderr) = std::io::pipe().unwrap();
@@ -633,7 +633,7 @@ fn units_start_the_program_as_it_is() {
     command.env("NOTIFY_SOCKET", &manager.name);
     let mut relay = Relay::spawn(command);
     let status = format!("STATUS=0 members; listens on chat10://{addr}");
-    assert_eq!(manager.told(), ["READY=1", &*status]);
+    assert_eq!(manager.notice(), ["READY=1", &*status]);
     relay.signal("TERM");
     assert_eq!(relay.wait().0, 0);
 
@@ -671,9 +671,9 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         common::skip("systemd-analyze is not installed");
         return;
     };
-    let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success(), "{said}");
-    assert!(!said.contains("chatloop"), "{said}");
+    let log = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success(), "{log}");
+    assert!(!log.contains("chatloop"), "{log}");
     assert!(
         exposed.status.success(),
         "{}",

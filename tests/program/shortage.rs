@@ -11,7 +11,7 @@ use rlimit::Resource;
 
 use crate::common::process::{Relay, wait_for};
 use crate::common::socket::TestPeer;
-use crate::common::{assert_bytes, frame, heard};
+use crate::common::{assert_bytes, delivery, frame};
 
 /// The lowest descriptor that a process has not open: a limit of that many leaves it no other.
 fn lowest_free(pid: u32) -> u64 {
@@ -70,9 +70,9 @@ fn waiting_connection_is_accepted_when_a_member_leaves() {
     // The room goes on meanwhile.
     let mut alice = alice;
     alice.write_all(&frame("carol has to wait")).unwrap();
-    expect(&mut bob, &heard("alice", "carol has to wait"));
+    expect(&mut bob, &delivery("alice", "carol has to wait"));
     drop(alice);
-    expect(&mut bob, &heard("carol", "finally"));
+    expect(&mut bob, &delivery("carol", "finally"));
     relay.log_line("accepting again after");
     assert_eq!(
         relay
@@ -99,7 +99,7 @@ fn connection_that_waits_too_long_is_refused_and_later_ones_are_accepted() {
     let mut dave = relay.connect();
     dave.write_all(&[frame("dave"), frame("hello")].concat())
         .unwrap();
-    expect(&mut alice, &heard("dave", "hello"));
+    expect(&mut alice, &delivery("dave", "hello"));
     let line = relay.log_line("accepting again after");
     assert!(line.ends_with("refused meanwhile: 1"), "{line}");
     relay.signal("TERM");

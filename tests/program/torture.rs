@@ -1,5 +1,5 @@
 //! A relay whose system calls fail: each of them, in a session with everything in it, with each
-//! error that it can give. Nobody but those whom the failed call was about may notice.
+//! error that it can give. No client but those whom the failed call was about may notice.
 //!
 //! `TORTURE='recv 7 ECONNRESET 1' cargo test --test program torture:: -- --nocapture` has the session in
 //! which the seventh `recv`, and it alone, fails with that error, and shows what the relay did. With

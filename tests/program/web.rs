@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::common::script::{Peer, Room, Script};
 use crate::common::socket::{End, TestPeer, TestRelay};
 use crate::common::web_socket::{BINARY, CLOSE, PING, PONG, TEXT, masked, server_frame};
-use crate::common::{assert_bytes, frame, heard, wide_frame};
+use crate::common::{assert_bytes, delivery, frame, wide_frame};
 use chatloop::relay::{Limits, Ready, ReplyTexts, Slow};
 use chatloop::server::{Config, Endpoint, Event, Request, Server, Source, System};
 use chatloop::wire::Dialect;
@@ -188,8 +188,8 @@ fn expect_timed(relay: &mut TestRelay, peer: &mut TestPeer, expected: &[u8]) {
     relay.until("as many bytes", |_| {
         peer.pump().len() >= expected.len() || peer.end.is_some()
     });
-    let len = peer.heard.len().min(expected.len());
-    let received: Vec<u8> = peer.heard.drain(..len).collect();
+    let len = peer.received.len().min(expected.len());
+    let received: Vec<u8> = peer.received.drain(..len).collect();
     assert_bytes(&without_times(&received), expected);
 }
 
@@ -278,7 +278,7 @@ fn request_that_is_no_handshake_is_answered_with_the_reason_and_closed() {
                 let sent = peer.send_some(rest);
                 rest = &rest[sent..];
             }
-            rest.is_empty() || !peer.heard.is_empty()
+            rest.is_empty() || !peer.received.is_empty()
         });
         relay.expect(&mut peer, &answer);
         let shown = &head[..head.len().min(300)];
@@ -443,7 +443,7 @@ fn connection_without_a_request_is_closed_at_the_handshake_timeout() {
 // Messages.
 
 #[test]
-fn members_of_every_dialect_hear_each_other_once_in_one_order() {
+fn members_of_every_dialect_receive_each_message_once_in_one_order() {
     let limits = Limits::default();
     let dialects = [
         Dialect::Ws,
@@ -495,7 +495,7 @@ fn members_of_every_dialect_hear_each_other_once_in_one_order() {
     }
     let total: usize = sent.iter().map(|(name, text)| json(name, text).len()).sum();
     relay.until("all messages", |_| reader.pump().len() >= total);
-    let order: Vec<(String, String)> = parse(&without_times(&reader.heard))
+    let order: Vec<(String, String)> = parse(&without_times(&reader.received))
         .into_iter()
         .map(|(first, object)| {
             assert_eq!(first, TEXT);
@@ -525,8 +525,8 @@ fn members_of_every_dialect_hear_each_other_once_in_one_order() {
         });
         parts.collect::<Vec<_>>().concat()
     };
-    let tunneled = |name: &str, text: &str| server_frame(BINARY, heard(name, text));
-    let framed = |name: &str, text: &str| heard(name, text);
+    let tunneled = |name: &str, text: &str| server_frame(BINARY, delivery(name, text));
+    let framed = |name: &str, text: &str| delivery(name, text);
     let plain = |_: &str, text: &str| text.as_bytes().to_vec();
     expect_timed(&mut relay, &mut reader, &stream("", &json, b""));
     expect_timed(&mut relay, &mut alice, &stream("alice", &json, &ack()));
@@ -574,7 +574,7 @@ fn text_that_needs_escapes_is_an_object_that_names_all_its_bytes() {
     alice.send([masked(BINARY, b"\xff\0"), masked(TEXT, "")].concat());
     relay.expect(
         &mut bob,
-        [heard("alice", b"\xff\0"), heard("alice", "")].concat(),
+        [delivery("alice", b"\xff\0"), delivery("alice", "")].concat(),
     );
     relay.expect(&mut alice, ack().repeat(2));
 }
@@ -594,14 +594,14 @@ fn history_with_its_times_comes_before_the_hello() {
         relay.until("the message", |_| {
             reader.pump().len() >= json("alice", text).len()
         });
-        live.push(std::mem::take(&mut reader.heard));
+        live.push(std::mem::take(&mut reader.received));
     }
     let mut bob = upgraded(&mut relay, Dialect::Ws);
     // What bob sends with its name is published behind the hello.
     bob.send([masked(TEXT, "bob"), masked(TEXT, "hi")].concat());
     relay.expect(&mut bob, live[2..].concat());
     relay.expect(&mut bob, [hello(&limits), ack()].concat());
-    relay.expect(&mut alice, heard("bob", "hi"));
+    relay.expect(&mut alice, delivery("bob", "hi"));
     alice.send(frame("6"));
     expect_timed(&mut relay, &mut bob, &json("alice", "6"));
     expect_timed(
@@ -612,7 +612,7 @@ fn history_with_its_times_comes_before_the_hello() {
     // A tunnel has no times, so its history is that of `chat10`: none.
     let mut carol = enter_tunnel(&mut relay, "carol");
     alice.send(frame("7"));
-    relay.expect(&mut carol, server_frame(BINARY, heard("alice", "7")));
+    relay.expect(&mut carol, server_frame(BINARY, delivery("alice", "7")));
 }
 
 #[test]
@@ -634,16 +634,16 @@ fn message_in_fragments_with_a_ping_between_is_one_message() {
         relay.turn();
     }
     relay.expect(&mut alice, [server_frame(PONG, "there?"), ack()].concat());
-    relay.expect(&mut bob, heard("alice", "H\u{e9}llo"));
+    relay.expect(&mut bob, delivery("alice", "H\u{e9}llo"));
     for cut in 0..=fragments.len() {
         alice.send(&fragments[..cut]);
         relay.turn();
         alice.send(&fragments[cut..]);
-        relay.expect(&mut bob, heard("alice", "H\u{e9}llo"));
+        relay.expect(&mut bob, delivery("alice", "H\u{e9}llo"));
         let len = ack().len() + server_frame(PONG, "there?").len();
         relay.until("both answers", |_| alice.pump().len() >= len);
         // In one turn acknowledgements may come before the pong.
-        let answers = std::mem::take(&mut alice.heard);
+        let answers = std::mem::take(&mut alice.received);
         let mut answers = parse(&answers);
         answers.sort_unstable();
         assert_eq!(answers, [(TEXT, &b"{\"ack\":1}"[..]), (PONG, b"there?")]);
@@ -799,7 +799,7 @@ fn message_over_the_limit_closes_with_1009_before_it_is_kept() {
     let mut rest = &fragments[..];
     let mut most = 0;
     relay.until("the connection to be closed", |relay| {
-        if peer.end.is_none() && peer.heard.is_empty() {
+        if peer.end.is_none() && peer.received.is_empty() {
             let sent = peer.send_some(rest);
             rest = &rest[sent..];
         }
@@ -870,13 +870,13 @@ fn connection_that_is_evicted_or_removed_closes_with_the_reason() {
     room.pass(Duration::from_secs(3));
     assert!(room.relay.make_room(None, &mut room.scratch, room.now));
     room.turn();
-    assert_bytes(&pending.stream.heard(), &close_frame(1013, "evicted"));
+    assert_bytes(&pending.stream.received(), &close_frame(1013, "evicted"));
     assert!(pending.stream.is_closed());
     let mut room = browsers_room();
     let alice = scripted(&mut room, "alice");
     assert!(room.relay.close(alice.id));
     room.turn();
-    assert_bytes(&alice.stream.heard(), &close_frame(1008, "removed"));
+    assert_bytes(&alice.stream.received(), &close_frame(1008, "removed"));
     assert!(alice.stream.is_closed());
 }
 
@@ -913,7 +913,7 @@ fn member_that_holds_too_much_memory_closes_with_1013() {
             >= closed
     });
     for member in members.iter().filter(|member| member.end.is_some()) {
-        assert_bytes(&member.heard, &close_frame(1013, "memory limit"));
+        assert_bytes(&member.received, &close_frame(1013, "memory limit"));
     }
 }
 
@@ -948,8 +948,8 @@ fn slow_consumer_receives_no_close_frame_inside_a_message() {
         bob.pump();
         bob.end.is_some()
     });
-    assert!(bob.heard.len() < expected.len());
-    let received = without_times(&bob.heard);
+    assert!(bob.received.len() < expected.len());
+    let received = without_times(&bob.received);
     assert_bytes(&received, &expected[..received.len()]);
 }
 
@@ -964,7 +964,7 @@ fn member_closed_for_memory_receives_no_close_frame_inside_a_message() {
     let bob = scripted(&mut room, "bob");
     let alice = room.join("alice");
     bob.stream.takes(10);
-    alice.stream.says(frame("x".repeat(5000)));
+    alice.stream.sends(frame("x".repeat(5000)));
     room.readable(&alice);
     room.relay.serve_ready(&mut room.scratch, room.now);
     room.relay.fan_out(room.now);
@@ -973,7 +973,7 @@ fn member_closed_for_memory_receives_no_close_frame_inside_a_message() {
     room.relay.remove_closed(&mut room.scratch, room.now);
     assert!(bob.stream.is_closed());
     assert_eq!(room.relay.counters().closed.of("out_of_memory"), 1);
-    assert_eq!(bob.stream.heard().len(), 10);
+    assert_eq!(bob.stream.received().len(), 10);
 }
 
 #[test]
@@ -992,7 +992,7 @@ fn members_of_a_relay_that_stops_close_with_1001_behind_their_output() {
     expect_timed(&mut relay, &mut alice, &json("bob", "last"));
     relay.expect(&mut alice, close_frame(1001, "at shutdown"));
     assert_eq!(relay.expect_close(&mut alice), End::Fin);
-    relay.expect(&mut carol, server_frame(BINARY, heard("bob", "last")));
+    relay.expect(&mut carol, server_frame(BINARY, delivery("bob", "last")));
     relay.expect(&mut carol, close_frame(1001, "at shutdown"));
     assert_eq!(relay.expect_close(&mut carol), End::Fin);
     relay.expect(&mut pending, close_frame(1001, "at shutdown"));
@@ -1003,10 +1003,10 @@ fn members_of_a_relay_that_stops_close_with_1001_behind_their_output() {
 /// A WebSocket member of a scripted room.
 fn scripted(room: &mut Room, name: &str) -> Peer {
     let peer = room.connect_to(Dialect::Ws);
-    peer.stream.says(masked(TEXT, name));
+    peer.stream.sends(masked(TEXT, name));
     room.readable(&peer);
     room.turn();
-    assert_bytes(&peer.stream.heard(), &hello(&Limits::default()));
+    assert_bytes(&peer.stream.received(), &hello(&Limits::default()));
     peer
 }
 
@@ -1030,7 +1030,7 @@ fn nothing_is_sent_behind_a_close_frame_whatever_others_send_in_the_same_turn() 
         let bob = scripted(&mut room, "bob");
         let alice = scripted(&mut room, "alice");
         let carol = scripted(&mut room, "carol");
-        bob.stream.says(
+        bob.stream.sends(
             [
                 masked(TEXT, "bye"),
                 masked(PING, "p"),
@@ -1038,10 +1038,10 @@ fn nothing_is_sent_behind_a_close_frame_whatever_others_send_in_the_same_turn() 
             ]
             .concat(),
         );
-        alice.stream.says(masked(TEXT, "from alice"));
+        alice.stream.sends(masked(TEXT, "from alice"));
         carol
             .stream
-            .says([masked(TEXT, "from carol"), masked(TEXT, "more")].concat());
+            .sends([masked(TEXT, "from carol"), masked(TEXT, "more")].concat());
         let peers = [&bob, &alice, &carol];
         for index in order {
             room.readable(peers[index]);
@@ -1062,13 +1062,13 @@ fn nothing_is_sent_behind_a_close_frame_whatever_others_send_in_the_same_turn() 
             server_frame(CLOSE, b"\x03\xe8"),
         ];
         let expected = [before.concat(), own.concat()].concat();
-        assert_bytes(&without_times(&bob.stream.heard()), &expected);
+        assert_bytes(&without_times(&bob.stream.received()), &expected);
         assert!(bob.stream.is_closed());
         // In a turn after that there is nothing either.
-        alice.stream.says(masked(TEXT, "later"));
+        alice.stream.sends(masked(TEXT, "later"));
         room.readable(&alice);
         room.turn();
-        assert_bytes(&bob.stream.heard(), b"");
+        assert_bytes(&bob.stream.received(), b"");
     }
 }
 
@@ -1080,24 +1080,24 @@ fn ping_of_a_lagging_member_is_answered_between_two_messages() {
     bob.stream.takes(10);
     let mut expected = Vec::new();
     for (text, ping) in [("one", ""), ("two", "a"), ("three", "b"), ("four", "")] {
-        alice.stream.says(masked(TEXT, text));
+        alice.stream.sends(masked(TEXT, text));
         room.readable(&alice);
         room.turn();
         expected.extend(json("alice", text));
         if !ping.is_empty() {
-            bob.stream.says(masked(PING, ping));
+            bob.stream.sends(masked(PING, ping));
             room.readable(&bob);
             room.turn();
             expected.extend(server_frame(PONG, ping));
         }
     }
-    let mut received = bob.stream.heard();
+    let mut received = bob.stream.received();
     while received.len() < expected.len() {
         assert!(bob.stream.takes(7), "there is more to write");
         room.writable(&bob);
         room.turn();
         room.turns();
-        received.extend(bob.stream.heard());
+        received.extend(bob.stream.received());
     }
     assert_bytes(&without_times(&received), &expected);
 }
@@ -1109,27 +1109,27 @@ fn close_frame_of_a_lagging_member_is_answered_behind_its_output_and_is_the_last
     let alice = scripted(&mut room, "alice");
     bob.stream.takes(10);
     let mut expected = Vec::new();
-    let mut publish = |room: &mut Room, text: &str, is_heard: bool| {
-        alice.stream.says(masked(TEXT, text));
+    let mut publish = |room: &mut Room, text: &str, is_received: bool| {
+        alice.stream.sends(masked(TEXT, text));
         room.readable(&alice);
         room.turn();
-        if is_heard {
+        if is_received {
             expected.extend(json("alice", text));
         }
     };
     publish(&mut room, "one", true);
     publish(&mut room, "two", true);
-    bob.stream.says(masked(CLOSE, b"\x03\xe8"));
+    bob.stream.sends(masked(CLOSE, b"\x03\xe8"));
     room.readable(&bob);
     room.turn();
     publish(&mut room, "three", false);
-    let mut received = bob.stream.heard();
+    let mut received = bob.stream.received();
     while !bob.stream.is_closed() {
         assert!(bob.stream.takes(7), "there is more to write");
         room.writable(&bob);
         room.turn();
         room.turns();
-        received.extend(bob.stream.heard());
+        received.extend(bob.stream.received());
     }
     expected.extend(server_frame(CLOSE, b"\x03\xe8"));
     assert_bytes(&without_times(&received), &expected);
@@ -1148,21 +1148,21 @@ fn member_receives_a_heartbeat_if_nothing_was_published_since_the_last_time() {
     let heartbeat = server_frame(PONG, "");
     beat(&mut room);
     beat(&mut room);
-    assert!(bob.stream.heard().ends_with(&heartbeat));
+    assert!(bob.stream.received().ends_with(&heartbeat));
     alice
         .stream
-        .says([masked(PONG, ""), masked(TEXT, "hi")].concat());
+        .sends([masked(PONG, ""), masked(TEXT, "hi")].concat());
     room.readable(&alice);
     room.turn();
-    assert_bytes(&without_times(&bob.stream.heard()), &json("alice", "hi"));
+    assert_bytes(&without_times(&bob.stream.received()), &json("alice", "hi"));
     beat(&mut room);
-    assert_bytes(&bob.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"");
     for _ in 0..3 {
         beat(&mut room);
-        assert_eq!(bob.stream.heard(), heartbeat);
+        assert_eq!(bob.stream.received(), heartbeat);
         // A heartbeat is a sign of life too.
         beat(&mut room);
-        assert_bytes(&bob.stream.heard(), b"");
+        assert_bytes(&bob.stream.received(), b"");
     }
 }
 
@@ -1250,24 +1250,24 @@ fn silence_is_never_longer_than_the_heartbeat_interval() {
         config.heartbeat = Some(INTERVAL);
         let mut server = Server::on(machine, &config).unwrap();
         let [alice, bob] = &streams;
-        alice.says(HANDSHAKE);
-        bob.says(HANDSHAKE);
+        alice.sends(HANDSHAKE);
+        bob.sends(HANDSHAKE);
         for _ in 0..3 {
             server.turn(None).unwrap();
         }
-        alice.says(masked(TEXT, "alice"));
-        bob.says(masked(TEXT, "bob"));
+        alice.sends(masked(TEXT, "alice"));
+        bob.sends(masked(TEXT, "bob"));
         server.turn(None).unwrap();
         assert_eq!(server.relay().members().total(), 2);
-        bob.heard();
+        bob.received();
         let mut silent_since = start;
         for number in 1..=600 {
             clock.set(start + number * second);
             if number == after {
-                alice.says(masked(TEXT, "hi"));
+                alice.sends(masked(TEXT, "hi"));
             }
             server.turn(None).unwrap();
-            if !bob.heard().is_empty() {
+            if !bob.received().is_empty() {
                 silent_since = clock.get();
             }
             let silence = clock.get() - silent_since;
@@ -1317,7 +1317,7 @@ fn member_that_pings_without_reading_is_bounded_and_the_room_goes_on() {
         // An error says that it was closed.
         at += std::io::Write::write(&mut &flood.stream, &pings[at..]).unwrap_or(0);
         at %= pings.len();
-        if bob.pump().len() == heard("alice", "1234567890").len() * number {
+        if bob.pump().len() == delivery("alice", "1234567890").len() * number {
             number += 1;
             alice.send(frame("1234567890"));
         }
@@ -1325,9 +1325,9 @@ fn member_that_pings_without_reading_is_bounded_and_the_room_goes_on() {
         relay.members() == 2
     });
     assert!(most < 600_000, "{most}");
-    relay.expect(&mut bob, heard("alice", "1234567890").repeat(number));
+    relay.expect(&mut bob, delivery("alice", "1234567890").repeat(number));
     alice.send(frame("after it"));
-    relay.expect(&mut bob, heard("alice", "after it"));
+    relay.expect(&mut bob, delivery("alice", "after it"));
 }
 
 /// What needs the program: its flags, its log and its memory.
@@ -1498,10 +1498,10 @@ fn history_for_browsers_begins_with_the_first_of_them_unless_it_was_asked_for() 
         room.turn();
         assert_eq!(room.relay.backlog_bytes().min(1), backlog, "{history}");
         let carol = room.connect_to(Dialect::Ws);
-        carol.stream.says(masked(TEXT, "carol"));
+        carol.stream.sends(masked(TEXT, "carol"));
         room.readable(&carol);
         room.turns();
-        let first = without_times(&carol.stream.heard());
+        let first = without_times(&carol.stream.received());
         assert_eq!(first.starts_with(&hello(&Limits::default())), history == 0);
         room.say(&alice, "after");
         room.turns();

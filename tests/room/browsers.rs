@@ -18,10 +18,10 @@ fn room() -> Room {
 
 fn join_browser(room: &mut Room, name: &str) -> Peer {
     let peer = room.connect_to(Ws);
-    peer.stream.says(masked(TEXT, name));
+    peer.stream.sends(masked(TEXT, name));
     room.readable(&peer);
     room.turns();
-    peer.stream.heard();
+    peer.stream.received();
     peer
 }
 
@@ -38,12 +38,12 @@ fn flood_of_bytes_that_are_escaped_stays_within_the_turn_budget() {
     let reader = join_browser(&mut room, "reader");
     let flooder = room.connect_to(Chat64);
     let message = [1; 1000];
-    flooder.stream.says(wide_frame(message).repeat(200));
+    flooder.stream.sends(wide_frame(message).repeat(200));
     room.readable(&flooder);
     let mut received = 0;
     while received < 200 * escaped_len(&message) {
         room.turn();
-        let published = reader.stream.heard().len();
+        let published = reader.stream.received().len();
         let most = turn_budget + escaped_len(&message) + 200;
         assert!(published <= most, "{published} in one turn");
         received += published;
@@ -64,14 +64,14 @@ fn longest_message_is_no_reason_to_close_a_browser_member_however_long_its_escap
     let mut message = vec![1; 100_000];
     // One byte that is no text, so that there are hexadecimal digits of all bytes besides.
     message[0] = 0xff;
-    alice.stream.says(frame(&message));
+    alice.stream.sends(frame(&message));
     room.readable(&alice);
     room.turns();
     assert!(!reader.stream.is_closed());
     reader.stream.takes(usize::MAX);
     room.writable(&reader);
     room.turns();
-    let received = reader.stream.heard();
+    let received = reader.stream.received();
     assert!(received.len() > 8 * 99_999, "{}", received.len());
     assert!(received.ends_with(b"0101\"}"));
 }
@@ -89,18 +89,18 @@ fn flood_of_pings_from_a_member_that_reads_nothing_pauses_no_sender() {
     for number in 0..100 {
         let mut pings = masked(PING, "p".repeat(125)).repeat(100);
         pings.extend(masked(PING, number.to_string()));
-        flooder.stream.says(pings);
+        flooder.stream.sends(pings);
         room.readable(&flooder);
         room.turns();
         room.say(&alice, "still here");
-        assert!(reader.stream.heard().ends_with(b"\"still here\"}"));
+        assert!(reader.stream.received().ends_with(b"\"still here\"}"));
     }
     assert!(!room.relay.is_paused());
     flooder.stream.takes(usize::MAX);
     room.writable(&flooder);
     room.turns();
     // The last ping is answered.
-    let received = flooder.stream.heard();
+    let received = flooder.stream.received();
     let last_pong = b"\x8a\x0299";
     assert!(received.windows(4).any(|bytes| bytes == last_pong));
 }
@@ -110,17 +110,17 @@ fn close_frame_before_the_name_is_answered_and_ends_the_connection() {
     for dialect in [Ws, WsChat10] {
         let mut room = room();
         let peer = room.connect_to(dialect);
-        peer.stream.says(masked(CLOSE, b"\x03\xe8"));
+        peer.stream.sends(masked(CLOSE, b"\x03\xe8"));
         room.readable(&peer);
         room.turns();
-        assert_bytes(&peer.stream.heard(), &server_frame(CLOSE, b"\x03\xe8"));
+        assert_bytes(&peer.stream.received(), &server_frame(CLOSE, b"\x03\xe8"));
         assert!(peer.stream.is_closed());
         assert_eq!(room.relay.counters().closed.of("farewell"), 1);
         assert_eq!(room.relay.members().total(), 0);
         // The room goes on.
         let (alice, bob) = (room.join("alice"), room.join("bob"));
         room.say(&alice, "hello");
-        assert_bytes(&bob.stream.heard(), b"5         alice5         hello");
+        assert_bytes(&bob.stream.received(), b"5         alice5         hello");
     }
 }
 
@@ -131,7 +131,7 @@ fn close_frame_is_not_sent_behind_a_part_of_a_reply() {
     peer.stream.takes(4);
     // It is answered, and then closed for a reserved bit.
     peer.stream
-        .says([masked(PING, b"answer"), vec![0xc1]].concat());
+        .sends([masked(PING, b"answer"), vec![0xc1]].concat());
     room.readable(&peer);
     room.relay.serve_ready(&mut room.scratch, room.now);
     room.relay.fan_out(room.now);
@@ -141,7 +141,7 @@ fn close_frame_is_not_sent_behind_a_part_of_a_reply() {
     assert!(peer.stream.is_closed());
     assert_eq!(room.relay.counters().closed.of("protocol"), 1);
     let answer = server_frame(PONG, b"answer");
-    assert_bytes(&peer.stream.heard(), &answer[..4]);
+    assert_bytes(&peer.stream.received(), &answer[..4]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn message_in_the_turn_in_which_the_first_browser_joins_has_the_time_of_that_tur
     let first = room.connect_to(Ws);
     first
         .stream
-        .says([masked(TEXT, b"first"), masked(TEXT, b"hi")].concat());
+        .sends([masked(TEXT, b"first"), masked(TEXT, b"hi")].concat());
     room.readable(&first);
     // As the server does at the beginning of each turn.
     if room.relay.is_timed() {
@@ -158,13 +158,13 @@ fn message_in_the_turn_in_which_the_first_browser_joins_has_the_time_of_that_tur
     }
     room.turns();
     let second = room.connect_to(Ws);
-    second.stream.says(masked(TEXT, b"second"));
+    second.stream.sends(masked(TEXT, b"second"));
     room.readable(&second);
     room.turns();
     let object = br#"{"time":"1970-01-01T00:00:01.000Z","name":"first","message":"hi"}"#;
     let message = server_frame(TEXT, object);
-    let heard = second.stream.heard();
-    assert_bytes(&heard[..message.len()], &message);
+    let delivered = second.stream.received();
+    assert_bytes(&delivered[..message.len()], &message);
 }
 
 #[test]
@@ -172,20 +172,20 @@ fn echo_connection_that_leaves_is_returned_nothing_that_comes_later() {
     let mut room = Room::serving(&[Echo], Limits::default(), &ReplyTexts::default());
     let peer = room.connect_to(Echo);
     peer.stream.takes(2);
-    peer.stream.says("before");
+    peer.stream.sends("before");
     room.readable(&peer);
     room.turns();
     // The relay stops, and its peer goes on.
     room.relay.serve_ready(&mut room.scratch, room.now);
     room.relay.dismiss(peer.id, &mut room.scratch, room.now);
     room.finish_turn();
-    peer.stream.says("after");
+    peer.stream.sends("after");
     room.readable(&peer);
     room.turns();
     assert!(peer.stream.takes(100));
     room.writable(&peer);
     room.turns();
-    assert_bytes(&peer.stream.heard(), b"before");
+    assert_bytes(&peer.stream.received(), b"before");
     assert!(peer.stream.is_closed());
 }
 
@@ -194,19 +194,19 @@ fn echo_of_messages_without_a_pause_between_them_is_not_ended_by_the_message_tim
     let mut room = room();
     let peer = room.connect_to(WsEcho);
     let message = masked(TEXT, b"message");
-    peer.stream.says(&message[..3]);
+    peer.stream.sends(&message[..3]);
     room.readable(&peer);
     room.turns();
     // Each message takes ten seconds, and the read that completes it begins the next one.
     for _ in 0..10 {
         room.pass(Duration::from_secs(10));
-        peer.stream.says([&message[3..], &message[..3]].concat());
+        peer.stream.sends([&message[3..], &message[..3]].concat());
         room.readable(&peer);
         room.turns();
     }
     assert!(!peer.stream.is_closed());
     assert_bytes(
-        &peer.stream.heard(),
+        &peer.stream.received(),
         &server_frame(TEXT, b"message").repeat(10),
     );
 }
@@ -226,7 +226,7 @@ fn message_that_begins_behind_a_ping_has_the_whole_message_timeout() {
         &[&ping[3..], &message[..8]].concat(),
         &message[8..],
     ] {
-        peer.stream.says(bytes);
+        peer.stream.sends(bytes);
         room.readable(&peer);
         room.turns();
         room.pass(timeout * 2 / 3);
@@ -235,7 +235,7 @@ fn message_that_begins_behind_a_ping_has_the_whole_message_timeout() {
     // A ping inside a message is no reason to wait longer for the message.
     let fragment = masked(TEXT & 0xf, b"a fragment");
     for bytes in [[fragment, ping.clone()].concat(), ping] {
-        peer.stream.says(bytes);
+        peer.stream.sends(bytes);
         room.readable(&peer);
         room.turns();
         room.pass(timeout * 2 / 3);
@@ -258,17 +258,17 @@ fn member_that_a_write_has_failed_to_is_sent_no_reply_before_it_is_closed() {
             Ws => masked(TEXT, b"bob"),
             _ => wide_frame("hello"),
         };
-        peer.stream.says(hello);
+        peer.stream.sends(hello);
         room.readable(&peer);
         room.turns();
-        peer.stream.heard();
+        peer.stream.received();
         peer.stream.takes(4);
         room.say(&alice, "a message that is cut");
         // The kernel is out of memory for a moment, while the peer sends something that is answered.
         peer.stream.takes(1000);
         peer.stream.breaks(ErrorKind::OutOfMemory);
         room.writable(&peer);
-        peer.stream.says(match dialect {
+        peer.stream.sends(match dialect {
             Ws => masked(PING, b"answer"),
             _ => wide_frame("more"),
         });
@@ -278,6 +278,6 @@ fn member_that_a_write_has_failed_to_is_sent_no_reply_before_it_is_closed() {
         room.finish_turn();
         room.turns();
         assert!(peer.stream.is_closed());
-        assert_eq!(peer.stream.heard().len(), 4, "{dialect}");
+        assert_eq!(peer.stream.received().len(), 4, "{dialect}");
     }
 }

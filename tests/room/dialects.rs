@@ -7,7 +7,7 @@ use chatloop::wire::Dialect::{self, Ack64, Chat10, Chat64, Greet10, Hello};
 use chatloop::wire::FrameError;
 
 use crate::common::script::{Peer, Room, TUTORIALS};
-use crate::common::{assert_bytes, frame, heard, wide_frame};
+use crate::common::{assert_bytes, delivery, frame, wide_frame};
 
 const SENT: &[u8] = b"Message was Sent!";
 const RECEIVED: &[u8] = b"Msg received";
@@ -48,7 +48,7 @@ fn ends(room: &mut Room, peer: &Peer) -> Vec<CloseReason> {
 
 /// A peer says these bytes in a turn of its own.
 fn say_bytes(room: &mut Room, peer: &Peer, bytes: impl AsRef<[u8]>) {
-    peer.stream.says(bytes);
+    peer.stream.sends(bytes);
     room.readable(peer);
     room.turns();
 }
@@ -62,11 +62,11 @@ fn chat64_message_is_relayed_alone_and_its_sender_is_answered() {
         &one,
         b"5                                                               hello",
     );
-    assert_bytes(&one.stream.heard(), b"Message was Sent!");
-    assert_bytes(&two.stream.heard(), b"hello");
+    assert_bytes(&one.stream.received(), b"Message was Sent!");
+    assert_bytes(&two.stream.received(), b"hello");
     say_bytes(&mut room, &two, wide_frame("Client Disconnected"));
-    assert_bytes(&one.stream.heard(), b"Client Disconnected");
-    assert_bytes(&two.stream.heard(), b"Message was Sent!");
+    assert_bytes(&one.stream.received(), b"Client Disconnected");
+    assert_bytes(&two.stream.received(), b"Message was Sent!");
     assert!(two.stream.is_closed() && !one.stream.is_closed());
     assert_eq!(room.relay.counters().closed.of("farewell"), 1);
     assert_eq!(room.relay.members().of(Chat64), 1);
@@ -82,15 +82,15 @@ fn ack64_member_is_answered_and_receives_nothing_of_the_room() {
         &one,
         b"12                                                              Hello World!",
     );
-    assert_bytes(&one.stream.heard(), b"Msg received");
-    assert_bytes(&two.stream.heard(), b"");
+    assert_bytes(&one.stream.received(), b"Msg received");
+    assert_bytes(&two.stream.received(), b"");
     say_bytes(&mut room, &one, wide_frame("!DISCONNECT"));
-    assert_bytes(&one.stream.heard(), b"Msg received");
+    assert_bytes(&one.stream.received(), b"Msg received");
     assert!(one.stream.is_closed());
     // The other members receive its message, and not its farewell.
     assert_bytes(
-        &listener.stream.heard(),
-        &heard("192.0.2.1:4001", "Hello World!"),
+        &listener.stream.received(),
+        &delivery("192.0.2.1:4001", "Hello World!"),
     );
     assert_eq!(room.relay.counters().messages, 1);
     assert_eq!(room.relay.counters().closed.of("farewell"), 1);
@@ -101,10 +101,13 @@ fn greet10_member_receives_a_greeting_and_then_ticks() {
     let mut room = room();
     let one = room.connect_to(Greet10);
     room.turns();
-    assert_bytes(&one.stream.heard(), b"22        Welcome to the server!");
+    assert_bytes(&one.stream.received(), b"22        Welcome to the server!");
     room.relay.publish_tick(b"The time is 1593590400.123");
     room.turn();
-    assert_bytes(&one.stream.heard(), b"26        The time is 1593590400.123");
+    assert_bytes(
+        &one.stream.received(),
+        b"26        The time is 1593590400.123",
+    );
 
     let two = room.connect_to(Greet10);
     let other = room.join("other");
@@ -112,10 +115,10 @@ fn greet10_member_receives_a_greeting_and_then_ticks() {
     room.relay.publish_tick(b"The time is 1593590403.0");
     room.turn();
     let tick = b"24        The time is 1593590403.0";
-    assert_bytes(&one.stream.heard(), tick);
+    assert_bytes(&one.stream.received(), tick);
     let greeted = [&b"22        Welcome to the server!"[..], tick].concat();
-    assert_bytes(&two.stream.heard(), &greeted);
-    assert_bytes(&other.stream.heard(), b"");
+    assert_bytes(&two.stream.received(), &greeted);
+    assert_bytes(&other.stream.received(), b"");
     assert_eq!(one.stream.write_calls(), 3, "each in one write");
 }
 
@@ -126,8 +129,8 @@ fn new_member_receives_nothing_that_was_published_before_it_joined() {
     let _others = (room.connect_to(Chat64), room.connect_to(Greet10));
     room.turns();
     let chat10 = room.connect();
-    alice.stream.says(frame("too early"));
-    chat10.stream.says(frame("late"));
+    alice.stream.sends(frame("too early"));
+    chat10.stream.sends(frame("late"));
     room.readable(&alice);
     room.readable(&chat10);
     room.relay.publish_tick(b"The time is 0.0");
@@ -135,9 +138,12 @@ fn new_member_receives_nothing_that_was_published_before_it_joined() {
     let (chat64, greet10) = (room.connect_to(Chat64), room.connect_to(Greet10));
     room.turns();
     room.say(&alice, "in time");
-    assert_bytes(&chat10.stream.heard(), &heard("alice", "in time"));
-    assert_bytes(&chat64.stream.heard(), b"in time");
-    assert_bytes(&greet10.stream.heard(), b"22        Welcome to the server!");
+    assert_bytes(&chat10.stream.received(), &delivery("alice", "in time"));
+    assert_bytes(&chat64.stream.received(), b"in time");
+    assert_bytes(
+        &greet10.stream.received(),
+        b"22        Welcome to the server!",
+    );
 }
 
 #[test]
@@ -163,7 +169,7 @@ fn member_whose_reply_cannot_be_written_is_read_to_its_end_and_removed() {
         let mut room = room();
         let (listener, sender) = (room.join("listener"), room.connect_to(Chat64));
         sender.stream.breaks(std::io::ErrorKind::ConnectionReset);
-        sender.stream.says(wide_frame("my last words"));
+        sender.stream.sends(wide_frame("my last words"));
         if ends {
             sender.stream.closes();
         }
@@ -174,8 +180,8 @@ fn member_whose_reply_cannot_be_written_is_read_to_its_end_and_removed() {
         }
         room.turns();
         assert!(sender.stream.is_closed());
-        let relayed = heard("192.0.2.1:4002", "my last words");
-        assert_bytes(&listener.stream.heard(), &relayed);
+        let relayed = delivery("192.0.2.1:4002", "my last words");
+        assert_bytes(&listener.stream.received(), &relayed);
         assert_eq!(room.relay.counters().closed.of(reason), 1);
     }
 }
@@ -203,10 +209,10 @@ fn room_has_tick_members_only_while_a_greet10_member_is_there() {
 fn hello_connection_is_greeted_and_closed() {
     let mut room = room();
     let peer = room.connect_to(Hello);
-    peer.stream.says("is this a chat?");
+    peer.stream.sends("is this a chat?");
     room.readable(&peer);
     room.turns();
-    assert_bytes(&peer.stream.heard(), b"welcome to the server!");
+    assert_bytes(&peer.stream.received(), b"welcome to the server!");
     assert!(peer.stream.is_closed());
     assert_eq!(room.relay.counters().closed.of("greeted"), 1);
     let counters = room.relay.counters();
@@ -220,27 +226,27 @@ fn members_of_all_dialects_share_one_room() {
     let (chat64, ack64) = (room.connect_to(Chat64), room.connect_to(Ack64));
     let (greet10, bob) = (room.connect_to(Greet10), room.join("bob"));
     room.turns();
-    greet10.stream.heard();
+    greet10.stream.received();
 
     room.say(&alice, "from alice");
     say_bytes(&mut room, &chat64, wide_frame("from chat64"));
     say_bytes(&mut room, &ack64, wide_frame("from ack64"));
     let from = |ports: &[u16]| -> Vec<u8> {
-        let heard_from = |port: &u16| match port {
-            4001 => heard("alice", "from alice"),
-            4002 => heard("192.0.2.1:4002", "from chat64"),
-            _ => heard("192.0.2.1:4003", "from ack64"),
+        let received_from = |port: &u16| match port {
+            4001 => delivery("alice", "from alice"),
+            4002 => delivery("192.0.2.1:4002", "from chat64"),
+            _ => delivery("192.0.2.1:4003", "from ack64"),
         };
-        ports.iter().flat_map(heard_from).collect()
+        ports.iter().flat_map(received_from).collect()
     };
-    assert_bytes(&alice.stream.heard(), &from(&[4002, 4003]));
-    assert_bytes(&bob.stream.heard(), &from(&[4001, 4002, 4003]));
+    assert_bytes(&alice.stream.received(), &from(&[4002, 4003]));
+    assert_bytes(&bob.stream.received(), &from(&[4001, 4002, 4003]));
     assert_bytes(
-        &chat64.stream.heard(),
+        &chat64.stream.received(),
         b"from aliceMessage was Sent!from ack64",
     );
-    assert_bytes(&ack64.stream.heard(), RECEIVED);
-    assert_bytes(&greet10.stream.heard(), b"");
+    assert_bytes(&ack64.stream.received(), RECEIVED);
+    assert_bytes(&greet10.stream.received(), b"");
     assert_eq!(room.relay.members().total(), 5);
     let of = Dialect::ALL.map(|dialect| room.relay.members().of(dialect));
     assert_eq!(of, [2, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
@@ -249,25 +255,25 @@ fn members_of_all_dialects_share_one_room() {
 #[test]
 fn turn_costs_each_member_one_write_in_each_dialect() {
     let mut room = room();
-    let speakers: Vec<_> = (0..3).map(|i| room.join(format!("{i}"))).collect();
+    let senders: Vec<_> = (0..3).map(|i| room.join(format!("{i}"))).collect();
     let members = [Chat10, Chat64].map(|dialect| room.connect_to(dialect));
     say_bytes(&mut room, &members[0], frame("listener"));
     let talker = room.connect_to(Chat64);
-    for peer in &speakers {
+    for peer in &senders {
         peer.stream.write_calls();
-        peer.stream.says(frame("a").repeat(5));
+        peer.stream.sends(frame("a").repeat(5));
         room.readable(peer);
     }
-    talker.stream.says(wide_frame("b").repeat(5));
+    talker.stream.sends(wide_frame("b").repeat(5));
     room.readable(&talker);
     room.turn();
     assert!(!room.relay.has_ready(), "all output was accepted");
-    for peer in speakers.iter().chain(&members).chain([&talker]) {
+    for peer in senders.iter().chain(&members).chain([&talker]) {
         assert_eq!(peer.stream.write_calls(), 1);
     }
-    assert_bytes(&members[1].stream.heard(), b"aaaaaaaaaaaaaaabbbbb");
+    assert_bytes(&members[1].stream.received(), b"aaaaaaaaaaaaaaabbbbb");
     let expected = [&b"a".repeat(15)[..], &SENT.repeat(5)].concat();
-    assert_bytes(&talker.stream.heard(), &expected);
+    assert_bytes(&talker.stream.received(), &expected);
 }
 
 #[test]
@@ -278,28 +284,28 @@ fn acknowledgement_stands_between_what_was_published_before_and_after_at_each_cu
         let member = room.connect_to(Chat64);
         member.stream.takes(cut);
         room.relay.note(alice.id, chatloop::relay::Ready::READABLE);
-        alice.stream.says(frame("before"));
+        alice.stream.sends(frame("before"));
         member
             .stream
-            .says([wide_frame("mine"), wide_frame("")].concat());
-        bob.stream.says(frame("after"));
+            .sends([wide_frame("mine"), wide_frame("")].concat());
+        bob.stream.sends(frame("after"));
         for peer in [&alice, &member, &bob] {
             room.readable(peer);
         }
         room.turn();
         room.say(&alice, "later");
         say_bytes(&mut room, &member, wide_frame("mine too"));
-        let mut heard = member.stream.heard();
-        assert_eq!(heard.len(), cut);
+        let mut delivered = member.stream.received();
+        assert_eq!(delivered.len(), cut);
         // From here on byte by byte.
         while room.relay.lagging() > 0 {
             member.stream.takes(1);
             room.writable(&member);
             room.turn();
-            heard.extend(member.stream.heard());
+            delivered.extend(member.stream.received());
         }
         let expected = [&b"before"[..], SENT, SENT, b"after", b"later", SENT].concat();
-        assert_bytes(&heard, &expected);
+        assert_bytes(&delivered, &expected);
     }
 }
 
@@ -331,16 +337,16 @@ fn ack64_member_that_does_not_read_its_replies_is_not_read_from_and_keeps_its_pl
     room.pass(Duration::from_secs(3600));
     assert!(!unread.stream.is_closed());
     assert_bytes(
-        &other.stream.heard(),
-        &heard("192.0.2.1:4001", "").repeat(answered),
+        &other.stream.received(),
+        &delivery("192.0.2.1:4001", "").repeat(answered),
     );
     unread.stream.takes(usize::MAX);
     room.writable(&unread);
     room.turns();
-    assert_bytes(&unread.stream.heard(), &RECEIVED.repeat(100));
+    assert_bytes(&unread.stream.received(), &RECEIVED.repeat(100));
     assert_bytes(
-        &other.stream.heard(),
-        &heard("192.0.2.1:4001", "").repeat(100 - answered),
+        &other.stream.received(),
+        &delivery("192.0.2.1:4001", "").repeat(100 - answered),
     );
 }
 
@@ -397,11 +403,11 @@ fn draining_member_receives_its_pending_output_and_nothing_later() {
     leaver.stream.takes(usize::MAX);
     room.writable(&leaver);
     room.turns();
-    assert_bytes(&leaver.stream.heard(), &[&b"one"[..], &last].concat());
+    assert_bytes(&leaver.stream.received(), &[&b"one"[..], &last].concat());
     assert!(leaver.stream.is_closed());
     assert_bytes(
-        &alice.stream.heard(),
-        &heard("192.0.2.1:4002", "Client Disconnected"),
+        &alice.stream.received(),
+        &delivery("192.0.2.1:4002", "Client Disconnected"),
     );
     assert_eq!(room.relay.backlog_bytes(), 0);
 }
@@ -419,16 +425,16 @@ fn draining_member_is_closed_when_the_backlog_kept_for_it_is_over_the_queue_limi
     leaver.stream.takes(0);
     say_bytes(&mut room, &talker, wide_frame("x".repeat(1000)));
     say_bytes(&mut room, &leaver, wide_frame("Client Disconnected"));
-    let mut said = 0;
+    let mut sent = 0;
     while !leaver.stream.is_closed() {
         // It goes on reading, a byte at a time, and the other member goes on sending.
         leaver.stream.takes(1);
         room.writable(&leaver);
         say_bytes(&mut room, &talker, wide_frame("x".repeat(100_000)));
-        said += 100_000;
-        assert!(said < 3_000_000);
+        sent += 100_000;
+        assert!(sent < 3_000_000);
     }
-    assert!(said > 1_800_000, "closed after {said}");
+    assert!(sent > 1_800_000, "closed after {sent}");
     assert_eq!(room.relay.backlog_bytes(), 0);
 }
 
@@ -452,7 +458,7 @@ fn farewell_that_brings_its_sender_over_the_queue_limit_is_answered() {
     room.writable(&leaver);
     room.turns();
     let expected = [&b"x".repeat(13 * 84)[..], SENT].concat();
-    assert_bytes(&leaver.stream.heard(), &expected);
+    assert_bytes(&leaver.stream.received(), &expected);
     assert_eq!(room.relay.counters().closed.of("farewell"), 1);
 }
 
@@ -466,9 +472,9 @@ fn member_closed_for_a_bad_header_is_answered_for_the_messages_before() {
         &sender,
         [wide_frame("one"), b"?".repeat(64)].concat(),
     );
-    let relayed = heard("192.0.2.1:4001", "one");
-    assert_bytes(&listener.stream.heard(), &relayed);
-    assert_bytes(&sender.stream.heard(), RECEIVED);
+    let relayed = delivery("192.0.2.1:4001", "one");
+    assert_bytes(&listener.stream.received(), &relayed);
+    assert_bytes(&sender.stream.received(), RECEIVED);
     assert!(sender.stream.is_closed());
     let written = room.relay.counters().bytes_out - before;
     assert_eq!(written, (relayed.len() + RECEIVED.len()) as u64);
@@ -483,7 +489,7 @@ fn member_closed_for_a_bad_header_is_answered_for_the_messages_before() {
         &sender,
         [wide_frame("one"), b"?".repeat(64)].concat(),
     );
-    assert_bytes(&sender.stream.heard(), b"");
+    assert_bytes(&sender.stream.received(), b"");
     assert!(sender.stream.is_closed());
 }
 
@@ -500,13 +506,13 @@ fn replies_too_many_for_one_write_are_sent_without_another_event() {
     let mut room = Room::serving(&TUTORIALS, limits, &texts);
     let peer = room.connect_to(Ack64);
     say_bytes(&mut room, &peer, wide_frame("").repeat(200));
-    assert_bytes(&peer.stream.heard(), &b"k".repeat(2_000_000));
+    assert_bytes(&peer.stream.received(), &b"k".repeat(2_000_000));
     say_bytes(
         &mut room,
         &peer,
         [wide_frame("").repeat(99), wide_frame("!DISCONNECT")].concat(),
     );
-    assert_bytes(&peer.stream.heard(), &b"k".repeat(1_000_000));
+    assert_bytes(&peer.stream.received(), &b"k".repeat(1_000_000));
     assert!(peer.stream.is_closed());
 }
 
@@ -565,7 +571,7 @@ fn end_of_input_is_a_departure_in_each_dialect() {
             if dialect == Chat10 {
                 say_bytes(&mut room, peer, frame(name));
             }
-            peer.stream.heard();
+            peer.stream.received();
         }
         leaver.stream.takes(4);
         let words = match dialect {
@@ -573,8 +579,8 @@ fn end_of_input_is_a_departure_in_each_dialect() {
             Greet10 => Vec::new(),
             _ => [wide_frame("one"), wide_frame("two")].concat(),
         };
-        leaver.stream.says(words).closes();
-        alice.stream.says(frame("in its last turn"));
+        leaver.stream.sends(words).closes();
+        alice.stream.sends(frame("in its last turn"));
         room.relay.publish_tick(b"a tick");
         room.readable(&alice);
         room.read_closed(&leaver);
@@ -597,9 +603,9 @@ fn end_of_input_is_a_departure_in_each_dialect() {
             Ack64 => RECEIVED.repeat(2),
             Chat64 => [b"in its last turn", SENT, SENT].concat(),
             Greet10 => frame("a tick"),
-            _ => heard("alice", "in its last turn"),
+            _ => delivery("alice", "in its last turn"),
         };
-        assert_bytes(&leaver.stream.heard(), &last);
+        assert_bytes(&leaver.stream.received(), &last);
         assert!(leaver.stream.is_closed(), "{dialect}");
         assert_eq!(room.relay.counters().closed.of("eof"), 2);
         assert_eq!(ends(&mut room, &leaver), [CloseReason::Eof]);
@@ -607,13 +613,13 @@ fn end_of_input_is_a_departure_in_each_dialect() {
             Chat10 => "leaver",
             _ => "192.0.2.1:4002",
         };
-        let words = [heard(name, "one"), heard(name, "two")].concat();
+        let words = [delivery(name, "one"), delivery(name, "two")].concat();
         let expected = if dialect == Greet10 {
             Vec::new()
         } else {
             words
         };
-        assert_bytes(&alice.stream.heard(), &expected);
+        assert_bytes(&alice.stream.received(), &expected);
     }
 }
 
@@ -622,12 +628,15 @@ fn end_of_input_inside_a_frame_is_a_departure_and_the_frame_is_dropped() {
     let mut room = room();
     let (alice, leaver) = (room.join("alice"), room.connect_to(Chat64));
     let cut = [&wide_frame("whole")[..], &wide_frame("cut")[..66]].concat();
-    leaver.stream.says(cut).closes();
+    leaver.stream.sends(cut).closes();
     room.read_closed(&leaver);
     room.turns();
-    assert_bytes(&leaver.stream.heard(), SENT);
+    assert_bytes(&leaver.stream.received(), SENT);
     assert!(leaver.stream.is_closed());
-    assert_bytes(&alice.stream.heard(), &heard("192.0.2.1:4002", "whole"));
+    assert_bytes(
+        &alice.stream.received(),
+        &delivery("192.0.2.1:4002", "whole"),
+    );
     assert_eq!(ends(&mut room, &leaver), [CloseReason::TruncatedFrame]);
 }
 
@@ -641,15 +650,15 @@ fn reply_texts_can_be_configured() {
     let mut room = Room::serving(&TUTORIALS, Limits::default(), &texts);
     let (greet10, hello) = (room.connect_to(Greet10), room.connect_to(Hello));
     room.turns();
-    assert_bytes(&greet10.stream.heard(), b"5         \x80\x04}\x94.");
-    assert_bytes(&hello.stream.heard(), b"\x80\x04}\x94.");
+    assert_bytes(&greet10.stream.received(), b"5         \x80\x04}\x94.");
+    assert_bytes(&hello.stream.received(), b"\x80\x04}\x94.");
     for dialect in [Chat64, Ack64] {
         let peer = room.connect_to(dialect);
         say_bytes(&mut room, &peer, wide_frame("!DISCONNECT"));
         say_bytes(&mut room, &peer, wide_frame("Client Disconnected"));
         assert!(!peer.stream.is_closed());
         say_bytes(&mut room, &peer, wide_frame("exit"));
-        assert_bytes(&peer.stream.heard(), b"ok\nok\nok\n");
+        assert_bytes(&peer.stream.received(), b"ok\nok\nok\n");
         assert!(peer.stream.is_closed());
     }
 }
@@ -668,13 +677,13 @@ fn greeting_is_delivered_whole_before_anything_else_however_slowly_it_is_read() 
     room.turns();
     room.relay.publish_tick(b"The time is 0.0");
     room.turn();
-    let mut received = [greet10.stream.heard(), hello.stream.heard()];
+    let mut received = [greet10.stream.received(), hello.stream.received()];
     while room.relay.lagging() > 0 {
         for (peer, received) in [&greet10, &hello].into_iter().zip(&mut received) {
             peer.stream.takes(100_000);
             room.writable(peer);
             room.turn();
-            received.extend(peer.stream.heard());
+            received.extend(peer.stream.received());
         }
     }
     let expected = [frame(vec![b'!'; 300_000]), frame("The time is 0.0")].concat();
@@ -695,7 +704,7 @@ fn ignored_input_is_discarded_up_to_the_message_limit() {
         say_bytes(&mut room, &peer, frame(""));
     }
     assert!(!peer.stream.is_closed());
-    assert_bytes(&listener.stream.heard(), b"");
+    assert_bytes(&listener.stream.received(), b"");
     say_bytes(&mut room, &peer, b"!");
     assert!(peer.stream.is_closed());
     assert_eq!(room.relay.counters().closed.of("input_ignored"), 1);
@@ -714,9 +723,9 @@ fn header_of_64_bytes_may_be_cut_anywhere() {
         let (sender, listener) = (room.connect_to(Chat64), room.join("listener"));
         say_bytes(&mut room, &sender, &stream[..cut]);
         say_bytes(&mut room, &sender, &stream[cut..]);
-        let heard = ["hello", "", "bye"].map(|text| heard("192.0.2.1:4001", text));
-        assert_bytes(&listener.stream.heard(), &heard.concat());
-        assert_bytes(&sender.stream.heard(), &SENT.repeat(3));
+        let delivered = ["hello", "", "bye"].map(|text| delivery("192.0.2.1:4001", text));
+        assert_bytes(&listener.stream.received(), &delivered.concat());
+        assert_bytes(&sender.stream.received(), &SENT.repeat(3));
     }
 }
 
@@ -743,7 +752,10 @@ fn bad_header_of_64_bytes_closes_its_sender() {
                 [&wide_frame("last")[..], header.as_bytes(), b"hello"].concat(),
             );
             assert!(sender.stream.is_closed(), "{header:?}");
-            assert_bytes(&listener.stream.heard(), &heard("192.0.2.1:4001", "last"));
+            assert_bytes(
+                &listener.stream.received(),
+                &delivery("192.0.2.1:4001", "last"),
+            );
             assert_eq!(room.relay.counters().closed.of("protocol"), 1);
         }
         // One digit fewer than the limit's, of a message that is not there, is no reason.
@@ -771,27 +783,27 @@ fn new_members_receive_the_history_in_their_own_dialect() {
     let (late10, late64) = (room.join("late"), room.connect_to(Chat64));
     room.turns();
     let received = [
-        heard("alice", "two"),
-        heard("192.0.2.1:4002", "three"),
-        heard("alice", "four"),
+        delivery("alice", "two"),
+        delivery("192.0.2.1:4002", "three"),
+        delivery("alice", "four"),
     ];
-    assert_bytes(&late10.stream.heard(), &received.concat());
-    assert_bytes(&late64.stream.heard(), b"twothreefour");
+    assert_bytes(&late10.stream.received(), &received.concat());
+    assert_bytes(&late64.stream.received(), b"twothreefour");
     for deaf in [Ack64, Greet10, Hello] {
         let peer = room.connect_to(deaf);
         room.turns();
-        let received = peer.stream.heard();
+        let received = peer.stream.received();
         assert!(
             !received.windows(5).any(|bytes| bytes == b"three"),
             "{deaf}"
         );
     }
     room.say(&alice, "five");
-    assert_bytes(&late64.stream.heard(), b"five");
+    assert_bytes(&late64.stream.received(), b"five");
     // The members that were there before receive nothing twice.
     let all = ["one", "two"].map(str::as_bytes).concat();
     let expected = [&all[..], SENT, b"fourfive"].concat();
-    assert_bytes(&chat64.stream.heard(), &expected);
+    assert_bytes(&chat64.stream.received(), &expected);
 }
 
 #[test]
@@ -799,22 +811,22 @@ fn history_and_live_messages_join_without_gap_or_repetition() {
     let mut room = room_with_history(2);
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     room.say(&alice, "old");
-    alice.stream.says(frame("before"));
+    alice.stream.sends(frame("before"));
     let late = room.connect();
-    late.stream.says([frame("late"), frame("mine")].concat());
-    bob.stream.says(frame("after"));
+    late.stream.sends([frame("late"), frame("mine")].concat());
+    bob.stream.sends(frame("after"));
     for peer in [&alice, &late, &bob] {
         room.readable(peer);
     }
     room.turns();
     room.say(&alice, "live");
     let received = [
-        heard("alice", "old"),
-        heard("alice", "before"),
-        heard("bob", "after"),
-        heard("alice", "live"),
+        delivery("alice", "old"),
+        delivery("alice", "before"),
+        delivery("bob", "after"),
+        delivery("alice", "live"),
     ];
-    assert_bytes(&late.stream.heard(), &received.concat());
+    assert_bytes(&late.stream.received(), &received.concat());
 }
 
 #[test]
@@ -834,7 +846,7 @@ fn new_member_receives_the_history_though_senders_exceed_the_turn_budget() {
     let talkers: Vec<_> = (0..100).map(|_| room.connect_to(Ack64)).collect();
     let talk = |room: &mut Room| {
         for talker in &talkers {
-            talker.stream.says(wide_frame("x".repeat(100)).repeat(5));
+            talker.stream.sends(wide_frame("x".repeat(100)).repeat(5));
             room.readable(talker);
         }
     };
@@ -844,7 +856,7 @@ fn new_member_receives_the_history_though_senders_exceed_the_turn_budget() {
     let late = room.connect_to(Chat64);
     room.turns();
     assert!(!late.stream.is_closed());
-    assert_eq!(late.stream.heard().len(), 10 * 100 + 500 * 100);
+    assert_eq!(late.stream.received().len(), 10 * 100 + 500 * 100);
 }
 
 #[test]
@@ -853,16 +865,16 @@ fn member_that_leaves_as_it_joins_receives_the_history() {
     let alice = room.join("alice");
     room.say(&alice, "hello");
     let leaver = room.connect();
-    leaver.stream.says(frame("leaver")).closes();
+    leaver.stream.sends(frame("leaver")).closes();
     room.read_closed(&leaver);
     room.turns();
-    assert_bytes(&leaver.stream.heard(), &heard("alice", "hello"));
+    assert_bytes(&leaver.stream.received(), &delivery("alice", "hello"));
     assert!(leaver.stream.is_closed());
     assert_eq!(ends(&mut room, &leaver), [CloseReason::Eof]);
 }
 
 #[test]
-fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() {
+fn gone_members_of_a_paused_room_are_evicted_oldest_first_in_every_dialect() {
     let limits = Limits {
         max_name: 50,
         max_message: 1000,
@@ -879,9 +891,9 @@ fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() 
         room.say(&alice, "x".repeat(1000));
     }
     assert!(room.relay.is_paused());
-    second.stream.says(frame("unread")).closes();
-    first.stream.says(wide_frame("unread")).closes();
-    present.stream.says(wide_frame("unread"));
+    second.stream.sends(frame("unread")).closes();
+    first.stream.sends(wide_frame("unread")).closes();
+    present.stream.sends(wide_frame("unread"));
     room.readable(&present);
     room.read_closed(&second);
     room.read_closed(&first);
@@ -916,10 +928,10 @@ fn gone_members_of_a_paused_room_are_evicted_oldest_first_whatever_they_speak() 
 fn last_message_that_is_empty_is_answered_before_the_close() {
     let mut room = room();
     let last = room.connect_to(Chat64);
-    last.stream.says(wide_frame("")).closes();
+    last.stream.sends(wide_frame("")).closes();
     room.read_closed(&last);
     room.turns();
-    assert_bytes(&last.stream.heard(), SENT);
+    assert_bytes(&last.stream.received(), SENT);
     assert!(last.stream.is_closed());
     assert_eq!(ends(&mut room, &last), [CloseReason::Eof]);
 }
@@ -945,12 +957,12 @@ fn history_is_kept_in_an_empty_room_in_bounded_memory() {
     room.turns();
     let late = room.join("late");
     room.turns();
-    let received = late.stream.heard();
+    let received = late.stream.received();
     // Each takes 75 bytes on the wire, and 8 to be remembered.
     let count = 200_000 / 83;
     let first = 40_000 - count;
     let expected: Vec<u8> = (first..40_000)
-        .flat_map(|number| heard("alone", format!("{number:050}")))
+        .flat_map(|number| delivery("alone", format!("{number:050}")))
         .collect();
     assert_bytes(&received, &expected);
 }
@@ -964,7 +976,7 @@ fn published_bytes_are_not_kept_without_history() {
     assert_eq!(room.relay.backlog_bytes(), 0);
     let late = room.connect_to(Chat64);
     room.turns();
-    assert_bytes(&late.stream.heard(), b"");
+    assert_bytes(&late.stream.received(), b"");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use chatloop::relay::{CloseReason, Limits, Ready, ReplyTexts, RoomEvent, Slow};
 use chatloop::wire::Dialect::{Ack64, Chat64, Greet10};
 
 use crate::common::script::{Peer, Room, TUTORIALS};
-use crate::common::{assert_bytes, frame, heard, parse_frames, wide_frame};
+use crate::common::{assert_bytes, delivery, frame, parse_frames, wide_frame};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,11 +56,11 @@ fn message_that_trickles_must_be_complete_in_time() {
         room.connect_to(Chat64),
     );
     let mut trickle = frame("x".repeat(1000)).into_iter();
-    old.stream.says(&wide_frame("x".repeat(70))[..9]);
+    old.stream.sends(&wide_frame("x".repeat(70))[..9]);
     room.readable(&old);
     room.turns();
     for _ in 0..59 {
-        slow.stream.says([trickle.next().unwrap()]);
+        slow.stream.sends([trickle.next().unwrap()]);
         room.readable(&slow);
         room.pass(SECOND);
         assert!(!slow.stream.is_closed() && !old.stream.is_closed());
@@ -77,7 +77,7 @@ fn message_timeout_runs_from_the_first_byte_of_a_message_to_its_last() {
     let alice = room.join("alice");
     let message = frame("hello");
     let mut send = |bytes: &[u8]| {
-        alice.stream.says(bytes);
+        alice.stream.sends(bytes);
         room.readable(&alice);
         room.turns();
         let now = room.now;
@@ -96,16 +96,19 @@ fn message_timeout_begins_anew_with_each_message() {
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let hello = frame("hello");
     // Each ends, and the next begins, in the same read, after 59 of 60 seconds.
-    alice.stream.says(&hello[..3]);
+    alice.stream.sends(&hello[..3]);
     room.readable(&alice);
     room.turns();
     for _ in 0..5 {
         room.pass(59 * SECOND);
-        alice.stream.says([&hello[3..], &hello[..3]].concat());
+        alice.stream.sends([&hello[3..], &hello[..3]].concat());
         room.readable(&alice);
         room.turns();
     }
-    assert_bytes(&bob.stream.heard(), &heard("alice", "hello").repeat(5));
+    assert_bytes(
+        &bob.stream.received(),
+        &delivery("alice", "hello").repeat(5),
+    );
     room.pass(60 * SECOND);
     assert!(alice.stream.is_closed());
 }
@@ -122,7 +125,7 @@ fn message_timeout_excludes_paused_time() {
     let carol = room.join("carol");
     let message = frame("unfinished");
     for peer in [&bob, &carol] {
-        peer.stream.says(&message[..15]);
+        peer.stream.sends(&message[..15]);
         room.readable(peer);
     }
     room.turns();
@@ -137,7 +140,7 @@ fn message_timeout_excludes_paused_time() {
     room.turns();
     room.pass(59 * SECOND);
     assert!(!bob.stream.is_closed() && !carol.stream.is_closed());
-    bob.stream.says(&message[15..]);
+    bob.stream.sends(&message[15..]);
     room.readable(&bob);
     room.turns();
     room.pass(2 * SECOND);
@@ -160,10 +163,10 @@ fn message_timeout_excludes_self_paused_time() {
     let questions = wide_frame("").repeat(87_500);
     asker
         .stream
-        .says([&questions[..], &message[..1000]].concat());
+        .sends([&questions[..], &message[..1000]].concat());
     room.readable(&asker);
     room.turns();
-    asker.stream.says(&message[1000..2000]);
+    asker.stream.sends(&message[1000..2000]);
     room.readable(&asker);
     room.turns();
     assert_eq!(asker.stream.unread(), 1000, "it is not read from");
@@ -179,7 +182,7 @@ fn message_timeout_excludes_self_paused_time() {
         assert!(!asker.stream.is_closed());
         asker
             .stream
-            .says([&message[2000..], &questions[..], &message[..2000]].concat());
+            .sends([&message[2000..], &questions[..], &message[..2000]].concat());
         asker.stream.takes(0);
         room.readable(&asker);
         room.turns();
@@ -196,22 +199,22 @@ fn message_timeout_excludes_throttled_time() {
     let mut room = Room::new(limits);
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let (first, second) = (frame("x".repeat(985)), frame("unfinished"));
-    alice.stream.says([&first[..], &second[..15]].concat());
+    alice.stream.sends([&first[..], &second[..15]].concat());
     room.readable(&alice);
     room.turns();
-    bob.stream.heard();
+    bob.stream.received();
     room.readable(&alice);
     room.turns();
     assert_eq!(throttles(&room.take_events()), [100 * SECOND]);
     // It is read again after a hundred seconds, and all of a minute is left.
     room.pass(159 * SECOND);
     assert!(!alice.stream.is_closed());
-    alice.stream.says(&second[15..]);
+    alice.stream.sends(&second[15..]);
     room.readable(&alice);
     room.turns();
-    assert_bytes(&bob.stream.heard(), &heard("alice", "unfinished"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "unfinished"));
 
-    alice.stream.says(&second[..15]);
+    alice.stream.sends(&second[..15]);
     room.readable(&alice);
     room.turns();
     room.pass(70 * SECOND);
@@ -228,7 +231,7 @@ fn draining_member_has_no_message_timeout() {
     let (alice, leaver) = (room.join("alice"), room.join("leaver"));
     leaver.stream.takes(0);
     room.say(&alice, "before it left");
-    leaver.stream.says(&frame("unfinished")[..15]);
+    leaver.stream.sends(&frame("unfinished")[..15]);
     room.readable(&leaver);
     room.turns();
     room.relay.dismiss(leaver.id, &mut room.scratch, room.now);
@@ -239,7 +242,10 @@ fn draining_member_has_no_message_timeout() {
     leaver.stream.takes(usize::MAX);
     room.writable(&leaver);
     room.turns();
-    assert_bytes(&leaver.stream.heard(), &heard("alice", "before it left"));
+    assert_bytes(
+        &leaver.stream.received(),
+        &delivery("alice", "before it left"),
+    );
     assert_eq!(closed(&room, "shutdown"), 1);
 }
 
@@ -288,7 +294,7 @@ fn input_that_was_not_read_in_a_pause_is_a_sign_of_life() {
     // An `ack64` member that does not read its acknowledgements pauses itself.
     let asker = room.connect_to(Ack64);
     asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(10_000));
+    asker.stream.sends(wide_frame("").repeat(10_000));
     room.readable(&asker);
     room.turns();
     slow.stream.takes(0);
@@ -296,12 +302,12 @@ fn input_that_was_not_read_in_a_pause_is_a_sign_of_life() {
     room.turns();
     assert!(room.relay.is_paused() && asker.stream.unread() > 0);
     // An empty message under a long name makes a round after which there is none for minutes.
-    bob.stream.says(frame(""));
+    bob.stream.sends(frame(""));
     room.readable(&bob);
     room.pass(SECOND);
     assert_eq!(bob.stream.unread(), 0);
-    alice.stream.says(frame("still here"));
-    slow.stream.says(frame("still here"));
+    alice.stream.sends(frame("still here"));
+    slow.stream.sends(frame("still here"));
     room.readable(&alice);
     room.readable(&slow);
     room.pass(400 * SECOND);
@@ -333,10 +339,10 @@ fn member_that_is_not_read_for_long_seldom_wakes_the_relay() {
     asker.stream.takes(0);
     asker
         .stream
-        .says([&wide_frame("").repeat(1000), unfinished].concat());
+        .sends([&wide_frame("").repeat(1000), unfinished].concat());
     room.readable(&asker);
     room.turns();
-    asker.stream.says(wide_frame(""));
+    asker.stream.sends(wide_frame(""));
     room.readable(&asker);
     room.turns();
     assert!(asker.stream.unread() > 0, "it is paused itself");
@@ -370,7 +376,7 @@ fn draining_member_has_no_idle_timeout() {
         peer.stream.takes(0);
     }
     room.say(&alice, "x".repeat(50_000));
-    leaver.stream.says(wide_frame("Client Disconnected"));
+    leaver.stream.sends(wide_frame("Client Disconnected"));
     room.readable(&leaver);
     ended.stream.closes();
     room.read_closed(&ended);
@@ -405,7 +411,7 @@ fn member_closed_by_a_timer_receives_nothing_more_in_that_turn() {
     room.writable(&idle);
     late_look(&mut room, 50 * SECOND);
     assert!(idle.stream.is_closed() && !alice.stream.is_closed());
-    assert_bytes(&idle.stream.heard(), b"");
+    assert_bytes(&idle.stream.received(), b"");
     assert_eq!((room.relay.lagging(), room.relay.backlog_bytes()), (0, 0));
 }
 
@@ -426,22 +432,22 @@ fn member_over_its_rate_is_read_later_and_loses_nothing() {
         room.join("carol"),
     );
     let message = "x".repeat(64);
-    alice.stream.says(frame(&message).repeat(1000));
+    alice.stream.sends(frame(&message).repeat(1000));
     room.readable(&alice);
     room.turns();
-    let one = heard("alice12345", &message);
-    let said = bob.stream.heard().len() / one.len();
-    assert!((10..30).contains(&said), "one second: {said}");
+    let one = delivery("alice12345", &message);
+    let sent = bob.stream.received().len() / one.len();
+    assert!((10..30).contains(&sent), "one second: {sent}");
     room.say(&carol, "as if nothing had happened");
-    let expected = heard("carol", "as if nothing had happened");
-    assert_bytes(&bob.stream.heard(), &expected);
+    let expected = delivery("carol", "as if nothing had happened");
+    assert_bytes(&bob.stream.received(), &expected);
     room.pass(10 * SECOND);
-    let more = bob.stream.heard().len() / one.len();
+    let more = bob.stream.received().len() / one.len();
     assert!((90..=120).contains(&more), "ten seconds: {more}");
     room.pass(100 * SECOND);
     assert_eq!(alice.stream.unread(), 0);
-    let rest = one.repeat(1000 - said - more);
-    assert_bytes(&bob.stream.heard(), &rest);
+    let rest = one.repeat(1000 - sent - more);
+    assert_bytes(&bob.stream.received(), &rest);
     assert_eq!(room.relay.members().total(), 3);
 }
 
@@ -455,10 +461,10 @@ fn throttle_ends_when_the_peer_is_gone() {
         let mut room = Room::new(limits);
         let (alice, bob) = (room.join("alice"), room.join("bob"));
         room.say(&alice, "x".repeat(3000));
-        alice.stream.says(frame("more"));
+        alice.stream.sends(frame("more"));
         room.readable(&alice);
         room.turns();
-        bob.stream.heard();
+        bob.stream.received();
         assert!(alice.stream.unread() > 0, "it is throttled for minutes");
         alice.stream.fails(ErrorKind::ConnectionReset);
         if is_reported {
@@ -469,7 +475,7 @@ fn throttle_ends_when_the_peer_is_gone() {
         }
         room.turns();
         assert!(alice.stream.is_closed());
-        assert_bytes(&bob.stream.heard(), &heard("alice", "more"));
+        assert_bytes(&bob.stream.received(), &delivery("alice", "more"));
         assert_eq!(room.relay.members().total(), 1);
     }
 }
@@ -485,7 +491,7 @@ fn throttle_ends_when_the_peer_goes_during_a_pause() {
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
     room.say(&alice, "x".repeat(3000));
-    alice.stream.says(frame("more"));
+    alice.stream.sends(frame("more"));
     room.readable(&alice);
     room.turns();
     assert!(alice.stream.unread() > 0, "it is throttled for minutes");
@@ -500,8 +506,8 @@ fn throttle_ends_when_the_peer_goes_during_a_pause() {
     room.writable(&slow);
     room.turns();
     assert!(!room.relay.is_paused() && alice.stream.is_closed());
-    let all = slow.stream.heard();
-    assert!(all.ends_with(&heard("alice", "more")));
+    let all = slow.stream.received();
+    assert!(all.ends_with(&delivery("alice", "more")));
 }
 
 #[test]
@@ -514,12 +520,12 @@ fn members_that_send_in_one_turn_are_charged_separately() {
     let (alice, bob, carol) = (room.join("alice"), room.join("bob"), room.join("carol"));
     // Two others receive each, which costs half a second and one and a half.
     for (peer, len) in [(&alice, 225), (&bob, 725)] {
-        peer.stream.says(frame("x".repeat(len)));
+        peer.stream.sends(frame("x".repeat(len)));
         room.readable(peer);
     }
     room.turn();
     for peer in [&alice, &bob] {
-        peer.stream.says(frame("more"));
+        peer.stream.sends(frame("more"));
         room.readable(peer);
     }
     room.turns();
@@ -527,13 +533,13 @@ fn members_that_send_in_one_turn_are_charged_separately() {
     assert!(bob.stream.unread() > 0);
     room.pass(SECOND / 2);
     assert_eq!(bob.stream.unread(), 0);
-    let said = [
-        heard("alice", "x".repeat(225)),
-        heard("bob", "x".repeat(725)),
-        heard("alice", "more"),
-        heard("bob", "more"),
+    let sent = [
+        delivery("alice", "x".repeat(225)),
+        delivery("bob", "x".repeat(725)),
+        delivery("alice", "more"),
+        delivery("bob", "more"),
     ];
-    assert_bytes(&carol.stream.heard(), &said.concat());
+    assert_bytes(&carol.stream.received(), &sent.concat());
 }
 
 // ---- Memory.
@@ -552,13 +558,13 @@ fn connection_that_holds_most_is_closed_over_the_memory_limit() {
     let members: Vec<_> = (0..6).map(|i| room.join(format!("{i}"))).collect();
     for (index, member) in members.iter().enumerate() {
         let sent = if index == 3 { 900_000 } else { 100_000 };
-        member.stream.says(&unfinished[..sent]);
+        member.stream.sends(&unfinished[..sent]);
         room.readable(member);
         room.turns();
     }
     assert_eq!(room.relay.members().total(), 6);
     let more = room.join("more");
-    more.stream.says(&unfinished[..500_000]);
+    more.stream.sends(&unfinished[..500_000]);
     room.readable(&more);
     while room.relay.has_ready() {
         room.turn();
@@ -618,7 +624,7 @@ fn memory_limit_closes_a_stalled_member_before_a_slow_reader_that_lags_by_more()
     assert!(!room.relay.is_paused());
     slow.stream.takes(0);
     // 276 bytes each to the one, and none to the other.
-    alice.stream.says(frame("").repeat(900));
+    alice.stream.sends(frame("").repeat(900));
     room.readable(&alice);
     room.turn();
     assert!(stalled.stream.is_closed() && !slow.stream.is_closed());
@@ -643,17 +649,17 @@ fn flood_of_empty_messages(name: &str) {
     };
     assert_eq!(limits.check(), Ok(()));
     let turn_budget = limits.turn_budget;
-    let one = heard(name, "").len();
+    let one = delivery(name, "").len();
     let mut room = Room::serving(&TUTORIALS, limits, &ReplyTexts::default());
     let (reader, old_reader) = (room.join("reader"), room.connect_to(Chat64));
     let slow = room.join("slow");
     let mut flooders: Vec<_> = (0..3).map(|_| room.join(name)).collect();
     // One sends its name and the flood at once.
     flooders.push(room.connect());
-    flooders[3].stream.says(frame(name));
+    flooders[3].stream.sends(frame(name));
     slow.stream.takes(0);
     for flooder in &flooders {
-        flooder.stream.says(frame("").repeat(2000));
+        flooder.stream.sends(frame("").repeat(2000));
         room.readable(flooder);
     }
     let (mut received, mut slow_received) = (0, 0);
@@ -662,21 +668,21 @@ fn flood_of_empty_messages(name: &str) {
         assert!(room.relay.held_bytes() <= max_memory, "before the fan-out");
         room.finish_turn();
         assert!(room.relay.held_bytes() <= max_memory);
-        let published = reader.stream.heard().len();
+        let published = reader.stream.received().len();
         assert!(published <= turn_budget + one, "{published} in one turn");
         received += published;
         room.pass(Duration::from_millis(1));
-        received += reader.stream.heard().len();
+        received += reader.stream.received().len();
         if slow.stream.takes(100_000) {
             room.writable(&slow);
         }
-        slow_received += slow.stream.heard().len();
+        slow_received += slow.stream.received().len();
     }
     assert_eq!(received, 4 * 2000 * one);
     assert_eq!(slow_received, received);
     assert_eq!(room.relay.members().total(), 7);
     assert_eq!(room.relay.counters().closed.total(), 0);
-    assert_bytes(&old_reader.stream.heard(), b"");
+    assert_bytes(&old_reader.stream.received(), b"");
     assert_eq!(room.relay.held_bytes(), 0);
 }
 
@@ -700,14 +706,14 @@ fn dismissed_member_that_floods_publishes_no_more_than_one_turn() {
     let turn_budget = limits.turn_budget;
     let mut room = Room::new(limits);
     let (reader, flooder) = (room.join("reader"), room.join(&name));
-    flooder.stream.says(frame("").repeat(10_000));
+    flooder.stream.sends(frame("").repeat(10_000));
     room.readable(&flooder);
     room.relay.dismiss(flooder.id, &mut room.scratch, room.now);
     room.finish_turn();
     room.turns();
-    let published = reader.stream.heard().len();
+    let published = reader.stream.received().len();
     assert!(
-        published <= turn_budget + heard(&name, "").len(),
+        published <= turn_budget + delivery(&name, "").len(),
         "{published}"
     );
     assert!(flooder.stream.is_closed() && !reader.stream.is_closed());
@@ -723,8 +729,8 @@ fn memory_limit_closes_holders_of_the_other_kind_if_one_kind_is_not_enough() {
     let (alice, bob, stopped) = (room.join("alice"), room.join("bob"), room.join("stopped"));
     stopped.stream.takes(0);
     // In one turn, so that each kind alone is over the limit.
-    alice.stream.says(&frame("x".repeat(100_000))[..60_000]);
-    bob.stream.says(frame("x".repeat(30_000)));
+    alice.stream.sends(&frame("x".repeat(100_000))[..60_000]);
+    bob.stream.sends(frame("x".repeat(30_000)));
     for peer in [&alice, &bob] {
         room.readable(peer);
     }
@@ -786,7 +792,7 @@ fn memory_of_own_spans_and_replies_counts_and_is_returned() {
     stopped.stream.takes(0);
     for _ in 0..1000 {
         for peer in [&talker, &stopped] {
-            peer.stream.says(wide_frame("."));
+            peer.stream.sends(wide_frame("."));
             room.readable(peer);
             room.turns();
         }
@@ -798,7 +804,7 @@ fn memory_of_own_spans_and_replies_counts_and_is_returned() {
     room.writable(&stopped);
     room.turns();
     let one = [b".", &b"Message was Sent!"[..]].concat();
-    assert_bytes(&stopped.stream.heard(), &one.repeat(1000));
+    assert_bytes(&stopped.stream.received(), &one.repeat(1000));
     assert_eq!(room.relay.held_bytes(), 0);
 }
 
@@ -814,10 +820,10 @@ fn throttled_member_wakes_the_relay_for_nothing_else() {
     };
     let mut room = Room::new(limits);
     let (alice, _bob) = (room.join("alice"), room.join("bob"));
-    alice.stream.says(frame("x".repeat(86_400)));
+    alice.stream.sends(frame("x".repeat(86_400)));
     room.readable(&alice);
     room.turns();
-    alice.stream.says(&frame("unfinished")[..15]);
+    alice.stream.sends(&frame("unfinished")[..15]);
     room.readable(&alice);
     room.turns();
     for _ in 0..20 {
@@ -834,11 +840,11 @@ fn first_message_has_a_timeout_though_the_name_came_in_two_pieces() {
     let mut room = Room::new(Limits::default());
     let slow = room.connect();
     let name = frame("slow");
-    slow.stream.says(&name[..3]);
+    slow.stream.sends(&name[..3]);
     room.readable(&slow);
     room.turns();
     slow.stream
-        .says([&name[3..], &frame("x".repeat(1000))[..500]].concat());
+        .sends([&name[3..], &frame("x".repeat(1000))[..500]].concat());
     room.readable(&slow);
     room.turns();
     room.pass(60 * SECOND);
@@ -855,14 +861,14 @@ fn new_member_is_not_charged_for_messages_of_others() {
     let mut room = Room::new(limits);
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let carol = room.connect();
-    alice.stream.says(frame("x".repeat(3000)));
-    carol.stream.says(frame("carol"));
+    alice.stream.sends(frame("x".repeat(3000)));
+    carol.stream.sends(frame("carol"));
     room.readable(&alice);
     room.readable(&carol);
     room.turn();
-    bob.stream.heard();
+    bob.stream.received();
     room.say(&carol, "hello");
-    assert_bytes(&bob.stream.heard(), &heard("carol", "hello"));
+    assert_bytes(&bob.stream.received(), &delivery("carol", "hello"));
 }
 
 #[test]
@@ -883,7 +889,7 @@ fn memory_limit_closes_holders_of_the_kind_that_is_short() {
     let unfinished = frame("x".repeat(1_000_000));
     for i in 0..60 {
         let other = room.join(format!("other {i}"));
-        other.stream.says(&unfinished[..130_000]);
+        other.stream.sends(&unfinished[..130_000]);
         room.readable(&other);
         room.turns();
         assert!(room.relay.held_bytes() <= 5_000_000);
@@ -900,7 +906,7 @@ fn lifted_quota_ends_all_throttles() {
     };
     let mut room = Room::new(limits);
     let (alice, bob) = (room.join("alice"), room.join("bob"));
-    alice.stream.says(frame("x".repeat(1000)).repeat(50));
+    alice.stream.sends(frame("x".repeat(1000)).repeat(50));
     room.readable(&alice);
     room.turns();
     assert!(alice.stream.unread() > 0);
@@ -908,8 +914,8 @@ fn lifted_quota_ends_all_throttles() {
     room.turns();
     assert_eq!(alice.stream.unread(), 0);
     assert_bytes(
-        &bob.stream.heard(),
-        &heard("alice", "x".repeat(1000)).repeat(50),
+        &bob.stream.received(),
+        &delivery("alice", "x".repeat(1000)).repeat(50),
     );
 }
 
@@ -936,7 +942,7 @@ fn oldest_pending_connection_is_evicted_once_it_has_had_time_for_its_name() {
     assert!(first.stream.is_closed() && !second.stream.is_closed());
     assert!(!alice.stream.is_closed() && !room.relay.is_full());
     // What was received and not read yet may be its name.
-    second.stream.says(frame("second"));
+    second.stream.sends(frame("second"));
     room.readable(&second);
     assert!(!make_room(&mut room));
     room.turns();
@@ -972,7 +978,7 @@ fn members_whose_peers_are_gone_between_rounds_are_evicted_oldest_first_before_p
     assert!(room.relay.is_full());
     // The last one goes first, and the one in the middle in both directions.
     for (i, peer) in gone.iter().enumerate().rev() {
-        peer.stream.says(frame("y".repeat(100 * i))).closes();
+        peer.stream.sends(frame("y".repeat(100 * i))).closes();
         room.read_closed(peer);
         if i == 1 {
             room.relay.note(peer.id, Ready::HUNG_UP);
@@ -1009,7 +1015,7 @@ fn connection_that_sent_its_name_and_a_message_and_closed_between_rounds_is_evic
     let (mut room, _alice, _slow, pending) = full_and_paused();
     let gone = room.connect();
     gone.stream
-        .says([frame("gone"), frame("hello")].concat())
+        .sends([frame("gone"), frame("hello")].concat())
         .closes();
     room.read_closed(&gone);
     room.turns();
@@ -1027,16 +1033,16 @@ fn connection_that_sent_its_name_and_a_message_and_closed_between_rounds_is_evic
 fn member_whose_write_failed_in_a_round_and_whose_input_waits_for_the_next_is_evicted() {
     let (mut room, alice, _slow, pending) = full_and_paused();
     let broken = room.join("broken");
-    broken.stream.says(frame("last words").repeat(1000));
+    broken.stream.sends(frame("last words").repeat(1000));
     broken.stream.breaks(ErrorKind::BrokenPipe);
     for peer in [&broken, &alice] {
         room.readable(peer);
     }
-    alice.stream.says(frame("a line"));
+    alice.stream.sends(frame("a line"));
     room.pass(SECOND / 10);
     assert!(!broken.stream.is_closed(), "it is read to its end");
-    let received = alice.stream.heard();
-    let message = heard("broken", "last words");
+    let received = alice.stream.received();
+    let message = delivery("broken", "last words");
     assert_bytes(&received, &message.repeat(received.len() / message.len()));
     let unread = broken.stream.unread() as u64;
     assert!(unread > 900 * frame("last words").len() as u64);
@@ -1053,10 +1059,10 @@ fn gone_peer_that_is_not_evicted_is_relayed_in_the_next_round_or_after_the_pause
     for is_in_round in [true, false] {
         let (mut room, alice, slow, _pending) = full_and_paused();
         let gone = room.join("gone");
-        gone.stream.says(frame("my last words")).closes();
+        gone.stream.sends(frame("my last words")).closes();
         room.read_closed(&gone);
         room.turns();
-        assert_bytes(&alice.stream.heard(), b"");
+        assert_bytes(&alice.stream.received(), b"");
         assert!(!gone.stream.is_closed());
         if is_in_round {
             room.pass(SECOND / 10);
@@ -1068,7 +1074,7 @@ fn gone_peer_that_is_not_evicted_is_relayed_in_the_next_round_or_after_the_pause
             assert!(!room.relay.is_paused());
         }
         assert!(gone.stream.is_closed());
-        assert_bytes(&alice.stream.heard(), &heard("gone", "my last words"));
+        assert_bytes(&alice.stream.received(), &delivery("gone", "my last words"));
         assert_eq!(closed(&room, "eof"), 1);
         assert_eq!(room.relay.counters().bytes_discarded, 0);
     }
@@ -1083,7 +1089,7 @@ fn throttled_member_whose_peer_has_closed_is_evicted() {
     let mut room = Room::new(limits);
     let (alice, _bob) = (room.join("alice"), room.join("bob"));
     room.say(&alice, "x".repeat(3000));
-    alice.stream.says(frame("more")).closes();
+    alice.stream.sends(frame("more")).closes();
     room.read_closed(&alice);
     room.turns();
     assert!(!alice.stream.is_closed(), "it is throttled for minutes");
@@ -1102,17 +1108,17 @@ fn member_whose_last_messages_are_read_in_the_next_turn_is_not_evicted() {
     let mut room = Room::new(limits);
     let (alice, bob, gone) = (room.join("alice"), room.join("bob"), room.join("gone"));
     room.say(&alice, "x".repeat(2000));
-    bob.stream.heard();
-    alice.stream.says(frame("x".repeat(2000)));
+    bob.stream.received();
+    alice.stream.sends(frame("x".repeat(2000)));
     room.readable(&alice);
-    gone.stream.says(frame("my last words")).closes();
+    gone.stream.sends(frame("my last words")).closes();
     room.read_closed(&gone);
     room.turn();
     assert!(gone.stream.unread() > 0, "the turn was full");
     assert!(!make_room(&mut room), "it goes by itself");
     room.turns();
     assert!(gone.stream.is_closed());
-    let received = bob.stream.heard();
+    let received = bob.stream.received();
     assert!(parse_frames(&received).contains(&&b"my last words"[..]));
 }
 
@@ -1130,7 +1136,7 @@ fn draining_member_is_not_evicted() {
     leaver.stream.takes(usize::MAX);
     room.writable(&leaver);
     room.turns();
-    assert_bytes(&leaver.stream.heard(), &heard("alice", "pending"));
+    assert_bytes(&leaver.stream.received(), &delivery("alice", "pending"));
     assert!(leaver.stream.is_closed());
     assert_eq!(closed(&room, "eof"), 1);
 }
@@ -1180,7 +1186,7 @@ fn address_at_its_limit_evicts_only_connections_of_its_own() {
     room.say(&alice, "x".repeat(20_000));
     room.pass(3 * SECOND);
     room.say(&alice, "the line of a round");
-    gone.stream.says(frame("my last words")).closes();
+    gone.stream.sends(frame("my last words")).closes();
     room.read_closed(&gone);
     room.turns();
     assert!(!make_room_for(&mut room, elsewhere), "they are another's");

@@ -8,7 +8,7 @@ use chatloop::relay::{CloseReason, Limits, Ready, ReplyTexts, RoomEvent, Slow};
 use chatloop::wire::Dialect::{Ack64, Chat64, Greet10};
 
 use crate::common::script::{Peer, Room, TUTORIALS};
-use crate::common::{assert_bytes, frame, heard, parse_frames, wide_frame};
+use crate::common::{assert_bytes, delivery, frame, parse_frames, wide_frame};
 
 /// The soft limit, in bytes of lag.
 const SOFT: usize = 100_000;
@@ -77,10 +77,10 @@ fn lag(room: &Room, peer: &Peer) -> usize {
 fn talk(room: &mut Room, talker: &Peer, name: &str, bytes: usize) -> Vec<u8> {
     let message = "x".repeat(1000);
     let count = bytes / 1000;
-    talker.stream.says(frame(&message).repeat(count));
+    talker.stream.sends(frame(&message).repeat(count));
     room.readable(talker);
     room.turns();
-    heard(name, &message).repeat(count)
+    delivery(name, &message).repeat(count)
 }
 
 /// One message of this many bytes is published in one turn. Returns what the others receive of it.
@@ -88,7 +88,7 @@ fn publish(room: &mut Room, sender: &Peer, name: &str, bytes: usize) -> Vec<u8> 
     room.say(sender, "x".repeat(bytes));
     room.turns();
     assert_eq!(sender.stream.unread(), 0);
-    heard(name, "x".repeat(bytes))
+    delivery(name, "x".repeat(bytes))
 }
 
 /// A room that is paused for a slow reader.
@@ -106,10 +106,15 @@ fn paused_at(lag: usize) -> Paused {
     let mut room = room();
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
-    let published = publish(&mut room, &alice, "alice", lag - heard("alice", "").len());
+    let published = publish(
+        &mut room,
+        &alice,
+        "alice",
+        lag - delivery("alice", "").len(),
+    );
     assert_eq!(room.relay.pending_bytes(slow.id), lag as u64);
     assert!(room.relay.is_paused());
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     room.take_events();
     Paused {
         room,
@@ -155,7 +160,12 @@ fn room_is_paused_over_the_soft_limit_and_not_at_it() {
     let mut room = room();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     slow.stream.takes(0);
-    publish(&mut room, &alice, "alice", SOFT - heard("alice", "").len());
+    publish(
+        &mut room,
+        &alice,
+        "alice",
+        SOFT - delivery("alice", "").len(),
+    );
     assert_eq!(lag(&room, &slow), SOFT);
     assert!(!room.relay.is_paused());
     room.take_events();
@@ -166,7 +176,7 @@ fn room_is_paused_over_the_soft_limit_and_not_at_it() {
         panic!("{events:?}");
     };
     assert_eq!(reader.id, slow.id);
-    assert_eq!(*lag, (SOFT + heard("alice", "").len()) as u64);
+    assert_eq!(*lag, (SOFT + delivery("alice", "").len()) as u64);
 }
 
 #[test]
@@ -179,7 +189,7 @@ fn paused_room_reads_no_member_between_rounds_until_the_lag_is_at_the_soft_limit
         published,
     } = paused();
     for peer in [&alice, &bob] {
-        peer.stream.says(frame("later"));
+        peer.stream.sends(frame("later"));
         room.readable(peer);
     }
     room.turns();
@@ -193,8 +203,12 @@ fn paused_room_reads_no_member_between_rounds_until_the_lag_is_at_the_soft_limit
     assert!(!room.relay.has_held());
     assert_eq!((alice.stream.unread(), bob.stream.unread()), (0, 0));
     accept_all(&mut room, &slow);
-    let expected = [published, heard("alice", "later"), heard("bob", "later")];
-    assert_bytes(&slow.stream.heard(), &expected.concat());
+    let expected = [
+        published,
+        delivery("alice", "later"),
+        delivery("bob", "later"),
+    ];
+    assert_bytes(&slow.stream.received(), &expected.concat());
 }
 
 #[test]
@@ -210,11 +224,11 @@ fn endless_talker_runs_at_the_speed_of_the_slowest_reader_and_no_member_is_lost(
         room.pass(SECOND / 10);
         accept(&mut room, &slow, 2000);
         room.turns();
-        received.extend(slow.stream.heard());
+        received.extend(slow.stream.received());
         assert!(room.relay.backlog_bytes() < most);
     }
     assert_bytes(&received, &published);
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     assert_eq!(room.relay.members().total(), 3);
     assert_eq!(room.relay.backlog_bytes(), 0);
 }
@@ -231,21 +245,21 @@ fn round_gives_a_flood_and_an_ordinary_member_their_turns_in_order() {
         ..
     } = paused();
     let carol = room.join("carol");
-    alice.stream.says(frame("flood").repeat(10_000));
+    alice.stream.sends(frame("flood").repeat(10_000));
     room.readable(&alice);
     for _ in 0..20 {
-        carol.stream.says(frame("a line"));
+        carol.stream.sends(frame("a line"));
         room.readable(&carol);
         room.turns();
-        assert_bytes(&bob.stream.heard(), b"");
+        assert_bytes(&bob.stream.received(), b"");
         accept_down_to(&mut room, &slow, SOFT);
-        let round = bob.stream.heard();
+        let round = bob.stream.received();
         assert!(lag(&room, &slow) > SOFT, "the round has filled it again");
         let senders = senders(&round);
         let (last, flood) = senders.split_last().unwrap();
         assert_eq!(last, "carol");
         assert!(!flood.is_empty() && flood.iter().all(|name| name == "alice"));
-        let of_flood = round.len() - heard("carol", "a line").len();
+        let of_flood = round.len() - delivery("carol", "a line").len();
         assert!((200..=512).contains(&of_flood), "{of_flood}");
         assert_eq!(carol.stream.unread(), 0);
     }
@@ -259,20 +273,20 @@ fn member_that_waited_longest_is_first_in_the_next_round() {
     let (carol, dave, late) = (room.join("carol"), room.join("dave"), room.join("late"));
     slow.stream.takes(0);
     publish(&mut room, &alice, "alice", 2 * SOFT);
-    bob.stream.heard();
+    bob.stream.received();
     for peer in [&dave, &alice, &carol] {
-        peer.stream.says(frame("y".repeat(600)).repeat(2));
+        peer.stream.sends(frame("y".repeat(600)).repeat(2));
         room.readable(peer);
         room.turns();
     }
     // It is reported readable in the turn in which the round begins.
-    late.stream.says(frame("y".repeat(600)).repeat(2));
+    late.stream.sends(frame("y".repeat(600)).repeat(2));
     room.readable(&late);
     let expected = ["dave", "alice", "carol", "late"];
     for _ in 0..2 {
         accept_down_to(&mut room, &slow, SOFT);
         room.turns();
-        assert_eq!(senders(&bob.stream.heard()), expected);
+        assert_eq!(senders(&bob.stream.received()), expected);
     }
     for peer in [&alice, &carol, &dave, &late] {
         assert_eq!(peer.stream.unread(), 0);
@@ -292,20 +306,20 @@ fn round_reads_a_long_message_whole() {
     let long = "y".repeat(300_000);
     alice
         .stream
-        .says([frame(&long), frame("next").repeat(100)].concat());
-    carol.stream.says(frame("a line"));
+        .sends([frame(&long), frame("next").repeat(100)].concat());
+    carol.stream.sends(frame("a line"));
     for peer in [&alice, &carol] {
         room.readable(peer);
     }
     room.turns();
     // One turn publishes no more than its budget, and what one message is over it.
     accept_down_to(&mut room, &slow, SOFT);
-    assert_bytes(&bob.stream.heard(), &heard("alice", &long));
+    assert_bytes(&bob.stream.received(), &delivery("alice", &long));
     room.turns();
-    assert_bytes(&bob.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"");
     accept_down_to(&mut room, &slow, SOFT);
-    let round = bob.stream.heard();
-    assert!(round.starts_with(&heard("carol", "a line")), "its turn");
+    let round = bob.stream.received();
+    assert!(round.starts_with(&delivery("carol", "a line")), "its turn");
     assert!(senders(&round)[1..].iter().all(|name| name == "alice"));
 }
 
@@ -319,13 +333,13 @@ fn round_of_empty_messages_under_a_long_name_publishes_no_more_than_another() {
     } = paused();
     let name = "n".repeat(256);
     let flooder = room.join(&name);
-    flooder.stream.says(frame("").repeat(1000));
+    flooder.stream.sends(frame("").repeat(1000));
     room.readable(&flooder);
     room.turns();
     for _ in 0..20 {
         accept_down_to(&mut room, &slow, SOFT);
         room.turns();
-        let published = bob.stream.heard().len();
+        let published = bob.stream.received().len();
         assert!((276..=2 * 276).contains(&published), "{published}");
     }
 }
@@ -338,24 +352,24 @@ fn messages_that_lack_only_their_last_byte_are_published_one_a_turn() {
     let (most, last) = message.split_at(message.len() - 1);
     let large: Vec<_> = (0..5).map(|i| room.join(format!("large{i}"))).collect();
     for peer in &large {
-        peer.stream.says(most);
+        peer.stream.sends(most);
         room.readable(peer);
         room.turns();
     }
     slow.stream.takes(0);
     publish(&mut room, &alice, "alice", 1024 * 1024);
     assert!(room.relay.is_paused());
-    bob.stream.heard();
+    bob.stream.received();
     for peer in &large {
-        peer.stream.says(last);
+        peer.stream.sends(last);
         room.readable(peer);
     }
     room.turns();
-    assert_bytes(&bob.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"");
     for i in 0..5 {
         accept_down_to(&mut room, &slow, 1024 * 1024);
         room.turns();
-        assert_eq!(senders(&bob.stream.heard()), [format!("large{i}")]);
+        assert_eq!(senders(&bob.stream.received()), [format!("large{i}")]);
     }
     assert_eq!(room.relay.members().total(), 8);
 }
@@ -372,13 +386,13 @@ fn rounds_end_when_the_lag_is_at_half_of_the_soft_limit() {
     room.pass(SECOND);
     accept_down_to(&mut room, &slow, SOFT / 2 + 1);
     assert!(room.relay.is_paused(), "members are read in rounds");
-    alice.stream.says(frame("").repeat(1000));
+    alice.stream.sends(frame("").repeat(1000));
     room.readable(&alice);
     room.turn();
-    let one = heard("alice", "").len();
-    let round = bob.stream.heard();
+    let one = delivery("alice", "").len();
+    let round = bob.stream.received();
     assert!(round.len().abs_diff(ROUND_BUDGET) < one);
-    assert_bytes(&round, &heard("alice", "").repeat(round.len() / one));
+    assert_bytes(&round, &delivery("alice", "").repeat(round.len() / one));
     assert_eq!(room.take_events(), []);
     accept_down_to(&mut room, &slow, SOFT / 2);
     assert!(!room.relay.is_paused());
@@ -397,12 +411,12 @@ fn room_at_half_of_the_soft_limit_reads_at_full_speed() {
         slow,
         ..
     } = paused();
-    alice.stream.says(frame("").repeat(10_000));
+    alice.stream.sends(frame("").repeat(10_000));
     room.readable(&alice);
     room.turns();
     accept_down_to(&mut room, &slow, SOFT / 2);
     // A whole read, and not 512 bytes.
-    assert!(bob.stream.heard().len() > 50_000);
+    assert!(bob.stream.received().len() > 50_000);
 }
 
 // ---- Rounds of a pause.
@@ -413,7 +427,7 @@ fn published_in_pause(room: &mut Room, receiver: &Peer, time: Duration) -> Vec<(
     let mut rounds = Vec::new();
     while room.now < start + time {
         room.pass(MOMENT);
-        match receiver.stream.heard().len() {
+        match receiver.stream.received().len() {
             0 => {}
             bytes => rounds.push((room.now - start, bytes)),
         }
@@ -428,10 +442,10 @@ fn rounds_of_a_pause_come_every_100_ms_or_when_a_reader_at_the_minimum_rate_has_
     let long_name = "n".repeat(256);
     for (flooders, name) in [(1, "a"), (1, &long_name[..]), (5, "a")] {
         let Paused { mut room, bob, .. } = paused();
-        let one = heard(name, "").len();
+        let one = delivery(name, "").len();
         for _ in 0..flooders {
             let flooder = room.join(name);
-            flooder.stream.says(frame("").repeat(3000));
+            flooder.stream.sends(frame("").repeat(3000));
             room.readable(&flooder);
         }
         room.turns();
@@ -467,20 +481,20 @@ fn line_of_an_ordinary_member_goes_out_with_each_round_of_a_pause_beside_a_flood
         published,
     } = paused();
     let carol = room.join("carol");
-    alice.stream.says(frame("flood").repeat(3000));
+    alice.stream.sends(frame("flood").repeat(3000));
     room.readable(&alice);
-    let flood = heard("alice", "flood");
+    let flood = delivery("alice", "flood");
     let mut expected = published;
     for i in 0..40 {
         let line = format!("line {i}");
-        carol.stream.says(frame(&line));
+        carol.stream.sends(frame(&line));
         room.readable(&carol);
         room.pass(ROUND_TIME.checked_sub(MOMENT).unwrap());
-        assert_bytes(&bob.stream.heard(), b"");
+        assert_bytes(&bob.stream.received(), b"");
         room.pass(MOMENT);
         assert_eq!(carol.stream.unread(), 0);
-        let round = bob.stream.heard();
-        let line = heard("carol", line);
+        let round = bob.stream.received();
+        let line = delivery("carol", line);
         let of_flood = round.len() - line.len();
         assert!(of_flood.abs_diff(ROUND_BUDGET) < flood.len(), "{of_flood}");
         let count = of_flood / flood.len();
@@ -489,7 +503,7 @@ fn line_of_an_ordinary_member_goes_out_with_each_round_of_a_pause_beside_a_flood
     }
     assert!(room.relay.is_paused() && alice.stream.unread() > 0);
     accept_down_to(&mut room, &slow, 0);
-    let received = slow.stream.heard();
+    let received = slow.stream.received();
     assert_bytes(&received[..expected.len()], &expected);
 }
 
@@ -504,13 +518,13 @@ fn line_that_comes_later_than_100_ms_after_the_last_round_is_read_at_once() {
     for _ in 0..10 {
         room.pass(ROUND_TIME);
         room.say(&alice, "a line");
-        assert_bytes(&bob.stream.heard(), &heard("alice", "a line"));
+        assert_bytes(&bob.stream.received(), &delivery("alice", "a line"));
         // The next one waits.
         room.say(&alice, "another");
         room.pass(ROUND_TIME.checked_sub(MOMENT).unwrap());
-        assert_bytes(&bob.stream.heard(), b"");
+        assert_bytes(&bob.stream.received(), b"");
         room.pass(MOMENT);
-        assert_bytes(&bob.stream.heard(), &heard("alice", "another"));
+        assert_bytes(&bob.stream.received(), &delivery("alice", "another"));
     }
     assert!(room.relay.is_paused());
 }
@@ -525,11 +539,11 @@ fn long_message_in_a_pause_is_read_over_several_rounds_and_delays_no_line_of_ano
         ..
     } = paused();
     let long = "x".repeat(20_000);
-    alice.stream.says(frame(&long));
+    alice.stream.sends(frame(&long));
     room.readable(&alice);
     let mut lines = 0;
     while alice.stream.unread() > 0 {
-        slow.stream.says(frame("a line"));
+        slow.stream.sends(frame("a line"));
         room.readable(&slow);
         room.pass(2 * ROUND_TIME);
         lines += 1;
@@ -540,15 +554,15 @@ fn long_message_in_a_pause_is_read_over_several_rounds_and_delays_no_line_of_ano
     assert!(lines >= 20_000 / 512 / 2, "{lines}");
     room.pass(2 * ROUND_TIME);
     assert!(room.relay.is_paused());
-    let received = bob.stream.heard();
-    let line = heard("slow", "a line");
+    let received = bob.stream.received();
+    let line = delivery("slow", "a line");
     assert_eq!(
         received.len(),
-        lines * line.len() + heard("alice", &long).len()
+        lines * line.len() + delivery("alice", &long).len()
     );
     let whole = received
-        .windows(heard("alice", &long).len())
-        .any(|window| window == heard("alice", &long));
+        .windows(delivery("alice", &long).len())
+        .any(|window| window == delivery("alice", &long));
     assert!(whole, "it arrives whole");
 }
 
@@ -563,18 +577,18 @@ fn members_that_a_full_turn_did_not_serve_are_first_in_the_next_round() {
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
     publish(&mut room, &alice, "alice", 2 * SOFT);
-    bob.stream.heard();
+    bob.stream.received();
     let names: Vec<_> = (0..10).map(|i| format!("large{i}")).collect();
     let large: Vec<_> = names.iter().map(|name| room.join(name)).collect();
     room.turns();
     for peer in &large {
-        peer.stream.says(frame("y".repeat(490)).repeat(2));
+        peer.stream.sends(frame("y".repeat(490)).repeat(2));
         room.readable(peer);
     }
     let mut served = Vec::new();
     while served.len() < 20 {
         room.pass(ROUND_TIME);
-        let round = senders(&bob.stream.heard());
+        let round = senders(&bob.stream.received());
         assert!(round.len() <= 6, "{round:?}");
         served.extend(round);
         assert!(room.relay.is_paused() && !slow.stream.is_closed());
@@ -594,23 +608,23 @@ fn next_timeout_is_that_of_a_round_only_while_a_member_is_held() {
     let start = room.now;
     let stall = Some(start + STALL_TIME);
     assert_eq!(room.relay.next_timeout(), stall, "the room is idle");
-    alice.stream.says(frame("held"));
+    alice.stream.sends(frame("held"));
     room.readable(&alice);
     room.turns();
     assert!(room.relay.has_held() && !room.relay.has_ready());
     assert_eq!(room.relay.next_timeout(), Some(start + ROUND_TIME));
     room.pass(ROUND_TIME);
-    assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "held"));
     assert!(!room.relay.has_held());
     assert_eq!(room.relay.next_timeout(), stall);
     // The beginning of a message makes a round as well: the rest will be published.
     room.pass(SECOND);
-    alice.stream.says(&frame("unfinished")[..15]);
+    alice.stream.sends(&frame("unfinished")[..15]);
     room.readable(&alice);
     room.turns();
     assert_eq!(alice.stream.unread(), 0);
     room.pass(ROUND_TIME);
-    bob.stream.says(frame("the rest of the round"));
+    bob.stream.sends(frame("the rest of the round"));
     room.readable(&bob);
     room.turns();
     assert_eq!(bob.stream.unread(), 0);
@@ -641,7 +655,7 @@ fn idle_paused_room_wakes_up_only_for_the_stall() {
         assert!(wake_ups.len() < 10, "{wake_ups:?}");
     }
     assert_eq!(wake_ups, [ROUND_TIME, STALL_TIME]);
-    assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "held"));
     assert!(!room.relay.is_paused());
 }
 
@@ -656,14 +670,14 @@ fn slow_reader_that_accepts_often_does_not_delay_the_rounds() {
     } = paused();
     for i in 0..40 {
         let line = format!("line {i}");
-        alice.stream.says(frame(&line));
+        alice.stream.sends(frame(&line));
         room.readable(&alice);
         for _ in 0..10 {
-            assert_bytes(&bob.stream.heard(), b"");
+            assert_bytes(&bob.stream.received(), b"");
             room.pass(ROUND_TIME / 10);
             accept(&mut room, &slow, 100);
         }
-        assert_bytes(&bob.stream.heard(), &heard("alice", line));
+        assert_bytes(&bob.stream.received(), &delivery("alice", line));
     }
     assert!(room.relay.is_paused());
 }
@@ -684,22 +698,22 @@ fn second_slow_reader_does_not_hasten_the_next_round() {
     room.say(&alice, "");
     room.turns();
     assert!(room.relay.is_paused());
-    bob.stream.heard();
+    bob.stream.received();
     let late = room.join("late");
     late.stream.takes(0);
-    alice.stream.says([frame(""), frame("later")].concat());
+    alice.stream.sends([frame(""), frame("later")].concat());
     room.readable(&alice);
     room.pass(ROUND_TIME);
-    assert_eq!(lag(&room, &late), heard(&long, "").len());
-    assert_bytes(&bob.stream.heard(), &heard(&long, ""));
+    assert_eq!(lag(&room, &late), delivery(&long, "").len());
+    assert_bytes(&bob.stream.received(), &delivery(&long, ""));
     assert!(room.relay.has_held());
     let rest = STALL_TIME.checked_sub(ROUND_TIME).unwrap();
     assert_eq!(room.relay.next_timeout(), Some(room.now + rest));
     room.pass(rest);
     assert!(room.relay.is_paused(), "for the second one");
-    assert_bytes(&bob.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"");
     room.pass(ROUND_TIME);
-    assert_bytes(&bob.stream.heard(), &heard(&long, "later"));
+    assert_bytes(&bob.stream.received(), &delivery(&long, "later"));
 }
 
 // ---- Stalled.
@@ -718,7 +732,7 @@ fn stalled_reader_slows_the_others_for_half_of_the_slow_timeout_once_and_is_clos
     room.pass(STALL_TIME.checked_sub(MOMENT).unwrap());
     assert!(room.relay.is_paused() && !slow.stream.is_closed());
     let one_message = published.len() / 1000;
-    let in_pause = bob.stream.heard();
+    let in_pause = bob.stream.received();
     let most = 5 * MIN_READ_RATE + one_message;
     // A message of more than half a kilobyte takes two rounds, which do not come faster than ten a second.
     let least = 5 * 10 * 512 - one_message;
@@ -743,7 +757,7 @@ fn stalled_reader_slows_the_others_for_half_of_the_slow_timeout_once_and_is_clos
         assert!(turns < 1000);
     }
     assert!(published.len() + 3 * SOFT > QUEUE);
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     let events = room.take_events();
     assert_eq!(events.len(), 1, "{events:?}");
     let reason = reason_of(&events, &slow);
@@ -781,7 +795,7 @@ fn stalled_member_that_reads_again_is_not_waited_for_before_it_has_caught_up() {
     let mut received = Vec::new();
     while received.len() < published.len() {
         accept(&mut room, &slow, 5000);
-        received.extend(slow.stream.heard());
+        received.extend(slow.stream.received());
         if published.len() < 15 * SOFT {
             published.extend(talk(&mut room, &alice, "alice", 1000));
         }
@@ -826,7 +840,7 @@ fn reader_that_stalls_over_the_queue_limit_is_closed() {
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
     // All of it in one turn, so that the lag is over both limits at once.
-    alice.stream.says(frame("x".repeat(10_000)).repeat(3));
+    alice.stream.sends(frame("x".repeat(10_000)).repeat(3));
     room.readable(&alice);
     room.turn();
     assert!(room.relay.is_paused() && !slow.stream.is_closed());
@@ -836,8 +850,8 @@ fn reader_that_stalls_over_the_queue_limit_is_closed() {
     assert!(slow.stream.is_closed() && !room.relay.is_paused());
     assert_eq!(closed(&room, "slow_consumer"), 1);
     assert_eq!(
-        bob.stream.heard().len(),
-        3 * heard("alice", "").len() + 30_000
+        bob.stream.received().len(),
+        3 * delivery("alice", "").len() + 30_000
     );
 }
 
@@ -852,7 +866,7 @@ fn reader_that_stalls_at_the_queue_limit_is_closed_with_the_next_message() {
     let mut room = Room::new(limits);
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     slow.stream.takes(0);
-    let length = 20_000 - heard("alice", "").len();
+    let length = 20_000 - delivery("alice", "").len();
     publish(&mut room, &alice, "alice", length);
     assert_eq!(lag(&room, &slow), 20_000);
     room.pass(STALL_TIME);
@@ -892,7 +906,7 @@ fn reader_below_the_minimum_rate_is_closed_at_its_next_accepted_piece() {
     room.turns();
     assert!(!room.relay.is_paused());
     assert_eq!(alice.stream.unread(), 0);
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     assert_eq!(room.relay.backlog_bytes(), 0);
     assert_eq!(room.relay.next_timeout(), None);
 }
@@ -1029,12 +1043,12 @@ fn flood_beside_reader_in_pieces(piece: usize, pieces: usize) -> (Room, Peer, Ve
         room.finish_turn();
         slow.stream.takes(0);
         room.turns();
-        received.extend(slow.stream.heard());
+        received.extend(slow.stream.received());
         let goes_on = alice.stream.unread() > 0;
         assert!(goes_on || slow.stream.is_closed());
     }
     assert_bytes(&received, &published[..received.len()]);
-    let bob_received = bob.stream.heard();
+    let bob_received = bob.stream.received();
     assert_bytes(&bob_received, &published[..bob_received.len()]);
     (room, slow, received)
 }
@@ -1069,15 +1083,15 @@ fn reader_in_bursts_that_keeps_the_minimum_rate_keeps_its_place() {
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
     let published = talk(&mut room, &alice, "alice", 5_000_000);
-    bob.stream.heard();
+    bob.stream.received();
     let mut received = Vec::new();
     for _ in 0..50 {
         // Its kernel reports what it has read in large steps.
         room.pass(4 * SECOND);
         accept(&mut room, &slow, 60_000);
         room.turns();
-        received.extend(slow.stream.heard());
-        let went_on = bob.stream.heard().len();
+        received.extend(slow.stream.received());
+        let went_on = bob.stream.received().len();
         // Rounds fill up to the limit what was accepted; at half of it, one read is published whole.
         assert!((20_000..80_000).contains(&went_on), "{went_on}");
     }
@@ -1092,13 +1106,13 @@ fn reader_in_bursts_with_long_gaps_slows_the_others_for_no_longer_than_a_stall()
     slow.stream.takes(0);
     room.say(&alice, "it falls behind now");
     let mut received = Vec::new();
-    let mut published = heard("alice", "it falls behind now");
-    let mut bob_received = bob.stream.heard();
+    let mut published = delivery("alice", "it falls behind now");
+    let mut bob_received = bob.stream.received();
     let mut slowed = 0;
     for second in 1..=80 {
         published.extend(talk(&mut room, &alice, "alice", 50_000));
         room.pass(SECOND);
-        let in_this_second = bob.stream.heard();
+        let in_this_second = bob.stream.received();
         assert!(!in_this_second.is_empty(), "a conversation goes on");
         slowed += u32::from(in_this_second.len() <= MIN_READ_RATE + ROUND_BUDGET + 1000);
         bob_received.extend(in_this_second);
@@ -1106,15 +1120,15 @@ fn reader_in_bursts_with_long_gaps_slows_the_others_for_no_longer_than_a_stall()
             assert!(!slow.stream.is_closed());
             accept(&mut room, &slow, 10_000_000);
             room.turns();
-            received.extend(slow.stream.heard());
+            received.extend(slow.stream.received());
         }
     }
     // In each eight seconds the lag is over the limit after two, and the reader is stalled after five.
     assert!((20..=30).contains(&slowed), "{slowed}");
     accept_all(&mut room, &slow);
-    received.extend(slow.stream.heard());
+    received.extend(slow.stream.received());
     assert_bytes(&received, &published);
-    bob_received.extend(bob.stream.heard());
+    bob_received.extend(bob.stream.received());
     assert_bytes(&bob_received, &published);
 }
 
@@ -1132,7 +1146,7 @@ fn new_member_with_history_over_the_soft_limit_does_not_pause_the_room() {
     let mut published = talk(&mut room, &alice, "alice", 5 * SOFT);
     let new = room.connect();
     new.stream.takes(1000);
-    new.stream.says(frame("new"));
+    new.stream.sends(frame("new"));
     room.readable(&new);
     room.turns();
     new.stream.takes(0);
@@ -1144,7 +1158,7 @@ fn new_member_with_history_over_the_soft_limit_does_not_pause_the_room() {
     published.extend(publish(&mut room, &alice, "alice", 1000));
     assert!(room.relay.is_paused());
     accept_all(&mut room, &new);
-    assert_bytes(&new.stream.heard(), &published);
+    assert_bytes(&new.stream.received(), &published);
 }
 
 // ---- Members that pause only themselves.
@@ -1153,7 +1167,7 @@ fn new_member_with_history_over_the_soft_limit_does_not_pause_the_room() {
 fn self_paused(room: &mut Room) -> Peer {
     let asker = room.connect_to(Ack64);
     asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(87_500));
+    asker.stream.sends(wide_frame("").repeat(87_500));
     room.readable(&asker);
     room.turns();
     assert!(asker.stream.unread() > 0, "its input is not read");
@@ -1170,23 +1184,23 @@ fn member_that_does_not_read_its_acknowledgements_pauses_only_itself() {
     let (asker, alice, bob) = (room.connect_to(Ack64), room.join("alice"), room.join("bob"));
     asker.stream.takes(0);
     for _ in 0..100 {
-        asker.stream.says(wide_frame("").repeat(10));
+        asker.stream.sends(wide_frame("").repeat(10));
         room.readable(&asker);
         room.turn();
     }
     room.turns();
     assert!(asker.stream.unread() > 0, "its input is not read");
     assert!(!room.relay.is_paused());
-    bob.stream.heard();
+    bob.stream.received();
     room.say(&alice, "as if nothing had happened");
-    let expected = heard("alice", "as if nothing had happened");
-    assert_bytes(&bob.stream.heard(), &expected);
+    let expected = delivery("alice", "as if nothing had happened");
+    assert_bytes(&bob.stream.received(), &expected);
     let mut acks = 0;
     while acks < 10_000_000 {
         accept(&mut room, &asker, 100_000);
         room.turns();
         room.pass(SECOND / 10);
-        acks += asker.stream.heard().len();
+        acks += asker.stream.received().len();
     }
     assert_eq!((acks, asker.stream.unread()), (10_000_000, 0));
     assert_eq!(room.relay.members().total(), 3);
@@ -1205,7 +1219,7 @@ fn self_paused_member_may_read_as_slowly_as_it_likes() {
     assert!(!asker.stream.is_closed());
     accept_all(&mut room, &asker);
     assert_eq!(asker.stream.unread(), 0);
-    assert_bytes(&asker.stream.heard(), &b"Msg received".repeat(87_500));
+    assert_bytes(&asker.stream.received(), &b"Msg received".repeat(87_500));
 }
 
 #[test]
@@ -1224,11 +1238,11 @@ fn acknowledgements_that_are_not_read_pause_the_room_where_its_messages_are_amon
     let mut room = room();
     let (asker, alice) = (room.connect_to(Chat64), room.join("alice"));
     asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(10_000));
+    asker.stream.sends(wide_frame("").repeat(10_000));
     room.readable(&asker);
     room.turns();
     assert!(room.relay.is_paused());
-    alice.stream.says(frame("held"));
+    alice.stream.sends(frame("held"));
     room.readable(&alice);
     room.turns();
     assert!(alice.stream.unread() > 0 && asker.stream.unread() > 0);
@@ -1249,7 +1263,7 @@ fn paused_room_reads_names_and_no_message_behind_them() {
     let new: Vec<_> = (0..50).map(|_| room.connect()).collect();
     for peer in &new {
         peer.stream
-            .says([frame("new"), frame("hello").repeat(10)].concat());
+            .sends([frame("new"), frame("hello").repeat(10)].concat());
         room.readable(peer);
     }
     room.turns();
@@ -1257,9 +1271,12 @@ fn paused_room_reads_names_and_no_message_behind_them() {
     assert_eq!(room.relay.pending_connections(), 0);
     let unread = 10 * frame("hello").len();
     assert!(new.iter().all(|peer| peer.stream.unread() == unread));
-    assert_bytes(&bob.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"");
     accept_all(&mut room, &slow);
-    assert_eq!(bob.stream.heard().len(), 500 * heard("new", "hello").len());
+    assert_eq!(
+        bob.stream.received().len(),
+        500 * delivery("new", "hello").len()
+    );
 }
 
 #[test]
@@ -1268,14 +1285,14 @@ fn name_that_comes_in_pieces_is_read_in_a_pause_to_its_last_byte() {
     let new = room.connect();
     let input = [frame("new"), frame("hello")].concat();
     for (i, byte) in input.iter().enumerate() {
-        new.stream.says([*byte]);
+        new.stream.sends([*byte]);
         room.readable(&new);
         room.turns();
         let unread = (i + 1).saturating_sub(frame("new").len());
         assert_eq!(new.stream.unread(), unread);
     }
     assert_eq!(room.relay.members().total(), 4);
-    assert_bytes(&bob.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"");
 }
 
 #[test]
@@ -1283,7 +1300,7 @@ fn input_that_no_member_receives_is_read_in_a_pause() {
     let mut room = room();
     let (listener, leaver) = (room.connect_to(Greet10), room.connect_to(Chat64));
     leaver.stream.takes(0);
-    leaver.stream.says(wide_frame("Client Disconnected"));
+    leaver.stream.sends(wide_frame("Client Disconnected"));
     room.readable(&leaver);
     room.turns();
     let (alice, slow) = (room.join("alice"), room.join("slow"));
@@ -1291,7 +1308,7 @@ fn input_that_no_member_receives_is_read_in_a_pause() {
     publish(&mut room, &alice, "alice", 2 * SOFT);
     assert!(room.relay.is_paused());
     for peer in [&listener, &leaver] {
-        peer.stream.says("without a meaning ".repeat(1000));
+        peer.stream.sends("without a meaning ".repeat(1000));
         room.readable(peer);
     }
     room.turns();
@@ -1311,7 +1328,7 @@ fn last_messages_of_a_member_that_left_during_a_pause_are_relayed_after_it() {
         let leaver = room.join("leaver");
         leaver
             .stream
-            .says([frame("goodbye").repeat(200), frame("the last")].concat())
+            .sends([frame("goodbye").repeat(200), frame("the last")].concat())
             .closes();
         room.read_closed(&leaver);
         if is_hung_up {
@@ -1322,10 +1339,10 @@ fn last_messages_of_a_member_that_left_during_a_pause_are_relayed_after_it() {
         room.take_events();
         accept_all(&mut room, &slow);
         let expected = [
-            heard("leaver", "goodbye").repeat(200),
-            heard("leaver", "the last"),
+            delivery("leaver", "goodbye").repeat(200),
+            delivery("leaver", "the last"),
         ];
-        assert_bytes(&bob.stream.heard(), &expected.concat());
+        assert_bytes(&bob.stream.received(), &expected.concat());
         let reason = reason_of(&room.take_events(), &leaver);
         assert_eq!(reason, Some(CloseReason::Eof));
     }
@@ -1348,7 +1365,7 @@ fn draining_member_that_reads_is_waited_for_until_its_output_is_delivered() {
     assert!(room.relay.is_paused() && alice.stream.unread() > 0);
     accept_all(&mut room, &slow);
     assert!(slow.stream.is_closed());
-    assert_bytes(&slow.stream.heard(), &published);
+    assert_bytes(&slow.stream.received(), &published);
     assert!(!room.relay.is_paused());
     assert_eq!((alice.stream.unread(), room.relay.backlog_bytes()), (0, 0));
     assert_eq!(closed(&room, "eof"), 1);
@@ -1384,14 +1401,14 @@ fn slow_reader_that_leaves_and_reads_no_more_is_waited_for_until_it_stalls() {
     } = paused();
     accept_down_to(&mut room, &slow, SOFT * 3 / 4);
     // In the turn in which it leaves, its lag is over the limit again.
-    alice.stream.says(frame("x".repeat(SOFT)));
+    alice.stream.sends(frame("x".repeat(SOFT)));
     room.readable(&alice);
     slow.stream.closes();
     room.read_closed(&slow);
     room.turns();
     assert_eq!(room.relay.members().total(), 2, "it has left");
     assert!(lag(&room, &slow) > SOFT);
-    room.pass(STALL_TIME - MOMENT);
+    room.pass(STALL_TIME.checked_sub(MOMENT).unwrap());
     assert!(room.relay.is_paused());
     room.pass(MOMENT);
     assert!(!room.relay.is_paused());
@@ -1410,7 +1427,7 @@ fn paused_room_goes_on_when_its_slow_reader_ends_or_has_caught_up() {
             slow,
             published,
         } = paused();
-        alice.stream.says(frame("held"));
+        alice.stream.sends(frame("held"));
         room.readable(&alice);
         room.turns();
         assert!(alice.stream.unread() > 0);
@@ -1441,12 +1458,12 @@ fn paused_room_goes_on_when_its_slow_reader_ends_or_has_caught_up() {
             assert!(!slow.stream.is_closed());
             accept_all(&mut room, &slow);
             assert!(slow.stream.is_closed());
-            let received = slow.stream.heard();
+            let received = slow.stream.received();
             assert_bytes(&received[..published.len()], &published);
         }
         assert!(!room.relay.is_paused(), "end {end}");
         assert_eq!(alice.stream.unread(), 0);
-        assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+        assert_bytes(&bob.stream.received(), &delivery("alice", "held"));
     }
 }
 
@@ -1460,7 +1477,7 @@ fn held_member_that_is_dismissed_is_read_and_receives_what_was_published_until_t
         published,
     } = paused();
     for peer in [&alice, &slow] {
-        peer.stream.says(frame("the last"));
+        peer.stream.sends(frame("the last"));
         room.readable(peer);
     }
     room.turns();
@@ -1469,13 +1486,13 @@ fn held_member_that_is_dismissed_is_read_and_receives_what_was_published_until_t
         room.relay.dismiss(peer.id, &mut room.scratch, room.now);
         room.finish_turn();
     }
-    let expected = [heard("alice", "the last"), heard("slow", "the last")];
-    assert_bytes(&bob.stream.heard(), &expected.concat());
+    let expected = [delivery("alice", "the last"), delivery("slow", "the last")];
+    assert_bytes(&bob.stream.received(), &expected.concat());
     assert!(alice.stream.is_closed() && !slow.stream.is_closed());
     room.turns();
     accept_all(&mut room, &slow);
-    let expected = [published, heard("alice", "the last")];
-    assert_bytes(&slow.stream.heard(), &expected.concat());
+    let expected = [published, delivery("alice", "the last")];
+    assert_bytes(&slow.stream.received(), &expected.concat());
     assert_eq!(closed(&room, "shutdown"), 2);
 }
 
@@ -1490,11 +1507,11 @@ fn member_that_leaves_with_a_lag_over_the_queue_limit_receives_its_output() {
     let mut room = Room::new(limits);
     let (alice, bob, slow) = (room.join("alice"), room.join("bob"), room.join("slow"));
     slow.stream.takes(0);
-    alice.stream.says(frame("x".repeat(20_000)).repeat(3));
+    alice.stream.sends(frame("x".repeat(20_000)).repeat(3));
     room.readable(&alice);
     room.turn();
     assert!(room.relay.is_paused());
-    let published = heard("alice", "x".repeat(20_000)).repeat(3);
+    let published = delivery("alice", "x".repeat(20_000)).repeat(3);
     assert_eq!(lag(&room, &slow), published.len());
     slow.stream.closes();
     room.read_closed(&slow);
@@ -1504,8 +1521,8 @@ fn member_that_leaves_with_a_lag_over_the_queue_limit_receives_its_output() {
     room.pass(SECOND);
     accept_all(&mut room, &slow);
     assert!(!room.relay.is_paused() && slow.stream.is_closed());
-    assert_bytes(&slow.stream.heard(), &published);
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&slow.stream.received(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     assert_eq!(closed(&room, "eof"), 1);
 }
 
@@ -1519,7 +1536,7 @@ fn stall_that_is_noticed_late_ends_the_pause_all_the_same() {
         slow,
         ..
     } = paused();
-    alice.stream.says(frame("held"));
+    alice.stream.sends(frame("held"));
     room.readable(&alice);
     room.turns();
     room.now += 10 * 60 * SECOND;
@@ -1584,17 +1601,17 @@ fn room_is_paused_until_the_last_of_many_slow_readers_is_at_the_limit() {
         peer.stream.takes(0);
     }
     publish(&mut room, &alice, "alice", 2 * SOFT);
-    bob.stream.heard();
+    bob.stream.received();
     room.take_events();
-    alice.stream.says(frame("held"));
+    alice.stream.sends(frame("held"));
     room.readable(&alice);
     for peer in &slow {
         room.turns();
-        assert_bytes(&bob.stream.heard(), b"");
+        assert_bytes(&bob.stream.received(), b"");
         accept_down_to(&mut room, peer, SOFT);
     }
     room.turns();
-    assert_bytes(&bob.stream.heard(), &heard("alice", "held"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "held"));
     for peer in &slow {
         accept_all(&mut room, peer);
     }
@@ -1612,7 +1629,7 @@ fn slowest_of_many_readers_sets_the_pace_and_none_is_closed() {
         peer.stream.takes(0);
     }
     let published = talk(&mut room, &alice, "alice", 1_000_000);
-    let start = bob.stream.heard().len();
+    let start = bob.stream.received().len();
     let mut went_on = 0;
     let mut received = vec![0; slow.len()];
     for _ in 0..60 {
@@ -1620,9 +1637,9 @@ fn slowest_of_many_readers_sets_the_pace_and_none_is_closed() {
         for (i, peer) in slow.iter().enumerate() {
             accept(&mut room, peer, if i == 7 { 8000 } else { 10_000 });
             room.turns();
-            received[i] += peer.stream.heard().len();
+            received[i] += peer.stream.received().len();
         }
-        went_on += bob.stream.heard().len();
+        went_on += bob.stream.received().len();
     }
     assert_eq!(received[7], 60 * 8000);
     assert!(received.iter().all(|&bytes| bytes >= 60 * 8000));
@@ -1644,7 +1661,7 @@ fn many_readers_that_stop_together_cost_the_others_one_stall() {
     assert!(alice.stream.unread() > 0);
     room.pass(STALL_TIME);
     assert_eq!(alice.stream.unread(), 0);
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     assert_eq!(room.relay.members().total(), 52);
     // They share one copy.
     let chunk = 65_536;
@@ -1662,14 +1679,14 @@ fn each_slow_reader_has_its_own_time_to_stall() {
     late.stream.takes(0);
     // Both are over the limit at once, and one has accepted nothing for two seconds already.
     publish(&mut room, &alice, "alice", 2 * SOFT);
-    bob.stream.heard();
+    bob.stream.received();
     let published = talk(&mut room, &alice, "alice", 1_000_000);
     room.pass(3 * SECOND);
     assert!(room.relay.is_paused() && alice.stream.unread() > 900_000);
     accept_all(&mut room, &late);
     assert!(!room.relay.is_paused(), "the early one is stalled");
     assert_eq!(alice.stream.unread(), 0);
-    assert_bytes(&bob.stream.heard(), &published);
+    assert_bytes(&bob.stream.received(), &published);
     assert_eq!(room.relay.next_timeout(), None);
 }
 
@@ -1717,7 +1734,7 @@ fn with_the_cut_policy_no_member_is_waited_for() {
     );
     slow.stream.takes(0);
     asker.stream.takes(0);
-    asker.stream.says(wide_frame("").repeat(500));
+    asker.stream.sends(wide_frame("").repeat(500));
     room.readable(&asker);
     talk(&mut room, &alice, "alice", 70 * SOFT);
     assert!(!slow.stream.is_closed() && !room.relay.is_paused());
@@ -1727,7 +1744,7 @@ fn with_the_cut_policy_no_member_is_waited_for() {
     assert!(slow.stream.is_closed());
     assert_eq!(closed(&room, "slow_consumer"), 1);
     assert!(!asker.stream.is_closed(), "it lags by half a megabyte");
-    asker.stream.says(wide_frame("").repeat(8000));
+    asker.stream.sends(wide_frame("").repeat(8000));
     room.readable(&asker);
     room.turns();
     assert!(asker.stream.is_closed());
@@ -1746,7 +1763,7 @@ fn member_that_receives_ticks_does_not_pause_the_room_and_is_closed_over_the_que
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let listener = room.connect_to(Greet10);
     room.turns();
-    let greeting = listener.stream.heard().len();
+    let greeting = listener.stream.received().len();
     assert!(greeting > 0);
     listener.stream.takes(0);
     let tick = [b't'; 90];
@@ -1759,8 +1776,8 @@ fn member_that_receives_ticks_does_not_pause_the_room_and_is_closed_over_the_que
     assert_eq!(lag(&room, &listener), 10_000);
     assert!(!listener.stream.is_closed(), "at the limit");
     room.say(&alice, "as if nothing had happened");
-    let expected = heard("alice", "as if nothing had happened");
-    assert_bytes(&bob.stream.heard(), &expected);
+    let expected = delivery("alice", "as if nothing had happened");
+    assert_bytes(&bob.stream.received(), &expected);
     room.relay.publish_tick(&tick);
     room.turn();
     assert!(listener.stream.is_closed());
@@ -1782,5 +1799,5 @@ fn long_greeting_that_is_not_read_does_not_pause_the_room() {
     talk(&mut room, &alice, "alice", 2 * SOFT);
     assert_eq!(alice.stream.unread(), 0);
     accept_all(&mut room, &listener);
-    assert_bytes(&listener.stream.heard(), &frame(vec![b'g'; 2 * SOFT]));
+    assert_bytes(&listener.stream.received(), &frame(vec![b'g'; 2 * SOFT]));
 }

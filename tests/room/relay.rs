@@ -9,7 +9,7 @@ use chatloop::wire::Dialect::{Ack64, Chat64};
 use proptest::prelude::*;
 
 use crate::common::script::{Peer, Room, Script, TUTORIALS};
-use crate::common::{assert_bytes, frame, heard, parse_frames, wide_frame};
+use crate::common::{assert_bytes, delivery, frame, parse_frames, wide_frame};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,14 +56,14 @@ fn deliveries_are_counted_once_for_each_member_that_receives_the_message() {
     assert_eq!(deliveries(&room), 2);
     chat64
         .stream
-        .says([wide_frame("to two"), wide_frame("to two")].concat());
+        .sends([wide_frame("to two"), wide_frame("to two")].concat());
     room.readable(&chat64);
     room.turns();
     assert_eq!(deliveries(&room), 2 + 2 * 2);
     // A member that leaves in the turn receives what is published in it.
     bob.stream.closes();
     room.read_closed(&bob);
-    alice.stream.says(frame("to the last two"));
+    alice.stream.sends(frame("to the last two"));
     room.readable(&alice);
     room.turns();
     assert_eq!(deliveries(&room), 6 + 2);
@@ -90,7 +90,7 @@ fn gauges_show_the_slowest_member_and_the_pause_for_it() {
     room.say(&alice, "x".repeat(500));
     slow.stream.takes(0);
     room.say(&alice, "x".repeat(500));
-    let one = heard("alice", "x".repeat(500)).len() as u64;
+    let one = delivery("alice", "x".repeat(500)).len() as u64;
     let gauges = room.relay.gauges(room.now);
     assert_eq!((gauges.lagging, gauges.largest_lag), (2, 2 * one));
     assert!(gauges.is_paused && gauges.backlog_bytes >= 2 * one);
@@ -115,9 +115,9 @@ fn message_reaches_every_member_but_its_sender_under_the_senders_name() {
     let mut room = room();
     let (alice, bob, carol) = (room.join("alice"), room.join("bob"), room.join("carol"));
     room.say(&alice, "hello");
-    assert_bytes(&bob.stream.heard(), b"5         alice5         hello");
-    assert_bytes(&carol.stream.heard(), b"5         alice5         hello");
-    assert_bytes(&alice.stream.heard(), b"");
+    assert_bytes(&bob.stream.received(), b"5         alice5         hello");
+    assert_bytes(&carol.stream.received(), b"5         alice5         hello");
+    assert_bytes(&alice.stream.received(), b"");
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn names_and_messages_may_be_empty_and_any_bytes() {
     let (unnamed, listener) = (room.join(""), room.join("listener"));
     room.say(&unnamed, "");
     room.say(&unnamed, b"\x1b[2J\n\0\xff");
-    let expected = [heard("", ""), heard("", b"\x1b[2J\n\0\xff")].concat();
-    assert_bytes(&listener.stream.heard(), &expected);
+    let expected = [delivery("", ""), delivery("", b"\x1b[2J\n\0\xff")].concat();
+    assert_bytes(&listener.stream.received(), &expected);
 }
 
 #[test]
@@ -135,14 +135,14 @@ fn relayed_headers_are_written_anew() {
     let mut room = room();
     let listener = room.join("listener");
     let alice = room.connect();
-    alice.stream.says(*b"       005alice");
-    alice.stream.says(*b" 5        hello0000000002hi");
+    alice.stream.sends(*b"       005alice");
+    alice.stream.sends(*b" 5        hello0000000002hi");
     room.readable(&alice);
     room.turns();
     room.readable(&alice);
     room.turns();
-    let expected = [heard("alice", "hello"), heard("alice", "hi")].concat();
-    assert_bytes(&listener.stream.heard(), &expected);
+    let expected = [delivery("alice", "hello"), delivery("alice", "hi")].concat();
+    assert_bytes(&listener.stream.received(), &expected);
 }
 
 #[test]
@@ -150,25 +150,25 @@ fn pending_connection_receives_nothing_and_publishes_nothing() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let pending = room.connect();
-    pending.stream.says(&frame("new")[..12]);
+    pending.stream.sends(&frame("new")[..12]);
     room.readable(&pending);
     room.say(&alice, "before");
-    assert_bytes(&pending.stream.heard(), b"");
+    assert_bytes(&pending.stream.received(), b"");
     assert_eq!(room.relay.members().total(), 2);
 
     pending
         .stream
-        .says([&frame("new")[12..], &frame("hi")].concat());
+        .sends([&frame("new")[12..], &frame("hi")].concat());
     room.readable(&pending);
     room.turn();
     room.say(&alice, "after");
-    assert_bytes(&pending.stream.heard(), &heard("alice", "after"));
+    assert_bytes(&pending.stream.received(), &delivery("alice", "after"));
     let expected = [
-        heard("alice", "before"),
-        heard("new", "hi"),
-        heard("alice", "after"),
+        delivery("alice", "before"),
+        delivery("new", "hi"),
+        delivery("alice", "after"),
     ];
-    assert_bytes(&bob.stream.heard(), &expected.concat());
+    assert_bytes(&bob.stream.received(), &expected.concat());
 }
 
 #[test]
@@ -176,18 +176,18 @@ fn new_member_receives_only_what_is_published_after_it_joined() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let pending = room.connect();
-    alice.stream.says(frame("too early"));
-    pending.stream.says([frame("new"), frame("mine")].concat());
-    bob.stream.says(frame("just right"));
+    alice.stream.sends(frame("too early"));
+    pending.stream.sends([frame("new"), frame("mine")].concat());
+    bob.stream.sends(frame("just right"));
     for peer in [&alice, &pending, &bob] {
         room.readable(peer);
     }
     room.turn();
-    assert_bytes(&pending.stream.heard(), &heard("bob", "just right"));
-    let expected = [heard("new", "mine"), heard("bob", "just right")].concat();
-    assert_bytes(&alice.stream.heard(), &expected);
-    let expected = [heard("alice", "too early"), heard("new", "mine")].concat();
-    assert_bytes(&bob.stream.heard(), &expected);
+    assert_bytes(&pending.stream.received(), &delivery("bob", "just right"));
+    let expected = [delivery("new", "mine"), delivery("bob", "just right")].concat();
+    assert_bytes(&alice.stream.received(), &expected);
+    let expected = [delivery("alice", "too early"), delivery("new", "mine")].concat();
+    assert_bytes(&bob.stream.received(), &expected);
 }
 
 #[test]
@@ -198,13 +198,13 @@ fn turn_costs_each_member_one_write_however_much_was_published() {
         member.stream.write_calls();
         member
             .stream
-            .says([frame("one"), frame("two"), frame("three")].concat());
+            .sends([frame("one"), frame("two"), frame("three")].concat());
         room.readable(member);
     }
     room.turn();
     for member in &members {
         assert_eq!(member.stream.write_calls(), 1);
-        assert_eq!(parse_frames(&member.stream.heard()).len(), 2 * 3 * 19);
+        assert_eq!(parse_frames(&member.stream.received()).len(), 2 * 3 * 19);
     }
     room.say(&members[0], "alone");
     assert_eq!(
@@ -224,21 +224,21 @@ fn deliver_in_pieces(first: usize, step: usize) {
     for (i, member) in members.iter().enumerate() {
         member
             .stream
-            .says([frame(format!("a{i}")), frame(format!("b{i}"))].concat());
+            .sends([frame(format!("a{i}")), frame(format!("b{i}"))].concat());
         room.readable(member);
     }
     room.turn();
     room.say(slow, "while it lags");
     room.say(&members[2], "last");
     let expected = [
-        heard("member 0", "a0"),
-        heard("member 0", "b0"),
-        heard("member 2", "a2"),
-        heard("member 2", "b2"),
-        heard("member 2", "last"),
+        delivery("member 0", "a0"),
+        delivery("member 0", "b0"),
+        delivery("member 2", "a2"),
+        delivery("member 2", "b2"),
+        delivery("member 2", "last"),
     ]
     .concat();
-    let mut got = slow.stream.heard();
+    let mut got = slow.stream.received();
     assert_eq!(got.len(), first.min(expected.len()));
     assert_eq!(
         room.relay.pending_bytes(slow.id),
@@ -248,7 +248,7 @@ fn deliver_in_pieces(first: usize, step: usize) {
         slow.stream.takes(step);
         room.writable(slow);
         room.turns();
-        got.extend(slow.stream.heard());
+        got.extend(slow.stream.received());
     }
     assert_bytes(&got, &expected);
     assert_eq!(room.relay.backlog_bytes(), 0, "no member lags");
@@ -256,7 +256,10 @@ fn deliver_in_pieces(first: usize, step: usize) {
 
     slow.stream.takes(usize::MAX);
     room.say(&members[0], "again at once");
-    assert_bytes(&slow.stream.heard(), &heard("member 0", "again at once"));
+    assert_bytes(
+        &slow.stream.received(),
+        &delivery("member 0", "again at once"),
+    );
 }
 
 #[test]
@@ -278,17 +281,17 @@ fn backlog_holds_one_copy_for_a_hundred_members_that_stopped_reading() {
     for member in &stopped {
         member.stream.takes(0);
     }
-    let mut said = 0;
+    let mut sent = 0;
     for i in 0..1000 {
         let message = format!("message {i}");
-        said += heard("alice", &message).len() as u64;
+        sent += delivery("alice", &message).len() as u64;
         room.say(&alice, message);
     }
-    assert_eq!(room.relay.backlog_bytes(), said);
-    assert_eq!(room.relay.unread_bytes(), said);
+    assert_eq!(room.relay.backlog_bytes(), sent);
+    assert_eq!(room.relay.unread_bytes(), sent);
     assert_eq!(room.relay.lagging(), 100);
     for member in &stopped {
-        assert_eq!(room.relay.pending_bytes(member.id), said);
+        assert_eq!(room.relay.pending_bytes(member.id), sent);
     }
     assert!(stopped.iter().all(|member| !member.stream.is_closed()));
 
@@ -299,9 +302,9 @@ fn backlog_holds_one_copy_for_a_hundred_members_that_stopped_reading() {
     }
     room.turns();
     for member in &stopped {
-        assert_eq!(parse_frames(&member.stream.heard()).len(), 2 * 1000);
+        assert_eq!(parse_frames(&member.stream.received()).len(), 2 * 1000);
     }
-    assert_eq!(room.relay.counters().bytes_out, 100 * said);
+    assert_eq!(room.relay.counters().bytes_out, 100 * sent);
     assert_eq!(room.relay.backlog_bytes(), 0);
 }
 
@@ -328,15 +331,15 @@ fn long_backlog_is_written_in_parts_without_further_edges() {
     let message = vec![b'x'; 1024 * 1024];
     let mut expected = Vec::new();
     for _ in 0..3 {
-        alice.stream.says(frame(&message));
+        alice.stream.sends(frame(&message));
         room.readable(&alice);
         room.turns();
-        expected.extend(heard("alice", &message));
+        expected.extend(delivery("alice", &message));
     }
     slow.stream.takes(usize::MAX);
     room.writable(&slow);
     room.turn();
-    let first = slow.stream.heard();
+    let first = slow.stream.received();
     assert!(
         first.len() <= 1024 * 1024,
         "the others have their turns between"
@@ -346,7 +349,7 @@ fn long_backlog_is_written_in_parts_without_further_edges() {
         "no edge comes for a socket that never blocked"
     );
     room.turns();
-    assert_bytes(&[first, slow.stream.heard()].concat(), &expected);
+    assert_bytes(&[first, slow.stream.received()].concat(), &expected);
 }
 
 #[test]
@@ -360,10 +363,10 @@ fn slow_consumer_is_closed_over_the_queue_limit_and_not_at_it() {
     let (alice, slow, bob) = (room.join("alice"), room.join("slow"), room.join("bob"));
     slow.stream.takes(0);
     // Exactly the limit: 25 bytes are name and headers.
-    let mut said = 0;
-    while said < limit {
-        let message = vec![b'x'; (limit - said - 25).min(1_000)];
-        said += heard("alice", &message).len();
+    let mut sent = 0;
+    while sent < limit {
+        let message = vec![b'x'; (limit - sent - 25).min(1_000)];
+        sent += delivery("alice", &message).len();
         room.say(&alice, message);
     }
     assert_eq!(room.relay.pending_bytes(slow.id), limit as u64);
@@ -375,9 +378,9 @@ fn slow_consumer_is_closed_over_the_queue_limit_and_not_at_it() {
     assert_eq!(room.relay.held_bytes(), 0);
     assert_eq!(closed(&room, "slow_consumer"), 1);
     assert_eq!(room.relay.members().total(), 2);
-    assert_eq!(bob.stream.heard().len(), said + 25);
+    assert_eq!(bob.stream.received().len(), sent + 25);
     room.say(&alice, "still here");
-    assert_bytes(&bob.stream.heard(), &heard("alice", "still here"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "still here"));
 }
 
 #[test]
@@ -394,18 +397,18 @@ fn turn_larger_than_the_queue_limit_does_not_close_a_member_that_kept_up() {
         bob.stream.takes(100);
         room.say(&alice, "");
         bob.stream.takes(100);
-        alice.stream.says(frame(vec![b'x'; 1000]).repeat(10));
+        alice.stream.sends(frame(vec![b'x'; 1000]).repeat(10));
         room.readable(&alice);
         room.turn();
         assert!(!bob.stream.is_closed(), "it has had no time to read");
         bob.stream.takes(usize::MAX);
         room.writable(&bob);
         room.turns();
-        let said = [
-            heard("alice", ""),
-            heard("alice", vec![b'x'; 1000]).repeat(10),
+        let sent = [
+            delivery("alice", ""),
+            delivery("alice", vec![b'x'; 1000]).repeat(10),
         ];
-        assert_bytes(&bob.stream.heard(), &said.concat());
+        assert_bytes(&bob.stream.received(), &sent.concat());
     }
 }
 
@@ -442,8 +445,8 @@ fn dead_receiver_does_not_disconnect_the_sender_or_other_members() {
         assert!(dead.stream.is_closed());
         assert_eq!(room.relay.members().total(), 2);
         room.say(&alice, "again");
-        let expected = [heard("alice", "hello"), heard("alice", "again")].concat();
-        assert_bytes(&bob.stream.heard(), &expected);
+        let expected = [delivery("alice", "hello"), delivery("alice", "again")].concat();
+        assert_bytes(&bob.stream.received(), &expected);
     }
 }
 
@@ -454,12 +457,16 @@ fn last_messages_of_a_member_whose_writes_fail_are_relayed() {
     dying.stream.breaks(ErrorKind::ConnectionReset);
     dying
         .stream
-        .says(frame("my last words"))
+        .sends(frame("my last words"))
         .fails(ErrorKind::ConnectionReset);
     room.say(&alice, "hello");
     room.turns();
-    let expected = [heard("alice", "hello"), heard("dying", "my last words")].concat();
-    assert_bytes(&bob.stream.heard(), &expected);
+    let expected = [
+        delivery("alice", "hello"),
+        delivery("dying", "my last words"),
+    ]
+    .concat();
+    assert_bytes(&bob.stream.received(), &expected);
     assert!(dying.stream.is_closed());
     assert_eq!(closed(&room, "io"), 1);
 }
@@ -473,14 +480,14 @@ fn pending_output_is_dropped_when_a_write_fails_and_last_messages_are_relayed() 
     dying.stream.breaks(ErrorKind::ConnectionReset);
     dying
         .stream
-        .says(frame("bye"))
+        .sends(frame("bye"))
         .fails(ErrorKind::ConnectionReset);
     room.writable(&dying);
     room.turns();
     assert!(dying.stream.is_closed());
     assert_eq!(room.relay.backlog_bytes(), 0);
-    let expected = [heard("alice", "hello"), heard("dying", "bye")].concat();
-    assert_bytes(&bob.stream.heard(), &expected);
+    let expected = [delivery("alice", "hello"), delivery("dying", "bye")].concat();
+    assert_bytes(&bob.stream.received(), &expected);
 }
 
 #[test]
@@ -489,11 +496,11 @@ fn pending_output_is_dropped_before_the_last_messages_are_read() {
     let (alice, dying, bob) = (room.join("alice"), room.join("dying"), room.join("bob"));
     dying.stream.takes(3);
     room.say(&alice, "hello");
-    bob.stream.heard();
+    bob.stream.received();
     dying.stream.breaks(ErrorKind::ConnectionReset);
     dying
         .stream
-        .says_byte_by_byte(frame("more than is read in a turn"))
+        .sends_byte_by_byte(frame("more than is read in a turn"))
         .fails(ErrorKind::ConnectionReset);
     room.writable(&dying);
     room.turn();
@@ -501,8 +508,8 @@ fn pending_output_is_dropped_before_the_last_messages_are_read() {
     assert_eq!(room.relay.backlog_bytes(), 0);
     room.turns();
     assert!(dying.stream.is_closed());
-    let last = heard("dying", "more than is read in a turn");
-    assert_bytes(&bob.stream.heard(), &last);
+    let last = delivery("dying", "more than is read in a turn");
+    assert_bytes(&bob.stream.received(), &last);
 }
 
 // ---- The end of input is a departure.
@@ -512,36 +519,36 @@ fn member_whose_input_ends_leaves_after_its_last_messages() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     room.take_events();
-    alice.stream.says(frame("bye")).closes();
+    alice.stream.sends(frame("bye")).closes();
     room.read_closed(&alice);
     room.turn();
-    assert_bytes(&bob.stream.heard(), &heard("alice", "bye"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "bye"));
     assert!(alice.stream.is_closed());
     assert_eq!(room.relay.members().total(), 1);
     let events = room.take_events();
     assert_eq!(departures(&events, &alice), [(CloseReason::Eof, 1)]);
     assert_eq!(closed(&room, "eof"), 1);
     room.say(&bob, "alone");
-    assert_bytes(&alice.stream.heard(), b"");
+    assert_bytes(&alice.stream.received(), b"");
 }
 
 #[test]
 fn member_that_leaves_receives_the_turn_of_its_end_and_nothing_after_it() {
     let mut room = room();
     let (alice, bob, leaver) = (room.join("alice"), room.join("bob"), room.join("leaver"));
-    alice.stream.says(frame("before it"));
-    leaver.stream.says(frame("bye")).closes();
-    bob.stream.says(frame("after it, in the same turn"));
+    alice.stream.sends(frame("before it"));
+    leaver.stream.sends(frame("bye")).closes();
+    bob.stream.sends(frame("after it, in the same turn"));
     room.readable(&alice);
     room.read_closed(&leaver);
     room.readable(&bob);
     room.turn();
     room.say(&alice, "in the next turn");
     let expected = [
-        heard("alice", "before it"),
-        heard("bob", "after it, in the same turn"),
+        delivery("alice", "before it"),
+        delivery("bob", "after it, in the same turn"),
     ];
-    assert_bytes(&leaver.stream.heard(), &expected.concat());
+    assert_bytes(&leaver.stream.received(), &expected.concat());
     assert!(leaver.stream.is_closed());
 }
 
@@ -552,8 +559,8 @@ fn departure_is_reported_at_once_and_pending_output_is_delivered_after_it() {
     leaver.stream.takes(10);
     room.say(&alice, "pending");
     room.take_events();
-    leaver.stream.says(frame("bye")).closes();
-    alice.stream.says(frame("in its last turn"));
+    leaver.stream.sends(frame("bye")).closes();
+    alice.stream.sends(frame("in its last turn"));
     room.read_closed(&leaver);
     room.readable(&alice);
     room.turn();
@@ -570,17 +577,17 @@ fn departure_is_reported_at_once_and_pending_output_is_delivered_after_it() {
     room.turns();
     assert!(leaver.stream.is_closed());
     let expected = [
-        heard("alice", "pending"),
-        heard("alice", "in its last turn"),
+        delivery("alice", "pending"),
+        delivery("alice", "in its last turn"),
     ];
-    assert_bytes(&leaver.stream.heard(), &expected.concat());
+    assert_bytes(&leaver.stream.received(), &expected.concat());
     let expected = [
-        heard("alice", "pending"),
-        heard("leaver", "bye"),
-        heard("alice", "in its last turn"),
-        heard("alice", "too late"),
+        delivery("alice", "pending"),
+        delivery("leaver", "bye"),
+        delivery("alice", "in its last turn"),
+        delivery("alice", "too late"),
     ];
-    assert_bytes(&bob.stream.heard(), &expected.concat());
+    assert_bytes(&bob.stream.received(), &expected.concat());
     assert_eq!(
         departures(&room.take_events(), &leaver),
         [],
@@ -599,9 +606,9 @@ fn member_that_leaves_receives_the_acknowledgements_of_its_last_messages() {
         leaver.stream.takes(accepts);
         leaver
             .stream
-            .says([wide_frame("one"), wide_frame("two")].concat())
+            .sends([wide_frame("one"), wide_frame("two")].concat())
             .closes();
-        alice.stream.says(frame("in the same turn"));
+        alice.stream.sends(frame("in the same turn"));
         room.read_closed(&leaver);
         room.readable(&alice);
         room.turns();
@@ -611,8 +618,8 @@ fn member_that_leaves_receives_the_acknowledgements_of_its_last_messages() {
         room.turns();
         assert!(leaver.stream.is_closed());
         let expected = b"Message was Sent!Message was Sent!in the same turn";
-        assert_bytes(&leaver.stream.heard(), expected);
-        assert_eq!(parse_frames(&alice.stream.heard()).len(), 2 * 2);
+        assert_bytes(&leaver.stream.received(), expected);
+        assert_eq!(parse_frames(&alice.stream.received()).len(), 2 * 2);
     }
 }
 
@@ -635,7 +642,7 @@ fn draining_member_that_accepts_nothing_for_the_farewell_timeout_is_closed() {
     assert!(!leaver.stream.is_closed());
     room.pass(SECOND);
     assert!(leaver.stream.is_closed());
-    let pending = heard("alice", "pending").len() as u64 - 5;
+    let pending = delivery("alice", "pending").len() as u64 - 5;
     let reason = CloseReason::DrainTimeout { pending };
     let events = room.take_events();
     assert_eq!(departures(&events, &leaver), [(reason, 1)]);
@@ -672,10 +679,10 @@ fn draining_member_whose_peer_is_gone_ends_for_the_reason_for_which_it_left() {
 fn hung_up_connection_is_closed_though_its_end_cannot_be_read() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
-    alice.stream.says(frame("bye"));
+    alice.stream.sends(frame("bye"));
     room.relay.note(alice.id, Ready::READABLE | Ready::HUNG_UP);
     room.turns();
-    assert_bytes(&bob.stream.heard(), &heard("alice", "bye"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "bye"));
     assert!(alice.stream.is_closed());
     assert_eq!(closed(&room, "eof"), 1);
 }
@@ -690,13 +697,13 @@ fn end_of_input_that_was_reported_before_it_was_reached_is_not_forgotten() {
     // 41 bytes in budgets of eight, reported by one edge; the last read is a short one.
     alice
         .stream
-        .says(frame("a message of thirty-one bytes.."))
+        .sends(frame("a message of thirty-one bytes.."))
         .closes();
     room.read_closed(&alice);
     room.turns();
     assert_bytes(
-        &bob.stream.heard(),
-        &heard("alice", "a message of thirty-one bytes.."),
+        &bob.stream.received(),
+        &delivery("alice", "a message of thirty-one bytes.."),
     );
     assert!(alice.stream.is_closed());
     assert_eq!(closed(&room, "eof"), 1);
@@ -708,13 +715,13 @@ fn reads_of_one_connection_are_bounded_in_each_turn() {
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     let stream = frame("x").repeat(100);
     alice.stream.read_calls();
-    alice.stream.says_byte_by_byte(&stream);
+    alice.stream.sends_byte_by_byte(&stream);
     room.read_closed(&alice);
     room.turn();
     assert!(alice.stream.read_calls() < 100);
     assert!(room.relay.has_ready(), "and goes on in the next");
     room.turns();
-    assert_bytes(&bob.stream.heard(), &heard("alice", "x").repeat(100));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "x").repeat(100));
 }
 
 #[test]
@@ -726,7 +733,7 @@ fn short_read_ends_the_reading_without_a_second_call() {
     assert_eq!(alice.stream.read_calls(), 1);
     let bob = room.connect();
     bob.stream
-        .says([frame("bob"), frame("x".repeat(1000))].concat());
+        .sends([frame("bob"), frame("x".repeat(1000))].concat());
     room.readable(&bob);
     room.turns();
     assert_eq!(bob.stream.read_calls(), 1, "its name and its first message");
@@ -738,10 +745,10 @@ fn end_of_input_inside_a_frame_is_a_departure_of_its_own_kind() {
     let (whole, cut, pending) = (room.join("whole"), room.join("cut"), room.connect());
     let bob = room.join("bob");
     cut.stream.takes(0);
-    whole.stream.says(frame("all of it")).closes();
+    whole.stream.sends(frame("all of it")).closes();
     cut.stream
-        .says(frame("first"))
-        .says(&frame("second")[..13])
+        .sends(frame("first"))
+        .sends(&frame("second")[..13])
         .closes();
     pending.stream.closes();
     room.take_events();
@@ -749,8 +756,8 @@ fn end_of_input_inside_a_frame_is_a_departure_of_its_own_kind() {
         room.read_closed(peer);
     }
     room.turns();
-    let expected = [heard("whole", "all of it"), heard("cut", "first")].concat();
-    assert_bytes(&bob.stream.heard(), &expected);
+    let expected = [delivery("whole", "all of it"), delivery("cut", "first")].concat();
+    assert_bytes(&bob.stream.received(), &expected);
     assert!(whole.stream.is_closed() && pending.stream.is_closed());
     let events = room.take_events();
     assert_eq!(
@@ -761,7 +768,7 @@ fn end_of_input_inside_a_frame_is_a_departure_of_its_own_kind() {
     cut.stream.takes(usize::MAX);
     room.writable(&cut);
     room.turns();
-    assert_bytes(&cut.stream.heard(), &heard("whole", "all of it"));
+    assert_bytes(&cut.stream.received(), &delivery("whole", "all of it"));
     assert!(cut.stream.is_closed());
     let counts = (closed(&room, "truncated_frame"), closed(&room, "eof"));
     assert_eq!(counts, (1, 2));
@@ -773,12 +780,12 @@ fn protocol_error_closes_its_sender_after_the_messages_before_it() {
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     alice
         .stream
-        .says([&frame("fine")[..], b"+5        hello"].concat());
+        .sends([&frame("fine")[..], b"+5        hello"].concat());
     room.readable(&alice);
     room.turns();
     assert!(alice.stream.is_closed());
     assert_eq!(alice.stream.write_calls(), 0, "there is no answer to that");
-    assert_bytes(&bob.stream.heard(), &heard("alice", "fine"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "fine"));
     assert_eq!(closed(&room, "protocol"), 1);
 }
 
@@ -789,7 +796,7 @@ fn received_input_is_discarded_and_counted_before_the_relay_closes_a_connection(
         ..Limits::default()
     });
     let alice = room.join("alice");
-    alice.stream.says(b"nonsense!!".repeat(1000));
+    alice.stream.sends(b"nonsense!!".repeat(1000));
     room.readable(&alice);
     room.turn();
     assert!(alice.stream.is_closed());
@@ -800,7 +807,7 @@ fn received_input_is_discarded_and_counted_before_the_relay_closes_a_connection(
 
     // That is bounded.
     let bob = room.join("bob");
-    bob.stream.says(b"nonsense!!".repeat(10_000));
+    bob.stream.sends(b"nonsense!!".repeat(10_000));
     room.readable(&bob);
     room.turn();
     assert!(bob.stream.is_closed());
@@ -817,7 +824,7 @@ fn incomplete_messages_use_up_the_turn_too() {
     let members: Vec<_> = (0..20).map(|i| room.join(format!("{i}"))).collect();
     for member in &members {
         member.stream.read_calls();
-        member.stream.says(&frame(vec![b'x'; 10_000])[..1000]);
+        member.stream.sends(&frame(vec![b'x'; 10_000])[..1000]);
         room.readable(member);
     }
     room.turn();
@@ -837,8 +844,8 @@ fn names_and_messages_over_their_limits_are_refused_at_the_header() {
     for (name, message, fits) in [(10, 20, true), (11, 0, false), (10, 21, false)] {
         let mut room = Room::new(limits.clone());
         let peer = room.connect();
-        peer.stream.says(frame(vec![b'n'; name]));
-        peer.stream.says(&frame(vec![b'm'; message])[..10]);
+        peer.stream.sends(frame(vec![b'n'; name]));
+        peer.stream.sends(&frame(vec![b'm'; message])[..10]);
         room.readable(&peer);
         room.turns();
         room.readable(&peer);
@@ -863,20 +870,21 @@ fn endless_talker_is_read_up_to_its_budget_and_others_have_their_turn() {
         room.join("quiet"),
         room.join("listener"),
     );
-    talker.stream.says(frame("x".repeat(30)).repeat(1000));
-    quiet.stream.says(frame("me too"));
+    talker.stream.sends(frame("x".repeat(30)).repeat(1000));
+    quiet.stream.sends(frame("me too"));
     room.readable(&talker);
     room.readable(&quiet);
     room.turn();
-    let heard_now = listener.stream.heard();
-    assert!(heard_now.ends_with(&heard("quiet", "me too")));
-    assert!(heard_now.len() < 2500);
+    let received_now = listener.stream.received();
+    assert!(received_now.ends_with(&delivery("quiet", "me too")));
+    assert!(received_now.len() < 2500);
     assert!(
         room.relay.has_ready(),
         "there is more to read and no edge will say so"
     );
     room.turns();
-    let frames = parse_frames(&listener.stream.heard()).len() + parse_frames(&heard_now).len();
+    let frames =
+        parse_frames(&listener.stream.received()).len() + parse_frames(&received_now).len();
     assert_eq!(frames, 2 * 1001);
 }
 
@@ -889,7 +897,7 @@ fn members_that_a_full_turn_did_not_read_come_first_in_the_next() {
     let members: Vec<_> = (10..70).map(|i| room.join(format!("{i}"))).collect();
     let listener = room.join("listener");
     for member in &members {
-        member.stream.says(frame("x".repeat(200)));
+        member.stream.sends(frame("x".repeat(200)));
         room.readable(member);
     }
     let senders = |messages: &[u8]| -> Vec<u64> {
@@ -898,14 +906,14 @@ fn members_that_a_full_turn_did_not_read_come_first_in_the_next() {
         names.map(number).collect()
     };
     room.turn();
-    let first = senders(&listener.stream.heard());
+    let first = senders(&listener.stream.received());
     let next = 10 + first.len() as u64;
     assert!(first.iter().copied().eq(10..next) && (40..60).contains(&next));
     // A member that has sent is ready again, but behind those that have waited.
-    members[0].stream.says(frame("again"));
+    members[0].stream.sends(frame("again"));
     room.readable(&members[0]);
     room.turns();
-    let later = senders(&listener.stream.heard());
+    let later = senders(&listener.stream.received());
     assert!(
         later.iter().copied().eq((next..70).chain([10])),
         "{later:?}"
@@ -975,13 +983,13 @@ fn turn_ends_when_its_budget_is_published_however_little_was_read_for_it() {
     let talkers: Vec<_> = (0..10).map(|_| room.join("n".repeat(200))).collect();
     for talker in &talkers {
         // Ten bytes are published as 220.
-        talker.stream.says(frame("").repeat(3));
+        talker.stream.sends(frame("").repeat(3));
         room.readable(talker);
     }
     let mut published = 0;
     while room.relay.has_ready() {
         room.turn();
-        let in_turn = listener.stream.heard().len();
+        let in_turn = listener.stream.received().len();
         published += in_turn;
         assert!(in_turn <= 1000 + 220, "{in_turn}");
         assert!(in_turn >= 880 || published == 10 * 3 * 220, "{in_turn}");
@@ -993,11 +1001,11 @@ fn turn_ends_when_its_budget_is_published_however_little_was_read_for_it() {
 fn handshake_timeout_closes_only_pending_connections_without_unread_input() {
     let mut room = room();
     let (named, silent, trickling) = (room.join("named"), room.connect(), room.connect());
-    trickling.stream.says(&frame("trickling")[..18]);
+    trickling.stream.sends(&frame("trickling")[..18]);
     room.readable(&trickling);
     room.turn();
     let in_time = room.connect();
-    in_time.stream.says(frame("in time"));
+    in_time.stream.sends(frame("in time"));
     room.readable(&in_time);
     // Of one, the name was received and waits for its turn.
     room.now += 10 * SECOND;
@@ -1037,14 +1045,14 @@ fn dismissed_member_is_read_and_receives_what_was_published_until_then() {
     let pending = room.connect();
     slow.stream.takes(4);
     room.say(&alice, "in time");
-    slow.stream.says(frame("goodbye"));
+    slow.stream.sends(frame("goodbye"));
     room.readable(&slow);
     room.relay.dismiss(slow.id, &mut room.scratch, room.now);
     room.relay.dismiss(pending.id, &mut room.scratch, room.now);
     room.finish_turn();
     assert!(pending.stream.is_closed());
     room.say(&alice, "too late");
-    slow.stream.says(frame("too late as well"));
+    slow.stream.sends(frame("too late as well"));
     room.readable(&slow);
     room.turns();
     assert!(!slow.stream.is_closed());
@@ -1052,8 +1060,8 @@ fn dismissed_member_is_read_and_receives_what_was_published_until_then() {
     room.writable(&slow);
     room.turns();
     assert!(slow.stream.is_closed());
-    assert_bytes(&slow.stream.heard(), &heard("alice", "in time"));
-    assert_bytes(&alice.stream.heard(), &heard("slow", "goodbye"));
+    assert_bytes(&slow.stream.received(), &delivery("alice", "in time"));
+    assert_bytes(&alice.stream.received(), &delivery("slow", "goodbye"));
     room.relay.dismiss(alice.id, &mut room.scratch, room.now);
     room.finish_turn();
     assert!(alice.stream.is_closed() && room.relay.is_empty());
@@ -1071,7 +1079,7 @@ fn connection_is_found_by_its_identity_and_its_successor_is_not() {
     assert_eq!((room.relay.len(), room.relay.is_empty()), (2, false));
     // An event loop keeps the identity as a number.
     assert_eq!(ConnId::from(usize::from(second.id)), second.id);
-    first.stream.says("1");
+    first.stream.sends("1");
     let unread = |room: &Room, id| room.relay.stream(id).map(Script::unread);
     assert_eq!(unread(&room, first.id), Some(1));
     assert_eq!(unread(&room, second.id), Some(0));
@@ -1091,7 +1099,7 @@ fn interrupted_read_is_made_again() {
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     alice.stream.fails(ErrorKind::Interrupted);
     room.say(&alice, "hello");
-    assert_bytes(&bob.stream.heard(), &heard("alice", "hello"));
+    assert_bytes(&bob.stream.received(), &delivery("alice", "hello"));
 }
 
 #[test]
@@ -1099,7 +1107,7 @@ fn counters_and_close_reasons_are_written_as_the_log_has_them() {
     let mut room = room();
     let (alice, bob) = (room.join("alice"), room.join("bob"));
     room.say(&alice, "hello");
-    bob.stream.says(*b"nonsense!!");
+    bob.stream.sends(*b"nonsense!!");
     room.readable(&bob);
     room.turns();
     room.relay.count_refused(3);
@@ -1211,7 +1219,7 @@ proptest! {
                     let member = &mut members[member % len];
                     if !member.has_left {
                         let message = format!("{}:{}", member.sent, "x".repeat(padding));
-                        member.peer.stream.says(frame(message));
+                        member.peer.stream.sends(frame(message));
                         member.sent += 1;
                         room.readable(&member.peer);
                     }
@@ -1223,7 +1231,7 @@ proptest! {
                 }
                 Step::Join => {
                     room.turns();
-                    count(&observer.stream.heard(), &mut published);
+                    count(&observer.stream.received(), &mut published);
                     let peer = room.join(format!("{len}"));
                     room.turns();
                     members.push(Scripted {
@@ -1248,7 +1256,7 @@ proptest! {
         }
         room.turns();
         prop_assert_eq!((room.relay.lagging(), room.relay.backlog_bytes()), (0, 0));
-        count(&observer.stream.heard(), &mut published);
+        count(&observer.stream.received(), &mut published);
         published.resize(members.len(), 0);
         let sent: Vec<_> = members.iter().map(|member| member.sent).collect();
         prop_assert_eq!(&published, &sent, "each message was published");
@@ -1257,7 +1265,7 @@ proptest! {
             let before = &member.published_before;
             let mut received = before.clone();
             received.resize(members.len(), 0);
-            count(&member.peer.stream.heard(), &mut received);
+            count(&member.peer.stream.received(), &mut received);
             let own = before.get(me).copied().unwrap_or_default();
             prop_assert_eq!(received[me], own, "member {} received its own messages", me);
             for (sender, &count) in sent.iter().enumerate().filter(|&(sender, _)| sender != me) {

@@ -11,7 +11,7 @@ use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams, 
 
 use crate::common::chat_server::Refusal;
 use crate::common::socket::{End, TestPeer};
-use crate::common::{PATIENCE, assert_bytes, frame, heard};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame};
 
 /// A client of the server at `addr`, between these pipes.
 fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: PipeWriter) -> Config {
@@ -39,7 +39,7 @@ struct TestClient {
     input: Option<PipeWriter>,
     output: PipeReader,
     notices: BufReader<PipeReader>,
-    heard: Vec<u8>,
+    received: Vec<u8>,
     turn: Turn,
 }
 
@@ -59,7 +59,7 @@ impl TestClient {
             input: Some(input),
             output,
             notices: BufReader::new(notices),
-            heard: Vec::new(),
+            received: Vec::new(),
             turn: Turn::Running,
         }
     }
@@ -97,7 +97,7 @@ impl TestClient {
         self.until("the server to hear", |_| {
             (peer.pump().len() >= expected.len() || peer.end.is_some()).then_some(())
         });
-        let sent: Vec<u8> = peer.heard.drain(..).collect();
+        let sent: Vec<u8> = peer.received.drain(..).collect();
         assert_bytes(&sent, expected);
     }
 
@@ -117,12 +117,12 @@ impl TestClient {
         self.until("the output", |client| {
             let mut buf = [0; 4096];
             match client.output.read(&mut buf) {
-                Ok(read) => client.heard.extend_from_slice(&buf[..read]),
+                Ok(read) => client.received.extend_from_slice(&buf[..read]),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
-            (client.heard.len() >= expected.len()).then_some(())
+            (client.received.len() >= expected.len()).then_some(())
         });
-        assert_bytes(&std::mem::take(&mut self.heard), expected);
+        assert_bytes(&std::mem::take(&mut self.received), expected);
     }
 }
 
@@ -131,7 +131,7 @@ fn message_that_arrives_byte_by_byte_is_written_when_it_is_complete() {
     let mut client = TestClient::start();
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
-    let message = heard("bob", "hi");
+    let message = delivery("bob", "hi");
     for at in 0..=message.len() {
         let (left, right) = message.split_at(at);
         peer.send(left);
@@ -164,7 +164,7 @@ fn client_ends_after_its_input_when_everything_is_sent() {
         peer.pump();
         peer.end
     });
-    assert_eq!((peer.end, &peer.heard[..]), (Some(End::Fin), &[][..]));
+    assert_eq!((peer.end, &peer.received[..]), (Some(End::Fin), &[][..]));
 }
 
 #[test]
@@ -174,13 +174,13 @@ fn lost_connection_is_made_again_and_begins_with_the_name() {
     client.expect_sent(&mut peer, &frame("me"));
     for round in 0..3 {
         // A message that was cut off is not shown, and the next connection starts anew.
-        peer.send(&heard("bob", "cut off")[..25]);
+        peer.send(&delivery("bob", "cut off")[..25]);
         drop(peer);
         peer = client.accept();
         client.say(&format!("round {round}\n"));
         let expected = [frame("me"), frame(format!("round {round}"))].concat();
         client.expect_sent(&mut peer, &expected);
-        peer.send(heard("bob", "whole"));
+        peer.send(delivery("bob", "whole"));
         client.expect_output(b"bob: whole\n");
     }
 }
@@ -190,7 +190,7 @@ fn message_that_arrives_with_the_end_of_the_connection_is_written() {
     let mut client = TestClient::start();
     let mut peer = client.accept();
     client.expect_sent(&mut peer, &frame("me"));
-    peer.send(heard("bob", "last words"));
+    peer.send(delivery("bob", "last words"));
     drop(peer);
     client.expect_output(b"bob: last words\n");
     client.expect_notice("chatloop: connected to ADDR as me");
@@ -203,7 +203,7 @@ fn message_that_arrives_with_the_end_of_the_connection_is_written() {
 #[test]
 fn first_connection_that_is_refused_is_an_error_with_the_address() {
     let refusal = Refusal::new();
-    let ((input, _say), (_hear, output), (_told, notices)) =
+    let ((input, _say), (_receive, output), (_told, notices)) =
         (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
     let client = Client::new(config(refusal.addr(), input, output, notices));
     let error = client.unwrap().run().unwrap_err();

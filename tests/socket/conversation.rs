@@ -8,7 +8,7 @@ use chatloop::server::{Config, Endpoint, Turn};
 use chatloop::wire::Dialect;
 
 use crate::common::socket::{End, TestPeer, TestRelay};
-use crate::common::{self, PATIENCE, assert_bytes, frame, heard};
+use crate::common::{self, PATIENCE, assert_bytes, delivery, frame};
 
 #[test]
 fn member_receives_the_messages_of_others_and_not_its_own() {
@@ -20,8 +20,8 @@ fn member_receives_the_messages_of_others_and_not_its_own() {
     relay.expect(&mut carol, b"5         alice5         hello");
     bob.send(frame("hi alice"));
     // The first message that alice receives is bob's, so she did not receive her own.
-    relay.expect(&mut alice, heard("bob", "hi alice"));
-    relay.expect(&mut carol, heard("bob", "hi alice"));
+    relay.expect(&mut alice, delivery("bob", "hi alice"));
+    relay.expect(&mut carol, delivery("bob", "hi alice"));
 }
 
 #[test]
@@ -32,7 +32,10 @@ fn joins_and_departures_are_not_announced() {
     carol.reset().unwrap();
     relay.until("carol to be gone", |relay| relay.members() == 2);
     bob.send(frame("the first bytes that alice hears"));
-    relay.expect(&mut alice, heard("bob", "the first bytes that alice hears"));
+    relay.expect(
+        &mut alice,
+        delivery("bob", "the first bytes that alice hears"),
+    );
 }
 
 #[test]
@@ -41,7 +44,7 @@ fn silent_pending_connection_delays_no_member() {
     let _silent = relay.connect();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     alice.send(frame("hello"));
-    relay.expect(&mut bob, heard("alice", "hello"));
+    relay.expect(&mut bob, delivery("alice", "hello"));
 }
 
 #[test]
@@ -53,7 +56,7 @@ fn name_that_arrives_byte_by_byte_is_accepted() {
         alice.send([byte]);
         relay.turn();
     }
-    relay.expect(&mut bob, heard("alice", "hello"));
+    relay.expect(&mut bob, delivery("alice", "hello"));
 }
 
 /// A read stops early at urgent data, so its length says nothing about whether more is there.
@@ -67,7 +70,7 @@ fn input_after_urgent_data_needs_no_other_event() {
         .send_out_of_band(b"!")
         .unwrap();
     alice.send(frame("two"));
-    let expected = [heard("alice", "one"), heard("alice", "two")].concat();
+    let expected = [delivery("alice", "one"), delivery("alice", "two")].concat();
     relay.expect(&mut bob, expected);
 }
 
@@ -83,7 +86,7 @@ fn message_of_the_largest_size_is_delivered_whole() {
         bob.pump();
         sent == bytes.len()
     });
-    relay.expect(&mut bob, heard("alice", &message));
+    relay.expect(&mut bob, delivery("alice", &message));
 }
 
 #[test]
@@ -94,7 +97,7 @@ fn last_message_before_a_close_is_relayed() {
         let mut alice = relay.connect();
         alice.send([frame("alice"), frame(format!("bye {i}"))].concat());
         drop(alice);
-        relay.expect(&mut bob, heard("alice", format!("bye {i}")));
+        relay.expect(&mut bob, delivery("alice", format!("bye {i}")));
     }
 }
 
@@ -104,7 +107,7 @@ fn end_of_input_is_a_departure_and_the_last_turn_is_delivered() {
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     for i in 0..20 {
         bob.send(frame(format!("before {i}")));
-        relay.expect(&mut alice, heard("bob", format!("before {i}")));
+        relay.expect(&mut alice, delivery("bob", format!("before {i}")));
     }
     bob.send(frame("in time"));
     relay.until("the message to be relayed", |relay| {
@@ -112,10 +115,10 @@ fn end_of_input_is_a_departure_and_the_last_turn_is_delivered() {
     });
     alice.send(frame("my last words"));
     alice.shutdown_write();
-    relay.expect(&mut bob, heard("alice", "my last words"));
+    relay.expect(&mut bob, delivery("alice", "my last words"));
     relay.until("alice to have left", |relay| relay.members() == 1);
     bob.send(frame("too late"));
-    relay.expect(&mut alice, heard("bob", "in time"));
+    relay.expect(&mut alice, delivery("bob", "in time"));
     assert_eq!(relay.expect_close(&mut alice), End::Fin);
     assert_eq!(relay.counters().closed.of("eof"), 1);
     // Its place and its memory are free at once: nothing must be written to it for that.
@@ -145,15 +148,15 @@ fn member_that_leaves_with_output_pending_receives_all_of_it() {
     while relay.server.relay().lagging() == 0 {
         let message = "x".repeat(10_000);
         alice.send(frame(&message));
-        relay.expect(&mut bob, heard("alice", &message));
-        expected.extend(heard("alice", &message));
+        relay.expect(&mut bob, delivery("alice", &message));
+        expected.extend(delivery("alice", &message));
     }
     leaver.send(frame("bye"));
     leaver.shutdown_write();
-    relay.expect(&mut bob, heard("leaver", "bye"));
+    relay.expect(&mut bob, delivery("leaver", "bye"));
     relay.until("it to have left", |relay| relay.members() == 2);
     alice.send(frame("too late"));
-    relay.expect(&mut bob, heard("alice", "too late"));
+    relay.expect(&mut bob, delivery("alice", "too late"));
     relay.expect(&mut leaver, &expected);
     assert_eq!(relay.expect_close(&mut leaver), End::Fin);
     assert_eq!(relay.counters().closed.of("eof"), 1);
@@ -183,7 +186,7 @@ fn stopped_server_delivers_what_was_published_and_ends_each_connection() {
     relay.server.stop("the test");
     while relay.turn() == Turn::Running {}
     bob.pump();
-    assert_bytes(&bob.heard, &heard("alice", "just in time"));
+    assert_bytes(&bob.received, &delivery("alice", "just in time"));
     assert_eq!(bob.end, Some(End::Fin));
     assert!(
         TcpStream::connect(relay.addr).is_err(),
@@ -207,7 +210,7 @@ fn input_received_before_a_stop_is_relayed_and_delivered() {
     }
     bob.pump();
     assert_eq!(bob.end, Some(End::Fin));
-    let mut names: Vec<_> = common::parse_frames(&bob.heard)
+    let mut names: Vec<_> = common::parse_frames(&bob.received)
         .into_iter()
         .step_by(2)
         .collect();
@@ -242,7 +245,7 @@ fn end_of_input_before_the_accept_is_noticed() {
     for peer in [&whole, &cut, &unnamed] {
         peer.shutdown_write();
     }
-    relay.expect(&mut bob, heard("alice", "bye"));
+    relay.expect(&mut bob, delivery("alice", "bye"));
     relay.expect_close(&mut whole);
     relay.expect_close(&mut cut);
     relay.until("the pending connection to be removed", |relay| {
@@ -265,7 +268,7 @@ fn several_listeners_share_one_room() {
     relay.addr = other;
     let mut bob = relay.join("bob");
     alice.send(frame("across listeners"));
-    relay.expect(&mut bob, heard("alice", "across listeners"));
+    relay.expect(&mut bob, delivery("alice", "across listeners"));
 }
 
 #[test]
@@ -304,7 +307,7 @@ fn ipv6_wildcard_listener_accepts_ipv4() {
     relay.addr = format!("[::1]:{port}").parse().unwrap();
     let mut over_ipv6 = relay.join("over IPv6");
     over_ipv4.send(frame("hello"));
-    relay.expect(&mut over_ipv6, heard("over IPv4", "hello"));
+    relay.expect(&mut over_ipv6, delivery("over IPv4", "hello"));
 }
 
 #[test]
@@ -326,5 +329,5 @@ fn pending_connection_is_closed_at_the_handshake_timeout() {
     assert_eq!(relay.members(), 1);
     let mut alice = relay.join("alice");
     alice.send(frame("hello"));
-    relay.expect(&mut bob, heard("alice", "hello"));
+    relay.expect(&mut bob, delivery("alice", "hello"));
 }

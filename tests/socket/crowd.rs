@@ -7,7 +7,7 @@ use chatloop::descriptors;
 use chatloop::relay::Limits;
 
 use crate::common::socket::{TestPeer, TestRelay};
-use crate::common::{self, frame, heard};
+use crate::common::{self, delivery, frame};
 
 const MEMBERS: usize = 1600;
 
@@ -37,17 +37,17 @@ fn sixteen_hundred_members_receive_each_message_once() {
     }
     relay.until("all to join", |relay| relay.members() == MEMBERS);
 
-    let speakers = [0, 1, 799, 1023, 1024, 1025, 1599];
-    for (already, &speaker) in speakers.iter().enumerate() {
-        members[speaker].send(frame(format!("I am {speaker}")));
+    let senders = [0, 1, 799, 1023, 1024, 1025, 1599];
+    for (already, &sender) in senders.iter().enumerate() {
+        members[sender].send(frame(format!("I am {sender}")));
         relay.until("the message to be relayed", |relay| {
             relay.counters().messages > already as u64
         });
     }
     for (i, member) in members.iter_mut().enumerate() {
-        let others = speakers.iter().filter(|&&speaker| speaker != i);
+        let others = senders.iter().filter(|&&sender| sender != i);
         let expected: Vec<u8> = others
-            .flat_map(|speaker| heard(format!("{speaker}"), format!("I am {speaker}")))
+            .flat_map(|sender| delivery(format!("{sender}"), format!("I am {sender}")))
             .collect();
         relay.expect(member, &expected);
         assert!(member.pump().is_empty() && member.end.is_none());

@@ -7,7 +7,7 @@ use chatloop::relay::Limits;
 use chatloop::wire::Dialect::{Ack64, Chat10, Chat64, Greet10, Hello, Metrics};
 
 use crate::common::socket::{End, TestPeer, TestRelay};
-use crate::common::{assert_bytes, frame, heard, wide_frame};
+use crate::common::{assert_bytes, delivery, frame, wide_frame};
 
 #[test]
 fn hello_connection_ends_with_a_fin_though_its_peer_has_sent_bytes() {
@@ -84,8 +84,8 @@ fn ticks_are_sent_to_greet10_members_only() {
                     >= 3
             })
         });
-        let len = one.heard.len().min(two.heard.len());
-        assert_bytes(&one.heard[..len], &two.heard[..len]);
+        let len = one.received.len().min(two.received.len());
+        assert_bytes(&one.received[..len], &two.received[..len]);
         one.reset().unwrap();
         two.reset().unwrap();
         relay.until("both to be gone", |relay| relay.members() == 1);
@@ -105,11 +105,11 @@ fn draining_member_that_does_not_read_is_closed_at_the_farewell_timeout() {
     let mut alice = relay.join("alice");
     let mut stopped = TestPeer::with_small_buffer(relay.addr_of(Chat64));
     relay.until("it to join", |relay| relay.members() == 2);
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     while relay.server.relay().lagging() == 0 {
         let message = [b'x'; 10_000];
         alice.send(frame(message));
-        said.extend(message);
+        sent.extend(message);
         let messages = relay.counters().messages;
         relay.until("it to be relayed", |relay| {
             relay.counters().messages > messages
@@ -121,7 +121,7 @@ fn draining_member_that_does_not_read_is_closed_at_the_farewell_timeout() {
     });
     relay.expect(
         &mut alice,
-        heard(
+        delivery(
             stopped.stream.local_addr().unwrap().to_string(),
             "Client Disconnected",
         ),
@@ -130,7 +130,7 @@ fn draining_member_that_does_not_read_is_closed_at_the_farewell_timeout() {
         stopped.pump();
         stopped.end.is_some()
     });
-    assert_bytes(&stopped.heard, &said[..stopped.heard.len()]);
+    assert_bytes(&stopped.received, &sent[..stopped.received.len()]);
 }
 
 #[test]
@@ -145,13 +145,13 @@ fn slow_new_member_receives_all_of_the_history_and_what_follows() {
     );
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let message = |i: u32| format!("{i:>10000}");
-    let mut said = (Vec::new(), Vec::new());
+    let mut sent = (Vec::new(), Vec::new());
     let mut talk = |relay: &mut TestRelay, numbers: std::ops::Range<u32>| {
         for i in numbers {
             alice.send(frame(message(i)));
-            relay.expect(&mut bob, heard("alice", message(i)));
-            said.0.extend(heard("alice", message(i)));
-            said.1.extend(message(i).into_bytes());
+            relay.expect(&mut bob, delivery("alice", message(i)));
+            sent.0.extend(delivery("alice", message(i)));
+            sent.1.extend(message(i).into_bytes());
         }
     };
     talk(&mut relay, 0..400);
@@ -161,8 +161,8 @@ fn slow_new_member_receives_all_of_the_history_and_what_follows() {
     relay.until("both to join", |relay| relay.members() == 4);
     talk(&mut relay, 400..500);
     assert_eq!(relay.server.relay().lagging(), 2);
-    let expected10 = &said.0[said.0.len() / 5..];
-    let expected64 = &said.1[said.1.len() / 5..];
+    let expected10 = &sent.0[sent.0.len() / 5..];
+    let expected64 = &sent.1[sent.1.len() / 5..];
     relay.expect(&mut late64, expected64);
     relay.expect(&mut late10, expected10);
 }

@@ -1,4 +1,4 @@
-//! A program around the server, over real sockets: it publishes, hears what is published and which
+//! A program around the server, over real sockets: it publishes, receives what is published and which
 //! members come and go, refuses names, closes members, and stops a server that waits.
 
 use std::io::{Read, Write};

@@ -8,15 +8,15 @@ use chatloop::wire::Dialect;
 use socket2::{Domain, Socket, Type};
 
 use crate::common::socket::{End, TestPeer, TestRelay};
-use crate::common::{self, PATIENCE, frame, heard};
+use crate::common::{self, PATIENCE, delivery, frame};
 
 /// Checks that two members still receive each other's messages.
 #[track_caller]
 fn assert_room_works(relay: &mut TestRelay, alice: &mut TestPeer, bob: &mut TestPeer) {
     alice.send(frame("still here?"));
-    relay.expect(bob, heard("alice", "still here?"));
+    relay.expect(bob, delivery("alice", "still here?"));
     bob.send(frame("still here"));
-    relay.expect(alice, heard("bob", "still here"));
+    relay.expect(alice, delivery("bob", "still here"));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn member_closed_for_a_bad_header_receives_what_was_sent_before() {
     });
     // More than one header, so that some of it is unread when the first is refused.
     mallory.send(b"nonsense and more of it, all in one segment".repeat(10));
-    relay.expect(&mut mallory, heard("alice", "hello"));
+    relay.expect(&mut mallory, delivery("alice", "hello"));
     assert_eq!(relay.expect_close(&mut mallory), End::Fin);
 }
 
@@ -98,7 +98,7 @@ fn resets_do_not_disturb_other_members() {
         for other in others {
             other.reset().unwrap();
         }
-        let words = heard("alice", format!("in storm {round}"));
+        let words = delivery("alice", format!("in storm {round}"));
         relay.until("the storm to pass", |relay| {
             relay.members() == 2
                 && bob
@@ -106,7 +106,7 @@ fn resets_do_not_disturb_other_members() {
                     .windows(words.len())
                     .any(|window| window == words)
         });
-        bob.heard.clear();
+        bob.received.clear();
         alice.pump().clear();
     }
     assert_eq!(relay.server.relay().len(), 2);
@@ -229,13 +229,13 @@ fn members_that_close_in_a_paused_room_are_evicted_for_new_ones() {
         .map(|i| (format!("4 {i}"), "unread".to_owned()))
         .collect();
     expected.push(("last".to_owned(), "hello".to_owned()));
-    let len = sent * heard("alice", message(0)).len()
+    let len = sent * delivery("alice", message(0)).len()
         + expected
             .iter()
-            .map(|(name, text)| heard(name, text).len())
+            .map(|(name, text)| delivery(name, text).len())
             .sum::<usize>();
     relay.until("the slow reader to catch up", |_| slow.pump().len() >= len);
-    for pair in common::parse_frames(&slow.heard).chunks(2) {
+    for pair in common::parse_frames(&slow.received).chunks(2) {
         if pair[0] == b"alice" {
             assert_eq!(pair[1], message(alices).as_bytes());
             alices += 1;
@@ -255,7 +255,7 @@ fn endless_sender_does_not_starve_other_members() {
         (relay.join("talker"), relay.join("alice"), relay.join("bob"));
     let flood = frame(vec![b'x'; 10_000]).repeat(20);
     let mut offset = 0;
-    let question = heard("alice", "a word in between");
+    let question = delivery("alice", "a word in between");
     let mut asked = false;
     relay.until("bob to hear alice through the flood", |relay| {
         while let sent @ 1.. = talker.send_some(&flood[offset..]) {
@@ -266,11 +266,11 @@ fn endless_sender_does_not_starve_other_members() {
             asked = true;
         }
         alice.pump().clear();
-        let heard = bob.pump();
-        let found = heard
+        let received = bob.pump();
+        let found = received
             .windows(question.len())
             .any(|window| window == question);
-        heard.drain(..heard.len().saturating_sub(question.len()));
+        received.drain(..received.len().saturating_sub(question.len()));
         found
     });
     assert!(talker.end.is_none() && alice.end.is_none());

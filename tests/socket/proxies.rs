@@ -10,7 +10,7 @@ use proxy_header::{ProxiedAddress, ProxyHeader, Tlv};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::socket::{End, TestPeer, TestRelay};
-use crate::common::{frame, heard, wide_frame};
+use crate::common::{delivery, frame, wide_frame};
 
 /// The address of a proxy's client.
 const CLIENT: &str = "203.0.113.7:4321";
@@ -86,7 +86,7 @@ impl Proxied {
     fn assert_room_works(&mut self) {
         let (mut alice, mut bob) = (self.relay.join("alice"), self.relay.join("bob"));
         alice.send(frame("still here"));
-        self.relay.expect(&mut bob, heard("alice", "still here"));
+        self.relay.expect(&mut bob, delivery("alice", "still here"));
     }
 }
 
@@ -124,9 +124,9 @@ fn member_has_the_address_that_its_proxy_states() {
             let bytes = [header, frame("bob"), frame("hello")].concat();
             let mut bob = proxied.forward(Dialect::Chat10, bytes);
             assert_eq!(proxied.joined().to_string(), client);
-            proxied.relay.expect(&mut alice, heard("bob", "hello"));
+            proxied.relay.expect(&mut alice, delivery("bob", "hello"));
             alice.send(frame("welcome"));
-            proxied.relay.expect(&mut bob, heard("alice", "welcome"));
+            proxied.relay.expect(&mut bob, delivery("alice", "welcome"));
         }
     }
 }
@@ -190,7 +190,7 @@ fn every_dialect_can_be_behind_a_proxy() {
     let bytes = [binary.clone(), wide_frame("hi")].concat();
     let mut wide = proxied.forward(Dialect::Chat64, bytes);
     proxied.relay.expect(&mut wide, b"Message was Sent!");
-    proxied.relay.expect(&mut alice, heard(CLIENT, "hi"));
+    proxied.relay.expect(&mut alice, delivery(CLIENT, "hi"));
     let bytes = [&line, HANDSHAKE.as_bytes()].concat();
     let mut browser = proxied.forward(Dialect::Ws, bytes);
     proxied
@@ -281,7 +281,7 @@ fn half_headers_by_the_hundred_hold_a_bounded_number_of_places() {
     });
     let bytes = [headers(CLIENT)[1].clone(), frame("bob"), frame("hello")].concat();
     let _bob = proxied.forward(Dialect::Chat10, bytes);
-    proxied.relay.expect(&mut alice, heard("bob", "hello"));
+    proxied.relay.expect(&mut alice, delivery("bob", "hello"));
     assert_eq!(
         proxied.relay.counters().accepted,
         2,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chatloop::relay::{Limits, Slow};
 
 use crate::common::socket::{TestPeer, TestRelay};
-use crate::common::{PATIENCE, assert_bytes, frame, heard};
+use crate::common::{PATIENCE, assert_bytes, delivery, frame};
 
 /// A relay that considers a member stalled soon.
 fn impatient() -> TestRelay {
@@ -25,17 +25,17 @@ fn join_slow(relay: &mut TestRelay, name: &str) -> TestPeer {
     peer
 }
 
-/// Alice says this many messages of 10 kB, and bob hears each. Returns what was said.
+/// Alice says this many messages of 10 kB, and bob receives each. Returns what was sent.
 fn talk(relay: &mut TestRelay, alice: &mut TestPeer, bob: &mut TestPeer, messages: u32) -> Vec<u8> {
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     for i in 0..messages {
         let message = format!("{i:>10000}");
         alice.send(frame(&message));
-        let heard = heard("alice", &message);
-        relay.expect(bob, &heard);
-        said.extend(heard);
+        let received = delivery("alice", &message);
+        relay.expect(bob, &received);
+        sent.extend(received);
     }
-    said
+    sent
 }
 
 #[test]
@@ -43,11 +43,11 @@ fn member_that_stopped_reading_for_a_while_receives_everything_once() {
     let mut relay = impatient();
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let mut slow = join_slow(&mut relay, "slow");
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     while relay.server.relay().backlog_bytes() < 2_000_000 {
-        said.extend(talk(&mut relay, &mut alice, &mut bob, 1));
+        sent.extend(talk(&mut relay, &mut alice, &mut bob, 1));
     }
-    relay.expect(&mut slow, &said);
+    relay.expect(&mut slow, &sent);
     assert_eq!(relay.server.relay().backlog_bytes(), 0);
 }
 
@@ -58,14 +58,14 @@ fn ten_stalled_members_share_one_copy_and_all_catch_up() {
     let mut stopped: Vec<_> = (0..10)
         .map(|i| join_slow(&mut relay, &format!("{i}")))
         .collect();
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     while relay.server.relay().lagging() < 10 || relay.server.relay().backlog_bytes() < 2_000_000 {
-        said.extend(talk(&mut relay, &mut alice, &mut bob, 1));
+        sent.extend(talk(&mut relay, &mut alice, &mut bob, 1));
     }
     let held = relay.server.relay().backlog_bytes();
-    assert!(held <= said.len() as u64, "one copy, not ten: {held}");
+    assert!(held <= sent.len() as u64, "one copy, not ten: {held}");
     for peer in &mut stopped {
-        relay.expect(peer, &said);
+        relay.expect(peer, &sent);
     }
     assert_eq!(relay.server.relay().backlog_bytes(), 0);
 }
@@ -80,11 +80,11 @@ fn member_that_never_reads_again_is_closed_at_the_queue_limit() {
     });
     let (mut alice, mut bob) = (relay.join("alice"), relay.join("bob"));
     let mut stopped = join_slow(&mut relay, "stopped");
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     while relay.counters().closed.of("slow_consumer") == 0 {
-        said.extend(talk(&mut relay, &mut alice, &mut bob, 1));
+        sent.extend(talk(&mut relay, &mut alice, &mut bob, 1));
         assert!(
-            said.len() < 100_000_000,
+            sent.len() < 100_000_000,
             "the kernel's buffers cannot hold that much"
         );
     }
@@ -96,9 +96,9 @@ fn member_that_never_reads_again_is_closed_at_the_queue_limit() {
         stopped.pump();
         stopped.end.is_some()
     });
-    let got = &stopped.heard;
-    assert!(!got.is_empty() && got.len() < said.len());
-    assert_bytes(got, &said[..got.len()]);
+    let got = &stopped.received;
+    assert!(!got.is_empty() && got.len() < sent.len());
+    assert_bytes(got, &sent[..got.len()]);
 }
 
 #[test]
@@ -113,25 +113,29 @@ fn flood_beside_a_slow_reader_with_small_buffers_closes_no_member() {
     let mut ordinary: Vec<_> = (0..5).map(|i| relay.join(format!("{i}"))).collect();
     // It reads, but far slower than the talker talks.
     let mut slow = join_slow(&mut relay, "slow");
-    let mut slow_heard = Vec::new();
+    let mut slow_received = Vec::new();
     let message: Vec<u8> = (0..10_000).map(|i| b'a' + (i % 26) as u8).collect();
     let count = SAID / message.len();
     let stream = frame(&message).repeat(count);
-    let expected = heard("talker", &message).repeat(count);
+    let expected = delivery("talker", &message).repeat(count);
     let mut sent = 0;
     let start = Instant::now();
-    while slow_heard.len() < expected.len() {
+    while slow_received.len() < expected.len() {
         sent += talker.send_some(&stream[sent..]);
         relay.turn_at_once();
         for one in &mut ordinary {
             one.pump();
         }
-        slow.read_some(100_000, &mut slow_heard);
+        slow.read_some(100_000, &mut slow_received);
         assert!(slow.end.is_none(), "it reads, and must not be cut");
         assert!(relay.server.relay().backlog_bytes() < QUEUE_LIMIT as u64);
-        assert!(start.elapsed() < PATIENCE, "heard {}", slow_heard.len());
+        assert!(
+            start.elapsed() < PATIENCE,
+            "received {}",
+            slow_received.len()
+        );
     }
-    assert_bytes(&slow_heard, &expected);
+    assert_bytes(&slow_received, &expected);
     for one in &mut ordinary {
         relay.expect(one, &expected);
     }
@@ -148,21 +152,25 @@ fn flood_is_not_stopped_by_a_member_that_does_not_read() {
     let message = "x".repeat(10_000);
     let count = SAID / message.len();
     let stream = frame(&message).repeat(count);
-    let expected = heard("talker", &message).repeat(count);
+    let expected = delivery("talker", &message).repeat(count);
     let mut sent = 0;
     let start = Instant::now();
     while bob.pump().len() < expected.len() {
         sent += talker.send_some(&stream[sent..]);
         relay.turn_at_once();
-        assert!(start.elapsed() < PATIENCE, "heard {}", bob.heard.len());
+        assert!(
+            start.elapsed() < PATIENCE,
+            "received {}",
+            bob.received.len()
+        );
     }
-    assert_bytes(&bob.heard, &expected);
+    assert_bytes(&bob.received, &expected);
     assert_eq!(relay.counters().closed.of("slow_consumer"), 1);
     relay.until("the end of the stopped member's stream", |_| {
         stopped.pump();
         stopped.end.is_some()
     });
-    assert_bytes(&stopped.heard, &expected[..stopped.heard.len()]);
+    assert_bytes(&stopped.received, &expected[..stopped.received.len()]);
 }
 
 /// The sockets have the system's own buffers, which hold megabytes. Each reader takes a few kilobytes
@@ -179,7 +187,7 @@ fn ordinary_slow_readers_with_default_buffers_keep_their_places_beside_an_endles
     let (mut unsent, mut messages) = (Vec::new(), 0);
     let (mut was_paused, mut most_held) = (false, 0);
     let start = Instant::now();
-    while slow.iter().any(|(_, _, heard)| heard.len() < READ) {
+    while slow.iter().any(|(_, _, received)| received.len() < READ) {
         loop {
             if unsent.is_empty() {
                 unsent = frame(message(messages));
@@ -193,8 +201,8 @@ fn ordinary_slow_readers_with_default_buffers_keep_their_places_beside_an_endles
         }
         relay.turn_at_once();
         fast.pump();
-        for (peer, step, heard) in &mut slow {
-            peer.read_some(*step, heard);
+        for (peer, step, received) in &mut slow {
+            peer.read_some(*step, received);
             assert!(peer.end.is_none(), "a reader of {step} bytes was closed");
         }
         was_paused |= relay.server.relay().is_paused();
@@ -206,10 +214,14 @@ fn ordinary_slow_readers_with_default_buffers_keep_their_places_beside_an_endles
     assert!(most_held < 2 * 1024 * 1024, "{most_held} bytes were held");
     assert_eq!(relay.members(), 5);
     assert_eq!(relay.counters().closed.total(), 0);
-    let len = heard("talker", message(0)).len();
-    for stream in slow.iter().map(|(_, _, heard)| heard).chain([&fast.heard]) {
+    let len = delivery("talker", message(0)).len();
+    for stream in slow
+        .iter()
+        .map(|(_, _, received)| received)
+        .chain([&fast.received])
+    {
         for (i, bytes) in stream.chunks(len).enumerate() {
-            assert_bytes(bytes, &heard("talker", message(i))[..bytes.len()]);
+            assert_bytes(bytes, &delivery("talker", message(i))[..bytes.len()]);
         }
     }
 }

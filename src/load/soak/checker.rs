@@ -37,7 +37,7 @@ use super::super::protocol::{Garbled, Incoming, Role};
 const SETTLE_TIME: Duration = Duration::from_secs(15);
 
 /// A `Checker` compares the messages that the members of a soak receive with those that were sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Checker {
     codec: Codec,
     /// The present members, and those that have left and are not judged yet.
@@ -64,8 +64,9 @@ struct Member {
     received: u32,
     /// The number of deliveries of its messages.
     deliveries: u64,
-    /// The number of its messages that all members must receive that joined in time.
-    due: Due,
+    /// Whether it has left by a reset, so that its messages up to the last one that any member has
+    /// received are due, and not all that it has sent.
+    was_reset: bool,
     /// `None` if it has left.
     receiver: Option<Receiver>,
 }
@@ -79,15 +80,6 @@ struct Left {
     deliveries: u64,
 }
 
-/// Which of a member's messages are due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// All that it has sent, since it is present or has left in order.
-    Sent,
-    /// Those up to the last one that any member has received, since it has left by a reset.
-    Received,
-}
-
 #[derive(Debug, Default)]
 struct Receiver {
     /// Whether it has received anything, and so is known to be a member.
@@ -98,10 +90,12 @@ struct Receiver {
 }
 
 impl Member {
+    /// The number of its messages that all members must receive that joined in time.
     const fn due(&self) -> u32 {
-        match self.due {
-            Due::Sent => self.sent,
-            Due::Received => self.received,
+        if self.was_reset {
+            self.received
+        } else {
+            self.sent
         }
     }
 
@@ -118,13 +112,7 @@ impl Checker {
     pub(super) fn new(codec: Codec) -> Self {
         Self {
             codec,
-            members: Slab::new(),
-            known: HashMap::new(),
-            joins: 0,
-            left: VecDeque::new(),
-            tally: Tally::default(),
-            sent: 0,
-            bytes: 0,
+            ..Self::default()
         }
     }
 
@@ -139,7 +127,7 @@ impl Checker {
             sent: 0,
             received: 0,
             deliveries: 0,
-            due: Due::Sent,
+            was_reset: false,
             receiver: Some(Receiver::default()),
         });
         self.known.insert(number, key);
@@ -191,9 +179,7 @@ impl Checker {
     pub(super) fn leave(&mut self, key: usize, in_order: bool, now: Duration) {
         let member = &mut self.members[key];
         member.receiver = None;
-        if !in_order {
-            member.due = Due::Received;
-        }
+        member.was_reset = !in_order;
         self.check_again(key, now);
     }
 

@@ -40,7 +40,7 @@ pub(super) struct Counts {
 }
 
 /// The `SoakClients` are the members, and after them the misbehaving clients.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SoakClients {
     pub(super) clients: Vec<Client>,
     members: usize,
@@ -92,11 +92,8 @@ impl SoakClients {
             fault_sequences: (0..faults)
                 .map(|position| FaultSequence::new(seed, position))
                 .collect(),
-            is_peaceful: false,
-            is_over: false,
             checker,
-            counts: Counts::default(),
-            accompanied: Duration::ZERO,
+            ..Self::default()
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::super::figures::{Descriptors, Gauge, ServerFigures};
 use super::super::process::Process;
+use super::super::trouble::Warning;
 
 /// The maximum number of samples, and the minimum interval between them.
 const MAX_SAMPLES: u32 = 720;
@@ -49,12 +50,6 @@ pub(super) struct Watch<'a> {
     lasts: Duration,
     next: Duration,
     samples: Vec<Sample>,
-}
-
-/// Whether memory grew from one median to the other by more than is tolerated.
-pub(super) fn has_grown(before: Gauge, after: Gauge) -> bool {
-    let (before, after) = (before.0 as f64, after.0 as f64);
-    after > before + MAX_GROWTH_BYTES.max(before * MAX_GROWTH_SHARE)
 }
 
 impl<'a> Watch<'a> {
@@ -120,10 +115,16 @@ impl<'a> Watch<'a> {
         median(self.between(0.75, f64::INFINITY).filter_map(excess))
     }
 
-    /// The figures of the samples.
-    pub(super) fn figures(&self) -> ServerFigures {
+    /// Adds the figures of the samples.
+    pub(super) fn add_to(&self, figures: &ServerFigures) -> ServerFigures {
         let descriptors = self.samples.iter().filter_map(|sample| sample.descriptors);
         ServerFigures {
+            rss_at_start_bytes: self.resident.map(Gauge),
+            rss_warm_bytes: self.resident(0.1, f64::INFINITY).next().map(Gauge),
+            rss_second_quarter_bytes: median(self.resident(0.25, 0.5)).map(Gauge),
+            rss_last_quarter_bytes: median(self.resident(0.75, f64::INFINITY)).map(Gauge),
+            rss_highest_bytes: self.resident(0.0, f64::INFINITY).max().map(Gauge),
+            rss_bytes: self.resident(0.0, f64::INFINITY).last().map(Gauge),
             descriptors: self.descriptors.map(|at_start| Descriptors {
                 at_start: Some(Gauge(at_start)),
                 highest: descriptors.max().map(Gauge),
@@ -131,23 +132,21 @@ impl<'a> Watch<'a> {
                 // No failure: a server keeps a closed connection until it has read all of it.
                 excess: self.usual_excess().map(Gauge),
             }),
-            ..self.memory().unwrap_or_default()
+            ..figures.clone()
         }
     }
 
-    /// The figures of memory, if there are samples in every part of the time.
-    fn memory(&self) -> Option<ServerFigures> {
-        let resident = |from, until| self.between(from, until).map(|sample| sample.resident);
-        let gauge = |bytes: Option<u64>| bytes.map(|bytes| Some(Gauge(bytes)));
-        Some(ServerFigures {
-            rss_at_start_bytes: gauge(self.resident)?,
-            rss_warm_bytes: gauge(resident(0.1, f64::INFINITY).next())?,
-            rss_second_quarter_bytes: gauge(median(resident(0.25, 0.5)))?,
-            rss_last_quarter_bytes: gauge(median(resident(0.75, f64::INFINITY)))?,
-            rss_highest_bytes: gauge(resident(0.0, f64::INFINITY).max())?,
-            rss_bytes: gauge(resident(0.0, f64::INFINITY).last())?,
-            ..ServerFigures::default()
-        })
+    /// Returns a warning if memory grew by more than is tolerated.
+    pub(super) fn growth(&self) -> Option<Warning> {
+        let before = median(self.resident(0.25, 0.5))?;
+        let after = median(self.resident(0.75, f64::INFINITY))?;
+        let tolerated = MAX_GROWTH_BYTES.max(before as f64 * MAX_GROWTH_SHARE);
+        (after as f64 > before as f64 + tolerated).then_some(Warning::MemoryLeak { before, after })
+    }
+
+    /// The resident memory in the samples from one part of the time to another.
+    fn resident(&self, from: f64, until: f64) -> impl Iterator<Item = u64> {
+        self.between(from, until).map(|sample| sample.resident)
     }
 
     /// Seconds, and bytes at that time: a curve.
@@ -197,19 +196,10 @@ mod tests {
         watch
     }
 
-    fn memory_has_grown(watch: &Watch<'_>) -> bool {
-        let memory = watch.memory().unwrap();
-        let [before, after] = [
-            memory.rss_second_quarter_bytes,
-            memory.rss_last_quarter_bytes,
-        ];
-        has_grown(before.unwrap(), after.unwrap())
-    }
-
     #[test]
     fn memory_that_goes_up_and_down_and_stays_on_average_has_not_grown() {
         let watch = watched(|at| (20 * MIB + at % 7 * MIB, 0));
-        assert!(!memory_has_grown(&watch));
+        assert!(watch.growth().is_none());
         let mib = |count| Some(Gauge(count * MIB));
         let expected = ServerFigures {
             rss_at_start_bytes: mib(1),
@@ -218,33 +208,49 @@ mod tests {
             rss_last_quarter_bytes: mib(23),
             rss_highest_bytes: mib(26),
             rss_bytes: mib(21),
+            cpu_share: Some(0.5),
             ..ServerFigures::default()
         };
-        assert_eq!(watch.memory(), Some(expected));
+        let figures = ServerFigures {
+            cpu_share: Some(0.5),
+            ..ServerFigures::default()
+        };
+        let figures = watch.add_to(&figures);
+        assert_eq!(
+            ServerFigures {
+                descriptors: None,
+                ..figures
+            },
+            expected
+        );
     }
 
     #[test]
     fn memory_that_creeps_up_has_grown() {
         let creeping = |step| watched(move |at| (20 * MIB + at % 7 * MIB + at * step, 0));
         // Half the time lies between the two medians: 900 KiB, and 1.25 MiB.
-        assert!(!memory_has_grown(&creeping(18 * 1024)));
-        assert!(memory_has_grown(&creeping(25 * 1024)));
+        assert!(creeping(18 * 1024).growth().is_none());
+        assert!(creeping(25 * 1024).growth().is_some());
     }
 
     #[test]
     fn tolerated_growth_is_a_share_of_much_memory() {
         for (grown, expected) in [(10, false), (30, true)] {
             let watch = watched(|at| (1000 * MIB + at / 75 * grown * MIB, 0));
-            assert_eq!(memory_has_grown(&watch), expected, "{grown}");
+            assert_eq!(watch.growth().is_some(), expected, "{grown}");
         }
     }
 
     #[test]
-    fn memory_without_samples_in_a_quarter_has_no_figures() {
-        assert_eq!(Watch::new(None).memory(), None);
-        let mut watch = watched(|_| (MIB, 0));
+    fn quarter_without_samples_has_no_figure() {
+        let none = ServerFigures::default();
+        assert_eq!(Watch::new(None).add_to(&none), none);
+        let mut watch = watched(|at| (MIB + at * MIB, 0));
         watch.samples.truncate(75);
-        assert_eq!(watch.memory(), None);
+        let figures = watch.add_to(&none);
+        assert_eq!(figures.rss_last_quarter_bytes, None);
+        assert!(figures.rss_second_quarter_bytes.is_some());
+        assert_eq!(watch.growth(), None);
     }
 
     #[test]
@@ -254,14 +260,15 @@ mod tests {
         assert_eq!(usual(0).usual_excess(), Some(0));
         assert_eq!(usual(2).usual_excess(), Some(2));
         assert_eq!(Watch::new(None).usual_excess(), None);
-        let descriptors = usual(0).figures().descriptors.unwrap();
+        let descriptors = usual(0).add_to(&ServerFigures::default());
+        let descriptors = descriptors.descriptors.unwrap();
         assert_eq!(descriptors.highest, Some(Gauge(60)));
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn sample_is_taken_when_it_is_due() {
-        let process = Process::this();
+        let process = Process::watch(std::process::id()).unwrap();
         let mut watch = Watch::new(Some(&process));
         let began = Duration::from_secs(5);
         watch.check_up(Duration::ZERO, 0);

@@ -8,9 +8,7 @@
 //! | What each of them does | `soak/steps.rs` |
 //! | Whether all receive the same of every sender | `soak/checker.rs` |
 //! | Whether memory and descriptors come back | `soak/leaks.rs` |
-//! | What is reported of it | `soak/account.rs` |
 
-mod account;
 mod checker;
 mod clients;
 mod leaks;
@@ -18,24 +16,23 @@ mod plan;
 mod steps;
 
 use std::io;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use strum::VariantArray;
+
+use super::account;
 use super::connect::Site;
-use super::figures::Failures;
+use super::figures::{Figures, Gauge, ServerFigures, with_all};
 use super::message::Codec;
-use super::own_relay::OwnRelay;
-use super::plan::{Plan, Wait};
+use super::plan::{Fault, Leave, Plan, Wait};
 use super::pool::ClientPool;
-use super::process::Process;
-use super::progress::Reporter;
 use super::ramp_up::MAX_CONNECTING;
 use super::report::Outcome;
-use super::run::{CHECK_INTERVAL, PROGRESS_TIMEOUT, Run, Span, Stall};
-use account::{End, Soaked};
+use super::run::{CHECK_INTERVAL, Context, PROGRESS_TIMEOUT, Run, Span, Stall};
+use super::trouble::Warning;
 use checker::Checker;
 use clients::SoakClients;
-use leaks::Watch;
+use leaks::{MIN_JUDGED_TIME, Watch};
 use plan::{Event, Timetable};
 
 /// How long the server may take to close its descriptors.
@@ -52,43 +49,31 @@ const ROLL_CALL_INTERVAL: Duration = Duration::from_millis(500);
 /// # Errors
 ///
 /// If the event loop fails.
-pub(super) fn measure(
-    plan: &Plan,
-    site: Site,
-    server: Option<&Process>,
-    relay: Option<&mut OwnRelay>,
-    reporter: Reporter<'_>,
-    stop: &AtomicBool,
-) -> io::Result<Outcome> {
-    let mut watch = Watch::new(server);
+pub(super) fn measure(plan: &Plan, site: Site, context: Context<'_>) -> io::Result<Outcome> {
+    let mut watch = Watch::new(context.server);
     let codec = Codec::of_soak(site.protocol, &site.tag, plan.seed);
     let checker = Checker::new(codec);
     let clients = SoakClients::new(plan.members, plan.faults, plan.seed, checker);
     let pool = ClientPool::new(site, plan.members + plan.faults, Wait::Sleep)?;
-    let mut run = Run::new(pool, clients, reporter, server, relay, stop);
+    let mut run = Run::new(pool, clients, context);
     run.ramp_up()?;
     run.receive_all()?;
-    let mut outcome = Outcome::default();
-    let mut connected = run.pool.connected;
+    let mut outcome = Outcome {
+        connected: run.pool.connected,
+        ..Outcome::default()
+    };
     // If no member receives anything, there is nothing to wait for.
     if run.deliveries() > 0 {
         let used = run.soak(plan, &mut watch)?;
-        let end = run.settle(&watch)?;
-        connected = end.members;
-        let soaked = Soaked {
-            run: &run,
-            watch: &watch,
-            used,
-            end,
-        };
-        account::report(&soaked, plan, &mut outcome);
-    } else {
-        let tally = &run.clients.checker.tally;
-        outcome.figures.failures = Failures::new(tally, &run.pool.cuts, &run.pool.refusals, 0);
+        run.settle(&watch, &mut outcome)?;
+        outcome.figures = run.figures(&used, &watch, outcome.connected);
+        outcome.curve = watch.curve();
+        if plan.lasts >= MIN_JUDGED_TIME && !run.is_stopped() {
+            outcome.warnings.extend(watch.growth());
+        }
     }
-    outcome.interrupted = run.is_stopped();
-    outcome.deliveries = run.deliveries();
-    outcome.connected = connected;
+    let (deaf, joins) = (run.clients.counts.deaf, run.clients.checker.joins);
+    account::conclude(&mut run, &mut outcome, deaf, joins as usize);
     Ok(outcome)
 }
 
@@ -153,7 +138,7 @@ impl Run<'_, SoakClients> {
 
     /// Ends the misbehaving clients, sends a message from every member to all others, and has the
     /// members leave. Deliveries that have not arrived by then are lost.
-    fn settle(&mut self, watch: &Watch<'_>) -> io::Result<End> {
+    fn settle(&mut self, watch: &Watch<'_>, outcome: &mut Outcome) -> io::Result<()> {
         self.begin("settling", None);
         self.clients.stop_faulty_clients(&mut self.pool);
         let mut now = self.pool.now();
@@ -166,17 +151,15 @@ impl Run<'_, SoakClients> {
             now = self.turn(now + CHECK_INTERVAL, true)?;
         }
         self.receive_all()?;
-        let mut end = End {
-            members: self.staying(),
-            ..End::default()
-        };
+        outcome.connected = self.staying();
         if !self.is_stopped() {
             self.clients.give_up();
-            end.excess = self.excess(watch)?;
+            let leak = self.descriptor_leak(watch, outcome.connected)?;
+            outcome.warnings.extend(leak);
         }
         self.clients.leave(&mut self.pool);
-        end.left_over = self.excess(watch)?;
-        Ok(end)
+        outcome.warnings.extend(self.descriptor_leak(watch, 0)?);
+        Ok(())
     }
 
     /// Sends a message from every member, and waits until all have received these and the earlier
@@ -205,17 +188,40 @@ impl Run<'_, SoakClients> {
         }
     }
 
-    /// The number of descriptors that the server has beyond one for each connection, when it has
-    /// had time to notice which clients left.
-    fn excess(&mut self, watch: &Watch<'_>) -> io::Result<Option<u64>> {
+    /// Returns a warning if the server keeps more descriptors than one for each connection, when it
+    /// has had time to notice which clients left. `members` are silent meanwhile.
+    fn descriptor_leak(
+        &mut self,
+        watch: &Watch<'_>,
+        members: usize,
+    ) -> io::Result<Option<Warning>> {
         let mut now = self.pool.now();
         let until = now + CLOSE_TIMEOUT;
-        loop {
-            let excess = watch.excess(self.pool.connected);
-            if matches!(excess, None | Some(0)) || now >= until {
-                return Ok(excess);
+        while let Some(more @ 1..) = watch.excess(self.pool.connected) {
+            if now >= until {
+                return Ok(Some(Warning::DescriptorLeak { more, members }));
             }
             now = self.turn(now + CHECK_INTERVAL / 10, true)?;
+        }
+        Ok(None)
+    }
+
+    /// The figures of the soak, and of its members at the end.
+    fn figures(&self, used: &Span, watch: &Watch<'_>, members: usize) -> Figures {
+        let (checker, counts) = (&self.clients.checker, &self.clients.counts);
+        let figures = account::measured(self, used, members);
+        let server = watch.add_to(&figures.server.clone().unwrap_or_default());
+        Figures {
+            lasted_seconds: Some(used.seconds),
+            joins: Some(checker.joins.into()),
+            left: Some(counts.leaves.values().sum()),
+            leaves: Some(with_all(Leave::VARIANTS, &counts.leaves)),
+            faults: Some(with_all(Fault::VARIANTS, &counts.faults)),
+            closed: Some(with_all(Fault::VARIANTS, &counts.closed)),
+            closed_for_it: Some(counts.closed.values().sum()),
+            heard_bytes: Some(Gauge(checker.bytes)),
+            server: Some(server).filter(|server| *server != ServerFigures::default()),
+            ..figures
         }
     }
 }

@@ -8,6 +8,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use strum::VariantArray;
+
 use super::super::plan::{Fault, Leave};
 use super::super::schedule::Schedule;
 
@@ -109,6 +111,7 @@ impl Fault {
     /// All steps of a client that misbehaves so.
     fn steps(self, chance: &mut fastrand::Rng) -> Vec<Step> {
         let before = Step::Send(chance.u8(..4));
+        let await_close = Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT);
         let middle = match self {
             Self::Stop => {
                 let stopped = Duration::from_secs(chance.u64(STOP_SECONDS));
@@ -119,37 +122,21 @@ impl Fault {
             }
             Self::Pause => {
                 let pause = Duration::from_millis(chance.u64(PAUSE_MILLISECONDS));
-                vec![
-                    Step::Wait(Manner::Pause, pause),
-                    Step::Send(1),
-                    Step::AwaitDelivery,
-                ]
+                let pause = Step::Wait(Manner::Pause, pause);
+                vec![pause, Step::Send(1), Step::AwaitDelivery]
             }
             Self::Drip => vec![Step::Wait(Manner::Drip, DRIP_TIME)],
             Self::Trickle => vec![Step::Trickle, Step::AwaitDelivery],
             Self::Flood => vec![Step::Flood(FLOOD_SIZE), Step::AwaitDelivery],
             Self::ResetInside => vec![Step::SendHalf],
-            Self::FinInside => vec![
-                Step::SendHalf,
-                Step::HalfClose,
-                Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
-            ],
+            Self::FinInside => vec![Step::SendHalf, Step::HalfClose, await_close],
             Self::Nameless => {
                 return vec![Step::Wait(Manner::AwaitClose, UNNAMED_TIMEOUT), Step::Reset];
             }
-            Self::NoFrame => vec![
-                Step::SendBytes(b"GET / HTTP/1.1\r\n\r\n"),
-                Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
-            ],
-            Self::TooLong => vec![
-                Step::SendBytes(b"9999999999"),
-                Step::Wait(Manner::AwaitClose, BROKEN_TIMEOUT),
-            ],
+            Self::NoFrame => vec![Step::SendBytes(b"GET / HTTP/1.1\r\n\r\n"), await_close],
+            Self::TooLong => vec![Step::SendBytes(b"9999999999"), await_close],
         };
-        let mut steps = vec![Step::Join, before];
-        steps.extend(middle);
-        steps.push(Step::Reset);
-        steps
+        [vec![Step::Join, before], middle, vec![Step::Reset]].concat()
     }
 }
 
@@ -204,7 +191,7 @@ impl Timetable {
         }
         self.leaves.as_mut()?.take_due(now)?;
         let place = self.leavers.usize(..self.members);
-        let how = Leave::ALL[self.leavers.usize(..Leave::ALL.len())];
+        let how = Leave::VARIANTS[self.leavers.usize(..Leave::VARIANTS.len())];
         Some(Event::Leave(place, how))
     }
 }
@@ -222,8 +209,8 @@ impl FaultSequence {
     pub(super) fn new(seed: u64, place: usize) -> Self {
         let place_seed = seed ^ (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut chance = fastrand::Rng::with_seed(place_seed);
-        let mut left = Fault::ALL.to_vec();
-        let first = left.remove(place % Fault::ALL.len());
+        let mut left = Fault::VARIANTS.to_vec();
+        let first = left.remove(place % Fault::VARIANTS.len());
         chance.shuffle(&mut left);
         left.push(first);
         Self { chance, left }
@@ -232,7 +219,7 @@ impl FaultSequence {
     /// How long the place is empty, and what the next one does that has it.
     pub(super) fn next(&mut self) -> (Duration, Fault, Vec<Step>) {
         let fault = self.left.pop().unwrap_or_else(|| {
-            self.left = Fault::ALL.to_vec();
+            self.left = Fault::VARIANTS.to_vec();
             self.chance.shuffle(&mut self.left);
             self.left.swap_remove(0)
         });
@@ -287,7 +274,7 @@ mod tests {
             .collect();
         assert_eq!((events.len() - leaves.len(), leaves.len()), (1000, 50));
         let ways: BTreeSet<_> = leaves.into_iter().collect();
-        assert_eq!(ways, BTreeSet::from(Leave::ALL));
+        assert_eq!(ways, Leave::VARIANTS.iter().copied().collect());
         let places = events.iter().map(|event| match event {
             Event::Send(place) | Event::Leave(place, _) => *place,
         });
@@ -305,10 +292,10 @@ mod tests {
     #[test]
     fn every_fault_comes_before_any_comes_again_and_first_at_another_client() {
         let first: BTreeSet<_> = (0..10).map(|place| lives(7, place)[0].1).collect();
-        assert_eq!(first, BTreeSet::from(Fault::ALL));
+        assert_eq!(first, Fault::VARIANTS.iter().copied().collect());
         for round in lives(7, 3).chunks(10) {
             let faults: BTreeSet<_> = round.iter().map(|(_, fault, _)| *fault).collect();
-            assert_eq!(faults, BTreeSet::from(Fault::ALL));
+            assert_eq!(faults, Fault::VARIANTS.iter().copied().collect());
         }
     }
 }

@@ -1,12 +1,12 @@
-//! A chat session with a relay whose system calls fail, and what everybody must have heard in it.
+//! A chat session with a relay whose system calls fail, and what all members must have received in it.
 //!
-//! The session goes step by step: the relay sleeps while somebody says something, then it does all
-//! that there is to do, and only when all that it wrote has come does the next one speak. So a
+//! The session goes step by step: the relay sleeps while a client sends a message, then it does all
+//! that there is to do, and only when all that it wrote has arrived does the next client send. So a
 //! session consists of the same system calls each time, and "the seventh `recv`" means something.
 //!
-//! Who is cut off, because a call that was about it has failed, comes back, as a client would.
+//! A peer that is cut off, because a call about it has failed, connects again, as a client would.
 
-mod hearing;
+mod receiving;
 pub mod traced;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +22,13 @@ use rustix::process::Signal;
 use socket2::SockRef;
 
 use super::{PATIENCE, frame, wide_frame};
-use hearing::{Heard, Hearing, Speech};
+use receiving::{Received, Receiver, Speech};
 use traced::{Call, Failure, Hit, Route, Stall, Traced, read_all};
 
 /// As many as are here at once.
 const PLACES: &str = "4";
 
-/// How the relay answers its `chat64` members here: like a message, so that one can be told from
+/// How the relay answers its `chat64` members here: like a message, so that one can be distinguished from
 /// the next where there are no frames.
 const ACK: &str = "[ack]";
 
@@ -45,11 +45,11 @@ const PING: u8 = 0x89;
 /// With what a `chat64` member leaves.
 const FAREWELL: &str = "Client Disconnected";
 
-/// So many messages of this length are more than the kernel holds for somebody who does not read.
+/// So many messages of this length are more than the kernel holds for a client that does not read.
 const LONG: usize = 40_000;
 const MANY: usize = 9;
 
-/// How often somebody who was cut off comes back before that counts as being shut out.
+/// How often a client that was cut off comes back before that counts as being shut out.
 const RETURNS: usize = 120;
 
 /// How often a relay may try to accept during a shortage before it waits.
@@ -58,7 +58,7 @@ const INSISTENCE: usize = 10;
 /// What happens in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// Members of the tutorials' dialects come, speak and go.
+    /// Members of the tutorials' dialects join, send and leave.
     Tutorials,
     /// The same with browsers.
     Web,
@@ -85,43 +85,42 @@ type Step<T = ()> = Result<T, Stop>;
 struct Room {
     script: Script,
     relay: Traced,
-    /// Everybody's connections, also those that are no more.
+    /// All connections, also those that have ended.
     peers: Vec<Peer>,
-    /// Who is to be here, and the index of their connections.
+    /// The names of the members that must be present, and the indexes of their connections.
     present: BTreeMap<&'static str, usize>,
     messages: Vec<Message>,
-    /// Of these connections the relay was told that the handshake has not come, or that the answer was not
-    /// accepted.
+    /// The connections of which a failed call hid the handshake, or did not accept the answer.
     stalled_visitors: BTreeSet<usize>,
-    /// Who has said part of a message, and will go on.
-    is_speaking: Option<usize>,
+    /// The peer that has sent a part of a message, and will send the rest.
+    is_sending: Option<usize>,
     /// It was asked to stop.
     is_stopping: bool,
     step: &'static str,
     most_calls: usize,
 }
 
-/// A connection of somebody's.
+/// A client's connection.
 struct Peer {
     name: &'static str,
     /// None after it has left.
     stream: Option<TcpStream>,
     route: Route,
-    /// How many bytes it has said, and which of them were not taken yet.
-    said: usize,
+    /// How many bytes it has sent, and which of them were not taken yet.
+    sent: usize,
     outgoing: Vec<u8>,
-    hearing: Hearing,
+    receiving: Receiver,
     reads: bool,
     /// How many messages there had been when it became a member, and when it left.
     joined: Option<usize>,
     left: Option<usize>,
-    /// It is to be closed: there is no place for it, or it said goodbye.
+    /// It must be closed: there is no place for it, or it sent its farewell.
     is_to_go: bool,
     /// Its connection was ended by the other side.
     is_cut: bool,
 }
 
-/// A message that was said.
+/// A message that was sent.
 struct Message {
     by: usize,
     text: Vec<u8>,
@@ -131,11 +130,11 @@ struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// It is for all others.
-    Said,
-    /// It was said so that something happens. It may come between any two others, or not at all
+    Message,
+    /// It was sent so that something happens. It may come between any two others, or not at all
     /// when the relay stops.
     Nudge,
-    /// It is returned to its sender, and nobody else hears of it: a ping, or a Close frame.
+    /// It is answered to its sender, and no other client receives it: a ping, or a Close frame.
     Control,
 }
 
@@ -159,7 +158,7 @@ pub fn session(
         present: BTreeMap::new(),
         messages: Vec::new(),
         stalled_visitors: BTreeSet::new(),
-        is_speaking: None,
+        is_sending: None,
         is_stopping: false,
         step: "start",
         most_calls,
@@ -203,11 +202,11 @@ impl Room {
         }
         self.step = "the browser wendy comes, for which there is no place";
         self.be_refused("wendy")?;
-        self.step = "wanda speaks";
+        self.step = "wanda sends";
         self.say("wanda", 10)?;
-        self.step = "walter speaks in three segments";
+        self.step = "walter sends in three segments";
         self.say_in_segments("walter")?;
-        self.step = "alice speaks";
+        self.step = "alice sends";
         self.say("alice", 200)?;
         self.step = "wanda pings";
         self.ping("wanda")?;
@@ -219,14 +218,14 @@ impl Room {
         self.ping("walter")?;
         self.step = "walter reads";
         self.peer("walter").reads = true;
-        self.settle(Self::all_have_heard_all)?;
+        self.settle(Self::all_have_received_all)?;
         self.step = "wanda closes";
         self.say_goodbye("wanda")?;
         self.step = "walter is reset";
         self.leave("walter", Shutdown::Both)?;
-        self.step = "alice speaks to those who are left";
+        self.step = "alice sends to the remaining members";
         self.say("alice", 10)?;
-        self.step = "wanda comes back and speaks";
+        self.step = "wanda connects again and sends";
         self.come("wanda")?;
         self.say("wanda", 10)?;
         self.step = "SIGUSR1";
@@ -241,17 +240,17 @@ impl Room {
 
     fn play_tutorials(&mut self) -> Step<Infallible> {
         self.settle(|_| true)?;
-        self.step = "alice, bob and carol join, and dora, who speaks chat64";
+        self.step = "alice, bob and carol join, and dora of chat64";
         for name in ["alice", "bob", "carol", "dora"] {
             self.come(name)?;
         }
-        self.step = "eve comes, for whom there is no place";
+        self.step = "eve connects, without a place for her";
         self.be_refused("eve")?;
-        self.step = "alice speaks";
+        self.step = "alice sends";
         self.say("alice", 10)?;
-        self.step = "bob speaks in three segments";
+        self.step = "bob sends in three segments";
         self.say_in_segments("bob")?;
-        self.step = "dora speaks";
+        self.step = "dora sends";
         self.say("dora", 10)?;
         self.step = "carol does not read";
         self.peer("carol").reads = false;
@@ -260,17 +259,17 @@ impl Room {
         }
         self.step = "carol reads";
         self.peer("carol").reads = true;
-        self.settle(Self::all_have_heard_all)?;
+        self.settle(Self::all_have_received_all)?;
         self.step = "carol leaves";
         self.leave("carol", Shutdown::Write)?;
         self.step = "bob is reset";
         self.leave("bob", Shutdown::Both)?;
-        self.step = "alice speaks to those who are left";
+        self.step = "alice sends to the remaining members";
         self.say("alice", 10)?;
-        self.step = "dave joins and speaks";
+        self.step = "dave joins and sends";
         self.come("dave")?;
         self.say("dave", 10)?;
-        self.step = "dora says goodbye";
+        self.step = "dora sends its farewell";
         self.say_goodbye("dora")?;
         self.step = "SIGUSR1";
         self.signal(Signal::USR1)?;
@@ -288,13 +287,13 @@ impl Room {
         unreachable!("it goes on until the relay ends");
     }
 
-    /// Somebody joins, and is to be here from now on.
+    /// A client joins, and must be a member from now on.
     fn come(&mut self, name: &'static str) -> Step {
         self.join(name)?;
         self.return_all()
     }
 
-    /// Has those come back who were cut off, until all are here.
+    /// Connects those again that were cut off, until all are members.
     fn return_all(&mut self) -> Step {
         for _ in 0..RETURNS {
             let mut present = self.present.iter();
@@ -303,7 +302,7 @@ impl Room {
             };
             self.join(name)?;
         }
-        fault("somebody is shut out")
+        fault("a client is shut out")
     }
 
     /// One attempt to join.
@@ -320,7 +319,7 @@ impl Room {
             self.peers[index].send(HANDSHAKE);
             self.settle(|room| {
                 let peer = &room.peers[index];
-                peer.is_cut || peer.hearing.is_upgraded()
+                peer.is_cut || peer.receiving.is_upgraded()
             })?;
         }
         if speech != Speech::Bare && !self.peers[index].is_cut {
@@ -332,7 +331,7 @@ impl Room {
         Ok(())
     }
 
-    /// Makes a connection of somebody's.
+    /// Makes a connection for a client.
     fn connect(&mut self, name: &'static str) -> usize {
         let listener = usize::from(speech_of(name) != Speech::Frames);
         let (stream, route) = self.relay.connect(self.relay.ports[listener]);
@@ -340,9 +339,9 @@ impl Room {
             name,
             stream: Some(stream),
             route,
-            said: 0,
+            sent: 0,
             outgoing: Vec::new(),
-            hearing: Hearing::default(),
+            receiving: Receiver::default(),
             reads: true,
             joined: None,
             left: None,
@@ -352,7 +351,7 @@ impl Room {
         self.peers.len() - 1
     }
 
-    /// Somebody comes, and there is no place.
+    /// A client connects, and there is no place for it.
     fn be_refused(&mut self, name: &'static str) -> Step {
         let index = self.connect(name);
         self.peers[index].is_to_go = true;
@@ -363,7 +362,7 @@ impl Room {
         self.return_all()
     }
 
-    /// Somebody says something, and all hear it.
+    /// A client sends a message, and all receive it.
     fn say(&mut self, name: &'static str, len: usize) -> Step {
         self.say_cut(name, len, &[])
     }
@@ -382,20 +381,20 @@ impl Room {
             let bytes = self.peers[index].encode(text.as_bytes());
             let mut start = 0;
             for &cut in cuts {
-                self.is_speaking = Some(index);
+                self.is_sending = Some(index);
                 self.peers[index].send(&bytes[start..cut]);
                 self.settle(|_| true)?;
                 start = cut;
             }
-            self.is_speaking = None;
+            self.is_sending = None;
             self.peers[index].send(&bytes[start..]);
-            self.note_said(index, text.into_bytes(), Kind::Said);
-            self.settle(|room| room.peers[index].is_cut || room.all_have_heard(message))?;
-            if self.was_said(message)? {
+            self.note_sent(index, text.into_bytes(), Kind::Message);
+            self.settle(|room| room.peers[index].is_cut || room.all_have_received(message))?;
+            if self.was_sent(message)? {
                 return self.return_all();
             }
         }
-        fault("somebody is never heard")
+        fault("a message is never delivered")
     }
 
     /// A browser pings, and is answered in its place.
@@ -406,49 +405,49 @@ impl Room {
             let message = self.messages.len();
             let text = format!("[pong {message}]");
             self.peers[index].send(&masked(PING, text.as_bytes()));
-            self.note_said(index, text.into_bytes(), Kind::Control);
-            self.settle(|room| room.peers[index].is_cut || room.all_have_heard(message))?;
-            if self.was_said(message)? {
+            self.note_sent(index, text.into_bytes(), Kind::Control);
+            self.settle(|room| room.peers[index].is_cut || room.all_have_received(message))?;
+            if self.was_sent(message)? {
                 return self.return_all();
             }
         }
-        fault("somebody is never answered")
+        fault("a client is never answered")
     }
 
-    /// Somebody says goodbye, and is closed when that was acknowledged.
+    /// A client sends its farewell, and is closed when that was acknowledged.
     fn say_goodbye(&mut self, name: &'static str) -> Step {
         self.return_all()?;
         let index = self.present.remove(name).unwrap();
         let message = self.messages.len();
         if speech_of(name) == Speech::Web {
-            self.note_said(index, b"[close 1000]".to_vec(), Kind::Control);
+            self.note_sent(index, b"[close 1000]".to_vec(), Kind::Control);
             self.peers[index].send(&masked(CLOSE, &1000_u16.to_be_bytes()));
         } else {
-            self.note_said(index, FAREWELL.into(), Kind::Said);
+            self.note_sent(index, FAREWELL.into(), Kind::Message);
             self.peers[index].say(FAREWELL.as_bytes());
         }
         let peer = &mut self.peers[index];
         peer.is_to_go = true;
         peer.left = Some(self.messages.len());
         self.settle(|room| room.peers[index].is_cut)?;
-        self.was_said(message)?;
+        self.was_sent(message)?;
         self.return_all()
     }
 
-    fn note_said(&mut self, by: usize, text: Vec<u8>, kind: Kind) {
+    fn note_sent(&mut self, by: usize, text: Vec<u8>, kind: Kind) {
         self.messages.push(Message { by, text, kind });
     }
 
-    /// Whether the last message was heard. Of somebody who was cut off it may have been heard, and
-    /// then by all, or by nobody.
-    fn was_said(&mut self, message: usize) -> Step<bool> {
+    /// Whether the last message was received. Of a client that was cut off it may have been received, and
+    /// then by all, or by no client.
+    fn was_sent(&mut self, message: usize) -> Step<bool> {
         let Message { by, text, .. } = &self.messages[message];
         let is_cut = self.is_hit(&self.peers[*by]);
-        if is_cut && !self.peers.iter().any(|peer| peer.hearing.has(text)) {
+        if is_cut && !self.peers.iter().any(|peer| peer.receiving.has(text)) {
             self.messages.remove(message);
             return Ok(false);
         }
-        self.settle(|room| room.all_have_heard(message))?;
+        self.settle(|room| room.all_have_received(message))?;
         Ok(true)
     }
 
@@ -503,7 +502,7 @@ impl Room {
                 continue;
             }
             for index in 0..self.peers.len() {
-                self.hear(index)?;
+                self.receive(index)?;
             }
             if self.relay.has_ended() {
                 return Err(Stop::Ended);
@@ -518,7 +517,7 @@ impl Room {
     }
 
     /// Sends what was not taken yet, and reads what has come.
-    fn hear(&mut self, index: usize) -> Step {
+    fn receive(&mut self, index: usize) -> Step {
         let peer = &mut self.peers[index];
         peer.send(&[]);
         let traffic = self.relay.traffic(peer.route);
@@ -529,12 +528,12 @@ impl Room {
         let Some(stream) = &mut peer.stream else {
             return Ok(());
         };
-        peer.is_cut = read_all(stream, &mut peer.hearing.bytes);
-        if let Err(what) = peer.hearing.parse(speech_of(peer.name)) {
+        peer.is_cut = read_all(stream, &mut peer.receiving.bytes);
+        if let Err(what) = peer.receiving.parse(speech_of(peer.name)) {
             return fault(format!("{} {what}", peer.name));
         }
         let peer = &self.peers[index];
-        // While there are no descriptors, newcomers may be turned away.
+        // While there are no descriptors, new members may be turned away.
         let is_turned_away = peer.joined.is_none() && self.relay.is_hit(Hit::Accept);
         let is_ended = self.is_stopping || self.relay.has_ended();
         // Of a handshake nothing follows that could make up for an event.
@@ -554,7 +553,7 @@ impl Room {
         traffic.is_some_and(|traffic| traffic.is_hit)
     }
 
-    /// Whether the relay has read all that was said, and all has come that it has written.
+    /// Whether the relay has read all that was sent, and all has come that it has written.
     fn is_quiet(&self) -> bool {
         self.peers.iter().enumerate().all(|(index, peer)| {
             let Some(traffic) = self.relay.traffic(peer.route) else {
@@ -563,14 +562,14 @@ impl Room {
             if peer.stream.is_none() || peer.is_cut {
                 return true;
             }
-            let goes_on = self.is_speaking == Some(index) && self.is_stalled(peer.route);
-            let is_read = traffic.read == peer.said || goes_on;
-            let has_come = traffic.written == peer.hearing.bytes.len() || !peer.reads;
+            let goes_on = self.is_sending == Some(index) && self.is_stalled(peer.route);
+            let is_read = traffic.read == peer.sent || goes_on;
+            let has_come = traffic.written == peer.receiving.bytes.len() || !peer.reads;
             is_read && has_come && !traffic.is_closed
         })
     }
 
-    /// Whether the relay was told that a handshake has not come or that its answer was not accepted. That takes
+    /// Whether the relay was notified that a handshake has not come or that its answer was not accepted. That takes
     /// until a timeout, after which its peer comes back.
     fn has_stalled_visitor(&self) -> bool {
         let mut stalled = self.stalled_visitors.iter();
@@ -581,8 +580,8 @@ impl Room {
         self.relay.stalls.contains(&Stall::Connection(route))
     }
 
-    /// A socket of which the relay was told once that it is not ready, though it is, comes up with
-    /// its next event. This sees to it that there is one. Says whether somebody remains for whom
+    /// A socket of which the relay was notified once that it is not ready, though it is, comes up with
+    /// its next event. This sees to it that there is one. Returns whether a client remains for which
     /// there cannot be one.
     fn nudge(&mut self) -> bool {
         for stall in mem::take(&mut self.relay.stalls) {
@@ -600,34 +599,34 @@ impl Room {
             if self.peers[index].is_visiting() {
                 // It has nothing to say.
                 self.stalled_visitors.insert(index);
-            } else if self.is_speaking == Some(index) || self.peers[index].stream.is_none() {
-                // The next segment will do; or there is nobody who could do anything.
+            } else if self.is_sending == Some(index) || self.peers[index].stream.is_none() {
+                // The next segment will do; or there is no client that could act.
                 self.relay.stalls.push(stall);
             } else {
                 let text = format!("[nudge {}]", self.messages.len());
                 self.peers[index].say(text.as_bytes());
-                self.note_said(index, text.into_bytes(), Kind::Nudge);
+                self.note_sent(index, text.into_bytes(), Kind::Nudge);
             }
         }
         !self.relay.stalls.is_empty() || self.has_stalled_visitor()
     }
 
-    fn all_have_heard(&self, message: usize) -> bool {
+    fn all_have_received(&self, message: usize) -> bool {
         let Message { by, text, kind } = &self.messages[message];
         self.peers.iter().enumerate().all(|(index, peer)| {
             let is_here = peer.span(message + 1).contains(&message) && !peer.is_cut;
             let is_for_it = match kind {
-                Kind::Said => index != *by,
+                Kind::Message => index != *by,
                 Kind::Nudge => false,
                 Kind::Control => index == *by,
             };
-            let is_to_hear = is_here && peer.reads && is_for_it;
-            !is_to_hear || peer.hearing.has(text)
+            let is_to_receive = is_here && peer.reads && is_for_it;
+            !is_to_receive || peer.receiving.has(text)
         })
     }
 
-    fn all_have_heard_all(&self) -> bool {
-        (0..self.messages.len()).all(|message| self.all_have_heard(message))
+    fn all_have_received_all(&self) -> bool {
+        (0..self.messages.len()).all(|message| self.all_have_received(message))
     }
 
     /// Checks a session that came to its end.
@@ -653,23 +652,25 @@ impl Room {
         let mut calls = self.relay.calls.iter();
         let is_refused = calls.any(|call| call.has_failed && call.errno == libc::EAGAIN);
         for (index, peer) in self.peers.iter().enumerate() {
-            let (heard, expected) = self.compare(index)?;
-            let is_all = heard == expected && peer.hearing.is_whole();
+            let (received, expected) = self.compare(index)?;
+            let is_all = received == expected && peer.receiving.is_whole();
             let is_browser = speech_of(peer.name) == Speech::Web && peer.joined.is_some();
             let has_stayed = is_browser && peer.left.is_none() && !self.is_hit(peer);
-            if has_stayed && !is_refused && !peer.hearing.has(b"[close 1001]") {
+            if has_stayed && !is_refused && !peer.receiving.has(b"[close 1001]") {
                 return Err(format!("{} has no Close frame", peer.name));
             }
             if !is_all && peer.joined.is_some() && !self.is_hit(peer) {
                 let name = peer.name;
-                return Err(format!("{name} has heard {heard} of {expected} messages"));
+                return Err(format!(
+                    "{name} has received {received} of {expected} messages"
+                ));
             }
         }
         Ok(())
     }
 
     /// Checks that a relay ended for a reason, with the exit code for that and one line, and that
-    /// until then nobody has heard what was not said.
+    /// until then no client has received what was not sent.
     fn check_early_end(&mut self, failure: Option<&Failure>) -> Result<(), String> {
         let (end, log) = (self.relay.wait(), self.relay.log());
         let has_called = |function| {
@@ -695,41 +696,41 @@ impl Room {
         (0..self.peers.len()).try_for_each(|index| self.compare(index).map(|_| ()))
     }
 
-    /// Checks that what somebody has heard is what was said, up to some point. Says how many
-    /// messages it has heard, and of how many.
+    /// Checks that a client has received what was sent, up to some point. Returns how many
+    /// messages it has received, and of how many.
     fn compare(&self, index: usize) -> Result<(usize, usize), String> {
         let peer = &self.peers[index];
         let speech = speech_of(peer.name);
-        let unnamed = |text: &str| Heard {
+        let unnamed = |text: &str| Received {
             name: Vec::new(),
             text: text.into(),
         };
-        let as_heard = |message: &Message| {
+        let as_received = |message: &Message| {
             let by = &self.peers[message.by];
             let text = message.text.clone();
             Some(match (message.kind, message.by == index, speech) {
-                (Kind::Control, true, _) => Heard {
+                (Kind::Control, true, _) => Received {
                     name: Vec::new(),
                     text,
                 },
                 (Kind::Control, false, _) | (_, true, Speech::Frames) => return None,
                 (_, true, Speech::Bare | Speech::Web) => unnamed(ACK),
-                (_, false, Speech::Bare) => Heard {
+                (_, false, Speech::Bare) => Received {
                     name: Vec::new(),
                     text,
                 },
-                (_, false, Speech::Frames | Speech::Web) => Heard {
+                (_, false, Speech::Frames | Speech::Web) => Received {
                     name: by.shown_as(),
                     text,
                 },
             })
         };
         let messages = |is_nudge| {
-            let said = &self.messages[peer.span(self.messages.len())];
-            let said = said
+            let sent = &self.messages[peer.span(self.messages.len())];
+            let sent = sent
                 .iter()
                 .filter(move |one| (one.kind == Kind::Nudge) == is_nudge);
-            said.filter_map(as_heard).collect::<Vec<_>>()
+            sent.filter_map(as_received).collect::<Vec<_>>()
         };
         let (mut expected, mut others) = (messages(false), messages(true));
         if speech == Speech::Web {
@@ -747,25 +748,25 @@ impl Room {
             let closes = [1001, 1013, 1008].map(|code| unnamed(&format!("[close {code}]")));
             others.extend(closes);
         }
-        let heard = peer.hearing.compare(&expected, others);
-        let heard = heard.map_err(|what| format!("{} {what}", peer.name))?;
-        Ok((heard, expected.len()))
+        let received = peer.receiving.compare(&expected, others);
+        let received = received.map_err(|what| format!("{} {what}", peer.name))?;
+        Ok((received, expected.len()))
     }
 }
 
 impl Peer {
     /// Whether its handshake was not answered.
     fn is_visiting(&self) -> bool {
-        speech_of(self.name) == Speech::Web && !self.hearing.is_upgraded()
+        speech_of(self.name) == Speech::Web && !self.receiving.is_upgraded()
     }
 
-    /// Which of so many messages it hears.
+    /// Which of so many messages it receives.
     fn span(&self, messages: usize) -> Range<usize> {
         let end = self.left.unwrap_or(messages).min(messages);
         self.joined.unwrap_or(end).min(end)..end
     }
 
-    /// Its name as others are told it.
+    /// Its name as other members receive it.
     fn shown_as(&self) -> Vec<u8> {
         match speech_of(self.name) {
             Speech::Frames | Speech::Web => self.name.into(),
@@ -787,7 +788,7 @@ impl Peer {
 
     /// Sends this after what was not taken before.
     fn send(&mut self, bytes: &[u8]) {
-        self.said += bytes.len();
+        self.sent += bytes.len();
         self.outgoing.extend_from_slice(bytes);
         let Some(stream) = self.stream.as_mut().filter(|_| !self.outgoing.is_empty()) else {
             return;
@@ -795,13 +796,13 @@ impl Peer {
         match stream.write(&self.outgoing) {
             Ok(sent) => drop(self.outgoing.drain(..sent)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // Reading will tell.
+            // The error shows when it is read.
             Err(_) => self.outgoing.clear(),
         }
     }
 }
 
-/// How somebody of this name speaks.
+/// How a client of this name sends.
 fn speech_of(name: &str) -> Speech {
     match name {
         "dora" => Speech::Bare,

@@ -22,7 +22,7 @@ use crate::common::process::chatloop_after;
 /// The descriptor of the standard error stream, which is the log.
 const LOG: i32 = 2;
 
-/// How much the kernel holds for somebody who does not read, whatever the system's default is.
+/// How much the kernel holds for a client that does not read, whatever the system's default is.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// Calls that are to fail: of this function, counted for itself, from the first on, so many.
@@ -91,14 +91,14 @@ pub enum Hit {
     Log,
 }
 
-/// Of what the relay was told that it is not ready, though it is. It takes another event.
+/// Of what the relay was notified that it is not ready, though it is. It takes another event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stall {
     Listener(u16),
     Connection(Route),
 }
 
-/// A relay whose system calls are told, and which waits only when it is let.
+/// A relay whose system calls are reported, and which waits only when that is permitted.
 pub struct Traced {
     child: Child,
     trace: ChildStdout,
@@ -119,7 +119,7 @@ pub struct Traced {
     pub stalls: Vec<Stall>,
     /// How often it has looked for signals.
     pub signals_seen: usize,
-    /// How often it was told, since it last waited, that there is nothing to accept with.
+    /// How often it was notified, since it last waited, that there is nothing to accept with.
     pub shortages: usize,
     /// How often a call has failed that was about no connection.
     hits: BTreeMap<Hit, usize>,
@@ -245,7 +245,7 @@ impl Traced {
         self.hits.get(&hit).is_some_and(|&times| times > harmless)
     }
 
-    /// A connection to a listener. Nothing that was told before is about it.
+    /// A connection to a listener. Nothing that was notified before is about it.
     pub fn connect(&mut self, listener: u16) -> (TcpStream, Route) {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, listener));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -337,9 +337,9 @@ impl Traced {
         if call.function == "close" || call.errno == libc::EINTR {
             return;
         }
-        let is_told_later = call.errno == libc::EAGAIN;
+        let is_reported_later = call.errno == libc::EAGAIN;
         if let Some(&route) = self.routes.get(&call.fd) {
-            if is_told_later {
+            if is_reported_later {
                 self.stalls.push(Stall::Connection(route));
             } else {
                 self.traffic.get_mut(&route).unwrap().is_hit = true;
@@ -347,7 +347,7 @@ impl Traced {
             return;
         }
         let hit = match (&call.function[..], self.listeners.get(&call.fd)) {
-            ("accept4", Some(&port)) if is_told_later => {
+            ("accept4", Some(&port)) if is_reported_later => {
                 return self.stalls.push(Stall::Listener(port));
             }
             ("accept4", _) => Hit::Accept,

@@ -1,15 +1,15 @@
-//! What somebody hears, and what it should have been.
+//! What a client receives, and what it should have been.
 
 use std::fmt;
 
-/// A message as somebody hears it: its sender's name, where that is told, and the text.
+/// A message as a client receives it: its sender's name, where the protocol has that, and the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Received {
     pub name: Vec<u8>,
     pub text: Vec<u8>,
 }
 
-impl fmt::Display for Heard {
+impl fmt::Display for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, text) = (self.name.escape_ascii(), &self.text);
         let start = text[..text.len().min(20)].escape_ascii();
@@ -34,14 +34,14 @@ const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket
 
 /// The bytes that have come, as messages.
 #[derive(Debug, Default)]
-pub struct Hearing {
+pub struct Receiver {
     pub bytes: Vec<u8>,
-    pub messages: Vec<Heard>,
+    pub messages: Vec<Received>,
     /// How many of the bytes these messages are.
     parsed: usize,
 }
 
-impl Hearing {
+impl Receiver {
     /// Takes the messages out of what has come.
     pub fn parse(&mut self, speech: Speech) -> Result<(), String> {
         if speech == Speech::Web && self.parsed == 0 {
@@ -81,23 +81,30 @@ impl Hearing {
 
     /// Whether a message of this text is among them.
     pub fn has(&self, text: &[u8]) -> bool {
-        self.messages.iter().rev().any(|heard| heard.text == text)
+        self.messages
+            .iter()
+            .rev()
+            .any(|received| received.text == text)
     }
 
-    /// Checks that it begins as expected, in order and without anything twice, and says how much of
+    /// Checks that it begins as expected, in order and without anything twice, and returns how much of
     /// it is there. Each of the others may be there too, once and anywhere.
-    pub fn compare(&self, expected: &[Heard], mut others: Vec<Heard>) -> Result<usize, String> {
+    pub fn compare(
+        &self,
+        expected: &[Received],
+        mut others: Vec<Received>,
+    ) -> Result<usize, String> {
         let mut count = 0;
-        for heard in &self.messages {
-            if expected.get(count) == Some(heard) {
+        for received in &self.messages {
+            if expected.get(count) == Some(received) {
                 count += 1;
-            } else if let Some(other) = others.iter().position(|other| other == heard) {
+            } else if let Some(other) = others.iter().position(|other| other == received) {
                 others.remove(other);
             } else {
                 let expected = expected.get(count);
                 let expected = expected.map_or_else(|| "nothing".to_owned(), ToString::to_string);
                 return Err(format!(
-                    "hears as number {count} {heard}, and not {expected}"
+                    "receives as number {count} {received}, and not {expected}"
                 ));
             }
         }
@@ -106,7 +113,7 @@ impl Hearing {
 }
 
 /// The first message, and its length with all that belongs to it.
-type First = Result<Option<(Heard, usize)>, String>;
+type First = Result<Option<(Received, usize)>, String>;
 
 /// The frame of a name and that of a message.
 fn framed(bytes: &[u8]) -> First {
@@ -117,11 +124,11 @@ fn framed(bytes: &[u8]) -> First {
     let Some(text) = payload(&bytes[name_len..])? else {
         return Ok(None);
     };
-    let heard = Heard {
+    let received = Received {
         name: name.to_vec(),
         text: text.to_vec(),
     };
-    Ok(Some((heard, name_len + 10 + text.len())))
+    Ok(Some((received, name_len + 10 + text.len())))
 }
 
 fn payload(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
@@ -139,11 +146,11 @@ fn bracketed(bytes: &[u8]) -> First {
     }
     let end = bytes.iter().position(|&byte| byte == b']');
     Ok(end.map(|end| {
-        let heard = Heard {
+        let received = Received {
             name: Vec::new(),
             text: bytes[..=end].to_vec(),
         };
-        (heard, end + 1)
+        (received, end + 1)
     }))
 }
 
@@ -158,11 +165,11 @@ fn web(bytes: &[u8]) -> First {
         return Ok(None);
     };
     let text = str::from_utf8(payload).unwrap_or_default();
-    let unnamed = |text: String| Heard {
+    let unnamed = |text: String| Received {
         name: Vec::new(),
         text: text.into_bytes(),
     };
-    let heard = match (bytes[0], payload) {
+    let received = match (bytes[0], payload) {
         (0x81, br#"{"ack":1}"#) => unnamed("[ack]".to_owned()),
         (0x81, [b'{', b'"', b'h', ..]) => unnamed("[hello]".to_owned()),
         (0x81, _) => message(text).ok_or_else(|| strange(bytes))?,
@@ -172,23 +179,23 @@ fn web(bytes: &[u8]) -> First {
         }
         _ => return Err(strange(bytes)),
     };
-    Ok(Some((heard, header + len)))
+    Ok(Some((received, header + len)))
 }
 
 /// A message without anything that needs an escape.
-fn message(object: &str) -> Option<Heard> {
+fn message(object: &str) -> Option<Received> {
     let (time, rest) = object.strip_prefix(r#"{"time":""#)?.split_at_checked(24)?;
     let is_time = time.starts_with("20") && time.ends_with('Z');
     let (name, text) = rest
         .strip_prefix(r#"","name":""#)?
         .strip_suffix(r#""}"#)?
         .split_once(r#"","message":""#)?;
-    is_time.then(|| Heard {
+    is_time.then(|| Received {
         name: name.into(),
         text: text.into(),
     })
 }
 
 fn strange(bytes: &[u8]) -> String {
-    format!("hears {}…", bytes[..bytes.len().min(30)].escape_ascii())
+    format!("receives {}…", bytes[..bytes.len().min(30)].escape_ascii())
 }
