@@ -83,7 +83,9 @@ pub(super) fn next(bytes: &[u8]) -> Result<Progress, BadHeader> {
 
 /// Version 1: `PROXY TCP4 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, and a line end.
 fn next_line(bytes: &[u8]) -> Result<Progress, BadHeader> {
-    let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+    // A line end that begins later is in no header, however many bytes came with it.
+    let mut start = bytes.iter().take(MAX_LINE - 1);
+    let Some(end) = start.position(|byte| matches!(byte, b'\r' | b'\n')) else {
         let missing = MIN_LINE.saturating_sub(bytes.len()).max(2);
         return missing_of(bytes, missing, MAX_LINE);
     };
@@ -193,16 +195,26 @@ mod tests {
     use proptest::prelude::*;
     use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
 
-    /// Reads a header as the lobby does, in pieces of at most `piece` bytes. Returns its source and what was
-    /// not read.
-    fn read(mut input: &[u8], piece: usize) -> Result<(Option<SocketAddr>, &[u8]), BadHeader> {
+    /// A header's source, and what was not read.
+    type Outcome<'a> = Result<(Option<SocketAddr>, &'a [u8]), BadHeader>;
+
+    /// Reads a header as the lobby does, in pieces of at most `piece` bytes.
+    fn read(input: &[u8], piece: usize) -> Outcome<'_> {
+        read_cut(input, piece, 0)
+    }
+
+    /// The same, where no piece goes past the first `cut` bytes and begins before their end.
+    fn read_cut(mut input: &[u8], piece: usize, cut: usize) -> Outcome<'_> {
         let mut read = Vec::new();
         loop {
             match next(&read)? {
                 Progress::Complete(source) => return Ok((source, input)),
                 Progress::Missing(missing) => {
                     assert!(missing > 0, "a read of nothing");
-                    let len = missing.min(piece);
+                    let len = match cut.saturating_sub(read.len()) {
+                        0 => missing.min(piece),
+                        before_cut => missing.min(piece).min(before_cut),
+                    };
                     assert!(
                         len <= input.len(),
                         "more is awaited than there is: {read:?}"
@@ -345,6 +357,22 @@ mod tests {
             let is_bounded = |rest: &[u8]| rest.len() + MAX_BINARY >= input.len();
             prop_assert!(whole.is_err() || whole.is_ok_and(|(_, rest)| is_bounded(rest)));
         }
+
+        #[test]
+        fn header_with_a_changed_byte_is_read_in_the_same_way_wherever_it_is_cut(
+            header in prop::sample::select(headers()),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let (mut header, _) = header;
+            let at = at.index(header.len());
+            header[at] = byte;
+            let input = [&header[..], &[0; MAX_BINARY]].concat();
+            let whole = read(&input, usize::MAX);
+            for cut in 1..header.len() {
+                prop_assert_eq!(read_cut(&input, usize::MAX, cut), whole, "at {}", cut);
+            }
+        }
     }
 
     /// The error, and after how many bytes it is certain.
@@ -422,6 +450,11 @@ mod tests {
         assert_eq!(error(&endless), Some((BadHeader::TooLong, 106)));
         let line = format!("PROXY UNKNOWN {}\r\n", "x".repeat(MAX_LINE - 15));
         assert_eq!(error(line.as_bytes()), Some((BadHeader::TooLong, 106)));
+        // However it is cut, and whatever stands where the line end should be.
+        let line = format!("PROXY UNKNOWN {}\n", "x".repeat(MAX_LINE - 15));
+        for piece in [1, 2, usize::MAX] {
+            assert_eq!(read(line.as_bytes(), piece), Err(BadHeader::TooLong));
+        }
         for announced in [4081, u16::MAX] {
             let header = binary(0x21, 0x11, announced, b"");
             assert_eq!(error(&header), Some((BadHeader::TooLong, 16)));

@@ -37,6 +37,9 @@ const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websock
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
+/// What a proxy sends before its client's bytes.
+const PROXY_HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 127.0.0.1 4321 1234\r\n";
+
 /// The first bytes of the frames that browsers send.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
@@ -60,7 +63,7 @@ const INSISTENCE: usize = 10;
 pub enum Script {
     /// Members of the tutorials' dialects join, send and leave.
     Tutorials,
-    /// The same with browsers.
+    /// The same with browsers, and with one of the others behind a proxy.
     Web,
 }
 
@@ -147,7 +150,10 @@ pub fn session(
 ) -> Session {
     let listen = match script {
         Script::Tutorials => "--listen chat10://127.0.0.1:0 --listen chat64://127.0.0.1:0",
-        Script::Web => "--listen chat10://127.0.0.1:0 --listen ws://127.0.0.1:0 --history 0",
+        Script::Web => {
+            "--listen proxy+chat10://127.0.0.1:0 --trust-proxy 127.0.0.1 \
+             --listen ws://127.0.0.1:0 --history 0"
+        }
     };
     let own = ["--ack", ACK, "--max-clients", PLACES];
     let args: Vec<_> = listen.split(' ').chain(own).collect();
@@ -322,6 +328,9 @@ impl Room {
                 peer.is_cut || peer.receiving.is_upgraded()
             })?;
         }
+        if speech == Speech::Frames && self.script == Script::Web {
+            self.peers[index].send(PROXY_HEADER);
+        }
         if speech != Speech::Bare && !self.peers[index].is_cut {
             self.peers[index].say(name.as_bytes());
             self.settle(|_| true)?;
@@ -333,7 +342,9 @@ impl Room {
 
     /// Makes a connection for a client.
     fn connect(&mut self, name: &'static str) -> usize {
-        let listener = usize::from(speech_of(name) != Speech::Frames);
+        // Those for proxies are the last.
+        let has_frames = speech_of(name) == Speech::Frames;
+        let listener = usize::from(has_frames == (self.script == Script::Web));
         let (stream, route) = self.relay.connect(self.relay.ports[listener]);
         self.peers.push(Peer {
             name,
@@ -510,7 +521,7 @@ impl Room {
             if self.is_quiet() && is_so(self) {
                 return Ok(());
             }
-            let is_forsaken = self.nudge();
+            let is_forsaken = self.is_done_but_for_stalls() && self.nudge();
             let is_over = self.is_stopping || self.has_stalled_visitor();
             self.relay.go_on(is_forsaken && is_over);
         }
@@ -553,20 +564,44 @@ impl Room {
         traffic.is_some_and(|traffic| traffic.is_hit)
     }
 
-    /// Whether the relay has read all that was sent, and all has come that it has written.
+    /// Whether the relay has read all that was sent and has acknowledged it, and all has come that it has
+    /// written.
     fn is_quiet(&self) -> bool {
-        self.peers.iter().enumerate().all(|(index, peer)| {
-            let Some(traffic) = self.relay.traffic(peer.route) else {
-                return true;
-            };
-            if peer.stream.is_none() || peer.is_cut {
-                return true;
-            }
-            let goes_on = self.is_sending == Some(index) && self.is_stalled(peer.route);
-            let is_read = traffic.read == peer.sent || goes_on;
-            let has_come = traffic.written == peer.receiving.bytes.len() || !peer.reads;
-            is_read && has_come && !traffic.is_closed
-        })
+        (0..self.peers.len()).all(|index| self.is_peer_quiet(index))
+    }
+
+    /// The same for all but those of which the relay was notified that they are not ready. What it can do without
+    /// another event it must do without: an event for one may hide what it has forgotten of another.
+    fn is_done_but_for_stalls(&self) -> bool {
+        let is_stalled = |index: usize| self.is_stalled(self.peers[index].route);
+        (0..self.peers.len()).all(|index| is_stalled(index) || self.is_peer_quiet(index))
+    }
+
+    fn is_peer_quiet(&self, index: usize) -> bool {
+        let peer = &self.peers[index];
+        let Some(traffic) = self.relay.traffic(peer.route) else {
+            return true;
+        };
+        if peer.stream.is_none() || peer.is_cut {
+            return true;
+        }
+        let goes_on = self.is_sending == Some(index) && self.is_stalled(peer.route);
+        let is_read = traffic.read == peer.sent || goes_on;
+        let has_come = traffic.written == peer.receiving.bytes.len() || !peer.reads;
+        is_read && has_come && !traffic.is_closed && self.is_acknowledged(index)
+    }
+
+    /// Whether a peer that reads has an acknowledgement for each of its messages, if its dialect has them.
+    fn is_acknowledged(&self, index: usize) -> bool {
+        let peer = &self.peers[index];
+        if !peer.reads || speech_of(peer.name) == Speech::Frames {
+            return true;
+        }
+        let is_own = |message: &&Message| message.by == index && message.kind != Kind::Control;
+        let sent = self.messages.iter().filter(is_own).count();
+        let received = peer.receiving.messages.iter();
+        let acks = received.filter(|received| received.text == ACK.as_bytes());
+        acks.count() >= sent
     }
 
     /// Whether the relay was notified that a handshake has not come or that its answer was not accepted. That takes

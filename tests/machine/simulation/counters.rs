@@ -69,13 +69,14 @@ impl CounterCheck {
         ];
         let others = others.map(|(name, count)| (name.to_owned(), count));
         for (name, count) in closed.chain(others) {
-            assert_eq!(metrics[&format!("chatloop_{name}")], count as f64, "{name}");
+            let shown = metrics[&format!("chatloop_{name}")] as u64;
+            assert_eq!(shown, count, "{name}");
         }
         let reasons = ["relay_full", "address_full", "shortage", "proxy"];
         let refused =
             |reason| metrics[&format!("chatloop_connections_refused_total{{reason=\"{reason}\"}}")];
         let refused: f64 = reasons.map(refused).iter().sum();
-        assert_eq!(refused, counters.refused as f64, "refused");
+        assert_eq!(refused as u64, counters.refused, "refused");
         let paused = metrics["chatloop_paused_seconds_total"];
         let difference = (paused - gauges.paused.as_secs_f64()).abs();
         assert!(difference < 1e-3, "paused for {paused} s");

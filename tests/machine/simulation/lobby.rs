@@ -1,19 +1,24 @@
-//! The connections that have not become WebSocket connections: what they are answered, and why they may end.
+//! The connections that are not the relay's yet, since they speak HTTP or their proxies have not stated their
+//! addresses: what they are answered, and why they may end.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chatloop::wire::Dialect;
 
 use super::model::Facts;
+use super::proxy::{Header, Meaning};
 use super::web::{self, Answer};
 
 /// How many connections to the listeners for metrics there are at once.
 const MAX_SCRAPERS: usize = 16;
 
-/// A connection that speaks HTTP.
+/// A connection that is not the relay's yet.
 struct Visitor {
     listener: Dialect,
+    /// The header that its proxy sends, and how much of that the server has read.
+    header: Option<(Header, usize)>,
     /// Its number in the order of arrival.
     number: u64,
     since: Duration,
@@ -41,8 +46,48 @@ impl Visitor {
         self.answer_bytes().len() - self.written
     }
 
+    /// What of its proxy's header was read shows that it is none.
+    fn has_bad_header(&self) -> bool {
+        self.header.as_ref().is_some_and(
+            |(header, read)| matches!(header.meaning, Meaning::Refused { after } if *read >= after),
+        )
+    }
+
+    /// Its proxy's header was not read to its end.
+    fn awaits_header(&self) -> bool {
+        self.header.as_ref().is_some_and(|(header, read)| {
+            let is_bad = matches!(header.meaning, Meaning::Refused { .. });
+            is_bad || *read < header.bytes.len()
+        })
+    }
+
+    /// The address that its proxy has stated, if it has.
+    fn stated(&self) -> Option<SocketAddr> {
+        match self.header.as_ref()?.0.meaning {
+            Meaning::Client(stated) => stated,
+            Meaning::Refused { .. } => None,
+        }
+    }
+
+    /// The server has read these bytes of a header, and no byte behind it.
+    fn read_header(&mut self, bytes: &[u8]) {
+        let (header, read) = self.header.as_mut().expect("a proxy");
+        let rest = &header.bytes[*read..];
+        let is_good = matches!(header.meaning, Meaning::Client(_));
+        assert!(
+            !is_good || rest.starts_with(bytes),
+            "{} bytes were read of a header of which {} were missing",
+            bytes.len(),
+            rest.len()
+        );
+        *read += bytes.len();
+    }
+
     /// The dialect as whose connection it was accepted, if it was.
     fn upgraded(&self) -> Option<Dialect> {
+        if !web::begins_with_http(self.listener) {
+            return (!self.awaits_header()).then_some(self.listener);
+        }
         match self.answer {
             Some(Answer::Upgrade(dialect, _)) if self.left() == 0 => Some(dialect),
             _ => None,
@@ -54,6 +99,9 @@ impl Visitor {
 pub struct Visitors {
     each: BTreeMap<usize, Visitor>,
     next_number: u64,
+    /// How many headers were accepted, and how many connections were refused for what is none.
+    pub headers: u64,
+    pub bad_headers: u64,
     /// How long each may take for its request, and for its answer.
     timeout: Duration,
 }
@@ -63,6 +111,8 @@ impl Visitors {
         Self {
             each: BTreeMap::new(),
             next_number: 0,
+            headers: 0,
+            bad_headers: 0,
             timeout,
         }
     }
@@ -75,10 +125,11 @@ impl Visitors {
         self.each.contains_key(&who)
     }
 
-    /// A connection has come to this listener.
-    pub fn enter(&mut self, who: usize, listener: Dialect, now: Duration) {
+    /// A connection has come to this listener, and with this header if it is one for proxies.
+    pub fn enter(&mut self, who: usize, listener: Dialect, header: Option<Header>, now: Duration) {
         let visitor = Visitor {
             listener,
+            header: header.map(|header| (header, 0)),
             number: self.next_number,
             since: now,
             head: Vec::new(),
@@ -95,6 +146,13 @@ impl Visitors {
     /// The server, which stops or not, has read this.
     pub fn read(&mut self, who: usize, bytes: &[u8], is_stopping: bool) {
         let visitor = self.each.get_mut(&who).expect("a visitor");
+        if visitor.awaits_header() {
+            return visitor.read_header(bytes);
+        }
+        if visitor.upgraded().is_some() {
+            // It found no place.
+            return;
+        }
         // What comes behind a request that is answered already is discarded.
         if visitor.answer.is_none() {
             visitor.head.extend_from_slice(bytes);
@@ -152,14 +210,27 @@ impl Visitors {
         }
     }
 
-    /// A connection becomes one of the relay. Returns its dialect, and the length of the response.
-    pub fn upgrade(&mut self, who: usize) -> Option<(Dialect, usize)> {
+    /// A connection becomes one of the relay. Returns its dialect, the length of the response, and the address
+    /// that its proxy has stated.
+    pub fn upgrade(&mut self, who: usize) -> Option<(Dialect, usize, Option<SocketAddr>)> {
         let visitor = self.each.get(&who)?;
         let upgraded = visitor.upgraded();
-        let dialect = upgraded.expect("its handshake was answered");
-        let len = visitor.answer_bytes().len();
+        let dialect = upgraded.expect("its handshake was answered, or its header was read");
+        let (len, stated) = (visitor.answer_bytes().len(), visitor.stated());
+        self.headers += u64::from(visitor.header.is_some());
         self.each.remove(&who);
-        Some((dialect, len))
+        Some((dialect, len, stated))
+    }
+
+    /// Each connection whose header is none was closed.
+    pub fn check(&self) {
+        let mut each = self.each.iter();
+        let bad = each.find(|(_, visitor)| visitor.has_bad_header());
+        assert!(
+            bad.is_none(),
+            "peer {:?} has sent no header",
+            bad.map(|(who, _)| who)
+        );
     }
 
     /// A connection was closed. Returns whether it was refused a place.
@@ -171,9 +242,14 @@ impl Visitors {
             ..
         } = visitor.facts;
         let is_late = now >= visitor.since + self.timeout;
-        if visitor.upgraded().is_some() {
+        if let Some(dialect) = visitor.upgraded() {
             let expected = web::close_frame(1013, "no place is free");
-            assert_eq!(visitor.refusal, Some(expected), "of peer {who}");
+            let expected = web::is_web_socket(dialect).then_some(expected);
+            assert_eq!(visitor.refusal, expected, "of peer {who}");
+            return Some(true);
+        }
+        if visitor.has_bad_header() {
+            self.bad_headers += 1;
             return Some(true);
         }
         let is_over = match visitor.answer {
@@ -186,7 +262,8 @@ impl Visitors {
             is_over || has_failed || is_late || is_stopping || is_needed,
             "peer {who} was closed, and there is no reason"
         );
-        Some(false)
+        let is_refused = visitor.awaits_header() && is_late && !is_over && !has_failed;
+        Some(is_refused)
     }
 
     /// Whether the place of this connection, which is the oldest one to a listener for metrics, is needed for

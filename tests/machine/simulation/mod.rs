@@ -15,7 +15,8 @@
 //! - [`system`]: the machine as the server sees it.
 //! - [`peer`], [`schedule`]: what the peers and the network do.
 //! - [`web`]: HTTP, WebSocket and JSON, as peers write them and expect them.
-//! - [`lobby`]: what connections are answered that speak HTTP.
+//! - [`proxy`]: what proxies send before their clients' bytes.
+//! - [`lobby`]: what becomes of connections that speak HTTP or come from a proxy.
 //! - [`model`]: what everybody is to be told, and why connections may end.
 //! - [`counters`]: what the server counts of itself.
 //! - [`torture`]: one call fails, each in turn.
@@ -39,6 +40,7 @@ pub mod lobby;
 pub mod model;
 pub mod peer;
 pub mod plan;
+pub mod proxy;
 pub mod schedule;
 #[cfg(test)]
 mod seeds;

@@ -847,6 +847,9 @@ pub struct Totals {
     /// Handshakes that were accepted, and other connections that spoke HTTP.
     pub upgrades: u64,
     pub visits: u64,
+    /// Headers of the PROXY protocol that were accepted, and connections that were refused for what is none.
+    pub headers: u64,
+    pub bad_headers: u64,
     /// Close frames, by their status code.
     pub closes: BTreeMap<u16, u64>,
     /// Ends, by [`End`].
@@ -867,6 +870,8 @@ impl Totals {
         self.notices += other.notices;
         self.upgrades += other.upgrades;
         self.visits += other.visits;
+        self.headers += other.headers;
+        self.bad_headers += other.bad_headers;
         for (code, count) in &other.closes {
             *self.closes.entry(*code).or_default() += count;
         }
@@ -903,7 +908,7 @@ impl Model {
             .iter()
             .map(|&dialect| Protocol::new(dialect, config))
             .collect();
-        let is_listed = |dialect| config.listen.iter().any(|one| one.dialect == dialect);
+        let is_listed = |dialect| config.listeners().any(|(one, _)| one.dialect == dialect);
         // A browser may ask for a tunnel.
         let is_served = |dialect| match dialect {
             Dialect::WsChat10 => is_listed(dialect) || is_listed(Dialect::Ws),
@@ -1012,8 +1017,10 @@ impl Model {
         self.settle();
         self.totals.accepted += 1;
         let upgraded = self.visitors.upgrade(who);
-        self.totals.upgrades += u64::from(upgraded.is_some());
-        let (dialect, answer_len) = upgraded.unwrap_or((dialect, 0));
+        self.totals.headers = self.visitors.headers;
+        self.totals.upgrades += u64::from(upgraded.is_some_and(|(_, len, _)| len > 0));
+        let (dialect, answer_len, stated) = upgraded.unwrap_or((dialect, 0, None));
+        let addr = stated.unwrap_or(addr);
         let protocol = &self.protocols[dialect.index()];
         let member = Member {
             dialect,
@@ -1880,6 +1887,7 @@ impl Model {
             self.settle();
             self.turned_away += u64::from(was_refused);
             self.totals.visits += 1;
+            self.totals.bad_headers = self.visitors.bad_headers;
             return;
         }
         if let Some(index) = self.newcomers.iter().position(|(peer, _)| *peer == who) {

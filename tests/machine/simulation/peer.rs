@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use chatloop::wire::Dialect;
 
 use super::choices::Choices;
+use super::proxy::Header;
 use super::web::{self, Answer, BINARY, CLOSE, CONTINUED, PING, PONG, TEXT};
 
 /// The longest payload that a peer gives a ping, unless it is the longest of all.
@@ -17,7 +18,11 @@ pub struct Peer {
     pub dialect: Dialect,
     pub addr: SocketAddr,
     pub stage: Stage,
-    /// What it will send next: a request, or the end of something that it has begun.
+    /// What its proxy sends first, if it has one.
+    pub header: Option<Header>,
+    /// It waits for no answer: when its proxy has sent the header, it begins to speak its dialect.
+    pub goes_on_at_once: bool,
+    /// What it will send next: a header, a request, or the end of something that it has begun.
     pub outgoing: Vec<u8>,
     /// How much it has said, so that no two messages are the same.
     said: usize,
@@ -26,7 +31,7 @@ pub struct Peer {
 /// How far a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It speaks HTTP, and may go on when its handshake was answered.
+    /// It speaks HTTP, and may go on when its handshake was answered; or its proxy has still to send a header.
     Visiting,
     /// It has still to give its name.
     Nameless,
@@ -38,8 +43,15 @@ pub enum Stage {
 }
 
 impl Peer {
-    /// The peer of this number, which has connected to a listener of this dialect.
-    pub fn new(number: usize, listener: Dialect, is_mute: bool, choices: &mut Choices) -> Self {
+    /// The peer of this number, which has connected to a listener of this dialect. If that is one for proxies,
+    /// its proxy sends this header.
+    pub fn new(
+        number: usize,
+        listener: Dialect,
+        header: Option<Header>,
+        is_mute: bool,
+        choices: &mut Choices,
+    ) -> Self {
         let port = 1024 + (number % 60_000) as u16;
         let addr = match number % 3 {
             0 => SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), port)),
@@ -49,13 +61,24 @@ impl Peer {
             dialect: listener,
             addr,
             stage: Stage::Visiting,
+            header,
+            goes_on_at_once: false,
             outgoing: Vec::new(),
             said: 0,
         };
         if web::begins_with_http(listener) {
-            peer.prepare_request(is_mute, choices);
-        } else {
+            peer.prepare_request(choices);
+        }
+        if let Some(header) = &peer.header {
+            peer.outgoing.splice(..0, header.bytes.iter().copied());
+            peer.goes_on_at_once = !is_mute && !web::begins_with_http(listener);
+        }
+        if peer.outgoing.is_empty() {
             peer.begin(is_mute);
+        } else if is_mute {
+            // It never completes that.
+            let len = choices.below(peer.outgoing.len());
+            peer.outgoing.truncate(len);
         }
         peer
     }
@@ -70,7 +93,7 @@ impl Peer {
     }
 
     /// Chooses a request: as a rule a handshake that succeeds.
-    fn prepare_request(&mut self, is_mute: bool, choices: &mut Choices) {
+    fn prepare_request(&mut self, choices: &mut Choices) {
         let (all, good) = (web::requests(self.dialect), web::handshakes(self.dialect));
         let kind = choices.below(16);
         let index = match kind {
@@ -79,11 +102,7 @@ impl Peer {
         };
         let request = &all[index];
         self.outgoing.clone_from(&request.head);
-        if is_mute {
-            // It never completes its request.
-            let len = choices.below(self.outgoing.len());
-            self.outgoing.truncate(len);
-        } else if kind == 15 {
+        if kind == 15 {
             // It does not wait for the answer.
             self.outgoing.extend(self.web_frame(TEXT, b"early"));
         }

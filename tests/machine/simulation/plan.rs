@@ -171,7 +171,16 @@ impl Plan {
         } else {
             choices.one_of(&[0, 1, 20, 100, 400, 2000])
         };
-        let has_browsers = config.listen.iter().any(|one| one.dialect == Dialect::Ws);
+        if choices.below(4) == 0 {
+            let count = choices.between(1, 3);
+            config.listen_proxied = (0..count).map(|_| endpoint(choices.one_of(&all))).collect();
+            // Some peers are proxies that are not trusted.
+            config.trusted_proxies = vec!["198.51.100.0/24".parse().expect("a network")];
+        }
+        let has_browsers = config
+            .listeners()
+            .map(|(one, _)| one)
+            .any(|one| one.dialect == Dialect::Ws);
         config.limits = chosen_limits(choices, max_message, has_browsers);
         config.texts = chosen_texts(choices);
         config.every = match choices.below(4) {
@@ -306,6 +315,12 @@ impl Plan {
         plan.longest_message = max_message;
         plan.usual_message = choices.one_of(&[USUAL_MESSAGE, 400, max_message]);
         plan
+    }
+
+    /// The dialect of the listener of this index, and whether it is for proxies.
+    pub fn listener(&self, index: usize) -> (Dialect, bool) {
+        let (endpoint, is_proxied) = self.config.listeners().nth(index).expect("a listener");
+        (endpoint.dialect, is_proxied)
     }
 
     /// How often this strikes, of 1,024 times.

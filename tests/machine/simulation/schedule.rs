@@ -127,7 +127,7 @@ impl World {
             Action::Say(who, len) => self.say(who, len),
             Action::SayFarewell(who) => self.say_farewell(who),
             Action::Request(listener, index) => {
-                let dialect = self.plan.config.listen[listener].dialect;
+                let (dialect, _) = self.plan.listener(listener);
                 if let Some(who) = self.connect(listener, false) {
                     let head = web::requests(dialect)[index].head.clone();
                     self.peers[who].outgoing = head;
@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    /// A peer sends its request, perhaps only a part of it.
+    /// A peer sends its request, or its proxy a header, perhaps only a part of it.
     fn visit(&mut self, who: usize) {
         let peer = &mut self.peers[who];
         if self.choices.below(8) == 1 && !peer.outgoing.is_empty() {
@@ -247,6 +247,11 @@ impl World {
             return self.send(who, &part);
         }
         self.complete(who);
+        let peer = &mut self.peers[who];
+        if peer.goes_on_at_once {
+            let is_mute = self.choices.below(16) == 1;
+            peer.begin(is_mute);
+        }
     }
 
     /// A peer has received something. When its handshake was answered, it may go on.

@@ -71,6 +71,8 @@ fn faults_lose_duplicate_and_reorder_no_message() {
     for (what, count) in [
         ("handshakes", totals.upgrades),
         ("other requests", totals.visits),
+        ("headers of proxies", 2 * totals.headers),
+        ("bad headers", 10 * totals.bad_headers),
         ("heartbeats", totals.heartbeats),
         ("pause notices", totals.notices),
     ] {
@@ -219,7 +221,8 @@ fn tutorials_session() -> Simulation {
     )
 }
 
-/// A session in which members of WebSocket and echo do everything that they can do.
+/// A session in which members of WebSocket and echo do everything that they can do, one of them through a proxy,
+/// and the relay's health is asked for.
 fn web_session() -> Simulation {
     use super::web::{BINARY, CONTINUED, PING, client_frame, server_frame};
     use Action::{
@@ -233,11 +236,16 @@ fn web_session() -> Simulation {
     const TUNNEL: usize = 6;
     const WS_ECHO: usize = 7;
     const ECHO: usize = 8;
+    const METRICS: usize = 9;
+    const PROXIED_WS: usize = 10;
     let mut plan = Plan::quiet();
     plan.window = (1500, 1500);
     plan.buffer = (3000, 3000);
     plan.config.limits.timed_history = 2;
     plan.config.limits.read_budget = 1000;
+    let ws = plan.config.listen[WS];
+    plan.config.listen_proxied = vec![ws];
+    plan.config.trusted_proxies = vec!["::/0".parse().expect("a network")];
     let step = plan.config.heartbeat.expect("heartbeats") / 2;
     let handshakes = super::web::handshakes(chatloop::wire::Dialect::Ws);
     let ping = client_frame(PING, b"there?", KEY);
@@ -274,6 +282,9 @@ fn web_session() -> Simulation {
                 Settle,
             ],
             vec![Settle, Say(6, 3), Settle, Settle, Say(0, 9), Settle],
+            // Peers 9 and 10: a browser through a proxy, and a probe of the relay's health.
+            vec![Connect(PROXIED_WS), Ask(METRICS, 0), Settle, Settle],
+            vec![Say(9, 4), Settle, Say(9, 20), Settle],
             // All ways to leave.
             vec![Send(6, server_frame(BINARY, b"unmasked")), Settle],
             vec![SayFarewell(0), Settle, Say(5, 4), Settle],
@@ -312,7 +323,8 @@ fn failed_call_affects_only_its_own_connection() {
 #[test]
 fn failed_call_in_a_session_of_web_socket_affects_only_its_own_connection() {
     let planned = web_session().run().totals;
-    assert_eq!((planned.upgrades, planned.visits), (5, 2));
+    assert_eq!((planned.upgrades, planned.visits), (6, 3));
+    assert_eq!(planned.headers, 1);
     assert!(planned.heartbeats > 0);
     let failures = fail_each_call("web");
     assert!(failures > 1000, "only {failures} failures");
@@ -407,6 +419,10 @@ fn long_run() {
     println!(
         "handshakes  {}, and {} other requests or connections without one",
         totals.upgrades, totals.visits
+    );
+    println!(
+        "proxies     {} headers accepted, {} refused",
+        totals.headers, totals.bad_headers
     );
     println!(
         "heartbeats  {}, {} pause notices, Close frames {:?}",

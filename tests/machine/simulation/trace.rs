@@ -15,6 +15,7 @@ pub enum Happening {
     Connects {
         peer: usize,
         dialect: Dialect,
+        is_proxied: bool,
     },
     Sends {
         peer: usize,
@@ -130,7 +131,14 @@ impl Happening {
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Connects { peer, dialect } => write!(f, "peer {peer} connects, {dialect}"),
+            Self::Connects {
+                peer,
+                dialect,
+                is_proxied,
+            } => {
+                let proxy = if is_proxied { "proxy+" } else { "" };
+                write!(f, "peer {peer} connects, {proxy}{dialect}")
+            }
             Self::Sends { peer, bytes } => write!(f, "peer {peer} sends {bytes}"),
             Self::Arrives {
                 peer,

@@ -31,6 +31,7 @@ use super::faults::{Fault, FaultCounts};
 use super::model::{MIN_READ_RATE, Model, Reading, causes_its_output_alone};
 use super::peer::Peer;
 use super::plan::Plan;
+use super::proxy::Header;
 use super::schedule::Action;
 use super::socket::Socket;
 use super::torture::Torture;
@@ -152,7 +153,7 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan, choices: Choices) -> Self {
-        let listeners = plan.config.listen.iter().map(|_| Listener::default());
+        let listeners = plan.config.listeners().map(|_| Listener::default());
         Self {
             choices,
             trace: Trace::default(),
@@ -230,9 +231,10 @@ impl World {
             return None;
         }
         let peer = self.peers.len();
-        let dialect = self.plan.config.listen[listener].dialect;
+        let (dialect, is_proxied) = self.plan.listener(listener);
+        let header = is_proxied.then(|| Header::chosen(peer, &mut self.choices));
         self.peers
-            .push(Peer::new(peer, dialect, is_mute, &mut self.choices));
+            .push(Peer::new(peer, dialect, header, is_mute, &mut self.choices));
         let Plan { window, buffer, .. } = self.plan;
         let mut window = self.choices.between(window.0, window.1);
         let mut buffer = self.choices.between(buffer.0, buffer.1);
@@ -242,7 +244,11 @@ impl World {
         }
         self.sockets.push(Socket::new(window, buffer));
         self.live.push(peer);
-        self.trace.note(Happening::Connects { peer, dialect });
+        self.trace.note(Happening::Connects {
+            peer,
+            dialect,
+            is_proxied,
+        });
         self.listeners[listener].queue.push_back(peer);
         self.list_listener(listener);
         Some(peer)
@@ -404,7 +410,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let peer = &self.peers[who];
-        let dialect = self.plan.config.listen[listener].dialect;
+        let (dialect, _) = self.plan.listener(listener);
         match source {
             Source::Connection(id) => {
                 self.trace.note(Happening::Watches { peer: who, id });
@@ -412,7 +418,8 @@ impl World {
             }
             Source::Visitor(index) => {
                 self.trace.note(Happening::Visits { peer: who, index });
-                self.model.visitors.enter(who, dialect, self.now);
+                let header = peer.header.clone();
+                self.model.visitors.enter(who, dialect, header, self.now);
             }
         }
         self.sockets[who].watched = Some(source);
@@ -835,6 +842,7 @@ impl World {
                 "the server sleeps on what it was told: there is room for {due} bytes due to peer {who}"
             );
         }
+        self.model.visitors.check();
         for (who, due, is_read) in self.model.visitors.pending() {
             let socket = &self.sockets[who];
             assert!(
