@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod load;
+mod top;
 mod values;
 mod variables;
 
@@ -22,6 +23,7 @@ use values::{
 };
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
+pub(crate) use top::TopArgs;
 pub(crate) use values::{Listen, OrOff, parse_protocol};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
@@ -106,6 +108,13 @@ pub(crate) enum Command {
         after_long_help = load::EPILOGUE
     )]
     Load(Box<LoadCommand>),
+
+    /// Look at running relays: which members are slow, and how busy the loop is
+    #[command(
+        after_help = "q leaves. `--help` has the keys, what can be looked at, examples and exit codes.",
+        after_long_help = top::EPILOGUE
+    )]
+    Top(TopArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -151,7 +160,7 @@ Exit codes:
   0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
   1  anything not listed here
   2  usage: a flag that does not exist, or a value that cannot work
-  3  cannot listen on an address that was asked for, or find it, or on a socket that was passed";
+  3  cannot listen where it was asked to, or find that address, or on a socket that was passed";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -179,6 +188,15 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) listen: Vec<Listen>,
+
+    /// A Unix socket for looking at the relay and its members
+    ///
+    /// Only the user that runs the relay, and root, may connect: its mode is 0600. `chatloop top PATH` shows what
+    /// is there. It has /metrics and /healthz over HTTP, as a metrics:// listener has, and /members: each
+    /// member's name, address, messages and pending output as JSON. A socket that a relay has left behind is
+    /// replaced; it is removed at the end.
+    #[arg(long, env = "CHATLOOP_ADMIN", value_name = "PATH", hide_env = true)]
+    pub(crate) admin: Option<PathBuf>,
 
     /// Most connections at once [default: as many as the open-file limit allows]
     ///

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -15,11 +15,12 @@ use chatloop::handshake::Target;
 use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
 use jiff::tz::TimeZone;
-use rustix::fs::{OFlags, fcntl_getfl, fstat};
+use rustix::fs::{OFlags, fcntl_getfl};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
 use crate::cli::JoinArgs;
+use crate::tty::Tty;
 
 /// Why the command failed.
 #[derive(Debug)]
@@ -92,8 +93,8 @@ impl fmt::Display for Messages {
 /// Chats until the user leaves.
 pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
     let (addrs, web_socket) = resolve(&args.server)?;
-    let terminal = Terminal::found();
-    let on_screen = terminal.is_screen() && !args.json && !args.raw;
+    let tty = Tty::found();
+    let on_screen = tty.is_screen() && !args.json && !args.raw;
     let name = match &args.name {
         Some(name) => name.clone(),
         None if on_screen => match ask_name(&login_name())? {
@@ -111,9 +112,9 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
         reconnect: !args.no_reconnect,
         quiet: args.quiet,
         interface: if on_screen {
-            terminal.on_screen(args)
+            interface(&tty, args)
         } else {
-            Interface::Streams(terminal.streams(args)?)
+            Interface::Streams(streams(&tty, args)?)
         },
     };
     let client = Client::new(config).map_err(JoinError::Client)?;
@@ -188,106 +189,61 @@ fn resolve(server: &str) -> Result<(Vec<SocketAddr>, Option<Target>), JoinError>
     Ok((addr.lookup().map_err(JoinError::Lookup)?, target))
 }
 
-/// What the environment says of the terminal.
-struct Terminal {
-    stdin: bool,
-    stdout: bool,
-    /// Whether they are one and the same.
-    one: bool,
-    /// The terminal's kind; empty if it is not known.
-    term: String,
-    palette: Palette,
-}
-
-impl Terminal {
-    fn found() -> Self {
-        let term = env::var("TERM").unwrap_or_default();
-        Self {
-            stdin: io::stdin().is_terminal(),
-            stdout: io::stdout().is_terminal(),
-            one: is_same_device(&io::stdin(), &io::stdout()),
-            palette: palette(&term),
-            term,
-        }
-    }
-
-    /// Whether lines can be typed and painted.
-    fn is_screen(&self) -> bool {
-        self.stdin && self.stdout && self.one && !matches!(self.term.as_str(), "" | "dumb")
-    }
-
-    /// Whether it wraps lines anew when it becomes narrower. Most do. Xterm says who it is, but not
-    /// when tmux is in between, which does.
-    fn reflows(&self) -> bool {
-        let cuts = ["linux", "st", "st-", "rxvt", "screen", "vt"];
-        env::var_os("TMUX").is_some()
-            || env::var_os("XTERM_VERSION").is_none()
-                && !cuts
-                    .iter()
-                    .any(|kind| self.term == *kind || kind.len() > 2 && self.term.starts_with(kind))
-    }
-
-    fn on_screen(&self, args: &JoinArgs) -> Interface {
-        let clock = (!args.no_time).then(|| Clock::new(TimeZone::system()));
-        Interface::Terminal {
-            theme: Theme::new(self.palette, clock),
-            reflows: self.reflows(),
-        }
-    }
-
-    fn streams(&self, args: &JoinArgs) -> Result<Streams, JoinError> {
-        let own = |stream: &dyn AsFd| {
-            stream
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(|error| JoinError::Io("cannot use the standard streams", error))
-        };
-        let format = match (args.json, args.raw) {
-            (true, _) => Format::Json,
-            (_, true) => Format::Raw,
-            _ => Format::Plain,
-        };
-        // A terminal that cannot paint still tells the time; a pipe has names and messages only.
-        let by_hand = self.stdin && self.stdout;
-        let timed = format == Format::Json || format == Format::Plain && by_hand;
-        // A terminal at the input of something that writes to a file is for the shell; and `nohup`
-        // puts something there that cannot be read.
-        let readable =
-            fcntl_getfl(io::stdin()).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::WRONLY);
-        let reads = readable && (!self.stdin || self.stdout);
-        if reads && by_hand && !args.quiet && !args.json && !args.raw {
-            let notice = "chatloop: on this terminal each line is sent as it is; Ctrl-D leaves\n";
-            let _ = io::stderr().write_all(notice.as_bytes());
-        }
-        Ok(Streams {
-            input: if reads {
-                Some(own(&io::stdin())?)
-            } else {
-                None
-            },
-            output: own(&io::stdout())?,
-            notices: own(&io::stderr())?,
-            format,
-            clock: (timed && !args.no_time).then(|| Clock::new(TimeZone::system())),
-            stay: args.stay,
-        })
+fn interface(tty: &Tty, args: &JoinArgs) -> Interface {
+    let clock = (!args.no_time).then(|| Clock::new(TimeZone::system()));
+    Interface::Terminal {
+        theme: Theme::new(palette(tty), clock),
+        reflows: tty.reflows(),
     }
 }
 
-/// The colours that a kind of terminal has, if any are wanted: see no-color.org.
-fn palette(term: &str) -> Palette {
-    if env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+fn streams(tty: &Tty, args: &JoinArgs) -> Result<Streams, JoinError> {
+    let own = |stream: &dyn AsFd| {
+        stream
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| JoinError::Io("cannot use the standard streams", error))
+    };
+    let format = match (args.json, args.raw) {
+        (true, _) => Format::Json,
+        (_, true) => Format::Raw,
+        _ => Format::Plain,
+    };
+    // A terminal that cannot paint still tells the time; a pipe has names and messages only.
+    let by_hand = tty.stdin && tty.stdout;
+    let timed = format == Format::Json || format == Format::Plain && by_hand;
+    // A terminal at the input of something that writes to a file is for the shell; and `nohup`
+    // puts something there that cannot be read.
+    let readable =
+        fcntl_getfl(io::stdin()).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::WRONLY);
+    let reads = readable && (!tty.stdin || tty.stdout);
+    if reads && by_hand && !args.quiet && !args.json && !args.raw {
+        let notice = "chatloop: on this terminal each line is sent as it is; Ctrl-D leaves\n";
+        let _ = io::stderr().write_all(notice.as_bytes());
+    }
+    Ok(Streams {
+        input: if reads {
+            Some(own(&io::stdin())?)
+        } else {
+            None
+        },
+        output: own(&io::stdout())?,
+        notices: own(&io::stderr())?,
+        format,
+        clock: (timed && !args.no_time).then(|| Clock::new(TimeZone::system())),
+        stay: args.stay,
+    })
+}
+
+/// The colours that a terminal has, if any are wanted.
+fn palette(tty: &Tty) -> Palette {
+    if !Tty::has_colors() {
         Palette::None
-    } else if term.contains("256color") || term.contains("direct") {
+    } else if tty.has_256_colors() {
         Palette::Indexed
     } else {
         Palette::Basic
     }
-}
-
-fn is_same_device(one: &dyn AsFd, other: &dyn AsFd) -> bool {
-    let device = |stream: &dyn AsFd| fstat(stream.as_fd()).map(|stat| stat.st_rdev);
-    matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The name that whoever started us logged in with.

@@ -43,12 +43,15 @@
 //!
 //! - `clock`: timestamps, for any time that a clock can show.
 //! - `sockets`: the TCP sockets of this machine, as the kernel lists them.
+//! - `units`: figures with their units.
+//! - `terminal`: raw mode, keys, and standard streams that do not block.
 //! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
 //!
+//! - `top`: the live view of relays, an event loop of its own over the keyboard and the connections to them.
+//!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client` and `load` know `wire`, `handshake`, `text`, `clock`, `sockets` and `descriptors`,
-//! and nothing of the relay.
+//! knows both; `client`, `load` and `top` know what is above them and below `server`, and nothing of the relay.
 //!
 //! # The library alone
 //!
@@ -160,7 +163,16 @@ pub mod descriptors;
 mod sockets;
 
 #[cfg(feature = "cli")]
+mod units;
+
+#[cfg(feature = "cli")]
+pub mod terminal;
+
+#[cfg(feature = "cli")]
 pub mod client;
 
 #[cfg(feature = "cli")]
 pub mod load;
+
+#[cfg(feature = "cli")]
+pub mod top;

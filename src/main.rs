@@ -9,6 +9,8 @@ mod load_command;
 mod log_output;
 mod serve;
 mod service;
+mod top_command;
+mod tty;
 
 use std::fmt::Display;
 use std::panic;
@@ -18,7 +20,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| {
-        chatloop::client::restore_terminal();
+        chatloop::terminal::restore_terminal();
         error_line::print(&format!("internal error, please report it: {panic}").replace('\n', " "));
         process::exit(1);
     }));
@@ -38,6 +40,9 @@ fn main() -> ExitCode {
         }
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Top(args) => {
+            top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -14,6 +15,7 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn, WebConfig};
+use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
 use env_logger::fmt::Formatter;
 use env_logger::fmt::style::AnsiColor;
@@ -83,7 +85,9 @@ impl ServeError {
             | Self::LongNames { .. }
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
-            Self::Start(StartError::Listen(..)) | Self::Lookup(_) | Self::Passed(_) => 3,
+            Self::Start(StartError::Listen(..) | StartError::Admin(..))
+            | Self::Lookup(_)
+            | Self::Passed(_) => 3,
             Self::Start(StartError::Poll(_)) | Self::NoRoom { .. } | Self::Io(..) => 1,
         }
     }
@@ -198,6 +202,10 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     {
         info!("open http://{}/ in a browser", reachable(*addr));
     }
+    if let Some(path) = &config.admin {
+        let path = Quoted(path.as_os_str().as_bytes());
+        info!("the admin socket is {path}; chatloop top {path} shows the members");
+    }
     // A socket that was passed may be in another network, whose addresses we cannot see.
     for (endpoint, addr) in config.listen.iter().zip(&addrs) {
         if addr.ip().is_unspecified()
@@ -261,7 +269,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             return Err(ServeError::Taken(one.addr, socket.endpoint().addr));
         }
     }
-    let listeners = listen.len() + passed.len();
+    let listeners = listen.len() + passed.len() + usize::from(args.admin.is_some());
     let defaults = Limits::default();
     let mut limits = Limits {
         max_clients: max_clients(args.max_clients, limit, listeners)?,
@@ -305,6 +313,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         listen: endpoints(plain).collect(),
         listen_proxied: endpoints(proxied).collect(),
         trusted_proxies: args.trust_proxy.clone(),
+        admin: args.admin.clone(),
         limits,
         texts: reply_texts(args)?,
         every: args.every.0,
@@ -505,7 +514,7 @@ mod tests {
                      --every 14s --ack 15 --farewell 16 --slow cut --soft-limit 17 \
                      --slow-timeout 18s --message-timeout 19s --idle-timeout 20s --rate 21 \
                      --max-per-ip 22 --accept-rate 23 --max-memory 2424 \
-                     --listen proxy+ws://127.0.0.1:25 --trust-proxy 26.0.0.1,::27/128";
+                     --listen proxy+ws://127.0.0.1:25 --trust-proxy 26.0.0.1,::27/128 --admin 28";
         let flags: Vec<_> = flags.split_whitespace().collect();
         let config = config_of(&flags, 1000).unwrap();
         let ports: Vec<_> = config.listen.iter().map(|one| one.addr.port()).collect();
@@ -548,6 +557,7 @@ mod tests {
         assert_eq!(config.every, Some(Duration::from_secs(14)));
         assert_eq!(config.keepalive, Some(Duration::from_secs(8)));
         assert_eq!(config.drain, Duration::from_secs(9));
+        assert_eq!(config.admin, Some("28".into()));
     }
 
     #[test]
@@ -567,6 +577,7 @@ mod tests {
         assert_eq!(config.heartbeat, default.heartbeat);
         assert_eq!(config.listen_proxied, default.listen_proxied);
         assert_eq!(config.trusted_proxies, default.trusted_proxies);
+        assert_eq!(config.admin, default.admin);
     }
 
     #[test]

@@ -170,6 +170,25 @@ impl fmt::Display for Json<'_> {
     }
 }
 
+/// Writes bytes from the wire as a field of a JSON object, under this key. If they are not UTF-8, U+FFFD stands
+/// in their place, and a second field, with `_hex` after the key, has all of them in hexadecimal.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonField<'a>(pub &'a str, pub &'a [u8]);
+
+impl fmt::Display for JsonField<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(key, value) = *self;
+        let text = String::from_utf8_lossy(value);
+        write!(f, "\"{key}\":{}", Json(&text))?;
+        if text.as_bytes() != value {
+            write!(f, ",\"{key}_hex\":\"")?;
+            value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            f.write_char('"')?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

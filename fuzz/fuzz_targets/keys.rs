@@ -8,8 +8,8 @@
 
 #![no_main]
 
-use chatloop::client::keys::{Input, KeyDecoder};
 use chatloop::client::line_editor::{Edit, LineEditor};
+use chatloop::terminal::keys::{Input, KeyDecoder};
 use chatloop_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 use unicode_segmentation::UnicodeSegmentation;

@@ -128,6 +128,14 @@ pub(super) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(10);
+    match parse_duration(text)? {
+        interval if interval < LEAST => Err("must be at least 10ms".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
 pub(super) fn parse_or_off(text: &str) -> Result<OrOff, String> {
     OrOff::parse(text, parse_positive_duration)
 }

@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::incoming::Received;
 use super::wrap::{Wrapper, columns, columns_of_char, is_blank};
-use crate::text::{Json, Quoted, Shown};
+use crate::text::{JsonField, Quoted, Shown};
 
 /// A `Format` is how messages are written to an output that is no screen, each on one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,9 +72,8 @@ pub fn write_line(
         if let Some((_, now)) = clock {
             write!(out, "\"time\":\"{now:.3}\",")?;
         }
-        write_json(out, "name", name)?;
-        out.push(b',');
-        write_json(out, "message", text)?;
+        let [name, text] = [JsonField("name", name), JsonField("message", text)];
+        write!(out, "{name},{text}")?;
         if is_past {
             out.extend_from_slice(b",\"history\":true");
         }
@@ -93,19 +92,6 @@ pub fn write_line(
         }
     }
     out.push(b'\n');
-    Ok(())
-}
-
-fn write_json(out: &mut Vec<u8>, key: &str, value: &[u8]) -> io::Result<()> {
-    let text = String::from_utf8_lossy(value);
-    write!(out, "\"{key}\":{}", Json(&text))?;
-    if text.as_bytes() != value {
-        write!(out, ",\"{key}_hex\":\"")?;
-        for byte in value {
-            write!(out, "{byte:02x}")?;
-        }
-        out.push(b'"');
-    }
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use super::limits::MAX_PENDING_BYTES;
 use super::lines::LineSplitter;
 use super::request::Request;
 use super::session::MAX_PAYLOAD;
-use super::stdio::{Sink, Source};
 use crate::clock::timestamp;
+use crate::terminal::stdio::{Sink, Source};
 
 /// The most bytes of one read: the capacity of a pipe.
 const MAX_READ_BYTES: usize = 64 * 1024;

@@ -11,18 +11,16 @@ use mio::{Registry, Token};
 use super::command::{Command, HELP};
 use super::display::{Notice, Theme, width_of_name};
 use super::incoming::Received;
-use super::keys::{ESCAPE_DELAY, Input, KeyDecoder};
 use super::limits::MAX_PENDING_BYTES;
 use super::line_editor::{Edit, LineEditor};
 use super::request::Request;
 use super::screen::{Prompt, Screen};
-use super::stdio::{Sink, Source};
-use super::terminal::Terminal;
 use crate::clock::timestamp;
+use crate::terminal::keyboard::Keyboard;
+use crate::terminal::keys::Input;
+use crate::terminal::raw_mode::{Modes, Terminal};
+use crate::terminal::stdio::Sink;
 use crate::text::Shown;
-
-/// The most bytes of one read of the keyboard. A key is a few, a paste can be many.
-const KEY_BUFFER_BYTES: usize = 4096;
 
 /// The longest line that can be typed, in bytes: more than most servers accept.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
@@ -31,11 +29,8 @@ const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Interactive {
     terminal: Terminal,
-    keyboard: Source,
+    keyboard: Keyboard,
     display: Sink,
-    keys: KeyDecoder,
-    /// The time at which an ESC that may begin a sequence counts as the Escape key.
-    escape_at: Option<Instant>,
     editor: LineEditor,
     screen: Screen,
     theme: Theme,
@@ -62,14 +57,12 @@ impl Interactive {
         };
         theme.write_name(&mut prompt.styled, name)?;
         prompt.styled.extend_from_slice(b"> ");
-        let terminal = Terminal::open()?;
+        let terminal = Terminal::open(Modes::Lines)?;
         let (rows, cols) = terminal.size();
         Ok(Self {
-            keyboard: Source::new(terminal.device(), registry, input)?,
+            keyboard: Keyboard::new(terminal.device(), registry, input)?,
             display: Sink::new(terminal.device(), registry, output)?,
             terminal,
-            keys: KeyDecoder::default(),
-            escape_at: None,
             editor: LineEditor::new(),
             screen: Screen::new(rows, cols, reflows, prompt),
             theme,
@@ -88,7 +81,7 @@ impl Interactive {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.escape_at
+        self.keyboard.deadline()
     }
 
     /// Whether the terminal keeps up with the output.
@@ -103,22 +96,10 @@ impl Interactive {
         now: Instant,
         requests: &mut Vec<Request>,
     ) -> io::Result<()> {
-        let mut inputs = Vec::new();
-        let mut buf = [0; KEY_BUFFER_BYTES];
-        match self.keyboard.read(registry, &mut buf) {
-            Ok(Some(0)) => requests.push(Request::HangUp),
-            Ok(Some(read)) => {
-                self.keys.feed(&buf[..read], |input| inputs.push(input));
-                self.escape_at = self.keys.is_undecided().then(|| now + ESCAPE_DELAY);
-            }
-            // Only when there is nothing to read: the rest of a sequence may have arrived.
-            Ok(None) if self.escape_at.is_some_and(|at| at <= now) => {
-                self.keys.timeout(|input| inputs.push(input));
-                self.escape_at = None;
-            }
-            Ok(None) => {}
-            Err(error) => return Err(error),
-        }
+        let Some(inputs) = self.keyboard.read(registry, now)? else {
+            requests.push(Request::HangUp);
+            return Ok(());
+        };
         for input in inputs {
             self.take(input, requests)?;
         }
@@ -238,7 +219,7 @@ impl Interactive {
     /// Paints the typed line if it has changed and the terminal accepts output. A slow terminal gets
     /// the newest state and not each one in between, and so does one during a paste.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
-        if self.needs_paint && self.display.is_ready() && !self.keys.is_pasting() {
+        if self.needs_paint && self.display.is_ready() && !self.keyboard.is_pasting() {
             let (text, cursor) = (self.editor.text(), self.editor.cursor());
             self.screen.paint(self.display.buffer(), text, cursor)?;
             self.needs_paint = false;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 
-use super::keys::{Input, Key, KeyCode};
+use crate::terminal::keys::{Input, Key, KeyCode};
 
 /// The most lines of the history: more than can be gone through with a key.
 const MAX_HISTORY: usize = 1000;

@@ -7,7 +7,7 @@
 //! | step | where |
 //! |---|---|
 //! | The poll reports what is ready; that is only noted | here |
-//! | Keys become edits of the line that is being typed | [`keys`], [`line_editor`] |
+//! | Keys become edits of the line that is being typed | [`keys`](crate::terminal::keys), [`line_editor`] |
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
 //! | A finished line becomes a message to send | [`outbox`], `ack_probe.rs` |
 //! | The connection is made, and made again when it is lost | `link.rs`, `backoff.rs` |
@@ -15,12 +15,12 @@
 //! | Received bytes become messages | [`session`], `json_session.rs` |
 //! | What a reconnect repeats is left out | `history.rs` |
 //! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`], `wrap.rs` |
-//! | Pending output is written, as far as it is accepted | `stdio.rs` |
+//! | Pending output is written, as far as it is accepted | `terminal/stdio.rs` |
 //!
 //! # Why nothing blocks
 //!
 //! The socket is non-blocking. Standard input and output are shared with other processes and may be any
-//! file, so they are used only when they are ready: see `stdio.rs`. A terminal is opened a second time,
+//! file, so they are used only when they are ready: see `terminal/stdio.rs`. A terminal is opened a second time,
 //! for a descriptor of its own that can be non-blocking.
 //!
 //! # Why nothing grows
@@ -34,8 +34,8 @@
 //!
 //! Each is sent over the next connection, or reported: see [`outbox`].
 //!
-//! The client uses [`wire`](crate::wire), [`handshake`](crate::handshake) and [`text`](crate::text), and nothing
-//! of the relay.
+//! The client uses [`wire`](crate::wire), [`handshake`](crate::handshake), [`terminal`](crate::terminal) and
+//! [`text`](crate::text), and nothing of the relay.
 
 mod ack_probe;
 mod acknowledged;
@@ -49,7 +49,6 @@ mod history;
 pub mod incoming;
 mod interactive;
 mod json_session;
-pub mod keys;
 mod limits;
 pub mod line_editor;
 pub mod lines;
@@ -58,8 +57,6 @@ pub mod outbox;
 mod request;
 pub mod screen;
 pub mod session;
-mod stdio;
-mod terminal;
 mod wrap;
 
 use std::fmt;
@@ -67,9 +64,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
-use signal_hook_mio::v1_0::Signals;
+use mio::{Events, Poll, Token};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGTSTP, SIGWINCH};
 
 use ack_probe::AckProbe;
 use display::{Notice, Theme};
@@ -86,9 +82,9 @@ use link::{Attempt, Link};
 use outbox::{ConnectionEnd, Framing, Outbox};
 use request::Request;
 use session::Disconnect;
-pub use terminal::restore_terminal;
 
 use crate::handshake::Target;
+use crate::terminal::signals::Signals;
 use crate::text::{Quoted, Shown};
 
 const SOCKET: Token = Token(0);
@@ -169,7 +165,7 @@ pub enum Interface {
 pub struct Client {
     poll: Poll,
     events: Events,
-    signals: Option<WatchedSignals>,
+    signals: Option<Signals>,
     front: Frontend,
     link: Link,
     outbox: Outbox,
@@ -214,14 +210,6 @@ struct Leaving {
     is_explained: bool,
 }
 
-struct WatchedSignals(Signals);
-
-impl fmt::Debug for WatchedSignals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Signals")
-    }
-}
-
 /// A `Turn` is whether there is another turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -256,7 +244,8 @@ impl Client {
         let (front, signals) = match config.interface {
             Interface::Terminal { theme, reflows } => {
                 // First, so that no signal can end the process while the terminal is in raw mode.
-                let signals = watch_signals(&poll).map_err(ClientError::Poll)?;
+                let signals =
+                    Signals::watch(poll.registry(), SIGNALS).map_err(ClientError::Poll)?;
                 let name = &config.name;
                 let front =
                     Interactive::start(name, theme, reflows, poll.registry(), [INPUT, OUTPUT])
@@ -405,7 +394,7 @@ impl Client {
         }
         if let (Some(signals), Frontend::Interactive(front)) = (&mut self.signals, &mut self.front)
         {
-            let signals: Vec<_> = signals.0.pending().collect();
+            let signals = signals.pending();
             for &signal in &signals {
                 let done = match signal {
                     SIGWINCH => front.resize(),
@@ -881,14 +870,6 @@ fn hang_up_if_gone(result: io::Result<()>, requests: &mut Vec<Request>) -> Resul
         }
         result => result.map_err(ClientError::Terminal),
     }
-}
-
-/// Registers the signals that concern a program on a terminal.
-fn watch_signals(poll: &Poll) -> io::Result<WatchedSignals> {
-    let mut signals = Signals::new([SIGWINCH, SIGTSTP, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
-    poll.registry()
-        .register(&mut signals, SIGNALS, Interest::READABLE)?;
-    Ok(WatchedSignals(signals))
 }
 
 /// A `Named` is a name in a sentence, between quotes if it would not look like one word.

@@ -17,7 +17,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use textwrap::wrap;
 
-use super::units::Unit;
+use crate::units::Unit;
 
 /// The points of a line, from left to right.
 pub(super) type Curve = Vec<(f64, f64)>;

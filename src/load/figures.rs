@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::connect::Causes;
 use super::delays::Times;
 use super::plan::{Fault, Leave, Scenario};
-use super::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
+use crate::units::Unit::{self, Bytes, Count, Microseconds, Nanoseconds, Seconds, Share};
 use Kind::{Compared, Failure, Percentiles, Plain};
 use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 

@@ -51,13 +51,13 @@ mod schedule;
 mod soak;
 mod sources;
 mod trouble;
-mod units;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::descriptors;
+use crate::units::{Count, several};
 use connect::{CONNECT_TIMEOUT, Cause, Site};
 use own_relay::OwnRelay;
 use process::{Process, kernel_memory};
@@ -66,7 +66,6 @@ use report::{Identity, Outcome};
 use run::{Base, Context};
 use sources::Ports;
 use trouble::Warning;
-use units::{Count, several};
 
 pub use plan::{Plan, Scenario, Server, Wait};
 pub use progress::Progress;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::units::{Count, time};
+use crate::units::{Count, time};
 
 /// How often the bar is painted.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);

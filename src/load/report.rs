@@ -16,8 +16,8 @@ use super::delays::Delays;
 use super::figures::{Failures, Figures, Kind, Merge, ROWS, Row, quotient};
 use super::plan::{Plan, Scenario};
 use super::trouble::Warning;
-use super::units::{Count, Unit, several};
 use crate::clock;
+use crate::units::{Count, Unit, several};
 use Kind::{Compared, Failure, Percentiles, Plain};
 use Scenario::{Chat, Fanout, Idle, Latency, Soak, Storm};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::connect::{Cause, Causes};
-use super::units::{Count, Unit, several, time};
+use crate::units::{Count, Unit, several, time};
 
 /// Why there is no report.
 #[derive(Debug, Error)]

@@ -116,6 +116,8 @@ impl MemberCounts {
 /// A member, as the members' table shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo<'a> {
+    /// Its identity in the relay.
+    pub id: ConnId,
     /// Its name: the bytes that it sent, or its address where its dialect has no names.
     pub name: &'a [u8],
     /// Its dialect.
@@ -130,6 +132,41 @@ pub struct MemberInfo<'a> {
     pub received: u32,
     /// How many bytes of its output are pending.
     pub pending: u64,
+    /// Whether it keeps up, and what the relay does if not.
+    pub state: MemberState,
+}
+
+/// Whether a member keeps up with the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// It receives all output at once.
+    KeepingUp,
+    /// It has pending output, and is no slow reader.
+    Lagging,
+    /// It is a slow reader, for which senders are paused.
+    Slow,
+    /// It has pending output, and the room does not wait for it: its socket has accepted nothing for long, or
+    /// it has started with a long history.
+    Stalled,
+    /// It exceeded its send quota, and is not read from for a while.
+    Throttled,
+    /// It has left, and receives its remaining output.
+    Leaving,
+}
+
+impl MemberState {
+    /// The word for it, in tables and in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::KeepingUp => "ok",
+            Self::Lagging => "lagging",
+            Self::Slow => "slow",
+            Self::Stalled => "stalled",
+            Self::Throttled => "throttled",
+            Self::Leaving => "leaving",
+        }
+    }
 }
 
 /// What a relay has counted since it started.

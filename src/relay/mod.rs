@@ -146,7 +146,7 @@ pub use channel::ReplyTexts;
 pub use close_reason::{CloseReason, CloseReasonInfo, ClosedCounters, EndedBy};
 pub use conn_id::ConnId;
 pub use connection::Connection;
-pub use events::{Counters, Gauges, Identity, MemberCounts, MemberInfo, RoomEvent};
+pub use events::{Counters, Gauges, Identity, MemberCounts, MemberInfo, MemberState, RoomEvent};
 pub(crate) use flow::Rate;
 pub use limits::{Limits, LimitsError, Slow};
 pub use ready::Ready;
@@ -799,7 +799,21 @@ impl<S> Relay<S> {
     /// The members, as a table can show them.
     pub fn member_infos(&self, now: Instant) -> impl Iterator<Item = MemberInfo<'_>> {
         let members = self.connections.iter();
+        let members = members.filter(|connection| connection.life.is_heard());
         members.filter_map(move |connection| self.member_info(connection, now))
+    }
+
+    /// How many slots for connections there are, most of which may be empty.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.connections.slots()
+    }
+
+    /// The member in this slot, or the one that has left and still has output to receive. A connection keeps
+    /// its slot, so a table of many members can be made in parts, with turns between them.
+    #[must_use]
+    pub fn member_in_slot(&self, slot: usize, now: Instant) -> Option<MemberInfo<'_>> {
+        self.member_info(self.connections.in_slot(slot)?, now)
     }
 
     fn member_info<'a>(
@@ -808,7 +822,11 @@ impl<S> Relay<S> {
         now: Instant,
     ) -> Option<MemberInfo<'a>> {
         let (life, dialect) = (&connection.life, connection.dialect());
-        let name = life.name().filter(|_| life.is_heard())?;
+        let name = life.name().filter(|_| !life.is_closed())?;
+        let cause = life.drain_cause();
+        if cause == Some(DrainCause::Greeted) {
+            return None;
+        }
         let channel = &self.room.channels[dialect];
         let published = channel.messages().wrapping_sub(connection.messages_before);
         let own = if dialect.rules().receives.is_room() {
@@ -816,7 +834,17 @@ impl<S> Relay<S> {
         } else {
             0
         };
+        let lag = connection.output.as_deref().map(|output| &output.tracker);
+        let state = match lag {
+            Some(lag) if lag.is_stalled() => MemberState::Stalled,
+            Some(lag) if lag.is_slow() => MemberState::Slow,
+            _ if cause.is_some() => MemberState::Leaving,
+            _ if self.room.flow.throttled_until(life.id()).is_some() => MemberState::Throttled,
+            Some(_) => MemberState::Lagging,
+            None => MemberState::KeepingUp,
+        };
         Some(MemberInfo {
+            id: life.id(),
             name,
             dialect,
             peer: connection.peer.into(),
@@ -824,6 +852,7 @@ impl<S> Relay<S> {
             sent: life.sent(),
             received: published.wrapping_sub(own),
             pending: connection.pending_bytes(channel),
+            state,
         })
     }
 }

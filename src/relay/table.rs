@@ -52,6 +52,16 @@ impl<S> Connections<S> {
         connection.filter(|connection| connection.id() == id)
     }
 
+    /// How many slots there are: each connection's slot is below this.
+    pub(super) fn slots(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// The connection in this slot.
+    pub(super) fn in_slot(&self, slot: usize) -> Option<&Connection<S>> {
+        self.slab.get(slot)
+    }
+
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection<S>> {
         self.get(id)?;
         self.slab.try_remove(id.key())

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::listener::LISTEN_BACKLOG;
+use super::listener::{LISTEN_BACKLOG, Via};
 use super::log::ServerLog;
 use super::system::System;
 use crate::relay::Rate;
@@ -25,8 +25,7 @@ const MAX_ATTEMPTS: usize = 64;
 struct Listener {
     /// The protocol of the connections that come in here.
     dialect: Dialect,
-    /// Each of them begins with a header of the PROXY protocol.
-    is_proxied: bool,
+    via: Via,
     /// An edge came, and we have not seen the queue empty since.
     ready: bool,
     is_closed: bool,
@@ -81,8 +80,7 @@ pub(super) struct AcceptedConnection<S> {
     pub(super) stream: S,
     pub(super) peer: SocketAddr,
     pub(super) dialect: Dialect,
-    /// It begins with a header of the PROXY protocol.
-    pub(super) is_proxied: bool,
+    pub(super) via: Via,
 }
 
 /// What an attempt to accept came to.
@@ -107,16 +105,15 @@ pub(super) enum Accepted<S> {
 }
 
 impl<S> Acceptor<S> {
-    /// Accepts from listeners of these dialects, each with whether it expects a header of the PROXY protocol,
-    /// at no more than this rate.
+    /// Accepts from listeners of these dialects, at no more than this rate.
     pub(super) fn new(
-        listeners: impl IntoIterator<Item = (Dialect, bool)>,
+        listeners: impl IntoIterator<Item = (Dialect, Via)>,
         rate: Option<Rate>,
         system: &mut impl System<Stream = S>,
     ) -> Self {
-        let listener = |(dialect, is_proxied)| Listener {
+        let listener = |(dialect, via)| Listener {
             dialect,
-            is_proxied,
+            via,
             ready: false,
             is_closed: false,
         };
@@ -260,7 +257,7 @@ impl<S> Acceptor<S> {
                 stream,
                 peer,
                 dialect: listener.dialect,
-                is_proxied: listener.is_proxied,
+                via: listener.via,
             }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 listener.ready = false;
@@ -438,8 +435,11 @@ mod tests {
     #[test]
     fn connections_over_the_accept_rate_wait_and_none_is_forgotten() {
         let mut queue = Queue(100);
-        let mut acceptor =
-            Acceptor::new([(Dialect::Chat10, false)], Some(Rate::new(10)), &mut queue);
+        let mut acceptor = Acceptor::new(
+            [(Dialect::Chat10, Via::Address)],
+            Some(Rate::new(10)),
+            &mut queue,
+        );
         acceptor.note(0);
         let mut log = ServerLog::new(&[Dialect::Chat10]);
         let start = Instant::now() + Duration::from_secs(100);

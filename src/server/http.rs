@@ -152,10 +152,7 @@ pub(super) fn host_without_port(authority: &str) -> &str {
 /// A response with this status, fields and body. The connection ends after it.
 #[must_use]
 pub(super) fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let fields: String = fields
-        .iter()
-        .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
-        .collect();
+    let fields = lines_of(fields);
     // These have no body, and must not announce the length of one (RFC 9110, 8.6).
     let length = if status.starts_with("204 ") || status.starts_with("304 ") {
         String::new()
@@ -164,6 +161,23 @@ pub(super) fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Ve
     };
     let head = format!("HTTP/1.1 {status}\r\n{fields}{length}Connection: close\r\n\r\n");
     [head.as_bytes(), body].concat()
+}
+
+/// The head of a response whose length is not known: the end of the connection is the end of the body.
+#[must_use]
+pub(super) fn head_of_parts(status: &str, fields: &[(&str, &str)]) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\n{}Connection: close\r\n\r\n",
+        lines_of(fields)
+    )
+}
+
+/// Header fields, each on a line.
+fn lines_of(fields: &[(&str, &str)]) -> String {
+    let fields = fields.iter();
+    fields
+        .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+        .collect()
 }
 
 /// The response that changes to the WebSocket protocol, with the subprotocol that was chosen.

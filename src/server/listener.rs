@@ -31,6 +31,17 @@ const NOTSENT_LOWAT: u32 = 64 * 1024;
 const KEEPALIVE_PROBES: u64 = 20;
 const MIN_KEEPALIVE_PROBES: u64 = 4;
 
+/// How connections come to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    /// From clients, or from proxies that do not state for which client they connect.
+    Address,
+    /// From proxies: each connection begins with a header of the PROXY protocol.
+    Proxy,
+    /// From the owner of the admin socket.
+    AdminSocket,
+}
+
 /// What a listener speaks and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {

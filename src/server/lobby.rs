@@ -15,17 +15,20 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::http::{self, MAX_HEAD, Request};
+use super::listener::Via;
+use super::members::Cursor;
 use super::page;
 use super::proxy_header::{self, BadHeader, Progress};
 use super::trusted::Proxies;
 use crate::relay::{Ready, after};
 use crate::wire::{Dialect, Sends};
 
-/// How many connections are in the lobby at once, besides those that ask for the metrics.
+/// How many connections are in the lobby at once, besides those that only ask the relay about itself.
 const MAX_VISITORS: usize = 256;
 
-/// How many connections ask for the metrics at once. They have places of their own, so that no other
-/// connections keep them out; and few, so that those that never read hold little.
+/// How many connections ask the relay about itself at once: at its listeners for metrics, and again at its
+/// admin socket. They have places of their own, so that no other connections keep them out; and few, so
+/// that those that never read hold little.
 const MAX_SCRAPERS: usize = 16;
 
 /// How many reads of a head that is too long are discarded, so that its sender receives the answer.
@@ -48,12 +51,15 @@ struct Visitor<S> {
     /// The other end; of a connection that a proxy forwards, its client as far as it was stated.
     peer: SocketAddr,
     dialect: Dialect,
+    via: Via,
     /// A header of the PROXY protocol comes before anything else.
     awaits_header: bool,
     /// What has come of that header, and after it of the request.
     head: Vec<u8>,
-    /// What is left of the response, once there is one.
+    /// What is left of the response, once there is one, or of a part of it.
     response: Vec<u8>,
+    /// Where the next part of the response begins, if there is another.
+    next_part: Option<Cursor>,
     /// When it is closed if it is still here.
     due: Instant,
     /// Its number in the order of arrival.
@@ -71,14 +77,24 @@ pub(super) enum Visit<S> {
     },
     /// It was refused, for a reason that the log shows.
     Refused { peer: SocketAddr, reason: Refused },
-    /// It asks for this of the metrics' listener, and waits for the response.
+    /// It asks the relay about itself, and waits for the response.
     Asked {
         /// Its index.
         index: usize,
-        path: String,
+        via: Via,
+        question: Question,
     },
     /// It ended, with nothing to report.
     Ended,
+}
+
+/// What a connection asks the relay about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The resource at this path.
+    Path(String),
+    /// The next part of the members' table, since all before it was accepted.
+    MembersFrom(Cursor),
 }
 
 /// Why a connection was refused.
@@ -134,17 +150,17 @@ impl<S> Lobby<S> {
         self.visitors.vacant_key()
     }
 
-    /// Makes sure that there is a place for a visitor of this dialect: where there is none, the oldest one is
-    /// closed.
-    pub(super) fn make_room(&mut self, dialect: Dialect) {
-        let is_scraper = dialect == Dialect::Metrics;
-        let max = if is_scraper {
-            MAX_SCRAPERS
-        } else {
-            MAX_VISITORS
+    /// Makes sure that there is a place for a visitor of this dialect that came this way: where there is none,
+    /// the oldest one is closed.
+    pub(super) fn make_room(&mut self, dialect: Dialect, via: Via) {
+        let kind = |dialect, via| (dialect == Dialect::Metrics, via == Via::AdminSocket);
+        let wanted = kind(dialect, via);
+        let max = match wanted {
+            (true, _) => MAX_SCRAPERS,
+            (false, _) => MAX_VISITORS,
         };
         let visitors = self.visitors.iter();
-        let alike = visitors.filter(|(_, one)| (one.dialect == Dialect::Metrics) == is_scraper);
+        let alike = visitors.filter(|(_, one)| kind(one.dialect, one.via) == wanted);
         let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
             let this = (one.number, index);
             (
@@ -165,7 +181,7 @@ impl<S> Lobby<S> {
         stream: S,
         peer: SocketAddr,
         dialect: Dialect,
-        awaits_header: bool,
+        via: Via,
         now: Instant,
     ) {
         let number = self.next_number;
@@ -174,9 +190,11 @@ impl<S> Lobby<S> {
             stream,
             peer,
             dialect,
-            awaits_header,
+            via,
+            awaits_header: via == Via::Proxy,
             head: Vec::new(),
             response: Vec::new(),
+            next_part: None,
             due: after(now, self.timeout),
             number,
         });
@@ -218,7 +236,7 @@ impl<S> Lobby<S> {
         proxies
     }
 
-    /// Closes all visitors but those that ask for the metrics.
+    /// Closes all visitors but those that ask the relay about itself.
     pub(super) fn close(&mut self) {
         self.visitors
             .retain(|_, visitor| visitor.dialect == Dialect::Metrics);
@@ -240,9 +258,11 @@ impl<S: Read + Write> Lobby<S> {
         ready.collect()
     }
 
-    /// Sends the visitor of this index the response that it [asked](Visit::Asked) for.
-    pub(super) fn respond(&mut self, index: usize, response: &[u8]) {
+    /// Sends the visitor of this index the response that it [asked](Visit::Asked) for, or a part of it. It asks
+    /// for the next part, if there is one, when all of this was accepted, and not in this turn.
+    pub(super) fn respond(&mut self, index: usize, response: Vec<u8>, next_part: Option<Cursor>) {
         if let Some(visitor) = self.visitors.get_mut(index) {
+            visitor.next_part = next_part;
             let step = visitor.respond(response);
             self.finish(index, step);
         }
@@ -252,12 +272,24 @@ impl<S: Read + Write> Lobby<S> {
     fn finish(&mut self, index: usize, step: Step) -> Option<Visit<S>> {
         match step {
             Step::Wait => return None,
-            Step::Ask(path) => return Some(Visit::Asked { index, path }),
+            Step::WaitForTurn => {
+                let number = self.visitors.get(index)?.number;
+                self.ready.insert((index, number));
+                return None;
+            }
+            Step::Ask(question) => {
+                let via = self.visitors.get(index)?.via;
+                return Some(Visit::Asked {
+                    index,
+                    via,
+                    question,
+                });
+            }
             Step::End | Step::Refuse(_) | Step::Admit(_) => {}
         }
         let visitor = self.visitors.remove(index);
         Some(match step {
-            Step::Wait | Step::Ask(_) | Step::End => Visit::Ended,
+            Step::Wait | Step::WaitForTurn | Step::Ask(_) | Step::End => Visit::Ended,
             Step::Refuse(reason) => Visit::Refused {
                 peer: visitor.peer,
                 reason,
@@ -276,11 +308,13 @@ impl<S: Read + Write> Lobby<S> {
 enum Step {
     /// More must come, or more be accepted.
     Wait,
+    /// It goes on in the next turn.
+    WaitForTurn,
     /// It is over.
     End,
     Refuse(Refused),
-    /// It waits for the response to a request for this.
-    Ask(String),
+    /// It waits for the response to this.
+    Ask(Question),
     /// It becomes the relay's.
     Admit(Dialect),
 }
@@ -289,6 +323,9 @@ impl<S: Read + Write> Visitor<S> {
     fn serve(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
         if !self.response.is_empty() {
             return self.write_response();
+        }
+        if let Some(cursor) = self.next_part.take() {
+            return Step::Ask(Question::MembersFrom(cursor));
         }
         if self.awaits_header
             && let Err(step) = self.read_header(scratch)
@@ -377,10 +414,10 @@ impl<S: Read + Write> Visitor<S> {
         }
         if request.method != "GET" {
             let allow = ("Allow", "GET");
-            return self.respond(&http::response("405 Method Not Allowed", &[allow], b""));
+            return self.respond(http::response("405 Method Not Allowed", &[allow], b""));
         }
         if is_scraper {
-            return Step::Ask(request.path);
+            return Step::Ask(Question::Path(request.path));
         }
         if request.upgrade.is_some() {
             return self.upgrade(&request);
@@ -391,7 +428,7 @@ impl<S: Read + Write> Visitor<S> {
             "/favicon.ico" => http::response("204 No Content", &[], b""),
             _ => http::response("404 Not Found", &[], b"there is nothing here\n"),
         };
-        self.respond(&response)
+        self.respond(response)
     }
 
     /// Answers a WebSocket handshake (RFC 6455, 4.2.2).
@@ -401,7 +438,7 @@ impl<S: Read + Write> Visitor<S> {
         };
         if !upgrade.is_version_13 {
             let version = ("Sec-WebSocket-Version", "13");
-            return self.respond(&http::response("426 Upgrade Required", &[version], b""));
+            return self.respond(http::response("426 Upgrade Required", &[version], b""));
         }
         let Some(key) = &upgrade.key else {
             let reason = Refused::Request("a handshake without a key");
@@ -444,8 +481,8 @@ impl<S: Read + Write> Visitor<S> {
         Step::Refuse(reason)
     }
 
-    fn respond(&mut self, response: &[u8]) -> Step {
-        response.clone_into(&mut self.response);
+    fn respond(&mut self, response: Vec<u8>) -> Step {
+        self.response = response;
         self.write_response()
     }
 
@@ -455,7 +492,10 @@ impl<S: Read + Write> Visitor<S> {
                 Ok(sent) => {
                     self.response.drain(..sent);
                     if self.response.is_empty() {
-                        return Step::End;
+                        return match self.next_part {
+                            Some(_) => Step::WaitForTurn,
+                            None => Step::End,
+                        };
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Wait,

@@ -22,6 +22,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) stats: &'a Stats,
     pub(super) refusals: &'a Refusals,
     pub(super) process: Process,
+    pub(super) is_stopping: bool,
     /// Log lines that were dropped.
     pub(super) dropped_log_lines: u64,
 }
@@ -135,6 +136,7 @@ pub(super) const METRICS: &[Metric] = &[
         |from, to| to.histogram(&from.stats.turn_messages, 1.0)),
     histogram("chatloop_delivery_delay_seconds", "From the poll of a turn to its last write, of turns with messages.",
         |from, to| to.histogram(&from.stats.delivery_delays, SECONDS)),
+    gauge("chatloop_stopping", "1 while the relay stops.", |from, to| to.plain(u8::from(from.is_stopping))),
     counter("chatloop_log_lines_dropped_total", "Log lines that standard error did not accept.",
         |from, to| to.plain(from.dropped_log_lines)),
     counter("process_cpu_seconds_total", "Time on a CPU, in user and system mode.",

@@ -32,6 +32,7 @@
 //! batch carries a generation that refers to nothing ([`ConnId`]).
 
 mod acceptor;
+mod admin_socket;
 mod drain;
 mod handle;
 mod http;
@@ -39,6 +40,7 @@ mod inherited;
 mod listener;
 mod lobby;
 mod log;
+mod members;
 mod metrics;
 mod page;
 mod process;
@@ -53,14 +55,18 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
+use admin_socket::AdminSocket;
 use drain::Drain;
-use lobby::{Lobby, Refused, Visit};
+use listener::Via;
+use lobby::{Lobby, Question, Refused, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
+use members::Cursor;
 use metrics::{Refusals, Snapshot};
 use process::Process;
 use stats::Stats;
@@ -90,6 +96,9 @@ pub struct Config {
     /// The proxies that state their clients' addresses: with the PROXY protocol, and in requests over HTTP
     /// with `X-Forwarded-For`, which is ignored in requests of others.
     pub trusted_proxies: Vec<Network>,
+    /// The path of the admin socket, a Unix socket with which the server's owner can look at its members. A
+    /// system of [`Server::on`] has none.
+    pub admin: Option<PathBuf>,
     /// The limits of the room and its connections.
     pub limits: Limits,
     /// The texts of the relay's replies, where they differ from the tutorials'.
@@ -114,6 +123,7 @@ impl Config {
             listen,
             listen_proxied: Vec::new(),
             trusted_proxies: Vec::new(),
+            admin: None,
             limits: Limits::default(),
             texts: ReplyTexts::default(),
             every: Some(Duration::from_secs(3)),
@@ -158,6 +168,8 @@ pub enum StartError {
     NoProxy(Endpoint),
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
+    /// It cannot listen at the path of the admin socket.
+    Admin(PathBuf, io::Error),
     /// The system has no event queue for it.
     Poll(io::Error),
 }
@@ -174,6 +186,9 @@ impl fmt::Display for StartError {
             ),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
+            }
+            Self::Admin(path, error) => {
+                write!(f, "cannot listen on --admin {}: {error}", path.display())
             }
             Self::Poll(error) => write!(f, "cannot set up the event loop: {error}"),
         }
@@ -197,6 +212,12 @@ fn listen_trouble(error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// What connections speak at a listener, which may be for proxies, and how they come to it.
+const fn with_via(&(endpoint, is_proxied): &(Endpoint, bool)) -> (Dialect, Via) {
+    let via = if is_proxied { Via::Proxy } else { Via::Address };
+    (endpoint.dialect, via)
 }
 
 /// Whether a server goes on.
@@ -292,7 +313,14 @@ impl Server<Kernel> {
                 .take_over(socket)
                 .map_err(|error| StartError::Listen(addr, error))?;
         }
-        Ok(Self::serving(&listeners, kernel, config))
+        let mut all: Vec<_> = listeners.iter().map(with_via).collect();
+        if let Some(path) = &config.admin {
+            AdminSocket::bind(path)
+                .and_then(|socket| kernel.listen_admin(socket))
+                .map_err(|error| StartError::Admin(path.clone(), error))?;
+            all.push((Dialect::Metrics, Via::AdminSocket));
+        }
+        Ok(Self::serving(&all, kernel, config))
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
@@ -337,13 +365,15 @@ impl<S: System> Server<S> {
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
         let listeners: Vec<_> = config.listeners().collect();
         config.check(&listeners)?;
+        let listeners: Vec<_> = listeners.iter().map(with_via).collect();
         Ok(Self::serving(&listeners, system, config))
     }
 
-    /// A server with these listeners, each with whether it is for proxies.
-    fn serving(listeners: &[(Endpoint, bool)], mut system: S, config: &Config) -> Self {
+    /// A server with these listeners.
+    fn serving(listeners: &[(Dialect, Via)], mut system: S, config: &Config) -> Self {
         let now = system.now();
-        let dialects: Vec<_> = listeners.iter().map(|(one, _)| one.dialect).collect();
+        let with_address = listeners.iter().filter(|(_, via)| *via != Via::AdminSocket);
+        let dialects: Vec<_> = with_address.map(|&(dialect, _)| dialect).collect();
         let mut served = dialects.clone();
         if served.contains(&Dialect::Ws) {
             // It is offered there as a subprotocol.
@@ -351,9 +381,7 @@ impl<S: System> Server<S> {
         }
         Self {
             acceptor: Acceptor::new(
-                listeners
-                    .iter()
-                    .map(|&(one, is_proxied)| (one.dialect, is_proxied)),
+                listeners.iter().copied(),
                 config.limits.accept_rate.map(Rate::new),
                 &mut system,
             ),
@@ -703,13 +731,17 @@ impl<S: System> Server<S> {
                         stream,
                         peer,
                         dialect,
-                        is_proxied: false,
+                        via: Via::Address,
                     };
                     self.give_place(accepted, Self::watch_again, now);
                 }
-                Visit::Asked { index, path } => {
-                    let response = self.monitoring_response(&path, now);
-                    self.lobby.respond(index, &response);
+                Visit::Asked {
+                    index,
+                    via,
+                    question,
+                } => {
+                    let (response, next_part) = self.monitoring_response(&question, via, now);
+                    self.lobby.respond(index, response, next_part);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
                 Visit::Ended => {}
@@ -719,19 +751,42 @@ impl<S: System> Server<S> {
         }
     }
 
-    /// What the listener for metrics answers to a request for this path.
-    fn monitoring_response(&self, path: &str, now: Instant) -> Vec<u8> {
-        match path {
-            "/metrics" => {
-                let content = ("Content-Type", metrics::CONTENT_TYPE);
-                http::response("200 OK", &[content], self.metrics_at(now).as_bytes())
+    /// The response to a question about the relay, or the next part of it, and where the part after it begins.
+    fn monitoring_response(
+        &self,
+        question: &Question,
+        via: Via,
+        now: Instant,
+    ) -> (Vec<u8>, Option<Cursor>) {
+        let is_admin = via == Via::AdminSocket;
+        let response = match question {
+            Question::MembersFrom(cursor) => {
+                let (text, next_part) = members::part(&self.relay, *cursor, now);
+                return (text.into_bytes(), next_part);
             }
-            "/healthz" if self.is_stopping() => {
-                http::response("503 Service Unavailable", &[], b"stopping\n")
-            }
-            "/healthz" => http::response("200 OK", &[], b"ok\n"),
-            _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
-        }
+            Question::Path(path) => match path.as_str() {
+                "/members" if is_admin => {
+                    let (text, next_part) = members::part(&self.relay, Cursor::default(), now);
+                    let head =
+                        http::head_of_parts("200 OK", &[("Content-Type", "application/json")]);
+                    return ((head + &text).into_bytes(), next_part);
+                }
+                "/metrics" => {
+                    let content = ("Content-Type", metrics::CONTENT_TYPE);
+                    http::response("200 OK", &[content], self.metrics_at(now).as_bytes())
+                }
+                "/healthz" if self.is_stopping() => {
+                    http::response("503 Service Unavailable", &[], b"stopping\n")
+                }
+                "/healthz" => http::response("200 OK", &[], b"ok\n"),
+                _ if is_admin => {
+                    let body = b"here are /metrics, /healthz and /members\n";
+                    http::response("404 Not Found", &[], body)
+                }
+                _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
+            },
+        };
+        (response, None)
     }
 
     /// The metrics, in Prometheus' text format 0.0.4.
@@ -747,6 +802,7 @@ impl<S: System> Server<S> {
             stats: &self.stats,
             refusals: &self.refusals,
             process: Process::now(),
+            is_stopping: self.is_stopping(),
             dropped_log_lines: self.dropped_log_lines.map_or(0, |count| count()),
         })
     }
@@ -773,7 +829,7 @@ impl<S: System> Server<S> {
 
     /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
-        if !accepted.is_proxied && !accepted.dialect.rules().sends.begins_with_http() {
+        if accepted.via != Via::Proxy && !accepted.dialect.rules().sends.begins_with_http() {
             let watch = |system: &mut S, stream: &mut S::Stream, id| {
                 system.watch(stream, Source::Connection(id))
             };
@@ -783,15 +839,15 @@ impl<S: System> Server<S> {
             mut stream,
             peer,
             dialect,
-            is_proxied,
+            via,
         } = accepted;
-        if is_proxied && !self.lobby.trusts(peer) {
+        if via == Via::Proxy && !self.lobby.trusts(peer) {
             return self.refuse(stream, peer, &Refusal::NoProxy, now);
         }
-        self.lobby.make_room(dialect);
+        self.lobby.make_room(dialect, via);
         let source = Source::Visitor(self.lobby.next_index());
         match self.system.watch(&mut stream, source) {
-            Ok(()) => self.lobby.enter(stream, peer, dialect, is_proxied, now),
+            Ok(()) => self.lobby.enter(stream, peer, dialect, via, now),
             Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
         }
     }

@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
 use super::Endpoint;
+use super::admin_socket::AdminSocket;
 use super::handle::Handle;
 use super::inherited::Inherited;
 use super::listener::{clear_notsent_lowat, listen, set_options};
@@ -157,10 +158,13 @@ pub struct Kernel {
 
 /// A listening socket.
 #[derive(Debug)]
-struct Listening {
-    socket: TcpListener,
-    /// Connections in the queue may be older than the options, and not have inherited them.
-    has_early: bool,
+enum Listening {
+    Tcp {
+        socket: TcpListener,
+        /// Connections in the queue may be older than the options, and not have inherited them.
+        has_early: bool,
+    },
+    Admin(AdminSocket),
 }
 
 impl fmt::Debug for Kernel {
@@ -188,27 +192,41 @@ impl Kernel {
     /// Listens at one more endpoint of `all`.
     pub(super) fn listen(&mut self, endpoint: &Endpoint, all: &[Endpoint]) -> io::Result<()> {
         let socket = listen(endpoint.addr, endpoint.takes_ipv4(all), self.keepalive)?;
-        self.watch_listener(socket, false)
+        self.watch_listener(Listening::Tcp {
+            socket,
+            has_early: false,
+        })
     }
 
     /// Listens with a socket that was opened elsewhere.
     pub(super) fn take_over(&mut self, inherited: Inherited) -> io::Result<()> {
         let socket = inherited.into_listener(self.keepalive)?;
-        self.watch_listener(socket, true)
+        self.watch_listener(Listening::Tcp {
+            socket,
+            has_early: true,
+        })
     }
 
-    fn watch_listener(&mut self, mut socket: TcpListener, has_early: bool) -> io::Result<()> {
+    /// Listens with the admin socket. It must be the last listener.
+    pub(super) fn listen_admin(&mut self, socket: AdminSocket) -> io::Result<()> {
+        self.watch_listener(Listening::Admin(socket))
+    }
+
+    fn watch_listener(&mut self, mut listening: Listening) -> io::Result<()> {
         let token = Token(FIRST_LISTENER.0 - self.listeners.len());
         let registry = self.poll.registry();
-        registry.register(&mut socket, token, Interest::READABLE)?;
-        self.listeners.push(Some(Listening { socket, has_early }));
+        registry.register(listening.source(), token, Interest::READABLE)?;
+        self.listeners.push(Some(listening));
         Ok(())
     }
 
     /// The addresses that are listened on.
     pub(super) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        let addr = |listener: &Listening| listener.socket.local_addr();
-        self.listeners.iter().flatten().map(addr).collect()
+        let addr = |listening: &Listening| match listening {
+            Listening::Tcp { socket, .. } => Some(socket.local_addr()),
+            Listening::Admin(_) => None,
+        };
+        self.listeners.iter().flatten().filter_map(addr).collect()
     }
 
     /// A handle to the loop that waits in this kernel's poll.
@@ -273,8 +291,10 @@ impl System for Kernel {
     }
 
     fn accept(&mut self, listener: usize) -> io::Result<(TcpStream, SocketAddr)> {
-        let Some(Some(Listening { socket, has_early })) = self.listeners.get_mut(listener) else {
-            return Err(ErrorKind::WouldBlock.into());
+        let (socket, has_early) = match self.listeners.get_mut(listener) {
+            Some(Some(Listening::Tcp { socket, has_early })) => (socket, has_early),
+            Some(Some(Listening::Admin(socket))) => return socket.accept(),
+            Some(None) | None => return Err(ErrorKind::WouldBlock.into()),
         };
         let accepted = socket.accept();
         match &accepted {
@@ -313,7 +333,7 @@ impl System for Kernel {
         if let Some(mut listener) = self.listeners.get_mut(listener).and_then(Option::take) {
             // Closing is enough for a socket of our own. But epoll watches a socket until its last
             // descriptor is closed, in whatever process, and connections would go on waking the loop.
-            let _ = self.poll.registry().deregister(&mut listener.socket);
+            let _ = self.poll.registry().deregister(listener.source());
         }
     }
 
@@ -324,6 +344,15 @@ impl System for Kernel {
 
     fn close_reserve(&mut self) {
         self.reserve = None;
+    }
+}
+
+impl Listening {
+    fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Self::Tcp { socket, .. } => socket,
+            Self::Admin(socket) => socket.source(),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ struct Layer {
     crates: Option<&'static [&'static str]>,
 }
 
-/// The layers that the client and the load tool may import.
+/// The layers that the client, the load tool and the live view may import.
 const SHARED: &[&str] = &[
     "wire",
     "handshake",
@@ -33,10 +33,12 @@ const SHARED: &[&str] = &[
     "clock",
     "descriptors",
     "sockets",
+    "units",
+    "terminal",
 ];
 
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 13] = [
     layer("wire", &[], Some(&[])),
     layer("relay", &["wire"], Some(&["slab"])),
     layer("handshake", &[], None),
@@ -45,8 +47,11 @@ const LAYERS: [Layer; 10] = [
     layer("clock", &[], None),
     layer("descriptors", &[], None),
     layer("sockets", &[], None),
+    layer("units", &[], None),
+    layer("terminal", &[], None),
     layer("client", SHARED, None),
     layer("load", SHARED, None),
+    layer("top", SHARED, None),
 ];
 
 const fn layer(
@@ -721,7 +726,7 @@ fn no_layer_imports_a_layer_that_imports_it() {
 #[test]
 fn import_of_the_program_by_a_layer_is_a_violation() {
     let files = [("join.rs", ""), ("load/mod.rs", "use crate::join::Look;")];
-    let rule = "the layer load must not import join; it may import wire, handshake, text, clock, descriptors, sockets";
+    let rule = "the layer load must not import join; it may import wire, handshake, text, clock, descriptors, sockets, units, terminal";
     assert_one(&files, "src/load/mod.rs:1: ", rule);
     let program = "use chatloop::{client::Client, load, server::Server, wire};\nuse mio::Poll;";
     assert_eq!(check(&[("join.rs", program)]), [""; 0]);

@@ -10,7 +10,7 @@ use chatloop::wire::Dialect;
 
 use crate::common::process::{chatloop, run};
 
-const COMMANDS: [&str; 3] = ["serve", "join", "load"];
+const COMMANDS: [&str; 4] = ["serve", "join", "load", "top"];
 
 const SCENARIOS: [&str; 6] = ["idle", "fanout", "chat", "latency", "storm", "soak"];
 
@@ -35,20 +35,23 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every document: those at the root, those of the fuzzer and the tests, and all in `docs/`.
+/// Every document: those at the root, those of the examples, the fuzzer and the tests, and all in `docs/`.
 fn documents() -> Vec<Document> {
     let outside = [
         "README.md",
         "CHANGELOG.md",
         "SECURITY.md",
+        "examples/README.md",
         "fuzz/README.md",
         "tests/README.md",
     ];
     let mut paths: Vec<_> = outside.map(PathBuf::from).to_vec();
-    for entry in fs::read_dir(root().join("docs")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "md") {
-            paths.push(path.strip_prefix(root()).unwrap().to_owned());
+    for folder in ["docs", "docs/guide"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                paths.push(path.strip_prefix(root()).unwrap().to_owned());
+            }
         }
     }
     let document = |path: PathBuf| Document {
@@ -224,7 +227,8 @@ fn readme_leads_to_every_page() {
         .map(|link| resolve(&readme.path, link).0)
         .collect();
     for page in documents() {
-        let is_page = page.path.starts_with("docs");
+        // The chapters of the guide are linked from its own README.md.
+        let is_page = page.path.parent() == Some(Path::new("docs"));
         assert!(
             !is_page || linked.contains(&page.path),
             "{}",
@@ -272,6 +276,36 @@ fn files_that_documents_name_exist() {
         }
     }
     assert!(count > 30, "only {count}");
+}
+
+#[test]
+fn code_in_the_guide_is_that_of_the_file_that_it_names() {
+    let mut count = 0;
+    for chapter in documents() {
+        if !chapter.path.starts_with("docs/guide") {
+            continue;
+        }
+        let mut parts = chapter.text.split("```rust\n");
+        let mut before = parts.next().unwrap();
+        for part in parts {
+            let (code, after) = part.split_once("```").unwrap();
+            let name = before.trim_end().lines().last().unwrap();
+            let name = name.split('`').nth(1).unwrap();
+            let here = chapter.path.display();
+            let has_code = has_lines(&read(name), code);
+            assert!(has_code, "{here}: not in {name} any more:\n{code}");
+            before = after;
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count}");
+}
+
+/// Whether a text has these lines one after the other, whatever their indentation.
+fn has_lines(text: &str, lines: &str) -> bool {
+    let trim = |text: &str| -> Vec<_> { text.lines().map(|line| line.trim().to_owned()).collect() };
+    let (text, lines) = (trim(text), trim(lines));
+    text.windows(lines.len()).any(|window| window == lines)
 }
 
 #[test]

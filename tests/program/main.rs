@@ -6,6 +6,7 @@
 //! - [`program`]: what it prints, how it ends, what it does on signals.
 //! - [`service`]: under a service manager.
 //! - [`metrics`]: the listener for Prometheus.
+//! - [`admin`]: the admin socket.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
@@ -19,6 +20,10 @@
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
 //! - [`join_web`]: over WebSocket.
+//!
+//! `chatloop top`:
+//!
+//! - [`top`]: in a pipe and on a terminal, with relays and with servers that are none.
 //!
 //! `chatloop load`:
 //!
@@ -36,6 +41,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admin;
 mod interop;
 mod join_pipe;
 mod join_terminal;
@@ -50,5 +56,6 @@ mod program;
 mod proxies;
 mod service;
 mod shortage;
+mod top;
 mod torture;
 mod web;

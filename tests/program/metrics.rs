@@ -5,30 +5,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
+use crate::common::http::{body, get};
 use crate::common::process::{Relay, wait_for};
 use crate::common::{PATIENCE, assert_bytes, delivery, frame, wide_frame};
-
-/// The response to a request for this path, all of it.
-fn get(addr: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    response
-}
-
-/// The body of a response, whose length must be the announced one.
-fn body(response: &str) -> &str {
-    let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("Content-Length: "));
-    assert_eq!(length.unwrap().parse::<usize>().unwrap(), body.len());
-    body
-}
 
 /// The samples of a scrape: each name with its labels, and its value.
 fn scrape(relay: &Relay) -> BTreeMap<String, String> {
@@ -106,6 +85,7 @@ fn scrape_has_what_happened_in_the_room_and_no_name_of_a_member() {
         ("chatloop_sent_bytes_total", sent),
         ("chatloop_lagging_members", 0),
         ("chatloop_paused", 0),
+        ("chatloop_stopping", 0),
         ("chatloop_delivery_delay_seconds_count", 2),
         ("chatloop_turn_messages_bucket{le=\"1\"}", 2),
         ("chatloop_turn_messages_sum", 2),
@@ -196,7 +176,9 @@ fn relay_is_healthy_until_it_is_asked_to_stop_and_has_metrics_until_its_end() {
         "{response}"
     );
     assert!(response.ends_with("\r\n\r\nstopping\n"), "{response}");
-    assert_eq!(scrape(&relay)["chatloop_joins_total"], "2");
+    let samples = scrape(&relay);
+    assert_eq!(samples["chatloop_joins_total"], "2");
+    assert_eq!(samples["chatloop_stopping"], "1");
     let refused = TcpStream::connect(relay.addr_of("chat10")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     relay.signal("TERM");

@@ -191,6 +191,11 @@ impl LagTracker {
         self.state == LagState::Stalled
     }
 
+    /// Whether the room is paused for the member.
+    pub(in crate::relay) const fn is_slow(&self) -> bool {
+        self.state.is_slow()
+    }
+
     fn set(&mut self, state: LagState, limits: &LagLimits) {
         self.state = state;
         self.threshold = match state {

@@ -84,7 +84,7 @@ pub enum KeyCode {
 
 impl Key {
     /// The key alone.
-    pub(super) const fn plain(code: KeyCode) -> Self {
+    pub(crate) const fn plain(code: KeyCode) -> Self {
         Self {
             code,
             ctrl: false,
@@ -93,7 +93,7 @@ impl Key {
     }
 
     /// The key with Ctrl.
-    pub(super) const fn ctrl(code: KeyCode) -> Self {
+    pub(crate) const fn ctrl(code: KeyCode) -> Self {
         Self {
             ctrl: true,
             ..Self::plain(code)
@@ -101,7 +101,7 @@ impl Key {
     }
 
     /// The key with Alt.
-    pub(super) const fn alt(code: KeyCode) -> Self {
+    pub(crate) const fn alt(code: KeyCode) -> Self {
         Self {
             alt: true,
             ..Self::plain(code)

@@ -14,11 +14,14 @@
 //! reports readiness that is already there, so that is done after each read and write.
 //!
 //! A terminal is reported as writable when it has room for less than [`PIPE_BUF`]. But it can be opened a
-//! second time, by its name, for a descriptor that can be non-blocking: [`reopen`].
+//! second time, by its name, for a descriptor that can be non-blocking: [`reopen`]. Each time that a terminal
+//! has shown some output it is reported as writable again. A program that was woken by that and wrote would
+//! wake itself for ever, so such a descriptor is watched only while it has output that it did not accept.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,7 +37,7 @@ use rustix::termios::ttyname;
 const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 /// Opens a terminal a second time, for a non-blocking descriptor that is not shared.
-pub(super) fn reopen(terminal: impl AsFd) -> io::Result<File> {
+pub(crate) fn reopen(terminal: impl AsFd) -> io::Result<File> {
     let name = ttyname(terminal, Vec::new())?;
     OpenOptions::new()
         .read(true)
@@ -51,6 +54,8 @@ struct Polled {
     interest: Interest,
     /// Whether the poll can watch it. Otherwise it is always ready.
     pollable: bool,
+    /// Whether the poll watches it.
+    watched: bool,
     /// Whether the poll has reported readiness, and it was not used since.
     ready: bool,
 }
@@ -76,8 +81,21 @@ impl Polled {
             token,
             interest,
             pollable,
+            watched: pollable,
             ready: !pollable,
         })
+    }
+
+    /// Returns one that is ready, and not watched before that has changed.
+    const fn unwatched(file: File, token: Token, interest: Interest) -> Self {
+        Self {
+            file,
+            token,
+            interest,
+            pollable: true,
+            watched: false,
+            ready: true,
+        }
     }
 
     /// Asks the kernel whether it is ready now.
@@ -102,14 +120,20 @@ impl Polled {
         if self.pollable {
             self.ready = false;
             let fd = self.file.as_raw_fd();
-            registry.reregister(&mut SourceFd(&fd), self.token, self.interest)?;
+            let mut source = SourceFd(&fd);
+            if self.watched {
+                registry.reregister(&mut source, self.token, self.interest)?;
+            } else {
+                registry.register(&mut source, self.token, self.interest)?;
+                self.watched = true;
+            }
         }
         Ok(())
     }
 
     /// Removes it from the poll. Closing it is not enough: the file stays open elsewhere.
-    fn close(self, registry: &Registry) {
-        if self.pollable {
+    fn unwatch(&mut self, registry: &Registry) {
+        if mem::take(&mut self.watched) {
             // If that fails, there are events that are ignored.
             let _ = registry.deregister(&mut SourceFd(&self.file.as_raw_fd()));
         }
@@ -118,27 +142,27 @@ impl Polled {
 
 /// A `Source` is an input that is read without blocking.
 #[derive(Debug)]
-pub(super) struct Source(Polled);
+pub(crate) struct Source(Polled);
 
 impl Source {
     /// Reads from a descriptor of its own for the same open file.
-    pub(super) fn new(fd: impl AsFd, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn new(fd: impl AsFd, registry: &Registry, token: Token) -> io::Result<Self> {
         let file = File::from(fd.as_fd().try_clone_to_owned()?);
         Polled::new(file, registry, token, Interest::READABLE).map(Self)
     }
 
     /// Notes an event for it.
-    pub(super) fn note(&mut self) {
+    pub(crate) fn note(&mut self) {
         self.0.ready = true;
     }
 
     /// Whether a read does not block.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.0.ready
     }
 
     /// Reads once. `None` if there is nothing to read, zero at the end of the input.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         registry: &Registry,
         buf: &mut [u8],
@@ -164,14 +188,14 @@ impl Source {
     }
 
     /// Removes it from the poll.
-    pub(super) fn close(self, registry: &Registry) {
-        self.0.close(registry);
+    pub(crate) fn close(mut self, registry: &Registry) {
+        self.0.unwatch(registry);
     }
 }
 
 /// A `Sink` is an output that is written without blocking.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     polled: Polled,
     /// The most bytes of one write.
     max_write: usize,
@@ -182,7 +206,7 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Writes to a descriptor of its own; for a terminal, if possible, one that is not shared.
-    pub(super) fn new(fd: impl AsFd, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn new(fd: impl AsFd, registry: &Registry, token: Token) -> io::Result<Self> {
         let fd = fd.as_fd();
         let reopened = if fd.is_terminal() {
             reopen(fd).ok()
@@ -194,7 +218,11 @@ impl Sink {
             Some(file) => file,
             None => fd.try_clone_to_owned()?.into(),
         };
-        let polled = Polled::new(file, registry, token, Interest::WRITABLE)?;
+        let polled = if is_nonblocking {
+            Polled::unwatched(file, token, Interest::WRITABLE)
+        } else {
+            Polled::new(file, registry, token, Interest::WRITABLE)?
+        };
         Ok(Self {
             max_write: if is_nonblocking || !polled.pollable {
                 usize::MAX
@@ -208,13 +236,13 @@ impl Sink {
     }
 
     /// Removes it from the poll.
-    pub(super) fn close(self, registry: &Registry) {
-        self.polled.close(registry);
+    pub(crate) fn close(mut self, registry: &Registry) {
+        self.polled.unwatch(registry);
     }
 
     /// Notes an event for it. Fails if the reader at the other end is gone, which a sink with nothing
     /// to write learns only from the event.
-    pub(super) fn note(&mut self, event: &Event) -> io::Result<()> {
+    pub(crate) fn note(&mut self, event: &Event) -> io::Result<()> {
         if event.is_error() {
             return Err(ErrorKind::BrokenPipe.into());
         }
@@ -223,12 +251,12 @@ impl Sink {
     }
 
     /// The buffer of pending output: append to it, then call [`flush`](Self::flush).
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.pending
     }
 
     /// Removes and returns the output that is not written.
-    pub(super) fn take_pending(&mut self) -> Vec<u8> {
+    pub(crate) fn take_pending(&mut self) -> Vec<u8> {
         let rest = self.pending.split_off(self.written);
         self.pending.clear();
         self.written = 0;
@@ -236,17 +264,17 @@ impl Sink {
     }
 
     /// The number of pending bytes.
-    pub(super) fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending.len() - self.written
     }
 
     /// Whether a write does not block.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.polled.ready
     }
 
     /// Writes as much as possible without blocking.
-    pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         while self.pending() > 0 && self.polled.ready {
             if self.max_write < usize::MAX && !self.polled.is_ready_now()? {
                 self.polled.rearm(registry)?;
@@ -269,6 +297,9 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        if self.pending() == 0 && self.max_write == usize::MAX {
+            self.polled.unwatch(registry);
         }
         // Written bytes are removed when they are the greater part, so that few are moved each time.
         if self.written > self.pending.len() / 2 {

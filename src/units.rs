@@ -1,4 +1,4 @@
-//! Figures with their units, as the table, the warnings and the charts show them.
+//! Figures with their units, as people read them.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 
 /// What a figure is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Count,
     Nanoseconds,
     Microseconds,
@@ -30,7 +30,7 @@ const SIZES: &Scale = &[
 
 impl Unit {
     /// A figure to three digits, a count to the last.
-    pub(super) fn text(self, value: f64) -> String {
+    pub(crate) fn text(self, value: f64) -> String {
         match self {
             Self::Count => Count(value).to_string(),
             // The cost of a member is compared to the byte.
@@ -44,7 +44,7 @@ impl Unit {
     }
 
     /// A round figure in few characters, for the ticks of a chart: `20k`, `1.5 ms`, `1m 30s`.
-    pub(super) fn tick(self, value: f64) -> String {
+    pub(crate) fn tick(self, value: f64) -> String {
         match self {
             _ if value <= 0.0 => "0".to_owned(),
             Self::Count => scaled(value, COUNTS, trimmed),
@@ -61,7 +61,7 @@ impl Unit {
     }
 
     /// The smallest step between ticks that is easy to count in and not below `least`.
-    pub(super) fn step(self, least: f64) -> f64 {
+    pub(crate) fn step(self, least: f64) -> f64 {
         const TIMES: [f64; 14] = [
             20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 10_800.0,
             21_600.0, 43_200.0, 86_400.0,
@@ -80,7 +80,7 @@ impl Unit {
 
 /// A number with its thousands apart or, where it is small, with digits after the point.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Count(pub(super) f64);
+pub(crate) struct Count(pub(super) f64);
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,7 +93,7 @@ impl fmt::Display for Count {
 }
 
 /// A count and its noun.
-pub(super) fn several(count: u64, noun: &str) -> String {
+pub(crate) fn several(count: u64, noun: &str) -> String {
     let plural = match noun {
         _ if count == 1 => "",
         _ if noun.ends_with('s') => "es",
@@ -103,7 +103,7 @@ pub(super) fn several(count: u64, noun: &str) -> String {
 }
 
 /// A time to three digits.
-pub(super) fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     Unit::Nanoseconds.text(time.as_nanos() as f64)
 }
 
