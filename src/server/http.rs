@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) upgrade: Option<Upgrade>,
     /// The ETag that the client has of the resource.
     pub(super) if_none_match: Option<String>,
+    /// Whether another request may follow on the connection (RFC 9112, 9.3).
+    pub(super) persists: bool,
 }
 
 /// A request for the WebSocket protocol (RFC 6455, 4.2.1).
@@ -68,6 +70,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
         forwarded_for: fields.forwarded_for(),
         upgrade: fields.upgrade()?,
         if_none_match: fields.one("If-None-Match")?,
+        persists: !fields.has("Connection", "close")?,
     })
 }
 
@@ -152,6 +155,16 @@ pub(super) fn host_without_port(authority: &str) -> &str {
 /// A response with this status, fields and body. The connection ends after it.
 #[must_use]
 pub(super) fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    message(status, fields, body, "Connection: close\r\n")
+}
+
+/// The same, and another request may follow on the connection.
+#[must_use]
+pub(super) fn persistent_response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    message(status, fields, body, "")
+}
+
+fn message(status: &str, fields: &[(&str, &str)], body: &[u8], connection: &str) -> Vec<u8> {
     let fields = lines_of(fields);
     // These have no body, and must not announce the length of one (RFC 9110, 8.6).
     let length = if status.starts_with("204 ") || status.starts_with("304 ") {
@@ -159,7 +172,7 @@ pub(super) fn response(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Ve
     } else {
         format!("Content-Length: {}\r\n", body.len())
     };
-    let head = format!("HTTP/1.1 {status}\r\n{fields}{length}Connection: close\r\n\r\n");
+    let head = format!("HTTP/1.1 {status}\r\n{fields}{length}{connection}\r\n");
     [head.as_bytes(), body].concat()
 }
 

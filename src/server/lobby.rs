@@ -58,10 +58,11 @@ struct Visitor<S> {
     head: Vec<u8>,
     /// What is left of the response, once there is one, or of a part of it.
     response: Vec<u8>,
-    /// Where the next part of the response begins, if there is another.
-    next_part: Option<Cursor>,
-    /// When it is closed if it is still here.
-    due: Instant,
+    /// What follows the response.
+    then: Then,
+    /// When it is closed if it is still here. Between two requests it has no deadline, and wakes nobody: it
+    /// gives up its place when another one needs it.
+    due: Option<Instant>,
     /// Its number in the order of arrival.
     number: u64,
 }
@@ -92,9 +93,24 @@ pub(super) enum Visit<S> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     /// The resource at this path.
-    Path(String),
+    Path {
+        path: String,
+        /// Whether another request may follow.
+        persists: bool,
+    },
     /// The next part of the members' table, since all before it was accepted.
     MembersFrom(Cursor),
+}
+
+/// What follows a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The end of the connection.
+    End,
+    /// The next part of the response, which begins here.
+    Part(Cursor),
+    /// Another request.
+    Request,
 }
 
 /// Why a connection was refused.
@@ -194,8 +210,8 @@ impl<S> Lobby<S> {
             awaits_header: via == Via::Proxy,
             head: Vec::new(),
             response: Vec::new(),
-            next_part: None,
-            due: after(now, self.timeout),
+            then: Then::End,
+            due: Some(after(now, self.timeout)),
             number,
         });
         self.ready.insert((index, number));
@@ -217,7 +233,10 @@ impl<S> Lobby<S> {
 
     /// When the next visitor is late.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.visitors.iter().map(|(_, visitor)| visitor.due).min()
+        self.visitors
+            .iter()
+            .filter_map(|(_, visitor)| visitor.due)
+            .min()
     }
 
     /// Closes the visitors that are late and have no news. Returns the proxies that have not sent a header.
@@ -227,7 +246,8 @@ impl<S> Lobby<S> {
         let ready = &self.ready;
         self.visitors.retain(|index, visitor| {
             // What has come is read first: it may be this turn that is late.
-            let is_late = visitor.due <= now && !ready.contains(&(index, visitor.number));
+            let is_late = visitor.due.is_some_and(|due| due <= now)
+                && !ready.contains(&(index, visitor.number));
             if is_late && visitor.awaits_header {
                 proxies.push(visitor.peer);
             }
@@ -245,7 +265,7 @@ impl<S> Lobby<S> {
 
 impl<S: Read + Write> Lobby<S> {
     /// Serves the visitors with news.
-    pub(super) fn serve(&mut self, scratch: &mut [u8]) -> Vec<Visit<S>> {
+    pub(super) fn serve(&mut self, scratch: &mut [u8], now: Instant) -> Vec<Visit<S>> {
         let ready = std::mem::take(&mut self.ready);
         let ready = ready.into_iter().filter_map(|(index, number)| {
             let visitor = self.visitors.get_mut(index)?;
@@ -253,28 +273,44 @@ impl<S: Read + Write> Lobby<S> {
                 return None;
             }
             let step = visitor.serve(&self.config, &self.proxies, scratch);
-            self.finish(index, step)
+            self.finish(index, step, now)
         });
         ready.collect()
     }
 
     /// Sends the visitor of this index the response that it [asked](Visit::Asked) for, or a part of it. It asks
     /// for the next part, if there is one, when all of this was accepted, and not in this turn.
-    pub(super) fn respond(&mut self, index: usize, response: Vec<u8>, next_part: Option<Cursor>) {
+    pub(super) fn respond(&mut self, index: usize, response: Vec<u8>, then: Then, now: Instant) {
         if let Some(visitor) = self.visitors.get_mut(index) {
-            visitor.next_part = next_part;
+            visitor.then = then;
             let step = visitor.respond(response);
-            self.finish(index, step);
+            self.finish(index, step, now);
         }
     }
 
     /// Acts on what a visitor came to.
-    fn finish(&mut self, index: usize, step: Step) -> Option<Visit<S>> {
+    fn finish(&mut self, index: usize, step: Step, now: Instant) -> Option<Visit<S>> {
         match step {
-            Step::Wait => return None,
+            Step::Wait => {
+                let visitor = self.visitors.get_mut(index)?;
+                if visitor.due.is_none() && !visitor.is_at_rest() {
+                    visitor.due = Some(after(now, self.timeout));
+                }
+                return None;
+            }
             Step::WaitForTurn => {
                 let number = self.visitors.get(index)?.number;
                 self.ready.insert((index, number));
+                return None;
+            }
+            Step::WaitForRequest => {
+                let visitor = self.visitors.get_mut(index)?;
+                visitor.due = None;
+                // It is the last one now to be closed for its place.
+                visitor.number = self.next_number;
+                self.next_number += 1;
+                // The edge that reported the request may have reported the end of the input as well.
+                self.ready.insert((index, visitor.number));
                 return None;
             }
             Step::Ask(question) => {
@@ -289,7 +325,6 @@ impl<S: Read + Write> Lobby<S> {
         }
         let visitor = self.visitors.remove(index);
         Some(match step {
-            Step::Wait | Step::WaitForTurn | Step::Ask(_) | Step::End => Visit::Ended,
             Step::Refuse(reason) => Visit::Refused {
                 peer: visitor.peer,
                 reason,
@@ -299,6 +334,7 @@ impl<S: Read + Write> Lobby<S> {
                 peer: visitor.peer,
                 dialect,
             },
+            _ => Visit::Ended,
         })
     }
 }
@@ -310,6 +346,8 @@ enum Step {
     Wait,
     /// It goes on in the next turn.
     WaitForTurn,
+    /// The response is accepted, and another request may come.
+    WaitForRequest,
     /// It is over.
     End,
     Refuse(Refused),
@@ -324,7 +362,7 @@ impl<S: Read + Write> Visitor<S> {
         if !self.response.is_empty() {
             return self.write_response();
         }
-        if let Some(cursor) = self.next_part.take() {
+        if let Then::Part(cursor) = self.then {
             return Step::Ask(Question::MembersFrom(cursor));
         }
         if self.awaits_header
@@ -417,7 +455,10 @@ impl<S: Read + Write> Visitor<S> {
             return self.respond(http::response("405 Method Not Allowed", &[allow], b""));
         }
         if is_scraper {
-            return Step::Ask(Question::Path(request.path));
+            return Step::Ask(Question::Path {
+                path: request.path,
+                persists: request.persists,
+            });
         }
         if request.upgrade.is_some() {
             return self.upgrade(&request);
@@ -481,6 +522,11 @@ impl<S: Read + Write> Visitor<S> {
         Step::Refuse(reason)
     }
 
+    /// Whether nothing of a request has come, and nothing of a response is left.
+    const fn is_at_rest(&self) -> bool {
+        self.head.is_empty() && self.response.is_empty()
+    }
+
     fn respond(&mut self, response: Vec<u8>) -> Step {
         self.response = response;
         self.write_response()
@@ -492,9 +538,14 @@ impl<S: Read + Write> Visitor<S> {
                 Ok(sent) => {
                     self.response.drain(..sent);
                     if self.response.is_empty() {
-                        return match self.next_part {
-                            Some(_) => Step::WaitForTurn,
-                            None => Step::End,
+                        return match self.then {
+                            Then::End => Step::End,
+                            Then::Part(_) => Step::WaitForTurn,
+                            Then::Request => {
+                                self.then = Then::End;
+                                self.head = Vec::new();
+                                Step::WaitForRequest
+                            }
                         };
                     }
                 }

@@ -64,7 +64,7 @@ use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use admin_socket::AdminSocket;
 use drain::Drain;
 use listener::Via;
-use lobby::{Lobby, Question, Refused, Visit};
+use lobby::{Lobby, Question, Refused, Then, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
 use members::Cursor;
 use metrics::{Refusals, Snapshot};
@@ -720,7 +720,7 @@ impl<S: System> Server<S> {
 
     /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
-        for visit in self.lobby.serve(&mut self.scratch) {
+        for visit in self.lobby.serve(&mut self.scratch, now) {
             match visit {
                 Visit::Admitted {
                     stream,
@@ -740,8 +740,8 @@ impl<S: System> Server<S> {
                     via,
                     question,
                 } => {
-                    let (response, next_part) = self.monitoring_response(&question, via, now);
-                    self.lobby.respond(index, response, next_part);
+                    let (response, then) = self.monitoring_response(&question, via, now);
+                    self.lobby.respond(index, response, then, now);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
                 Visit::Ended => {}
@@ -752,28 +752,31 @@ impl<S: System> Server<S> {
     }
 
     /// The response to a question about the relay, or the next part of it, and where the part after it begins.
-    fn monitoring_response(
-        &self,
-        question: &Question,
-        via: Via,
-        now: Instant,
-    ) -> (Vec<u8>, Option<Cursor>) {
+    fn monitoring_response(&self, question: &Question, via: Via, now: Instant) -> (Vec<u8>, Then) {
         let is_admin = via == Via::AdminSocket;
         let response = match question {
             Question::MembersFrom(cursor) => {
                 let (text, next_part) = members::part(&self.relay, *cursor, now);
-                return (text.into_bytes(), next_part);
+                return (text.into_bytes(), next_part.map_or(Then::End, Then::Part));
             }
-            Question::Path(path) => match path.as_str() {
+            Question::Path { path, persists } => match path.as_str() {
                 "/members" if is_admin => {
                     let (text, next_part) = members::part(&self.relay, Cursor::default(), now);
                     let head =
                         http::head_of_parts("200 OK", &[("Content-Type", "application/json")]);
-                    return ((head + &text).into_bytes(), next_part);
+                    let then = next_part.map_or(Then::End, Then::Part);
+                    return ((head + &text).into_bytes(), then);
                 }
                 "/metrics" => {
-                    let content = ("Content-Type", metrics::CONTENT_TYPE);
-                    http::response("200 OK", &[content], self.metrics_at(now).as_bytes())
+                    let fields = [("Content-Type", metrics::CONTENT_TYPE)];
+                    let text = self.metrics_at(now);
+                    if *persists {
+                        // A scraper comes back. That it need not connect again saves the relay a wake-up.
+                        let response =
+                            http::persistent_response("200 OK", &fields, text.as_bytes());
+                        return (response, Then::Request);
+                    }
+                    http::response("200 OK", &fields, text.as_bytes())
                 }
                 "/healthz" if self.is_stopping() => {
                     http::response("503 Service Unavailable", &[], b"stopping\n")
@@ -786,7 +789,7 @@ impl<S: System> Server<S> {
                 _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
             },
         };
-        (response, None)
+        (response, Then::End)
     }
 
     /// The metrics, in Prometheus' text format 0.0.4.

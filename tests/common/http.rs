@@ -19,9 +19,9 @@ pub fn connect_admin(path: &Path) -> UnixStream {
     stream
 }
 
-/// The request for this path.
+/// The request for this path, after which no other comes.
 pub fn request(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: relay\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")
 }
 
 /// The response to a request for this path, all of it.

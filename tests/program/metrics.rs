@@ -1,8 +1,8 @@
 //! The listener for metrics: what Prometheus reads there, and what it withstands.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use crate::common::http::{body, get};
@@ -253,4 +253,107 @@ fn connections_that_ask_and_never_read_or_ask_half_keep_no_scrape_out() {
     }
     let grown = number(&relay, "process_resident_memory_bytes") - before;
     assert!(grown < f64::from(1 << 20), "{grown}");
+}
+
+/// A connection of a scraper that keeps it for its next scrapes.
+struct Scraper(BufReader<TcpStream>);
+
+impl Scraper {
+    fn connect(relay: &Relay) -> Self {
+        let stream = TcpStream::connect(relay.addr_of("metrics")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn send(&mut self, bytes: &str) {
+        self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
+    }
+
+    /// Asks once more, and returns the body of the response.
+    #[track_caller]
+    fn scrape(&mut self) -> String {
+        self.send("GET /metrics HTTP/1.1\r\nHost: relay\r\n\r\n");
+        let mut len = None;
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            assert_ne!(line, "Connection: close\r\n");
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                len = Some(value.trim().parse().unwrap());
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; len.expect("a length")];
+        self.0.read_exact(&mut body).unwrap();
+        String::from_utf8(body).unwrap()
+    }
+
+    /// The relay closes the connection, with nothing more to receive.
+    #[track_caller]
+    fn expect_end(mut self) {
+        let end = self.0.read(&mut [0; 1]);
+        assert_eq!(end.expect("the end of the connection"), 0);
+    }
+}
+
+#[test]
+fn scraper_that_keeps_its_connection_wakes_an_idle_relay_at_most_once_a_scrape() {
+    let relay = Relay::serving(&["chat10", "metrics"], &[]);
+    let mut scraper = Scraper::connect(&relay);
+    let wakeups = |text: String| -> u64 {
+        let mut lines = text.lines();
+        let sample = lines.find_map(|line| line.strip_prefix("chatloop_wakeups_total "));
+        sample.unwrap().parse().unwrap()
+    };
+    let first = wakeups(scraper.scrape());
+    for scrape in 1..=20 {
+        // A request that comes while the relay still looks for the end of the input wakes nobody.
+        assert!(wakeups(scraper.scrape()) <= first + scrape);
+    }
+}
+
+#[test]
+fn scraper_that_keeps_its_connection_is_closed_for_its_end_and_for_a_request_that_is_late() {
+    let relay = Relay::serving(&["chat10", "metrics"], &["--handshake-timeout", "300ms"]);
+    let mut ending = Scraper::connect(&relay);
+    ending.scrape();
+    ending.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    ending.expect_end();
+    // The end comes with the request.
+    let mut last = Scraper::connect(&relay);
+    last.send("GET /metrics HTTP/1.1\r\nHost: relay\r\n\r\n");
+    last.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    let mut response = String::new();
+    last.0.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with('\n'), "{response}");
+    let mut kept = Scraper::connect(&relay);
+    kept.scrape();
+    let mut late = Scraper::connect(&relay);
+    late.scrape();
+    late.send("GET /metrics HT");
+    late.expect_end();
+    // One that was silent for as long is not late.
+    kept.scrape();
+    kept.send("GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n");
+    let mut response = String::new();
+    kept.0.read_to_string(&mut response).unwrap();
+    assert_eq!(body(&response), "ok\n");
+}
+
+#[test]
+fn scraper_that_keeps_its_connection_and_is_silent_the_longest_gives_up_its_place() {
+    let relay = Relay::serving(&["chat10", "metrics"], &[]);
+    let mut scrapers: Vec<_> = (0..16).map(|_| Scraper::connect(&relay)).collect();
+    for scraper in &mut scrapers {
+        scraper.scrape();
+    }
+    scrapers[0].scrape();
+    let mut one_more = Scraper::connect(&relay);
+    one_more.scrape();
+    scrapers.remove(1).expect_end();
+    for scraper in &mut scrapers {
+        scraper.scrape();
+    }
 }
