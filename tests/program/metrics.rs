@@ -357,3 +357,29 @@ fn scraper_that_keeps_its_connection_and_is_silent_the_longest_gives_up_its_plac
         scraper.scrape();
     }
 }
+
+#[test]
+fn table_of_the_documentation_has_each_metric_with_its_type_and_help() {
+    let relay = Relay::serving(&["chat10", "metrics"], &[]);
+    let response = get(relay.addr_of("metrics"), "/metrics");
+    let comments = |kind: &str| -> Vec<(String, String)> {
+        let start = format!("# {kind} ");
+        let lines = body(&response).lines();
+        let comments = lines.filter_map(|line| line.strip_prefix(&start)?.split_once(' '));
+        let comments = comments.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        comments.collect()
+    };
+    let rows: Vec<_> = comments("HELP")
+        .into_iter()
+        .zip(comments("TYPE"))
+        .map(|((name, help), (_, kind))| format!("| `{name}` | {kind} | {help} |"))
+        .collect();
+    assert!(!rows.is_empty());
+    let document = include_str!("../../docs/operations.md");
+    let (_, table) = document
+        .split_once("| metric | type | what it is |\n")
+        .unwrap();
+    let documented: Vec<_> = table.lines().skip(1).take(rows.len()).collect();
+    assert_eq!(documented, rows);
+    assert_eq!(table.lines().nth(1 + rows.len()), Some(""));
+}
