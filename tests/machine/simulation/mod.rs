@@ -78,6 +78,8 @@ pub struct Simulation {
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub simulations: u64,
+    /// In how many of them the model could not know what was published, so that they ended early.
+    pub given_up: u64,
     /// The same for the same history.
     pub hash: u64,
     pub steps: u64,
@@ -94,6 +96,7 @@ impl Outcome {
     /// Adds what another one came to.
     pub fn add(&mut self, other: &Self) {
         self.simulations += other.simulations;
+        self.given_up += other.given_up;
         self.hash ^= other.hash;
         self.steps += other.steps;
         self.faults.add(&other.faults);
@@ -172,32 +175,41 @@ impl Simulation {
             let now = self.world.borrow().instant();
             let gauges = server.relay().gauges(now);
             counters.end_turn(&server, &gauges, turn == Turn::Stopped);
-            let world = &mut *self.world.borrow_mut();
-            world.end_turn(server.relay(), turn);
-            if turn == Turn::Stopped {
-                return Outcome {
-                    simulations: 1,
-                    hash: world.trace.hash(),
-                    steps: world.steps,
-                    faults: world.faults.clone(),
-                    totals: world.model.totals.clone(),
-                    waits: world.waits,
-                    longest_held_up: world
-                        .longest_held_up
-                        .div_duration_f64(world.plan.config.limits.slow_timeout),
-                    waits_for_readers: match Reading::of(&world.plan) {
-                        Reading::Always => world.waits,
-                        Reading::AsTheyLike | Reading::WithPauses => 0,
-                    },
-                };
+            let goes_on = self.world.borrow_mut().end_turn(server.relay(), turn);
+            if !goes_on {
+                // Its connections must not be closed: the model would find no reason.
+                std::mem::forget(server);
+                return self.outcome(true);
             }
+            if turn == Turn::Stopped {
+                return self.outcome(false);
+            }
+        }
+    }
+
+    fn outcome(&self, is_given_up: bool) -> Outcome {
+        let world = &*self.world.borrow();
+        let slow_timeout = world.plan.config.limits.slow_timeout;
+        Outcome {
+            simulations: 1,
+            given_up: u64::from(is_given_up),
+            hash: world.trace.hash(),
+            steps: world.steps,
+            faults: world.faults.clone(),
+            totals: world.model.totals.clone(),
+            waits: world.waits,
+            longest_held_up: world.longest_held_up.div_duration_f64(slow_timeout),
+            waits_for_readers: match Reading::of(&world.plan) {
+                Reading::Always => world.waits,
+                Reading::AsTheyLike | Reading::WithPauses => 0,
+            },
         }
     }
 }
 
 impl World {
-    /// Holds the relay's view of things against the world's.
-    fn end_turn(&mut self, relay: &Relay<Stream>, turn: Turn) {
+    /// Holds the relay's view of things against the world's. Returns whether the model knows how to go on.
+    fn end_turn(&mut self, relay: &Relay<Stream>, turn: Turn) -> bool {
         if turn == Turn::Stopped {
             let is_early = self.stop_by.is_some_and(|by| self.now < by);
             self.model.is_stop_in_time = is_early && !self.was_stopped_twice;
@@ -213,6 +225,9 @@ impl World {
             .map(|(who, id, ..)| (who, relay.pending_bytes(id)))
             .collect();
         self.is_timed = relay.is_timed();
+        if !self.model.settle_past_notices(&claims) {
+            return false;
+        }
         self.model.end_turn(&claims, self.now, is_full);
         self.has_held = relay.has_held();
         assert!(
@@ -245,6 +260,7 @@ impl World {
         );
         let is_held = relay.lagging() > 0 || self.model.keeps_history();
         assert!(is_held || relay.backlog_bytes() == 0, "held for nobody");
+        true
     }
 }
 

@@ -688,21 +688,30 @@ impl Past {
     /// was one: all members that would have received it were closed in this turn.
     fn insert_notice(&mut self, notice: &[u8]) {
         let at = self.before_turn();
-        if at > 0 {
+        let is_unknown_already = |(bytes, is_message): &(Vec<u8>, bool)| {
+            notice.is_empty() && bytes.is_empty() && !is_message
+        };
+        if at > 0 && !is_unknown_already(&self.kept[at - 1]) {
             self.kept.insert(at, (notice.to_vec(), false));
             self.bytes += notice.len();
         }
     }
 
-    /// There was this notice where it was not known, or none.
+    /// There was this notice at the only place where it was not known, or none at any.
     fn settle_notice(&mut self, notice: &[u8]) {
-        if let Some(at) = self.kept.iter().position(|(bytes, _)| bytes.is_empty()) {
-            notice.clone_into(&mut self.kept[at].0);
-            self.bytes += notice.len();
-            if notice.is_empty() {
-                self.kept.remove(at);
-            }
+        self.bytes += notice.len();
+        if notice.is_empty() {
+            self.kept
+                .retain(|(bytes, is_message)| *is_message || !bytes.is_empty());
+        } else if let Some((bytes, _)) = self.unknown_notices().next() {
+            notice.clone_into(bytes);
         }
+    }
+
+    /// The places where it is not known whether there was a notice.
+    fn unknown_notices(&mut self) -> impl Iterator<Item = &mut (Vec<u8>, bool)> {
+        let kept = self.kept.iter_mut();
+        kept.filter(|(bytes, is_message)| bytes.is_empty() && !*is_message)
     }
 }
 
@@ -1624,29 +1633,33 @@ impl Model {
         }
     }
 
-    /// A browser member that has just joined shows whether there is a pause notice in the history of which that
-    /// was not known: nothing of it was written yet.
-    fn settle_past_notice(&mut self, claims: &Claims) {
+    /// A browser member that has just joined shows whether there are pause notices in the history of which that
+    /// was not known: nothing of it was written yet. Returns whether it is known now.
+    pub fn settle_past_notices(&mut self, claims: &Claims) -> bool {
+        self.settle();
         let closed = &self.closed;
-        let mut joined = self.members.iter_mut();
-        let Some((who, member)) =
-            joined.find(|(who, one)| one.notice_in_past.is_some() && !closed.contains(who))
+        let mut joined = self.members.iter();
+        let joined =
+            joined.find(|(who, one)| one.notice_in_past.is_some() && !closed.contains(who));
+        let (Some((who, member)), Some(past)) = (joined, &mut self.pasts[Dialect::Ws.index()])
         else {
-            return;
+            return true;
         };
         let more = claims.pending[who] as usize - member.due.len();
         let frames = [Vec::new(), web::pause_frame(true), web::pause_frame(false)];
         let notice = frames.into_iter().find(|frame| frame.len() == more);
-        let notice = notice.expect("a pause notice, or none");
+        let is_one = past.unknown_notices().count() == 1;
+        let Some(notice) = notice.filter(|notice| is_one || notice.is_empty()) else {
+            return false;
+        };
+        past.settle_notice(&notice);
         for member in self.members.values_mut() {
             if let Some(at) = member.notice_in_past.take() {
                 member.due.insert(at, &notice);
                 member.due_in_turn += notice.len();
             }
         }
-        if let Some(past) = &mut self.pasts[Dialect::Ws.index()] {
-            past.settle_notice(&notice);
-        }
+        true
     }
 
     /// Compares what was written in this turn to those that may have received a pause notice.
@@ -1917,7 +1930,6 @@ impl Model {
         self.settle();
         self.decide(claims.bytes_in);
         self.decide_heartbeat();
-        self.settle_past_notice(claims);
         self.compare_with_notice(claims);
         for member in self.members.values_mut() {
             member.lag_rises(&self.limits, now);

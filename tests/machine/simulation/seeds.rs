@@ -65,6 +65,7 @@ fn faults_lose_duplicate_and_reorder_no_message() {
     for (fault, count) in all.faults.iter() {
         assert!(count > 0, "never happened: {fault}");
     }
+    assert!(all.given_up <= 1, "{} were given up", all.given_up);
     let out_of_memory = all.totals.ends.get(&End::OutOfMemory);
     assert!(out_of_memory > Some(&10), "{out_of_memory:?} out of memory");
     let totals = &all.totals;
@@ -404,7 +405,10 @@ fn long_run() {
         }
     }
     let totals = &all.totals;
-    println!("seeds       {} from {from}", all.simulations);
+    println!(
+        "seeds       {} from {from}, {} of them given up",
+        all.simulations, all.given_up
+    );
     println!("steps       {} in {:.1?}", all.steps, begun.elapsed());
     println!(
         "connections {}, refused {}",
