@@ -270,7 +270,12 @@ fn flood(target: &mut Target) -> Verdict {
     while !target.proc("stat")?.contains(") T ") {
         sleep(MS);
     }
-    mallory.write(&frame(&"x".repeat(1000)).repeat(40))?;
+    let messages = frame(&"x".repeat(1000)).repeat(40);
+    mallory.write(&messages)?;
+    // A busy kernel may deliver on two processors in another order.
+    while mallory.unread_by_server()? < messages.len() {
+        sleep(MS);
+    }
     alice.send("hello")?;
     target.signal("CONT")?;
     let mut before = 0;
@@ -535,6 +540,24 @@ impl Peer {
 
     fn send(&mut self, payload: &str) -> Result<(), Trouble> {
         self.write(&frame(payload))
+    }
+
+    /// How many bytes the server's kernel has of this peer that the server has not read: `rx_queue` of
+    /// proc(5). The server is at 127.0.0.1.
+    fn unread_by_server(&self) -> io::Result<usize> {
+        let (here, there) = (self.stream.local_addr()?, self.stream.peer_addr()?);
+        let ends = format!(
+            " 0100007F:{:04X} 0100007F:{:04X} 01 ",
+            there.port(),
+            here.port()
+        );
+        let table = fs::read_to_string("/proc/net/tcp")?;
+        let queues = table
+            .lines()
+            .find_map(|line| Some(line.split_once(&ends)?.1));
+        // In hexadecimal digits: what waits to be sent, and what waits to be read.
+        let unread = queues.and_then(|queues| usize::from_str_radix(queues.get(9..17)?, 16).ok());
+        unread.ok_or_else(|| io::Error::other("the connection is not in /proc/net/tcp"))
     }
 
     /// Sends all messages, each when the witness has the one before.
