@@ -298,6 +298,7 @@ fn half(target: &mut Target) -> Verdict {
 fn full(target: &mut Target) -> Verdict {
     let join = |_| target.join("one of many");
     let mut clients: Vec<_> = (0..64).map(join).collect::<Result<_, _>>()?;
+    target.await_shortage();
     clients.drain(..32);
     let [.., other, last] = clients.as_mut_slice() else {
         return Err("no clients".into());
@@ -488,6 +489,21 @@ impl Target {
 
     fn proc(&self, file: &str) -> Result<String, Box<dyn Error>> {
         Ok(fs::read_to_string(format!("/proc/{}/{file}", self.pid()?))?)
+    }
+
+    /// Waits until the server has all the files open that it may, and sleeps: it has met the error then. Of a
+    /// server that was not started here nothing is known.
+    fn await_shortage(&self) {
+        let is_short = || {
+            let files = fs::read_dir(format!("/proc/{}/fd", self.pid()?))?.count();
+            Ok::<_, Box<dyn Error>>(
+                files >= MAX_OPEN_FILES as usize && self.proc("stat")?.contains(") S "),
+            )
+        };
+        let start = Instant::now();
+        while !is_short().unwrap_or(true) && start.elapsed() < PATIENCE {
+            sleep(MS);
+        }
     }
 
     /// The CPU time that the server has used.
