@@ -266,10 +266,10 @@ fn burst(target: &mut Target) -> Verdict {
 
 fn flood(target: &mut Target) -> Verdict {
     let [mut alice, mut bob, mut mallory] = target.room(["alice", "bob", "mallory"])?;
+    // It may still be about to read once more from alice.
+    target.await_state('S')?;
     target.signal("STOP")?;
-    while !target.proc("stat")?.contains(") T ") {
-        sleep(MS);
-    }
+    target.await_state('T')?;
     let messages = frame(&"x".repeat(1000)).repeat(40);
     mallory.write(&messages)?;
     // A busy kernel may deliver on two processors in another order.
@@ -489,6 +489,14 @@ impl Target {
 
     fn proc(&self, file: &str) -> Result<String, Box<dyn Error>> {
         Ok(fs::read_to_string(format!("/proc/{}/{file}", self.pid()?))?)
+    }
+
+    /// Waits until the server is in this state of proc(5): `S` asleep, `T` suspended.
+    fn await_state(&self, state: char) -> Result<(), Box<dyn Error>> {
+        while !self.proc("stat")?.contains(&format!(") {state} ")) {
+            sleep(MS);
+        }
+        Ok(())
     }
 
     /// Waits until the server has all the files open that it may, and sleeps: it has met the error then. Of a
