@@ -263,7 +263,7 @@ fn message_that_a_proxy_drops_repeats_or_changes_is_reported() {
             "--members",
             "3",
             "--for",
-            "1500ms",
+            "800ms",
             "--warmup",
             "10ms",
             "--in-flight",
