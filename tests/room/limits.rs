@@ -741,6 +741,28 @@ fn memory_limit_closes_holders_of_the_other_kind_if_one_kind_is_not_enough() {
 }
 
 #[test]
+fn first_history_outlives_the_turn_in_which_its_only_reader_is_closed_for_its_memory() {
+    let limits = Limits {
+        history: 1,
+        max_memory: 100_000,
+        ..Limits::default()
+    };
+    let mut room = Room::new(limits);
+    let (alice, slow) = (room.join("alice"), room.join("slow"));
+    slow.stream.takes(0);
+    // All of them are published in one turn, the first one with any.
+    let messages = [frame("x".repeat(20_000)).repeat(3), frame("the last")].concat();
+    alice.stream.sends(messages);
+    room.readable(&alice);
+    room.turn();
+    assert!(slow.stream.is_closed());
+    assert_eq!(closed(&room, "out_of_memory"), 1);
+    let bob = room.join("bob");
+    room.turns();
+    assert_bytes(&bob.stream.received(), &delivery("alice", "the last"));
+}
+
+#[test]
 fn memory_limit_closes_no_member_that_holds_nothing() {
     let limits = Limits {
         history: 10,
