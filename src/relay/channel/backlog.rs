@@ -141,6 +141,14 @@ impl Backlog {
         self.free_consumed();
     }
 
+    /// Everything that is appended from now on may be history: it must not be freed before the end of its turn,
+    /// which says what of it is.
+    pub(in crate::relay) const fn begin_history(&mut self) {
+        if self.history.is_none() {
+            self.history = Some(self.end);
+        }
+    }
+
     /// Keeps everything from this position on, as history, and nothing before it that no reader needs.
     pub(in crate::relay) fn keep_from(&mut self, position: u64) {
         self.history = Some(position);
@@ -188,6 +196,8 @@ impl Backlog {
         );
         let stored: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         debug_assert_eq!(stored as u64, self.len(), "the chunks are the stream");
+        let kept = self.history.unwrap_or(self.end);
+        debug_assert!(self.base <= kept && kept <= self.end, "history is stored");
         debug_assert!(
             self.readers > 0 || self.cursor_bytes == 0,
             "without cursors nothing is charged for them"

@@ -75,13 +75,17 @@ pub(super) struct JoinPoint {
 
 impl Channel {
     fn new(dialect: Dialect, history: History, texts: &ReplyTexts, limits: &Limits) -> Self {
+        let mut backlog = Backlog::default();
+        if history.is_on() {
+            backlog.begin_history();
+        }
         Self {
             dialect,
             receives: dialect.rules().receives,
             members: 0,
             leaving: 0,
             turn: Vec::new(),
-            backlog: Backlog::default(),
+            backlog,
             history,
             replies: ReplyBytes::new(dialect, texts, limits),
             messages: 0,
@@ -113,6 +117,9 @@ impl Channel {
     pub(super) const fn on_join(&mut self) {
         self.members += 1;
         self.history.begin();
+        if self.history.is_on() {
+            self.backlog.begin_history();
+        }
     }
 
     /// A member leaves: this turn is the last that it receives.
