@@ -1,5 +1,6 @@
 //! The command line: what each flag is called, takes and means.
 
+mod judge;
 mod load;
 mod top;
 mod values;
@@ -22,6 +23,7 @@ use values::{
     parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
+pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 pub(crate) use top::TopArgs;
 pub(crate) use values::{Listen, OrOff, parse_protocol};
@@ -115,6 +117,13 @@ pub(crate) enum Command {
         after_long_help = top::EPILOGUE
     )]
     Top(TopArgs),
+
+    /// Judge a chat server of yours, in any language, in nine stages
+    #[command(
+        after_help = "`--help` has the stages, examples and exit codes.",
+        after_long_help = judge::EPILOGUE
+    )]
+    Judge(JudgeArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\

@@ -5,6 +5,7 @@ mod cli;
 mod error_line;
 mod join;
 mod journal;
+mod judge_command;
 mod load_command;
 mod log_output;
 mod serve;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         }
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Judge(args) => {
+            judge_command::judge(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
