@@ -7,6 +7,8 @@ use clap::Args;
 
 use super::values::{parse_count, parse_positive_duration};
 
+const MAX_PATIENCE: Duration = Duration::from_secs(3600);
+
 pub(super) const EPILOGUE: &str = "\
 The judge plays the clients of a chat10 server, as the tutorials' clients speak it: ten bytes with the length,
 padded with spaces, and the payload; the name first, then messages. The server may be in any language.
@@ -48,7 +50,7 @@ pub(crate) struct JudgeArgs {
     pub(crate) stage: Option<usize>,
 
     /// How long to wait for each message that must come; a stage may take four times as long
-    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = parse_positive_duration)]
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = parse_patience)]
     pub(crate) patience: Duration,
 }
 
@@ -56,5 +58,12 @@ fn parse_stage(text: &str) -> Result<usize, String> {
     match parse_count(text) {
         Ok(stage) if stage <= STAGES.len() => Ok(stage),
         _ => Err(format!("not a stage; there are 1 to {}", STAGES.len())),
+    }
+}
+
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    match parse_positive_duration(text)? {
+        patience if patience > MAX_PATIENCE => Err("must be at most 1h".to_owned()),
+        patience => Ok(patience),
     }
 }

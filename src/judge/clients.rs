@@ -147,10 +147,14 @@ impl Clients {
 
     /// The same, with names that come byte by byte.
     pub(super) fn room_in_bytes<const N: usize>(&mut self, names: [&str; N]) -> Check<[Id; N]> {
-        self.room_with(names, |clients, name| {
+        let room = self.room_with(names, |clients, name| {
             let id = clients.connect(name)?;
             clients.send_parts(id, &frame(name.as_bytes()), 1);
             Ok(id)
+        });
+        room.map_err(|mut failure| {
+            failure.sent = format!("each client: its name, byte by byte; then {}", failure.sent);
+            failure
         })
     }
 
@@ -363,7 +367,7 @@ impl Clients {
                 Ok(None) if self.clients[from].ended.is_some() => {
                     kind = Trouble::Failed;
                     let how = self.clients[from].ended.unwrap_or_default();
-                    self.came(to, &format!("; {name} has received {how}"))
+                    self.came(to, &format!("; to {name} came {how}"))
                 }
                 Ok(None) if Instant::now() >= deadline => {
                     kind = Trouble::Late;
@@ -454,7 +458,7 @@ impl Client {
             Err(_) => self.ended = Some("a reset of the connection"),
         }
         if self.input.len() > MAX_INPUT {
-            self.ended = Some("more and more");
+            self.ended = Some("more than 16 MiB that it should not receive");
         }
         self.ended.is_none()
     }

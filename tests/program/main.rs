@@ -25,6 +25,10 @@
 //!
 //! - [`top`]: in a pipe and on a terminal, with relays and with servers that are none.
 //!
+//! `chatloop judge`:
+//!
+//! - [`judge`]: on a relay, on the tutorials' server, and on servers that do not answer.
+//!
 //! `chatloop load`:
 //!
 //! - [`load`]: its scenarios against servers that do as they should, and what it writes.
@@ -46,6 +50,7 @@ mod interop;
 mod join_pipe;
 mod join_terminal;
 mod join_web;
+mod judge;
 mod load;
 mod load_soak;
 mod load_trouble;
