@@ -11,6 +11,7 @@
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`six_ways`]: where the tutorials' servers die.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
@@ -61,6 +62,7 @@ mod program;
 mod proxies;
 mod service;
 mod shortage;
+mod six_ways;
 mod top;
 mod torture;
 mod web;
