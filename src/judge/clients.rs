@@ -49,7 +49,7 @@ pub(super) struct Clients {
     events: Events,
     /// Clients whose sockets may be ready.
     ready: BTreeSet<Id>,
-    clients: Vec<Client>,
+    all: Vec<Client>,
     scratch: Vec<u8>,
     /// The last bytes that were sent, for the report: by which client, and how.
     sent: String,
@@ -96,7 +96,7 @@ impl Clients {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             ready: BTreeSet::new(),
-            clients: Vec::new(),
+            all: Vec::new(),
             scratch: vec![0; RECEIVE_BUFFER],
             sent: "nothing yet".to_owned(),
             probes: 0,
@@ -105,7 +105,7 @@ impl Clients {
 
     /// Connects a client, which sends nothing.
     pub(super) fn connect(&mut self, name: &str) -> Check<Id> {
-        let id = self.clients.len();
+        let id = self.all.len();
         let left = self.end.saturating_duration_since(Instant::now());
         let patience = self.patience.min(left).max(Duration::from_millis(1));
         let stream = connect(self.addr, patience).and_then(|stream| {
@@ -122,7 +122,7 @@ impl Clients {
             came: error.to_string(),
             chapter: None,
         })?;
-        self.clients.push(Client {
+        self.all.push(Client {
             name: name.to_owned(),
             stream: Some(stream),
             input: Vec::new(),
@@ -142,7 +142,7 @@ impl Clients {
 
     /// Clients that have joined. Each of the others has received a message of the first one.
     pub(super) fn room<const N: usize>(&mut self, names: [&str; N]) -> Check<[Id; N]> {
-        self.room_with(names, |clients, name| clients.join(name))
+        self.room_with(names, Self::join)
     }
 
     /// The same, with names that come byte by byte.
@@ -180,7 +180,9 @@ impl Clients {
             match met {
                 Ok(()) => return Ok(ids),
                 Err(Trouble::Late(_)) if limit < deadline => {
-                    ids.iter().for_each(|&id| self.leave(id));
+                    for id in ids {
+                        self.leave(id);
+                    }
                 }
                 Err(trouble) => return Err(trouble.into()),
             }
@@ -219,8 +221,8 @@ impl Clients {
 
     /// Has a client send bytes. `how` goes into the report.
     pub(super) fn send_bytes(&mut self, id: Id, bytes: &[u8], how: &str) {
-        self.sent = format!("{}{how}: {}", self.clients[id].name, ByteText(bytes));
-        let client = &mut self.clients[id];
+        self.sent = format!("{}{how}: {}", self.all[id].name, ByteText(bytes));
+        let client = &mut self.all[id];
         client.output.extend_from_slice(bytes);
         client.write();
     }
@@ -232,7 +234,7 @@ impl Clients {
             sleep(PART_INTERVAL);
         }
         let how = format!(", in parts of {len} bytes");
-        self.sent = format!("{}{how}: {}", self.clients[id].name, ByteText(bytes));
+        self.sent = format!("{}{how}: {}", self.all[id].name, ByteText(bytes));
     }
 
     /// Has a client send bytes in two parts.
@@ -241,10 +243,7 @@ impl Clients {
         sleep(PART_INTERVAL);
         self.send_bytes(id, &bytes[at..], "");
         let (one, other) = (ByteText(&bytes[..at]), ByteText(&bytes[at..]));
-        self.sent = format!(
-            "{}: {one}, and a moment later {other}",
-            self.clients[id].name
-        );
+        self.sent = format!("{}: {one}, and a moment later {other}", self.all[id].name);
     }
 
     /// Describes the last bytes differently in the report.
@@ -254,21 +253,21 @@ impl Clients {
 
     /// The client does not read any more, until it is resumed.
     pub(super) fn pause(&mut self, id: Id) {
-        self.clients[id].is_paused = true;
+        self.all[id].is_paused = true;
     }
 
     pub(super) fn resume(&mut self, id: Id) {
-        self.clients[id].is_paused = false;
+        self.all[id].is_paused = false;
         self.ready.insert(id);
     }
 
     /// The client ends its input's side of the connection, and reads on.
     pub(super) fn shutdown(&mut self, id: Id) {
         let deadline = self.deadline();
-        while !self.clients[id].output.is_empty() && Instant::now() < deadline {
+        while !self.all[id].output.is_empty() && Instant::now() < deadline {
             self.turn(deadline);
         }
-        if let Some(stream) = &self.clients[id].stream {
+        if let Some(stream) = &self.all[id].stream {
             // It fails if the connection has ended, which the next expectation finds out.
             let _ = stream.shutdown(Shutdown::Write);
         }
@@ -276,16 +275,16 @@ impl Clients {
     }
 
     pub(super) fn leave(&mut self, id: Id) {
-        self.clients[id].stream = None;
+        self.all[id].stream = None;
     }
 
     /// The client resets its connection.
     pub(super) fn reset(&mut self, id: Id) {
-        if let Some(stream) = self.clients[id].stream.take() {
+        if let Some(stream) = self.all[id].stream.take() {
             // Without it the connection ends in the usual way, which is less of a test.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
-        self.sent = format!("{}: a reset of its connection", self.clients[id].name);
+        self.sent = format!("{}: a reset of its connection", self.all[id].name);
     }
 
     /// Waits until a client receives this message, and nothing else before it.
@@ -313,12 +312,12 @@ impl Clients {
         let end = Instant::now() + time;
         loop {
             for &id in ids {
-                self.clients[id].drop_probes();
+                self.all[id].drop_probes();
             }
             let is_broken = |client: &Client| !client.input.is_empty() || client.ended.is_some();
-            if let Some(&id) = ids.iter().find(|&&id| is_broken(&self.clients[id])) {
+            if let Some(&id) = ids.iter().find(|&&id| is_broken(&self.all[id])) {
                 let came = self.came(id, "");
-                let name = &self.clients[id].name;
+                let name = &self.all[id].name;
                 let expected = format!("{name}: {time:?} of silence on an open connection");
                 return Err(self.failure(expected, came));
             }
@@ -340,40 +339,47 @@ impl Clients {
         from: Id,
         message: &[u8],
     ) -> Result<(), Trouble> {
-        let name = self.clients[from].name.clone();
+        let name = self.all[from].name.clone();
         let expected = [frame(name.as_bytes()), frame(message)].concat();
-        let expected_text = format!("{}: {}", self.clients[to].name, ByteText(&expected));
+        let expected_text = format!("{}: {}", self.all[to].name, ByteText(&expected));
         loop {
-            let client = &mut self.clients[to];
+            let taken = self.all[to].take_message();
             let kind: fn(Failure) -> Trouble;
-            let came = match client.take_message() {
-                Ok(Some((one, other))) if one == name.as_bytes() && other == message => {
-                    return Ok(());
-                }
-                Ok(Some((_, other))) if other.starts_with(PROBE.as_bytes()) => continue,
-                Ok(Some((one, other))) => {
+            let came = match &taken {
+                Taken::Message {
+                    name: one,
+                    message: other,
+                } => {
+                    if one[header::WIDTH..] == *name.as_bytes()
+                        && other[header::WIDTH..] == *message
+                    {
+                        return Ok(());
+                    }
+                    if taken.is_probe() {
+                        continue;
+                    }
                     kind = Trouble::Failed;
-                    difference(&[frame(&one), frame(&other)].concat(), &expected)
+                    difference(&[one.as_slice(), other].concat(), &expected)
                 }
-                Err(()) => {
+                Taken::NoFrames => {
                     kind = Trouble::Failed;
-                    let came = difference(&client.input, &expected);
+                    let came = difference(&self.all[to].input, &expected);
                     format!("{came}, which does not begin with two frames")
                 }
-                Ok(None) if client.ended.is_some() => {
+                Taken::Nothing if self.all[to].ended.is_some() => {
                     kind = Trouble::Ended;
                     self.came(to, "")
                 }
-                Ok(None) if self.clients[from].ended.is_some() => {
+                Taken::Nothing if self.all[from].ended.is_some() => {
                     kind = Trouble::Failed;
-                    let how = self.clients[from].ended.unwrap_or_default();
+                    let how = self.all[from].ended.unwrap_or_default();
                     self.came(to, &format!("; to {name} came {how}"))
                 }
-                Ok(None) if Instant::now() >= deadline => {
+                Taken::Nothing if Instant::now() >= deadline => {
                     kind = Trouble::Late;
                     self.came(to, &format!(", and no more within {:?}", self.patience))
                 }
-                Ok(None) => {
+                Taken::Nothing => {
                     self.turn(deadline);
                     continue;
                 }
@@ -384,7 +390,7 @@ impl Clients {
 
     /// The unread bytes of a client, with how its connection ended.
     fn came(&self, id: Id, then: &str) -> String {
-        let client = &self.clients[id];
+        let client = &self.all[id];
         let bytes = match client.input.as_slice() {
             [] => "nothing".to_owned(),
             bytes => ByteText(bytes).to_string(),
@@ -407,16 +413,17 @@ impl Clients {
 
     /// One turn of the event loop: each client that is ready reads once, and writes.
     fn turn(&mut self, deadline: Instant) {
-        let wait = match self.ready.is_empty() {
-            true => deadline.saturating_duration_since(Instant::now()),
-            false => Duration::ZERO,
+        let wait = if self.ready.is_empty() {
+            deadline.saturating_duration_since(Instant::now())
+        } else {
+            Duration::ZERO
         };
         // The only error that is expected is an interruption, after which the caller tries again.
         if self.poll.poll(&mut self.events, Some(wait)).is_ok() {
             self.ready
                 .extend(self.events.iter().map(|event| event.token().0));
         }
-        let (clients, scratch) = (&mut self.clients, &mut self.scratch);
+        let (clients, scratch) = (&mut self.all, &mut self.scratch);
         self.ready.retain(|&id| {
             clients[id].write();
             clients[id].read(scratch)
@@ -479,37 +486,59 @@ impl Client {
         }
     }
 
-    /// Takes the frames of a name and a message, if both are complete. It fails if they are no frames.
-    fn take_message(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ()> {
-        let Some(name_end) = frame_end(&self.input)? else {
-            return Ok(None);
-        };
-        let Some(len) = frame_end(&self.input[name_end..])? else {
-            return Ok(None);
-        };
-        let end = name_end + len;
-        let name = self.input[header::WIDTH..name_end].to_vec();
-        let message = self.input[name_end + header::WIDTH..end].to_vec();
-        self.input.drain(..end);
-        Ok(Some((name, message)))
+    /// Takes the frames of a name and a message.
+    fn take_message(&mut self) -> Taken {
+        let ends = frame_end(&self.input).and_then(|first| match first {
+            Some(first) => Ok(frame_end(&self.input[first..])?.map(|second| (first, second))),
+            None => Ok(None),
+        });
+        match ends {
+            Ok(Some((first, second))) => Taken::Message {
+                name: self.input.drain(..first).collect(),
+                message: self.input.drain(..second).collect(),
+            },
+            Ok(None) => Taken::Nothing,
+            Err(NoFrame) => Taken::NoFrames,
+        }
     }
 
     /// Removes probes of earlier attempts.
     fn drop_probes(&mut self) {
         let input = self.input.clone();
-        match self.take_message() {
-            Ok(Some((_, message))) if message.starts_with(PROBE.as_bytes()) => {}
-            _ => self.input = input,
+        if !self.take_message().is_probe() {
+            self.input = input;
         }
     }
 }
 
+/// What a client has received.
+enum Taken {
+    /// Not all of a message.
+    Nothing,
+    /// The frame with a name, and the frame of a message.
+    Message { name: Vec<u8>, message: Vec<u8> },
+    /// Bytes that are no frames.
+    NoFrames,
+}
+
+impl Taken {
+    fn is_probe(&self) -> bool {
+        match self {
+            Self::Message { message, .. } => message[header::WIDTH..].starts_with(PROBE.as_bytes()),
+            Self::Nothing | Self::NoFrames => false,
+        }
+    }
+}
+
+/// Bytes that are no header.
+struct NoFrame;
+
 /// The length of the first frame, if it is complete.
-fn frame_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
+fn frame_end(bytes: &[u8]) -> Result<Option<usize>, NoFrame> {
     let Some(first) = bytes.get(..header::WIDTH) else {
         return Ok(None);
     };
-    let len = header::parse(first).ok_or(())?;
-    let end = usize::try_from(len).map_err(drop)? + header::WIDTH;
+    let len = header::parse(first).ok_or(NoFrame)?;
+    let end = usize::try_from(len).map_err(|_| NoFrame)? + header::WIDTH;
     Ok((bytes.len() >= end).then_some(end))
 }

@@ -19,6 +19,9 @@ const BULK_LEN: usize = 4000;
 /// Their number: more than the buffers of a connection hold, which are four megabytes with Linux.
 const BULK: usize = 1500;
 
+/// The number of messages that a server has to relay while a connection is reset.
+const BURST: usize = 1000;
+
 /// The files of the guide's chapters.
 const CHAPTERS: [&str; 13] = [
     "01_blocking",
@@ -193,7 +196,7 @@ fn others(clients: &mut Clients) -> Check {
 
 fn lengths(clients: &mut Clients) -> Check {
     let [alice, zoe] = clients.room(["alice", "Zoë"])?;
-    let long = [b'x'; 200_000];
+    let long = vec![b'x'; 200_000];
     for message in [
         &b""[..],
         "schön, 你好 🙂".as_bytes(),
@@ -247,14 +250,19 @@ fn resets(clients: &mut Clients) -> Check {
     for number in 1..=50 {
         clients.relay(alice, &[carol], &bulk(number))?;
     }
+    // The server has these to read when it meets the reset, so that it writes to bob once more.
+    let burst: Vec<_> = (1..=BURST).map(|number| number.to_string()).collect();
+    let frames: Vec<_> = burst
+        .iter()
+        .flat_map(|message| frame(message.as_bytes()))
+        .collect();
+    clients.send_bytes(alice, &frames, "");
     clients.reset(bob);
-    // The server may read these before it meets the reset, and write to bob.
-    for number in 1..=50 {
-        clients.send(alice, format!("{number}").as_bytes());
-    }
-    clients.describe_sent("alice: 50 messages, while bob resets his connection".to_owned());
-    for number in 1..=50 {
-        clients.expect(carol, alice, format!("{number}").as_bytes())?;
+    clients.describe_sent(format!(
+        "alice: {BURST} messages in one write; bob: a reset of his connection"
+    ));
+    for message in burst {
+        clients.expect(carol, alice, message.as_bytes())?;
     }
     clients.relay(carol, &[alice], b"two")
 }

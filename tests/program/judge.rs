@@ -132,6 +132,15 @@ fn tutorial_server_waits_for_a_client_that_does_not_read() {
 }
 
 #[test]
+fn tutorial_server_ends_with_a_connection_that_is_reset() {
+    let Some(server) = PythonServer::start() else {
+        return;
+    };
+    let expected = ["   came      ", "docs/guide/02_threads.md"];
+    assert_fails_stage(&server, "6", LONG, &expected);
+}
+
+#[test]
 fn tutorial_server_ends_at_1024_descriptors() {
     let Some(server) = PythonServer::start() else {
         return;
