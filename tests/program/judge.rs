@@ -192,7 +192,7 @@ fn server_that_sends_without_end_fails_the_first_stage() {
     let came = first_failure(server(|mut stream| {
         thread::spawn(move || {
             stream.write_all(b"4000000000").unwrap();
-            while stream.write_all(&[b'x'; 100_000]).is_ok() {}
+            while stream.write_all(&vec![b'x'; 100_000]).is_ok() {}
         });
     }));
     assert!(came.contains("more than 16 MiB"), "{came}");
