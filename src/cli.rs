@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod admin;
+mod judge;
 mod load;
 mod top;
 mod values;
@@ -24,6 +25,7 @@ use values::{
 };
 
 pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 pub(crate) use top::TopArgs;
 pub(crate) use values::{Listen, Names, OrOff, parse_protocol};
@@ -124,6 +126,13 @@ pub(crate) enum Command {
         after_long_help = admin::EPILOGUE
     )]
     Admin(AdminArgs),
+
+    /// Judge a chat server of yours, in any language, in nine stages
+    #[command(
+        after_help = "`--help` has the stages, examples and exit codes.",
+        after_long_help = judge::EPILOGUE
+    )]
+    Judge(JudgeArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
