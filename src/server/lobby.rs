@@ -31,6 +31,12 @@ const MAX_VISITORS: usize = 256;
 /// that those that never read hold little.
 const MAX_SCRAPERS: usize = 16;
 
+/// How many watchers there are at once.
+const MAX_WATCHERS: usize = 4;
+
+/// How much a watcher may lag behind the trace, in bytes. Turns that do not fit are lost to it.
+const MAX_WATCHER_LAG: usize = 1024 * 1024;
+
 /// How many reads of a head that is too long are discarded, so that its sender receives the answer.
 const MAX_DISCARDED_READS: usize = 16;
 
@@ -42,6 +48,9 @@ pub struct WebConfig {
     pub hosts: Vec<String>,
     /// The origins whose pages may connect, besides the relay's own.
     pub origins: Vec<String>,
+    /// Whether the loop can be watched at `/loop`, if the server's system is [`Traced`](super::Traced): from this
+    /// machine, and under the names of `hosts` from anywhere.
+    pub watch: bool,
 }
 
 /// A connection that is not the relay's yet.
@@ -100,6 +109,8 @@ pub(super) enum Question {
     },
     /// The next part of the members' table, since all before it was accepted.
     MembersFrom(Cursor),
+    /// The trace, from now on.
+    Trace,
 }
 
 /// What follows a response.
@@ -111,6 +122,11 @@ pub(super) enum Then {
     Part(Cursor),
     /// Another request.
     Request,
+    /// The records of each turn, for as long as the connection lasts. So many turns were lost since the last ones.
+    Turns {
+        /// How many.
+        lost: u64,
+    },
 }
 
 /// Why a connection was refused.
@@ -175,7 +191,7 @@ impl<S> Lobby<S> {
             (true, _) => MAX_SCRAPERS,
             (false, _) => MAX_VISITORS,
         };
-        let visitors = self.visitors.iter();
+        let visitors = self.visitors.iter().filter(|(_, one)| !one.is_watcher());
         let alike = visitors.filter(|(_, one)| kind(one.dialect, one.via) == wanted);
         let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
             let this = (one.number, index);
@@ -259,7 +275,25 @@ impl<S> Lobby<S> {
     /// Closes all visitors but those that ask the relay about itself.
     pub(super) fn close(&mut self) {
         self.visitors
-            .retain(|_, visitor| visitor.dialect == Dialect::Metrics);
+            .retain(|_, visitor| visitor.dialect == Dialect::Metrics || visitor.is_watcher());
+    }
+
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        watchers.count()
+    }
+
+    /// Whether there is a place for one more watcher.
+    pub(super) fn has_place_for_watcher(&self) -> bool {
+        self.watchers() < MAX_WATCHERS
+    }
+}
+
+impl<S> Visitor<S> {
+    /// Whether it receives the trace.
+    const fn is_watcher(&self) -> bool {
+        matches!(self.then, Then::Turns { .. })
     }
 }
 
@@ -283,7 +317,21 @@ impl<S: Read + Write> Lobby<S> {
     pub(super) fn respond(&mut self, index: usize, response: Vec<u8>, then: Then, now: Instant) {
         if let Some(visitor) = self.visitors.get_mut(index) {
             visitor.then = then;
+            if visitor.is_watcher() {
+                visitor.due = None;
+            }
             let step = visitor.respond(response);
+            self.finish(index, step, now);
+        }
+    }
+
+    /// Sends the watchers the records of a turn. One that has lost turns is first sent what `start` returns, the
+    /// connections that there are.
+    pub(super) fn show_turn(&mut self, records: &str, start: impl Fn() -> String, now: Instant) {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        let watchers: Vec<_> = watchers.map(|(index, _)| index).collect();
+        for index in watchers {
+            let step = self.visitors[index].show_turn(records, &start);
             self.finish(index, step, now);
         }
     }
@@ -293,7 +341,7 @@ impl<S: Read + Write> Lobby<S> {
         match step {
             Step::Wait => {
                 let visitor = self.visitors.get_mut(index)?;
-                if visitor.due.is_none() && !visitor.is_at_rest() {
+                if visitor.due.is_none() && !visitor.is_at_rest() && !visitor.is_watcher() {
                     visitor.due = Some(after(now, self.timeout));
                 }
                 return None;
@@ -359,6 +407,9 @@ enum Step {
 
 impl<S: Read + Write> Visitor<S> {
     fn serve(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
+        if self.is_watcher() {
+            return self.serve_watcher(scratch);
+        }
         if !self.response.is_empty() {
             return self.write_response();
         }
@@ -466,6 +517,16 @@ impl<S: Read + Write> Visitor<S> {
         let has_page = self.dialect.rules().sends == Sends::Messages;
         let response = match request.path.as_str() {
             "/" if has_page => page::response(&request),
+            "/loop" | "/loop/trace" if has_page && config.watch => {
+                if !config.may_watch(&request, self.peer) {
+                    let reason = Refused::Request("the loop is shown to this machine only");
+                    return self.refuse("403 Forbidden", reason);
+                }
+                if request.path == "/loop/trace" {
+                    return Step::Ask(Question::Trace);
+                }
+                page::viewer(&request)
+            }
             "/favicon.ico" => http::response("204 No Content", &[], b""),
             _ => http::response("404 Not Found", &[], b"there is nothing here\n"),
         };
@@ -532,7 +593,43 @@ impl<S: Read + Write> Visitor<S> {
         self.write_response()
     }
 
+    /// Serves a watcher, which has nothing more to say: it may have left, or have room for more.
+    fn serve_watcher(&mut self, scratch: &mut [u8]) -> Step {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return Step::End,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Step::End,
+            }
+        }
+        self.write_response()
+    }
+
+    /// Sends a watcher the records of a turn, unless it lags too far behind: then the turn is lost to it.
+    fn show_turn(&mut self, records: &str, start: impl Fn() -> String) -> Step {
+        let Then::Turns { lost } = self.then else {
+            return Step::Wait;
+        };
+        if self.response.len() + records.len() > MAX_WATCHER_LAG {
+            self.then = Then::Turns { lost: lost + 1 };
+            return Step::Wait;
+        }
+        if lost > 0 {
+            self.then = Then::Turns { lost: 0 };
+            let lost = format!("{{\"kind\":\"lost\",\"turns\":{lost}}}\n");
+            self.response.extend_from_slice(lost.as_bytes());
+            self.response.extend_from_slice(start().as_bytes());
+        }
+        self.response.extend_from_slice(records.as_bytes());
+        self.write_response()
+    }
+
     fn write_response(&mut self) -> Step {
+        if self.response.is_empty() && self.is_watcher() {
+            return Step::Wait;
+        }
         loop {
             match write_once(&mut self.stream, &self.response) {
                 Ok(sent) => {
@@ -541,6 +638,7 @@ impl<S: Read + Write> Visitor<S> {
                         return match self.then {
                             Then::End => Step::End,
                             Then::Part(_) => Step::WaitForTurn,
+                            Then::Turns { .. } => Step::Wait,
                             Then::Request => {
                                 self.then = Then::End;
                                 self.head = Vec::new();
@@ -584,6 +682,14 @@ impl WebConfig {
         } else {
             Some(Refused::Origin(origin.to_owned()))
         }
+    }
+
+    /// Whether this request may watch the loop: it comes from this machine, or asks for a name that was given.
+    fn may_watch(&self, request: &Request, peer: SocketAddr) -> bool {
+        let host = request.host.as_deref().unwrap_or_default();
+        let name = http::host_without_port(host);
+        peer.ip().to_canonical().is_loopback()
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     /// Whether this `Host` can only be the relay: an IP address, `localhost`, or a name that was given.

@@ -5,16 +5,15 @@ use super::http::{self, Request};
 /// The page, with one style and one script in it.
 const PAGE: &str = include_str!("web/page.html");
 
+/// The viewer of the loop, which the documents have as a file.
+const VIEWER: &str = include_str!("../../docs/loop.html");
+
 /// The hashes of the style and the script, which are all that the page may run. A test compares them.
 const STYLE_HASH: &str = "sha256-fKRSX75DLZbPu4BlBMOFjKq5/BBE6Y/AmIZ76HJ+1Yw=";
 const SCRIPT_HASH: &str = "sha256-j+hDldciee38zgRRMk42uO8As/WIghGKweN2LuGzksQ=";
 
-/// The response with the page, or with the news that the client has it already.
+/// The response with the page.
 pub(super) fn response(request: &Request) -> Vec<u8> {
-    let etag = format!("\"{}-{SCRIPT_HASH}\"", env!("CARGO_PKG_VERSION"));
-    if request.if_none_match.as_deref() == Some(&etag) {
-        return http::response("304 Not Modified", &[("ETag", &etag)], b"");
-    }
     let host = request.host.as_deref().unwrap_or_default();
     // Safari before 15.4 does not count the page's own host as 'self' for WebSocket.
     let policy = format!(
@@ -22,15 +21,38 @@ pub(super) fn response(request: &Request) -> Vec<u8> {
          'self' ws://{host} wss://{host}; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'"
     );
+    document(request, PAGE, &policy, SCRIPT_HASH)
+}
+
+/// The response with the viewer of the loop.
+pub(super) fn viewer(request: &Request) -> Vec<u8> {
+    let policy = format!("{}; frame-ancestors 'none'", viewer_policy());
+    document(request, VIEWER, &policy, &policy)
+}
+
+/// The policy that the viewer states itself, since it can be opened from a disk as well.
+fn viewer_policy() -> &'static str {
+    let (_, rest) = VIEWER
+        .split_once("Content-Security-Policy\" content=\"")
+        .unwrap_or_default();
+    rest.split('"').next().unwrap_or_default()
+}
+
+/// The response with a document, or with the news that the client has it already.
+fn document(request: &Request, html: &str, policy: &str, version: &str) -> Vec<u8> {
+    let etag = format!("\"{}-{}\"", env!("CARGO_PKG_VERSION"), version);
+    if request.if_none_match.as_deref() == Some(&etag) {
+        return http::response("304 Not Modified", &[("ETag", &etag)], b"");
+    }
     let fields = [
         ("Content-Type", "text/html; charset=utf-8"),
-        ("Content-Security-Policy", &policy),
+        ("Content-Security-Policy", policy),
         ("X-Content-Type-Options", "nosniff"),
         ("Referrer-Policy", "no-referrer"),
         ("Cache-Control", "no-cache"),
         ("ETag", &etag),
     ];
-    http::response("200 OK", &fields, PAGE.as_bytes())
+    http::response("200 OK", &fields, html.as_bytes())
 }
 
 #[cfg(test)]
