@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -329,9 +329,8 @@ impl Trace {
         let listed = relay.connection_states().take(MAX_LISTED);
         let listed = List::of(listed.map(Listed));
         format!(
-            "{{\"kind\":\"start\",\"format\":{FORMAT},\"version\":\"{}\",\"read_budget\":{},\
+            "{{\"kind\":\"start\",\"format\":{FORMAT},\"read_budget\":{},\
              \"soft_limit\":{soft_limit},\"queue_limit\":{queue_limit},\"connections\":{listed},\"more\":{more}}}\n",
-            env!("CARGO_PKG_VERSION"),
             limits.read_budget,
         )
     }
@@ -378,23 +377,34 @@ impl Recorder {
         text.push_str("}\n");
     }
 
+    /// The record that ends a turn: what the relay remembers. What it does not have at all is left out.
     fn push_end<S>(&mut self, relay: &Relay<S>, timeout: Option<Duration>, now: Instant) {
-        let at = self.micros(now);
-        let timeout = Micros(timeout);
-        let listed = |list| List::of(relay.listed(list).map(IdText));
-        let (to_read, held, to_flush) = (
-            listed(ReadyList::ToRead),
-            listed(ReadyList::Held),
-            listed(ReadyList::ToFlush),
+        let (at, timeout, open) = (self.micros(now), Micros(timeout), relay.len());
+        let _ = write!(
+            self.turn,
+            "{{\"kind\":\"end\",\"at\":{at},\"timeout\":{timeout},\"open\":{open}"
         );
-        let busy = List::of(relay.busy_connection_states().map(Busy));
-        let channels = List::of(relay.channel_states().map(Channel));
-        let (open, is_paused) = (relay.len(), relay.is_paused());
-        let fields = format_args!(
-            ",\"at\":{at},\"timeout\":{timeout},\"open\":{open},\"is_paused\":{is_paused},\
-             \"to_read\":{to_read},\"held\":{held},\"to_flush\":{to_flush},\"busy\":{busy},\"channels\":{channels}"
-        );
-        self.push("end", fields);
+        if relay.is_paused() {
+            self.turn.push_str(",\"is_paused\":true");
+        }
+        for (list, key) in [
+            (ReadyList::ToRead, "to_read"),
+            (ReadyList::Held, "held"),
+            (ReadyList::ToFlush, "to_flush"),
+        ] {
+            self.push_list(key, relay.listed(list).map(IdText));
+        }
+        self.push_list("busy", relay.busy_connection_states().map(Busy));
+        self.push_list("channels", relay.channel_states().map(Channel));
+        self.turn.push_str("}\n");
+    }
+
+    /// The field of a list that has an item.
+    fn push_list<I: Display>(&mut self, key: &str, items: impl Iterator<Item = I>) {
+        let mut items = items.peekable();
+        if items.peek().is_some() {
+            let _ = write!(self.turn, ",\"{key}\":{}", List::of(items));
+        }
     }
 
     /// Gives the turn to the file, if it has room for it. If not, the trace ends there.

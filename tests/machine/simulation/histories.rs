@@ -1,0 +1,161 @@
+//! The histories in `docs/loop.html`: scripts for the simulated machine, and the test that the file has what they
+//! write.
+//!
+//! After a change of the trace or of the relay, write them anew:
+//! `WRITE_HISTORIES=1 cargo test --test machine histories`.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
+use std::{env, fs};
+
+use super::Simulation;
+use super::plan::Plan;
+use super::schedule::Action::{self, *};
+use chatloop::relay::Slow;
+
+/// The file, from the project's root.
+const VIEWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/loop.html");
+
+/// What is written, for two owners.
+#[derive(Clone, Default)]
+struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A room for `chat10` clients.
+fn plan() -> Plan {
+    let mut plan = Plan::quiet();
+    plan.config.listen.truncate(1);
+    plan.config.limits.slow_timeout = Duration::from_secs(40);
+    plan
+}
+
+fn frame(text: &str) -> Vec<u8> {
+    format!("{:<10}{text}", text.len()).into_bytes()
+}
+
+/// These clients connect and send their names.
+fn join(names: &[&str]) -> Vec<Action> {
+    let connect = names.iter().map(|_| Connect(0));
+    let name = |(who, name): (usize, &&str)| Send(who, frame(name));
+    let names = names.iter().enumerate().map(name);
+    connect.chain(names).chain([Settle, Settle]).collect()
+}
+
+/// A client sends this many messages of 1000 bytes with their headers, in one piece.
+fn burst(who: usize, messages: usize) -> Action {
+    Send(who, frame(&"x".repeat(990)).repeat(messages))
+}
+
+/// Each history: its name in the file, and how it is made.
+fn histories() -> [(&'static str, Simulation); 5] {
+    [
+        ("edge", forgotten_edge()),
+        ("fin", fin_that_shares_an_edge()),
+        ("slow", slow_reader_paced()),
+        ("slot", slot_used_again()),
+        ("descriptors", descriptors_run_out()),
+    ]
+}
+
+fn forgotten_edge() -> Simulation {
+    let script = [
+        join(&["alice", "bob"]),
+        vec![burst(0, 10), Settle, Wait(Duration::from_secs(5)), Settle],
+        vec![burst(0, 1), Settle, Wait(Duration::from_secs(5)), Settle],
+    ];
+    Simulation::scripted(plan(), script.concat()).forgetful()
+}
+
+fn fin_that_shares_an_edge() -> Simulation {
+    let script = [
+        join(&["alice", "bob"]),
+        vec![Send(0, frame("bye")), CloseSending(0), Settle, Settle],
+    ];
+    Simulation::scripted(plan(), script.concat())
+}
+
+fn slow_reader_paced() -> Simulation {
+    let mut plan = plan();
+    plan.buffer = (4000, 4000);
+    let limits = &mut plan.config.limits;
+    limits.slow = Slow::Pace;
+    limits.max_message = 1000;
+    limits.queue_limit = 40_000;
+    limits.soft_limit = 5000;
+    limits.read_budget = 4096;
+    limits.turn_budget = 4096;
+    let script = [
+        join(&["alice", "bob", "carol"]),
+        vec![StopReading(1), burst(0, 4), Settle, burst(0, 4), Settle],
+        vec![burst(0, 3), Settle, Take(1, 3000), burst(2, 1), Settle],
+        vec![Take(1, 4000), Take(1, 4000), Take(1, 4000), ReadAgain(1)],
+        vec![Settle, Settle, Settle, Settle],
+    ];
+    Simulation::scripted(plan, script.concat())
+}
+
+fn slot_used_again() -> Simulation {
+    let script = [
+        join(&["alice", "bob"]),
+        vec![Close(0), Settle, Connect(0), Settle],
+        vec![RepeatEvent, Send(2, frame("carol")), Settle, Settle],
+        vec![burst(2, 1), Settle, Settle],
+    ];
+    Simulation::scripted(plan(), script.concat())
+}
+
+fn descriptors_run_out() -> Simulation {
+    let mut plan = plan();
+    plan.descriptors = 3;
+    let second = Duration::from_secs(1);
+    let script = [
+        join(&["alice", "bob"]),
+        vec![Connect(0), Settle, Wait(second), Connect(0), Settle],
+        vec![Close(0), Settle, Connect(0), Settle],
+        vec![Send(4, frame("carol")), Settle, Settle],
+    ];
+    Simulation::scripted(plan, script.concat())
+}
+
+/// The element of a history in the file: its beginning, and its end.
+fn element(html: &str, name: &str) -> (usize, usize) {
+    let open = format!("<script type=\"application/json\" id=\"{name}\">\n");
+    let start = html.find(&open).expect("the element of the history") + open.len();
+    let end = html[start..].find("</script>").expect("its end");
+    (start, start + end)
+}
+
+#[test]
+fn viewer_has_the_histories_that_the_simulation_writes() {
+    let mut html = fs::read_to_string(VIEWER).expect("the viewer");
+    let writes = env::var_os("WRITE_HISTORIES").is_some();
+    for (name, simulation) in histories() {
+        let written = Shared::default();
+        simulation.until_peace().traced(written.clone());
+        let history = String::from_utf8(written.0.take()).expect("text");
+        let (start, end) = element(&html, name);
+        if writes {
+            html.replace_range(start..end, &history);
+        } else {
+            let is_same = html[start..end] == history;
+            assert!(
+                is_same,
+                "write {name} anew: WRITE_HISTORIES=1 cargo test --test machine histories"
+            );
+        }
+    }
+    if writes {
+        fs::write(VIEWER, html).expect("the viewer");
+    }
+}
