@@ -177,9 +177,12 @@ impl Trace {
         );
     }
 
-    /// A connection was closed.
-    pub(super) fn closed(&self, id: ConnId) {
-        self.record("close", format_args!(",{}", Id(id)));
+    /// A connection was closed. One that had no place has no identity.
+    pub(super) fn closed(&self, id: Option<ConnId>) {
+        match id {
+            Some(id) => self.record("close", format_args!(",{}", Id(id))),
+            None => self.record("close", format_args!(",\"id\":null")),
+        }
     }
 
     /// The reserve descriptor was opened or closed.

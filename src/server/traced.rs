@@ -16,6 +16,7 @@ use crate::relay::ConnId;
 #[derive(Debug)]
 pub struct Traced<S> {
     system: S,
+    has_reserve: bool,
     trace: Trace,
 }
 
@@ -23,7 +24,18 @@ impl<S: System> Traced<S> {
     /// The calls of this system are traced from now on.
     pub fn new(system: S) -> Self {
         let trace = Trace::new(system.now());
-        Self { system, trace }
+        Self {
+            system,
+            has_reserve: false,
+            trace,
+        }
+    }
+
+    fn show_reserve(&mut self, is_open: bool) {
+        if self.has_reserve != is_open {
+            self.has_reserve = is_open;
+            self.trace.reserve(is_open);
+        }
     }
 
     /// The trace.
@@ -50,22 +62,26 @@ impl<S> AsMut<S> for Traced<S> {
 pub struct TracedStream<T> {
     stream: T,
     peer: SocketAddr,
-    /// Its identity in the room. What connections do that speak HTTP is not traced.
-    id: Option<ConnId>,
+    source: Option<Source>,
     trace: Trace,
 }
 
 impl<T> TracedStream<T> {
     fn register(&mut self, source: Source) {
-        self.id = match source {
-            Source::Connection(id) => Some(id),
-            Source::Visitor(_) => None,
-        };
-        self.trace.registered(self.id, self.peer);
+        self.source = Some(source);
+        self.trace.registered(self.id(), self.peer);
+    }
+
+    /// Its identity in the room. What connections do that speak HTTP is not traced.
+    const fn id(&self) -> Option<ConnId> {
+        match self.source {
+            Some(Source::Connection(id)) => Some(id),
+            Some(Source::Visitor(_)) | None => None,
+        }
     }
 
     fn moved(&self, call: &str, of: usize, result: io::Result<usize>) -> io::Result<usize> {
-        if let Some(id) = self.id {
+        if let Some(id) = self.id() {
             self.trace.moved(call, id, of, &result);
         }
         result
@@ -98,8 +114,9 @@ impl<T: Write> Write for TracedStream<T> {
 
 impl<T> Drop for TracedStream<T> {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.trace.closed(id);
+        // One without a place is closed before it is registered.
+        if self.source.is_none() || self.id().is_some() {
+            self.trace.closed(self.id());
         }
     }
 }
@@ -161,7 +178,7 @@ impl<S: System> System for Traced<S> {
         let stream = TracedStream {
             stream,
             peer,
-            id: None,
+            source: None,
             trace: self.trace.clone(),
         };
         Ok((stream, peer))
@@ -193,13 +210,13 @@ impl<S: System> System for Traced<S> {
 
     fn open_reserve(&mut self) -> bool {
         let is_open = self.system.open_reserve();
-        self.trace.reserve(is_open);
+        self.show_reserve(is_open);
         is_open
     }
 
     fn close_reserve(&mut self) {
         self.system.close_reserve();
-        self.trace.reserve(false);
+        self.show_reserve(false);
     }
 
     fn trace(&self) -> Option<&Trace> {

@@ -68,13 +68,19 @@ fn histories() -> [(&'static str, Simulation); 5] {
     ]
 }
 
+/// A script in which some time passes before each thing that happens.
+fn scripted(plan: Plan, script: &[Vec<Action>]) -> Simulation {
+    let timed = |action: &Action| [Wait(Duration::from_millis(20)), action.clone()];
+    Simulation::scripted(plan, script.concat().iter().flat_map(timed)).until_peace()
+}
+
 fn forgotten_edge() -> Simulation {
     let script = [
         join(&["alice", "bob"]),
         vec![burst(0, 10), Settle, Wait(Duration::from_secs(5)), Settle],
         vec![burst(0, 1), Settle, Wait(Duration::from_secs(5)), Settle],
     ];
-    Simulation::scripted(plan(), script.concat()).forgetful()
+    scripted(plan(), &script).forgetful()
 }
 
 fn fin_that_shares_an_edge() -> Simulation {
@@ -82,50 +88,50 @@ fn fin_that_shares_an_edge() -> Simulation {
         join(&["alice", "bob"]),
         vec![Send(0, frame("bye")), CloseSending(0), Settle, Settle],
     ];
-    Simulation::scripted(plan(), script.concat())
+    scripted(plan(), &script)
 }
 
 fn slow_reader_paced() -> Simulation {
     let mut plan = plan();
-    plan.buffer = (4000, 4000);
+    plan.buffer = (8000, 8000);
     let limits = &mut plan.config.limits;
     limits.slow = Slow::Pace;
-    limits.max_message = 1000;
-    limits.queue_limit = 40_000;
+    limits.max_message = 4000;
+    limits.queue_limit = 60_000;
     limits.soft_limit = 5000;
-    limits.read_budget = 4096;
-    limits.turn_budget = 4096;
+    let more = vec![burst(0, 3), Settle];
     let script = [
         join(&["alice", "bob", "carol"]),
-        vec![StopReading(1), burst(0, 4), Settle, burst(0, 4), Settle],
-        vec![burst(0, 3), Settle, Take(1, 3000), burst(2, 1), Settle],
-        vec![Take(1, 4000), Take(1, 4000), Take(1, 4000), ReadAgain(1)],
-        vec![Settle, Settle, Settle, Settle],
+        vec![StopReading(1)],
+        [more.clone(), more.clone(), more.clone(), more.clone(), more].concat(),
+        vec![burst(0, 3), Settle, Take(1, 5000), Settle],
+        vec![burst(2, 1), Settle, Take(1, 8000)],
+        vec![ReadAgain(1), Settle, Settle, Settle, Settle],
     ];
-    Simulation::scripted(plan, script.concat())
+    scripted(plan, &script)
 }
 
 fn slot_used_again() -> Simulation {
     let script = [
         join(&["alice", "bob"]),
-        vec![Close(0), Settle, Connect(0), Settle],
+        vec![CloseSending(0), Settle, Connect(0), Settle],
         vec![RepeatEvent, Send(2, frame("carol")), Settle, Settle],
-        vec![burst(2, 1), Settle, Settle],
+        vec![Send(2, frame("hello")), Settle, Settle],
     ];
-    Simulation::scripted(plan(), script.concat())
+    scripted(plan(), &script)
 }
 
 fn descriptors_run_out() -> Simulation {
     let mut plan = plan();
-    plan.descriptors = 3;
-    let second = Duration::from_secs(1);
+    plan.descriptors = 4;
     let script = [
         join(&["alice", "bob"]),
-        vec![Connect(0), Settle, Wait(second), Connect(0), Settle],
-        vec![Close(0), Settle, Connect(0), Settle],
-        vec![Send(4, frame("carol")), Settle, Settle],
+        vec![Connect(0), Send(2, frame("carol")), Settle],
+        vec![Connect(0), Send(3, frame("dave")), Settle],
+        vec![CloseSending(0), Settle, Settle, Connect(0), Settle],
+        vec![Wait(Duration::from_secs(1)), Settle],
     ];
-    Simulation::scripted(plan, script.concat())
+    scripted(plan, &script)
 }
 
 /// The element of a history in the file: its beginning, and its end.
@@ -142,7 +148,7 @@ fn viewer_has_the_histories_that_the_simulation_writes() {
     let writes = env::var_os("WRITE_HISTORIES").is_some();
     for (name, simulation) in histories() {
         let written = Shared::default();
-        simulation.until_peace().traced(written.clone());
+        simulation.traced(written.clone());
         let history = String::from_utf8(written.0.take()).expect("text");
         let (start, end) = element(&html, name);
         if writes {

@@ -138,6 +138,8 @@ impl Happening {
             Self::ClosesSending { peer } => (peer, "will send nothing more".to_owned()),
             Self::Closes { peer } => (peer, "closes its socket".to_owned()),
             Self::Dies { peer, errno } => (peer, format!("connection dies: {}", name(errno))),
+            // The server has that as its own call's error.
+            Self::Strikes(Fault::NoDescriptor) => return None,
             Self::Strikes(_) | Self::Shortage { .. } | Self::ShortageEnds | Self::PeaceBegins => {
                 return Some((None, self.to_string()));
             }
