@@ -61,20 +61,31 @@ mod tests {
     use data_encoding::BASE64;
     use sha2::{Digest, Sha256};
 
-    /// What stands in the only element of this name.
-    fn element(name: &str) -> &'static str {
-        let (open, close) = (format!("<{name}"), format!("</{name}>"));
-        let (_, rest) = PAGE.split_once(&open).unwrap();
+    /// The hash of what stands in the only element of this name without attributes.
+    fn hash_of(name: &str, html: &str) -> String {
+        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+        let (_, rest) = html.split_once(&open).unwrap();
         assert!(!rest.contains(&open), "one {name}");
         let (element, _) = rest.split_once(&close).unwrap();
-        element.split_once('>').unwrap().1
+        format!("sha256-{}", BASE64.encode(&Sha256::digest(element)))
     }
 
     #[test]
     fn hashes_of_the_policy_are_those_of_the_page() {
         for (name, hash) in [("style", STYLE_HASH), ("script", SCRIPT_HASH)] {
-            let digest = BASE64.encode(&Sha256::digest(element(name)));
-            assert_eq!(hash, format!("sha256-{digest}"), "of the {name}");
+            assert_eq!(hash, hash_of(name, PAGE), "of the {name}");
+            let in_viewer = format!("{name}-src '{}'", hash_of(name, VIEWER));
+            let policy = viewer_policy();
+            assert!(policy.contains(&in_viewer), "{in_viewer}, not {policy}");
+        }
+    }
+
+    #[test]
+    fn viewer_is_small_and_asks_for_nothing_from_elsewhere() {
+        assert!(VIEWER.len() <= 80_000, "{}", VIEWER.len());
+        let rest = VIEWER.replace("xmlns='http://www.w3.org/2000/svg'", "");
+        for part in ["http:", "https:", "stylesheet", " onclick", "innerHTML"] {
+            assert!(!rest.contains(part), "{part}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! - [`service`]: under a service manager.
 //! - [`metrics`]: the listener for Prometheus.
 //! - [`admin`]: the admin socket.
+//! - [`trace`]: what `--trace` writes, and what `--watch` shows to whom.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
@@ -58,4 +59,5 @@ mod service;
 mod shortage;
 mod top;
 mod torture;
+mod trace;
 mod web;

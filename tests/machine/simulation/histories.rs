@@ -20,7 +20,13 @@ const VIEWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/loop.html");
 
 /// What is written, for two owners.
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Vec<u8>>>);
+pub struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Shared {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.take()).expect("text")
+    }
+}
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -149,7 +155,7 @@ fn viewer_has_the_histories_that_the_simulation_writes() {
     for (name, simulation) in histories() {
         let written = Shared::default();
         simulation.traced(written.clone());
-        let history = String::from_utf8(written.0.take()).expect("text");
+        let history = written.text();
         let (start, end) = element(&html, name);
         if writes {
             html.replace_range(start..end, &history);
