@@ -281,9 +281,9 @@ fn watcher_that_does_not_read_loses_whole_turns_and_is_told_how_many() {
         alice.write_all(&frame("x")).unwrap();
         bob.read_exact(&mut delivery("alice", "x")).unwrap();
     };
-    // More than fits the sockets' buffers and the relay's own.
-    const TURN: usize = 300;
-    for _ in 0..4 * 1024 * 1024 / TURN {
+    // More than fits the sockets' buffers and the relay's own: a turn is longer than this.
+    let turn_len = 300;
+    for _ in 0..4 * 1024 * 1024 / turn_len {
         say();
     }
     // The records go on with the next turn that has room.
