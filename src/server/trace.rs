@@ -45,6 +45,8 @@ struct Recorder {
     turn: String,
     /// One of them is of something that happened to the room.
     has_news: bool,
+    /// The last one is of writes that accepted all of this many bytes, and has no end yet.
+    open_write: Option<usize>,
     /// The members that lagged at the end of the last fan-out.
     lagging: BTreeSet<ConnId>,
     file: Option<TraceFile>,
@@ -70,6 +72,7 @@ impl Trace {
             turns: 0,
             turn: String::new(),
             has_news: false,
+            open_write: None,
             lagging: BTreeSet::new(),
             file: None,
             is_watched: false,
@@ -147,17 +150,29 @@ impl Trace {
         }
     }
 
-    /// A read or a write of a connection has returned.
-    pub(super) fn moved(&self, call: &str, id: ConnId, of: usize, result: &io::Result<usize>) {
+    /// A read of a connection has returned.
+    pub(super) fn read(&self, id: ConnId, of: usize, result: &io::Result<usize>) {
         match result {
-            Ok(bytes) => {
-                let mut recorder = self.0.borrow_mut();
-                if recorder.is_on() {
-                    recorder.has_news = true;
-                    recorder.push_moved(call, id, *bytes, of);
-                }
-            }
-            Err(error) => self.failed(call, format_args!(",{}", Id(id)), of, error),
+            Ok(bytes) => self.moved(|recorder| recorder.push_read(id, *bytes, of)),
+            Err(error) => self.failed("read", format_args!(",{}", Id(id)), of, error),
+        }
+    }
+
+    /// A write to a connection has returned.
+    #[inline]
+    pub(super) fn written(&self, id: ConnId, of: usize, result: &io::Result<usize>) {
+        match result {
+            Ok(bytes) => self.moved(|recorder| recorder.push_write(id, *bytes, of)),
+            Err(error) => self.failed("write", format_args!(",{}", Id(id)), of, error),
+        }
+    }
+
+    #[inline]
+    fn moved(&self, push: impl FnOnce(&mut Recorder)) {
+        let recorder = &mut *self.0.borrow_mut();
+        if recorder.is_on() {
+            recorder.has_news = true;
+            push(recorder);
         }
     }
 
@@ -310,6 +325,7 @@ impl Trace {
             recorder.save();
         } else {
             recorder.turn.clear();
+            recorder.open_write = None;
         }
         recorder.has_news = false;
     }
@@ -361,27 +377,52 @@ impl Recorder {
 
     /// Writing to a string does not fail, here and below.
     fn push(&mut self, kind: &str, fields: fmt::Arguments<'_>) {
+        self.close_write();
         let _ = writeln!(self.turn, "{{\"kind\":\"{kind}\"{fields}}}");
     }
 
-    /// The record of a read or a write, of which a turn may have thousands: it is written without the formatter.
-    fn push_moved(&mut self, call: &str, id: ConnId, bytes: usize, of: usize) {
+    /// The record of a read.
+    fn push_read(&mut self, id: ConnId, bytes: usize, of: usize) {
+        let id = Id(id);
+        self.push("read", format_args!(",{id},\"bytes\":{bytes},\"of\":{of}"));
+    }
+
+    /// The record of a write. A turn may have thousands that are alike, each to another member: they are one
+    /// record, which is written without the formatter.
+    fn push_write(&mut self, id: ConnId, bytes: usize, of: usize) {
+        if bytes == of && self.open_write == Some(of) {
+            self.turn.push(',');
+        } else {
+            self.push_write_start(bytes, of);
+        }
         let text = &mut self.turn;
-        text.push_str("{\"kind\":\"");
-        text.push_str(call);
-        text.push_str("\",\"id\":\"");
+        text.push('"');
         push_number(text, id.key());
         text.push('.');
         push_number(text, id.generation());
-        text.push_str("\",\"bytes\":");
-        push_number(text, bytes);
-        text.push_str(",\"of\":");
-        push_number(text, of);
-        text.push_str("}\n");
+        text.push('"');
+        if bytes < of {
+            self.close_write();
+        }
+    }
+
+    #[cold]
+    fn push_write_start(&mut self, bytes: usize, of: usize) {
+        self.close_write();
+        self.open_write = Some(of);
+        let start = format_args!("{{\"kind\":\"write\",\"bytes\":{bytes},\"of\":{of},\"ids\":[");
+        let _ = self.turn.write_fmt(start);
+    }
+
+    fn close_write(&mut self) {
+        if self.open_write.take().is_some() {
+            self.turn.push_str("]}\n");
+        }
     }
 
     /// The record that ends a turn: what the relay remembers. What it does not have at all is left out.
     fn push_end<S>(&mut self, relay: &Relay<S>, timeout: Option<Duration>, now: Instant) {
+        self.close_write();
         let (at, timeout, open) = (self.micros(now), Micros(timeout), relay.len());
         let _ = write!(
             self.turn,

@@ -19,7 +19,7 @@ pub(super) fn push_number(text: &mut String, mut number: usize) {
             break;
         }
     }
-    text.extend(digits[at..].iter().map(|&digit| char::from(digit)));
+    text.push_str(str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
 /// An identity: the slot, and the generation of the connection in it.

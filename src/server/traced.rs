@@ -80,9 +80,10 @@ impl<T> TracedStream<T> {
         }
     }
 
-    fn moved(&self, call: &str, of: usize, result: io::Result<usize>) -> io::Result<usize> {
+    #[inline]
+    fn wrote(&self, of: usize, result: io::Result<usize>) -> io::Result<usize> {
         if let Some(id) = self.id() {
-            self.trace.moved(call, id, of, &result);
+            self.trace.written(id, of, &result);
         }
         result
     }
@@ -91,20 +92,23 @@ impl<T> TracedStream<T> {
 impl<T: Read> Read for TracedStream<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.stream.read(buffer);
-        self.moved("read", buffer.len(), result)
+        if let Some(id) = self.id() {
+            self.trace.read(id, buffer.len(), &result);
+        }
+        result
     }
 }
 
 impl<T: Write> Write for TracedStream<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let result = self.stream.write(bytes);
-        self.moved("write", bytes.len(), result)
+        self.wrote(bytes.len(), result)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let result = self.stream.write_vectored(slices);
         let of = slices.iter().map(|slice| slice.len()).sum();
-        self.moved("write", of, result)
+        self.wrote(of, result)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -120,7 +120,7 @@ fn trace_of_a_conversation_has_the_records_of_each_turn_in_order() {
     assert_eq!(published["spans"][0]["to"], received);
     let write = &named("write")[0];
     assert_eq!(
-        (&write["id"], &write["of"]),
+        (&write["ids"][0], &write["of"]),
         (&"1.1".into(), &received.into())
     );
     assert_eq!(named("left")[0]["reason"], "eof");
