@@ -149,7 +149,7 @@ test('histories_show_what_they_are_named_for', async () => {
   const shown = {
     fin: [/read closed.*reads again/, /returns 0: that is the end/],
     slow: [/bob lags: 1,135 bytes/, /bob is a slow reader/, /alice sent something, and must wait/, /bob has caught up/],
-    slot: [/registered.*as 0\.2/, /An event for 0\.0.*belongs to connection 0\.2.*ignores it/],
+    slot: [/registered.*as 0\.2/, /An event for 0\.0.*belongs to 0\.2 now.*ignores it/],
     descriptors: [/accept\(\) fails: Too many open files/, /closes its reserve/, /as 0\.3/, /no place/],
   };
   for (const [name, texts] of Object.entries(shown)) {

@@ -289,7 +289,7 @@ impl Trace {
         if let (Some(trace), Some((peer, text))) = (&self.of_server, happening.in_words()) {
             let id = peer.and_then(|peer| self.ids.get(&peer).copied());
             match peer {
-                Some(peer) if id.is_none() => trace.world(id, &format!("peer {peer} {text}")),
+                Some(peer) if id.is_none() => trace.world(id, &format!("peer {peer}: {text}")),
                 _ => trace.world(id, &text),
             }
         }
