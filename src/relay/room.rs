@@ -286,6 +286,9 @@ impl Room {
     ) {
         match delivery {
             Delivery::Complete => {}
+            Delivery::Failed(kind) if connection.life.is_pending() => {
+                self.close(connection, CloseReason::Io(kind));
+            }
             Delivery::Failed(kind) => self.on_write_failed(connection, kind, now),
             Delivery::Pending {
                 is_over_threshold,
