@@ -122,10 +122,10 @@ pub(super) enum Then {
     Part(Cursor),
     /// Another request.
     Request,
-    /// The records of each turn, for as long as the connection lasts. So many turns were lost since the last ones.
+    /// The records of each turn, for as long as the connection lasts.
     Turns {
-        /// How many.
-        lost: u64,
+        /// How many turns were lost since the last ones; `None` before the first ones.
+        lost: Option<u64>,
     },
 }
 
@@ -325,8 +325,8 @@ impl<S: Read + Write> Lobby<S> {
         }
     }
 
-    /// Sends the watchers the records of a turn. One that has lost turns is first sent what `start` returns, the
-    /// connections that there are.
+    /// Sends the watchers the records of a turn that has ended. One that is new, or has lost turns, is sent what
+    /// `start` returns instead: the connections that there are now.
     pub(super) fn show_turn(&mut self, records: &str, start: impl Fn() -> String, now: Instant) {
         let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
         let watchers: Vec<_> = watchers.map(|(index, _)| index).collect();
@@ -612,17 +612,21 @@ impl<S: Read + Write> Visitor<S> {
         let Then::Turns { lost } = self.then else {
             return Step::Wait;
         };
-        if self.response.len() + records.len() > MAX_WATCHER_LAG {
-            self.then = Then::Turns { lost: lost + 1 };
-            return Step::Wait;
+        let text = match lost {
+            Some(0) => records.to_owned(),
+            Some(lost) if records.is_empty() => {
+                format!("{{\"kind\":\"lost\",\"turns\":{lost}}}\n{}", start())
+            }
+            Some(lost) => format!("{{\"kind\":\"lost\",\"turns\":{}}}\n{}", lost + 1, start()),
+            None => start(),
+        };
+        if self.response.len() + text.len() > MAX_WATCHER_LAG {
+            let lost = lost.unwrap_or(0) + u64::from(!records.is_empty());
+            self.then = Then::Turns { lost: Some(lost) };
+        } else {
+            self.then = Then::Turns { lost: Some(0) };
+            self.response.extend_from_slice(text.as_bytes());
         }
-        if lost > 0 {
-            self.then = Then::Turns { lost: 0 };
-            let lost = format!("{{\"kind\":\"lost\",\"turns\":{lost}}}\n");
-            self.response.extend_from_slice(lost.as_bytes());
-            self.response.extend_from_slice(start().as_bytes());
-        }
-        self.response.extend_from_slice(records.as_bytes());
         self.write_response()
     }
 

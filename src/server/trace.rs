@@ -1,7 +1,6 @@
 //! The trace: what each turn did, as lines of JSON.
 //!
-//! A line is a record. [`docs/trace.md`](https://docs.rs/crate/chatloop/latest/source/docs/trace.md) has the
-//! table of their kinds. The records of a turn stand between its `poll` and its `end`, in the order in which
+//! A line is a record; `docs/trace.md` has the table of their kinds. The records of a turn stand between its `poll` and its `end`, in the order in which
 //! things happened. No record has the contents of a message: lengths and names only.
 //!
 //! The text of a turn is written here into one string, without a library for JSON, and is given to the file at
@@ -330,13 +329,11 @@ impl Trace {
         recorder.has_news = false;
     }
 
-    /// Calls `show` with the records of the turn that has ended, if there are any, and forgets them.
+    /// Calls `show` with the records of the turn that has ended, and forgets them.
     pub(super) fn take_turn(&self, show: impl FnOnce(&str)) {
         let mut turn = std::mem::take(&mut self.0.borrow_mut().turn);
-        if !turn.is_empty() {
-            show(&turn);
-            turn.clear();
-        }
+        show(&turn);
+        turn.clear();
         self.0.borrow_mut().turn = turn;
     }
 
