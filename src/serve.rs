@@ -16,7 +16,7 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    Config, Endpoint, Inherited, Kernel, Server, StartError, System, Turn, WebConfig,
+    AccessRules, Config, Endpoint, Inherited, Kernel, Server, StartError, System, Turn, WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -82,7 +82,10 @@ impl ServeError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Start(
-                StartError::Limits(_) | StartError::NoEndpoint | StartError::NoProxy(_),
+                StartError::Limits(_)
+                | StartError::NoEndpoint
+                | StartError::NoProxy(_)
+                | StartError::Bans(..),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
@@ -372,6 +375,11 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
+        access: AccessRules {
+            allow: args.allow.clone(),
+            deny: args.deny.clone(),
+        },
+        bans: args.bans.clone(),
         web: WebConfig {
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),

@@ -792,6 +792,12 @@ impl<S> Relay<S> {
         self.connections.iter().map(Connection::id).collect()
     }
 
+    /// The address of each connection.
+    pub fn peers(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> {
+        let connections = self.connections.iter();
+        connections.map(|connection| (connection.id(), connection.peer.into()))
+    }
+
     /// A connection's stream.
     #[must_use]
     pub fn stream(&self, id: ConnId) -> Option<&S> {
