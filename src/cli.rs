@@ -537,6 +537,33 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "CHATLOOP_BANS", value_name = "FILE", hide_env = true)]
     pub(crate) bans: Option<PathBuf>,
 
+    /// Show the loop at /loop of each listener for browsers
+    ///
+    /// The page there plays the turns as they happen: what the kernel reports, what the relay remembers of it,
+    /// and who lags. It shows names, addresses and lengths, and no message. It is for this machine; under a
+    /// name that --ws-host gives, for all that can reach the listener. Up to four can watch at once; /loop/trace
+    /// has the records themselves.
+    #[arg(long, env = "CHATLOOP_WATCH", hide_env = true)]
+    pub(crate) watch: bool,
+
+    /// Write what each turn does to this file, as lines of JSON
+    ///
+    /// docs/loop.html of the project plays it. Names, addresses and lengths are in it, and no message. The file
+    /// is replaced; only the user that runs the relay may read it. The loop waits for the disk.
+    #[arg(long, env = "CHATLOOP_TRACE", value_name = "FILE", hide_env = true)]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Longest trace; with the turn that does not fit, it ends
+    #[arg(
+        long,
+        env = "CHATLOOP_TRACE_MAX",
+        value_name = "BYTES",
+        default_value = "1GiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) trace_max: usize,
+
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///
     /// A proxy closes connections that are silent for long, often after a minute. The heartbeat is a Pong

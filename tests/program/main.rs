@@ -8,6 +8,7 @@
 //! - [`metrics`]: the listener for Prometheus.
 //! - [`admin`]: the admin socket, and what it shows.
 //! - [`access`]: who may connect, and `chatloop admin`, which closes and bans.
+//! - [`trace`]: what `--trace` writes, and what `--watch` shows to whom.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
@@ -67,4 +68,5 @@ mod shortage;
 mod six_ways;
 mod top;
 mod torture;
+mod trace;
 mod web;
