@@ -1,6 +1,7 @@
 //! The `chatloop` program: see `chatloop --help`.
 
 mod address;
+mod admin_command;
 mod cli;
 mod error_line;
 mod join;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         }
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Admin(args) => {
+            admin_command::admin(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

@@ -14,7 +14,9 @@ use anstream::AutoStream;
 use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
-use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn, WebConfig};
+use chatloop::server::{
+    AccessRules, Config, Endpoint, Inherited, Server, StartError, Turn, WebConfig,
+};
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
 use env_logger::fmt::Formatter;
@@ -24,7 +26,7 @@ use log::{LevelFilter, Record, info, warn};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
-use crate::cli::{Cli, Listen, ServeArgs};
+use crate::cli::{Cli, Listen, Names, ServeArgs};
 use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
@@ -77,7 +79,10 @@ impl ServeError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Start(
-                StartError::Limits(_) | StartError::NoEndpoint | StartError::NoProxy(_),
+                StartError::Limits(_)
+                | StartError::NoEndpoint
+                | StartError::NoProxy(_)
+                | StartError::Bans(..),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
@@ -274,6 +279,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
     let mut limits = Limits {
         max_clients: max_clients(args.max_clients, limit, listeners)?,
         max_name: args.max_name,
+        unique_names: args.names == Names::Unique,
         max_message: args.max_message,
         queue_limit: args.queue_limit,
         slow: args.slow,
@@ -319,6 +325,11 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
+        access: AccessRules {
+            allow: args.allow.clone(),
+            deny: args.deny.clone(),
+        },
+        bans: args.bans.clone(),
         web: WebConfig {
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),

@@ -120,6 +120,7 @@ mod invariants;
 mod lifecycle;
 mod limits;
 mod memory;
+mod names;
 mod peer_addr;
 mod per_address;
 mod reading;
@@ -786,6 +787,12 @@ impl<S> Relay<S> {
     #[must_use]
     pub fn ids(&self) -> Vec<ConnId> {
         self.connections.iter().map(Connection::id).collect()
+    }
+
+    /// The address of each connection.
+    pub fn peers(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> {
+        let connections = self.connections.iter();
+        connections.map(|connection| (connection.id(), connection.peer.into()))
     }
 
     /// A connection's stream.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, log_enabled, trace, warn};
 
+use super::access::Denied;
 use super::lobby::Refused;
 use super::proxy_header::BadHeader;
 use crate::relay::{
@@ -49,6 +50,8 @@ pub(super) enum Refusal {
     RelayFull(usize),
     /// It came to a listener for proxies, and is none that is trusted.
     NoProxy,
+    /// Its address may not connect.
+    Denied(Denied),
     /// The system cannot watch one more.
     Unwatchable(io::Error),
 }
@@ -181,6 +184,7 @@ impl ServerLog {
             CloseReason::DrainTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::InputIgnored { .. } => (Level::Info, "--max-message"),
             CloseReason::Evicted => (Level::Info, "--max-clients"),
+            CloseReason::NameTaken => (Level::Info, "--names"),
             CloseReason::EvictedForAddress => (Level::Info, "--max-per-ip"),
             CloseReason::Protocol(FrameError::BadHeader(header)) => {
                 let name = peer.name.as_deref().unwrap_or_default();
@@ -211,10 +215,11 @@ impl ServerLog {
 
     /// A connection was refused.
     pub(super) fn refused(&mut self, peer: SocketAddr, refusal: &Refusal, now: Instant) {
-        let level = if self.refusal.is_due(now) {
-            Level::Warn
-        } else {
-            Level::Debug
+        let level = match refusal {
+            // It is what the operator wants.
+            Refusal::Denied(_) if self.refusal.is_due(now) => Level::Info,
+            _ if self.refusal.is_due(now) => Level::Warn,
+            _ => Level::Debug,
         };
         log!(level, "refused: {peer}: {refusal}");
     }
@@ -225,6 +230,7 @@ impl ServerLog {
     pub(super) fn refused_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
         let level = match reason {
             Refused::BadHeader(_) | Refused::LateHeader if self.refusal.is_due(now) => Level::Warn,
+            Refused::Denied(_) if self.refusal.is_due(now) => Level::Info,
             _ => Level::Debug,
         };
         match reason {
@@ -236,6 +242,7 @@ impl ServerLog {
                 "refused: {peer}: a page of {} (allow it: --ws-origin)",
                 Quoted(origin.as_bytes())
             ),
+            Refused::Denied(denied) => log!(level, "refused: {peer}: {denied}"),
             Refused::Request(what) => debug!("refused: {peer}: {what}"),
             Refused::BadHeader(bad) => log!(
                 level,
@@ -321,6 +328,12 @@ impl ServerLog {
         info!("SIGHUP: there is no configuration to reload");
     }
 
+    /// The operator has done something at the admin socket.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn act(&self, text: &str) {
+        info!("admin: {text}");
+    }
+
     /// The members' table, and the totals above it.
     pub(super) fn table<S>(&self, relay: &Relay<S>, now: Instant) {
         info!(
@@ -390,9 +403,22 @@ impl fmt::Display for Refusal {
             Self::NoProxy => f.write_str(
                 "no trusted proxy, and only those may connect here (limit: --trust-proxy)",
             ),
+            Self::Denied(denied) => denied.fmt(f),
             Self::Unwatchable(error) => {
                 write!(f, "the system cannot watch one more connection: {error}")
             }
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAllowed => f.write_str("in no network that may connect (limit: --allow)"),
+            Self::Listed(network) => {
+                write!(f, "{network} may not connect (limit: --deny)")
+            }
+            Self::Banned(network) => write!(f, "{network} is banned"),
         }
     }
 }
@@ -425,6 +451,7 @@ impl fmt::Display for CloseReason {
             Self::Evicted => f.write_str("evicted: relay full"),
             Self::EvictedForAddress => f.write_str("evicted: its address is at its limit"),
             Self::Io(kind) => kind.fmt(f),
+            Self::NameTaken => f.write_str("another member has this name"),
             Self::NameRefused => f.write_str("the name was refused"),
             Self::Removed => f.write_str("removed by the program"),
             Self::Shutdown => f.write_str("the relay stops"),

@@ -38,6 +38,8 @@ pub(super) struct Refusals {
     pub(super) shortage: u64,
     /// They are at a listener for proxies and from no trusted one, or without its header.
     pub(super) proxy: u64,
+    /// Their address may not connect.
+    pub(super) denied: u64,
     /// Their request is none that is answered, or comes from a page that may not connect.
     pub(super) request: u64,
 }
@@ -50,6 +52,7 @@ impl Refusals {
             Refusal::AddressFull(_) => &mut self.address_full,
             Refusal::Unwatchable(_) => &mut self.shortage,
             Refusal::NoProxy => &mut self.proxy,
+            Refusal::Denied(_) => &mut self.denied,
         } += 1;
     }
 }
@@ -89,11 +92,12 @@ pub(super) const METRICS: &[Metric] = &[
     counter("chatloop_connections_accepted_total", "Connections accepted, members or not.",
         |from, to| to.plain(from.counters.accepted)),
     counter("chatloop_connections_refused_total", "Connections refused, by reason.", |from, to| {
-        let Refusals { relay_full, address_full, shortage, proxy, request } = *from.refusals;
+        let Refusals { relay_full, address_full, shortage, proxy, denied, request } = *from.refusals;
         to.labelled("reason", "relay_full", relay_full)?;
         to.labelled("reason", "address_full", address_full)?;
         to.labelled("reason", "shortage", shortage)?;
         to.labelled("reason", "proxy", proxy)?;
+        to.labelled("reason", "denied", denied)?;
         to.labelled("reason", "request", request)
     }),
     counter("chatloop_connections_closed_total", "Connections that ended, by reason.", |from, to| {

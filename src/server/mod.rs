@@ -32,7 +32,10 @@
 //! batch carries a generation that refers to nothing ([`ConnId`]).
 
 mod acceptor;
+mod access;
+mod admin;
 mod admin_socket;
+mod answers;
 mod drain;
 mod handle;
 mod http;
@@ -42,6 +45,7 @@ mod lobby;
 mod log;
 mod members;
 mod metrics;
+mod network;
 mod page;
 mod process;
 mod proxy_header;
@@ -61,25 +65,27 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
+use access::{Access, Denied};
 use admin_socket::AdminSocket;
+use answers::Desk;
 use drain::Drain;
 use listener::Via;
-use lobby::{Lobby, Question, Refused, Then, Visit};
+use lobby::{Entrance, Lobby, Question, Refused, Then, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
-use members::Cursor;
 use metrics::{Refusals, Snapshot};
 use process::Process;
 use stats::Stats;
 use tick::Tick;
 use trusted::Proxies;
 
+pub use access::AccessRules;
 pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::Endpoint;
 pub use lobby::WebConfig;
 pub use log::MembersText;
+pub use network::{Network, NetworkError};
 pub use system::{Event, Kernel, Request, Source, System};
-pub use trusted::{Network, NetworkError};
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
 const TRY_AGAIN_LATER: u16 = 1013;
@@ -109,6 +115,10 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     /// How long a server that was asked to stop goes on delivering pending output.
     pub drain: Duration,
+    /// Which addresses may connect.
+    pub access: AccessRules,
+    /// Where bans are kept, so that they outlive the relay. A system of [`Server::on`] has no file.
+    pub bans: Option<PathBuf>,
     /// Which browsers may come in.
     pub web: WebConfig,
     /// How long at most nothing may be written to a WebSocket member before it receives a heartbeat.
@@ -129,6 +139,8 @@ impl Config {
             every: Some(Duration::from_secs(3)),
             keepalive: Some(Duration::from_secs(60)),
             drain: Duration::from_secs(5),
+            access: AccessRules::default(),
+            bans: None,
             web: WebConfig::default(),
             heartbeat: Some(Duration::from_secs(45)),
         }
@@ -170,6 +182,8 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
     /// It cannot listen at the path of the admin socket.
     Admin(PathBuf, io::Error),
+    /// It cannot use that file of bans.
+    Bans(PathBuf, io::Error),
     /// The system has no event queue for it.
     Poll(io::Error),
 }
@@ -189,6 +203,9 @@ impl fmt::Display for StartError {
             }
             Self::Admin(path, error) => {
                 write!(f, "cannot listen on --admin {}: {error}", path.display())
+            }
+            Self::Bans(path, error) => {
+                write!(f, "cannot use --bans {}: {error}", path.display())
             }
             Self::Poll(error) => write!(f, "cannot set up the event loop: {error}"),
         }
@@ -320,7 +337,15 @@ impl Server<Kernel> {
                 .map_err(|error| StartError::Admin(path.clone(), error))?;
             all.push((Dialect::Metrics, Via::AdminSocket));
         }
-        Ok(Self::serving(&all, kernel, config))
+        let mut server = Self::serving(&all, kernel, config);
+        if let Some(path) = &config.bans {
+            let now = server.since_1970();
+            let access = &mut server.lobby.entrance.access;
+            access
+                .keep_bans_in(path, now)
+                .map_err(|error| StartError::Bans(path.clone(), error))?;
+        }
+        Ok(server)
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
@@ -388,8 +413,11 @@ impl<S: System> Server<S> {
             system,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
             lobby: Lobby::new(
-                config.web.clone(),
-                Proxies::new(config.trusted_proxies.clone()),
+                Entrance {
+                    web: config.web.clone(),
+                    proxies: Proxies::new(config.trusted_proxies.clone()),
+                    access: Access::new(config.access.clone()),
+                },
                 config.limits.handshake_timeout,
             ),
             scratch: vec![0; config.limits.read_budget].into(),
@@ -720,7 +748,11 @@ impl<S: System> Server<S> {
 
     /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
-        for visit in self.lobby.serve(&mut self.scratch, now) {
+        if !self.lobby.has_ready() {
+            return;
+        }
+        let time = self.since_1970();
+        for visit in self.lobby.serve(&mut self.scratch, now, time) {
             match visit {
                 Visit::Admitted {
                     stream,
@@ -740,7 +772,7 @@ impl<S: System> Server<S> {
                     via,
                     question,
                 } => {
-                    let (response, then) = self.monitoring_response(&question, via, now);
+                    let (response, then) = self.answer(question, via, now, time);
                     self.lobby.respond(index, response, then, now);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
@@ -751,45 +783,26 @@ impl<S: System> Server<S> {
         }
     }
 
-    /// The response to a question about the relay, or the next part of it, and where the part after it begins.
-    fn monitoring_response(&self, question: &Question, via: Via, now: Instant) -> (Vec<u8>, Then) {
-        let is_admin = via == Via::AdminSocket;
-        let response = match question {
-            Question::MembersFrom(cursor) => {
-                let (text, next_part) = members::part(&self.relay, *cursor, now);
-                return (text.into_bytes(), next_part.map_or(Then::End, Then::Part));
-            }
-            Question::Path { path, persists } => match path.as_str() {
-                "/members" if is_admin => {
-                    let (text, next_part) = members::part(&self.relay, Cursor::default(), now);
-                    let head =
-                        http::head_of_parts("200 OK", &[("Content-Type", "application/json")]);
-                    let then = next_part.map_or(Then::End, Then::Part);
-                    return ((head + &text).into_bytes(), then);
-                }
-                "/metrics" => {
-                    let fields = [("Content-Type", metrics::CONTENT_TYPE)];
-                    let text = self.metrics_at(now);
-                    if *persists {
-                        // A scraper comes back. That it need not connect again saves the relay a wake-up.
-                        let response =
-                            http::persistent_response("200 OK", &fields, text.as_bytes());
-                        return (response, Then::Request);
-                    }
-                    http::response("200 OK", &fields, text.as_bytes())
-                }
-                "/healthz" if self.is_stopping() => {
-                    http::response("503 Service Unavailable", &[], b"stopping\n")
-                }
-                "/healthz" => http::response("200 OK", &[], b"ok\n"),
-                _ if is_admin => {
-                    let body = b"here are /metrics, /healthz and /members\n";
-                    http::response("404 Not Found", &[], body)
-                }
-                _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
-            },
+    /// The response to a question about the relay, and what follows it.
+    fn answer(
+        &mut self,
+        question: Question,
+        via: Via,
+        now: Instant,
+        time: Duration,
+    ) -> (Vec<u8>, Then) {
+        let metrics = answers::wants_metrics(&question).then(|| self.metrics_at(now));
+        let mut desk = Desk {
+            metrics: metrics.unwrap_or_default(),
+            is_stopping: self.is_stopping(),
+            uptime: now.saturating_duration_since(self.started),
+            relay: &mut self.relay,
+            access: &mut self.lobby.entrance.access,
+            log: &self.log,
+            now,
+            time,
         };
-        (response, Then::End)
+        desk.answer(question, via)
     }
 
     /// The metrics, in Prometheus' text format 0.0.4.
@@ -817,12 +830,17 @@ impl<S: System> Server<S> {
 
     /// Logs a connection that the lobby has refused, and counts it if it had asked for a place.
     fn refuse_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
-        if matches!(reason, Refused::BadHeader(_) | Refused::LateHeader) {
-            self.relay.count_refused(1);
-            self.refusals.proxy += 1;
-        } else {
-            self.refusals.request += 1;
-        }
+        let refusals = &mut self.refusals;
+        let (count, had_asked) = match reason {
+            Refused::BadHeader(_) | Refused::LateHeader => (&mut refusals.proxy, true),
+            Refused::Denied(_) => (&mut refusals.denied, true),
+            Refused::Host(_)
+            | Refused::Origin(_)
+            | Refused::Request(_)
+            | Refused::UnexpectedHeader => (&mut refusals.request, false),
+        };
+        *count += 1;
+        self.relay.count_refused(u64::from(had_asked));
         self.log.refused_visit(peer, reason, now);
     }
 
@@ -832,6 +850,10 @@ impl<S: System> Server<S> {
 
     /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
+        if let Some(denied) = self.denial(&accepted) {
+            let refusal = Refusal::Denied(denied);
+            return self.count_refusal(accepted.peer, &refusal, now);
+        }
         if accepted.via != Via::Proxy && !accepted.dialect.rules().sends.begins_with_http() {
             let watch = |system: &mut S, stream: &mut S::Stream, id| {
                 system.watch(stream, Source::Connection(id))
@@ -853,6 +875,23 @@ impl<S: System> Server<S> {
             Ok(()) => self.lobby.enter(stream, peer, dialect, via, now),
             Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
         }
+    }
+
+    /// Why a connection may not come in, as far as its own address shows it. Where a proxy may state its
+    /// client's, that is known in the lobby.
+    fn denial(&self, accepted: &AcceptedConnection<S::Stream>) -> Option<Denied> {
+        let may_state_client = match accepted.via {
+            Via::Proxy | Via::AdminSocket => true,
+            Via::Address => {
+                let is_http = accepted.dialect.rules().sends.begins_with_http();
+                is_http && self.lobby.trusts(accepted.peer)
+            }
+        };
+        if may_state_client {
+            return None;
+        }
+        let access = &self.lobby.entrance.access;
+        access.denial(accepted.peer.ip(), self.since_1970())
     }
 
     /// Gives a connection a place, or refuses it if there is none.
@@ -908,6 +947,11 @@ impl<S: System> Server<S> {
         // received already; for one that comes at this very moment the peer has its FIN before that.
         self.system.shutdown_write(&stream);
         let _ = stream.read(&mut self.scratch);
+        self.count_refusal(peer, refusal, now);
+    }
+
+    /// Counts and logs a connection that is refused.
+    fn count_refusal(&mut self, peer: SocketAddr, refusal: &Refusal, now: Instant) {
         self.relay.count_refused(1);
         self.refusals.count(refusal);
         self.log.refused(peer, refusal, now);
