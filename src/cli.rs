@@ -1,6 +1,8 @@
 //! The command line: what each flag is called, takes and means.
 
 mod load;
+#[cfg(feature = "tls")]
+mod tls;
 mod top;
 mod values;
 mod variables;
@@ -134,8 +136,9 @@ And for others:
   ws-chat10 chat10 through WebSocket, as a tunnel; ws has it as the subprotocol chat10
   echo      it receives what it sends; ws-echo is the same with WebSocket messages
   metrics   Prometheus: /metrics, and /healthz for what watches the relay
-With proxy+ in front, as in proxy+chat10, each connection must begin with a header of the PROXY protocol,
-version 1 or 2, from a proxy that --trust-proxy names.
+With tls+ in front, as in tls+chat10, a dialect is spoken through TLS; tls+ws is wss as well. With proxy+ in
+front, as in proxy+chat10 and proxy+wss, each connection must begin with a header of the PROXY protocol, version
+1 or 2, from a proxy that --trust-proxy names.
 
 Examples:
   chatloop serve                              for this machine only: port 1234, and a page on 1235
@@ -148,13 +151,16 @@ Examples:
                                               one room for two tutorials' clients
   chatloop serve -l proxy+chat10://0.0.0.0:1234 --trust-proxy 10.0.0.5
                                               behind HAProxy, with its clients' addresses
+  chatloop serve -l wss://0.0.0.0:443 --cert chat.crt --key chat.key
+                                              browsers through TLS
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
   SIGTERM, SIGINT   accept no connection, deliver pending output, stop; a second one stops at once
   SIGUSR1           log a table of the members
   SIGHUP            if standard input or standard error was a terminal at the start: as SIGTERM,
-                    since the terminal was closed; otherwise logged and ignored
+                    since the terminal was closed; otherwise the certificate, its key and what
+                    is demanded of clients are read again
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
@@ -173,8 +179,9 @@ pub(crate) struct ServeArgs {
     /// lets the system choose one. In the environment, commas separate several.
     ///
     /// The dialect is the protocol that clients speak there, one of those listed below; `chat10` if
-    /// none is given. All listeners share one room. `proxy+` in front of it is for proxies that state
-    /// their clients' addresses with the PROXY protocol: see --trust-proxy.
+    /// none is given. All listeners share one room. `tls+` in front of it is for TLS: see --cert.
+    /// `proxy+` in front of that is for proxies that state their clients' addresses with the PROXY
+    /// protocol: see --trust-proxy.
     ///
     /// Sockets that a service manager passes (`LISTEN_FDS`) are served as well, each in the dialect
     /// that is its name. If there are any, nothing else is listened on unless it is asked for.
@@ -468,6 +475,10 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) trust_proxy: Vec<Network>,
+
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(crate) tls: tls::TlsArgs,
 
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///

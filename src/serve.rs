@@ -14,7 +14,9 @@ use anstream::AutoStream;
 use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
-use chatloop::server::{Config, Endpoint, Inherited, Server, StartError, Turn, WebConfig};
+use chatloop::server::{
+    Config, Endpoint, Inherited, Preamble, Server, StartError, TlsFiles, Turn, WebConfig,
+};
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
 use env_logger::fmt::Formatter;
@@ -64,6 +66,9 @@ pub(crate) enum ServeError {
     LongNames { queue_limit: usize, needed: usize },
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
+    /// There is a certificate, and no listener with TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    UnusedCertificate(PathBuf),
     /// The greeting is too long for the queue, in which the time is to come after it.
     LongGreeting { queue_limit: usize },
     /// There are no descriptors even for one client.
@@ -77,12 +82,17 @@ impl ServeError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Start(
-                StartError::Limits(_) | StartError::NoEndpoint | StartError::NoProxy(_),
+                StartError::Limits(_)
+                | StartError::NoEndpoint
+                | StartError::NoProxy(..)
+                | StartError::NoCertificate(..)
+                | StartError::Tls(_),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)
             | Self::LongNames { .. }
+            | Self::UnusedCertificate(_)
             | Self::Greeting(..)
             | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..) | StartError::Admin(..))
@@ -131,6 +141,11 @@ impl fmt::Display for ServeError {
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
             }
+            Self::UnusedCertificate(path) => write!(
+                f,
+                "--cert {} is for listeners with TLS, and there is none: write --listen tls+chat10://…",
+                path.display()
+            ),
             Self::LongGreeting { queue_limit } => write!(
                 f,
                 "the greeting is over half of the --queue-limit of {queue_limit} bytes: shorten it, or \
@@ -164,7 +179,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let has_default_page = args.listen.is_empty() && passed.is_empty();
     let others: Vec<_> = passed
         .iter()
-        .map(|one| (one.endpoint(), one.is_proxied()))
+        .map(|one| (one.preamble(), one.endpoint()))
         .collect();
     let mut server = match Server::bind_with(&config, passed) {
         // The page was not asked for, and is no reason not to start.
@@ -177,7 +192,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     }
     .map_err(ServeError::Start)?;
     let listeners: Vec<_> = config.listeners().chain(others).collect();
-    let endpoints: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+    let endpoints: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
     server.set_dropped_log_lines(log_output::dropped_lines);
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
     // is from an operator or a service manager.
@@ -195,12 +210,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         config.limits.max_clients,
     );
     // Those for proxies are reached through the proxies, at addresses that only these know.
-    for (_, addr) in listeners
-        .iter()
-        .zip(&addrs)
-        .filter(|((one, is_proxied), _)| one.dialect == Dialect::Ws && !is_proxied)
-    {
-        info!("open http://{}/ in a browser", reachable(*addr));
+    for ((preamble, endpoint), addr) in listeners.iter().zip(&addrs) {
+        if endpoint.dialect == Dialect::Ws && !preamble.proxy_header {
+            let scheme = if preamble.tls { "https" } else { "http" };
+            info!("open {scheme}://{}/ in a browser", reachable(*addr));
+        }
     }
     if let Some(path) = &config.admin {
         let path = Quoted(path.as_os_str().as_bytes());
@@ -252,15 +266,15 @@ fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> i
 fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
     let endpoint = |listen: &Listen| {
         let (dialect, addr) = (listen.dialect, listen.addr.lookup_first()?);
-        Ok((Endpoint { dialect, addr }, listen.is_proxied))
+        Ok((listen.preamble, Endpoint { dialect, addr }))
     };
     let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
     let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
-        listen.extend([(DEFAULT, false), (DEFAULT_PAGE, false)]);
+        listen.extend([DEFAULT, DEFAULT_PAGE].map(|one| (Preamble::NONE, one)));
     }
-    for (index, (one, _)) in listen.iter().enumerate() {
-        for (other, _) in &listen[..index] {
+    for (index, (_, one)) in listen.iter().enumerate() {
+        for (_, other) in &listen[..index] {
             if collide(one.addr, other.addr) {
                 return Err(ServeError::Collision(other.addr, one.addr));
             }
@@ -306,13 +320,15 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             needed,
         });
     }
-    let (proxied, plain): (Vec<_>, Vec<_>) =
-        listen.into_iter().partition(|&(_, is_proxied)| is_proxied);
-    let endpoints = |listen: Vec<(Endpoint, bool)>| listen.into_iter().map(|(one, _)| one);
+    let all: Vec<_> = listen.iter().map(|(preamble, _)| *preamble).collect();
+    let (plain, others): (Vec<_>, Vec<_>) = listen
+        .into_iter()
+        .partition(|&(preamble, _)| preamble == Preamble::NONE);
     Ok(Config {
-        listen: endpoints(plain).collect(),
-        listen_proxied: endpoints(proxied).collect(),
+        listen: plain.into_iter().map(|(_, endpoint)| endpoint).collect(),
+        listen_with: others,
         trusted_proxies: args.trust_proxy.clone(),
+        tls: tls_files(args, &all, passed)?,
         admin: args.admin.clone(),
         limits,
         texts: reply_texts(args)?,
@@ -325,6 +341,31 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         },
         heartbeat: args.ws_heartbeat.0,
     })
+}
+
+/// The files of the listeners with TLS. They are of no use without such a listener.
+#[cfg(feature = "tls")]
+fn tls_files(
+    args: &ServeArgs,
+    listen: &[Preamble],
+    passed: &[Inherited],
+) -> Result<Option<TlsFiles>, ServeError> {
+    let passed = passed.iter().map(Inherited::preamble);
+    let has_tls = listen.iter().copied().chain(passed).any(|one| one.tls);
+    match args.tls.files() {
+        Some(files) if !has_tls => Err(ServeError::UnusedCertificate(files.certificate)),
+        files => Ok(files),
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+#[allow(clippy::unnecessary_wraps, reason = "it is as above")]
+const fn tls_files(
+    _: &ServeArgs,
+    _: &[Preamble],
+    _: &[Inherited],
+) -> Result<Option<TlsFiles>, ServeError> {
+    Ok(None)
 }
 
 /// Whether two addresses cannot both be listened on. The wildcards of IPv4 and IPv6 can: see
@@ -430,16 +471,15 @@ fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usi
 }
 
 /// What is listened on, with the port that the system chose.
-struct Listening<'a>(&'a [(Endpoint, bool)], &'a [SocketAddr]);
+struct Listening<'a>(&'a [(Preamble, Endpoint)], &'a [SocketAddr]);
 
 impl fmt::Display for Listening<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, ((endpoint, is_proxied), addr)) in self.0.iter().zip(self.1).enumerate() {
+        for (index, ((preamble, endpoint), addr)) in self.0.iter().zip(self.1).enumerate() {
             if index > 0 {
                 f.write_str(", ")?;
             }
-            let proxy = if *is_proxied { "proxy+" } else { "" };
-            write!(f, "{proxy}{}://{addr}", endpoint.dialect)?;
+            write!(f, "{}://{addr}", preamble.with(endpoint.dialect))?;
         }
         Ok(())
     }
@@ -523,7 +563,11 @@ mod tests {
             dialect: Dialect::Ws,
             addr: "127.0.0.1:25".parse().unwrap(),
         };
-        assert_eq!(config.listen_proxied, [proxied]);
+        let preamble = Preamble {
+            proxy_header: true,
+            ..Preamble::NONE
+        };
+        assert_eq!(config.listen_with, [(preamble, proxied)]);
         let trusted = ["26.0.0.1", "::27"].map(|ip| ip.parse().unwrap());
         assert_eq!(config.trusted_proxies, trusted);
         let expected = Limits {
@@ -575,7 +619,7 @@ mod tests {
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen, [DEFAULT, DEFAULT_PAGE]);
         assert_eq!(config.heartbeat, default.heartbeat);
-        assert_eq!(config.listen_proxied, default.listen_proxied);
+        assert_eq!(config.listen_with, default.listen_with);
         assert_eq!(config.trusted_proxies, default.trusted_proxies);
         assert_eq!(config.admin, default.admin);
     }

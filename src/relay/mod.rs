@@ -154,7 +154,7 @@ pub(crate) use timers::after;
 
 /// A pending connection is not evicted before this: it is longer than any network needs to deliver the
 /// name.
-const SAFE_PENDING: Duration = Duration::from_secs(2);
+pub(crate) const SAFE_PENDING: Duration = Duration::from_secs(2);
 
 /// The room and its connections.
 #[derive(Debug)]

@@ -7,12 +7,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, debug, info, log, log_enabled, trace, warn};
 
 use super::lobby::Refused;
 use super::proxy_header::BadHeader;
+use super::tls::TlsError;
 use crate::relay::{
     CloseReason, Counters, EndedBy, Identity, LimitsError, MemberCounts, MemberInfo, Relay,
     RoomEvent,
@@ -76,6 +77,7 @@ pub(super) struct ServerLog {
     has_logged_pause: bool,
     throttled: LogThrottle,
     refusal: LogThrottle,
+    handshake: LogThrottle,
     accept_rate: LogThrottle,
     shortage: LogThrottle,
     /// The beginning of the shortage was logged, so its end will be.
@@ -91,6 +93,7 @@ impl ServerLog {
             has_logged_pause: false,
             throttled: LogThrottle::default(),
             refusal: LogThrottle::default(),
+            handshake: LogThrottle::default(),
             accept_rate: LogThrottle::default(),
             shortage: LogThrottle::default(),
             has_logged_shortage: false,
@@ -225,6 +228,7 @@ impl ServerLog {
     pub(super) fn refused_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
         let level = match reason {
             Refused::BadHeader(_) | Refused::LateHeader if self.refusal.is_due(now) => Level::Warn,
+            Refused::Handshake(_) if self.handshake.is_due(now) => Level::Info,
             _ => Level::Debug,
         };
         match reason {
@@ -246,6 +250,17 @@ impl ServerLog {
                 "refused: {peer}: {} in time (limit: --handshake-timeout)",
                 BadHeader::NoHeader
             ),
+            Refused::Handshake(failure) => {
+                let hint = if failure.is_other_protocol() {
+                    " (for clients without TLS: --listen without tls+)"
+                } else {
+                    ""
+                };
+                log!(level, "refused: {peer}: TLS handshake: {failure}{hint}");
+            }
+            Refused::LateHandshake => {
+                debug!("refused: {peer}: no TLS handshake in time (limit: --handshake-timeout)");
+            }
             Refused::UnexpectedHeader => info!(
                 "refused: {peer}: sent a header of the PROXY protocol (expect it: --listen \
                  proxy+ws://)"
@@ -319,6 +334,32 @@ impl ServerLog {
     #[allow(clippy::unused_self, reason = "all lines are the log's")]
     pub(super) fn nothing_to_reload(&self) {
         info!("SIGHUP: there is no configuration to reload");
+    }
+
+    /// SIGHUP came, and new connections are given another certificate from now on.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn reloaded(&self, expires: SystemTime) {
+        let expires = humantime::format_rfc3339_seconds(expires);
+        info!("SIGHUP: reloaded the certificate and its key; it expires on {expires}");
+    }
+
+    /// SIGHUP came, and a file cannot be used.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn reload_failed(&self, error: &TlsError) {
+        warn!("SIGHUP: nothing was reloaded, and the old certificate is used on: {error}");
+    }
+
+    /// The certificate is valid only for so long.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn certificate_expires(&self, left: Duration) {
+        let hours = left.as_secs() / 3600;
+        match (hours / 24, hours) {
+            (0, 0) => warn!(
+                "the certificate has expired, or will within an hour: renew --cert, send SIGHUP"
+            ),
+            (0, hours) => warn!("the certificate expires in {hours} h: renew --cert, send SIGHUP"),
+            (days, _) => warn!("the certificate expires in {days} days: renew --cert, send SIGHUP"),
+        }
     }
 
     /// The members' table, and the totals above it.

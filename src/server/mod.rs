@@ -33,6 +33,7 @@
 
 mod acceptor;
 mod admin_socket;
+mod certificates;
 mod drain;
 mod handle;
 mod http;
@@ -45,23 +46,30 @@ mod metrics;
 mod page;
 mod process;
 mod proxy_header;
+mod records;
 mod signals;
 mod stats;
+mod stream;
 mod system;
 mod tick;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 mod trusted;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
+use crate::relay::{
+    ConnId, Counters, Limits, LimitsError, Rate, Ready, Relay, ReplyTexts, RoomEvent,
+};
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use admin_socket::AdminSocket;
+use certificates::Certificates;
 use drain::Drain;
 use listener::Via;
 use lobby::{Lobby, Question, Refused, Then, Visit};
@@ -75,10 +83,12 @@ use trusted::Proxies;
 
 pub use handle::Handle;
 pub use inherited::Inherited;
-pub use listener::Endpoint;
+pub use listener::{Endpoint, Preamble};
 pub use lobby::WebConfig;
 pub use log::MembersText;
+pub use stream::Stream;
 pub use system::{Event, Kernel, Request, Source, System};
+pub use tls::{TlsError, TlsFiles};
 pub use trusted::{Network, NetworkError};
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
@@ -89,13 +99,16 @@ const TRY_AGAIN_LATER: u16 = 1013;
 pub struct Config {
     /// Where to listen, and for which protocol. At least one, unless sockets are inherited.
     pub listen: Vec<Endpoint>,
-    /// Where to listen for proxies, which forward connections of this protocol. Each connection begins with
-    /// a header of the PROXY protocol, and its peer's address is the one in that header. Those of peers that
-    /// are not in [`trusted_proxies`](Self::trusted_proxies) are refused.
-    pub listen_proxied: Vec<Endpoint>,
+    /// Where to listen for connections that begin with something else than their protocol. With a header of
+    /// the PROXY protocol a connection's peer has the address that is in the header; connections of peers
+    /// that are not in [`trusted_proxies`](Self::trusted_proxies) are refused. With TLS it needs
+    /// [`tls`](Self::tls).
+    pub listen_with: Vec<(Preamble, Endpoint)>,
     /// The proxies that state their clients' addresses: with the PROXY protocol, and in requests over HTTP
     /// with `X-Forwarded-For`, which is ignored in requests of others.
     pub trusted_proxies: Vec<Network>,
+    /// The certificate of the listeners with TLS, and what is demanded of clients there.
+    pub tls: Option<TlsFiles>,
     /// The path of the admin socket, a Unix socket with which the server's owner can look at its members. A
     /// system of [`Server::on`] has none.
     pub admin: Option<PathBuf>,
@@ -121,8 +134,9 @@ impl Config {
     pub fn new(listen: Vec<Endpoint>) -> Self {
         Self {
             listen,
-            listen_proxied: Vec::new(),
+            listen_with: Vec::new(),
             trusted_proxies: Vec::new(),
+            tls: None,
             admin: None,
             limits: Limits::default(),
             texts: ReplyTexts::default(),
@@ -134,26 +148,28 @@ impl Config {
         }
     }
 
-    /// The endpoints to listen on, each with whether it is for proxies, in the order of
+    /// The endpoints to listen on, each with what its connections begin with, in the order of
     /// [`Server::local_addrs`].
-    pub fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
-        let plain = self.listen.iter().map(|&one| (one, false));
-        plain.chain(self.listen_proxied.iter().map(|&one| (one, true)))
+    pub fn listeners(&self) -> impl Iterator<Item = (Preamble, Endpoint)> {
+        let plain = self.listen.iter().map(|&one| (Preamble::NONE, one));
+        plain.chain(self.listen_with.iter().copied())
     }
 
     /// Whether a server with these listeners could ever serve a client.
-    fn check(&self, listeners: &[(Endpoint, bool)]) -> Result<(), StartError> {
+    fn check(&self, listeners: &[(Preamble, Endpoint)]) -> Result<(), StartError> {
         self.limits.check().map_err(StartError::Limits)?;
         if listeners.is_empty() {
             return Err(StartError::NoEndpoint);
         }
-        let for_proxies = listeners.iter().find(|(_, is_proxied)| *is_proxied);
-        match for_proxies {
-            Some(&(endpoint, _)) if self.trusted_proxies.is_empty() => {
-                Err(StartError::NoProxy(endpoint))
+        for &(preamble, endpoint) in listeners {
+            if preamble.proxy_header && self.trusted_proxies.is_empty() {
+                return Err(StartError::NoProxy(preamble, endpoint));
             }
-            _ => Ok(()),
+            if preamble.tls && self.tls.is_none() {
+                return Err(StartError::NoCertificate(preamble, endpoint));
+            }
         }
+        Ok(())
     }
 }
 
@@ -165,7 +181,11 @@ pub enum StartError {
     /// There is nothing to listen on, so no client could ever connect.
     NoEndpoint,
     /// It would listen there for proxies, and none is trusted, so none could ever connect.
-    NoProxy(Endpoint),
+    NoProxy(Preamble, Endpoint),
+    /// It would listen there for connections through TLS, and has no certificate.
+    NoCertificate(Preamble, Endpoint),
+    /// The certificate, its key, or what is demanded of clients cannot be used.
+    Tls(TlsError),
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
     /// It cannot listen at the path of the admin socket.
@@ -179,11 +199,22 @@ impl fmt::Display for StartError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::NoEndpoint => f.write_str("there is no address to listen on"),
-            Self::NoProxy(Endpoint { dialect, addr }) => write!(
+            Self::NoProxy(preamble, Endpoint { dialect, addr }) => write!(
                 f,
-                "--listen proxy+{dialect}://{addr} needs --trust-proxy with the address of the proxy, \
-                 since no other peer may connect there"
+                "--listen {}://{addr} needs --trust-proxy with the address of the proxy, since no other \
+                 peer may connect there",
+                preamble.with(*dialect)
             ),
+            Self::NoCertificate(preamble, Endpoint { dialect, addr }) => {
+                let listener = preamble.with(*dialect);
+                write!(f, "--listen {listener}://{addr} needs ")?;
+                f.write_str(if cfg!(feature = "tls") {
+                    "--cert and --key; `chatloop cert` makes both"
+                } else {
+                    "a chatloop that is built with the feature tls"
+                })
+            }
+            Self::Tls(error) => error.fmt(f),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
             }
@@ -214,10 +245,9 @@ fn listen_trouble(error: &io::Error) -> String {
     }
 }
 
-/// What connections speak at a listener, which may be for proxies, and how they come to it.
-const fn with_via(&(endpoint, is_proxied): &(Endpoint, bool)) -> (Dialect, Via) {
-    let via = if is_proxied { Via::Proxy } else { Via::Address };
-    (endpoint.dialect, via)
+/// What connections speak at a listener, and how they come to it.
+const fn with_via(&(preamble, endpoint): &(Preamble, Endpoint)) -> (Dialect, Via) {
+    (endpoint.dialect, Via::Network(preamble))
 }
 
 /// Whether a server goes on.
@@ -234,9 +264,11 @@ pub enum Turn {
 pub struct Server<S: System = Kernel> {
     system: S,
     acceptor: Acceptor<S::Stream>,
-    /// Connections that are not the relay's yet: those that speak HTTP, and those of proxies.
+    /// Connections that are not the relay's yet: those that speak HTTP, those of proxies, those with TLS.
     lobby: Lobby<S::Stream>,
-    relay: Relay<S::Stream>,
+    /// What the listeners with TLS need, if there are any.
+    certificates: Option<Certificates>,
+    relay: Relay<Stream<S::Stream>>,
     /// The one buffer that every connection is read into.
     scratch: Box<[u8]>,
     phase: Phase,
@@ -256,6 +288,13 @@ pub struct Server<S: System = Kernel> {
     refusals: Refusals,
     /// How many log lines were dropped, if that is known.
     dropped_log_lines: Option<fn() -> u64>,
+}
+
+/// A connection that would have a place.
+struct Arrival<S: Read + Write> {
+    stream: Stream<S>,
+    peer: SocketAddr,
+    dialect: Dialect,
 }
 
 /// How many events the polls have returned.
@@ -295,14 +334,12 @@ impl Server<Kernel> {
     ///
     /// As for [`bind`](Self::bind).
     pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        let others = inherited
-            .iter()
-            .map(|one| (one.endpoint(), one.is_proxied()));
+        let others = inherited.iter().map(|one| (one.preamble(), one.endpoint()));
         let listeners: Vec<_> = config.listeners().chain(others).collect();
         config.check(&listeners)?;
         let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
-        let all: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
-        for (endpoint, _) in config.listeners() {
+        let all: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
+        for (_, endpoint) in config.listeners() {
             kernel
                 .listen(&endpoint, &all)
                 .map_err(|error| StartError::Listen(endpoint.addr, error))?;
@@ -320,7 +357,7 @@ impl Server<Kernel> {
                 .map_err(|error| StartError::Admin(path.clone(), error))?;
             all.push((Dialect::Metrics, Via::AdminSocket));
         }
-        Ok(Self::serving(&all, kernel, config))
+        Self::serving(&all, kernel, config)
     }
 
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
@@ -346,7 +383,7 @@ impl Server<Kernel> {
     }
 
     /// The addresses of the listeners, in the order in which they were asked for: those of
-    /// [`Config::listen`], those of [`Config::listen_proxied`], those of inherited sockets.
+    /// [`Config::listen`], those of [`Config::listen_with`], those of inherited sockets.
     ///
     /// # Errors
     ///
@@ -361,17 +398,26 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`StartError::Limits`], [`StartError::NoEndpoint`] and [`StartError::NoProxy`].
+    /// [`StartError`], except that it listens already.
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
         let listeners: Vec<_> = config.listeners().collect();
         config.check(&listeners)?;
         let listeners: Vec<_> = listeners.iter().map(with_via).collect();
-        Ok(Self::serving(&listeners, system, config))
+        Self::serving(&listeners, system, config)
     }
 
     /// A server with these listeners.
-    fn serving(listeners: &[(Dialect, Via)], mut system: S, config: &Config) -> Self {
+    fn serving(
+        listeners: &[(Dialect, Via)],
+        mut system: S,
+        config: &Config,
+    ) -> Result<Self, StartError> {
         let now = system.now();
+        let certificates = config.tls.clone();
+        let certificates = certificates
+            .map(|files| Certificates::load(files, (now, system.time_of_day())))
+            .transpose()
+            .map_err(StartError::Tls)?;
         let with_address = listeners.iter().filter(|(_, via)| *via != Via::AdminSocket);
         let dialects: Vec<_> = with_address.map(|&(dialect, _)| dialect).collect();
         let mut served = dialects.clone();
@@ -379,13 +425,14 @@ impl<S: System> Server<S> {
             // It is offered there as a subprotocol.
             served.push(Dialect::WsChat10);
         }
-        Self {
+        Ok(Self {
             acceptor: Acceptor::new(
                 listeners.iter().copied(),
                 config.limits.accept_rate.map(Rate::new),
                 &mut system,
             ),
             system,
+            certificates,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
             lobby: Lobby::new(
                 config.web.clone(),
@@ -406,12 +453,12 @@ impl<S: System> Server<S> {
             stats: Stats::new(),
             refusals: Refusals::default(),
             dropped_log_lines: None,
-        }
+        })
     }
 
     /// The room.
     #[must_use]
-    pub const fn relay(&self) -> &Relay<S::Stream> {
+    pub const fn relay(&self) -> &Relay<Stream<S::Stream>> {
         &self.relay
     }
 
@@ -583,6 +630,9 @@ impl<S: System> Server<S> {
             self.tick.due(),
             self.heartbeat.due(),
             self.lobby.next_timeout(),
+            self.certificates
+                .as_ref()
+                .and_then(Certificates::warning_due),
             self.accept_retry,
             drain,
         ];
@@ -648,8 +698,13 @@ impl<S: System> Server<S> {
         if self.heartbeat.take_due(now) {
             self.relay.publish_heartbeat();
         }
-        for proxy in self.lobby.handle_timeout(now) {
-            self.refuse_visit(proxy, &Refused::LateHeader, now);
+        for (peer, reason) in self.lobby.handle_timeout(now) {
+            self.refuse_visit(peer, &reason, now);
+        }
+        let clocks = (now, self.system.time_of_day());
+        let certificates = self.certificates.as_mut();
+        if let Some(left) = certificates.and_then(|one| one.take_warning(clocks)) {
+            self.log.certificate_expires(left);
         }
     }
 
@@ -679,8 +734,21 @@ impl<S: System> Server<S> {
                 Request::HangUp if self.is_stopping() => {}
                 Request::HangUp => self.stop("SIGHUP"),
                 Request::Table => self.log.table(&self.relay, now),
-                Request::Reload => self.log.nothing_to_reload(),
+                Request::Reload => self.reload(now),
             }
+        }
+    }
+
+    /// Reads the files of the listeners with TLS anew. New connections are given what they hold; if any of them
+    /// cannot be used, nothing changes.
+    fn reload(&mut self, now: Instant) {
+        let time = self.system.time_of_day();
+        let Some(certificates) = &mut self.certificates else {
+            return self.log.nothing_to_reload();
+        };
+        match certificates.reload((now, time)) {
+            Ok(()) => self.log.reloaded(certificates.expires()),
+            Err(error) => self.log.reload_failed(&error),
         }
     }
 
@@ -720,20 +788,20 @@ impl<S: System> Server<S> {
 
     /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
-        for visit in self.lobby.serve(&mut self.scratch, now) {
+        let certificates = self.certificates.as_ref();
+        for visit in self.lobby.serve(certificates, &mut self.scratch, now) {
             match visit {
                 Visit::Admitted {
                     stream,
                     peer,
                     dialect,
                 } => {
-                    let accepted = AcceptedConnection {
+                    let arrival = Arrival {
                         stream,
                         peer,
                         dialect,
-                        via: Via::Address,
                     };
-                    self.give_place(accepted, Self::watch_again, now);
+                    self.give_place(arrival, S::watch_as, now);
                 }
                 Visit::Asked {
                     index,
@@ -804,10 +872,20 @@ impl<S: System> Server<S> {
             gauges: self.relay.gauges(now),
             stats: &self.stats,
             refusals: &self.refusals,
+            tls: self.tls_figures(),
             process: Process::now(),
             is_stopping: self.is_stopping(),
             dropped_log_lines: self.dropped_log_lines.map_or(0, |count| count()),
         })
+    }
+
+    fn tls_figures(&self) -> metrics::Tls {
+        let expires = self.certificates.as_ref().map(Certificates::expires);
+        metrics::Tls {
+            handshaking: self.lobby.shaking(),
+            handshakes: self.lobby.handshakes(),
+            expires: expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()),
+        }
     }
 
     /// Has this function say how many log lines were dropped, for the [metrics](Self::metrics).
@@ -817,96 +895,114 @@ impl<S: System> Server<S> {
 
     /// Logs a connection that the lobby has refused, and counts it if it had asked for a place.
     fn refuse_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
-        if matches!(reason, Refused::BadHeader(_) | Refused::LateHeader) {
-            self.relay.count_refused(1);
-            self.refusals.proxy += 1;
-        } else {
-            self.refusals.request += 1;
-        }
+        // Requests come from pages as well as from clients that want a place.
+        let (count, wanted_place) = match reason {
+            Refused::BadHeader(_) | Refused::LateHeader => (&mut self.refusals.proxy, 1),
+            Refused::Handshake(_) | Refused::LateHandshake => (&mut self.refusals.tls, 1),
+            _ => (&mut self.refusals.request, 0),
+        };
+        *count += 1;
+        self.relay.count_refused(wanted_place);
         self.log.refused_visit(peer, reason, now);
     }
 
-    fn watch_again(system: &mut S, stream: &mut S::Stream, id: ConnId) -> io::Result<()> {
-        system.watch_as(stream, Source::Connection(id))
-    }
-
-    /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
+    /// Lets a connection in: into the lobby if its dialect is not the first that it speaks, or begins with HTTP.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
-        if accepted.via != Via::Proxy && !accepted.dialect.rules().sends.begins_with_http() {
-            let watch = |system: &mut S, stream: &mut S::Stream, id| {
-                system.watch(stream, Source::Connection(id))
-            };
-            return self.give_place(accepted, watch, now);
-        }
         let AcceptedConnection {
-            mut stream,
+            stream,
             peer,
             dialect,
             via,
         } = accepted;
-        if via == Via::Proxy && !self.lobby.trusts(peer) {
-            return self.refuse(stream, peer, &Refusal::NoProxy, now);
+        let preamble = via.preamble();
+        let mut arrival = Arrival {
+            stream: Stream::new(stream),
+            peer,
+            dialect,
+        };
+        if preamble == Preamble::NONE && !dialect.rules().sends.begins_with_http() {
+            return self.give_place(arrival, S::watch, now);
+        }
+        if preamble.proxy_header && !self.lobby.trusts(peer) {
+            return self.refuse(arrival, &Refusal::NoProxy, now);
+        }
+        if preamble.tls
+            && dialect != Dialect::Metrics
+            && let Err(refusal) = self.find_place(peer, now)
+        {
+            return self.refuse(arrival, &refusal, now);
         }
         self.lobby.make_room(dialect, via);
         let source = Source::Visitor(self.lobby.next_index());
-        match self.system.watch(&mut stream, source) {
-            Ok(()) => self.lobby.enter(stream, peer, dialect, via, now),
-            Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
+        match self.system.watch(arrival.stream.socket_mut(), source) {
+            Ok(()) => self.lobby.enter(arrival.stream, peer, dialect, via, now),
+            Err(error) => self.refuse(arrival, &Refusal::Unwatchable(error), now),
         }
+    }
+
+    /// Makes sure that there is a place for a connection of this peer.
+    fn find_place(&mut self, peer: SocketAddr, now: Instant) -> Result<(), Refusal> {
+        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
+        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
+            let limit = relay.limits().max_per_ip.unwrap_or_default();
+            return Err(Refusal::AddressFull(limit));
+        }
+        let limit = relay.limits().max_clients;
+        if relay.len() + self.lobby.placed() >= limit
+            && !relay.make_room(None, scratch, now)
+            && !self.lobby.give_up_handshake(now)
+        {
+            return Err(Refusal::RelayFull(limit));
+        }
+        Ok(())
     }
 
     /// Gives a connection a place, or refuses it if there is none.
     fn give_place(
         &mut self,
-        mut accepted: AcceptedConnection<S::Stream>,
-        watch: impl FnOnce(&mut S, &mut S::Stream, ConnId) -> io::Result<()>,
+        mut arrival: Arrival<S::Stream>,
+        watch: impl FnOnce(&mut S, &mut S::Stream, Source) -> io::Result<()>,
         now: Instant,
     ) {
-        let peer = accepted.peer;
-        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
-        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
-            let limit = relay.limits().max_per_ip.unwrap_or_default();
-            return self.refuse_place(accepted, &Refusal::AddressFull(limit), now);
+        let peer = arrival.peer;
+        if let Err(refusal) = self.find_place(peer, now) {
+            return self.refuse_place(arrival, &refusal, now);
         }
-        if relay.is_full() && !relay.make_room(None, scratch, now) {
-            let limit = relay.limits().max_clients;
-            return self.refuse_place(accepted, &Refusal::RelayFull(limit), now);
-        }
-        match watch(&mut self.system, &mut accepted.stream, relay.next_id()) {
+        let source = Source::Connection(self.relay.next_id());
+        match watch(&mut self.system, arrival.stream.socket_mut(), source) {
             Ok(()) => {
-                relay.insert(accepted.stream, peer, accepted.dialect, now);
+                let has_input = arrival.stream.has_input();
+                let relay = &mut self.relay;
+                let id = relay.insert(arrival.stream, peer, arrival.dialect, now);
+                if has_input {
+                    // Its socket has given it out already, and reports it no more.
+                    relay.note(id, Ready::READABLE);
+                }
             }
-            Err(error) => self.refuse_place(accepted, &Refusal::Unwatchable(error), now),
+            Err(error) => self.refuse_place(arrival, &Refusal::Unwatchable(error), now),
         }
     }
 
     /// Closes a connection that would have a place if there were one.
-    fn refuse_place(
-        &mut self,
-        accepted: AcceptedConnection<S::Stream>,
-        refusal: &Refusal,
-        now: Instant,
-    ) {
-        let AcceptedConnection {
-            mut stream,
-            peer,
-            dialect,
-            ..
-        } = accepted;
-        if dialect.rules().sends.is_web_socket() {
+    fn refuse_place(&mut self, mut arrival: Arrival<S::Stream>, refusal: &Refusal, now: Instant) {
+        if arrival.dialect.rules().sends.is_web_socket() {
             // Its handshake was accepted. A browser reports nothing but the Close frame.
             let mut frame = Vec::new();
             websocket::encode_close(TRY_AGAIN_LATER, "no place is free", &mut frame);
-            let _ = lobby::write_once(&mut stream, &frame);
+            let _ = lobby::write_once(&mut arrival.stream, &frame);
         }
-        self.refuse(stream, peer, refusal, now);
+        self.refuse(arrival, refusal, now);
     }
 
     /// Closes a connection for which there is no place.
-    fn refuse(&mut self, mut stream: S::Stream, peer: SocketAddr, refusal: &Refusal, now: Instant) {
+    fn refuse(&mut self, arrival: Arrival<S::Stream>, refusal: &Refusal, now: Instant) {
+        let Arrival {
+            mut stream, peer, ..
+        } = arrival;
         // A socket that is closed with unread bytes sends a reset. So its name is read, if it was
         // received already; for one that comes at this very moment the peer has its FIN before that.
-        self.system.shutdown_write(&stream);
+        stream.close_session();
+        self.system.shutdown_write(stream.socket());
         let _ = stream.read(&mut self.scratch);
         self.relay.count_refused(1);
         self.refusals.count(refusal);
@@ -931,7 +1027,7 @@ impl<S: System> Server<S> {
             && let Some(id) = drain.next(now)
         {
             if let Some(stream) = self.relay.stream(id) {
-                self.system.clear_notsent_lowat(stream);
+                self.system.clear_notsent_lowat(stream.socket());
             }
             self.relay.dismiss(id, &mut self.scratch, now);
         }

@@ -1,0 +1,82 @@
+//! The certificate of the listeners with TLS: it is loaded, loaded anew, and watched until it expires.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::stream::Buffers;
+use super::tls::{Credentials, Failure, Session, TlsError, TlsFiles};
+use crate::relay::after;
+
+/// How long before it expires a certificate is warned of.
+const WARNINGS: [Duration; 4] = [
+    Duration::from_secs(30 * DAY),
+    Duration::from_secs(7 * DAY),
+    Duration::from_secs(DAY),
+    Duration::ZERO,
+];
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// What new connections with TLS are given.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    files: TlsFiles,
+    credentials: Credentials,
+    buffers: Buffers,
+    /// When the next warning is due.
+    warning: Option<Instant>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    pub(super) fn load(
+        files: TlsFiles,
+        (now, time): (Instant, SystemTime),
+    ) -> Result<Self, TlsError> {
+        Ok(Self {
+            credentials: Credentials::load(&files, time)?,
+            files,
+            buffers: Buffers::new(),
+            // If that is soon, it is said at once.
+            warning: Some(now),
+        })
+    }
+
+    /// Reads the files anew. After an error everything is as it was.
+    pub(super) fn reload(&mut self, (now, time): (Instant, SystemTime)) -> Result<(), TlsError> {
+        self.credentials = Credentials::load(&self.files, time)?;
+        self.warning = Some(now);
+        Ok(())
+    }
+
+    pub(super) fn session(&self, is_web: bool) -> Result<Session, Failure> {
+        Session::new(&self.credentials, is_web)
+    }
+
+    pub(super) const fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// Whether a client that has this session would be refused by now.
+    pub(super) fn refuses(&self, session: &Session, time: SystemTime) -> bool {
+        self.credentials.refuses(session, time)
+    }
+
+    /// When the certificate expires.
+    pub(super) const fn expires(&self) -> SystemTime {
+        self.credentials.expires()
+    }
+
+    /// When [`take_warning`](Self::take_warning) has something to do.
+    pub(super) const fn warning_due(&self) -> Option<Instant> {
+        self.warning
+    }
+
+    /// Says how long the certificate is still valid, if it is time to warn of its end.
+    pub(super) fn take_warning(&mut self, (now, time): (Instant, SystemTime)) -> Option<Duration> {
+        self.warning.take_if(|due| *due <= now)?;
+        let left = self.expires().duration_since(time).unwrap_or_default();
+        let next = WARNINGS.into_iter().find(|&before| before < left);
+        self.warning = next.map(|before| after(now, left.saturating_sub(before)));
+        (left <= WARNINGS[0]).then_some(left)
+    }
+}
