@@ -789,6 +789,11 @@ impl<S: System> Server<S> {
     /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
         let certificates = self.certificates.as_ref();
+        if let Some(certificates) = certificates {
+            for id in certificates.buffers().take_ended() {
+                self.relay.note(id, Ready::READABLE | Ready::READ_CLOSED);
+            }
+        }
         for visit in self.lobby.serve(certificates, &mut self.scratch, now) {
             match visit {
                 Visit::Admitted {
@@ -968,14 +973,14 @@ impl<S: System> Server<S> {
         if let Err(refusal) = self.find_place(peer, now) {
             return self.refuse_place(arrival, &refusal, now);
         }
-        let source = Source::Connection(self.relay.next_id());
+        let relay = &mut self.relay;
+        let id = relay.next_id();
+        let source = Source::Connection(id);
         match watch(&mut self.system, arrival.stream.socket_mut(), source) {
             Ok(()) => {
-                let has_input = arrival.stream.has_input();
-                let relay = &mut self.relay;
-                let id = relay.insert(arrival.stream, peer, arrival.dialect, now);
+                let has_input = arrival.stream.admit_as(id);
+                relay.insert(arrival.stream, peer, arrival.dialect, now);
                 if has_input {
-                    // Its socket has given it out already, and reports it no more.
                     relay.note(id, Ready::READABLE);
                 }
             }

@@ -10,13 +10,16 @@
 //!   while a record is kept, a part of its plaintext counts as not accepted: as many bytes as the record has left,
 //!   if it has so many. The relay offers these bytes again. They are skipped then.
 //! - A read that returns less than there is room for means that the socket is drained. So what was received and fits
-//!   into the buffer is returned, whatever records it is in.
+//!   into the buffer is returned, whatever records it is in. But an end, or an error, can be in the records behind
+//!   it, and no socket reports that. It is noted in the [`Buffers`] that all connections share, and the loop takes
+//!   it from there as an event.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::records::{MAX_PLAINTEXT, MAX_RECORD, Outgoing, Plaintext};
 use super::tls::{Failure, Session};
+use crate::relay::ConnId;
 
 /// The stream of a connection.
 #[derive(Debug)]
@@ -25,7 +28,8 @@ pub struct Stream<S: Read + Write> {
     tls: Option<Box<Tls>>,
 }
 
-/// The buffers that all connections share: nothing is in them between two calls.
+/// The buffers that all connections share, with nothing in them between two calls; and the ends that were found in
+/// records.
 #[derive(Clone, Debug)]
 pub(super) struct Buffers(Arc<Mutex<BufferSet>>);
 
@@ -36,6 +40,7 @@ struct BufferSet {
     /// The plaintext of a record, if it is in several slices.
     gathered: Vec<u8>,
     outgoing: Outgoing,
+    ended: Vec<ConnId>,
 }
 
 impl Buffers {
@@ -44,7 +49,14 @@ impl Buffers {
             incoming: vec![0; 2 * MAX_RECORD].into(),
             gathered: Vec::new(),
             outgoing: Outgoing::default(),
+            ended: Vec::new(),
         })))
+    }
+
+    /// Takes the connections whose input has ended since the last call, or has an error in it. They must be read
+    /// again.
+    pub(super) fn take_ended(&self) -> Vec<ConnId> {
+        std::mem::take(&mut self.lock().ended)
     }
 
     fn lock(&self) -> MutexGuard<'_, BufferSet> {
@@ -56,6 +68,8 @@ impl Buffers {
 #[derive(Debug)]
 struct Tls {
     session: Session,
+    /// The connection, once it is the relay's.
+    id: Option<ConnId>,
     buffers: Buffers,
     /// Received and not processed: an incomplete record, or more records than a read had room for.
     received: Vec<u8>,
@@ -102,6 +116,7 @@ impl<S: Read + Write> Stream<S> {
     pub(super) fn start_tls(&mut self, session: Session, buffers: &Buffers, received: &[u8]) {
         self.tls = Some(Box::new(Tls {
             session,
+            id: None,
             buffers: buffers.clone(),
             received: received.to_vec(),
             plaintext: Vec::new(),
@@ -117,11 +132,13 @@ impl<S: Read + Write> Stream<S> {
         self.tls.as_deref().map(|tls| &tls.session)
     }
 
-    /// Whether something was received that the socket does not report any more.
-    pub(super) fn has_input(&self) -> bool {
-        self.tls
-            .as_deref()
-            .is_some_and(|tls| !tls.received.is_empty() || !tls.plaintext.is_empty())
+    /// It will be the relay's, as this connection. Returns whether something was received that the socket does not
+    /// report any more.
+    pub(super) fn admit_as(&mut self, id: ConnId) -> bool {
+        self.tls.as_deref_mut().is_some_and(|tls| {
+            tls.id = Some(id);
+            tls.session.has_ended() || !tls.received.is_empty() || !tls.plaintext.is_empty()
+        })
     }
 
     /// Goes on with the handshake. Returns as well whether that took cryptography, and not only a read.
@@ -210,7 +227,10 @@ impl Tls {
         let size = buffer.len();
         let mut buffers = self.buffers.lock();
         let BufferSet {
-            incoming, outgoing, ..
+            incoming,
+            outgoing,
+            ended,
+            ..
         } = &mut *buffers;
         outgoing.clear();
         let mut len = self.received.len();
@@ -260,11 +280,15 @@ impl Tls {
             }
         };
         let filled = plaintext.filled;
+        if filled > 0 && (self.session.has_ended() || self.failed.is_some()) {
+            ended.extend(self.id);
+        }
         self.received.extend_from_slice(&incoming[..len]);
         self.unsent.extend_from_slice(outgoing.bytes());
         drop(buffers);
         // An alert, whose arrival nothing depends on.
         let _ = self.flush_unsent(socket);
+        self.is_broken |= self.failed.is_some();
         (filled, end)
     }
 

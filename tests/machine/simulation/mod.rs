@@ -56,7 +56,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use chatloop::relay::{CloseReason, Relay};
-use chatloop::server::{Server, Turn};
+use chatloop::server::{self, Server, Turn};
 
 use choices::Choices;
 use counters::CounterCheck;
@@ -209,7 +209,7 @@ impl Simulation {
 
 impl World {
     /// Holds the relay's view of things against the world's. Returns whether the model knows how to go on.
-    fn end_turn(&mut self, relay: &Relay<Stream>, turn: Turn) -> bool {
+    fn end_turn(&mut self, relay: &Relay<server::Stream<Stream>>, turn: Turn) -> bool {
         if turn == Turn::Stopped {
             let is_early = self.stop_by.is_some_and(|by| self.now < by);
             self.model.is_stop_in_time = is_early && !self.was_stopped_twice;
@@ -265,7 +265,7 @@ impl World {
 }
 
 /// What a relay says of itself.
-fn claims(relay: &Relay<Stream>) -> Claims {
+fn claims(relay: &Relay<server::Stream<Stream>>) -> Claims {
     let counters = relay.counters();
     let closed = &counters.closed;
     // What only a program around the relay asks for, and here there is none.
