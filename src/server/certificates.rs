@@ -66,14 +66,17 @@ impl Certificates {
         self.credentials.expires()
     }
 
-    /// When [`take_warning`](Self::take_warning) has something to do.
+    /// When the next warning is due.
     pub(super) const fn warning_due(&self) -> Option<Instant> {
         self.warning
     }
 
-    /// Says how long the certificate is still valid, if it is time to warn of its end.
-    pub(super) fn take_warning(&mut self, (now, time): (Instant, SystemTime)) -> Option<Duration> {
-        self.warning.take_if(|due| *due <= now)?;
+    pub(super) fn is_warning_due(&self, now: Instant) -> bool {
+        self.warning.is_some_and(|due| due <= now)
+    }
+
+    /// How long the certificate is still valid, if its end is near enough for a warning.
+    pub(super) fn take_warning(&mut self, now: Instant, time: SystemTime) -> Option<Duration> {
         let left = self.expires().duration_since(time).unwrap_or_default();
         let next = WARNINGS.into_iter().find(|&before| before < left);
         self.warning = next.map(|before| after(now, left.saturating_sub(before)));

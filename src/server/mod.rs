@@ -701,9 +701,10 @@ impl<S: System> Server<S> {
         for (peer, reason) in self.lobby.handle_timeout(now) {
             self.refuse_visit(peer, &reason, now);
         }
-        let clocks = (now, self.system.time_of_day());
-        let certificates = self.certificates.as_mut();
-        if let Some(left) = certificates.and_then(|one| one.take_warning(clocks)) {
+        if let Some(certificates) = &mut self.certificates
+            && certificates.is_warning_due(now)
+            && let Some(left) = certificates.take_warning(now, self.system.time_of_day())
+        {
             self.log.certificate_expires(left);
         }
     }
@@ -742,10 +743,10 @@ impl<S: System> Server<S> {
     /// Reads the files of the listeners with TLS anew. New connections are given what they hold; if any of them
     /// cannot be used, nothing changes.
     fn reload(&mut self, now: Instant) {
-        let time = self.system.time_of_day();
         let Some(certificates) = &mut self.certificates else {
             return self.log.nothing_to_reload();
         };
+        let time = self.system.time_of_day();
         match certificates.reload((now, time)) {
             Ok(()) => self.log.reloaded(certificates.expires()),
             Err(error) => self.log.reload_failed(&error),
