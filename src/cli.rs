@@ -25,6 +25,8 @@ use values::{
 };
 
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
+#[cfg(feature = "cert")]
+pub(crate) use tls::CertArgs;
 pub(crate) use top::TopArgs;
 pub(crate) use values::{Listen, OrOff, parse_protocol};
 
@@ -110,6 +112,14 @@ pub(crate) enum Command {
         after_long_help = load::EPILOGUE
     )]
     Load(Box<LoadCommand>),
+
+    /// Make a certificate for this machine, for listeners with TLS
+    #[cfg(feature = "cert")]
+    #[command(
+        after_help = "`--help` says what the files are for, and has examples and exit codes.",
+        after_long_help = tls::CERT_EPILOGUE
+    )]
+    Cert(CertArgs),
 
     /// Look at running relays: which members are slow, and how busy the loop is
     #[command(

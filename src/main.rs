@@ -1,6 +1,8 @@
 //! The `chatloop` program: see `chatloop --help`.
 
 mod address;
+#[cfg(feature = "cert")]
+mod cert;
 mod cli;
 mod error_line;
 mod join;
@@ -40,6 +42,10 @@ fn main() -> ExitCode {
         }
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        #[cfg(feature = "cert")]
+        Command::Cert(args) => {
+            cert::make(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

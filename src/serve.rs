@@ -517,7 +517,7 @@ fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
 }
 
 /// The addresses of this machine that other machines can use; none if the system does not list them.
-fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
+pub(crate) fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
     let mut addresses: Vec<_> = if_addrs::get_if_addrs()
         .ok()?
         .into_iter()

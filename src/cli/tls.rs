@@ -83,3 +83,38 @@ impl TlsArgs {
         })
     }
 }
+
+#[cfg(feature = "cert")]
+pub(super) const CERT_EPILOGUE: &str = "\
+Files:
+  chatloop.crt     the certificate, for serve --cert
+  chatloop.key     its key, for serve --key; keep it secret
+  chatloop-ca.crt  the authority's certificate: clients that trust it trust the relay. Install it in
+                   browsers, or name it to other programs
+  chatloop-ca.key  the authority's key: who has it can pretend to be any site to those clients
+An authority that is there is used again, and the certificate and its key are replaced: so it is renewed.
+The certificate is valid for 397 days, the authority for 10 years.
+
+Examples:
+  chatloop cert                               for this machine's names and addresses
+  chatloop cert --host chat.example.org       for another name
+  chatloop cert --out /etc/chatloop && systemctl reload chatloop
+                                              a new one, which a running relay uses at once
+
+Exit codes:
+  0  the files are there
+  1  anything not listed here
+  2  usage: a flag that does not exist, or a value that cannot work";
+
+#[cfg(feature = "cert")]
+#[derive(Debug, Args)]
+pub(crate) struct CertArgs {
+    /// A name or an address of the relay; may be given more than once [default: localhost, and this
+    /// machine's name and addresses]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Vec<String>,
+
+    /// The folder of the files
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+}
