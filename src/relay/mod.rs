@@ -391,8 +391,26 @@ impl<S: Read + Write> Relay<S> {
         dialect: Dialect,
         now: Instant,
     ) -> ConnId {
+        self.insert_as(stream, peer, dialect, None, now)
+    }
+
+    /// Adds a connection like [`insert`](Self::insert). If it has a name already, that is the member's name,
+    /// whatever name it sends.
+    pub fn insert_as(
+        &mut self,
+        stream: S,
+        peer: SocketAddr,
+        dialect: Dialect,
+        name: Option<&[u8]>,
+        now: Instant,
+    ) -> ConnId {
         let id = self.next_id();
-        let life = self.room.lifecycle.accept(id, peer.into(), dialect);
+        let life = self.room.lifecycle.accept(id, peer.into(), dialect, name);
+        if let Some(name) = name
+            && life.is_pending()
+        {
+            self.room.known_names.insert(id, name.into());
+        }
         let seconds = self.room.seconds(now);
         self.connections
             .insert(Connection::new(stream, peer.into(), seconds, life));
@@ -566,10 +584,10 @@ impl<S> Relay<S> {
 
     /// Closes a connection: it is removed at the end of the next turn, whatever is pending. Returns whether
     /// there is such a connection.
-    pub fn close(&mut self, id: ConnId) -> bool {
+    pub fn close(&mut self, id: ConnId, reason: CloseReason) -> bool {
         let connection = self.connections.get_mut(id);
         connection
-            .map(|connection| self.room.close(connection, CloseReason::Removed))
+            .map(|connection| self.room.close(connection, reason))
             .is_some()
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::stream::Buffers;
 use super::tls::{Credentials, Failure, Session, TlsError, TlsFiles};
-use crate::relay::after;
+use crate::relay::{ConnId, after};
 
 /// How long before it expires a certificate is warned of.
 const WARNINGS: [Duration; 4] = [
@@ -14,6 +14,9 @@ const WARNINGS: [Duration; 4] = [
     Duration::ZERO,
 ];
 
+/// How many certificates of members are looked at in a turn.
+const CHECKS_PER_TURN: usize = 16;
+
 const DAY: u64 = 24 * 60 * 60;
 
 /// What new connections with TLS are given.
@@ -22,6 +25,10 @@ pub(super) struct Certificates {
     files: TlsFiles,
     credentials: Credentials,
     buffers: Buffers,
+    /// How often the files were read.
+    generation: u32,
+    /// The connections whose certificates were not looked at since the files were read.
+    unchecked: Vec<ConnId>,
     /// When the next warning is due.
     warning: Option<Instant>,
 }
@@ -36,6 +43,8 @@ impl Certificates {
             credentials: Credentials::load(&files, time)?,
             files,
             buffers: Buffers::new(),
+            generation: 0,
+            unchecked: Vec::new(),
             // If that is soon, it is said at once.
             warning: Some(now),
         })
@@ -44,12 +53,35 @@ impl Certificates {
     /// Reads the files anew. After an error everything is as it was.
     pub(super) fn reload(&mut self, (now, time): (Instant, SystemTime)) -> Result<(), TlsError> {
         self.credentials = Credentials::load(&self.files, time)?;
+        self.generation += 1;
         self.warning = Some(now);
         Ok(())
     }
 
     pub(super) fn session(&self, is_web: bool) -> Result<Session, Failure> {
-        Session::new(&self.credentials, is_web)
+        Session::new(&self.credentials, is_web, self.generation)
+    }
+
+    /// Whether a session began before the files were read.
+    pub(super) fn is_older(&self, session: &Session) -> bool {
+        session.generation() != self.generation
+    }
+
+    /// The certificates of these connections are looked at again, if clients have any.
+    pub(super) fn check_again(&mut self, ids: impl IntoIterator<Item = ConnId>) {
+        if self.files.demands_certificates() {
+            self.unchecked.extend(ids);
+        }
+    }
+
+    pub(super) fn has_unchecked(&self) -> bool {
+        !self.unchecked.is_empty()
+    }
+
+    /// The connections whose certificates are looked at in this turn.
+    pub(super) fn next_to_check(&mut self) -> Vec<ConnId> {
+        let rest = self.unchecked.len().saturating_sub(CHECKS_PER_TURN);
+        self.unchecked.split_off(rest)
     }
 
     pub(super) const fn buffers(&self) -> &Buffers {

@@ -50,6 +50,8 @@ pub(super) enum Refusal {
     RelayFull(usize),
     /// It came to a listener for proxies, and is none that is trusted.
     NoProxy,
+    /// The name in its certificate cannot be a member's.
+    CertificateName(Box<[u8]>),
     /// The system cannot watch one more.
     Unwatchable(io::Error),
 }
@@ -180,6 +182,7 @@ impl ServerLog {
             }
             CloseReason::Protocol(FrameError::TooLong { .. }) => (Level::Warn, "--max-name"),
             CloseReason::IdleTimeout => (Level::Info, "--idle-timeout"),
+            CloseReason::Revoked => (Level::Info, "--client-ca, --client-crl"),
             CloseReason::HandshakeTimeout => (Level::Info, "--handshake-timeout"),
             CloseReason::DrainTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::InputIgnored { .. } => (Level::Info, "--max-message"),
@@ -431,6 +434,11 @@ impl fmt::Display for Refusal {
             Self::NoProxy => f.write_str(
                 "no trusted proxy, and only those may connect here (limit: --trust-proxy)",
             ),
+            Self::CertificateName(name) => write!(
+                f,
+                "{} in its certificate is no name of a member (limit: --max-name)",
+                Quoted(name)
+            ),
             Self::Unwatchable(error) => {
                 write!(f, "the system cannot watch one more connection: {error}")
             }
@@ -467,6 +475,7 @@ impl fmt::Display for CloseReason {
             Self::EvictedForAddress => f.write_str("evicted: its address is at its limit"),
             Self::Io(kind) => kind.fmt(f),
             Self::NameRefused => f.write_str("the name was refused"),
+            Self::Revoked => f.write_str("its certificate is not valid any more"),
             Self::Removed => f.write_str("removed by the program"),
             Self::Shutdown => f.write_str("the relay stops"),
         }

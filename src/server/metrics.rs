@@ -63,6 +63,7 @@ impl Refusals {
             Refusal::AddressFull(_) => &mut self.address_full,
             Refusal::Unwatchable(_) => &mut self.shortage,
             Refusal::NoProxy => &mut self.proxy,
+            Refusal::CertificateName(_) => &mut self.tls,
         } += 1;
     }
 }

@@ -46,6 +46,10 @@ mod metrics;
 mod page;
 mod process;
 mod proxy_header;
+#[cfg_attr(
+    not(feature = "tls"),
+    allow(dead_code, reason = "there are no records")
+)]
 mod records;
 mod signals;
 mod stats;
@@ -64,7 +68,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::relay::{
-    ConnId, Counters, Limits, LimitsError, Rate, Ready, Relay, ReplyTexts, RoomEvent,
+    CloseReason, ConnId, Counters, Limits, LimitsError, Rate, Ready, Relay, ReplyTexts, RoomEvent,
 };
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
@@ -79,6 +83,7 @@ use metrics::{Refusals, Snapshot};
 use process::Process;
 use stats::Stats;
 use tick::Tick;
+use tls::Session;
 use trusted::Proxies;
 
 pub use handle::Handle;
@@ -527,7 +532,7 @@ impl<S: System> Server<S> {
     /// Closes a connection in the next turn, whatever is pending. Returns whether there is such a
     /// connection.
     pub fn close(&mut self, id: ConnId) -> bool {
-        self.relay.close(id)
+        self.relay.close(id, CloseReason::Removed)
     }
 
     /// Has this function say for each name that a peer sends whether it may join. A connection whose name is
@@ -563,6 +568,7 @@ impl<S: System> Server<S> {
         if is_signalled {
             self.take_requests(now);
         }
+        self.check_certificates(now);
         self.serve_lobby(now);
         self.accept(now);
         let turn = self.finish_drain(now);
@@ -617,7 +623,9 @@ impl<S: System> Server<S> {
             Phase::Draining(drain) => drain.is_reading() && !self.relay.has_held(),
             Phase::Stopped => true,
         };
-        let has_ready = self.relay.has_ready() || self.lobby.has_ready();
+        let certificates = self.certificates.as_ref();
+        let has_unchecked = certificates.is_some_and(Certificates::has_unchecked);
+        let has_ready = self.relay.has_ready() || self.lobby.has_ready() || has_unchecked;
         if must_look || has_ready || self.acceptor.has_ready() {
             return Some(Duration::ZERO);
         }
@@ -630,9 +638,7 @@ impl<S: System> Server<S> {
             self.tick.due(),
             self.heartbeat.due(),
             self.lobby.next_timeout(),
-            self.certificates
-                .as_ref()
-                .and_then(Certificates::warning_due),
+            certificates.and_then(Certificates::warning_due),
             self.accept_retry,
             drain,
         ];
@@ -749,8 +755,29 @@ impl<S: System> Server<S> {
         let time = self.system.time_of_day();
         match certificates.reload((now, time)) {
             Ok(()) => self.log.reloaded(certificates.expires()),
-            Err(error) => self.log.reload_failed(&error),
+            Err(error) => return self.log.reload_failed(&error),
         }
+        certificates.check_again(self.relay.ids());
+    }
+
+    /// Closes members whose certificate was accepted before the last reload and would not be now. A turn looks at a
+    /// few members, since each is a signature to be verified.
+    fn check_certificates(&mut self, now: Instant) {
+        let Some(certificates) = &mut self.certificates else {
+            return;
+        };
+        let ids = certificates.next_to_check();
+        if ids.is_empty() {
+            return;
+        }
+        let time = self.system.time_of_day();
+        for id in ids {
+            let session = self.relay.stream(id).and_then(Stream::session);
+            if session.is_some_and(|session| certificates.refuses(session, time)) {
+                self.relay.close(id, CloseReason::Revoked);
+            }
+        }
+        self.relay.remove_closed(&mut self.scratch, now);
     }
 
     /// Accepts connections, up to the turn's budget.
@@ -975,12 +1002,29 @@ impl<S: System> Server<S> {
             return self.refuse_place(arrival, &refusal, now);
         }
         let relay = &mut self.relay;
+        let session = arrival.stream.session();
+        let name = session.and_then(Session::client_name);
+        let is_outdated = session
+            .zip(self.certificates.as_ref())
+            .is_some_and(|(session, certificates)| certificates.is_older(session));
+        if let Some(name) = &name
+            && !(1..=relay.limits().max_name).contains(&name.len())
+        {
+            let refusal = Refusal::CertificateName(name.as_slice().into());
+            return self.refuse_place(arrival, &refusal, now);
+        }
         let id = relay.next_id();
         let source = Source::Connection(id);
         match watch(&mut self.system, arrival.stream.socket_mut(), source) {
             Ok(()) => {
                 let has_input = arrival.stream.admit_as(id);
-                relay.insert(arrival.stream, peer, arrival.dialect, now);
+                let (stream, dialect) = (arrival.stream, arrival.dialect);
+                relay.insert_as(stream, peer, dialect, name.as_deref(), now);
+                if let Some(certificates) = &mut self.certificates
+                    && is_outdated
+                {
+                    certificates.check_again([id]);
+                }
                 if has_input {
                     relay.note(id, Ready::READABLE);
                 }

@@ -57,6 +57,13 @@ pub struct TlsFiles {
     pub allows_tls12: bool,
 }
 
+impl TlsFiles {
+    /// Whether clients need certificates.
+    pub(super) const fn demands_certificates(&self) -> bool {
+        self.client_ca.is_some()
+    }
+}
+
 /// Why the files cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsError(String);
@@ -284,6 +291,8 @@ pub(super) struct Session {
     connection: UnbufferedServerConnection,
     /// The peer has ended its side.
     has_ended: bool,
+    /// A number of its credentials.
+    generation: u32,
 }
 
 impl fmt::Debug for Session {
@@ -308,7 +317,11 @@ enum Next<'c> {
 
 impl Session {
     /// A session that begins with a handshake.
-    pub(super) fn new(credentials: &Credentials, is_web: bool) -> Result<Self, Failure> {
+    pub(super) fn new(
+        credentials: &Credentials,
+        is_web: bool,
+        generation: u32,
+    ) -> Result<Self, Failure> {
         let config = if is_web {
             &credentials.web_config
         } else {
@@ -318,7 +331,12 @@ impl Session {
         Ok(Self {
             connection,
             has_ended: false,
+            generation,
         })
+    }
+
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Whether the handshake is not complete yet.
@@ -438,30 +456,32 @@ impl Session {
         }
     }
 
-    /// The name in the client's certificate, if it has one: an email address, else a name of the domain name
-    /// system, else the common name.
+    /// If the client has a certificate, the name in it: an email address, else a name of the domain name system,
+    /// else the common name. It is empty if there is none of them.
     pub(super) fn client_name(&self) -> Option<Vec<u8>> {
         let certificate = self.connection.peer_certificates()?.first()?;
-        let certificate = Certificate::from_der(certificate).ok()?;
-        let certificate = certificate.tbs_certificate();
-        let names = certificate.get_extension::<SubjectAltName>().ok().flatten();
-        let names = names.map_or_else(Vec::new, |(_, names)| names.0);
-        let email = names.iter().find_map(|name| match name {
-            GeneralName::Rfc822Name(name) => Some(name.as_bytes()),
-            _ => None,
-        });
-        let domain = || {
-            names.iter().find_map(|name| match name {
-                GeneralName::DnsName(name) => Some(name.as_bytes()),
-                _ => None,
-            })
-        };
-        let common = || {
-            let name = certificate.subject().common_name().ok().flatten();
-            name.map(|name| name.value().into_owned().into_bytes())
-        };
-        email.or_else(domain).map(<[u8]>::to_vec).or_else(common)
+        let name = Certificate::from_der(certificate).map(|one| name_of(&one));
+        Some(name.ok().flatten().unwrap_or_default())
     }
+}
+
+/// The name that a certificate is for.
+fn name_of(certificate: &Certificate) -> Option<Vec<u8>> {
+    let certificate = certificate.tbs_certificate();
+    let names = certificate.get_extension::<SubjectAltName>().ok().flatten();
+    let names = names.map_or_else(Vec::new, |(_, names)| names.0);
+    let email = names.iter().find_map(|name| match name {
+        GeneralName::Rfc822Name(name) => Some(name.as_bytes()),
+        _ => None,
+    });
+    let domain = names.iter().find_map(|name| match name {
+        GeneralName::DnsName(name) => Some(name.as_bytes()),
+        _ => None,
+    });
+    email.or(domain).map(<[u8]>::to_vec).or_else(|| {
+        let name = certificate.subject().common_name().ok().flatten();
+        name.map(|name| name.value().into_owned().into_bytes())
+    })
 }
 
 /// Does what a state of a session asks for.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chatloop::relay::Limits;
 use chatloop::server::{Config, Endpoint, Preamble};
 use chatloop::wire::Dialect;
+use rcgen::SanType;
 
 use crate::common::socket::{TestPeer, TestRelay};
 use crate::common::tls::{Authority, TlsEnd, TlsPeer};
@@ -450,4 +451,106 @@ fn connection_without_a_place_is_refused_before_its_handshake() {
         metrics.contains("\nchatloop_tls_handshakes_total 1\n"),
         "{metrics}"
     );
+}
+
+/// With clients that need certificates, and a list of those that were revoked.
+fn demanding(config: &mut Config, authority: &Authority) {
+    authority.revoke("revoked.crl", &[]);
+    let mut files = authority.files();
+    files.client_ca = Some(authority.path("ca.crt"));
+    files.client_crl = Some(authority.path("revoked.crl"));
+    config.tls = Some(files);
+}
+
+#[test]
+fn name_in_the_certificate_is_the_name_of_its_member() {
+    let listeners = [(TLS, Dialect::Chat10), (TLS, Dialect::Chat64)];
+    let mut secure = Secure::serving(&listeners, demanding);
+    let mut bob = secure.relay.join("bob");
+    let email = |name: &str| SanType::Rfc822Name(name.try_into().unwrap());
+    let domain = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    for (serial, names, expected) in [
+        (1, vec![], "common"),
+        (2, vec![domain("alice.example.org")], "alice.example.org"),
+        (
+            3,
+            vec![domain("alice.example.org"), email("alice@example.org")],
+            "alice@example.org",
+        ),
+    ] {
+        let identity = secure.authority.identity(serial, "common", &names);
+        let client = secure
+            .authority
+            .client_of(rustls::DEFAULT_VERSIONS, Some(&identity));
+        let addr = secure.addr_of(TLS, Dialect::Chat10);
+        let mut peer = TlsPeer::connect(&mut secure.relay, addr, client.clone());
+        peer.send([frame("somebody else"), frame("hello")].concat());
+        secure.relay.expect(&mut bob, delivery(expected, "hello"));
+        // Where the address would be the name.
+        let addr = secure.addr_of(TLS, Dialect::Chat64);
+        let mut peer = TlsPeer::connect(&mut secure.relay, addr, client);
+        peer.send(wide_frame("hello"));
+        secure.relay.expect(&mut bob, delivery(expected, "hello"));
+    }
+}
+
+#[test]
+fn client_without_a_certificate_of_the_authority_does_not_get_in() {
+    let mut secure = Secure::serving(&[(TLS, Dialect::Chat10)], demanding);
+    let addr = secure.addr_of(TLS, Dialect::Chat10);
+    let other = Authority::new();
+    let stranger = other.identity(1, "alice", &[]);
+    let long = secure.authority.identity(
+        2,
+        &"x".repeat(64),
+        &[SanType::DnsName(
+            "x".repeat(300).as_str().try_into().unwrap(),
+        )],
+    );
+    let authority = &secure.authority;
+    let clients = [
+        authority.client(),
+        authority.client_of(rustls::DEFAULT_VERSIONS, Some(&stranger)),
+        authority.client_of(rustls::DEFAULT_VERSIONS, Some(&long)),
+    ];
+    for (client, end) in clients
+        .into_iter()
+        .zip([TlsEnd::Alert, TlsEnd::Alert, TlsEnd::Closed])
+    {
+        let mut peer = TlsPeer::new(addr, client);
+        assert_eq!(peer.expect_end(&mut secure.relay), end);
+    }
+    assert_eq!(secure.relay.counters().refused, 3);
+    assert_eq!(secure.relay.counters().accepted, 0);
+}
+
+#[test]
+fn handshakes_beyond_those_of_a_turn_wait_and_are_completed_in_order() {
+    let mut secure = Secure::start();
+    let addr = secure.addr_of(TLS, Dialect::Chat10);
+    let mut peers: Vec<_> = (0..30)
+        .map(|_| TlsPeer::new(addr, secure.authority.client()))
+        .collect();
+    for peer in &mut peers {
+        peer.flush();
+    }
+    let answered = |peers: &mut [TlsPeer]| {
+        let is_answered = |peer: &mut TlsPeer| {
+            peer.pump();
+            !peer.connection.is_handshaking()
+        };
+        peers.iter_mut().map(is_answered).filter(|one| *one).count()
+    };
+    // Until all are accepted, which none is answered before.
+    let mut counts = vec![0];
+    let mut turns = 0;
+    while counts.last() != Some(&30) {
+        secure.relay.turn();
+        counts.push(answered(&mut peers));
+        turns += 1;
+        assert!(turns < 10_000, "handshakes hang: {counts:?}");
+    }
+    let most = counts.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(most <= Some(8), "{counts:?}");
+    assert!(turns > 4, "{counts:?}");
 }
