@@ -11,6 +11,7 @@
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - `tls`: with TLS, its certificates and their renewal, and `chatloop cert`.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
@@ -56,6 +57,8 @@ mod program;
 mod proxies;
 mod service;
 mod shortage;
+#[cfg(all(feature = "tls", feature = "cert"))]
+mod tls;
 mod top;
 mod torture;
 mod web;
