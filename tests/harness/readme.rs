@@ -10,7 +10,7 @@ use chatloop::wire::Dialect;
 
 use crate::common::process::{chatloop, run};
 
-const COMMANDS: [&str; 4] = ["serve", "join", "load", "top"];
+const COMMANDS: [&str; 5] = ["serve", "join", "load", "top", "cert"];
 
 const SCENARIOS: [&str; 6] = ["idle", "fanout", "chat", "latency", "storm", "soak"];
 
