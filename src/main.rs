@@ -1,6 +1,7 @@
 //! The `chatloop` program: see `chatloop --help`.
 
 mod address;
+mod admin_command;
 #[cfg(feature = "cert")]
 mod cert;
 mod cli;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         #[cfg(feature = "cert")]
         Command::Cert(args) => {
             cert::make(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Admin(args) => {
+            admin_command::admin(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

@@ -15,7 +15,8 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    Config, Endpoint, Inherited, Preamble, Server, StartError, TlsFiles, Turn, WebConfig,
+    AccessRules, Config, Endpoint, Inherited, Preamble, Server, StartError, TlsFiles, Turn,
+    WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -26,7 +27,7 @@ use log::{LevelFilter, Record, info, warn};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
-use crate::cli::{Cli, Listen, ServeArgs};
+use crate::cli::{Cli, Listen, Names, ServeArgs};
 use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
@@ -86,7 +87,8 @@ impl ServeError {
                 | StartError::NoEndpoint
                 | StartError::NoProxy(..)
                 | StartError::NoCertificate(..)
-                | StartError::Tls(_),
+                | StartError::Tls(_)
+                | StartError::Bans(..),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
@@ -288,6 +290,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
     let mut limits = Limits {
         max_clients: max_clients(args.max_clients, limit, listeners)?,
         max_name: args.max_name,
+        unique_names: args.names == Names::Unique,
         max_message: args.max_message,
         queue_limit: args.queue_limit,
         slow: args.slow,
@@ -335,6 +338,11 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
+        access: AccessRules {
+            allow: args.allow.clone(),
+            deny: args.deny.clone(),
+        },
+        bans: args.bans.clone(),
         web: WebConfig {
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),

@@ -120,6 +120,7 @@ mod invariants;
 mod lifecycle;
 mod limits;
 mod memory;
+mod names;
 mod peer_addr;
 mod per_address;
 mod reading;
@@ -584,7 +585,12 @@ impl<S> Relay<S> {
 
     /// Closes a connection: it is removed at the end of the next turn, whatever is pending. Returns whether
     /// there is such a connection.
-    pub fn close(&mut self, id: ConnId, reason: CloseReason) -> bool {
+    pub fn close(&mut self, id: ConnId) -> bool {
+        self.close_for(id, CloseReason::Removed)
+    }
+
+    /// Closes a connection like [`close`](Self::close), for this reason.
+    pub(crate) fn close_for(&mut self, id: ConnId, reason: CloseReason) -> bool {
         let connection = self.connections.get_mut(id);
         connection
             .map(|connection| self.room.close(connection, reason))
@@ -804,6 +810,12 @@ impl<S> Relay<S> {
     #[must_use]
     pub fn ids(&self) -> Vec<ConnId> {
         self.connections.iter().map(Connection::id).collect()
+    }
+
+    /// The address of each connection.
+    pub fn peers(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> {
+        let connections = self.connections.iter();
+        connections.map(|connection| (connection.id(), connection.peer.into()))
     }
 
     /// A connection's stream.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::access::{Access, Denied};
 use super::certificates::Certificates;
 use super::http::{self, MAX_HEAD, Request};
 use super::listener::{Preamble, Via};
@@ -116,6 +117,8 @@ pub(super) enum Question {
     },
     /// The next part of the members' table, since all before it was accepted.
     MembersFrom(Cursor),
+    /// To do something, at the admin socket.
+    Act { path: String, query: String },
 }
 
 /// What follows a response.
@@ -148,6 +151,23 @@ pub(super) enum Refused {
     Handshake(Failure),
     /// The TLS handshake was not complete in time.
     LateHandshake,
+    /// The client that a proxy stated may not connect.
+    Denied(Denied),
+}
+
+/// Who is let in from the lobby, and to what.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) web: WebConfig,
+    pub(super) proxies: Proxies,
+    pub(super) access: Access,
+}
+
+impl Entrance {
+    /// Why this client may not connect, if it may not. The time is that since 1970.
+    fn refusal_of(&self, client: SocketAddr, time: Duration) -> Option<Refused> {
+        self.access.denial(client.ip(), time).map(Refused::Denied)
+    }
 }
 
 /// Connections that are not the relay's yet.
@@ -166,14 +186,13 @@ pub(super) struct Lobby<S: Read + Write> {
     next_number: u64,
     /// How many handshakes were completed.
     handshakes: u64,
-    config: WebConfig,
-    proxies: Proxies,
+    pub(super) entrance: Entrance,
     /// How long a header and a request may take together.
     timeout: Duration,
 }
 
 impl<S: Read + Write> Lobby<S> {
-    pub(super) fn new(config: WebConfig, proxies: Proxies, timeout: Duration) -> Self {
+    pub(super) const fn new(entrance: Entrance, timeout: Duration) -> Self {
         Self {
             visitors: Slab::new(),
             ready: BTreeSet::new(),
@@ -182,15 +201,14 @@ impl<S: Read + Write> Lobby<S> {
             placed: 0,
             next_number: 0,
             handshakes: 0,
-            config,
-            proxies,
+            entrance,
             timeout,
         }
     }
 
     /// Whether this peer may state its client's address.
     pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
-        self.proxies.trusts(peer)
+        self.entrance.proxies.trusts(peer)
     }
 
     /// The index of the next visitor.
@@ -364,24 +382,24 @@ impl<S: Read + Write> Lobby<S> {
         }
     }
 
-    /// Serves the visitors with news.
+    /// Serves the visitors with news. `time` is that since 1970.
     pub(super) fn serve(
         &mut self,
         certificates: Option<&Certificates>,
         scratch: &mut [u8],
-        now: Instant,
+        (now, time): (Instant, Duration),
     ) -> Vec<Visit<S>> {
         let mut visits = Vec::new();
         for (index, number) in std::mem::take(&mut self.ready) {
             if let Some(visitor) = self.visitors.get_mut(index)
                 && visitor.number == number
             {
-                let step = visitor.serve(&self.config, &self.proxies, scratch);
+                let step = visitor.serve(&self.entrance, scratch, time);
                 visits.extend(self.finish(index, step, now));
             }
         }
         if let Some(certificates) = certificates {
-            self.shake_hands(certificates, scratch, now, &mut visits);
+            self.shake_hands(certificates, scratch, (now, time), &mut visits);
         }
         visits
     }
@@ -391,7 +409,7 @@ impl<S: Read + Write> Lobby<S> {
         &mut self,
         certificates: &Certificates,
         scratch: &mut [u8],
-        now: Instant,
+        (now, time): (Instant, Duration),
         visits: &mut Vec<Visit<S>>,
     ) {
         let mut steps = 0;
@@ -407,7 +425,7 @@ impl<S: Read + Write> Lobby<S> {
             steps += usize::from(has_worked);
             if !visitor.awaits.tls {
                 self.handshakes += 1;
-                step = visitor.serve(&self.config, &self.proxies, scratch);
+                step = visitor.serve(&self.entrance, scratch, time);
             }
             visits.extend(self.finish(index, step, now));
         }
@@ -553,7 +571,7 @@ impl<S: Read + Write> Visitor<S> {
         (step, has_worked)
     }
 
-    fn serve(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
+    fn serve(&mut self, entrance: &Entrance, scratch: &mut [u8], time: Duration) -> Step {
         if !self.response.is_empty() {
             return self.write_response();
         }
@@ -565,11 +583,17 @@ impl<S: Read + Write> Visitor<S> {
         {
             return step;
         }
+        // Of a connection without such a header, this was known when it was accepted.
+        if self.via.preamble().proxy_header
+            && let Some(refused) = entrance.refusal_of(self.peer, time)
+        {
+            return Step::Refuse(refused);
+        }
         if self.awaits.tls {
             return Step::WaitForTurn;
         }
         if self.dialect.rules().sends.begins_with_http() {
-            self.read_request(config, proxies, scratch)
+            self.read_request(entrance, scratch, time)
         } else {
             Step::Admit(self.dialect)
         }
@@ -611,7 +635,7 @@ impl<S: Read + Write> Visitor<S> {
     }
 
     /// Reads the head of a request, and answers the request.
-    fn read_request(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
+    fn read_request(&mut self, entrance: &Entrance, scratch: &mut [u8], time: Duration) -> Step {
         loop {
             let seen = self.head.len();
             if let Err(step) = self.read(scratch) {
@@ -626,7 +650,7 @@ impl<S: Read + Write> Visitor<S> {
                 Some(len) if len < self.head.len() => {
                     return self.refuse("400 Bad Request", Refused::Request("bytes behind it"));
                 }
-                Some(_) => return self.answer(config, proxies),
+                Some(_) => return self.answer(entrance, time),
                 None if self.head.len() > MAX_HEAD => return self.refuse_large(scratch),
                 None => {}
             }
@@ -634,7 +658,7 @@ impl<S: Read + Write> Visitor<S> {
     }
 
     /// Answers the request, whose head is complete.
-    fn answer(&mut self, config: &WebConfig, proxies: &Proxies) -> Step {
+    fn answer(&mut self, entrance: &Entrance, time: Duration) -> Step {
         let Ok(request) = http::parse(&self.head) else {
             return self.refuse(
                 "400 Bad Request",
@@ -642,11 +666,20 @@ impl<S: Read + Write> Visitor<S> {
             );
         };
         let forwarded_for = request.forwarded_for.iter().map(String::as_str);
-        self.peer = proxies.client_of(self.peer, forwarded_for);
+        self.peer = entrance.proxies.client_of(self.peer, forwarded_for);
+        if self.via != Via::AdminSocket
+            && let Some(refused) = entrance.refusal_of(self.peer, time)
+        {
+            return self.refuse("403 Forbidden", refused);
+        }
         let is_scraper = self.dialect == Dialect::Metrics;
         // The metrics are asked for under any name, and a page of another site cannot read the response.
-        if !is_scraper && let Some(refused) = config.refusal(&request) {
+        if !is_scraper && let Some(refused) = entrance.web.refusal(&request) {
             return self.refuse("403 Forbidden", refused);
+        }
+        if request.method == "POST" && self.via == Via::AdminSocket {
+            let (path, query) = (request.path, request.query);
+            return Step::Ask(Question::Act { path, query });
         }
         if request.method != "GET" {
             let allow = ("Allow", "GET");

@@ -10,7 +10,7 @@ use chatloop::wire::Dialect;
 
 use crate::common::process::{chatloop, run};
 
-const COMMANDS: [&str; 5] = ["serve", "join", "load", "top", "cert"];
+const COMMANDS: [&str; 6] = ["serve", "join", "load", "top", "admin", "cert"];
 
 const SCENARIOS: [&str; 6] = ["idle", "fanout", "chat", "latency", "storm", "soak"];
 
@@ -180,6 +180,7 @@ fn exit_codes_of_each_help_stand_in_the_table_of_operations() {
 #[test]
 fn flags_in_documents_exist() {
     let mut helps = COMMANDS.map(|command| help(&[command, "--help"])).to_vec();
+    helps.extend(["kick", "ban", "say"].map(|act| help(&["admin", act, "--help"])));
     helps.extend(SCENARIOS.map(|scenario| help(&["load", scenario, "--help"])));
     let is_in_flag = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let flags: BTreeSet<_> = helps

@@ -6,7 +6,8 @@
 //! - [`program`]: what it prints, how it ends, what it does on signals.
 //! - [`service`]: under a service manager.
 //! - [`metrics`]: the listener for Prometheus.
-//! - [`admin`]: the admin socket.
+//! - [`admin`]: the admin socket, and what it shows.
+//! - [`access`]: who may connect, and `chatloop admin`, which closes and bans.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
@@ -42,6 +43,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
 mod admin;
 mod interop;
 mod join_pipe;
