@@ -2,6 +2,8 @@
 
 mod address;
 mod admin_command;
+#[cfg(feature = "cert")]
+mod cert;
 mod cli;
 mod error_line;
 mod join;
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
         }
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        #[cfg(feature = "cert")]
+        Command::Cert(args) => {
+            cert::make(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Admin(args) => {
             admin_command::admin(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

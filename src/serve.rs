@@ -16,7 +16,8 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    AccessRules, Config, Endpoint, Inherited, Kernel, Server, StartError, System, Turn, WebConfig,
+    AccessRules, Config, Endpoint, Inherited, Kernel, Preamble, Server, StartError, System,
+    TlsFiles, Turn, WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -67,6 +68,9 @@ pub(crate) enum ServeError {
     LongNames { queue_limit: usize, needed: usize },
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
+    /// There is a certificate, and no listener with TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    UnusedCertificate(PathBuf),
     /// The greeting is too long for the queue, in which the time is to come after it.
     LongGreeting { queue_limit: usize },
     /// There are no descriptors even for one client.
@@ -84,13 +88,16 @@ impl ServeError {
             Self::Start(
                 StartError::Limits(_)
                 | StartError::NoEndpoint
-                | StartError::NoProxy(_)
+                | StartError::NoProxy(..)
+                | StartError::NoCertificate(..)
+                | StartError::Tls(_)
                 | StartError::Bans(..),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)
             | Self::LongNames { .. }
+            | Self::UnusedCertificate(_)
             | Self::Greeting(..)
             | Self::Trace(..)
             | Self::LongGreeting { .. } => 2,
@@ -143,6 +150,11 @@ impl fmt::Display for ServeError {
             Self::Trace(path, error) => {
                 write!(f, "cannot write --trace {}: {error}", path.display())
             }
+            Self::UnusedCertificate(path) => write!(
+                f,
+                "--cert {} is for listeners with TLS, and there is none: write --listen tls+chat10://…",
+                path.display()
+            ),
             Self::LongGreeting { queue_limit } => write!(
                 f,
                 "the greeting is over half of the --queue-limit of {queue_limit} bytes: shorten it, or \
@@ -175,7 +187,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let mut config = config(args, limit, &passed)?;
     let others = passed
         .iter()
-        .map(|one| (one.endpoint(), one.is_proxied()))
+        .map(|one| (one.preamble(), one.endpoint()))
         .collect();
     let has_default_page = args.listen.is_empty() && passed.is_empty();
     if args.trace.is_none() && !args.watch {
@@ -221,11 +233,11 @@ fn create_private(path: &Path) -> io::Result<File> {
 fn serve_with<S: System + AsRef<Kernel> + AsMut<Kernel>>(
     mut server: Server<S>,
     config: &Config,
-    others: Vec<(Endpoint, bool)>,
+    others: Vec<(Preamble, Endpoint)>,
     limit: u64,
 ) -> Result<ExitCode, ServeError> {
     let listeners: Vec<_> = config.listeners().chain(others).collect();
-    let endpoints: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+    let endpoints: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
     server.set_dropped_log_lines(log_output::dropped_lines);
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
     // is from an operator or a service manager.
@@ -243,15 +255,14 @@ fn serve_with<S: System + AsRef<Kernel> + AsMut<Kernel>>(
         config.limits.max_clients,
     );
     // Those for proxies are reached through the proxies, at addresses that only these know.
-    for (_, addr) in listeners
-        .iter()
-        .zip(&addrs)
-        .filter(|((one, is_proxied), _)| one.dialect == Dialect::Ws && !is_proxied)
-    {
-        let addr = reachable(*addr);
-        info!("open http://{addr}/ in a browser");
-        if config.web.watch {
-            info!("the loop is shown at http://{addr}/loop");
+    for ((preamble, endpoint), addr) in listeners.iter().zip(&addrs) {
+        if endpoint.dialect == Dialect::Ws && !preamble.proxy_header {
+            let scheme = if preamble.tls { "https" } else { "http" };
+            let addr = reachable(*addr);
+            info!("open {scheme}://{addr}/ in a browser");
+            if config.web.watch {
+                info!("the loop is shown at {scheme}://{addr}/loop");
+            }
         }
     }
     if let Some(path) = &config.admin {
@@ -308,15 +319,15 @@ fn run<S: System>(
 fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
     let endpoint = |listen: &Listen| {
         let (dialect, addr) = (listen.dialect, listen.addr.lookup_first()?);
-        Ok((Endpoint { dialect, addr }, listen.is_proxied))
+        Ok((listen.preamble, Endpoint { dialect, addr }))
     };
     let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
     let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
-        listen.extend([(DEFAULT, false), (DEFAULT_PAGE, false)]);
+        listen.extend([DEFAULT, DEFAULT_PAGE].map(|one| (Preamble::NONE, one)));
     }
-    for (index, (one, _)) in listen.iter().enumerate() {
-        for (other, _) in &listen[..index] {
+    for (index, (_, one)) in listen.iter().enumerate() {
+        for (_, other) in &listen[..index] {
             if collide(one.addr, other.addr) {
                 return Err(ServeError::Collision(other.addr, one.addr));
             }
@@ -363,13 +374,15 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             needed,
         });
     }
-    let (proxied, plain): (Vec<_>, Vec<_>) =
-        listen.into_iter().partition(|&(_, is_proxied)| is_proxied);
-    let endpoints = |listen: Vec<(Endpoint, bool)>| listen.into_iter().map(|(one, _)| one);
+    let all: Vec<_> = listen.iter().map(|(preamble, _)| *preamble).collect();
+    let (plain, others): (Vec<_>, Vec<_>) = listen
+        .into_iter()
+        .partition(|&(preamble, _)| preamble == Preamble::NONE);
     Ok(Config {
-        listen: endpoints(plain).collect(),
-        listen_proxied: endpoints(proxied).collect(),
+        listen: plain.into_iter().map(|(_, endpoint)| endpoint).collect(),
+        listen_with: others,
         trusted_proxies: args.trust_proxy.clone(),
+        tls: tls_files(args, &all, passed)?,
         admin: args.admin.clone(),
         limits,
         texts: reply_texts(args)?,
@@ -388,6 +401,31 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         },
         heartbeat: args.ws_heartbeat.0,
     })
+}
+
+/// The files of the listeners with TLS. They are of no use without such a listener.
+#[cfg(feature = "tls")]
+fn tls_files(
+    args: &ServeArgs,
+    listen: &[Preamble],
+    passed: &[Inherited],
+) -> Result<Option<TlsFiles>, ServeError> {
+    let passed = passed.iter().map(Inherited::preamble);
+    let has_tls = listen.iter().copied().chain(passed).any(|one| one.tls);
+    match args.tls.files() {
+        Some(files) if !has_tls => Err(ServeError::UnusedCertificate(files.certificate)),
+        files => Ok(files),
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+#[allow(clippy::unnecessary_wraps, reason = "it is as above")]
+const fn tls_files(
+    _: &ServeArgs,
+    _: &[Preamble],
+    _: &[Inherited],
+) -> Result<Option<TlsFiles>, ServeError> {
+    Ok(None)
 }
 
 /// Whether two addresses cannot both be listened on. The wildcards of IPv4 and IPv6 can: see
@@ -493,16 +531,15 @@ fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usi
 }
 
 /// What is listened on, with the port that the system chose.
-struct Listening<'a>(&'a [(Endpoint, bool)], &'a [SocketAddr]);
+struct Listening<'a>(&'a [(Preamble, Endpoint)], &'a [SocketAddr]);
 
 impl fmt::Display for Listening<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, ((endpoint, is_proxied), addr)) in self.0.iter().zip(self.1).enumerate() {
+        for (index, ((preamble, endpoint), addr)) in self.0.iter().zip(self.1).enumerate() {
             if index > 0 {
                 f.write_str(", ")?;
             }
-            let proxy = if *is_proxied { "proxy+" } else { "" };
-            write!(f, "{proxy}{}://{addr}", endpoint.dialect)?;
+            write!(f, "{}://{addr}", preamble.with(endpoint.dialect))?;
         }
         Ok(())
     }
@@ -540,7 +577,7 @@ fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
 }
 
 /// The addresses of this machine that other machines can use; none if the system does not list them.
-fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
+pub(crate) fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
     let mut addresses: Vec<_> = if_addrs::get_if_addrs()
         .ok()?
         .into_iter()
@@ -586,7 +623,11 @@ mod tests {
             dialect: Dialect::Ws,
             addr: "127.0.0.1:25".parse().unwrap(),
         };
-        assert_eq!(config.listen_proxied, [proxied]);
+        let preamble = Preamble {
+            proxy_header: true,
+            ..Preamble::NONE
+        };
+        assert_eq!(config.listen_with, [(preamble, proxied)]);
         let trusted = ["26.0.0.1", "::27"].map(|ip| ip.parse().unwrap());
         assert_eq!(config.trusted_proxies, trusted);
         let expected = Limits {
@@ -638,7 +679,7 @@ mod tests {
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen, [DEFAULT, DEFAULT_PAGE]);
         assert_eq!(config.heartbeat, default.heartbeat);
-        assert_eq!(config.listen_proxied, default.listen_proxied);
+        assert_eq!(config.listen_with, default.listen_with);
         assert_eq!(config.trusted_proxies, default.trusted_proxies);
         assert_eq!(config.admin, default.admin);
     }

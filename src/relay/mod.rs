@@ -159,7 +159,7 @@ pub(crate) use timers::after;
 
 /// A pending connection is not evicted before this: it is longer than any network needs to deliver the
 /// name.
-const SAFE_PENDING: Duration = Duration::from_secs(2);
+pub(crate) const SAFE_PENDING: Duration = Duration::from_secs(2);
 
 /// The room and its connections.
 #[derive(Debug)]
@@ -396,8 +396,26 @@ impl<S: Read + Write> Relay<S> {
         dialect: Dialect,
         now: Instant,
     ) -> ConnId {
+        self.insert_as(stream, peer, dialect, None, now)
+    }
+
+    /// Adds a connection like [`insert`](Self::insert). If it has a name already, that is the member's name,
+    /// whatever name it sends.
+    pub fn insert_as(
+        &mut self,
+        stream: S,
+        peer: SocketAddr,
+        dialect: Dialect,
+        name: Option<&[u8]>,
+        now: Instant,
+    ) -> ConnId {
         let id = self.next_id();
-        let life = self.room.lifecycle.accept(id, peer.into(), dialect);
+        let life = self.room.lifecycle.accept(id, peer.into(), dialect, name);
+        if let Some(name) = name
+            && life.is_pending()
+        {
+            self.room.known_names.insert(id, name.into());
+        }
         let seconds = self.room.seconds(now);
         self.connections
             .insert(Connection::new(stream, peer.into(), seconds, life));
@@ -572,9 +590,14 @@ impl<S> Relay<S> {
     /// Closes a connection: it is removed at the end of the next turn, whatever is pending. Returns whether
     /// there is such a connection.
     pub fn close(&mut self, id: ConnId) -> bool {
+        self.close_for(id, CloseReason::Removed)
+    }
+
+    /// Closes a connection like [`close`](Self::close), for this reason.
+    pub(crate) fn close_for(&mut self, id: ConnId, reason: CloseReason) -> bool {
         let connection = self.connections.get_mut(id);
         connection
-            .map(|connection| self.room.close(connection, CloseReason::Removed))
+            .map(|connection| self.room.close(connection, reason))
             .is_some()
     }
 

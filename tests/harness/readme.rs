@@ -10,7 +10,7 @@ use chatloop::wire::Dialect;
 
 use crate::common::process::{chatloop, run};
 
-const COMMANDS: [&str; 6] = ["serve", "join", "load", "top", "admin", "judge"];
+const COMMANDS: [&str; 7] = ["serve", "join", "load", "top", "admin", "judge", "cert"];
 
 const SCENARIOS: [&str; 6] = ["idle", "fanout", "chat", "latency", "storm", "soak"];
 

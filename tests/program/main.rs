@@ -14,6 +14,7 @@
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
 //! - [`six_ways`]: where the tutorials' servers die.
+//! - `tls`: with TLS, its certificates and their renewal, and `chatloop cert`.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
@@ -66,6 +67,8 @@ mod proxies;
 mod service;
 mod shortage;
 mod six_ways;
+#[cfg(all(feature = "tls", feature = "cert"))]
+mod tls;
 mod top;
 mod torture;
 mod trace;

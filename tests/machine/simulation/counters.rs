@@ -70,7 +70,7 @@ impl CounterCheck {
             let shown = metrics[&format!("chatloop_{name}")] as u64;
             assert_eq!(shown, count, "{name}");
         }
-        let reasons = ["relay_full", "address_full", "shortage", "proxy"];
+        let reasons = ["relay_full", "address_full", "shortage", "proxy", "tls"];
         let refused =
             |reason| metrics[&format!("chatloop_connections_refused_total{{reason=\"{reason}\"}}")];
         let refused: f64 = reasons.map(refused).iter().sum();

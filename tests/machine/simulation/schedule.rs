@@ -131,7 +131,7 @@ impl World {
             Action::Say(who, len) => self.say(who, len),
             Action::SayFarewell(who) => self.say_farewell(who),
             Action::Request(listener, index) => {
-                let (dialect, _) = self.plan.listener(listener);
+                let (_, dialect) = self.plan.listener(listener);
                 if let Some(who) = self.connect(listener, false) {
                     let head = web::requests(dialect)[index].head.clone();
                     self.peers[who].outgoing = head;

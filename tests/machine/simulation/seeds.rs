@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::faults::Fault;
 use super::histories::Shared;
 use super::model::End;
-use super::plan::Plan;
+use super::plan::{PROXIED, Plan};
 use super::schedule::Action;
 use super::{Outcome, Simulation};
 use chatloop::server::Request;
@@ -268,7 +268,7 @@ fn web_session() -> Simulation {
     plan.config.limits.timed_history = 2;
     plan.config.limits.read_budget = 1000;
     let ws = plan.config.listen[WS];
-    plan.config.listen_proxied = vec![ws];
+    plan.config.listen_with = vec![(PROXIED, ws)];
     plan.config.trusted_proxies = vec!["::/0".parse().expect("a network")];
     let step = plan.config.heartbeat.expect("heartbeats") / 2;
     let handshakes = super::web::handshakes(chatloop::wire::Dialect::Ws);

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use chatloop::relay::{ConnId, Ready};
+use chatloop::server::Preamble;
 use chatloop::wire::Dialect;
 
 use super::faults::Fault;
@@ -16,7 +17,7 @@ pub enum Happening {
     Connects {
         peer: usize,
         dialect: Dialect,
-        is_proxied: bool,
+        preamble: Preamble,
     },
     Sends {
         peer: usize,
@@ -170,11 +171,8 @@ impl fmt::Display for Happening {
             Self::Connects {
                 peer,
                 dialect,
-                is_proxied,
-            } => {
-                let proxy = if is_proxied { "proxy+" } else { "" };
-                write!(f, "peer {peer} connects, {proxy}{dialect}")
-            }
+                preamble,
+            } => write!(f, "peer {peer} connects, {}", preamble.with(dialect)),
             Self::Sends { peer, bytes } => write!(f, "peer {peer} sends {bytes}"),
             Self::Arrives {
                 peer,

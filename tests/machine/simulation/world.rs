@@ -243,8 +243,10 @@ impl World {
             return None;
         }
         let peer = self.peers.len();
-        let (dialect, is_proxied) = self.plan.listener(listener);
-        let header = is_proxied.then(|| Header::chosen(peer, &mut self.choices));
+        let (preamble, dialect) = self.plan.listener(listener);
+        let header = preamble
+            .proxy_header
+            .then(|| Header::chosen(peer, &mut self.choices));
         self.peers
             .push(Peer::new(peer, dialect, header, is_mute, &mut self.choices));
         let Plan { window, buffer, .. } = self.plan;
@@ -259,7 +261,7 @@ impl World {
         self.trace.note(Happening::Connects {
             peer,
             dialect,
-            is_proxied,
+            preamble,
         });
         self.listeners[listener].queue.push_back(peer);
         self.list_listener(listener);
@@ -448,7 +450,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let peer = &self.peers[who];
-        let (dialect, _) = self.plan.listener(listener);
+        let (_, dialect) = self.plan.listener(listener);
         match source {
             Source::Connection(id) => {
                 self.trace.note(Happening::Watches { peer: who, id });
