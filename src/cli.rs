@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod admin;
+mod judge;
 mod load;
 mod top;
 mod values;
@@ -19,14 +20,15 @@ use log::LevelFilter;
 
 use values::{
     parse_accept_rate, parse_count, parse_duration, parse_every, parse_idle_timeout,
-    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_network, parse_number,
-    parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
+    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_names, parse_network,
+    parse_number, parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
 pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 pub(crate) use top::TopArgs;
-pub(crate) use values::{Listen, OrOff, parse_protocol};
+pub(crate) use values::{Listen, Names, OrOff, parse_protocol};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -124,6 +126,13 @@ pub(crate) enum Command {
         after_long_help = admin::EPILOGUE
     )]
     Admin(AdminArgs),
+
+    /// Judge a chat server of yours, in any language, in nine stages
+    #[command(
+        after_help = "`--help` has the stages, examples and exit codes.",
+        after_long_help = judge::EPILOGUE
+    )]
+    Judge(JudgeArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -234,6 +243,21 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) max_name: usize,
+
+    /// Whether two members may have the same name: `any` or `unique`
+    ///
+    /// `unique`: a name that a member has is refused where the client can be told so: browsers ask for another one.
+    /// Clients of other protocols cannot be told; they get a number, and the second alice is alice-2. Names are
+    /// compared byte by byte, so that `alice` and `Alice` are two.
+    #[arg(
+        long,
+        env = "CHATLOOP_NAMES",
+        value_name = "POLICY",
+        default_value = "any",
+        value_parser = parse_names,
+        hide_env = true
+    )]
+    pub(crate) names: Names,
 
     /// Longest message
     ///

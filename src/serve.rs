@@ -27,7 +27,7 @@ use log::{LevelFilter, Record, info, warn};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
-use crate::cli::{Cli, Listen, ServeArgs};
+use crate::cli::{Cli, Listen, Names, ServeArgs};
 use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
@@ -330,6 +330,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
     let mut limits = Limits {
         max_clients: max_clients(args.max_clients, limit, listeners)?,
         max_name: args.max_name,
+        unique_names: args.names == Names::Unique,
         max_message: args.max_message,
         queue_limit: args.queue_limit,
         slow: args.slow,

@@ -121,6 +121,7 @@ mod invariants;
 mod lifecycle;
 mod limits;
 mod memory;
+mod names;
 mod peer_addr;
 mod per_address;
 mod reading;

@@ -71,9 +71,13 @@ impl Room {
         texts: &ReplyTexts,
         now: Instant,
     ) -> Self {
+        let mut lifecycle = Lifecycle::new(limits.max_per_ip);
+        if limits.unique_names {
+            lifecycle.require_unique_names();
+        }
         Self {
             channels: Channels::new(&limits, served, texts),
-            lifecycle: Lifecycle::new(limits.max_per_ip),
+            lifecycle,
             flow: FlowControl::new(&limits),
             limits,
             started: now,

@@ -194,6 +194,7 @@ impl ServerLog {
             CloseReason::DrainTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::InputIgnored { .. } => (Level::Info, "--max-message"),
             CloseReason::Evicted => (Level::Info, "--max-clients"),
+            CloseReason::NameTaken => (Level::Info, "--names"),
             CloseReason::EvictedForAddress => (Level::Info, "--max-per-ip"),
             CloseReason::Protocol(FrameError::BadHeader(header)) => {
                 let name = peer.name.as_deref().unwrap_or_default();
@@ -460,6 +461,7 @@ impl fmt::Display for CloseReason {
             Self::Evicted => f.write_str("evicted: relay full"),
             Self::EvictedForAddress => f.write_str("evicted: its address is at its limit"),
             Self::Io(kind) => kind.fmt(f),
+            Self::NameTaken => f.write_str("another member has this name"),
             Self::NameRefused => f.write_str("the name was refused"),
             Self::Removed => f.write_str("removed by the program"),
             Self::Shutdown => f.write_str("the relay stops"),

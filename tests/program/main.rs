@@ -13,6 +13,7 @@
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`six_ways`]: where the tutorials' servers die.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
@@ -26,6 +27,10 @@
 //! `chatloop top`:
 //!
 //! - [`top`]: in a pipe and on a terminal, with relays and with servers that are none.
+//!
+//! `chatloop judge`:
+//!
+//! - [`judge`]: on a relay, on the tutorials' server, and on servers that do not answer.
 //!
 //! `chatloop load`:
 //!
@@ -49,6 +54,7 @@ mod interop;
 mod join_pipe;
 mod join_terminal;
 mod join_web;
+mod judge;
 mod load;
 mod load_soak;
 mod load_trouble;
@@ -59,6 +65,7 @@ mod program;
 mod proxies;
 mod service;
 mod shortage;
+mod six_ways;
 mod top;
 mod torture;
 mod trace;
