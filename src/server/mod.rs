@@ -917,7 +917,7 @@ impl<S: System> Server<S> {
         if !self.lobby.has_ready() {
             return;
         }
-        let clocks = (now, self.since_1970());
+        let clocks = (now, self.time_for_bans());
         for visit in self.lobby.serve(certificates, &mut self.scratch, clocks) {
             match visit {
                 Visit::Admitted {
@@ -937,7 +937,7 @@ impl<S: System> Server<S> {
                     via,
                     question,
                 } => {
-                    let (response, then) = self.answer(question, via, now, clocks.1);
+                    let (response, then) = self.answer(question, via, now);
                     self.lobby.respond(index, response, then, now);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
@@ -949,13 +949,13 @@ impl<S: System> Server<S> {
     }
 
     /// The response to a question about the relay, and what follows it.
-    fn answer(
-        &mut self,
-        question: Question,
-        via: Via,
-        now: Instant,
-        time: Duration,
-    ) -> (Vec<u8>, Then) {
+    fn answer(&mut self, question: Question, via: Via, now: Instant) -> (Vec<u8>, Then) {
+        // Bans are the admin socket's.
+        let time = if via == Via::AdminSocket {
+            self.since_1970()
+        } else {
+            Duration::ZERO
+        };
         let metrics = answers::wants_metrics(&question).then(|| self.metrics_at(now));
         let mut desk = Desk {
             metrics: metrics.unwrap_or_default(),
@@ -1089,7 +1089,16 @@ impl<S: System> Server<S> {
             return None;
         }
         let access = &self.lobby.entrance.access;
-        access.denial(accepted.peer.ip(), self.since_1970())
+        access.denial(accepted.peer.ip(), self.time_for_bans())
+    }
+
+    /// The time since 1970, if there is a ban that it could have ended: only then is the clock read.
+    fn time_for_bans(&self) -> Duration {
+        if self.lobby.entrance.access.has_bans() {
+            self.since_1970()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Gives a connection a place, or refuses it if there is none.
