@@ -42,7 +42,7 @@ pub(super) enum Via {
     AdminSocket,
 }
 
-/// What a listener speaks and where.
+/// The dialect of a listener and its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The protocol of the connections that come in here.
