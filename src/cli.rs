@@ -1,7 +1,10 @@
 //! The command line: what each flag is called, takes and means.
 
 mod admin;
+mod judge;
 mod load;
+#[cfg(feature = "tls")]
+mod tls;
 mod top;
 mod values;
 mod variables;
@@ -24,7 +27,10 @@ use values::{
 };
 
 pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
+#[cfg(feature = "cert")]
+pub(crate) use tls::CertArgs;
 pub(crate) use top::TopArgs;
 pub(crate) use values::{Listen, Names, OrOff, parse_protocol};
 
@@ -111,6 +117,14 @@ pub(crate) enum Command {
     )]
     Load(Box<LoadCommand>),
 
+    /// Make a certificate for this machine, for listeners with TLS
+    #[cfg(feature = "cert")]
+    #[command(
+        after_help = "`--help` says what the files are for, and has examples and exit codes.",
+        after_long_help = tls::CERT_EPILOGUE
+    )]
+    Cert(CertArgs),
+
     /// Look at running relays: which members are slow, and how busy the loop is
     #[command(
         after_help = "q leaves. `--help` has the keys, what can be looked at, examples and exit codes.",
@@ -124,6 +138,13 @@ pub(crate) enum Command {
         after_long_help = admin::EPILOGUE
     )]
     Admin(AdminArgs),
+
+    /// Judge a chat server of yours, in any language, in nine stages
+    #[command(
+        after_help = "`--help` has the stages, examples and exit codes.",
+        after_long_help = judge::EPILOGUE
+    )]
+    Judge(JudgeArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -143,8 +164,9 @@ And for others:
   ws-chat10 chat10 through WebSocket, as a tunnel; ws has it as the subprotocol chat10
   echo      it receives what it sends; ws-echo is the same with WebSocket messages
   metrics   Prometheus: /metrics, and /healthz for what watches the relay
-With proxy+ in front, as in proxy+chat10, each connection must begin with a header of the PROXY protocol,
-version 1 or 2, from a proxy that --trust-proxy names.
+With tls+ in front, as in tls+chat10, a dialect is spoken through TLS; tls+ws is wss as well. With proxy+ in
+front, as in proxy+chat10 and proxy+wss, each connection must begin with a header of the PROXY protocol, version
+1 or 2, from a proxy that --trust-proxy names.
 
 Examples:
   chatloop serve                              for this machine only: port 1234, and a page on 1235
@@ -157,13 +179,16 @@ Examples:
                                               one room for two tutorials' clients
   chatloop serve -l proxy+chat10://0.0.0.0:1234 --trust-proxy 10.0.0.5
                                               behind HAProxy, with its clients' addresses
+  chatloop serve -l wss://0.0.0.0:443 --cert chat.crt --key chat.key
+                                              browsers through TLS
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
   SIGTERM, SIGINT   accept no connection, deliver pending output, stop; a second one stops at once
   SIGUSR1           log a table of the members
   SIGHUP            if standard input or standard error was a terminal at the start: as SIGTERM,
-                    since the terminal was closed; otherwise logged and ignored
+                    since the terminal was closed; otherwise the certificate, its key and what
+                    is demanded of clients are read again
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT, or by SIGHUP when its terminal was closed
@@ -182,8 +207,9 @@ pub(crate) struct ServeArgs {
     /// lets the system choose one. In the environment, commas separate several.
     ///
     /// The dialect is the protocol that clients speak there, one of those listed below; `chat10` if
-    /// none is given. All listeners share one room. `proxy+` in front of it is for proxies that state
-    /// their clients' addresses with the PROXY protocol: see --trust-proxy.
+    /// none is given. All listeners share one room. `tls+` in front of it is for TLS: see --cert.
+    /// `proxy+` in front of that is for proxies that state their clients' addresses with the PROXY
+    /// protocol: see --trust-proxy.
     ///
     /// Sockets that a service manager passes (`LISTEN_FDS`) are served as well, each in the dialect
     /// that is its name. If there are any, nothing else is listened on unless it is asked for.
@@ -493,6 +519,9 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) trust_proxy: Vec<Network>,
 
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(crate) tls: tls::TlsArgs,
     /// Only these clients may connect; may be given more than once
     ///
     /// Addresses or networks; all others are refused, at listeners for metrics as well. A client behind a proxy
@@ -527,6 +556,33 @@ pub(crate) struct ServeArgs {
     /// writable. It need not be there at the start.
     #[arg(long, env = "CHATLOOP_BANS", value_name = "FILE", hide_env = true)]
     pub(crate) bans: Option<PathBuf>,
+
+    /// Show the loop at /loop of each listener for browsers
+    ///
+    /// The page there plays the turns as they happen: what the kernel reports, what the relay remembers of it,
+    /// and who lags. It shows names, addresses and lengths, and no message. It is for this machine; under a
+    /// name that --ws-host gives, for all that can reach the listener. Up to four can watch at once; /loop/trace
+    /// has the records themselves.
+    #[arg(long, env = "CHATLOOP_WATCH", hide_env = true)]
+    pub(crate) watch: bool,
+
+    /// Write what each turn does to this file, as lines of JSON
+    ///
+    /// docs/loop.html of the project plays it. Names, addresses and lengths are in it, and no message. The file
+    /// is replaced; only the user that runs the relay may read it. The loop waits for the disk.
+    #[arg(long, env = "CHATLOOP_TRACE", value_name = "FILE", hide_env = true)]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Longest trace; with the turn that does not fit, it ends
+    #[arg(
+        long,
+        env = "CHATLOOP_TRACE_MAX",
+        value_name = "BYTES",
+        default_value = "1GiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) trace_max: usize,
 
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///

@@ -2,10 +2,13 @@
 
 mod address;
 mod admin_command;
+#[cfg(feature = "cert")]
+mod cert;
 mod cli;
 mod error_line;
 mod join;
 mod journal;
+mod judge_command;
 mod load_command;
 mod log_output;
 mod serve;
@@ -42,8 +45,15 @@ fn main() -> ExitCode {
         Command::Load(command) => {
             load_command::measure(&command).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
+        #[cfg(feature = "cert")]
+        Command::Cert(args) => {
+            cert::make(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
         Command::Admin(args) => {
             admin_command::admin(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Judge(args) => {
+            judge_command::judge(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -15,7 +16,8 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    AccessRules, Config, Endpoint, Inherited, Server, StartError, Turn, WebConfig,
+    AccessRules, Config, Endpoint, Inherited, Kernel, Preamble, Server, StartError, System,
+    TlsFiles, Turn, WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -66,10 +68,15 @@ pub(crate) enum ServeError {
     LongNames { queue_limit: usize, needed: usize },
     /// There is no greeting in that file.
     Greeting(PathBuf, io::Error),
+    /// There is a certificate, and no listener with TLS.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    UnusedCertificate(PathBuf),
     /// The greeting is too long for the queue, in which the time is to come after it.
     LongGreeting { queue_limit: usize },
     /// There are no descriptors even for one client.
     NoRoom { limit: u64 },
+    /// The trace cannot be written to that file.
+    Trace(PathBuf, io::Error),
     /// The system failed us.
     Io(&'static str, io::Error),
 }
@@ -81,14 +88,18 @@ impl ServeError {
             Self::Start(
                 StartError::Limits(_)
                 | StartError::NoEndpoint
-                | StartError::NoProxy(_)
+                | StartError::NoProxy(..)
+                | StartError::NoCertificate(..)
+                | StartError::Tls(_)
                 | StartError::Bans(..),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
             | Self::Taken(..)
             | Self::LongNames { .. }
+            | Self::UnusedCertificate(_)
             | Self::Greeting(..)
+            | Self::Trace(..)
             | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..) | StartError::Admin(..))
             | Self::Lookup(_)
@@ -136,6 +147,14 @@ impl fmt::Display for ServeError {
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
             }
+            Self::Trace(path, error) => {
+                write!(f, "cannot write --trace {}: {error}", path.display())
+            }
+            Self::UnusedCertificate(path) => write!(
+                f,
+                "--cert {} is for listeners with TLS, and there is none: write --listen tls+chat10://…",
+                path.display()
+            ),
             Self::LongGreeting { queue_limit } => write!(
                 f,
                 "the greeting is over half of the --queue-limit of {queue_limit} bytes: shorten it, or \
@@ -166,23 +185,59 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let limit = descriptors::raise_limit()
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
     let mut config = config(args, limit, &passed)?;
-    let has_default_page = args.listen.is_empty() && passed.is_empty();
-    let others: Vec<_> = passed
+    let others = passed
         .iter()
-        .map(|one| (one.endpoint(), one.is_proxied()))
+        .map(|one| (one.preamble(), one.endpoint()))
         .collect();
-    let mut server = match Server::bind_with(&config, passed) {
-        // The page was not asked for, and is no reason not to start.
+    let has_default_page = args.listen.is_empty() && passed.is_empty();
+    if args.trace.is_none() && !args.watch {
+        let server = bind(Server::bind_with, &mut config, passed, has_default_page)?;
+        return serve_with(server, &config, others, limit);
+    }
+    let mut server = bind(Server::bind_traced, &mut config, passed, has_default_page)?;
+    if let Some(path) = &args.trace {
+        let file = create_private(path);
+        let file = file.map_err(|error| ServeError::Trace(path.clone(), error))?;
+        server.write_trace(file, args.trace_max as u64);
+    }
+    serve_with(server, &config, others, limit)
+}
+
+/// Binds the listeners. The page for browsers was not asked for if it `has_default_page`, and then is no reason
+/// not to start.
+fn bind<S: System>(
+    bind: impl Fn(&Config, Vec<Inherited>) -> Result<Server<S>, StartError>,
+    config: &mut Config,
+    passed: Vec<Inherited>,
+    has_default_page: bool,
+) -> Result<Server<S>, ServeError> {
+    let server = match bind(config, passed) {
         Err(StartError::Listen(addr, error)) if has_default_page && addr == DEFAULT_PAGE.addr => {
             warn!("no page for browsers: cannot listen on {addr}: {error}");
             config.listen.retain(|one| *one != DEFAULT_PAGE);
-            Server::bind_with(&config, Vec::new())
+            bind(config, Vec::new())
         }
         server => server,
-    }
-    .map_err(ServeError::Start)?;
+    };
+    server.map_err(ServeError::Start)
+}
+
+/// A file that only its owner may read and write.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
+}
+
+/// Runs a server that listens, also on the `others` that were passed.
+fn serve_with<S: System + AsRef<Kernel> + AsMut<Kernel>>(
+    mut server: Server<S>,
+    config: &Config,
+    others: Vec<(Preamble, Endpoint)>,
+    limit: u64,
+) -> Result<ExitCode, ServeError> {
     let listeners: Vec<_> = config.listeners().chain(others).collect();
-    let endpoints: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
+    let endpoints: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
     server.set_dropped_log_lines(log_output::dropped_lines);
     // A terminal that the log or the keys come from is one that its user can close. Without one, SIGHUP
     // is from an operator or a service manager.
@@ -200,12 +255,15 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
         config.limits.max_clients,
     );
     // Those for proxies are reached through the proxies, at addresses that only these know.
-    for (_, addr) in listeners
-        .iter()
-        .zip(&addrs)
-        .filter(|((one, is_proxied), _)| one.dialect == Dialect::Ws && !is_proxied)
-    {
-        info!("open http://{}/ in a browser", reachable(*addr));
+    for ((preamble, endpoint), addr) in listeners.iter().zip(&addrs) {
+        if endpoint.dialect == Dialect::Ws && !preamble.proxy_header {
+            let scheme = if preamble.tls { "https" } else { "http" };
+            let addr = reachable(*addr);
+            info!("open {scheme}://{addr}/ in a browser");
+            if config.web.watch {
+                info!("the loop is shown at {scheme}://{addr}/loop");
+            }
+        }
     }
     if let Some(path) = &config.admin {
         let path = Quoted(path.as_os_str().as_bytes());
@@ -237,7 +295,11 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 /// Runs the loop as [`Server::run`] does. Between the turns it notifies the service manager and
 /// writes the log lines that wait; neither can block. It wakes up for them only if there is something
 /// that could not be sent or written yet, or a watchdog.
-fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> io::Result<()> {
+fn run<S: System>(
+    server: &mut Server<S>,
+    mut manager: Option<Manager>,
+    listens_on: &str,
+) -> io::Result<()> {
     let mut turn = Turn::Running;
     loop {
         let manager_wait = manager
@@ -257,15 +319,15 @@ fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> i
 fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, ServeError> {
     let endpoint = |listen: &Listen| {
         let (dialect, addr) = (listen.dialect, listen.addr.lookup_first()?);
-        Ok((Endpoint { dialect, addr }, listen.is_proxied))
+        Ok((listen.preamble, Endpoint { dialect, addr }))
     };
     let listen: Result<Vec<_>, _> = args.listen.iter().map(endpoint).collect();
     let mut listen = listen.map_err(ServeError::Lookup)?;
     if listen.is_empty() && passed.is_empty() {
-        listen.extend([(DEFAULT, false), (DEFAULT_PAGE, false)]);
+        listen.extend([DEFAULT, DEFAULT_PAGE].map(|one| (Preamble::NONE, one)));
     }
-    for (index, (one, _)) in listen.iter().enumerate() {
-        for (other, _) in &listen[..index] {
+    for (index, (_, one)) in listen.iter().enumerate() {
+        for (_, other) in &listen[..index] {
             if collide(one.addr, other.addr) {
                 return Err(ServeError::Collision(other.addr, one.addr));
             }
@@ -312,13 +374,15 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             needed,
         });
     }
-    let (proxied, plain): (Vec<_>, Vec<_>) =
-        listen.into_iter().partition(|&(_, is_proxied)| is_proxied);
-    let endpoints = |listen: Vec<(Endpoint, bool)>| listen.into_iter().map(|(one, _)| one);
+    let all: Vec<_> = listen.iter().map(|(preamble, _)| *preamble).collect();
+    let (plain, others): (Vec<_>, Vec<_>) = listen
+        .into_iter()
+        .partition(|&(preamble, _)| preamble == Preamble::NONE);
     Ok(Config {
-        listen: endpoints(plain).collect(),
-        listen_proxied: endpoints(proxied).collect(),
+        listen: plain.into_iter().map(|(_, endpoint)| endpoint).collect(),
+        listen_with: others,
         trusted_proxies: args.trust_proxy.clone(),
+        tls: tls_files(args, &all, passed)?,
         admin: args.admin.clone(),
         limits,
         texts: reply_texts(args)?,
@@ -333,9 +397,35 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         web: WebConfig {
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),
+            watch: args.watch,
         },
         heartbeat: args.ws_heartbeat.0,
     })
+}
+
+/// The files of the listeners with TLS. They are of no use without such a listener.
+#[cfg(feature = "tls")]
+fn tls_files(
+    args: &ServeArgs,
+    listen: &[Preamble],
+    passed: &[Inherited],
+) -> Result<Option<TlsFiles>, ServeError> {
+    let passed = passed.iter().map(Inherited::preamble);
+    let has_tls = listen.iter().copied().chain(passed).any(|one| one.tls);
+    match args.tls.files() {
+        Some(files) if !has_tls => Err(ServeError::UnusedCertificate(files.certificate)),
+        files => Ok(files),
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+#[allow(clippy::unnecessary_wraps, reason = "it is as above")]
+const fn tls_files(
+    _: &ServeArgs,
+    _: &[Preamble],
+    _: &[Inherited],
+) -> Result<Option<TlsFiles>, ServeError> {
+    Ok(None)
 }
 
 /// Whether two addresses cannot both be listened on. The wildcards of IPv4 and IPv6 can: see
@@ -441,16 +531,15 @@ fn max_clients(asked: Option<usize>, limit: u64, listeners: usize) -> Result<usi
 }
 
 /// What is listened on, with the port that the system chose.
-struct Listening<'a>(&'a [(Endpoint, bool)], &'a [SocketAddr]);
+struct Listening<'a>(&'a [(Preamble, Endpoint)], &'a [SocketAddr]);
 
 impl fmt::Display for Listening<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, ((endpoint, is_proxied), addr)) in self.0.iter().zip(self.1).enumerate() {
+        for (index, ((preamble, endpoint), addr)) in self.0.iter().zip(self.1).enumerate() {
             if index > 0 {
                 f.write_str(", ")?;
             }
-            let proxy = if *is_proxied { "proxy+" } else { "" };
-            write!(f, "{proxy}{}://{addr}", endpoint.dialect)?;
+            write!(f, "{}://{addr}", preamble.with(endpoint.dialect))?;
         }
         Ok(())
     }
@@ -488,7 +577,7 @@ fn from_outside(dialect: Dialect, mut ips: Vec<IpAddr>, port: u16) -> String {
 }
 
 /// The addresses of this machine that other machines can use; none if the system does not list them.
-fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
+pub(crate) fn own_addresses(with_ipv4: bool, with_ipv6: bool) -> Option<Vec<IpAddr>> {
     let mut addresses: Vec<_> = if_addrs::get_if_addrs()
         .ok()?
         .into_iter()
@@ -534,7 +623,11 @@ mod tests {
             dialect: Dialect::Ws,
             addr: "127.0.0.1:25".parse().unwrap(),
         };
-        assert_eq!(config.listen_proxied, [proxied]);
+        let preamble = Preamble {
+            proxy_header: true,
+            ..Preamble::NONE
+        };
+        assert_eq!(config.listen_with, [(preamble, proxied)]);
         let trusted = ["26.0.0.1", "::27"].map(|ip| ip.parse().unwrap());
         assert_eq!(config.trusted_proxies, trusted);
         let expected = Limits {
@@ -586,7 +679,7 @@ mod tests {
         assert_eq!(config.drain, default.drain);
         assert_eq!(config.listen, [DEFAULT, DEFAULT_PAGE]);
         assert_eq!(config.heartbeat, default.heartbeat);
-        assert_eq!(config.listen_proxied, default.listen_proxied);
+        assert_eq!(config.listen_with, default.listen_with);
         assert_eq!(config.trusted_proxies, default.trusted_proxies);
         assert_eq!(config.admin, default.admin);
     }

@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::{Duration, Instant};
 
-use chatloop::server::{Inherited, Server};
+use chatloop::server::{Inherited, Preamble, Server, System};
 use chatloop::wire::Dialect;
 use listenfd::ListenFd;
 use log::warn;
@@ -19,7 +19,7 @@ use log::warn;
 use crate::cli::parse_protocol;
 
 /// The listening sockets that were passed: see sd_listen_fds(3). A socket's name is its dialect, with
-/// `proxy+` in front if it is for proxies; a socket with any other name, or without one, is for `chat10`.
+/// `proxy+` or `tls+` in front as on the command line; a socket with any other name, or without one, is for `chat10`.
 ///
 /// To be called before anything else opens descriptors, which could be mistaken for these.
 ///
@@ -33,25 +33,20 @@ pub(crate) fn passed_sockets() -> io::Result<Vec<Inherited>> {
     (0..passed.len())
         .filter_map(|index| passed.take_tcp_listener(index).transpose())
         .map(|socket| {
-            let (dialect, is_proxied) = protocol(names.next().unwrap_or_default());
-            let socket = Inherited::new(dialect, socket?)?;
-            Ok(if is_proxied {
-                socket.behind_proxy()
-            } else {
-                socket
-            })
+            let (preamble, dialect) = protocol(names.next().unwrap_or_default());
+            Ok(Inherited::new(dialect, socket?)?.with(preamble))
         })
         .collect()
 }
 
-/// The dialect of a socket of this name, and whether it is for proxies.
-fn protocol(name: &str) -> (Dialect, bool) {
+/// The dialect of a socket of this name, and what its connections begin with.
+fn protocol(name: &str) -> (Preamble, Dialect) {
     parse_protocol(name).unwrap_or_else(|error| {
         // Without a name of its own a socket is called by its unit, or `unknown`.
         if !name.is_empty() && name != "unknown" && !name.ends_with(".socket") {
             warn!("socket {name:?} is served as chat10: {error}");
         }
-        (Dialect::Chat10, false)
+        (Preamble::NONE, Dialect::Chat10)
     })
 }
 
@@ -130,7 +125,11 @@ impl Manager {
     /// Call this before the first turn and after each. So it is the loop itself that pings the
     /// watchdog, and a loop that hangs is noticed. A change of the room is not worth a wake-up, so the
     /// number of members is sent with the pings.
-    pub(crate) fn notify(&mut self, server: &Server, listens_on: &str) -> Option<Duration> {
+    pub(crate) fn notify<S: System>(
+        &mut self,
+        server: &Server<S>,
+        listens_on: &str,
+    ) -> Option<Duration> {
         if server.is_stopping() && self.state == State::Ready {
             self.state = State::Stopping;
             // That the relay was ready before is of no use any more.
@@ -203,7 +202,7 @@ fn ping_every() -> Option<Duration> {
 }
 
 /// The line for `systemctl status`.
-fn status(server: &Server, listens_on: &str) -> String {
+fn status<S: System>(server: &Server<S>, listens_on: &str) -> String {
     let relay = server.relay();
     if server.is_stopping() {
         let lagging = relay.lagging();

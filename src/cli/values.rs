@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chatloop::relay::Slow;
-use chatloop::server::Network;
+use chatloop::server::{Network, Preamble};
 use chatloop::wire::{Dialect, Sends};
 use log::LevelFilter;
 
@@ -24,35 +24,28 @@ impl<T> OrOff<T> {
     }
 }
 
-/// What a dialect has in front for connections that begin with a header of the PROXY protocol.
-const PROXIED: &str = "proxy+";
-
 /// A `Listen` is an address to listen on, and its dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     pub(crate) dialect: Dialect,
     pub(crate) addr: Address,
-    /// Each connection begins with a header of the PROXY protocol.
-    pub(crate) is_proxied: bool,
+    pub(crate) preamble: Preamble,
 }
 
-/// The dialect of this name, and whether the name begins with [`PROXIED`].
-pub(crate) fn parse_protocol(name: &str) -> Result<(Dialect, bool), String> {
-    let (dialect, is_proxied) = match name.split_at_checked(PROXIED.len()) {
-        Some((start, dialect)) if start.eq_ignore_ascii_case(PROXIED) => (dialect, true),
-        _ => (name, false),
-    };
+/// The dialect of this name, and what the name says to come before it.
+pub(crate) fn parse_protocol(name: &str) -> Result<(Preamble, Dialect), String> {
+    let (preamble, dialect) = Preamble::split_from(name);
     let dialect = dialect.parse::<Dialect>();
     dialect
-        .map(|dialect| (dialect, is_proxied))
+        .map(|dialect| (preamble, dialect))
         .map_err(|error| error.to_string())
 }
 
 pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     let text = text.trim();
-    let ((dialect, is_proxied), addr) = match text.split_once("://") {
+    let ((preamble, dialect), addr) = match text.split_once("://") {
         Some((name, addr)) => (parse_protocol(name)?, addr),
-        None => ((Dialect::Chat10, false), text),
+        None => ((Preamble::NONE, Dialect::Chat10), text),
     };
     if let Some((name, rest)) = addr.split_once(':')
         && parse_protocol(name).is_ok()
@@ -60,8 +53,10 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
         let rest = rest.trim_start_matches('/');
         return Err(format!("write {name}://{rest}"));
     }
-    if let Some(addr) = addr.strip_prefix(PROXIED) {
-        return Err(format!("write {PROXIED}{dialect}://{addr}"));
+    if let (misplaced, rest) = Preamble::split_from(addr)
+        && misplaced != Preamble::NONE
+    {
+        return Err(format!("write {}://{rest}", misplaced.with(dialect)));
     }
     let addr = Address::parse(
         addr,
@@ -86,7 +81,7 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     Ok(Listen {
         dialect,
         addr,
-        is_proxied,
+        preamble,
     })
 }
 
@@ -221,21 +216,41 @@ mod tests {
             (" CHAT10://[::1] ", Dialect::Chat10, "[::1]:1234"),
         ] {
             let addr = Address::Ip(addr.parse().unwrap());
-            for (text, is_proxied) in [
-                (text.to_owned(), false),
-                (format!("proxy+{}", text.trim()), true),
-                (format!("PROXY+{}", text.trim()), true),
+            for (start, proxy_header, tls) in [
+                ("", false, false),
+                ("proxy+", true, false),
+                ("tls+", false, true),
+                ("PROXY+TLS+", true, true),
             ] {
-                if is_proxied && !text.contains("://") {
+                if !start.is_empty() && !text.contains("://") {
                     continue;
                 }
+                let text = format!("{start}{}", text.trim());
                 let listen = Listen {
                     dialect,
                     addr: addr.clone(),
-                    is_proxied,
+                    preamble: Preamble { proxy_header, tls },
                 };
                 assert_eq!(parse_listen(&text), Ok(listen), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn secure_web_socket_has_the_name_that_urls_have_for_it() {
+        for (text, is_proxied) in [
+            ("wss://1", false),
+            ("proxy+WSS://1", true),
+            ("tls+ws://1", false),
+        ] {
+            let listen = parse_listen(text).unwrap();
+            assert!(
+                listen.preamble.tls && listen.dialect == Dialect::Ws,
+                "{text}"
+            );
+            assert_eq!(listen.preamble.proxy_header, is_proxied);
+            let name = if is_proxied { "proxy+wss" } else { "wss" };
+            assert_eq!(listen.preamble.with(listen.dialect), name);
         }
     }
 
@@ -253,6 +268,11 @@ mod tests {
                 "write proxy+chat10://127.0.0.1:1234",
             ),
             ("ws://proxy+127.0.0.1", "write proxy+ws://127.0.0.1"),
+            ("tls+127.0.0.1:1234", "write tls+chat10://127.0.0.1:1234"),
+            (
+                "tls+proxy+chat10://1234",
+                "unknown dialect; the known ones: chat10",
+            ),
             ("proxy://1234", "unknown dialect; the known ones: chat10"),
             (
                 "proxy+tcp://1234",

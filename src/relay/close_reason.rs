@@ -108,6 +108,8 @@ close_reasons! {
     EvictedForAddress => "evicted_for_address", "evicted for its address", Relay;
     /// The program around the relay refused the name.
     NameRefused => "name_refused", "name refused", Relay;
+    /// The certificate with which the member came is not valid any more.
+    Revoked => "revoked", "certificate revoked", Relay;
     /// Another member has the name, and no two may have the same.
     NameTaken => "name_taken", "name taken", Relay;
     /// The program around the relay removed the connection.

@@ -254,7 +254,13 @@ impl Lifecycle {
 
     /// A connection is accepted. Where the first frame is the name it is pending; elsewhere it is a
     /// member at once, or drains if its dialect only greets.
-    pub(super) fn accept(&mut self, id: ConnId, peer: PeerAddr, dialect: Dialect) -> Life {
+    pub(super) fn accept(
+        &mut self,
+        id: ConnId,
+        peer: PeerAddr,
+        dialect: Dialect,
+        name: Option<&[u8]>,
+    ) -> Life {
         self.per_address.insert(peer.ip(), id);
         let mut life = Life {
             id,
@@ -270,8 +276,8 @@ impl Lifecycle {
         }
         self.pending.insert(id);
         if dialect.rules().naming == Naming::Address {
-            let name = std::net::SocketAddr::from(peer).to_string();
-            self.join(&mut life, name.as_bytes());
+            let address = std::net::SocketAddr::from(peer).to_string();
+            self.join(&mut life, name.unwrap_or(address.as_bytes()));
         }
         life
     }
@@ -472,7 +478,7 @@ mod tests {
     }
 
     fn member(lifecycle: &mut Lifecycle, id: ConnId) -> Life {
-        let mut life = lifecycle.accept(id, peer(), Dialect::Chat10);
+        let mut life = lifecycle.accept(id, peer(), Dialect::Chat10, None);
         lifecycle.join(&mut life, b"alice");
         life
     }
@@ -492,7 +498,7 @@ mod tests {
     #[test]
     fn a_connection_is_pending_until_its_name_comes_and_a_member_after_that() {
         let mut lifecycle = Lifecycle::new(None);
-        let mut life = lifecycle.accept(ID, peer(), Dialect::Chat10);
+        let mut life = lifecycle.accept(ID, peer(), Dialect::Chat10, None);
         assert!(life.is_pending() && !life.is_open() && life.name().is_none());
         assert_eq!((lifecycle.pending(), lifecycle.members().total()), (1, 0));
         lifecycle.join(&mut life, b"alice");
@@ -507,10 +513,10 @@ mod tests {
     #[test]
     fn a_dialect_without_names_joins_at_once_and_one_that_only_greets_drains() {
         let mut lifecycle = Lifecycle::new(None);
-        let life = lifecycle.accept(ID, peer(), Dialect::Chat64);
+        let life = lifecycle.accept(ID, peer(), Dialect::Chat64, None);
         assert_eq!(life.name(), Some(&b"192.0.2.1:4001"[..]));
         assert_eq!(lifecycle.members().of(Dialect::Chat64), 1);
-        let life = lifecycle.accept(OTHER, peer(), Dialect::Hello);
+        let life = lifecycle.accept(OTHER, peer(), Dialect::Hello, None);
         assert_eq!(life.drain_cause(), Some(DrainCause::Greeted));
         assert_eq!(lifecycle.members().total(), 1, "it is no member");
         lifecycle.check_indexes(2);
@@ -578,7 +584,7 @@ mod tests {
     #[test]
     fn a_gone_peer_is_evicted_before_a_pending_one_and_a_young_pending_one_never() {
         let mut lifecycle = Lifecycle::new(Some(9));
-        let mut pending = lifecycle.accept(ID, peer(), Dialect::Chat10);
+        let mut pending = lifecycle.accept(ID, peer(), Dialect::Chat10, None);
         let mut gone = member(&mut lifecycle, OTHER);
         assert_eq!(lifecycle.eviction_candidate(|_| true, |_| false), None);
         assert_eq!(lifecycle.eviction_candidate(|_| true, |_| true), Some(ID));

@@ -350,6 +350,8 @@ impl<'a> Reading<'a> {
         name: &[u8],
         now: Instant,
     ) -> Result<(), InputEnd> {
+        let known = self.room.known_names.remove(&connection.id());
+        let name = known.as_deref().unwrap_or(name);
         if let Some(filter) = &mut self.room.name_filter
             && !(filter.may_join)(name)
         {

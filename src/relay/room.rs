@@ -57,6 +57,8 @@ pub(super) struct Room {
     /// Whether the published messages are among the events.
     pub(super) records_messages: bool,
     pub(super) name_filter: Option<NameFilter>,
+    /// The names of those pending connections whose names are known, whatever they send.
+    pub(super) known_names: BTreeMap<ConnId, Box<[u8]>>,
     /// The decoders of those WebSocket connections that stand inside a message.
     pub(super) partial_messages: BTreeMap<ConnId, WebSocketDecoder>,
     /// Whether senders are paused, if that is still to be published to the browser members.
@@ -87,6 +89,7 @@ impl Room {
             events: Vec::new(),
             records_messages: false,
             name_filter: None,
+            known_names: BTreeMap::new(),
             partial_messages: BTreeMap::new(),
             pause_to_publish: None,
             counters: Counters::default(),
@@ -571,5 +574,6 @@ impl Room {
         self.flow.refund_partial(self.partial_bytes(connection));
         connection.decoder = Decoder::new();
         self.partial_messages.remove(&connection.id());
+        self.known_names.remove(&connection.id());
     }
 }

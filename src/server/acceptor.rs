@@ -370,6 +370,7 @@ fn is_about_one(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::listener::Preamble;
     use super::super::system::Source;
     use super::*;
     use crate::relay::{ConnId, Ready};
@@ -436,7 +437,7 @@ mod tests {
     fn connections_over_the_accept_rate_wait_and_none_is_forgotten() {
         let mut queue = Queue(100);
         let mut acceptor = Acceptor::new(
-            [(Dialect::Chat10, Via::Address)],
+            [(Dialect::Chat10, Via::Network(Preamble::NONE))],
             Some(Rate::new(10)),
             &mut queue,
         );

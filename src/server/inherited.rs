@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::listener::{Endpoint, set_options};
+use super::listener::{Endpoint, Preamble, set_options};
 use crate::wire::Dialect;
 
 /// A socket that listens already, such as one that a service manager has opened and passed on.
@@ -17,7 +17,7 @@ use crate::wire::Dialect;
 pub struct Inherited {
     endpoint: Endpoint,
     takes_ipv4: bool,
-    is_proxied: bool,
+    preamble: Preamble,
     socket: TcpListener,
 }
 
@@ -41,16 +41,16 @@ impl Inherited {
         Ok(Self {
             endpoint: Endpoint { dialect, addr },
             takes_ipv4,
-            is_proxied: false,
+            preamble: Preamble::NONE,
             socket,
         })
     }
 
-    /// The same, for connections that a proxy forwards, as those of
-    /// [`Config::listen_proxied`](super::Config::listen_proxied) are.
+    /// The same, for connections that begin with this, as those of
+    /// [`Config::listen_with`](super::Config::listen_with) do.
     #[must_use]
-    pub const fn behind_proxy(mut self) -> Self {
-        self.is_proxied = true;
+    pub const fn with(mut self, preamble: Preamble) -> Self {
+        self.preamble = preamble;
         self
     }
 
@@ -66,10 +66,10 @@ impl Inherited {
         self.takes_ipv4
     }
 
-    /// Whether each connection begins with a header of the PROXY protocol.
+    /// What each connection begins with.
     #[must_use]
-    pub const fn is_proxied(&self) -> bool {
-        self.is_proxied
+    pub const fn preamble(&self) -> Preamble {
+        self.preamble
     }
 
     /// The socket with the options that one of our own has.

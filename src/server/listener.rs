@@ -31,15 +31,77 @@ const NOTSENT_LOWAT: u32 = 64 * 1024;
 const KEEPALIVE_PROBES: u64 = 20;
 const MIN_KEEPALIVE_PROBES: u64 = 4;
 
+/// A `Preamble` is what each connection of a listener begins with, before its dialect: nothing, a header of the
+/// PROXY protocol, a TLS handshake, or both of them in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Preamble {
+    /// The connections are from proxies, which state their clients' addresses.
+    pub proxy_header: bool,
+    /// The dialect is spoken through TLS.
+    pub tls: bool,
+}
+
+impl Preamble {
+    /// Connections begin with their dialect.
+    pub const NONE: Self = Self {
+        proxy_header: false,
+        tls: false,
+    };
+
+    /// The preamble that stands before a dialect's name, as in `proxy+tls+chat10`, and the rest of the name.
+    #[must_use]
+    pub fn split_from(name: &str) -> (Self, &str) {
+        let (proxy_header, name) = without(PROXY, name);
+        let (tls, name) = without(TLS, name);
+        let has_secure_name = !tls && name.eq_ignore_ascii_case(SECURE_WS);
+        let preamble = Self {
+            proxy_header,
+            tls: tls || has_secure_name,
+        };
+        (preamble, if has_secure_name { "ws" } else { name })
+    }
+
+    /// The name of a dialect with this preamble.
+    #[must_use]
+    pub fn with(self, dialect: Dialect) -> String {
+        let proxy = if self.proxy_header { PROXY } else { "" };
+        match dialect {
+            Dialect::Ws if self.tls => format!("{proxy}{SECURE_WS}"),
+            _ => format!("{proxy}{}{dialect}", if self.tls { TLS } else { "" }),
+        }
+    }
+}
+
+const PROXY: &str = "proxy+";
+const TLS: &str = "tls+";
+/// What URLs call WebSocket through TLS.
+const SECURE_WS: &str = "wss";
+
+/// Whether a name begins with this, and what follows it.
+fn without<'a>(start: &str, name: &'a str) -> (bool, &'a str) {
+    match name.split_at_checked(start.len()) {
+        Some((head, rest)) if head.eq_ignore_ascii_case(start) => (true, rest),
+        _ => (false, name),
+    }
+}
+
 /// How connections come to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Via {
-    /// From clients, or from proxies that do not state for which client they connect.
-    Address,
-    /// From proxies: each connection begins with a header of the PROXY protocol.
-    Proxy,
+    /// Over the network, with this before the dialect.
+    Network(Preamble),
     /// From the owner of the admin socket.
     AdminSocket,
+}
+
+impl Via {
+    /// What connections begin with.
+    pub(super) const fn preamble(self) -> Preamble {
+        match self {
+            Self::Network(preamble) => preamble,
+            Self::AdminSocket => Preamble::NONE,
+        }
+    }
 }
 
 /// The dialect of a listener and its address.

@@ -1,11 +1,17 @@
-//! The lobby: connections that speak HTTP until they are WebSocket connections, or have the page, and
-//! connections whose proxy has not stated their address yet.
+//! The lobby: connections that speak HTTP until they are WebSocket connections, or have the page; connections
+//! whose proxy has not stated their address yet; and those whose TLS handshake is not complete.
 //!
-//! The room knows nothing of HTTP and of proxies. A connection of a listener for proxies waits here until the
-//! header of the PROXY protocol has come, and one of a WebSocket listener until the head of its request has
-//! come. Then it is given the page, refused, or becomes a connection of the relay, under its client's address.
-//! The lobby is small and nothing waits long in it, so that it cannot be used to hold memory: when it is full,
-//! the oldest goes.
+//! The room knows nothing of HTTP, of proxies and of handshakes. A connection of a listener for proxies waits here
+//! until the header of the PROXY protocol has come, one of a listener with TLS until its handshake is complete,
+//! and one of a WebSocket listener until the head of its request has come. Then it is given the page, refused, or
+//! becomes a connection of the relay, under its client's address. The lobby is small and nothing waits long in
+//! it, so that it cannot be used to hold memory: when it is full, the oldest goes.
+//!
+//! **Handshakes do not starve the room.** Each takes a private key, which is work for as long as some hundred
+//! deliveries take, and after a restart all members come back at once. So a turn does no more than
+//! [`HANDSHAKES_PER_TURN`] of them, in the order in which their connections came. The others wait unread, and not
+//! against their deadline. A connection with TLS counts as one of the relay's from the beginning: where there is no
+//! place for it, it is refused before anything is computed for it.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,13 +21,17 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::access::{Access, Denied};
+use super::certificates::Certificates;
 use super::http::{self, MAX_HEAD, Request};
-use super::listener::Via;
+use super::listener::{Preamble, Via};
 use super::members::Cursor;
 use super::page;
 use super::proxy_header::{self, BadHeader, Progress};
+use super::records::MAX_RECORD;
+use super::stream::{Handshake, Stream};
+use super::tls::Failure;
 use super::trusted::Proxies;
-use crate::relay::{Ready, after};
+use crate::relay::{Ready, SAFE_PENDING, after};
 use crate::wire::{Dialect, Sends};
 
 /// How many connections are in the lobby at once, besides those that only ask the relay about itself.
@@ -31,6 +41,17 @@ const MAX_VISITORS: usize = 256;
 /// admin socket. They have places of their own, so that no other connections keep them out; and few, so
 /// that those that never read hold little.
 const MAX_SCRAPERS: usize = 16;
+
+/// How many watchers there are at once.
+const MAX_WATCHERS: usize = 4;
+
+/// How much a watcher may lag behind the trace, in bytes. Turns that do not fit are lost to it.
+const MAX_WATCHER_LAG: usize = 1024 * 1024;
+/// How many steps of handshakes that take cryptography are done in a turn.
+const HANDSHAKES_PER_TURN: usize = 8;
+
+/// How many of the oldest connections are looked at to find one whose handshake can be given up.
+const MAX_LOOKS: usize = 64;
 
 /// How many reads of a head that is too long are discarded, so that its sender receives the answer.
 const MAX_DISCARDED_READS: usize = 16;
@@ -43,18 +64,21 @@ pub struct WebConfig {
     pub hosts: Vec<String>,
     /// The origins whose pages may connect, besides the relay's own.
     pub origins: Vec<String>,
+    /// Whether the loop can be watched at `/loop`, if the server's system is [`Traced`](super::Traced): from this
+    /// machine, and under the names of `hosts` from anywhere.
+    pub watch: bool,
 }
 
 /// A connection that is not the relay's yet.
 #[derive(Debug)]
-struct Visitor<S> {
-    stream: S,
+struct Visitor<S: Read + Write> {
+    stream: Stream<S>,
     /// The other end; of a connection that a proxy forwards, its client as far as it was stated.
     peer: SocketAddr,
     dialect: Dialect,
     via: Via,
-    /// A header of the PROXY protocol comes before anything else.
-    awaits_header: bool,
+    /// What must come before the dialect, and has not come yet.
+    awaits: Preamble,
     /// What has come of that header, and after it of the request.
     head: Vec<u8>,
     /// What is left of the response, once there is one, or of a part of it.
@@ -70,10 +94,10 @@ struct Visitor<S> {
 
 /// What a visit came to.
 #[derive(Debug)]
-pub(super) enum Visit<S> {
+pub(super) enum Visit<S: Read + Write> {
     /// It is the relay's from now on, as a connection of this dialect.
     Admitted {
-        stream: S,
+        stream: Stream<S>,
         peer: SocketAddr,
         dialect: Dialect,
     },
@@ -114,10 +138,15 @@ pub(super) enum Then {
     Part(Cursor),
     /// Another request.
     Request,
+    /// The records of each turn, for as long as the connection lasts.
+    Turns {
+        /// How many turns were lost since the last ones; `None` before the first ones.
+        lost: Option<u64>,
+    },
 }
 
 /// Why a connection was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Refused {
     /// The `Host` is a name that is not the relay's.
     Host(String),
@@ -131,6 +160,10 @@ pub(super) enum Refused {
     LateHeader,
     /// There is a header of the PROXY protocol, and none is expected.
     UnexpectedHeader,
+    /// The TLS handshake has failed.
+    Handshake(Failure),
+    /// The TLS handshake was not complete in time.
+    LateHandshake,
     /// The client that a proxy stated may not connect.
     Denied(Denied),
 }
@@ -152,23 +185,35 @@ impl Entrance {
 
 /// Connections that are not the relay's yet.
 #[derive(Debug)]
-pub(super) struct Lobby<S> {
+pub(super) struct Lobby<S: Read + Write> {
     visitors: Slab<Visitor<S>>,
     /// Those with news, by index and number. Each is served once a turn: one that asks for the metrics must not be
     /// read again before it has its response.
     ready: BTreeSet<(usize, u64)>,
+    /// Those with news whose handshake goes on, by number and index: the oldest comes first.
+    shaking: BTreeSet<(u64, usize)>,
+    /// Those with a deadline.
+    due: BTreeSet<(Instant, usize)>,
+    /// How many have places of the relay's.
+    placed: usize,
     next_number: u64,
+    /// How many handshakes were completed.
+    handshakes: u64,
     pub(super) entrance: Entrance,
     /// How long a header and a request may take together.
     timeout: Duration,
 }
 
-impl<S> Lobby<S> {
+impl<S: Read + Write> Lobby<S> {
     pub(super) const fn new(entrance: Entrance, timeout: Duration) -> Self {
         Self {
             visitors: Slab::new(),
             ready: BTreeSet::new(),
+            shaking: BTreeSet::new(),
+            due: BTreeSet::new(),
+            placed: 0,
             next_number: 0,
+            handshakes: 0,
             entrance,
             timeout,
         }
@@ -184,17 +229,48 @@ impl<S> Lobby<S> {
         self.visitors.vacant_key()
     }
 
+    /// How many visitors have places of the relay's: those with TLS that are no scrapers.
+    pub(super) const fn placed(&self) -> usize {
+        self.placed
+    }
+
+    /// How many handshakes are not complete.
+    pub(super) fn shaking(&self) -> usize {
+        self.visitors
+            .iter()
+            .filter(|(_, visitor)| visitor.awaits.tls)
+            .count()
+    }
+
+    /// How many handshakes were completed.
+    pub(super) const fn handshakes(&self) -> u64 {
+        self.handshakes
+    }
+
+    /// Gives up a handshake whose connection has had time enough for it: the oldest one. Returns whether there was
+    /// one.
+    pub(super) fn give_up_handshake(&mut self, now: Instant) -> bool {
+        let oldest = self.due.iter().take(MAX_LOOKS).copied();
+        let due_now = after(now, self.timeout);
+        let mut old = oldest.take_while(|&(due, _)| due + SAFE_PENDING < due_now);
+        let idle = old.find(|&(_, index)| {
+            let visitor = &self.visitors[index];
+            visitor.kind() == Kind::Placed && !self.shaking.contains(&(visitor.number, index))
+        });
+        idle.map(|(_, index)| self.remove(index)).is_some()
+    }
+
     /// Makes sure that there is a place for a visitor of this dialect that came this way: where there is none,
     /// the oldest one is closed.
     pub(super) fn make_room(&mut self, dialect: Dialect, via: Via) {
-        let kind = |dialect, via| (dialect == Dialect::Metrics, via == Via::AdminSocket);
         let wanted = kind(dialect, via);
         let max = match wanted {
-            (true, _) => MAX_SCRAPERS,
-            (false, _) => MAX_VISITORS,
+            Kind::Placed => return,
+            Kind::Scraper | Kind::Owner => MAX_SCRAPERS,
+            Kind::Other => MAX_VISITORS,
         };
-        let visitors = self.visitors.iter();
-        let alike = visitors.filter(|(_, one)| kind(one.dialect, one.via) == wanted);
+        let visitors = self.visitors.iter().filter(|(_, one)| !one.is_watcher());
+        let alike = visitors.filter(|(_, one)| one.kind() == wanted);
         let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
             let this = (one.number, index);
             (
@@ -205,14 +281,14 @@ impl<S> Lobby<S> {
         if count >= max
             && let Some((_, index)) = oldest
         {
-            self.visitors.remove(index);
+            self.remove(index);
         }
     }
 
     /// A connection has come, and is watched under the [`next_index`](Self::next_index).
     pub(super) fn enter(
         &mut self,
-        stream: S,
+        stream: Stream<S>,
         peer: SocketAddr,
         dialect: Dialect,
         via: Via,
@@ -225,80 +301,154 @@ impl<S> Lobby<S> {
             peer,
             dialect,
             via,
-            awaits_header: via == Via::Proxy,
+            awaits: via.preamble(),
             head: Vec::new(),
             response: Vec::new(),
             then: Then::End,
-            due: Some(after(now, self.timeout)),
+            due: None,
             number,
         });
-        self.ready.insert((index, number));
+        self.placed += usize::from(kind(dialect, via) == Kind::Placed);
+        self.set_due(index, Some(after(now, self.timeout)));
+        self.list(index);
+    }
+
+    /// Has this visitor be served.
+    fn list(&mut self, index: usize) {
+        if let Some(visitor) = self.visitors.get(index) {
+            let number = visitor.number;
+            if visitor.is_shaking() {
+                self.shaking.insert((number, index));
+            } else {
+                self.ready.insert((index, number));
+            }
+        }
+    }
+
+    fn set_due(&mut self, index: usize, due: Option<Instant>) {
+        if let Some(visitor) = self.visitors.get_mut(index) {
+            if let Some(due) = visitor.due {
+                self.due.remove(&(due, index));
+            }
+            visitor.due = due;
+            self.due.extend(due.map(|due| (due, index)));
+        }
+    }
+
+    fn remove(&mut self, index: usize) -> Visitor<S> {
+        self.set_due(index, None);
+        let visitor = self.visitors.remove(index);
+        self.placed -= usize::from(visitor.kind() == Kind::Placed);
+        self.ready.remove(&(index, visitor.number));
+        self.shaking.remove(&(visitor.number, index));
+        visitor
     }
 
     /// Records the readiness that an event reports.
     pub(super) fn note(&mut self, index: usize, ready: Ready) {
-        if ready.any(Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP)
-            && let Some(visitor) = self.visitors.get(index)
-        {
-            self.ready.insert((index, visitor.number));
+        if ready.any(Ready::READABLE | Ready::WRITABLE | Ready::READ_CLOSED | Ready::HUNG_UP) {
+            self.list(index);
         }
     }
 
     /// Whether a visitor has news.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.shaking.is_empty()
     }
 
     /// When the next visitor is late.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.visitors
-            .iter()
-            .filter_map(|(_, visitor)| visitor.due)
-            .min()
+        self.due.first().map(|&(due, _)| due)
     }
 
-    /// Closes the visitors that are late and have no news. Returns the proxies that have not sent a header.
-    /// Others are nothing to report: a browser opens connections that it may never use.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<SocketAddr> {
-        let mut proxies = Vec::new();
-        let ready = &self.ready;
-        self.visitors.retain(|index, visitor| {
-            // What has come is read first: it may be this turn that is late.
-            let is_late = visitor.due.is_some_and(|due| due <= now)
-                && !ready.contains(&(index, visitor.number));
-            if is_late && visitor.awaits_header {
-                proxies.push(visitor.peer);
-            }
-            !is_late
+    /// Closes the visitors that are late and have no news. Returns those of which a header or a handshake had to
+    /// come. Others are nothing to report: a browser opens connections that it may never use.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, Refused)> {
+        let due = self.due.iter().take_while(|&&(due, _)| due <= now);
+        // What has come is read first: it may be this turn that is late.
+        let late = due.filter(|&&(_, index)| {
+            let number = self.visitors[index].number;
+            !self.ready.contains(&(index, number)) && !self.shaking.contains(&(number, index))
         });
-        proxies
+        let late: Vec<_> = late.map(|&(_, index)| index).collect();
+        let refused = |index| {
+            let visitor = self.remove(index);
+            let reason = match visitor.awaits {
+                Preamble {
+                    proxy_header: true, ..
+                } => Refused::LateHeader,
+                Preamble { tls: true, .. } => Refused::LateHandshake,
+                _ => return None,
+            };
+            Some((visitor.peer, reason))
+        };
+        late.into_iter().filter_map(refused).collect()
     }
 
     /// Closes all visitors but those that ask the relay about itself.
     pub(super) fn close(&mut self) {
-        self.visitors
-            .retain(|_, visitor| visitor.dialect == Dialect::Metrics);
+        let others = self.visitors.iter();
+        let others = others
+            .filter(|(_, visitor)| visitor.dialect != Dialect::Metrics && !visitor.is_watcher());
+        let others: Vec<_> = others.map(|(index, _)| index).collect();
+        for index in others {
+            self.remove(index);
+        }
     }
-}
 
-impl<S: Read + Write> Lobby<S> {
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        watchers.count()
+    }
+
     /// Serves the visitors with news. `time` is that since 1970.
     pub(super) fn serve(
         &mut self,
+        certificates: Option<&Certificates>,
         scratch: &mut [u8],
-        now: Instant,
-        time: Duration,
+        (now, time): (Instant, Duration),
     ) -> Vec<Visit<S>> {
-        let ready = std::mem::take(&mut self.ready);
-        let ready = ready.into_iter().filter_map(|(index, number)| {
-            let visitor = self.visitors.get_mut(index)?;
-            if visitor.number != number {
-                return None;
+        let mut visits = Vec::new();
+        for (index, number) in std::mem::take(&mut self.ready) {
+            if let Some(visitor) = self.visitors.get_mut(index)
+                && visitor.number == number
+            {
+                let step = visitor.serve(&self.entrance, scratch, time);
+                visits.extend(self.finish(index, step, now));
             }
-            let step = visitor.serve(&self.entrance, scratch, time);
-            self.finish(index, step, now)
-        });
-        ready.collect()
+        }
+        if let Some(certificates) = certificates {
+            self.shake_hands(certificates, scratch, (now, time), &mut visits);
+        }
+        visits
+    }
+
+    /// Goes on with handshakes, as many as a turn may do.
+    fn shake_hands(
+        &mut self,
+        certificates: &Certificates,
+        scratch: &mut [u8],
+        (now, time): (Instant, Duration),
+        visits: &mut Vec<Visit<S>>,
+    ) {
+        let mut steps = 0;
+        for _ in 0..self.shaking.len() {
+            if steps == HANDSHAKES_PER_TURN {
+                break;
+            }
+            let Some((_, index)) = self.shaking.pop_first() else {
+                break;
+            };
+            let visitor = &mut self.visitors[index];
+            let (mut step, has_worked) = visitor.shake_hands(certificates, scratch);
+            steps += usize::from(has_worked);
+            if !visitor.awaits.tls {
+                self.handshakes += 1;
+                step = visitor.serve(&self.entrance, scratch, time);
+            }
+            visits.extend(self.finish(index, step, now));
+        }
     }
 
     /// Sends the visitor of this index the response that it [asked](Visit::Asked) for, or a part of it. It asks
@@ -311,29 +461,39 @@ impl<S: Read + Write> Lobby<S> {
         }
     }
 
+    /// Sends the watchers the records of a turn that has ended. One that is new, or has lost turns, is sent what
+    /// `start` returns instead: the connections that there are now.
+    pub(super) fn show_turn(&mut self, records: &str, start: impl Fn() -> String, now: Instant) {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        let watchers: Vec<_> = watchers.map(|(index, _)| index).collect();
+        for index in watchers {
+            let step = self.visitors[index].show_turn(records, &start);
+            self.finish(index, step, now);
+        }
+    }
+
     /// Acts on what a visitor came to.
     fn finish(&mut self, index: usize, step: Step, now: Instant) -> Option<Visit<S>> {
         match step {
             Step::Wait => {
-                let visitor = self.visitors.get_mut(index)?;
-                if visitor.due.is_none() && !visitor.is_at_rest() {
-                    visitor.due = Some(after(now, self.timeout));
+                let visitor = self.visitors.get(index)?;
+                if visitor.due.is_none() && !visitor.is_at_rest() && !visitor.is_watcher() {
+                    self.set_due(index, Some(after(now, self.timeout)));
                 }
                 return None;
             }
             Step::WaitForTurn => {
-                let number = self.visitors.get(index)?.number;
-                self.ready.insert((index, number));
+                self.list(index);
                 return None;
             }
             Step::WaitForRequest => {
+                self.set_due(index, None);
                 let visitor = self.visitors.get_mut(index)?;
-                visitor.due = None;
                 // It is the last one now to be closed for its place.
                 visitor.number = self.next_number;
                 self.next_number += 1;
                 // The edge that reported the request may have reported the end of the input as well.
-                self.ready.insert((index, visitor.number));
+                self.list(index);
                 return None;
             }
             Step::Ask(question) => {
@@ -344,9 +504,14 @@ impl<S: Read + Write> Lobby<S> {
                     question,
                 });
             }
+            Step::Watch => {
+                let has_place = self.watchers() < MAX_WATCHERS;
+                let step = self.visitors.get_mut(index)?.begin_watching(has_place);
+                return self.finish(index, step, now);
+            }
             Step::End | Step::Refuse(_) | Step::Admit(_) => {}
         }
-        let visitor = self.visitors.remove(index);
+        let visitor = self.remove(index);
         Some(match step {
             Step::Refuse(reason) => Visit::Refused {
                 peer: visitor.peer,
@@ -362,8 +527,30 @@ impl<S: Read + Write> Lobby<S> {
     }
 }
 
+/// Which places a visitor takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One of those for whom asks the relay about itself.
+    Scraper,
+    /// The same at the admin socket.
+    Owner,
+    /// One of the relay's.
+    Placed,
+    /// One of the lobby's.
+    Other,
+}
+
+fn kind(dialect: Dialect, via: Via) -> Kind {
+    match via {
+        Via::AdminSocket => Kind::Owner,
+        Via::Network(_) if dialect == Dialect::Metrics => Kind::Scraper,
+        Via::Network(preamble) if preamble.tls => Kind::Placed,
+        Via::Network(_) => Kind::Other,
+    }
+}
+
 /// How a visit goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Step {
     /// More must come, or more be accepted.
     Wait,
@@ -376,28 +563,80 @@ enum Step {
     Refuse(Refused),
     /// It waits for the response to this.
     Ask(Question),
+    /// It asks for the trace.
+    Watch,
     /// It becomes the relay's.
     Admit(Dialect),
 }
 
 impl<S: Read + Write> Visitor<S> {
+    /// Whether it receives the trace.
+    const fn is_watcher(&self) -> bool {
+        matches!(self.then, Then::Turns { .. })
+    }
+
+    fn kind(&self) -> Kind {
+        kind(self.dialect, self.via)
+    }
+
+    /// Whether its handshake is what comes next.
+    const fn is_shaking(&self) -> bool {
+        self.awaits.tls && !self.awaits.proxy_header
+    }
+
+    /// Goes on with the handshake. Returns as well whether that took cryptography.
+    fn shake_hands(&mut self, certificates: &Certificates, scratch: &mut [u8]) -> (Step, bool) {
+        if self.stream.session().is_none() {
+            // A connection that sends nothing has no session.
+            let len = scratch.len().min(MAX_RECORD);
+            if let Err(step) = self.read(&mut scratch[..len]) {
+                return (step, false);
+            }
+            // The page is there for browsers, and what else speaks HTTP knows it by this name as well.
+            match certificates.session(self.dialect.rules().sends.begins_with_http()) {
+                Ok(session) => self
+                    .stream
+                    .start_tls(session, certificates.buffers(), &self.head),
+                Err(failure) => return (Step::Refuse(Refused::Handshake(failure)), false),
+            }
+            self.head = Vec::new();
+        }
+        let (handshake, has_worked) = self.stream.shake_hands();
+        let step = match handshake {
+            Handshake::Done => {
+                self.awaits.tls = false;
+                Step::WaitForTurn
+            }
+            Handshake::Waits => Step::Wait,
+            Handshake::Ended => Step::End,
+            Handshake::Failed(failure) => Step::Refuse(Refused::Handshake(failure)),
+        };
+        (step, has_worked)
+    }
+
     fn serve(&mut self, entrance: &Entrance, scratch: &mut [u8], time: Duration) -> Step {
+        if self.is_watcher() {
+            return self.serve_watcher(scratch);
+        }
         if !self.response.is_empty() {
             return self.write_response();
         }
         if let Then::Part(cursor) = self.then {
             return Step::Ask(Question::MembersFrom(cursor));
         }
-        if self.awaits_header
+        if self.awaits.proxy_header
             && let Err(step) = self.read_header(scratch)
         {
             return step;
         }
         // Of a connection without such a header, this was known when it was accepted.
-        if self.via == Via::Proxy
+        if self.via.preamble().proxy_header
             && let Some(refused) = entrance.refusal_of(self.peer, time)
         {
             return Step::Refuse(refused);
+        }
+        if self.awaits.tls {
+            return Step::WaitForTurn;
         }
         if self.dialect.rules().sends.begins_with_http() {
             self.read_request(entrance, scratch, time)
@@ -432,7 +671,7 @@ impl<S: Read + Write> Visitor<S> {
                 }
                 Ok(Progress::Complete(source)) => {
                     self.peer = source.unwrap_or(self.peer);
-                    self.awaits_header = false;
+                    self.awaits.proxy_header = false;
                     self.head.clear();
                     return Ok(());
                 }
@@ -504,6 +743,16 @@ impl<S: Read + Write> Visitor<S> {
         let has_page = self.dialect.rules().sends == Sends::Messages;
         let response = match request.path.as_str() {
             "/" if has_page => page::response(&request),
+            "/loop" | "/loop/trace" if has_page && entrance.web.watch => {
+                if !entrance.web.may_watch(&request, self.peer) {
+                    let reason = Refused::Request("the loop is shown to this machine only");
+                    return self.refuse("403 Forbidden", reason);
+                }
+                if request.path == "/loop/trace" {
+                    return Step::Watch;
+                }
+                page::viewer(&request)
+            }
             "/favicon.ico" => http::response("204 No Content", &[], b""),
             _ => http::response("404 Not Found", &[], b"there is nothing here\n"),
         };
@@ -570,7 +819,66 @@ impl<S: Read + Write> Visitor<S> {
         self.write_response()
     }
 
+    /// Makes it a watcher if it `has_place`.
+    fn begin_watching(&mut self, has_place: bool) -> Step {
+        if !has_place {
+            let body = b"there are as many watchers as there may be\n";
+            return self.respond(http::response("503 Service Unavailable", &[], body));
+        }
+        self.then = Then::Turns { lost: None };
+        self.due = None;
+        // Proxies must pass each turn on as it comes.
+        let fields = [
+            ("Content-Type", "application/x-ndjson"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+            ("X-Accel-Buffering", "no"),
+        ];
+        let head = http::head_of_parts("200 OK", &fields);
+        self.respond(head.into_bytes())
+    }
+
+    /// Serves a watcher, which has nothing more to say: it may have left, or have room for more.
+    fn serve_watcher(&mut self, scratch: &mut [u8]) -> Step {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return Step::End,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Step::End,
+            }
+        }
+        self.write_response()
+    }
+
+    /// Sends a watcher the records of a turn, unless it lags too far behind: then the turn is lost to it.
+    fn show_turn(&mut self, records: &str, start: impl Fn() -> String) -> Step {
+        let Then::Turns { lost } = self.then else {
+            return Step::Wait;
+        };
+        let text = match lost {
+            Some(0) => records.to_owned(),
+            Some(lost) if records.is_empty() => {
+                format!("{{\"kind\":\"lost\",\"turns\":{lost}}}\n{}", start())
+            }
+            Some(lost) => format!("{{\"kind\":\"lost\",\"turns\":{}}}\n{}", lost + 1, start()),
+            None => start(),
+        };
+        if self.response.len() + text.len() > MAX_WATCHER_LAG {
+            let lost = lost.unwrap_or(0) + u64::from(!records.is_empty());
+            self.then = Then::Turns { lost: Some(lost) };
+        } else {
+            self.then = Then::Turns { lost: Some(0) };
+            self.response.extend_from_slice(text.as_bytes());
+        }
+        self.write_response()
+    }
+
     fn write_response(&mut self) -> Step {
+        if self.response.is_empty() && self.is_watcher() {
+            return Step::Wait;
+        }
         loop {
             match write_once(&mut self.stream, &self.response) {
                 Ok(sent) => {
@@ -579,6 +887,7 @@ impl<S: Read + Write> Visitor<S> {
                         return match self.then {
                             Then::End => Step::End,
                             Then::Part(_) => Step::WaitForTurn,
+                            Then::Turns { .. } => Step::Wait,
                             Then::Request => {
                                 self.then = Then::End;
                                 self.head = Vec::new();
@@ -622,6 +931,14 @@ impl WebConfig {
         } else {
             Some(Refused::Origin(origin.to_owned()))
         }
+    }
+
+    /// Whether this request may watch the loop: it comes from this machine, or asks for a name that was given.
+    fn may_watch(&self, request: &Request, peer: SocketAddr) -> bool {
+        let host = request.host.as_deref().unwrap_or_default();
+        let name = http::host_without_port(host);
+        peer.ip().to_canonical().is_loopback()
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     /// Whether this `Host` can only be the relay: an IP address, `localhost`, or a name that was given.

@@ -7,13 +7,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, debug, info, log, log_enabled, trace, warn};
 
 use super::access::Denied;
 use super::lobby::Refused;
 use super::proxy_header::BadHeader;
+use super::tls::TlsError;
 use crate::relay::{
     CloseReason, Counters, EndedBy, Identity, LimitsError, MemberCounts, MemberInfo, Relay,
     RoomEvent,
@@ -50,6 +51,8 @@ pub(super) enum Refusal {
     RelayFull(usize),
     /// It came to a listener for proxies, and is none that is trusted.
     NoProxy,
+    /// The name in its certificate cannot be a member's.
+    CertificateName(Box<[u8]>),
     /// Its address may not connect.
     Denied(Denied),
     /// The system cannot watch one more.
@@ -69,6 +72,16 @@ pub(super) struct TurnTrace {
     pub(super) before: Counters,
 }
 
+/// The file of the trace has no room for the next turn.
+pub(super) fn trace_is_full() {
+    warn!("the trace ends here (limit: --trace-max)");
+}
+
+/// The trace cannot be written.
+pub(super) fn trace_failed(error: &io::Error) {
+    warn!("the trace ends here: {error}");
+}
+
 /// The server's log. It remembers what it logged when.
 #[derive(Debug)]
 pub(super) struct ServerLog {
@@ -79,6 +92,7 @@ pub(super) struct ServerLog {
     has_logged_pause: bool,
     throttled: LogThrottle,
     refusal: LogThrottle,
+    handshake: LogThrottle,
     accept_rate: LogThrottle,
     shortage: LogThrottle,
     /// The beginning of the shortage was logged, so its end will be.
@@ -94,6 +108,7 @@ impl ServerLog {
             has_logged_pause: false,
             throttled: LogThrottle::default(),
             refusal: LogThrottle::default(),
+            handshake: LogThrottle::default(),
             accept_rate: LogThrottle::default(),
             shortage: LogThrottle::default(),
             has_logged_shortage: false,
@@ -180,6 +195,7 @@ impl ServerLog {
             }
             CloseReason::Protocol(FrameError::TooLong { .. }) => (Level::Warn, "--max-name"),
             CloseReason::IdleTimeout => (Level::Info, "--idle-timeout"),
+            CloseReason::Revoked => (Level::Info, "--client-ca, --client-crl"),
             CloseReason::HandshakeTimeout => (Level::Info, "--handshake-timeout"),
             CloseReason::DrainTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::InputIgnored { .. } => (Level::Info, "--max-message"),
@@ -230,6 +246,7 @@ impl ServerLog {
     pub(super) fn refused_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
         let level = match reason {
             Refused::BadHeader(_) | Refused::LateHeader if self.refusal.is_due(now) => Level::Warn,
+            Refused::Handshake(_) if self.handshake.is_due(now) => Level::Info,
             Refused::Denied(_) if self.refusal.is_due(now) => Level::Info,
             _ => Level::Debug,
         };
@@ -253,6 +270,17 @@ impl ServerLog {
                 "refused: {peer}: {} in time (limit: --handshake-timeout)",
                 BadHeader::NoHeader
             ),
+            Refused::Handshake(failure) => {
+                let hint = if failure.is_other_protocol() {
+                    " (for clients without TLS: --listen without tls+)"
+                } else {
+                    ""
+                };
+                log!(level, "refused: {peer}: TLS handshake: {failure}{hint}");
+            }
+            Refused::LateHandshake => {
+                debug!("refused: {peer}: no TLS handshake in time (limit: --handshake-timeout)");
+            }
             Refused::UnexpectedHeader => info!(
                 "refused: {peer}: sent a header of the PROXY protocol (expect it: --listen \
                  proxy+ws://)"
@@ -326,6 +354,32 @@ impl ServerLog {
     #[allow(clippy::unused_self, reason = "all lines are the log's")]
     pub(super) fn nothing_to_reload(&self) {
         info!("SIGHUP: there is no configuration to reload");
+    }
+
+    /// SIGHUP came, and new connections are given another certificate from now on.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn reloaded(&self, expires: SystemTime) {
+        let expires = humantime::format_rfc3339_seconds(expires);
+        info!("SIGHUP: reloaded the certificate and its key; it expires on {expires}");
+    }
+
+    /// SIGHUP came, and a file cannot be used.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn reload_failed(&self, error: &TlsError) {
+        warn!("SIGHUP: nothing was reloaded, and the old certificate is used on: {error}");
+    }
+
+    /// The certificate is valid only for so long.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn certificate_expires(&self, left: Duration) {
+        let hours = left.as_secs() / 3600;
+        match (hours / 24, hours) {
+            (0, 0) => warn!(
+                "the certificate has expired, or will within an hour: renew --cert, send SIGHUP"
+            ),
+            (0, hours) => warn!("the certificate expires in {hours} h: renew --cert, send SIGHUP"),
+            (days, _) => warn!("the certificate expires in {days} days: renew --cert, send SIGHUP"),
+        }
     }
 
     /// The operator has done something at the admin socket.
@@ -403,6 +457,11 @@ impl fmt::Display for Refusal {
             Self::NoProxy => f.write_str(
                 "no trusted proxy, and only those may connect here (limit: --trust-proxy)",
             ),
+            Self::CertificateName(name) => write!(
+                f,
+                "{} in its certificate is no name of a member (limit: --max-name)",
+                Quoted(name)
+            ),
             Self::Denied(denied) => denied.fmt(f),
             Self::Unwatchable(error) => {
                 write!(f, "the system cannot watch one more connection: {error}")
@@ -453,6 +512,7 @@ impl fmt::Display for CloseReason {
             Self::Io(kind) => kind.fmt(f),
             Self::NameTaken => f.write_str("another member has this name"),
             Self::NameRefused => f.write_str("the name was refused"),
+            Self::Revoked => f.write_str("its certificate is not valid any more"),
             Self::Removed => f.write_str("removed by the program"),
             Self::Shutdown => f.write_str("the relay stops"),
         }

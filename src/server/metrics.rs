@@ -4,6 +4,7 @@
 //! of them would be more than any Prometheus can hold, and others may read it.
 
 use std::fmt::{self, Display, Write};
+use std::time::Duration;
 
 use super::log::Refusal;
 use super::process::Process;
@@ -21,10 +22,20 @@ pub(super) struct Snapshot<'a> {
     pub(super) gauges: Gauges,
     pub(super) stats: &'a Stats,
     pub(super) refusals: &'a Refusals,
+    pub(super) tls: Tls,
     pub(super) process: Process,
     pub(super) is_stopping: bool,
     /// Log lines that were dropped.
     pub(super) dropped_log_lines: u64,
+}
+
+/// The listeners with TLS.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tls {
+    pub(super) handshaking: usize,
+    pub(super) handshakes: u64,
+    /// When the certificate expires, since the beginning of 1970.
+    pub(super) expires: Option<Duration>,
 }
 
 /// How many connections were refused for each reason.
@@ -38,6 +49,8 @@ pub(super) struct Refusals {
     pub(super) shortage: u64,
     /// They are at a listener for proxies and from no trusted one, or without its header.
     pub(super) proxy: u64,
+    /// Their TLS handshake failed, or did not come to its end in time.
+    pub(super) tls: u64,
     /// Their address may not connect.
     pub(super) denied: u64,
     /// Their request is none that is answered, or comes from a page that may not connect.
@@ -52,6 +65,7 @@ impl Refusals {
             Refusal::AddressFull(_) => &mut self.address_full,
             Refusal::Unwatchable(_) => &mut self.shortage,
             Refusal::NoProxy => &mut self.proxy,
+            Refusal::CertificateName(_) => &mut self.tls,
             Refusal::Denied(_) => &mut self.denied,
         } += 1;
     }
@@ -92,17 +106,24 @@ pub(super) const METRICS: &[Metric] = &[
     counter("chatloop_connections_accepted_total", "Connections accepted, members or not.",
         |from, to| to.plain(from.counters.accepted)),
     counter("chatloop_connections_refused_total", "Connections refused, by reason.", |from, to| {
-        let Refusals { relay_full, address_full, shortage, proxy, denied, request } = *from.refusals;
+        let Refusals { relay_full, address_full, shortage, proxy, tls, denied, request } = *from.refusals;
         to.labelled("reason", "relay_full", relay_full)?;
         to.labelled("reason", "address_full", address_full)?;
         to.labelled("reason", "shortage", shortage)?;
         to.labelled("reason", "proxy", proxy)?;
+        to.labelled("reason", "tls", tls)?;
         to.labelled("reason", "denied", denied)?;
         to.labelled("reason", "request", request)
     }),
     counter("chatloop_connections_closed_total", "Connections that ended, by reason.", |from, to| {
         from.counters.closed.iter().try_for_each(|(reason, count)| to.labelled("reason", reason.key, count))
     }),
+    gauge("chatloop_tls_handshaking", "Connections whose TLS handshake is not complete.",
+        |from, to| to.plain(from.tls.handshaking)),
+    counter("chatloop_tls_handshakes_total", "TLS handshakes that were completed.",
+        |from, to| to.plain(from.tls.handshakes)),
+    gauge("chatloop_tls_certificate_expiry_seconds", "When the certificate expires, since the beginning of 1970.",
+        |from, to| to.known(from.tls.expires.map(|at| at.as_secs()))),
     counter("chatloop_joins_total", "Connections that became members.", |from, to| to.plain(from.counters.joined)),
     counter("chatloop_messages_total", "Messages published, however many members received them.",
         |from, to| to.plain(from.counters.messages)),

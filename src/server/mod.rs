@@ -36,6 +36,7 @@ mod access;
 mod admin;
 mod admin_socket;
 mod answers;
+mod certificates;
 mod drain;
 mod handle;
 mod http;
@@ -49,25 +50,39 @@ mod network;
 mod page;
 mod process;
 mod proxy_header;
+#[cfg_attr(
+    not(feature = "tls"),
+    allow(dead_code, reason = "there are no records")
+)]
+mod records;
 mod signals;
 mod stats;
+mod stream;
 mod system;
 mod tick;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
+mod trace;
+mod trace_fields;
+mod traced;
 mod trusted;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::relay::{ConnId, Counters, Limits, LimitsError, Rate, Relay, ReplyTexts, RoomEvent};
+use crate::relay::{
+    CloseReason, ConnId, Counters, Limits, LimitsError, Rate, Ready, Relay, ReplyTexts, RoomEvent,
+};
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use access::{Access, Denied};
 use admin_socket::AdminSocket;
 use answers::Desk;
+use certificates::Certificates;
 use drain::Drain;
 use listener::Via;
 use lobby::{Entrance, Lobby, Question, Refused, Then, Visit};
@@ -76,16 +91,21 @@ use metrics::{Refusals, Snapshot};
 use process::Process;
 use stats::Stats;
 use tick::Tick;
+use tls::Session;
 use trusted::Proxies;
 
 pub use access::AccessRules;
 pub use handle::Handle;
 pub use inherited::Inherited;
-pub use listener::Endpoint;
+pub use listener::{Endpoint, Preamble};
 pub use lobby::WebConfig;
 pub use log::MembersText;
 pub use network::{Network, NetworkError};
+pub use stream::Stream;
 pub use system::{Event, Kernel, Request, Source, System};
+pub use tls::{TlsError, TlsFiles};
+pub use trace::Trace;
+pub use traced::Traced;
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
 const TRY_AGAIN_LATER: u16 = 1013;
@@ -95,13 +115,16 @@ const TRY_AGAIN_LATER: u16 = 1013;
 pub struct Config {
     /// Where to listen, and for which protocol. At least one, unless sockets are inherited.
     pub listen: Vec<Endpoint>,
-    /// Where to listen for proxies, which forward connections of this protocol. Each connection begins with
-    /// a header of the PROXY protocol, and its peer's address is the one in that header. Those of peers that
-    /// are not in [`trusted_proxies`](Self::trusted_proxies) are refused.
-    pub listen_proxied: Vec<Endpoint>,
+    /// Where to listen for connections that begin with something else than their protocol. With a header of
+    /// the PROXY protocol a connection's peer has the address that is in the header; connections of peers
+    /// that are not in [`trusted_proxies`](Self::trusted_proxies) are refused. With TLS it needs
+    /// [`tls`](Self::tls).
+    pub listen_with: Vec<(Preamble, Endpoint)>,
     /// The proxies that state their clients' addresses: with the PROXY protocol, and in requests over HTTP
     /// with `X-Forwarded-For`, which is ignored in requests of others.
     pub trusted_proxies: Vec<Network>,
+    /// The certificate of the listeners with TLS, and what is demanded of clients there.
+    pub tls: Option<TlsFiles>,
     /// The path of the admin socket, a Unix socket with which the server's owner can look at its members. A
     /// system of [`Server::on`] has none.
     pub admin: Option<PathBuf>,
@@ -131,8 +154,9 @@ impl Config {
     pub fn new(listen: Vec<Endpoint>) -> Self {
         Self {
             listen,
-            listen_proxied: Vec::new(),
+            listen_with: Vec::new(),
             trusted_proxies: Vec::new(),
+            tls: None,
             admin: None,
             limits: Limits::default(),
             texts: ReplyTexts::default(),
@@ -146,26 +170,28 @@ impl Config {
         }
     }
 
-    /// The endpoints to listen on, each with whether it is for proxies, in the order of
+    /// The endpoints to listen on, each with what its connections begin with, in the order of
     /// [`Server::local_addrs`].
-    pub fn listeners(&self) -> impl Iterator<Item = (Endpoint, bool)> {
-        let plain = self.listen.iter().map(|&one| (one, false));
-        plain.chain(self.listen_proxied.iter().map(|&one| (one, true)))
+    pub fn listeners(&self) -> impl Iterator<Item = (Preamble, Endpoint)> {
+        let plain = self.listen.iter().map(|&one| (Preamble::NONE, one));
+        plain.chain(self.listen_with.iter().copied())
     }
 
     /// Whether a server with these listeners could ever serve a client.
-    fn check(&self, listeners: &[(Endpoint, bool)]) -> Result<(), StartError> {
+    fn check(&self, listeners: &[(Preamble, Endpoint)]) -> Result<(), StartError> {
         self.limits.check().map_err(StartError::Limits)?;
         if listeners.is_empty() {
             return Err(StartError::NoEndpoint);
         }
-        let for_proxies = listeners.iter().find(|(_, is_proxied)| *is_proxied);
-        match for_proxies {
-            Some(&(endpoint, _)) if self.trusted_proxies.is_empty() => {
-                Err(StartError::NoProxy(endpoint))
+        for &(preamble, endpoint) in listeners {
+            if preamble.proxy_header && self.trusted_proxies.is_empty() {
+                return Err(StartError::NoProxy(preamble, endpoint));
             }
-            _ => Ok(()),
+            if preamble.tls && self.tls.is_none() {
+                return Err(StartError::NoCertificate(preamble, endpoint));
+            }
         }
+        Ok(())
     }
 }
 
@@ -177,7 +203,11 @@ pub enum StartError {
     /// There is nothing to listen on, so no client could ever connect.
     NoEndpoint,
     /// It would listen there for proxies, and none is trusted, so none could ever connect.
-    NoProxy(Endpoint),
+    NoProxy(Preamble, Endpoint),
+    /// It would listen there for connections through TLS, and has no certificate.
+    NoCertificate(Preamble, Endpoint),
+    /// The certificate, its key, or what is demanded of clients cannot be used.
+    Tls(TlsError),
     /// It cannot listen there.
     Listen(SocketAddr, io::Error),
     /// It cannot listen at the path of the admin socket.
@@ -193,11 +223,22 @@ impl fmt::Display for StartError {
         match self {
             Self::Limits(error) => error.fmt(f),
             Self::NoEndpoint => f.write_str("there is no address to listen on"),
-            Self::NoProxy(Endpoint { dialect, addr }) => write!(
+            Self::NoProxy(preamble, Endpoint { dialect, addr }) => write!(
                 f,
-                "--listen proxy+{dialect}://{addr} needs --trust-proxy with the address of the proxy, \
-                 since no other peer may connect there"
+                "--listen {}://{addr} needs --trust-proxy with the address of the proxy, since no other \
+                 peer may connect there",
+                preamble.with(*dialect)
             ),
+            Self::NoCertificate(preamble, Endpoint { dialect, addr }) => {
+                let listener = preamble.with(*dialect);
+                write!(f, "--listen {listener}://{addr} needs ")?;
+                f.write_str(if cfg!(feature = "tls") {
+                    "--cert and --key; `chatloop cert` makes both"
+                } else {
+                    "a chatloop that is built with the feature tls"
+                })
+            }
+            Self::Tls(error) => error.fmt(f),
             Self::Listen(addr, error) => {
                 write!(f, "cannot listen on {addr}: {}", listen_trouble(error))
             }
@@ -231,10 +272,9 @@ fn listen_trouble(error: &io::Error) -> String {
     }
 }
 
-/// The dialect of a listener's connections, which may be for proxies, and how they come to it.
-const fn with_via(&(endpoint, is_proxied): &(Endpoint, bool)) -> (Dialect, Via) {
-    let via = if is_proxied { Via::Proxy } else { Via::Address };
-    (endpoint.dialect, via)
+/// The dialect of a listener's connections, and how they come to it.
+const fn with_via(&(preamble, endpoint): &(Preamble, Endpoint)) -> (Dialect, Via) {
+    (endpoint.dialect, Via::Network(preamble))
 }
 
 /// Whether a server goes on.
@@ -251,9 +291,11 @@ pub enum Turn {
 pub struct Server<S: System = Kernel> {
     system: S,
     acceptor: Acceptor<S::Stream>,
-    /// Connections that are not the relay's yet: those that speak HTTP, and those of proxies.
+    /// Connections that are not the relay's yet: those that speak HTTP, those of proxies, those with TLS.
     lobby: Lobby<S::Stream>,
-    relay: Relay<S::Stream>,
+    /// What the listeners with TLS need, if there are any.
+    certificates: Option<Certificates>,
+    relay: Relay<Stream<S::Stream>>,
     /// The one buffer that every connection is read into.
     scratch: Box<[u8]>,
     phase: Phase,
@@ -273,6 +315,13 @@ pub struct Server<S: System = Kernel> {
     refusals: Refusals,
     /// How many log lines were dropped, if that is known.
     dropped_log_lines: Option<fn() -> u64>,
+}
+
+/// A connection that would have a place.
+struct Arrival<S: Read + Write> {
+    stream: Stream<S>,
+    peer: SocketAddr,
+    dialect: Dialect,
 }
 
 /// How many events the polls have returned.
@@ -312,42 +361,56 @@ impl Server<Kernel> {
     ///
     /// As for [`bind`](Self::bind).
     pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        let others = inherited
-            .iter()
-            .map(|one| (one.endpoint(), one.is_proxied()));
-        let listeners: Vec<_> = config.listeners().chain(others).collect();
-        config.check(&listeners)?;
-        let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
-        let all: Vec<_> = listeners.iter().map(|(endpoint, _)| *endpoint).collect();
-        for (endpoint, _) in config.listeners() {
-            kernel
-                .listen(&endpoint, &all)
-                .map_err(|error| StartError::Listen(endpoint.addr, error))?;
-        }
-        for socket in inherited {
-            let addr = socket.endpoint().addr;
-            kernel
-                .take_over(socket)
-                .map_err(|error| StartError::Listen(addr, error))?;
-        }
-        let mut all: Vec<_> = listeners.iter().map(with_via).collect();
-        if let Some(path) = &config.admin {
-            AdminSocket::bind(path)
-                .and_then(|socket| kernel.listen_admin(socket))
-                .map_err(|error| StartError::Admin(path.clone(), error))?;
-            all.push((Dialect::Metrics, Via::AdminSocket));
-        }
-        let mut server = Self::serving(&all, kernel, config);
-        if let Some(path) = &config.bans {
-            let now = server.since_1970();
-            let access = &mut server.lobby.entrance.access;
-            access
-                .keep_bans_in(path, now)
-                .map_err(|error| StartError::Bans(path.clone(), error))?;
-        }
-        Ok(server)
+        let (kernel, listeners) = listening(config, inherited)?;
+        Self::starting(&listeners, kernel, config)
     }
+}
 
+impl Server<Traced<Kernel>> {
+    /// Listens as [`bind_with`](Server::bind_with) does, with a system whose calls are [traced](Server::write_trace).
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Server::bind).
+    pub fn bind_traced(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
+        let (kernel, listeners) = listening(config, inherited)?;
+        Self::starting(&listeners, Traced::new(kernel), config)
+    }
+}
+
+/// A kernel that listens, and its listeners.
+fn listening(
+    config: &Config,
+    inherited: Vec<Inherited>,
+) -> Result<(Kernel, Vec<(Dialect, Via)>), StartError> {
+    let others = inherited.iter().map(|one| (one.preamble(), one.endpoint()));
+    let listeners: Vec<_> = config.listeners().chain(others).collect();
+    config.check(&listeners)?;
+    let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
+    let all: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
+    for (_, endpoint) in config.listeners() {
+        kernel
+            .listen(&endpoint, &all)
+            .map_err(|error| StartError::Listen(endpoint.addr, error))?;
+    }
+    for socket in inherited {
+        let addr = socket.endpoint().addr;
+        kernel
+            .take_over(socket)
+            .map_err(|error| StartError::Listen(addr, error))?;
+    }
+    let mut all: Vec<_> = listeners.iter().map(with_via).collect();
+    if let Some(path) = &config.admin {
+        AdminSocket::bind(path)
+            .and_then(|socket| kernel.listen_admin(socket))
+            .map_err(|error| StartError::Admin(path.clone(), error))?;
+        all.push((Dialect::Metrics, Via::AdminSocket));
+    }
+    Ok((kernel, all))
+}
+
+/// What only the kernel has, traced or not.
+impl<S: System + AsRef<Kernel> + AsMut<Kernel>> Server<S> {
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
     /// request to stop at once, and SIGUSR1 as a request to log the members' table. SIGHUP means that
     /// the process's terminal was closed, if it `has_terminal`: a request to stop, but never at once.
@@ -358,7 +421,7 @@ impl Server<Kernel> {
     ///
     /// If the system refuses the handlers or the pipe they write to.
     pub fn handle_signals(&mut self, has_terminal: bool) -> io::Result<()> {
-        self.system.handle_signals(has_terminal)
+        self.system.as_mut().handle_signals(has_terminal)
     }
 
     /// A handle with which other threads stop or wake the server.
@@ -367,17 +430,17 @@ impl Server<Kernel> {
     ///
     /// If the system has no descriptor for it.
     pub fn handle(&mut self) -> io::Result<Handle> {
-        self.system.handle()
+        self.system.as_mut().handle()
     }
 
     /// The addresses of the listeners, in the order in which they were asked for: those of
-    /// [`Config::listen`], those of [`Config::listen_proxied`], those of inherited sockets.
+    /// [`Config::listen`], those of [`Config::listen_with`], those of inherited sockets.
     ///
     /// # Errors
     ///
     /// Those of getsockname(2).
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.system.local_addrs()
+        self.system.as_ref().local_addrs()
     }
 }
 
@@ -386,17 +449,43 @@ impl<S: System> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`StartError::Limits`], [`StartError::NoEndpoint`] and [`StartError::NoProxy`].
+    /// [`StartError`], except that it listens already.
     pub fn on(system: S, config: &Config) -> Result<Self, StartError> {
         let listeners: Vec<_> = config.listeners().collect();
         config.check(&listeners)?;
         let listeners: Vec<_> = listeners.iter().map(with_via).collect();
-        Ok(Self::serving(&listeners, system, config))
+        Self::serving(&listeners, system, config)
+    }
+
+    /// A server with these listeners, and with the bans that were kept.
+    fn starting(
+        listeners: &[(Dialect, Via)],
+        system: S,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let mut server = Self::serving(listeners, system, config)?;
+        if let Some(path) = &config.bans {
+            let now = server.since_1970();
+            let access = &mut server.lobby.entrance.access;
+            access
+                .keep_bans_in(path, now)
+                .map_err(|error| StartError::Bans(path.clone(), error))?;
+        }
+        Ok(server)
     }
 
     /// A server with these listeners.
-    fn serving(listeners: &[(Dialect, Via)], mut system: S, config: &Config) -> Self {
+    fn serving(
+        listeners: &[(Dialect, Via)],
+        mut system: S,
+        config: &Config,
+    ) -> Result<Self, StartError> {
         let now = system.now();
+        let certificates = config.tls.clone();
+        let certificates = certificates
+            .map(|files| Certificates::load(files, (now, system.time_of_day())))
+            .transpose()
+            .map_err(StartError::Tls)?;
         let with_address = listeners.iter().filter(|(_, via)| *via != Via::AdminSocket);
         let dialects: Vec<_> = with_address.map(|&(dialect, _)| dialect).collect();
         let mut served = dialects.clone();
@@ -404,13 +493,14 @@ impl<S: System> Server<S> {
             // It is offered there as a subprotocol.
             served.push(Dialect::WsChat10);
         }
-        Self {
+        Ok(Self {
             acceptor: Acceptor::new(
                 listeners.iter().copied(),
                 config.limits.accept_rate.map(Rate::new),
                 &mut system,
             ),
             system,
+            certificates,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
             lobby: Lobby::new(
                 Entrance {
@@ -434,12 +524,20 @@ impl<S: System> Server<S> {
             stats: Stats::new(),
             refusals: Refusals::default(),
             dropped_log_lines: None,
+        })
+    }
+
+    /// From now on writes what each turn does here, as lines of JSON and up to this many bytes, if the system is
+    /// [`Traced`]. The loop waits for each write.
+    pub fn write_trace(&mut self, sink: impl Write + 'static, max: u64) {
+        if let Some(trace) = self.system.trace() {
+            trace.write_to(&self.relay, sink, max);
         }
     }
 
     /// The room.
     #[must_use]
-    pub const fn relay(&self) -> &Relay<S::Stream> {
+    pub const fn relay(&self) -> &Relay<Stream<S::Stream>> {
         &self.relay
     }
 
@@ -534,7 +632,7 @@ impl<S: System> Server<S> {
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
-        self.relay.fan_out(now);
+        self.fan_out(now);
         self.count_messages(messages_before, now);
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
@@ -544,12 +642,14 @@ impl<S: System> Server<S> {
         if is_signalled {
             self.take_requests(now);
         }
+        self.check_certificates(now);
         self.serve_lobby(now);
         self.accept(now);
         let turn = self.finish_drain(now);
         self.log_events(now);
         self.stats.on_turn(self.time_since(now));
         self.end_trace(trace, now);
+        self.show_turn(now);
         Ok(turn)
     }
 
@@ -598,7 +698,9 @@ impl<S: System> Server<S> {
             Phase::Draining(drain) => drain.is_reading() && !self.relay.has_held(),
             Phase::Stopped => true,
         };
-        let has_ready = self.relay.has_ready() || self.lobby.has_ready();
+        let certificates = self.certificates.as_ref();
+        let has_unchecked = certificates.is_some_and(Certificates::has_unchecked);
+        let has_ready = self.relay.has_ready() || self.lobby.has_ready() || has_unchecked;
         if must_look || has_ready || self.acceptor.has_ready() {
             return Some(Duration::ZERO);
         }
@@ -611,6 +713,7 @@ impl<S: System> Server<S> {
             self.tick.due(),
             self.heartbeat.due(),
             self.lobby.next_timeout(),
+            certificates.and_then(Certificates::warning_due),
             self.accept_retry,
             drain,
         ];
@@ -639,6 +742,17 @@ impl<S: System> Server<S> {
         is_signalled
     }
 
+    /// Delivers what was published in this turn.
+    fn fan_out(&mut self, now: Instant) {
+        if let Some(trace) = self.system.trace() {
+            trace.published(&self.relay);
+        }
+        self.relay.fan_out(now);
+        if let Some(trace) = self.system.trace() {
+            trace.delivered(&self.relay);
+        }
+    }
+
     fn time_since(&self, earlier: Instant) -> Duration {
         self.system.now().saturating_duration_since(earlier)
     }
@@ -660,6 +774,9 @@ impl<S: System> Server<S> {
             return;
         }
         self.events.since_drained = 0;
+        if let Some(trace) = self.system.trace() {
+            trace.timers(&self.relay, now);
+        }
         self.relay.handle_timeout(now);
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
@@ -676,8 +793,14 @@ impl<S: System> Server<S> {
         if self.heartbeat.take_due(now) {
             self.relay.publish_heartbeat();
         }
-        for proxy in self.lobby.handle_timeout(now) {
-            self.refuse_visit(proxy, &Refused::LateHeader, now);
+        for (peer, reason) in self.lobby.handle_timeout(now) {
+            self.refuse_visit(peer, &reason, now);
+        }
+        if let Some(certificates) = &mut self.certificates
+            && certificates.is_warning_due(now)
+            && let Some(left) = certificates.take_warning(now, self.system.time_of_day())
+        {
+            self.log.certificate_expires(left);
         }
     }
 
@@ -693,6 +816,9 @@ impl<S: System> Server<S> {
     /// The room's events become log lines.
     fn log_events(&mut self, now: Instant) {
         for event in self.relay.drain_events() {
+            if let Some(trace) = self.system.trace() {
+                trace.event(&event);
+            }
             self.log.event(&event, now);
             if let Some(recorded) = &mut self.recorded {
                 recorded.push(event);
@@ -707,9 +833,43 @@ impl<S: System> Server<S> {
                 Request::HangUp if self.is_stopping() => {}
                 Request::HangUp => self.stop("SIGHUP"),
                 Request::Table => self.log.table(&self.relay, now),
-                Request::Reload => self.log.nothing_to_reload(),
+                Request::Reload => self.reload(now),
             }
         }
+    }
+
+    /// Reads the files of the listeners with TLS anew. New connections are given what they hold; if any of them
+    /// cannot be used, nothing changes.
+    fn reload(&mut self, now: Instant) {
+        let Some(certificates) = &mut self.certificates else {
+            return self.log.nothing_to_reload();
+        };
+        let time = self.system.time_of_day();
+        match certificates.reload((now, time)) {
+            Ok(()) => self.log.reloaded(certificates.expires()),
+            Err(error) => return self.log.reload_failed(&error),
+        }
+        certificates.check_again(self.relay.ids());
+    }
+
+    /// Closes members whose certificate was accepted before the last reload and would not be now. A turn looks at a
+    /// few members, since each is a signature to be verified.
+    fn check_certificates(&mut self, now: Instant) {
+        let Some(certificates) = &mut self.certificates else {
+            return;
+        };
+        let ids = certificates.next_to_check();
+        if ids.is_empty() {
+            return;
+        }
+        let time = self.system.time_of_day();
+        for id in ids {
+            let session = self.relay.stream(id).and_then(Stream::session);
+            if session.is_some_and(|session| certificates.refuses(session, time)) {
+                self.relay.close_for(id, CloseReason::Revoked);
+            }
+        }
+        self.relay.remove_closed(&mut self.scratch, now);
     }
 
     /// Accepts connections, up to the turn's budget.
@@ -748,31 +908,36 @@ impl<S: System> Server<S> {
 
     /// Serves the connections that are not the relay's yet.
     fn serve_lobby(&mut self, now: Instant) {
+        let certificates = self.certificates.as_ref();
+        if let Some(certificates) = certificates {
+            for id in certificates.buffers().take_ended() {
+                self.relay.note(id, Ready::READABLE | Ready::READ_CLOSED);
+            }
+        }
         if !self.lobby.has_ready() {
             return;
         }
-        let time = self.since_1970();
-        for visit in self.lobby.serve(&mut self.scratch, now, time) {
+        let clocks = (now, self.since_1970());
+        for visit in self.lobby.serve(certificates, &mut self.scratch, clocks) {
             match visit {
                 Visit::Admitted {
                     stream,
                     peer,
                     dialect,
                 } => {
-                    let accepted = AcceptedConnection {
+                    let arrival = Arrival {
                         stream,
                         peer,
                         dialect,
-                        via: Via::Address,
                     };
-                    self.give_place(accepted, Self::watch_again, now);
+                    self.give_place(arrival, S::watch_as, now);
                 }
                 Visit::Asked {
                     index,
                     via,
                     question,
                 } => {
-                    let (response, then) = self.answer(question, via, now, time);
+                    let (response, then) = self.answer(question, via, now, clocks.1);
                     self.lobby.respond(index, response, then, now);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
@@ -817,10 +982,20 @@ impl<S: System> Server<S> {
             gauges: self.relay.gauges(now),
             stats: &self.stats,
             refusals: &self.refusals,
+            tls: self.tls_figures(),
             process: Process::now(),
             is_stopping: self.is_stopping(),
             dropped_log_lines: self.dropped_log_lines.map_or(0, |count| count()),
         })
+    }
+
+    fn tls_figures(&self) -> metrics::Tls {
+        let expires = self.certificates.as_ref().map(Certificates::expires);
+        metrics::Tls {
+            handshaking: self.lobby.shaking(),
+            handshakes: self.lobby.handshakes(),
+            expires: expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()),
+        }
     }
 
     /// Has this function say how many log lines were dropped, for the [metrics](Self::metrics).
@@ -833,6 +1008,7 @@ impl<S: System> Server<S> {
         let refusals = &mut self.refusals;
         let (count, had_asked) = match reason {
             Refused::BadHeader(_) | Refused::LateHeader => (&mut refusals.proxy, true),
+            Refused::Handshake(_) | Refused::LateHandshake => (&mut refusals.tls, true),
             Refused::Denied(_) => (&mut refusals.denied, true),
             Refused::Host(_)
             | Refused::Origin(_)
@@ -844,47 +1020,69 @@ impl<S: System> Server<S> {
         self.log.refused_visit(peer, reason, now);
     }
 
-    fn watch_again(system: &mut S, stream: &mut S::Stream, id: ConnId) -> io::Result<()> {
-        system.watch_as(stream, Source::Connection(id))
-    }
-
-    /// Lets a connection in: into the lobby if it speaks HTTP at first, or comes from a proxy.
+    /// Lets a connection in: into the lobby if its dialect is not the first that it speaks, or begins with HTTP.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
         if let Some(denied) = self.denial(&accepted) {
             let refusal = Refusal::Denied(denied);
             return self.count_refusal(accepted.peer, &refusal, now);
         }
-        if accepted.via != Via::Proxy && !accepted.dialect.rules().sends.begins_with_http() {
-            let watch = |system: &mut S, stream: &mut S::Stream, id| {
-                system.watch(stream, Source::Connection(id))
-            };
-            return self.give_place(accepted, watch, now);
-        }
         let AcceptedConnection {
-            mut stream,
+            stream,
             peer,
             dialect,
             via,
         } = accepted;
-        if via == Via::Proxy && !self.lobby.trusts(peer) {
-            return self.refuse(stream, peer, &Refusal::NoProxy, now);
+        let preamble = via.preamble();
+        let mut arrival = Arrival {
+            stream: Stream::new(stream),
+            peer,
+            dialect,
+        };
+        if preamble == Preamble::NONE && !dialect.rules().sends.begins_with_http() {
+            return self.give_place(arrival, S::watch, now);
+        }
+        if preamble.proxy_header && !self.lobby.trusts(peer) {
+            return self.refuse(arrival, &Refusal::NoProxy, now);
+        }
+        if preamble.tls
+            && dialect != Dialect::Metrics
+            && let Err(refusal) = self.find_place(peer, now)
+        {
+            return self.refuse(arrival, &refusal, now);
         }
         self.lobby.make_room(dialect, via);
         let source = Source::Visitor(self.lobby.next_index());
-        match self.system.watch(&mut stream, source) {
-            Ok(()) => self.lobby.enter(stream, peer, dialect, via, now),
-            Err(error) => self.refuse(stream, peer, &Refusal::Unwatchable(error), now),
+        match self.system.watch(arrival.stream.socket_mut(), source) {
+            Ok(()) => self.lobby.enter(arrival.stream, peer, dialect, via, now),
+            Err(error) => self.refuse(arrival, &Refusal::Unwatchable(error), now),
         }
+    }
+
+    /// Makes sure that there is a place for a connection of this peer.
+    fn find_place(&mut self, peer: SocketAddr, now: Instant) -> Result<(), Refusal> {
+        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
+        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
+            let limit = relay.limits().max_per_ip.unwrap_or_default();
+            return Err(Refusal::AddressFull(limit));
+        }
+        let limit = relay.limits().max_clients;
+        if relay.len() + self.lobby.placed() >= limit
+            && !relay.make_room(None, scratch, now)
+            && !self.lobby.give_up_handshake(now)
+        {
+            return Err(Refusal::RelayFull(limit));
+        }
+        Ok(())
     }
 
     /// Why a connection may not come in, as far as its own address shows it. Where a proxy may state its
     /// client's, that is known in the lobby.
     fn denial(&self, accepted: &AcceptedConnection<S::Stream>) -> Option<Denied> {
         let may_state_client = match accepted.via {
-            Via::Proxy | Via::AdminSocket => true,
-            Via::Address => {
+            Via::AdminSocket => true,
+            Via::Network(preamble) => {
                 let is_http = accepted.dialect.rules().sends.begins_with_http();
-                is_http && self.lobby.trusts(accepted.peer)
+                preamble.proxy_header || (is_http && self.lobby.trusts(accepted.peer))
             }
         };
         if may_state_client {
@@ -897,55 +1095,66 @@ impl<S: System> Server<S> {
     /// Gives a connection a place, or refuses it if there is none.
     fn give_place(
         &mut self,
-        mut accepted: AcceptedConnection<S::Stream>,
-        watch: impl FnOnce(&mut S, &mut S::Stream, ConnId) -> io::Result<()>,
+        mut arrival: Arrival<S::Stream>,
+        watch: impl FnOnce(&mut S, &mut S::Stream, Source) -> io::Result<()>,
         now: Instant,
     ) {
-        let peer = accepted.peer;
-        let (relay, scratch) = (&mut self.relay, &mut self.scratch);
-        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
-            let limit = relay.limits().max_per_ip.unwrap_or_default();
-            return self.refuse_place(accepted, &Refusal::AddressFull(limit), now);
+        let peer = arrival.peer;
+        if let Err(refusal) = self.find_place(peer, now) {
+            return self.refuse_place(arrival, &refusal, now);
         }
-        if relay.is_full() && !relay.make_room(None, scratch, now) {
-            let limit = relay.limits().max_clients;
-            return self.refuse_place(accepted, &Refusal::RelayFull(limit), now);
+        let relay = &mut self.relay;
+        let session = arrival.stream.session();
+        let name = session.and_then(Session::client_name);
+        let is_outdated = session
+            .zip(self.certificates.as_ref())
+            .is_some_and(|(session, certificates)| certificates.is_older(session));
+        if let Some(name) = &name
+            && !(1..=relay.limits().max_name).contains(&name.len())
+        {
+            let refusal = Refusal::CertificateName(name.as_slice().into());
+            return self.refuse_place(arrival, &refusal, now);
         }
-        match watch(&mut self.system, &mut accepted.stream, relay.next_id()) {
+        let id = relay.next_id();
+        let source = Source::Connection(id);
+        match watch(&mut self.system, arrival.stream.socket_mut(), source) {
             Ok(()) => {
-                relay.insert(accepted.stream, peer, accepted.dialect, now);
+                let has_input = arrival.stream.admit_as(id);
+                let (stream, dialect) = (arrival.stream, arrival.dialect);
+                relay.insert_as(stream, peer, dialect, name.as_deref(), now);
+                if let Some(certificates) = &mut self.certificates
+                    && is_outdated
+                {
+                    certificates.check_again([id]);
+                }
+                if has_input {
+                    relay.note(id, Ready::READABLE);
+                }
             }
-            Err(error) => self.refuse_place(accepted, &Refusal::Unwatchable(error), now),
+            Err(error) => self.refuse_place(arrival, &Refusal::Unwatchable(error), now),
         }
     }
 
     /// Closes a connection that would have a place if there were one.
-    fn refuse_place(
-        &mut self,
-        accepted: AcceptedConnection<S::Stream>,
-        refusal: &Refusal,
-        now: Instant,
-    ) {
-        let AcceptedConnection {
-            mut stream,
-            peer,
-            dialect,
-            ..
-        } = accepted;
-        if dialect.rules().sends.is_web_socket() {
+    fn refuse_place(&mut self, mut arrival: Arrival<S::Stream>, refusal: &Refusal, now: Instant) {
+        if arrival.dialect.rules().sends.is_web_socket() {
             // Its handshake was accepted. A browser reports nothing but the Close frame.
             let mut frame = Vec::new();
             websocket::encode_close(TRY_AGAIN_LATER, "no place is free", &mut frame);
-            let _ = lobby::write_once(&mut stream, &frame);
+            let _ = lobby::write_once(&mut arrival.stream, &frame);
         }
-        self.refuse(stream, peer, refusal, now);
+        self.refuse(arrival, refusal, now);
     }
 
     /// Closes a connection for which there is no place.
-    fn refuse(&mut self, mut stream: S::Stream, peer: SocketAddr, refusal: &Refusal, now: Instant) {
+    fn refuse(&mut self, arrival: Arrival<S::Stream>, refusal: &Refusal, now: Instant) {
+        let Arrival {
+            mut stream, peer, ..
+        } = arrival;
         // A socket that is closed with unread bytes sends a reset. So its name is read, if it was
         // received already; for one that comes at this very moment the peer has its FIN before that.
-        self.system.shutdown_write(&stream);
+        stream.close_session();
+        self.system.shutdown_write(stream.socket());
         let _ = stream.read(&mut self.scratch);
         self.count_refusal(peer, refusal, now);
     }
@@ -975,7 +1184,7 @@ impl<S: System> Server<S> {
             && let Some(id) = drain.next(now)
         {
             if let Some(stream) = self.relay.stream(id) {
-                self.system.clear_notsent_lowat(stream);
+                self.system.clear_notsent_lowat(stream.socket());
             }
             self.relay.dismiss(id, &mut self.scratch, now);
         }
@@ -996,6 +1205,17 @@ impl<S: System> Server<S> {
         let uptime = now.saturating_duration_since(self.started);
         self.log.stopped(uptime, self.relay.counters());
         Turn::Stopped
+    }
+
+    /// Ends the trace of this turn, and shows it to the watchers.
+    fn show_turn(&mut self, now: Instant) {
+        let Some(trace) = self.system.trace() else {
+            return;
+        };
+        trace.end_turn(&self.relay, self.timeout(), self.system.now());
+        let (lobby, relay) = (&mut self.lobby, &self.relay);
+        trace.take_turn(|records| lobby.show_turn(records, || Trace::start(relay), now));
+        trace.set_watched(lobby.watchers() > 0);
     }
 
     /// Remembers what the trace of this turn needs, if turns are traced.

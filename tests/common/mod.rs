@@ -22,6 +22,8 @@ pub mod shim;
 pub mod socket;
 #[cfg(feature = "cli")]
 pub mod terminal;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(all(feature = "cli", target_os = "linux", target_env = "gnu"))]
 pub mod torture;
 #[cfg(feature = "cli")]

@@ -7,6 +7,7 @@
 //! - [`slow_member`]: members that stop reading.
 //! - [`hostile`]: peers that send bad headers, reset, or are too many.
 //! - [`proxies`]: proxies that state their clients' addresses.
+//! - `tls`: listeners with TLS.
 //! - [`crowd`]: more members than `select` can watch.
 //! - [`embed`]: a program around the server.
 //! - [`client`]: the client as a library.
@@ -25,3 +26,5 @@ mod embed;
 mod hostile;
 mod proxies;
 mod slow_member;
+#[cfg(feature = "tls")]
+mod tls;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use chatloop::relay::{Limits, RoomEvent};
-use chatloop::server::{Config, Endpoint};
+use chatloop::server::{Config, Endpoint, Preamble};
 use chatloop::wire::Dialect;
 use proxy_header::{ProxiedAddress, ProxyHeader, Tlv};
 use socket2::{Domain, Socket, Type};
@@ -33,7 +33,12 @@ impl Proxied {
             addr: "127.0.0.1:0".parse().unwrap(),
         };
         let mut config = Config::new(vec![endpoint(&Dialect::Chat10)]);
-        config.listen_proxied = dialects.iter().map(endpoint).collect();
+        let preamble = Preamble {
+            proxy_header: true,
+            ..Preamble::NONE
+        };
+        let proxied = dialects.iter().map(|one| (preamble, endpoint(one)));
+        config.listen_with = proxied.collect();
         config.trusted_proxies = trusted.iter().map(|one| one.parse().unwrap()).collect();
         config.limits = limits;
         let mut relay = TestRelay::with_config(&config);

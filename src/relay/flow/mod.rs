@@ -447,7 +447,7 @@ mod tests {
 
     fn life(id: ConnId, dialect: Dialect) -> Life {
         let peer = SocketAddr::from(([192, 0, 2, 1], 4001));
-        Lifecycle::new(None).accept(id, peer.into(), dialect)
+        Lifecycle::new(None).accept(id, peer.into(), dialect, None)
     }
 
     /// A slow reader over the limit.

@@ -917,7 +917,7 @@ impl Model {
             .iter()
             .map(|&dialect| Protocol::new(dialect, config))
             .collect();
-        let is_listed = |dialect| config.listeners().any(|(one, _)| one.dialect == dialect);
+        let is_listed = |dialect| config.listeners().any(|(_, one)| one.dialect == dialect);
         // A browser may ask for a tunnel.
         let is_served = |dialect| match dialect {
             Dialect::WsChat10 => is_listed(dialect) || is_listed(Dialect::Ws),

@@ -18,13 +18,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chatloop::relay::{Limits, ReplyTexts, Slow};
-use chatloop::server::{Config, Endpoint};
+use chatloop::server::{Config, Endpoint, Preamble};
 use chatloop::wire::Dialect;
 
 use super::choices::Choices;
 use super::faults::Fault;
 use super::model::MIN_READ_RATE;
 use super::web;
+
+/// What the connections of proxies begin with.
+pub const PROXIED: Preamble = Preamble {
+    proxy_header: true,
+    ..Preamble::NONE
+};
 
 /// Nearly all messages of a chat are short.
 const USUAL_MESSAGE: usize = 40;
@@ -173,13 +179,15 @@ impl Plan {
         };
         if choices.below(4) == 0 {
             let count = choices.between(1, 3);
-            config.listen_proxied = (0..count).map(|_| endpoint(choices.one_of(&all))).collect();
+            config.listen_with = (0..count)
+                .map(|_| (PROXIED, endpoint(choices.one_of(&all))))
+                .collect();
             // Some peers are proxies that are not trusted.
             config.trusted_proxies = vec!["198.51.100.0/24".parse().expect("a network")];
         }
         let has_browsers = config
             .listeners()
-            .map(|(one, _)| one)
+            .map(|(_, one)| one)
             .any(|one| one.dialect == Dialect::Ws);
         config.limits = chosen_limits(choices, max_message, has_browsers);
         config.texts = chosen_texts(choices);
@@ -317,10 +325,10 @@ impl Plan {
         plan
     }
 
-    /// The dialect of the listener of this index, and whether it is for proxies.
-    pub fn listener(&self, index: usize) -> (Dialect, bool) {
-        let (endpoint, is_proxied) = self.config.listeners().nth(index).expect("a listener");
-        (endpoint.dialect, is_proxied)
+    /// What connections of the listener of this index begin with, and their dialect.
+    pub fn listener(&self, index: usize) -> (Preamble, Dialect) {
+        let (preamble, endpoint) = self.config.listeners().nth(index).expect("a listener");
+        (preamble, endpoint.dialect)
     }
 
     /// How often this strikes, of 1,024 times.

@@ -32,6 +32,10 @@ pub enum Action {
     ReadAgain(usize),
     CloseSending(usize),
     Close(usize),
+    /// A peer takes so many bytes, though it may have stopped reading.
+    Take(usize, usize),
+    /// The next poll tells once more of the connection that was closed last.
+    RepeatEvent,
     Wait(Duration),
     Signal(Request),
 }
@@ -127,7 +131,7 @@ impl World {
             Action::Publish(peer_index, len) => self.publish(peer_index, len),
             Action::SendFarewell(peer_index) => self.send_farewell(peer_index),
             Action::Request(listener, index) => {
-                let (dialect, _) = self.plan.listener(listener);
+                let (_, dialect) = self.plan.listener(listener);
                 if let Some(peer_index) = self.connect(listener, false) {
                     let head = web::requests(dialect)[index].head.clone();
                     self.peers[peer_index].outgoing = head;
@@ -142,6 +146,12 @@ impl World {
             Action::ReadAgain(peer_index) => self.read_or_not(peer_index, true),
             Action::CloseSending(peer_index) => self.close_sending(peer_index),
             Action::Close(peer_index) => self.close_fully(peer_index),
+            Action::Take(peer_index, bytes) => {
+                self.sockets[peer_index].is_peer_reading = true;
+                self.drain(peer_index, bytes);
+                self.sockets[peer_index].is_peer_reading = false;
+            }
+            Action::RepeatEvent => self.repeat_event(),
             Action::Wait(time) => self.now += time,
             Action::Signal(request) => self.signal(request),
         }
