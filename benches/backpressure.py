@@ -14,7 +14,7 @@ buffers. Four things are measured:
     byte in order;
   - whether a member that reads 1 kB/s keeps its place in a chat of less than that.
 
-It takes about five minutes and runs on Linux: /proc says when the relay has closed a connection.
+It takes about five minutes and runs on Linux: /proc shows when the relay has closed a connection.
 --seconds is the length of a scenario, 60 by default; slow readers need some minutes to work through the
 kernel's buffers, so a longer run is the stricter one. --quick is only to see that it runs. The exit
 code is 1 if a wanted bound was missed or a reader lost its place.
@@ -46,7 +46,7 @@ FLOOD_LEN = 64
 LAST = b"last"
 NUMBER_LEN = 11
 
-# What a table says of a member that is still connected.
+# A table's entry for a member that is still connected.
 KEPT = "kept"
 
 # How often slow readers read, and how often /proc is asked which connections are still open.
@@ -81,7 +81,7 @@ class Relay:
         self.log = log
 
     def close_line(self, name):
-        """The log's last line about that member, which says why it was closed."""
+        """The log's last line about that member, which has its close reason."""
         lines = [line for line in self.log.read_text().splitlines() if f'"{name}"' in line]
         return lines[-1].split("] ", 1)[-1] if lines else "the log has nothing about it"
 
@@ -272,12 +272,12 @@ class Chatter(Member):
 
     def __init__(self, relay, name="chatter"):
         super().__init__(relay, name)
-        self.talking = True
+        self.sending = True
         self.due = []
         self.pending = b""
 
     def tick(self, now):
-        while self.talking and (not self.due or self.due[-1] + LINE_INTERVAL <= now):
+        while self.sending and (not self.due or self.due[-1] + LINE_INTERVAL <= now):
             line = b"%d " % len(self.due)
             self.pending += frame(line.ljust(LINE_LEN, b"."))
             # Delays count from when a line was due, not from when this process got to it.
@@ -476,7 +476,7 @@ def line_delays(program, title, names, blocks, rate, max_delay, seconds, verdict
         with flooding(relay, names, blocks, seconds + LATE_LINES + 10):
             loop.run(seconds)
             pace = listener.received / seconds
-            chatter.talking = False
+            chatter.sending = False
             sent = len(chatter.due)
             loop.run(LATE_LINES, until=lambda: len(listener.arrived) == sent)
             loop.look_at_places()
@@ -556,7 +556,7 @@ def slow_readers(program, seconds, verdict):
             relay = stack.enter_context(running(program))
             reader = SlowReader(relay, "slow reader", rate)
             readers.append((reader, "one flood"))
-            # It joins before the flood, and hears it from its first message on.
+            # It joins before the flood, and receives it from its first message on.
             time.sleep(0.3)
             lasts = seconds + CATCH_UP + 10
             floods[reader] = stack.enter_context(flooding(relay, [b"flood"], numbered_blocks, lasts))
@@ -580,7 +580,7 @@ def slow_readers(program, seconds, verdict):
         # A reader that still has its place receives all that the floods sent, to the last message.
         loop.ticks = [chatter.tick for chatter in chatters]
         for chatter in chatters:
-            chatter.talking = False
+            chatter.sending = False
         for reader, _ in readers:
             if reader in floods:
                 os.kill(floods[reader], signal.SIGTERM)
@@ -594,8 +594,8 @@ def slow_readers(program, seconds, verdict):
             if reader in floods:
                 complete = reader.ended
             else:
-                heard = [reader.next_numbers[one.name.encode()] for one in chatters]
-                complete = heard == [len(one.due) for one in chatters]
+                numbers = [reader.next_numbers[one.name.encode()] for one in chatters]
+                complete = numbers == [len(one.due) for one in chatters]
             state = reader.fault or ("complete" if complete else reader.end or "not complete")
             what = f"a reader of {reader.rate_text()} beside {beside}"
             verdict.check(reader.kept, f"{what}: its place was {reader.place_and_reason()}")

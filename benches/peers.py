@@ -50,7 +50,7 @@ FAULTS = ("lost", "duplicated", "out_of_order", "corrupt", "cut", "refused")
 
 
 class Server:
-    """A server that can be started on a port, and what it speaks."""
+    """A server that can be started on a port, and its protocol."""
 
     def __init__(self, name, protocol, command, members=MEMBERS):
         self.name = name
@@ -208,7 +208,7 @@ def idle(ours, others):
     table(f"`chatloop load idle -t {ours.protocol}://…`, each by itself", head, rows)
 
 
-def talk(ours, others, scenario, charted):
+def run_scenario(ours, others, scenario, charted):
     """What a delivery takes: ours, and each of the others beside it."""
     rows = []
     for other in others:
@@ -254,7 +254,7 @@ def main():
         for ours, others in (plain, web):
             idle(ours, others)
             for scenario, charted in SCENARIOS:
-                talk(ours, others, scenario, charted)
+                run_scenario(ours, others, scenario, charted)
         memory(*plain)
 
 

@@ -30,7 +30,7 @@ pub(crate) enum Address {
 }
 
 impl Address {
-    /// The address that `text` is. If it is none, the error says why, and what to `write`.
+    /// The address that `text` is. If it is none, the error has the reason, and what to `write`.
     pub(crate) fn parse(text: &str, default_port: u16, write: &str) -> Result<Self, String> {
         if is_number(text) {
             let addr = (Ipv4Addr::LOCALHOST, parse_port(text)?);

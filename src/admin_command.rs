@@ -38,7 +38,7 @@ pub(crate) enum AdminError {
     NoRelay,
     /// The message is too long for a request.
     TooLong,
-    /// The relay refuses, and says why.
+    /// The relay refuses, with the reason.
     Refused(String),
     /// Standard output failed.
     Output(io::Error),

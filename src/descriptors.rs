@@ -13,7 +13,7 @@ const OWN: u64 = 16;
 ///
 /// # Errors
 ///
-/// What `getrlimit` or `setrlimit` says.
+/// The result of `getrlimit` or `setrlimit`.
 pub fn raise_limit() -> io::Result<u64> {
     rlimit::increase_nofile_limit(u64::MAX)
 }

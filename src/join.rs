@@ -31,7 +31,7 @@ pub(crate) enum JoinError {
     Lookup(LookupError),
     /// The client could not go on.
     Client(ClientError),
-    /// Not everything that was said has arrived.
+    /// Not every message has arrived.
     Incomplete { unsent: usize, uncertain: u64 },
     /// The system failed us.
     Io(&'static str, io::Error),

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says why a command failed, for the exit code that says it to programs.
+/// Prints why a command failed, and returns the exit code that reports it to programs.
 fn fail(error: &dyn Display, exit_code: u8) -> ExitCode {
     error_line::print(&error.to_string());
     ExitCode::from(exit_code)

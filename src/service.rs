@@ -1,4 +1,4 @@
-//! Life under a service manager such as systemd: the sockets that it passes, and what it is told.
+//! Life under a service manager such as systemd: the sockets that it passes, and the notifications to it.
 //!
 //! It makes itself known in the environment; without its variables there is nothing to do here.
 
@@ -68,7 +68,7 @@ pub(crate) struct Manager {
     pending: Option<State>,
     /// The last state that it was to be notified of.
     state: State,
-    /// How often its watchdog must hear from the loop, if there is one.
+    /// How often the loop must notify its watchdog, if there is one.
     ping_every: Option<Duration>,
     ping_due: Option<Instant>,
     /// The last message did not get there, which was logged.

@@ -34,7 +34,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Shows bytes from the wire as [`Escaped`] does, between double quotes, with those inside escaped
-/// too: no name can end its quotation and go on as if the log had said it.
+/// too: no name can end its quotation and go on as if it were the log's.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a [u8]);
 
@@ -51,7 +51,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Shows what a stranger said to a person: as [`Escaped`], but readable first.
+/// Shows a stranger's text to a person: as [`Escaped`], but readable first.
 ///
 /// The backslash stays as it is, and so do the spaces that other scripts use, the joiners without
 /// which Persian and family emoji fall apart, and the tags of flags. None of these can move the

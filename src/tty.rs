@@ -1,4 +1,4 @@
-//! What the environment says of the terminal, for the commands that paint on one.
+//! What the environment has about the terminal, for the commands that paint on one.
 
 use std::env;
 use std::io::{self, IsTerminal};

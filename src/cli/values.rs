@@ -1,4 +1,4 @@
-//! Parses the values of flags. Each error says what to write instead.
+//! Parses the values of flags. Each error has what to write instead.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl<T> OrOff<T> {
     }
 }
 
-/// A `Listen` is an address to listen on, and what is spoken there.
+/// A `Listen` is an address to listen on, and its dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     pub(crate) dialect: Dialect,

@@ -422,7 +422,7 @@ mod tests {
         lines.into_iter().filter(|line| !is_sample(line)).collect()
     }
 
-    /// Where each text begins and ends, its height, and what it says.
+    /// Where each text begins and ends, its height, and its words.
     fn texts(svg: &str) -> Vec<(i32, i32, i32, String)> {
         let mut rows = svg.lines();
         let mut texts = Vec::new();

@@ -106,7 +106,7 @@ impl<S> Connection<S> {
         self.life.id()
     }
 
-    /// The dialect that its peer speaks.
+    /// The dialect of its peer.
     #[inline]
     pub(super) const fn dialect(&self) -> Dialect {
         self.life.dialect()

@@ -92,7 +92,7 @@ pub struct Identity {
 pub struct MemberCounts([usize; Dialect::COUNT]);
 
 impl MemberCounts {
-    /// How many members speak this dialect.
+    /// The number of members of this dialect.
     #[must_use]
     pub const fn of(&self, dialect: Dialect) -> usize {
         self.0[dialect.index()]

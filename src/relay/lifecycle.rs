@@ -110,7 +110,7 @@ impl Life {
         self.id
     }
 
-    /// The dialect that its peer speaks.
+    /// The dialect of its peer.
     #[inline]
     pub(super) const fn dialect(&self) -> Dialect {
         self.dialect

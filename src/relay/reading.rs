@@ -1,7 +1,7 @@
 //! Reading: one connection's turn to be read, from the permit to what its input ends in.
 //!
 //! A [`Reading`] takes what one connection sent in one turn: each frame as soon as it is complete, where
-//! it lies in the read buffer. What the frames mean is said here; what becomes of the connection
+//! it lies in the read buffer. What the frames mean is decided here; what becomes of the connection
 //! afterwards is the room's.
 
 use std::io::{ErrorKind, Read, Write};

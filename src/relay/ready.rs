@@ -128,7 +128,7 @@ pub enum ReadyList {
 /// The connections to be served in the next turn, in the order in which they became ready.
 ///
 /// Reading and flushing have a list each because a turn reads no more than its budget, but flushes
-/// every writable member: a slow reader that reads must not fall further behind because others talk.
+/// every writable member: a slow reader that reads must not fall further behind because others send.
 ///
 /// **Each readable connection is in exactly one place**: in `to_read`; or in `held`, until the next round
 /// of a pause; or parked, which is a mark of its own and no list.

@@ -1,4 +1,4 @@
-//! Who may connect, by address: what the configuration allows and denies, and who is banned for a time.
+//! The addresses that may connect: what the configuration allows and denies, and the bans for a time.
 //!
 //! Bans are the operator's, at the admin socket. They are kept in a file, if there is one, so that they outlive the
 //! relay. The file has a line for each: the network, and when the ban ends in seconds since 1970. It is written

@@ -150,7 +150,7 @@ impl<S: Read + io::Write> Desk<'_, S> {
         text
     }
 
-    /// Does what the operator asks for, and says what that was.
+    /// Does what the operator asks for, and reports what that was.
     fn act(&mut self, act: Act) -> Answer {
         let (status, text) = match act {
             Act::Kick(whom) => self.kick(&whom),

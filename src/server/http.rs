@@ -20,7 +20,7 @@ pub(super) struct Request {
     pub(super) origin: Option<String>,
     /// The entries of `X-Forwarded-For`, from left to right.
     pub(super) forwarded_for: Vec<String>,
-    /// What the request says of a WebSocket handshake, if it asks for one.
+    /// The request's WebSocket handshake, if it asks for one.
     pub(super) upgrade: Option<Upgrade>,
     /// The ETag that the client has of the resource.
     pub(super) if_none_match: Option<String>,
@@ -123,7 +123,7 @@ impl<'a> Fields<'a> {
         Ok(tokens.any(|token| token.eq_ignore_ascii_case(wanted)))
     }
 
-    /// What the fields say of a WebSocket handshake, if they ask for one.
+    /// The WebSocket handshake in the fields, if they ask for one.
     fn upgrade(&self) -> Result<Option<Upgrade>, BadRequest> {
         if !self.has("Upgrade", "websocket")? || !self.has("Connection", "upgrade")? {
             return Ok(None);

@@ -54,7 +54,7 @@ impl Inherited {
         self
     }
 
-    /// What it speaks and where.
+    /// Its dialect and its address.
     #[must_use]
     pub const fn endpoint(&self) -> Endpoint {
         self.endpoint

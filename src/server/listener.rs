@@ -104,7 +104,7 @@ impl Via {
     }
 }
 
-/// What a listener speaks and where.
+/// The dialect of a listener and its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The protocol of the connections that come in here.

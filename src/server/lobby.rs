@@ -85,7 +85,7 @@ struct Visitor<S: Read + Write> {
     response: Vec<u8>,
     /// What follows the response.
     then: Then,
-    /// When it is closed if it is still here. Between two requests it has no deadline, and wakes nobody: it
+    /// When it is closed if it is still here. Between two requests it has no deadline, and wakes no turn: it
     /// gives up its place when another one needs it.
     due: Option<Instant>,
     /// Its number in the order of arrival.

@@ -181,7 +181,7 @@ impl ServerLog {
     }
 
     /// The relay closed a connection. Where a limit was met, the line has the flag that sets it. It is a
-    /// warning if a member lost output or a message, or a peer its name. A member's unread input is told:
+    /// warning if a member lost output or a message, or a peer its name. A member's unread input is logged:
     /// its last messages may be in it.
     fn closed(&self, peer: &Identity, reason: &CloseReason, members: MemberCounts, unread: u64) {
         let (who, members) = (Who(peer), self.members(members));
@@ -626,7 +626,7 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-/// How many members there are; where they may speak different dialects, how many speak which.
+/// How many members there are; where they may have different dialects, how many have which.
 #[derive(Debug)]
 pub struct MembersText {
     counts: MemberCounts,

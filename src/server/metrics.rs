@@ -220,7 +220,7 @@ impl Samples<'_> {
         writeln!(self.text, "{} {value}", self.name)
     }
 
-    /// A value, unless the system does not tell it.
+    /// A value, unless the system does not report it.
     fn known(&mut self, value: Option<impl Display>) -> fmt::Result {
         value.map_or(Ok(()), |value| self.plain(value))
     }

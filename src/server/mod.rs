@@ -25,7 +25,7 @@
 //! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
 //! is the duty to remember: readiness that was reported and not used up is not reported again. Here
 //! that memory is a [`Ready`](crate::relay::Ready) in each connection and the relay's ready lists, and
-//! each place that stops before "would block" says why that is safe.
+//! each place that stops before "would block" has the reason why that is safe.
 //!
 //! **Why accept last.** Slots are used again. A connection that is accepted after the turn's closing
 //! cannot meet an event that was meant for its slot's previous owner, and an event that outlives the
@@ -272,7 +272,7 @@ fn listen_trouble(error: &io::Error) -> String {
     }
 }
 
-/// What connections speak at a listener, and how they come to it.
+/// The dialect of a listener's connections, and how they come to it.
 const fn with_via(&(preamble, endpoint): &(Preamble, Endpoint)) -> (Dialect, Via) {
     (endpoint.dialect, Via::Network(preamble))
 }

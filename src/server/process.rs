@@ -5,7 +5,7 @@ use std::fs;
 #[cfg(target_os = "linux")]
 use std::time::SystemTime;
 
-/// What the system counts of this process. Where it does not tell, there is nothing.
+/// What the system counts of this process. What it does not report is absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Process {
     /// The time on a CPU, in seconds.
@@ -51,7 +51,7 @@ impl Process {
         }
     }
 
-    /// The texts of the files in /proc, as far as they say what they should: see proc(5).
+    /// The texts of the files in /proc, as far as they have the format of proc(5).
     #[cfg(target_os = "linux")]
     fn parse(stat: &str, status: &str, uptime: &str, now: SystemTime) -> Self {
         // The name of the program is in parentheses, and may have blanks and parentheses in it. The first

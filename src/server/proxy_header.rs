@@ -2,7 +2,7 @@
 //! the client's bytes.
 //!
 //! The bytes behind the header belong to the protocol of the listener, and are another reader's. So
-//! [`next`] says after each read how many bytes the header has at least, and no more than these are read.
+//! [`next`] returns after each read how many bytes the header has at least, and no more than these are read.
 //! Version 2 announces its length. Version 1 ends with a line, of which at least the line's end is missing.
 //!
 //! The format is [that of HAProxy](https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt), whose

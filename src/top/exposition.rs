@@ -1,4 +1,4 @@
-//! Parses what a relay says of itself: Prometheus' text format 0.0.4.
+//! Parses a relay's metrics: Prometheus' text format 0.0.4.
 
 use super::histogram::Histogram;
 

@@ -7,11 +7,11 @@ use crate::text::Shown;
 /// A relay works out from the time of day when it was started, so that it differs a little each time. In seconds.
 const START_TOLERANCE: f64 = 0.5;
 
-/// The `Figures` are what a relay says of itself at one time. Totals are since its start.
+/// The `Figures` are a relay's metrics at one time. Totals are since its start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Figures {
     pub(super) version: String,
-    /// When the relay was started, in seconds since the beginning of 1970, if its system tells.
+    /// When the relay was started, in seconds since the beginning of 1970, if its system reports it.
     pub(super) started: Option<f64>,
     pub(super) is_stopping: bool,
     /// The members of each dialect that has any.

@@ -30,7 +30,7 @@ pub struct Member {
     pub name_hex: Option<String>,
     /// Its address, as far as it is known.
     pub address: String,
-    /// What it speaks.
+    /// Its dialect.
     pub dialect: String,
     /// How long it has been connected, in seconds.
     pub age: u64,

@@ -12,7 +12,7 @@ pub(super) struct Response {
     head: Option<Head>,
 }
 
-/// What the head says.
+/// The contents of the head.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     len: usize,

@@ -76,7 +76,7 @@ impl Decoder {
 
     /// The next payload, or `None` when `input` is used up.
     ///
-    /// `input` is moved past what was taken from it. Call this until it says `None`: by then the
+    /// `input` is moved past what was taken from it. Call this until it returns `None`: by then the
     /// decoder has taken all of `input` and kept what belongs to an unfinished frame.
     /// `header_width` is the dialect's; `max_payload` is the largest payload to accept, in bytes,
     /// and may differ from frame to frame (a name has another limit than a message).

@@ -8,7 +8,7 @@ use super::header;
 use super::json::{self, TimeText};
 use super::websocket::{self, Opcode, encode_header, encode_with};
 
-/// A protocol that a listener speaks: what its clients send, and what they expect to receive.
+/// The protocol of a listener: what its clients send, and what they expect to receive.
 ///
 /// A dialect is the listener's, not something a connection negotiates: nothing in the tutorials'
 /// protocols would tell them apart. Their differences are in [`rules`](Self::rules).
@@ -154,7 +154,7 @@ pub struct Greeting {
     pub closes: bool,
 }
 
-/// A dialect in which nothing is said. The rows of the table have what is different from it.
+/// A dialect without messages. The rows of the table have what is different from it.
 const SILENT: Rules = Rules {
     name: "",
     sends: Sends::Nothing,

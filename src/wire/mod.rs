@@ -3,7 +3,7 @@
 //! A **frame** is a header of fixed width and then a payload. The header is the payload's length in
 //! bytes, in ASCII decimal, padded with spaces ([`header`]). A stream cuts frames wherever it likes,
 //! so the [`Decoder`] takes the bytes in whatever pieces they come and yields the same payloads
-//! however they were cut. Which protocol is spoken with these frames is the [`Dialect`].
+//! however they were cut. The protocol of these frames is the [`Dialect`].
 //!
 //! Nothing here knows a socket, a clock or the room, so all of it is tested as plain functions.
 

@@ -1,4 +1,4 @@
-//! A chat server for the load tool to measure, which does to what it relays what a test says.
+//! A chat server for the load tool to measure, which does to what it relays what a test asks for.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -72,7 +72,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// A room for so many members. `rule` says what becomes of each message for each member, its
+    /// A room for so many members. `rule` decides what becomes of each message for each member, its
     /// sender among them.
     pub fn start(
         members: usize,
@@ -299,7 +299,7 @@ impl Client {
         while !self.out.is_empty() {
             match stream.write(&self.out) {
                 Ok(written) => drop(self.out.drain(..written)),
-                // The socket says when it takes more. An end shows when it is read.
+                // The socket is reported writable when it accepts more. An end shows when it is read.
                 Err(_) => return,
             }
         }

@@ -1,4 +1,4 @@
-//! The other end of a client under test: servers that do what a test says, or nothing at all.
+//! The other end of a client under test: servers that follow a test, or nothing at all.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -48,7 +48,7 @@ impl ScriptedServer {
     pub fn accept(&self) -> Peer {
         let (stream, _) = match self.listener.accept() {
             Ok(accepted) => accepted,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("nobody connects"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no client connects"),
             Err(error) => panic!("accepting failed: {error}"),
         };
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

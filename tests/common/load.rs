@@ -98,7 +98,7 @@ impl Measured {
     }
 
     /// The warnings that are not about the load tool's own machine. A busy machine suspends the load
-    /// tool now and then; the report says so, and its other figures stay valid.
+    /// tool now and then; the report has a warning, and its other figures stay valid.
     pub fn warnings_about_the_server(&self) -> Vec<&str> {
         let mut warnings = self.troubles();
         warnings.retain(|text| !text.starts_with("the load tool itself did not run for "));

@@ -1,6 +1,6 @@
 //! What the tests share: scripted streams for the relay without sockets, a server driven turn by
 //! turn with its peers in one thread, the real program as a child process, on a terminal or
-//! with system calls that fail, and servers for it to talk to.
+//! with system calls that fail, and servers for it to connect to.
 
 #![allow(
     dead_code,
@@ -38,7 +38,7 @@ use std::time::Duration;
 /// what passes, passes as soon as it happens.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Says why a test is not run on this machine. Not with `eprintln`, which the test runner captures.
+/// Prints why a test is not run on this machine. Not with `eprintln`, which the test runner captures.
 pub fn skip(reason: &str) {
     let line = format!("skipped: {reason}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();

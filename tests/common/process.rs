@@ -231,7 +231,7 @@ impl Relay {
         stream
     }
 
-    /// A member: returns when the log says that it has joined.
+    /// A member: returns when the log reports that it has joined.
     #[track_caller]
     pub fn join(&mut self, name: &str) -> TcpStream {
         let mut stream = self.connect();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
-/// Whether there is a Python to run; says so if there is none.
+/// Whether there is a Python to run; prints that if there is none.
 pub fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok();
     if !found {
@@ -20,7 +20,7 @@ pub struct PythonServer {
 }
 
 impl PythonServer {
-    /// On a free port of 127.0.0.1. None, and a line that says so, if there is no Python.
+    /// On a free port of 127.0.0.1. None, and a line about it, if there is no Python.
     #[track_caller]
     pub fn start() -> Option<Self> {
         if !has_python() {

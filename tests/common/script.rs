@@ -1,4 +1,4 @@
-//! A relay without sockets: its streams do what a script says.
+//! A relay without sockets: its streams follow a script.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -197,7 +197,7 @@ pub const TUTORIALS: [Dialect; 5] = [
 pub struct Room {
     pub relay: Relay<Script>,
     pub scratch: Vec<u8>,
-    /// The time, which passes only when a test says so.
+    /// The time, which passes only when a test moves it.
     pub now: Instant,
     /// The events of all turns, until a test takes them.
     pub events: Vec<RoomEvent>,

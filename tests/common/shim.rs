@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::skip;
 
-/// Compiles `tests/common/{name}.c`. None, and a line that says so, if there is nothing to compile
+/// Compiles `tests/common/{name}.c`. None, and a line about it, if there is nothing to compile
 /// it with.
 pub fn compiled(name: &str) -> Option<PathBuf> {
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common");

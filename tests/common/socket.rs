@@ -96,7 +96,7 @@ impl TestRelay {
         self.server.turn(Some(Duration::ZERO)).unwrap()
     }
 
-    /// Takes turns until `done`; `what` it waits for is what a failure says.
+    /// Takes turns until `done`; `what` names in a failure what it waits for.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();
@@ -190,7 +190,7 @@ impl TestPeer {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends as much as the socket takes, and says how much that was.
+    /// Sends as much as the socket takes, and returns how much that was.
     pub fn send_some(&mut self, bytes: &[u8]) -> usize {
         match self.stream.write(bytes) {
             Ok(sent) => sent,

@@ -5,7 +5,7 @@ the socket to non-blocking, and then, after each line of input and only then, re
 with four recv() calls a message, each taken to return all that it asked for.
 
 usage: chat10_client.py HOST PORT NAME
-Each line of standard input is sent as a message, an empty one is not. What was heard is printed as
+Each line of standard input is sent as a message, an empty one is not. What was received is printed as
 "name > message". Unless a person types, a line "--" ends what one line of input brought.
 """
 

@@ -1,7 +1,7 @@
 """A chat relay in the manner of the tutorials, for the tests of the client.
 
 It makes the same socket calls as they do, and so the same mistakes. Who connects is read from at
-once with a socket that blocks, so one who gives no name stops everybody. A header and a text are
+once with a socket that blocks, so a client that sends no name blocks all others. A header and a text are
 one recv() call each, taken to return all that it asked for. A message goes to the others with one
 send() call each, taken to send all of it.
 
@@ -40,10 +40,10 @@ def main():
         readable, _, _ = select.select([listener, *names], [], [])
         for ready in readable:
             if ready is listener:
-                newcomer, _ = listener.accept()
-                name = receive(newcomer)
+                client, _ = listener.accept()
+                name = receive(client)
                 if name is not None:
-                    names[newcomer] = name
+                    names[client] = name
                 continue
             message = receive(ready)
             if message is None:

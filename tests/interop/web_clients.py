@@ -46,7 +46,7 @@ def frame(payload):
     return b"%-10d%s" % (len(payload), payload)
 
 
-def heard(name, text):
+def delivery(name, text):
     """A message as `chat10` members receive it."""
     return frame(name) + frame(text)
 
@@ -63,7 +63,7 @@ class Chat10:
         self.socket.sendall(frame(text))
 
     def expect(self, name, text):
-        expected = heard(name, text)
+        expected = delivery(name, text)
         received = bytearray()
         while len(received) < len(expected):
             more = self.socket.recv(len(expected) - len(received))
@@ -150,7 +150,7 @@ class Tunnel:
 
     def expect(self, name, text):
         received = self.socket.recv(timeout=WAIT)
-        assert received == heard(name, text), received[:80]
+        assert received == delivery(name, text), received[:80]
 
     def expect_ack(self):
         pass

@@ -44,7 +44,7 @@ const ALONE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often all members send a message at the end, as long as some have not received any.
 const ROLL_CALL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Soaks a server as the plan says.
+/// Soaks a server by the plan.
 ///
 /// # Errors
 ///

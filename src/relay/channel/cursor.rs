@@ -399,8 +399,8 @@ mod tests {
     }
 
     proptest! {
-        /// Turns of any size, of which the member said any part and is answered any number of times,
-        /// sent in pieces of any size: the member gets everything that it did not say, in order, the
+        /// Turns of any size, of which the member published any part and is answered any number of times,
+        /// sent in pieces of any size: the member gets everything that it did not publish, in order, the
         /// answers where its own words were, and nothing else.
         #[test]
         fn any_turns_in_any_pieces_arrive_once_and_in_order(

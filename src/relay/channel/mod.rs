@@ -36,7 +36,7 @@ const KEPT_CAPACITY: usize = 512 * 1024;
 pub(super) struct Channel {
     pub(super) dialect: Dialect,
     receives: Receives,
-    /// How many members speak this dialect.
+    /// The number of members of this dialect.
     pub(super) members: usize,
     /// How many members left in this turn. They still receive all of it.
     leaving: usize,

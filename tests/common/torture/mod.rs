@@ -209,31 +209,31 @@ impl Room {
         self.step = "the browser wendy comes, for which there is no place";
         self.be_refused("wendy")?;
         self.step = "wanda sends";
-        self.say("wanda", 10)?;
+        self.send_message("wanda", 10)?;
         self.step = "walter sends in three segments";
-        self.say_in_segments("walter")?;
+        self.send_in_segments("walter")?;
         self.step = "alice sends";
-        self.say("alice", 200)?;
+        self.send_message("alice", 200)?;
         self.step = "wanda pings";
         self.ping("wanda")?;
         self.step = "walter does not read, and pings";
         self.peer("walter").reads = false;
         for _ in 0..MANY {
-            self.say("alice", LONG)?;
+            self.send_message("alice", LONG)?;
         }
         self.ping("walter")?;
         self.step = "walter reads";
         self.peer("walter").reads = true;
         self.settle(Self::all_have_received_all)?;
         self.step = "wanda closes";
-        self.say_goodbye("wanda")?;
+        self.send_farewell("wanda")?;
         self.step = "walter is reset";
         self.leave("walter", Shutdown::Both)?;
         self.step = "alice sends to the remaining members";
-        self.say("alice", 10)?;
+        self.send_message("alice", 10)?;
         self.step = "wanda connects again and sends";
         self.come("wanda")?;
-        self.say("wanda", 10)?;
+        self.send_message("wanda", 10)?;
         self.step = "SIGUSR1";
         self.signal(Signal::USR1)?;
         self.step = "SIGTERM";
@@ -253,15 +253,15 @@ impl Room {
         self.step = "eve connects, without a place for her";
         self.be_refused("eve")?;
         self.step = "alice sends";
-        self.say("alice", 10)?;
+        self.send_message("alice", 10)?;
         self.step = "bob sends in three segments";
-        self.say_in_segments("bob")?;
+        self.send_in_segments("bob")?;
         self.step = "dora sends";
-        self.say("dora", 10)?;
+        self.send_message("dora", 10)?;
         self.step = "carol does not read";
         self.peer("carol").reads = false;
         for _ in 0..MANY {
-            self.say("alice", LONG)?;
+            self.send_message("alice", LONG)?;
         }
         self.step = "carol reads";
         self.peer("carol").reads = true;
@@ -271,18 +271,18 @@ impl Room {
         self.step = "bob is reset";
         self.leave("bob", Shutdown::Both)?;
         self.step = "alice sends to the remaining members";
-        self.say("alice", 10)?;
+        self.send_message("alice", 10)?;
         self.step = "dave joins and sends";
         self.come("dave")?;
-        self.say("dave", 10)?;
+        self.send_message("dave", 10)?;
         self.step = "dora sends its farewell";
-        self.say_goodbye("dora")?;
+        self.send_farewell("dora")?;
         self.step = "SIGUSR1";
         self.signal(Signal::USR1)?;
         self.step = "dave does not read";
         self.peer("dave").reads = false;
         for _ in 0..MANY {
-            self.say("alice", LONG)?;
+            self.send_message("alice", LONG)?;
         }
         self.step = "SIGTERM, and dave reads";
         self.return_all()?;
@@ -332,7 +332,7 @@ impl Room {
             self.peers[index].send(PROXY_HEADER);
         }
         if speech != Speech::Bare && !self.peers[index].is_cut {
-            self.peers[index].say(name.as_bytes());
+            self.peers[index].send_message(name.as_bytes());
             self.settle(|_| true)?;
         }
         let peer = &mut self.peers[index];
@@ -374,16 +374,16 @@ impl Room {
     }
 
     /// A client sends a message, and all receive it.
-    fn say(&mut self, name: &'static str, len: usize) -> Step {
-        self.say_cut(name, len, &[])
+    fn send_message(&mut self, name: &'static str, len: usize) -> Step {
+        self.send_cut(name, len, &[])
     }
 
     /// The same in segments, the first of which ends in the header.
-    fn say_in_segments(&mut self, name: &'static str) -> Step {
-        self.say_cut(name, 50, &[3, 27])
+    fn send_in_segments(&mut self, name: &'static str) -> Step {
+        self.send_cut(name, 50, &[3, 27])
     }
 
-    fn say_cut(&mut self, name: &'static str, len: usize, cuts: &[usize]) -> Step {
+    fn send_cut(&mut self, name: &'static str, len: usize, cuts: &[usize]) -> Step {
         for _ in 0..RETURNS {
             self.return_all()?;
             let index = self.present[name];
@@ -426,7 +426,7 @@ impl Room {
     }
 
     /// A client sends its farewell, and is closed when that was acknowledged.
-    fn say_goodbye(&mut self, name: &'static str) -> Step {
+    fn send_farewell(&mut self, name: &'static str) -> Step {
         self.return_all()?;
         let index = self.present.remove(name).unwrap();
         let message = self.messages.len();
@@ -435,7 +435,7 @@ impl Room {
             self.peers[index].send(&masked(CLOSE, &1000_u16.to_be_bytes()));
         } else {
             self.note_sent(index, FAREWELL.into(), Kind::Message);
-            self.peers[index].say(FAREWELL.as_bytes());
+            self.peers[index].send_message(FAREWELL.as_bytes());
         }
         let peer = &mut self.peers[index];
         peer.is_to_go = true;
@@ -492,7 +492,7 @@ impl Room {
         &mut self.peers[self.present[name]]
     }
 
-    /// Has the relay do what there is to do until it is so; nudges whom it waits for in vain.
+    /// Has the relay do what there is to do until it is so; nudges the peers that it waits for in vain.
     fn settle(&mut self, is_so: impl Fn(&Self) -> bool) -> Step {
         let start = Instant::now();
         loop {
@@ -553,7 +553,7 @@ impl Room {
         let may_be_cut =
             self.is_hit(peer) || is_turned_away || peer.is_to_go || is_ended || is_late;
         if peer.is_cut && !may_be_cut {
-            return fault(format!("{} is cut off, who had no part in it", peer.name));
+            return fault(format!("{} is cut off, and had no part in it", peer.name));
         }
         Ok(())
     }
@@ -634,14 +634,14 @@ impl Room {
                 continue;
             };
             if self.peers[index].is_visiting() {
-                // It has nothing to say.
+                // It has nothing to send.
                 self.stalled_visitors.insert(index);
             } else if self.is_sending == Some(index) || self.peers[index].stream.is_none() {
                 // The next segment will do; or there is no client that could act.
                 self.relay.stalls.push(stall);
             } else {
                 let text = format!("[nudge {}]", self.messages.len());
-                self.peers[index].say(text.as_bytes());
+                self.peers[index].send_message(text.as_bytes());
                 self.note_sent(index, text.into_bytes(), Kind::Nudge);
             }
         }
@@ -819,7 +819,7 @@ impl Peer {
         }
     }
 
-    fn say(&mut self, payload: &[u8]) {
+    fn send_message(&mut self, payload: &[u8]) {
         self.send(&self.encode(payload));
     }
 

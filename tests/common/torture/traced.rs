@@ -222,7 +222,7 @@ impl Traced {
         if let State::Asleep { timeout } = self.state {
             let is_short = (1..=1000).contains(&timeout);
             let how = if is_short || pass_over { b"j" } else { b"g" };
-            // If it has just ended, its trace will say so.
+            // If it has just ended, its trace will show it.
             let _ = self.gate.write_all(how);
             self.state = State::Let;
         }

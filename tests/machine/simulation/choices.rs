@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// A source of decisions: a seed, or bytes that somebody else has chosen.
+/// A source of decisions: a seed, or bytes from elsewhere.
 ///
 /// All that happens in a simulation follows from it, so that the same seed is the same history. The
 /// generator is our own, a few lines of it, because a seed that has found something must mean the

@@ -32,7 +32,7 @@ faults! {
     FinWithData: "data and its end share an edge",
     ZeroWindow: "a peer stops reading",
     WindowOpens: "a peer that had stopped reads again",
-    // What calls on a connection say.
+    // Results of calls on a connection.
     ReadInterrupted: "read: EINTR",
     ReadWouldBlock: "read: EAGAIN, and the bytes come right after it",
     WriteInterrupted: "write: EINTR",
@@ -49,9 +49,9 @@ faults! {
     TimedOut: "a connection dies: ETIMEDOUT",
     HostUnreachable: "a connection dies: EHOSTUNREACH",
     DeadBeforeAccept: "a connection dies before it is accepted",
-    // What events say.
-    SpuriousReadable: "an event says readable, and nothing is there",
-    SpuriousWritable: "an event says writable, and there is no room",
+    // Reports of events.
+    SpuriousReadable: "an event reports readable, and nothing is there",
+    SpuriousWritable: "an event reports writable, and there is no room",
     SpuriousIncoming: "an event reports connections to accept, and none waits",
     DuplicateEvent: "an event comes twice in a batch",
     StaleEvent: "an event is about a connection that is gone",
@@ -60,7 +60,7 @@ faults! {
     SmallBatch: "a batch is cut, and the rest comes with the next",
     PollInterrupted: "poll: EINTR",
     EarlyReturn: "poll returns early with nothing",
-    // What accepting says.
+    // Results of accepting.
     AcceptInterrupted: "accept: EINTR",
     AcceptAborted: "accept: ECONNABORTED",
     AcceptNetworkError: "accept: an error of the network",
@@ -73,7 +73,7 @@ faults! {
     // Clocks.
     ClockJumps: "the clock jumps ahead",
     ClockStands: "the clock stands still",
-    DayTurnsBack: "somebody sets the time of day back",
+    DayTurnsBack: "the time of day is set back",
     // Signals.
     Table: "SIGUSR1",
     Reload: "SIGHUP",

@@ -53,14 +53,14 @@ fn frame(text: &str) -> Vec<u8> {
 /// These clients connect and send their names.
 fn join(names: &[&str]) -> Vec<Action> {
     let connect = names.iter().map(|_| Connect(0));
-    let name = |(who, name): (usize, &&str)| Send(who, frame(name));
+    let name = |(peer_index, name): (usize, &&str)| Send(peer_index, frame(name));
     let names = names.iter().enumerate().map(name);
     connect.chain(names).chain([Settle, Settle]).collect()
 }
 
 /// A client sends this many messages of 1000 bytes with their headers, in one piece.
-fn burst(who: usize, messages: usize) -> Action {
-    Send(who, frame(&"x".repeat(990)).repeat(messages))
+fn burst(peer_index: usize, messages: usize) -> Action {
+    Send(peer_index, frame(&"x".repeat(990)).repeat(messages))
 }
 
 /// Each history: its name in the file, and how it is made.

@@ -1,4 +1,4 @@
-//! The connections that are not the relay's yet, since they speak HTTP or their proxies have not stated their
+//! The connections that are not the relay's yet, since they use HTTP or their proxies have not stated their
 //! addresses: what they are answered, and why they may end.
 
 use std::collections::BTreeMap;
@@ -121,12 +121,18 @@ impl Visitors {
         self.each.is_empty()
     }
 
-    pub fn has(&self, who: usize) -> bool {
-        self.each.contains_key(&who)
+    pub fn has(&self, peer_index: usize) -> bool {
+        self.each.contains_key(&peer_index)
     }
 
     /// A connection has come to this listener, and with this header if it is one for proxies.
-    pub fn enter(&mut self, who: usize, listener: Dialect, header: Option<Header>, now: Duration) {
+    pub fn enter(
+        &mut self,
+        peer_index: usize,
+        listener: Dialect,
+        header: Option<Header>,
+        now: Duration,
+    ) {
         let visitor = Visitor {
             listener,
             header: header.map(|header| (header, 0)),
@@ -140,12 +146,12 @@ impl Visitors {
             facts: Facts::default(),
         };
         self.next_number += 1;
-        self.each.insert(who, visitor);
+        self.each.insert(peer_index, visitor);
     }
 
     /// The server, which stops or not, has read this.
-    pub fn read(&mut self, who: usize, bytes: &[u8], is_stopping: bool) {
-        let visitor = self.each.get_mut(&who).expect("a visitor");
+    pub fn read(&mut self, peer_index: usize, bytes: &[u8], is_stopping: bool) {
+        let visitor = self.each.get_mut(&peer_index).expect("a visitor");
         if visitor.awaits_header() {
             return visitor.read_header(bytes);
         }
@@ -161,64 +167,64 @@ impl Visitors {
     }
 
     /// The server has written this.
-    pub fn told(&mut self, who: usize, bytes: &[u8]) {
-        let visitor = self.each.get_mut(&who).expect("a visitor");
+    pub fn on_written(&mut self, peer_index: usize, bytes: &[u8]) {
+        let visitor = self.each.get_mut(&peer_index).expect("a visitor");
         assert!(
             visitor.upgraded().is_none(),
-            "peer {who} is no visitor any more"
+            "peer {peer_index} is no visitor any more"
         );
         let rest = &visitor.answer_bytes()[visitor.written..];
         assert!(
             web::goes_on(rest, bytes),
-            "peer {who} was answered \"{}\" where \"{}\" was due",
+            "peer {peer_index} was answered \"{}\" where \"{}\" was due",
             bytes.escape_ascii(),
             rest[..rest.len().min(bytes.len() + 20)].escape_ascii()
         );
         let is_whole = matches!(visitor.answer, Some(Answer::Whole(_)));
         assert!(
             is_whole || !visitor.was_tried,
-            "peer {who} is answered in one write or not at all"
+            "peer {peer_index} is answered in one write or not at all"
         );
         visitor.was_tried = true;
         visitor.written += bytes.len();
     }
 
     /// The server has tried to write, and nothing was accepted.
-    pub fn write_failed(&mut self, who: usize) {
-        if let Some(visitor) = self.each.get_mut(&who) {
+    pub fn write_failed(&mut self, peer_index: usize) {
+        if let Some(visitor) = self.each.get_mut(&peer_index) {
             visitor.was_tried = true;
         }
     }
 
     /// The server offers this to a connection that finds no place.
-    pub fn refuse(&mut self, who: usize, offered: &[u8]) {
-        let visitor = self.each.get_mut(&who).expect("a visitor");
+    pub fn refuse(&mut self, peer_index: usize, offered: &[u8]) {
+        let visitor = self.each.get_mut(&peer_index).expect("a visitor");
         assert!(visitor.upgraded().is_some() && visitor.refusal.is_none());
         visitor.refusal = Some(offered.to_vec());
     }
 
     /// The call was interrupted, and is made again.
-    pub fn refusal_was_interrupted(&mut self, who: usize) {
-        if let Some(visitor) = self.each.get_mut(&who) {
+    pub fn refusal_was_interrupted(&mut self, peer_index: usize) {
+        if let Some(visitor) = self.each.get_mut(&peer_index) {
             visitor.refusal = None;
         }
     }
 
-    pub fn fact(&mut self, who: usize, note: impl FnOnce(&mut Facts)) {
-        if let Some(visitor) = self.each.get_mut(&who) {
+    pub fn fact(&mut self, peer_index: usize, note: impl FnOnce(&mut Facts)) {
+        if let Some(visitor) = self.each.get_mut(&peer_index) {
             note(&mut visitor.facts);
         }
     }
 
     /// A connection becomes one of the relay. Returns its dialect, the length of the response, and the address
     /// that its proxy has stated.
-    pub fn upgrade(&mut self, who: usize) -> Option<(Dialect, usize, Option<SocketAddr>)> {
-        let visitor = self.each.get(&who)?;
+    pub fn upgrade(&mut self, peer_index: usize) -> Option<(Dialect, usize, Option<SocketAddr>)> {
+        let visitor = self.each.get(&peer_index)?;
         let upgraded = visitor.upgraded();
         let dialect = upgraded.expect("its handshake was answered, or its header was read");
         let (len, stated) = (visitor.answer_bytes().len(), visitor.stated());
         self.headers += u64::from(visitor.header.is_some());
-        self.each.remove(&who);
+        self.each.remove(&peer_index);
         Some((dialect, len, stated))
     }
 
@@ -229,13 +235,13 @@ impl Visitors {
         assert!(
             bad.is_none(),
             "peer {:?} has sent no header",
-            bad.map(|(who, _)| who)
+            bad.map(|(peer_index, _)| peer_index)
         );
     }
 
     /// A connection was closed. Returns whether it was refused a place.
-    pub fn close(&mut self, who: usize, now: Duration, is_stopping: bool) -> Option<bool> {
-        let visitor = self.each.remove(&who)?;
+    pub fn close(&mut self, peer_index: usize, now: Duration, is_stopping: bool) -> Option<bool> {
+        let visitor = self.each.remove(&peer_index)?;
         let Facts {
             input_has_ended,
             has_failed,
@@ -245,7 +251,7 @@ impl Visitors {
         if let Some(dialect) = visitor.upgraded() {
             let expected = web::close_frame(1013, "no place is free");
             let expected = web::is_web_socket(dialect).then_some(expected);
-            assert_eq!(visitor.refusal, expected, "of peer {who}");
+            assert_eq!(visitor.refusal, expected, "of peer {peer_index}");
             return Some(true);
         }
         if visitor.has_bad_header() {
@@ -260,7 +266,7 @@ impl Visitors {
         let is_needed = visitor.listener == Dialect::Metrics && self.is_evicted(&visitor);
         assert!(
             is_over || has_failed || is_late || is_stopping || is_needed,
-            "peer {who} was closed, and there is no reason"
+            "peer {peer_index} was closed, and there is no reason"
         );
         let is_refused = visitor.awaits_header() && is_late && !is_over && !has_failed;
         Some(is_refused)
@@ -278,7 +284,7 @@ impl Visitors {
     /// Those that are here, how much of a response each is still to receive, and whether it is read.
     pub fn pending(&self) -> impl Iterator<Item = (usize, usize, bool)> {
         let each = self.each.iter();
-        each.map(|(&who, visitor)| (who, visitor.left(), visitor.answer.is_none()))
+        each.map(|(&peer_index, visitor)| (peer_index, visitor.left(), visitor.answer.is_none()))
     }
 
     /// When the next of them is late.

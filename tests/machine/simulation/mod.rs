@@ -11,13 +11,13 @@
 //! - [`plan`]: what is decided before anything happens.
 //! - [`faults`]: what can go wrong.
 //! - [`socket`]: a connection, as Linux's TCP treats it.
-//! - [`world`]: the machine, with an epoll that tells of edges and never twice.
+//! - [`world`]: the machine, with an epoll that reports each edge once.
 //! - [`system`]: the machine as the server sees it.
 //! - [`peer`], [`schedule`]: what the peers and the network do.
 //! - [`web`]: HTTP, WebSocket and JSON, as peers write them and expect them.
 //! - [`proxy`]: what proxies send before their clients' bytes.
-//! - [`lobby`]: what becomes of connections that speak HTTP or come from a proxy.
-//! - [`model`]: what everybody is to be told, and why connections may end.
+//! - [`lobby`]: what becomes of connections that use HTTP or come from a proxy.
+//! - [`model`]: what each peer must receive, and why connections may end.
 //! - [`counters`]: what the server counts of itself.
 //! - [`torture`]: one call fails, each in turn.
 //! - [`trace`]: what happened, for a reader.
@@ -268,7 +268,7 @@ impl World {
         claims.pending = self
             .model
             .pending()
-            .map(|(who, id, ..)| (who, relay.pending_bytes(id)))
+            .map(|(peer_index, id, ..)| (peer_index, relay.pending_bytes(id)))
             .collect();
         self.is_timed = relay.is_timed();
         if !self.model.settle_past_notices(&claims) {
@@ -283,7 +283,7 @@ impl World {
         self.waits += u64::from(relay.is_paused() && !self.is_room_paused);
         self.is_room_paused = relay.is_paused();
         let held = relay.held_bytes();
-        // Newcomers come after that was seen to; until the next turn each has a queue for its greeting.
+        // New members come after that was done; until the next turn each has a queue for its greeting.
         let greetings = 256 * limits.accept_budget;
         assert!(
             held <= limits.max_memory + greetings,
@@ -291,26 +291,26 @@ impl World {
             limits.max_memory
         );
         let mut behind = 0;
-        for (who, id, due, facts) in self.model.pending() {
+        for (peer_index, id, due, facts) in self.model.pending() {
             let pending = relay.pending_bytes(id);
             assert!(
                 pending == due as u64 || (pending == 0 && facts.has_failed),
-                "{due} bytes are due to peer {who}, and the relay has {pending} for it"
+                "{due} bytes are due to peer {peer_index}, and the relay has {pending} for it"
             );
             behind += usize::from(pending > 0);
         }
-        // Somebody who is to be sent nothing, in one write, is behind for a turn.
+        // A member with nothing due to it, in one write, lags for a turn.
         assert!(
             relay.lagging() == behind || relay.has_ready(),
             "members behind"
         );
         let is_held = relay.lagging() > 0 || self.model.keeps_history();
-        assert!(is_held || relay.backlog_bytes() == 0, "held for nobody");
+        assert!(is_held || relay.backlog_bytes() == 0, "held for no member");
         true
     }
 }
 
-/// What a relay says of itself.
+/// A relay's own figures.
 fn claims<S>(relay: &Relay<S>) -> Claims {
     let counters = relay.counters();
     let closed = &counters.closed;

@@ -1,15 +1,15 @@
-//! What every peer is to be told, worked out from what the server has read: the history checker.
+//! What every peer must receive, worked out from what the server has read: the history checker.
 //!
 //! The model knows the protocols and the promises, and nothing of how the relay keeps them. It has no
 //! turns' buffers, no shared backlog, no cursors: to each member belongs one string of bytes that are
-//! due to it, and what is said is appended to all of them. Whatever the server then writes to a member
+//! due to it, and each message is appended to all of them. Whatever the server then writes to a member
 //! must be the beginning of that string, to the byte.
 //!
 //! Two kinds of bytes come for a reason that the model sees only afterwards.
 //!
 //! - A *pause notice* stands before everything else of a turn. So what is written to a browser member is
 //!   compared when the turn is over: there is one notice, or none, with which all of them have received
-//!   what is due. [`Notices`] then says whether it was right.
+//!   what is due. [`Notices`] then checks whether it was right.
 //! - A *Close frame* has the reason of the end. It is compared when the relay has counted that reason.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,14 +37,14 @@ pub const MIN_READ_RATE: usize = 64 * 1024 / 10;
 /// How much a member publishes in one round, unless one message is longer, in bytes.
 const ROUND: usize = 512;
 
-/// What a dialect's clients send and are told, as the tutorials have it.
+/// What a dialect's clients send and receive, as the tutorials define it.
 struct Protocol {
     sends: Sends,
     is_named: bool,
-    hears: Hears,
+    receives: Receives,
     ack: Vec<u8>,
     farewell: Vec<u8>,
-    is_farewell_heard: bool,
+    is_farewell_received: bool,
     greeting: Vec<u8>,
     /// What a new member receives behind the history.
     hello: Vec<u8>,
@@ -77,7 +77,7 @@ impl Sends {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hears {
+enum Receives {
     Frames,
     Payloads,
     Json,
@@ -94,10 +94,10 @@ impl Protocol {
         let silent = Self {
             sends: Sends::Noise,
             is_named: false,
-            hears: Hears::Nothing,
+            receives: Receives::Nothing,
             ack: Vec::new(),
             farewell: Vec::new(),
-            is_farewell_heard: false,
+            is_farewell_received: false,
             greeting: Vec::new(),
             hello: Vec::new(),
             history: config.limits.history,
@@ -106,15 +106,15 @@ impl Protocol {
             Dialect::Chat10 => Self {
                 sends: Sends::Frames(10),
                 is_named: true,
-                hears: Hears::Frames,
+                receives: Receives::Frames,
                 ..silent
             },
             Dialect::Chat64 => Self {
                 sends: Sends::Frames(64),
-                hears: Hears::Payloads,
+                receives: Receives::Payloads,
                 ack: or(&texts.ack, "Message was Sent!"),
                 farewell: or(&texts.farewell, "Client Disconnected"),
-                is_farewell_heard: true,
+                is_farewell_received: true,
                 ..silent
             },
             Dialect::Ack64 => Self {
@@ -124,7 +124,7 @@ impl Protocol {
                 ..silent
             },
             Dialect::Greet10 => Self {
-                hears: Hears::Time,
+                receives: Receives::Time,
                 greeting: frame(&or(&texts.greeting, "Welcome to the server!")),
                 ..silent
             },
@@ -135,7 +135,7 @@ impl Protocol {
             Dialect::Ws => Self {
                 sends: Sends::Messages,
                 is_named: true,
-                hears: Hears::Json,
+                receives: Receives::Json,
                 ack: web::server_frame(TEXT, b"{\"ack\":1}"),
                 hello: web::hello(&config.limits),
                 history: config.limits.timed_history,
@@ -144,7 +144,7 @@ impl Protocol {
             Dialect::WsChat10 => Self {
                 sends: Sends::Tunnel(10),
                 is_named: true,
-                hears: Hears::TunneledFrames,
+                receives: Receives::TunneledFrames,
                 ..silent
             },
             Dialect::WsEcho => Self {
@@ -162,20 +162,20 @@ impl Protocol {
 
     const fn hears_room(&self) -> bool {
         matches!(
-            self.hears,
-            Hears::Frames | Hears::Payloads | Hears::Json | Hears::TunneledFrames
+            self.receives,
+            Receives::Frames | Receives::Payloads | Receives::Json | Receives::TunneledFrames
         )
     }
 
     /// A message as its members receive it, if they do.
-    fn heard(&self, name: &[u8], message: &[u8], time: &str) -> Vec<u8> {
+    fn encode(&self, name: &[u8], message: &[u8], time: &str) -> Vec<u8> {
         let framed = || [name, &frame(message)].concat();
-        match self.hears {
-            Hears::Frames => framed(),
-            Hears::Payloads => message.to_vec(),
-            Hears::Json => web::message_frame(time, &name[NAME_HEADER..], message),
-            Hears::TunneledFrames => web::server_frame(BINARY, &framed()),
-            Hears::Time | Hears::Nothing => Vec::new(),
+        match self.receives {
+            Receives::Frames => framed(),
+            Receives::Payloads => message.to_vec(),
+            Receives::Json => web::message_frame(time, &name[NAME_HEADER..], message),
+            Receives::TunneledFrames => web::server_frame(BINARY, &framed()),
+            Receives::Time | Receives::Nothing => Vec::new(),
         }
     }
 }
@@ -399,7 +399,7 @@ struct Member {
     /// The same: its Close frame was returned, and nothing comes behind that.
     has_closed: bool,
     /// The server stops, and has dismissed it.
-    is_let_go: bool,
+    is_draining: bool,
     /// Read, and not a whole frame.
     unfinished: Vec<u8>,
     /// The same of WebSocket, which may hold such a frame.
@@ -412,10 +412,10 @@ struct Member {
     protocol_code: u16,
     /// When the first byte of that was read, and when the last byte of all.
     begun: Duration,
-    heard: Duration,
-    /// How much it has sent, where nobody listens.
+    last_input: Duration,
+    /// How much it has sent, where no member receives it.
     noise: usize,
-    /// What it is still to be told.
+    /// The bytes that are due to it.
     due: Tape,
     /// How much of that has become due in this turn.
     due_in_turn: usize,
@@ -436,12 +436,12 @@ struct Member {
     close: Option<Vec<u8>>,
     /// It ends before it was a member.
     has_left_unnamed: bool,
-    /// It was sent these alone, which only somebody is whose connection ends in this turn.
+    /// It was sent these alone, which happens only to a connection that ends in this turn.
     is_answered: bool,
-    /// What it may have held on to since it last had everything: its own words, what was said after its
-    /// leave, and how many words of its own there were.
+    /// What it may have held on to since it last had everything: its own messages, what was published after its
+    /// leave, and how many messages of its own there were.
     holds: usize,
-    own_words: usize,
+    own_messages: usize,
     lag: LagBounds,
     facts: Facts,
 }
@@ -527,10 +527,10 @@ impl Member {
         self.was_broken = self.facts.has_failed;
     }
 
-    /// The most that its lag can be, in bytes: its own words and what was published after it left count,
-    /// and so does the memory that each of its own words takes.
+    /// The most that its lag can be, in bytes: its own messages and what was published after it left count,
+    /// and so does the memory that each of its own messages takes.
     const fn most_lag(&self) -> usize {
-        self.left() + self.holds + 64 * (self.own_words + 1)
+        self.left() + self.holds + 64 * (self.own_messages + 1)
     }
 
     /// Since when its socket has accepted nothing.
@@ -562,7 +562,7 @@ impl Member {
     fn catches_up(&mut self, soft_limit: usize, now: Duration) {
         if self.left() == 0 {
             self.holds = 0;
-            self.own_words = 0;
+            self.own_messages = 0;
         }
         self.lag_falls(soft_limit, now);
     }
@@ -607,7 +607,7 @@ impl Member {
         self.lag.may_be_stalled |= is_silent || self.lag.may_be_catching_up;
     }
 
-    /// Whether its peer is known to be gone, and its last words were not read.
+    /// Whether its peer is known to be gone, and its last messages were not read.
     const fn is_gone(&self) -> bool {
         matches!(self.stage, Stage::Here) && (self.facts.is_gone || self.facts.has_failed)
     }
@@ -616,11 +616,11 @@ impl Member {
 /// What has happened to a connection that may be a reason for its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts {
-    /// A read has said that this is the end of the input.
+    /// A read has returned the end of the input.
     pub input_has_ended: bool,
-    /// A call on it has failed, or an event has said that it is over.
+    /// A call on it has failed, or an event has reported its end.
     pub has_failed: bool,
-    /// An event has said that the peer sends nothing more.
+    /// An event has reported that the peer sends nothing more.
     pub is_gone: bool,
     /// It was the kernel's word that nothing was left to be read.
     pub is_read_dry: bool,
@@ -628,7 +628,7 @@ pub struct Facts {
     pub progressed: Duration,
 }
 
-/// What a new member is told of the past, in one dialect: the last messages, with the heartbeats and pause notices
+/// The history that a new member receives, in one dialect: the last messages, with the heartbeats and pause notices
 /// that were sent between and behind them.
 struct Past {
     most_messages: usize,
@@ -715,14 +715,14 @@ impl Past {
     }
 }
 
-/// What browser members were told of pauses.
+/// The pause notices that browser members received.
 #[derive(Debug, Default)]
 struct Notices {
     /// There may be one in this turn: there were browser members when it began.
     may_come: bool,
     /// There may be one in the next turn: the room may have been paused in this one, even if it is not any more.
     may_follow: bool,
-    /// What the last one said. With no member to receive one, it is not known.
+    /// The last one. With no member to receive one, it is not known.
     last: Option<bool>,
 }
 
@@ -732,11 +732,11 @@ impl Notices {
         match (notice, self.last) {
             (None, Some(last)) => assert_eq!(
                 last, was_paused,
-                "no browser member was told that the room's pause has changed"
+                "no browser member was notified that the room's pause has changed"
             ),
             (Some(notice), Some(last)) => assert!(
                 notice != last || may_have_changed,
-                "browser members were told a second time that the room is paused: {notice}"
+                "browser members were notified a second time that the room is paused: {notice}"
             ),
             (_, None) => {}
         }
@@ -744,13 +744,13 @@ impl Notices {
     }
 }
 
-/// How those read who are here.
+/// How the connected peers read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     AsTheyLike,
-    /// Everybody, but for a while now and then: nobody may be closed for having taken too little.
+    /// All peers, but for a while now and then: none may be closed for having read too little.
     WithPauses,
-    /// Everybody: nobody may be closed because of what it has not taken.
+    /// All peers: none may be closed because of what it has not read.
     Always,
 }
 
@@ -775,11 +775,11 @@ pub struct Model {
     protocols: Vec<Protocol>,
     /// For each dialect, whether there may be members.
     is_served: [bool; Dialect::COUNT],
-    /// For each dialect, if its members are told of the past.
+    /// For each dialect, if its members receive history.
     pasts: Vec<Option<Past>>,
     past_bytes: usize,
     members: BTreeMap<usize, Member>,
-    /// The connections that speak HTTP.
+    /// The connections that use HTTP.
     pub visitors: Visitors,
     notices: Notices,
     /// The interval of heartbeats, and when the next one is due.
@@ -792,12 +792,12 @@ pub struct Model {
     /// What was read last. If the very next thing that happens is that its connection is closed, the
     /// server may have read it only to throw it away.
     fresh: Option<(usize, Vec<Piece>)>,
-    /// What was read last from who was closed first in this turn, if it is so.
+    /// What was read last from the connection that was closed first in this turn, if there is one.
     undecided: Option<(usize, Vec<Piece>)>,
     undecided_leaver: Option<usize>,
     /// Who was closed in this turn. From the first one on, what is read is thrown away.
     closed: Vec<usize>,
-    newcomers: Vec<(usize, Member)>,
+    new_members: Vec<(usize, Member)>,
     /// Accepted connections that were closed before they were anything.
     turned_away: u64,
     /// Who is let go, once what has come from it already is read.
@@ -818,8 +818,8 @@ pub struct Model {
     writes: u64,
     bytes_read: u64,
     bytes_thrown_away: u64,
-    said_in_turn: u64,
-    most_said_in_turn: u64,
+    sent_in_turn: u64,
+    most_sent_in_turn: u64,
     /// The last poll may have left events for the next one, so that timeouts may have been put off.
     pub has_more: bool,
     /// The relay reports slow readers, and did so at the end of the turn before.
@@ -843,17 +843,17 @@ pub struct Totals {
     pub accepted: u64,
     pub refused: u64,
     pub joined: u64,
-    /// Messages that were said.
+    /// Messages that were published.
     pub messages: u64,
-    /// Messages that became due to somebody.
+    /// Messages that became due to a member.
     pub deliveries: u64,
     /// Bytes that were compared.
-    pub bytes_told: u64,
+    pub bytes_delivered: u64,
     pub ticks: u64,
     /// Heartbeats, and pause notices.
     pub heartbeats: u64,
     pub notices: u64,
-    /// Handshakes that were accepted, and other connections that spoke HTTP.
+    /// Handshakes that were accepted, and other connections that used HTTP.
     pub upgrades: u64,
     pub visits: u64,
     /// Headers of the PROXY protocol that were accepted, and connections that were refused for what is none.
@@ -873,7 +873,7 @@ impl Totals {
         self.joined += other.joined;
         self.messages += other.messages;
         self.deliveries += other.deliveries;
-        self.bytes_told += other.bytes_told;
+        self.bytes_delivered += other.bytes_delivered;
         self.ticks += other.ticks;
         self.heartbeats += other.heartbeats;
         self.notices += other.notices;
@@ -890,7 +890,7 @@ impl Totals {
     }
 }
 
-/// What the relay says of itself after a turn.
+/// The relay's own figures after a turn.
 pub struct Claims {
     pub accepted: u64,
     pub refused: u64,
@@ -924,14 +924,14 @@ impl Model {
             _ => is_listed(dialect),
         };
         let limits = &config.limits;
-        let hears =
+        let receives =
             |dialect: &Dialect| protocols[dialect.index()].hears_room() && is_served(*dialect);
-        let keepers = Dialect::ALL.iter().filter(|one| hears(one)).count();
+        let keepers = Dialect::ALL.iter().filter(|one| receives(one)).count();
         let past = |dialect: &Dialect| {
             let most = protocols[dialect.index()].history;
             // Unless it was asked for, the history of browsers begins with the first of them.
             let has_begun = *dialect != Dialect::Ws || limits.history > 0;
-            (hears(dialect) && most > 0).then(|| Past::new(most, has_begun))
+            (receives(dialect) && most > 0).then(|| Past::new(most, has_begun))
         };
         let past_bytes = limits
             .history_bytes
@@ -957,7 +957,7 @@ impl Model {
             undecided: None,
             undecided_leaver: None,
             closed: Vec::new(),
-            newcomers: Vec::new(),
+            new_members: Vec::new(),
             turned_away: 0,
             leaver: None,
             is_stopping: false,
@@ -969,8 +969,8 @@ impl Model {
             writes: 0,
             bytes_read: 0,
             bytes_thrown_away: 0,
-            said_in_turn: 0,
-            most_said_in_turn: 0,
+            sent_in_turn: 0,
+            most_sent_in_turn: 0,
             has_more: false,
             is_paused: false,
             was_paused: false,
@@ -988,14 +988,14 @@ impl Model {
         }
         let is_browser = |one: &Member| one.dialect == Dialect::Ws && one.stage == Stage::Here;
         self.notices.may_come = self.members.values().any(is_browser);
-        for (&who, member) in &mut self.members {
+        for (&peer_index, member) in &mut self.members {
             member.notice_at = is_browser(member).then_some(member.due.len());
             member.was_short = false;
             member.answers.clear();
             member.other_answers = 0;
             assert!(
                 !member.is_answered,
-                "peer {who} got answers out of their place"
+                "peer {peer_index} got answers out of their place"
             );
             member.due_in_turn = 0;
             member.acks_in_turn = 0;
@@ -1006,10 +1006,10 @@ impl Model {
             member.has_just_joined = false;
             if member.due.is_empty() {
                 member.holds = 0;
-                member.own_words = 0;
+                member.own_messages = 0;
             }
         }
-        self.said_in_turn = 0;
+        self.sent_in_turn = 0;
         self.published_in_turn = 0;
         self.dismissed_in_turn = false;
     }
@@ -1017,7 +1017,7 @@ impl Model {
     /// The server has accepted a connection and watches it from now on.
     pub fn admit(
         &mut self,
-        who: usize,
+        peer_index: usize,
         id: ConnId,
         addr: SocketAddr,
         dialect: Dialect,
@@ -1025,7 +1025,7 @@ impl Model {
     ) {
         self.settle();
         self.totals.accepted += 1;
-        let upgraded = self.visitors.upgrade(who);
+        let upgraded = self.visitors.upgrade(peer_index);
         self.totals.headers = self.visitors.headers;
         self.totals.upgrades += u64::from(upgraded.is_some_and(|(_, len, _)| len > 0));
         let (dialect, answer_len, stated) = upgraded.unwrap_or((dialect, 0, None));
@@ -1047,14 +1047,14 @@ impl Model {
             stage: Stage::AwaitingName,
             is_final: false,
             has_closed: false,
-            is_let_go: false,
+            is_draining: false,
             unfinished: Vec::new(),
             client: ClientStream::default(),
             server: ServerStream::default(),
             answer_len,
             protocol_code: 0,
             begun: now,
-            heard: now,
+            last_input: now,
             noise: 0,
             due: Tape::new(&protocol.greeting),
             due_in_turn: 0,
@@ -1069,34 +1069,34 @@ impl Model {
             has_left_unnamed: false,
             is_answered: false,
             holds: 0,
-            own_words: 0,
+            own_messages: 0,
             lag: LagBounds::default(),
             facts: Facts {
                 progressed: now,
                 ..Facts::default()
             },
         };
-        self.newcomers.push((who, member));
+        self.new_members.push((peer_index, member));
     }
 
-    /// Takes in those who were admitted in this turn. That is done last, because until then it may be
-    /// open what was said before they came.
-    fn take_in_newcomers(&mut self) {
-        for (who, member) in mem::take(&mut self.newcomers) {
+    /// Adds the members that were admitted in this turn. That is done last, because until then it may be
+    /// open what was published before they came.
+    fn add_new_members(&mut self) {
+        for (peer_index, member) in mem::take(&mut self.new_members) {
             let is_named = self.protocols[member.dialect.index()].is_named;
-            self.members.insert(who, member);
+            self.members.insert(peer_index, member);
             if !is_named {
-                self.join(who);
+                self.join(peer_index);
             }
-            if let Some(member) = self.members.get_mut(&who) {
+            if let Some(member) = self.members.get_mut(&peer_index) {
                 member.lag_rises(&self.limits, self.now);
             }
         }
     }
 
     /// A connection has become a member.
-    fn join(&mut self, who: usize) {
-        let member = self.members.get_mut(&who).expect("it is here");
+    fn join(&mut self, peer_index: usize) {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         if member.dialect == Dialect::Hello {
             member.stage = Stage::Leaving(Cause::Greeted);
             member.is_final = true;
@@ -1110,7 +1110,7 @@ impl Model {
             member.lag.may_be_catching_up = !past.kept.is_empty();
             member.began_with_history = !past.kept.is_empty();
             // A pause notice of this turn is a part of the past, unless the past begins behind it.
-            let may_hear = member.dialect == Dialect::Ws && self.notices.may_come;
+            let may_receive = member.dialect == Dialect::Ws && self.notices.may_come;
             let before_turn = past.before_turn();
             for (index, (bytes, is_message)) in past.kept.iter().enumerate() {
                 if bytes.is_empty() && !is_message {
@@ -1119,7 +1119,7 @@ impl Model {
                 member.owe(bytes, self.now);
                 member.due_in_turn += bytes.len();
                 self.totals.deliveries += u64::from(*is_message);
-                if may_hear && index + 1 == before_turn {
+                if may_receive && index + 1 == before_turn {
                     member.notice_at = Some(member.due.len());
                 }
             }
@@ -1132,17 +1132,17 @@ impl Model {
     }
 
     /// A read has brought this.
-    pub fn read(&mut self, who: usize, bytes: &[u8]) {
-        if self.visitors.has(who) {
+    pub fn read(&mut self, peer_index: usize, bytes: &[u8]) {
+        if self.visitors.has(peer_index) {
             self.settle();
-            return self.visitors.read(who, bytes, self.is_stopping);
+            return self.visitors.read(peer_index, bytes, self.is_stopping);
         }
-        let is_newcomer = self.newcomers.iter().any(|(peer, _)| *peer == who);
-        if !is_newcomer && !self.members.contains_key(&who) {
+        let is_new = self.new_members.iter().any(|(peer, _)| *peer == peer_index);
+        if !is_new && !self.members.contains_key(&peer_index) {
             return;
         }
         self.bytes_read += bytes.len() as u64;
-        if is_newcomer {
+        if is_new {
             // It was accepted in this turn, and is closed in it.
             self.bytes_thrown_away += bytes.len() as u64;
             return;
@@ -1151,34 +1151,34 @@ impl Model {
             self.bytes_thrown_away += bytes.len() as u64;
             return;
         }
-        self.note_piece(who, Piece::Bytes(bytes.to_vec()));
+        self.note_piece(peer_index, Piece::Bytes(bytes.to_vec()));
     }
 
-    fn note_piece(&mut self, who: usize, piece: Piece) {
+    fn note_piece(&mut self, peer_index: usize, piece: Piece) {
         match &mut self.fresh {
-            Some((last, pieces)) if *last == who => pieces.push(piece),
-            None if self.leaver == Some(who) => self.fresh = Some((who, vec![piece])),
+            Some((last, pieces)) if *last == peer_index => pieces.push(piece),
+            None if self.leaver == Some(peer_index) => self.fresh = Some((peer_index, vec![piece])),
             _ => {
                 self.settle();
-                self.fresh = Some((who, vec![piece]));
+                self.fresh = Some((peer_index, vec![piece]));
             }
         }
     }
 
     /// What was read last was not read in order to be thrown away.
     pub fn settle(&mut self) {
-        if let Some((who, pieces)) = self.fresh.take() {
+        if let Some((peer_index, pieces)) = self.fresh.take() {
             for piece in pieces {
-                self.take_in_piece(who, &piece);
+                self.take_in_piece(peer_index, &piece);
             }
         }
         if let Some(member) = self
             .leaver
             .take()
-            .and_then(|who| self.members.get_mut(&who))
+            .and_then(|peer_index| self.members.get_mut(&peer_index))
         {
             // Some leave in any case.
-            member.is_let_go = !member.is_leaving();
+            member.is_draining = !member.is_leaving();
             if member.stage == Stage::Here && !member.facts.has_failed {
                 member.stage_before = Some(member.stage);
                 member.leave(Cause::Shutdown, self.now);
@@ -1186,12 +1186,12 @@ impl Model {
         }
     }
 
-    fn take_in_piece(&mut self, who: usize, piece: &Piece) {
+    fn take_in_piece(&mut self, peer_index: usize, piece: &Piece) {
         match piece {
-            Piece::Bytes(bytes) => self.take_in(who, bytes),
+            Piece::Bytes(bytes) => self.take_in(peer_index, bytes),
             Piece::End => {
                 let now = self.now;
-                let member = self.members.get_mut(&who).expect("it is here");
+                let member = self.members.get_mut(&peer_index).expect("it is here");
                 if member.stage == Stage::Here {
                     member.leave(
                         if member.is_inside() {
@@ -1206,40 +1206,40 @@ impl Model {
         }
     }
 
-    /// The server lets go of a member, which is told what is said until the end of the turn.
-    pub fn let_go(&mut self, who: usize) {
+    /// The server drains a member, which receives what is published until the end of the turn.
+    pub fn drain_member(&mut self, peer_index: usize) {
         self.settle();
         self.decide_heartbeat();
-        self.leaver = Some(who);
+        self.leaver = Some(peer_index);
         self.dismissed_in_turn = true;
     }
 
     /// A connection has sent this, and the server means it.
-    fn take_in(&mut self, who: usize, bytes: &[u8]) {
-        let member = self.members.get_mut(&who).expect("it is here");
-        member.heard = self.now;
+    fn take_in(&mut self, peer_index: usize, bytes: &[u8]) {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
+        member.last_input = self.now;
         let was_inside = member.is_inside();
         let has_completed = match self.protocols[member.dialect.index()].sends {
-            Sends::Noise => return self.take_in_noise(who, bytes.len()),
+            Sends::Noise => return self.take_in_noise(peer_index, bytes.len()),
             Sends::Echo => {
                 if member.stage == Stage::Here {
-                    self.reply(who, bytes);
+                    self.reply(peer_index, bytes);
                 }
                 return;
             }
-            Sends::Frames(width) => self.take_in_frames(who, bytes, width),
+            Sends::Frames(width) => self.take_in_frames(peer_index, bytes, width),
             Sends::Messages | Sends::Tunnel(_) | Sends::EchoMessages => {
-                self.take_in_web_socket(who, bytes)
+                self.take_in_web_socket(peer_index, bytes)
             }
         };
         if has_completed || !was_inside {
-            let member = self.members.get_mut(&who).expect("it is here");
+            let member = self.members.get_mut(&peer_index).expect("it is here");
             member.begun = self.now;
         }
     }
 
-    fn take_in_noise(&mut self, who: usize, len: usize) {
-        let member = self.members.get_mut(&who).expect("it is here");
+    fn take_in_noise(&mut self, peer_index: usize, len: usize) {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         member.noise += len;
         let is_over = member.noise > self.limits.max_message;
         if member.stage == Stage::Here && is_over && !member.facts.has_failed {
@@ -1248,13 +1248,13 @@ impl Model {
     }
 
     /// Returns whether a frame was completed.
-    fn take_in_frames(&mut self, who: usize, bytes: &[u8], width: usize) -> bool {
-        let member = self.members.get_mut(&who).expect("it is here");
+    fn take_in_frames(&mut self, peer_index: usize, bytes: &[u8], width: usize) -> bool {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         let mut unfinished = mem::take(&mut member.unfinished);
         unfinished.extend_from_slice(bytes);
         let mut rest = &unfinished[..];
         loop {
-            let member = self.members.get_mut(&who).expect("it is here");
+            let member = self.members.get_mut(&peer_index).expect("it is here");
             let max = match member.stage {
                 Stage::AwaitingName => self.limits.max_name,
                 Stage::Here => self.limits.max_message,
@@ -1278,35 +1278,35 @@ impl Model {
             let Some((payload, after)) = after.split_at_checked(len as usize) else {
                 break;
             };
-            self.take_in_payload(who, payload);
+            self.take_in_payload(peer_index, payload);
             rest = after;
         }
         let has_completed = rest.len() < unfinished.len();
         let unfinished = rest.to_vec();
-        let member = self.members.get_mut(&who).expect("it is here");
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         member.unfinished = unfinished;
         has_completed
     }
 
     /// A name or a message has come.
-    fn take_in_payload(&mut self, who: usize, payload: &[u8]) {
-        let member = self.members.get_mut(&who).expect("it is here");
+    fn take_in_payload(&mut self, peer_index: usize, payload: &[u8]) {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         if member.stage == Stage::AwaitingName {
             member.name = frame(payload);
-            self.join(who);
+            self.join(peer_index);
         } else {
-            self.say(who, payload);
+            self.publish(peer_index, payload);
         }
     }
 
     /// Returns whether it stood between two messages after something of this: a control frame inside a message
     /// does not count.
-    fn take_in_web_socket(&mut self, who: usize, bytes: &[u8]) -> bool {
+    fn take_in_web_socket(&mut self, peer_index: usize, bytes: &[u8]) -> bool {
         let mut has_completed = false;
-        let member = self.members.get_mut(&who).expect("it is here");
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         member.client.extend(bytes);
         loop {
-            let member = self.members.get_mut(&who).expect("it is here");
+            let member = self.members.get_mut(&peer_index).expect("it is here");
             let sends = self.protocols[member.dialect.index()].sends;
             let max = match member.stage {
                 Stage::AwaitingName if sends == Sends::Messages => self.limits.max_name,
@@ -1323,47 +1323,47 @@ impl Model {
             };
             match (item, sends) {
                 (Item::Message { payload, .. }, Sends::Tunnel(width)) => {
-                    has_completed |= self.take_in_frames(who, &payload, width);
+                    has_completed |= self.take_in_frames(peer_index, &payload, width);
                 }
                 (Item::Message { is_text, payload }, Sends::EchoMessages) => {
                     let first = if is_text { TEXT } else { BINARY };
-                    self.reply(who, &web::server_frame(first, &payload));
+                    self.reply(peer_index, &web::server_frame(first, &payload));
                 }
-                (Item::Message { payload, .. }, _) => self.take_in_payload(who, &payload),
+                (Item::Message { payload, .. }, _) => self.take_in_payload(peer_index, &payload),
                 (Item::Ping(payload), _) => {
                     if sends != Sends::EchoMessages {
-                        self.drop_earlier_pongs(who);
+                        self.drop_earlier_pongs(peer_index);
                     }
-                    self.reply(who, &web::server_frame(PONG, &payload));
+                    self.reply(peer_index, &web::server_frame(PONG, &payload));
                 }
                 (Item::Pong, _) => {}
-                (Item::Close(code), _) => self.take_in_close(who, &code),
+                (Item::Close(code), _) => self.take_in_close(peer_index, &code),
             }
-            let member = self.members.get_mut(&who).expect("it is here");
+            let member = self.members.get_mut(&peer_index).expect("it is here");
             has_completed |= member.unfinished.is_empty() && !member.client.is_inside_message();
         }
     }
 
     /// A client closes: its Close frame is returned, and nothing comes behind that.
-    fn take_in_close(&mut self, who: usize, code: &[u8]) {
+    fn take_in_close(&mut self, peer_index: usize, code: &[u8]) {
         let frame = web::server_frame(CLOSE, code);
-        let member = self.members.get_mut(&who).expect("it is here");
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         if member.stage == Stage::AwaitingName {
             // It ends in this turn.
             member.answers.extend_from_slice(&frame);
             member.has_left_unnamed = true;
         } else {
-            self.reply(who, &frame);
+            self.reply(peer_index, &frame);
         }
-        let member = self.members.get_mut(&who).expect("it is here");
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         member.leave(Cause::Farewell, self.now);
         member.has_closed = true;
     }
 
     /// A member that has not read what was due before the turn is answered the last of its pings in the turn
     /// only.
-    fn drop_earlier_pongs(&mut self, who: usize) {
-        let member = self.members.get_mut(&who).expect("it is here");
+    fn drop_earlier_pongs(&mut self, peer_index: usize) {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         if member.due.len() > member.due_in_turn + member.written.len() {
             let pongs = mem::take(&mut member.other_answers);
             member.due.drop_last(pongs);
@@ -1373,55 +1373,55 @@ impl Model {
     }
 
     /// A member is answered with this, behind its acknowledgements of this turn.
-    fn reply(&mut self, who: usize, bytes: &[u8]) {
-        let member = self.members.get_mut(&who).expect("it is here");
+    fn reply(&mut self, peer_index: usize, bytes: &[u8]) {
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         member.owe(bytes, self.now);
         member.due_in_turn += bytes.len();
         member.answers.extend_from_slice(bytes);
         member.other_answers += bytes.len();
-        member.own_words += 1;
+        member.own_messages += 1;
     }
 
-    /// A member says something.
-    fn say(&mut self, who: usize, message: &[u8]) {
-        let speaker = self.members.get_mut(&who).expect("it is here");
-        let protocol = &self.protocols[speaker.dialect.index()];
+    /// A member publishes a message.
+    fn publish(&mut self, peer_index: usize, message: &[u8]) {
+        let sender = self.members.get_mut(&peer_index).expect("it is here");
+        let protocol = &self.protocols[sender.dialect.index()];
         // Acknowledgements stand before whatever else it is answered in this turn.
-        speaker.owe(&[], self.now);
-        let at = speaker.due.len() - speaker.other_answers;
-        speaker.due.insert(at, &protocol.ack);
-        let at = speaker.answers.len() - speaker.other_answers;
+        sender.owe(&[], self.now);
+        let at = sender.due.len() - sender.other_answers;
+        sender.due.insert(at, &protocol.ack);
+        let at = sender.answers.len() - sender.other_answers;
         let ack = protocol.ack.iter().copied();
-        speaker.answers.splice(at..at, ack);
-        speaker.due_in_turn += protocol.ack.len();
-        speaker.acks_in_turn += 1;
-        speaker.own_words += 1;
+        sender.answers.splice(at..at, ack);
+        sender.due_in_turn += protocol.ack.len();
+        sender.acks_in_turn += 1;
+        sender.own_messages += 1;
         if !protocol.farewell.is_empty() && protocol.farewell == message {
-            speaker.leave(Cause::Farewell, self.now);
-            if !protocol.is_farewell_heard {
+            sender.leave(Cause::Farewell, self.now);
+            if !protocol.is_farewell_received {
                 return;
             }
         }
-        let speaker_dialect = speaker.dialect;
+        let sender_dialect = sender.dialect;
         self.totals.messages += 1;
-        let name = speaker.name.clone();
+        let name = sender.name.clone();
         let mut has_members = [false; Dialect::COUNT];
-        has_members[speaker_dialect.index()] = true;
-        for (&whom, member) in &self.members {
+        has_members[sender_dialect.index()] = true;
+        for (&receiver, member) in &self.members {
             // A member that has left in this turn is counted until the turn is over.
-            let is_counted = whom != who && member.receives();
+            let is_counted = receiver != peer_index && member.receives();
             has_members[member.dialect.index()] |= is_counted;
         }
-        // How the message reads, in each dialect in which somebody may receive it.
-        let mut heard = [const { Vec::new() }; Dialect::COUNT];
+        // How the message reads, in each dialect in which a member may receive it.
+        let mut encodings = [const { Vec::new() }; Dialect::COUNT];
         for dialect in Dialect::ALL {
             let index = dialect.index();
             let protocol = &self.protocols[index];
             if !self.is_served[index] || !protocol.hears_room() {
                 continue;
             }
-            let words = protocol.heard(&name, message, &self.time_text);
-            self.said_in_turn += words.len() as u64;
+            let words = protocol.encode(&name, message, &self.time_text);
+            self.sent_in_turn += words.len() as u64;
             let is_kept = self.pasts[index].as_ref().is_some_and(|one| one.has_begun);
             if has_members[index] || is_kept {
                 self.published_in_turn += words.len() as u64;
@@ -1430,16 +1430,16 @@ impl Model {
             if let Some(past) = &mut self.pasts[index] {
                 past.push(words.clone(), true, self.past_bytes);
             }
-            heard[index] = words;
+            encodings[index] = words;
         }
-        for (&whom, member) in &mut self.members {
+        for (&receiver, member) in &mut self.members {
             let index = member.dialect.index();
             if !self.protocols[index].hears_room() {
                 continue;
             }
-            let words = &heard[index];
-            self.published_deliveries += u64::from(whom != who && member.is_counted());
-            if whom != who && member.receives() {
+            let words = &encodings[index];
+            self.published_deliveries += u64::from(receiver != peer_index && member.is_counted());
+            if receiver != peer_index && member.receives() {
                 member.owe(words, self.now);
                 member.due_in_turn += words.len();
                 self.totals.deliveries += 1;
@@ -1505,10 +1505,10 @@ impl Model {
         }
     }
 
-    /// The server has looked at the time of day: it is about to tell it.
+    /// The server has looked at the time of day: it is about to send it.
     pub fn tick(&mut self, millis: u64, now: Duration) {
         self.settle();
-        let every = self.every.expect("the time is told");
+        let every = self.every.expect("the time is sent");
         self.ticks_due.retain(|&due| due <= now);
         assert!(
             !self.ticks_due.is_empty(),
@@ -1525,33 +1525,33 @@ impl Model {
             "" => "0",
             some => some,
         };
-        let told = frame(format!("The time is {}.{fraction}", millis / 1000).as_bytes());
-        self.said_in_turn += told.len() as u64;
-        self.published_in_turn += told.len() as u64;
+        let tick = frame(format!("The time is {}.{fraction}", millis / 1000).as_bytes());
+        self.sent_in_turn += tick.len() as u64;
+        self.published_in_turn += tick.len() as u64;
         for member in self.members.values_mut() {
             if member.dialect != Dialect::Greet10 {
                 continue;
             }
             if member.receives() {
-                member.owe(&told, now);
-                member.due_in_turn += told.len();
+                member.owe(&tick, now);
+                member.due_in_turn += tick.len();
                 self.totals.deliveries += 1;
             } else {
-                member.holds += told.len();
+                member.holds += tick.len();
             }
         }
     }
 
     /// The kernel has taken these bytes for a peer, of so many.
-    pub fn told(&mut self, who: usize, bytes: &[u8], offered: usize, now: Duration) {
+    pub fn on_written(&mut self, peer_index: usize, bytes: &[u8], offered: usize, now: Duration) {
         self.settle();
-        if self.visitors.has(who) {
-            return self.visitors.told(who, bytes);
+        if self.visitors.has(peer_index) {
+            return self.visitors.on_written(peer_index, bytes);
         }
-        self.totals.bytes_told += bytes.len() as u64;
+        self.totals.bytes_delivered += bytes.len() as u64;
         self.writes += u64::from(!bytes.is_empty());
-        let Some(member) = self.members.get_mut(&who) else {
-            panic!("peer {who} was written to before it was anybody");
+        let Some(member) = self.members.get_mut(&peer_index) else {
+            panic!("peer {peer_index} was written to before it was anybody");
         };
         let soft_limit = self.limits.soft_limit;
         member.was_short |= bytes.len() < offered;
@@ -1575,7 +1575,7 @@ impl Model {
             // Perhaps there is a heartbeat that is not known to be due yet.
             self.decide_heartbeat();
         }
-        let member = self.members.get_mut(&who).expect("it is here");
+        let member = self.members.get_mut(&peer_index).expect("it is here");
         if member.due.bytes().starts_with(bytes) {
             member.due.advance(bytes.len());
             member.due_in_turn = member.due_in_turn.min(member.due.len());
@@ -1583,7 +1583,7 @@ impl Model {
         }
         assert!(
             member.is_answer(bytes, 0) && !member.is_answered,
-            "peer {who} was told \"{}\" where \"{}\" was due",
+            "peer {peer_index} received \"{}\" where \"{}\" was due",
             bytes.escape_ascii(),
             start_of(member.due.bytes(), bytes.len() + 20).escape_ascii(),
         );
@@ -1591,24 +1591,24 @@ impl Model {
     }
 
     /// A write has found no room, or has failed.
-    pub fn write_failed(&mut self, who: usize) {
+    pub fn write_failed(&mut self, peer_index: usize) {
         self.settle();
-        self.visitors.write_failed(who);
-        if let Some(member) = self.members.get_mut(&who) {
+        self.visitors.write_failed(peer_index);
+        if let Some(member) = self.members.get_mut(&peer_index) {
             member.was_short = true;
         }
     }
 
     /// The server ends a WebSocket connection with this frame. The kernel may take it or not.
-    pub fn offer_close(&mut self, who: usize, frame: &[u8]) {
-        if self.visitors.has(who) {
-            return self.visitors.refuse(who, frame);
+    pub fn offer_close(&mut self, peer_index: usize, frame: &[u8]) {
+        if self.visitors.has(peer_index) {
+            return self.visitors.refuse(peer_index, frame);
         }
-        let member = self.members.get_mut(&who).expect("it is here");
-        assert!(member.close.is_none(), "peer {who} was offered two");
+        let member = self.members.get_mut(&peer_index).expect("it is here");
+        assert!(member.close.is_none(), "peer {peer_index} was offered two");
         assert!(
             web::is_web_socket(member.dialect) && member.server.is_between_frames(),
-            "peer {who} is offered a Close frame inside a frame"
+            "peer {peer_index} is offered a Close frame inside a frame"
         );
         member.close = Some(frame.to_vec());
         let code = u16::from_be_bytes([frame[2], frame[3]]);
@@ -1616,19 +1616,19 @@ impl Model {
     }
 
     /// The call was interrupted, and is made again.
-    pub fn close_was_interrupted(&mut self, who: usize) {
-        self.visitors.refusal_was_interrupted(who);
-        if let Some(member) = self.members.get_mut(&who) {
+    pub fn close_was_interrupted(&mut self, peer_index: usize) {
+        self.visitors.refusal_was_interrupted(peer_index);
+        if let Some(member) = self.members.get_mut(&peer_index) {
             member.close = None;
         }
     }
 
     /// So much of it was taken.
-    pub fn took_close(&mut self, who: usize, taken: usize) {
-        if let Some(member) = self.members.get_mut(&who) {
+    pub fn took_close(&mut self, peer_index: usize, taken: usize) {
+        if let Some(member) = self.members.get_mut(&peer_index) {
             let close = member.close.as_deref().unwrap_or_default();
             member.server.receive(&close[..taken]);
-            self.totals.bytes_told += taken as u64;
+            self.totals.bytes_delivered += taken as u64;
             self.writes += u64::from(taken > 0);
         }
     }
@@ -1639,13 +1639,14 @@ impl Model {
         self.settle();
         let closed = &self.closed;
         let mut joined = self.members.iter();
-        let joined =
-            joined.find(|(who, one)| one.notice_in_past.is_some() && !closed.contains(who));
-        let (Some((who, member)), Some(past)) = (joined, &mut self.pasts[Dialect::Ws.index()])
+        let joined = joined
+            .find(|(peer_index, one)| one.notice_in_past.is_some() && !closed.contains(peer_index));
+        let (Some((peer_index, member)), Some(past)) =
+            (joined, &mut self.pasts[Dialect::Ws.index()])
         else {
             return true;
         };
-        let more = claims.pending[who] as usize - member.due.len();
+        let more = claims.pending[peer_index] as usize - member.due.len();
         let frames = [Vec::new(), web::pause_frame(true), web::pause_frame(false)];
         let notice = frames.into_iter().find(|frame| frame.len() == more);
         let is_one = past.unknown_notices().count() == 1;
@@ -1670,10 +1671,10 @@ impl Model {
         let of_turn = |one: &&(&usize, &Member)| one.1.notice_at.is_some();
         let members: Vec<_> = self.members.iter().collect();
         let fits = |frame: &[u8], is_witness: bool| {
-            members.iter().filter(of_turn).all(|(who, member)| {
-                let is_closed = closed.contains(who);
+            members.iter().filter(of_turn).all(|(peer_index, member)| {
+                let is_closed = closed.contains(peer_index);
                 let (written, at) = (&member.written[..], member.notice_at.unwrap_or(0));
-                let pending = claims.pending.get(who).copied().unwrap_or(0);
+                let pending = claims.pending.get(peer_index).copied().unwrap_or(0);
                 let all = member.due.len() + frame.len();
                 let left = all.checked_sub(written.len());
                 let is_left = left == Some(pending as usize) || member.facts.has_failed;
@@ -1694,13 +1695,13 @@ impl Model {
             let written: Vec<_> = members
                 .iter()
                 .filter(of_turn)
-                .map(|(who, member)| {
+                .map(|(peer_index, member)| {
                     let (written, due) = (&member.written, member.due.bytes());
                     format!(
-                        "peer {who} was told \"{}\" where \"{}\" was due, {:?} of {} left",
+                        "peer {peer_index} received \"{}\" where \"{}\" was due, {:?} of {} left",
                         written.escape_ascii(),
                         start_of(due, written.len() + 20).escape_ascii(),
-                        claims.pending.get(who),
+                        claims.pending.get(peer_index),
                         due.len()
                     )
                 })
@@ -1710,12 +1711,12 @@ impl Model {
         // With no witness that is left, any of them may be true.
         let (notice, is_known) = (*notice, possible.len() == 1);
         let frame = frame.clone();
-        for (who, member) in &mut self.members {
+        for (peer_index, member) in &mut self.members {
             let Some(at) = member.notice_at.take() else {
                 continue;
             };
             let written = mem::take(&mut member.written);
-            if closed.contains(who) && !member.is_due(&written, &frame, at) {
+            if closed.contains(peer_index) && !member.is_due(&written, &frame, at) {
                 member.is_answered = true;
                 continue;
             }
@@ -1749,29 +1750,31 @@ impl Model {
         self.notices.may_come = false;
     }
 
-    /// A read has said that the input is over.
-    pub fn input_ends(&mut self, who: usize) {
-        self.fact(who, |facts| facts.input_has_ended = true);
-        if self.visitors.has(who) {
+    /// A read has returned the end of the input.
+    pub fn input_ends(&mut self, peer_index: usize) {
+        self.fact(peer_index, |facts| facts.input_has_ended = true);
+        if self.visitors.has(peer_index) {
             return;
         }
-        if self.closed.is_empty() && self.members.contains_key(&who) {
-            self.note_piece(who, Piece::End);
+        if self.closed.is_empty() && self.members.contains_key(&peer_index) {
+            self.note_piece(peer_index, Piece::End);
         }
     }
 
     /// Notes something about a connection, if it is one.
-    pub fn fact(&mut self, who: usize, note: impl FnOnce(&mut Facts)) {
-        if self.visitors.has(who) {
-            self.visitors.fact(who, note);
-        } else if let Some(member) = self.members.get_mut(&who) {
+    pub fn fact(&mut self, peer_index: usize, note: impl FnOnce(&mut Facts)) {
+        if self.visitors.has(peer_index) {
+            self.visitors.fact(peer_index, note);
+        } else if let Some(member) = self.members.get_mut(&peer_index) {
             note(&mut member.facts);
         }
     }
 
     /// How long the response was with which a peer's handshake was accepted; 0 if it was not, or had none.
-    pub fn answer_len(&self, who: usize) -> usize {
-        self.members.get(&who).map_or(0, |member| member.answer_len)
+    pub fn answer_len(&self, peer_index: usize) -> usize {
+        self.members
+            .get(&peer_index)
+            .map_or(0, |member| member.answer_len)
     }
 
     /// Whether messages are kept for new members.
@@ -1780,25 +1783,27 @@ impl Model {
     }
 
     /// How many bytes are due to a peer.
-    pub fn due(&self, who: usize) -> usize {
-        self.members.get(&who).map_or(0, |member| member.due.len())
+    pub fn due(&self, peer_index: usize) -> usize {
+        self.members
+            .get(&peer_index)
+            .map_or(0, |member| member.due.len())
     }
 
-    /// Whether a peer is a member that may say something.
-    pub fn is_talking(&self, who: usize) -> bool {
-        let member = self.members.get(&who);
+    /// Whether a peer is a member that may publish.
+    pub fn is_joined(&self, peer_index: usize) -> bool {
+        let member = self.members.get(&peer_index);
         member.is_some_and(|member| member.stage == Stage::Here)
     }
 
     /// Whether a peer is a member, or on its way to be one.
-    pub fn is_here(&self, who: usize) -> bool {
-        self.members.contains_key(&who)
+    pub fn is_here(&self, peer_index: usize) -> bool {
+        self.members.contains_key(&peer_index)
     }
 
     /// The connections that are here, and how much is due to each.
     pub fn pending(&self) -> impl Iterator<Item = (usize, ConnId, usize, Facts)> {
         let members = self.members.iter();
-        members.map(|(&who, member)| (who, member.id, member.due.len(), member.facts))
+        members.map(|(&peer_index, member)| (peer_index, member.id, member.due.len(), member.facts))
     }
 
     /// Whether a member receives ticks, when this turn is over.
@@ -1888,44 +1893,48 @@ impl Model {
     }
 
     /// Whether a member that receives only replies to itself may be paused because it does not read them.
-    pub fn may_be_self_paused(&self, who: usize) -> bool {
-        let member = &self.members[&who];
+    pub fn may_be_self_paused(&self, peer_index: usize) -> bool {
+        let member = &self.members[&peer_index];
         let is_over = !member.due.is_empty() && member.most_lag() > self.limits.soft_limit;
         causes_its_output_alone(member.dialect) && self.limits.slow == Slow::Pace && is_over
     }
 
     /// The server has closed a connection.
-    pub fn close(&mut self, who: usize) {
-        if let Some(was_refused) = self.visitors.close(who, self.now, self.is_stopping) {
+    pub fn close(&mut self, peer_index: usize) {
+        if let Some(was_refused) = self.visitors.close(peer_index, self.now, self.is_stopping) {
             self.settle();
             self.turned_away += u64::from(was_refused);
             self.totals.visits += 1;
             self.totals.bad_headers = self.visitors.bad_headers;
             return;
         }
-        if let Some(index) = self.newcomers.iter().position(|(peer, _)| *peer == who) {
+        if let Some(index) = self
+            .new_members
+            .iter()
+            .position(|(peer, _)| *peer == peer_index)
+        {
             // One that is only greeted, and with nothing.
-            let (_, member) = self.newcomers.remove(index);
-            self.members.insert(who, member);
-            self.join(who);
-        } else if !self.members.contains_key(&who) {
+            let (_, member) = self.new_members.remove(index);
+            self.members.insert(peer_index, member);
+            self.join(peer_index);
+        } else if !self.members.contains_key(&peer_index) {
             self.turned_away += 1;
             return;
         }
-        if let Some(fresh) = self.fresh.take_if(|(last, _)| *last == who) {
+        if let Some(fresh) = self.fresh.take_if(|(last, _)| *last == peer_index) {
             self.undecided = Some(fresh);
             self.undecided_leaver = self.leaver.take();
         }
         self.settle();
-        self.closed.push(who);
+        self.closed.push(peer_index);
     }
 
     /// Whether there were as many connections in this turn as there may be.
     pub fn is_crowded(&self) -> bool {
-        self.members.len() + self.newcomers.len() >= self.limits.max_clients
+        self.members.len() + self.new_members.len() >= self.limits.max_clients
     }
 
-    /// Holds what the relay says of itself against what has happened.
+    /// Compares the relay's own figures with what has happened.
     pub fn end_turn(&mut self, claims: &Claims, now: Duration, is_full: bool) {
         self.settle();
         self.decide(claims.bytes_in);
@@ -1937,19 +1946,19 @@ impl Model {
         self.was_paused = mem::replace(&mut self.is_paused, claims.is_paused);
         self.notices.may_follow = self.may_have_been_paused();
         self.match_ends(claims, now, is_full);
-        let stays = |(who, member): (&usize, &Member)| {
+        let stays = |(peer_index, member): (&usize, &Member)| {
             let receives = member.dialect == Dialect::Greet10 && member.stage == Stage::Here;
-            receives && !self.closed.contains(who)
+            receives && !self.closed.contains(peer_index)
         };
         let were_gone = !self.members.iter().any(stays);
-        self.take_in_newcomers();
-        for who in mem::take(&mut self.closed) {
-            self.members.remove(&who);
+        self.add_new_members();
+        for peer_index in mem::take(&mut self.closed) {
+            self.members.remove(&peer_index);
         }
         self.follow_ticks(were_gone, now);
         let is_pinged = |one: &Member| {
-            let hears = matches!(one.dialect, Dialect::Ws | Dialect::WsChat10);
-            hears && one.stage == Stage::Here
+            let receives = matches!(one.dialect, Dialect::Ws | Dialect::WsChat10);
+            receives && one.stage == Stage::Here
         };
         if !self.members.values().any(is_pinged) {
             self.heartbeat_due = None;
@@ -1966,14 +1975,14 @@ impl Model {
         assert_eq!(claims.messages, totals.messages, "messages");
         assert_eq!(claims.deliveries, self.published_deliveries, "deliveries");
         assert_eq!(claims.writes, self.writes, "writes");
-        assert_eq!(claims.bytes_out, totals.bytes_told, "bytes out");
+        assert_eq!(claims.bytes_out, totals.bytes_delivered, "bytes out");
         assert_eq!(
             claims.bytes_discarded, self.bytes_thrown_away,
             "bytes discarded"
         );
         assert_eq!(claims.connections, self.members.len(), "connections");
         assert_eq!(claims.members, members.filter(is_member).count(), "members");
-        self.most_said_in_turn = self.most_said_in_turn.max(self.said_in_turn);
+        self.most_sent_in_turn = self.most_sent_in_turn.max(self.sent_in_turn);
         let most = self.most_held();
         assert!(
             claims.held_bytes <= most,
@@ -2016,14 +2025,14 @@ impl Model {
     /// The room is paused if a member that reads is over the soft limit, and only then.
     fn check_pause(&self, is_paused: bool, now: Duration) {
         let (soft_limit, timeout) = (self.limits.soft_limit, self.limits.slow_timeout);
-        for (who, member) in &self.members {
+        for (peer_index, member) in &self.members {
             let is_waited_for = member.stage == Stage::Here
                 && self.pauses_room(member)
                 && !member.lag.may_be_stalled
                 && !member.facts.has_failed;
             assert!(
                 is_paused || !is_waited_for || member.due.len() <= soft_limit,
-                "the room goes on, and peer {who} that reads is {} bytes behind",
+                "the room goes on, and peer {peer_index} that reads is {} bytes behind",
                 member.due.len()
             );
         }
@@ -2040,18 +2049,19 @@ impl Model {
         );
     }
 
-    /// The most that may be held for those who are behind, in bytes.
+    /// The most that may be held for lagging members, in bytes.
     fn most_held(&self) -> u64 {
         const CHUNK: u64 = 64 * 1024;
         let served = self.protocols.iter().zip(self.is_served);
-        let hearing = served.filter(|(one, is_served)| one.hears != Hears::Nothing && *is_served);
+        let receiving =
+            served.filter(|(one, is_served)| one.receives != Receives::Nothing && *is_served);
         let past = if self.pasts.iter().any(Option::is_some) {
             self.limits.history_bytes as u64
         } else {
             0
         };
-        let each = self.limits.queue_limit as u64 + 2 * self.most_said_in_turn + CHUNK + past;
-        hearing.count() as u64 * each
+        let each = self.limits.queue_limit as u64 + 2 * self.most_sent_in_turn + CHUNK + past;
+        receiving.count() as u64 * each
     }
 
     /// Whether the room may have been paused in this turn. The slow reader may be one of the connections
@@ -2061,12 +2071,12 @@ impl Model {
         self.is_paused || self.was_paused || self.members.values().any(may_be_slow)
     }
 
-    /// How much of what was read last from who was closed first was thrown away, the relay's count of
-    /// bytes tells.
+    /// How much of what was read last from the connection closed first was thrown away, the relay's count of
+    /// bytes shows.
     fn decide(&mut self, bytes_in: u64) {
         let mut thrown_away = self.bytes_read - self.bytes_thrown_away - bytes_in;
         self.bytes_thrown_away += thrown_away;
-        if let Some((who, mut pieces)) = self.undecided.take() {
+        if let Some((peer_index, mut pieces)) = self.undecided.take() {
             while thrown_away > 0
                 && let Some(last) = pieces.pop()
             {
@@ -2077,13 +2087,13 @@ impl Model {
             let has_end = matches!(pieces.last(), Some(Piece::End));
             let end = if has_end { pieces.pop() } else { None };
             for piece in pieces {
-                self.take_in_piece(who, &piece);
+                self.take_in_piece(peer_index, &piece);
             }
             if let Some(end) = end {
                 // Perhaps that was the end of what was thrown away, and no reason for anything.
-                let stage = self.members[&who].stage;
-                self.take_in_piece(who, &end);
-                let member = self.members.get_mut(&who).expect("it is here");
+                let stage = self.members[&peer_index].stage;
+                self.take_in_piece(peer_index, &end);
+                let member = self.members.get_mut(&peer_index).expect("it is here");
                 member.stage_before = Some(stage);
             }
             self.leaver = self.undecided_leaver.take();
@@ -2098,15 +2108,15 @@ impl Model {
     /// The most that all connections together can hold now, in bytes: in chunks and buffers that are
     /// not full.
     fn may_be_held(&self) -> usize {
-        // A first and a last one for each dialect that hears anything.
+        // A first and a last one for each dialect that receives anything.
         const CHUNKS: usize = 5 * 2 * 64 * 1024;
         // The turn, which may be in the backlogs besides: all of it is history for a moment.
-        let turn = self.said_in_turn as usize * if self.keeps_history() { 2 } else { 1 };
+        let turn = self.sent_in_turn as usize * if self.keeps_history() { 2 } else { 1 };
         let of_its_own = |one: &Member| {
             let partial = one.unfinished.len() + one.client.len() + one.left();
-            2 * partial + 200 * (one.own_words + one.acks_in_turn + 2)
+            2 * partial + 200 * (one.own_messages + one.acks_in_turn + 2)
         };
-        // One copy for all who are behind, as far as the one is that is furthest.
+        // One copy for all lagging members, as far back as the last of them.
         let shared = |dialect: &Dialect| {
             let members = self.members.values().filter(|one| one.dialect == *dialect);
             members
@@ -2133,8 +2143,9 @@ impl Model {
         let possible: Vec<Vec<End>> = self
             .closed
             .iter()
-            .map(|who| {
-                let is_possible = |end: &End| self.may_end(&self.members[who], *end, now, is_full);
+            .map(|peer_index| {
+                let is_possible =
+                    |end: &End| self.may_end(&self.members[peer_index], *end, now, is_full);
                 claims
                     .ends
                     .iter()
@@ -2146,7 +2157,7 @@ impl Model {
         assert!(
             reasons.len() == possible.len() && is_match(&possible, &reasons),
             "peers {:?} were closed, for which there can be these reasons: {possible:?}; \
-             but the relay says {reasons:?}",
+             but the relay reports {reasons:?}",
             self.closed
         );
     }
@@ -2251,7 +2262,7 @@ impl Model {
             }
             End::IdleTimeout => {
                 let is_chat = self.protocols[member.dialect.index()].sends.is_chat();
-                let is_late = |timeout| now >= member.heard + timeout;
+                let is_late = |timeout| now >= member.last_input + timeout;
                 is_here && is_chat && limits.idle_timeout.is_some_and(is_late)
             }
             End::OutOfMemory => {
@@ -2279,16 +2290,16 @@ impl Model {
                 let is_late = is_unnamed && now >= member.since + SAFE_PENDING;
                 // A peer that is gone needs its place less than a pending connection does, and one that
                 // has been there longer needs it least.
-                let comes_first = |(who, other): (&usize, &Member)| {
+                let comes_first = |(peer_index, other): (&usize, &Member)| {
                     let is_older = other.id < member.id || is_late;
-                    other.is_gone() && is_older && !self.closed.contains(who)
+                    other.is_gone() && is_older && !self.closed.contains(peer_index)
                 };
                 let is_first =
                     is_for_address || !self.is_paused || !self.members.iter().any(comes_first);
                 is_needed && is_first && (has_left || is_late)
             }
             End::Shutdown => {
-                let is_dismissed = member.is_let_go && (is_done || is_unnamed);
+                let is_dismissed = member.is_draining && (is_done || is_unnamed);
                 is_dismissed || (self.has_stopped && (is_done || !self.is_stop_in_time))
             }
         }
@@ -2303,22 +2314,22 @@ pub const fn causes_its_output_alone(dialect: Dialect) -> bool {
 /// Whether each of `possible` can have one of `reasons` to itself: a matching, by augmenting paths.
 fn is_match(possible: &[Vec<End>], reasons: &[End]) -> bool {
     let mut owners = vec![None; reasons.len()];
-    (0..possible.len()).all(|who| {
+    (0..possible.len()).all(|peer_index| {
         let mut seen = vec![false; reasons.len()];
-        finds_reason(who, possible, reasons, &mut owners, &mut seen)
+        finds_reason(peer_index, possible, reasons, &mut owners, &mut seen)
     })
 }
 
 /// Finds a reason for one of them, for which others may have to take another one.
 fn finds_reason(
-    who: usize,
+    peer_index: usize,
     possible: &[Vec<End>],
     reasons: &[End],
     owners: &mut [Option<usize>],
     seen: &mut [bool],
 ) -> bool {
     for (index, reason) in reasons.iter().enumerate() {
-        if !possible[who].contains(reason) || mem::replace(&mut seen[index], true) {
+        if !possible[peer_index].contains(reason) || mem::replace(&mut seen[index], true) {
             continue;
         }
         let is_free = match owners[index] {
@@ -2326,7 +2337,7 @@ fn finds_reason(
             Some(owner) => finds_reason(owner, possible, reasons, owners, seen),
         };
         if is_free {
-            owners[index] = Some(who);
+            owners[index] = Some(peer_index);
             return true;
         }
     }

@@ -1,4 +1,4 @@
-//! The peers: who they are, and how they write what they say.
+//! The peers: their names, and how they encode their messages.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -11,33 +11,33 @@ use super::web::{self, Answer, BINARY, CLOSE, CONTINUED, PING, PONG, TEXT};
 /// The longest payload that a peer gives a ping, unless it is the longest of all.
 const USUAL_PING: usize = 8;
 
-/// Somebody at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// The dialect that it speaks, once its handshake is accepted if there is one.
+    /// Its dialect, once its handshake is accepted if there is one.
     pub dialect: Dialect,
     pub addr: SocketAddr,
     pub stage: Stage,
     /// What its proxy sends first, if it has one.
     pub header: Option<Header>,
-    /// It waits for no answer: when its proxy has sent the header, it begins to speak its dialect.
+    /// It waits for no answer: when its proxy has sent the header, it begins with its dialect.
     pub goes_on_at_once: bool,
     /// What it will send next: a header, a request, or the end of something that it has begun.
     pub outgoing: Vec<u8>,
-    /// How much it has said, so that no two messages are the same.
-    said: usize,
+    /// The number of its messages, so that no two are the same.
+    sent_count: usize,
 }
 
 /// How far a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It speaks HTTP, and may go on when its handshake was answered; or its proxy has still to send a header.
+    /// It uses HTTP, and may go on when its handshake was answered; or its proxy has still to send a header.
     Visiting,
     /// It has still to give its name.
     Nameless,
     /// It will never do that.
     Mute,
-    Talking,
+    Joined,
     /// It sends nothing more.
     Ended,
 }
@@ -64,7 +64,7 @@ impl Peer {
             header,
             goes_on_at_once: false,
             outgoing: Vec::new(),
-            said: 0,
+            sent_count: 0,
         };
         if web::begins_with_http(listener) {
             peer.prepare_request(choices);
@@ -83,12 +83,12 @@ impl Peer {
         peer
     }
 
-    /// It begins to speak its dialect.
+    /// It begins with its dialect.
     pub fn begin(&mut self, is_mute: bool) {
         self.stage = match self.dialect {
             Dialect::Chat10 | Dialect::Ws | Dialect::WsChat10 if is_mute => Stage::Mute,
             Dialect::Chat10 | Dialect::Ws | Dialect::WsChat10 => Stage::Nameless,
-            _ => Stage::Talking,
+            _ => Stage::Joined,
         };
     }
 
@@ -122,9 +122,9 @@ impl Peer {
 
     /// A message or a name of this length, like no other if it is long enough to be.
     pub fn payload(&mut self, len: usize) -> Vec<u8> {
-        self.said += 1;
-        let tag = format!("{}.{}:", self.addr.port(), self.said).into_bytes();
-        let filler = (0..).map(|index| (index * 7 + self.said) as u8);
+        self.sent_count += 1;
+        let tag = format!("{}.{}:", self.addr.port(), self.sent_count).into_bytes();
+        let filler = (0..).map(|index| (index * 7 + self.sent_count) as u8);
         tag.into_iter().chain(filler).take(len).collect()
     }
 
@@ -154,7 +154,7 @@ impl Peer {
 
     /// A client's frame, with a key of its own.
     pub fn web_frame(&self, first: u8, payload: &[u8]) -> Vec<u8> {
-        let key = (self.said as u32 + u32::from(self.addr.port())).wrapping_mul(0x9e37_79b9);
+        let key = (self.sent_count as u32 + u32::from(self.addr.port())).wrapping_mul(0x9e37_79b9);
         web::client_frame(first, payload, key.to_be_bytes())
     }
 
@@ -223,7 +223,7 @@ impl Peer {
             15 => 125,
             _ => choices.below(USUAL_PING),
         };
-        let payload = vec![self.said as u8; len];
+        let payload = vec![self.sent_count as u8; len];
         let first = choices.one_of(&[PING, PING, PING, PONG]);
         self.web_frame(first, &payload)
     }
@@ -263,10 +263,13 @@ impl Peer {
 
     /// A text that needs escapes, like no other if it is long enough to be.
     fn text(&mut self, len: usize) -> String {
-        self.said += 1;
-        let mut text = format!("{}.{}:", self.addr.port(), self.said);
+        self.sent_count += 1;
+        let mut text = format!("{}.{}:", self.addr.port(), self.sent_count);
         let alphabet = ['a', '"', 'é', '\\', 'b', '\u{1}', '🦀', '\n', '\u{7f}', ' '];
-        let mut chars = alphabet.iter().cycle().skip(self.said % alphabet.len());
+        let mut chars = alphabet
+            .iter()
+            .cycle()
+            .skip(self.sent_count % alphabet.len());
         while text.len() < len
             && let Some(&char) = chars.next()
         {

@@ -10,7 +10,7 @@
 //!   by its bytes: a pause notice between two of them counts, and it shows only in what is delivered.
 //! - A socket of a WebSocket listener has room for the answer to a handshake, as that of a kernel has.
 //! - A peer sends no ping before its name.
-//! - There are never so many connections that speak HTTP that the oldest one is closed, except for those to
+//! - There are never so many connections that use HTTP that the oldest one is closed, except for those to
 //!   the listeners for metrics.
 //! - No peer asks for the metrics: the process's own figures are in them. The simulation reads them itself.
 
@@ -65,7 +65,7 @@ pub struct Plan {
     pub usual_message: usize,
     /// Everybody reads: within so much time each takes all that its socket was given.
     pub reads_within: Option<Duration>,
-    /// But now and then somebody takes nothing for a while.
+    /// But now and then a peer reads nothing for a while.
     pub has_pauses: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weights {
     pub connect: usize,
-    pub say: usize,
+    pub publish: usize,
     pub flood: usize,
     pub change_reading: usize,
     pub leave: usize,
@@ -116,7 +116,7 @@ impl Plan {
         }
     }
 
-    /// A room in which long messages come in pieces to many who are behind, and little memory for all of
+    /// A room in which long messages come in pieces to many lagging members, and little memory for all of
     /// them.
     fn short_of_memory(choices: &mut Choices) -> Self {
         let mut plan = Self::of_small_things(choices);
@@ -192,7 +192,7 @@ impl Plan {
         config.limits = chosen_limits(choices, max_message, has_browsers);
         config.texts = chosen_texts(choices);
         config.every = match choices.below(4) {
-            // To work off what was said too fast may take days, and nobody counts them.
+            // To work off what was sent too fast may take days, and they are not counted.
             _ if config.limits.rate.is_some() => None,
             0 => None,
             1 => Some(Duration::from_millis(choices.between(20, 500) as u64)),
@@ -205,7 +205,7 @@ impl Plan {
         let mut weight = |most: usize| choices.below(most + 1);
         let weights = Weights {
             connect: 1 + weight(6),
-            say: 1 + weight(20),
+            publish: 1 + weight(20),
             flood: weight(2),
             change_reading: weight(4),
             leave: weight(3),
@@ -249,8 +249,8 @@ impl Plan {
         }
     }
 
-    /// A room in which many talk without end and everybody reads, some of them slowly: however fast
-    /// the others talk, nobody is cut off.
+    /// A room in which many send without end and all read, some of them slowly: however fast
+    /// the others send, none is cut off.
     fn in_which_everybody_reads(choices: &mut Choices) -> Self {
         let mut plan = Self::quiet();
         let limits = &mut plan.config.limits;
@@ -278,7 +278,7 @@ impl Plan {
         plan.buffer = (least, if is_slow { least } else { 2 * least });
         plan.window = choices.one_of(&[(500, 2000), (5000, 20_000), (70_000, 70_000)]);
         if is_slow {
-            // Then the others can say more in a turn than it takes in all the time that it has.
+            // Then the others can publish more in a turn than it takes in all the time that it has.
             plan.window = (70_000, 70_000);
         }
         plan.config.texts = chosen_texts(choices);
@@ -304,7 +304,7 @@ impl Plan {
         let mut weight = |most: usize| choices.below(most + 1);
         plan.weights = Weights {
             connect: 1 + weight(3),
-            say: 10 + weight(20),
+            publish: 10 + weight(20),
             flood: 1 + weight(4),
             change_reading: usize::from(plan.has_pauses),
             leave: weight(1),
@@ -372,7 +372,7 @@ fn make_room_for_history(limits: &mut Limits) {
     limits.queue_limit = limits.queue_limit.max(needed);
 }
 
-/// A listener for this dialect. Nobody looks at its address.
+/// A listener for this dialect. Its address is not used.
 fn endpoint(dialect: Dialect) -> Endpoint {
     Endpoint {
         dialect,
@@ -417,8 +417,8 @@ fn chosen_limits(choices: &mut Choices, max_message: usize, has_browsers: bool) 
         0 => Some(choices.one_of(&[1000, 100_000])),
         _ => None,
     };
-    // Who has to work off what it has said is looked at ten times a second if it may not be idle, and
-    // nobody counts that for days.
+    // A member over its quota is looked at ten times a second if it may not be idle, and
+    // that is not counted for days.
     limits.idle_timeout = match choices.below(6) {
         0 if limits.rate.is_none() => Some(millis(choices, &[50, 5000, 60_000])),
         _ => None,

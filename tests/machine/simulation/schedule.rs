@@ -12,15 +12,15 @@ use super::trace::Happening;
 use super::web;
 use super::world::{Phase, World};
 
-/// Something that somebody does, where that is not left to chance.
+/// What a peer does, where that is not left to chance.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Somebody connects to the listener of this index.
+    /// A peer connects to the listener of this index.
     Connect(usize),
     /// A peer sends a name or a message of so many bytes.
-    Say(usize, usize),
+    Publish(usize, usize),
     /// A peer takes its leave.
-    SayFarewell(usize),
+    SendFarewell(usize),
     /// A peer connects to the listener of this index, which is one of WebSocket, and sends the request of that
     /// index.
     Request(usize, usize),
@@ -75,7 +75,7 @@ impl World {
     fn improvise(&mut self) {
         let Weights {
             connect,
-            say,
+            publish,
             flood,
             change_reading,
             leave,
@@ -88,7 +88,7 @@ impl World {
         let network = arrive + drain;
         let kinds = [
             connect,
-            say,
+            publish,
             flood,
             change_reading,
             leave,
@@ -103,53 +103,53 @@ impl World {
             left = left.saturating_sub(weight);
             is_it
         });
-        let somebody = match self.live.len() {
+        let peer = match self.live.len() {
             0 => None,
             peers => Some(self.live[self.choices.below(peers)]),
         };
-        match (kind, somebody) {
-            (Some(0), _) => self.somebody_connects(),
-            (Some(1), Some(who)) => self.somebody_talks(who),
-            (Some(2), Some(who)) => {
+        match (kind, peer) {
+            (Some(0), _) => self.peer_connects(),
+            (Some(1), Some(peer_index)) => self.peer_sends(peer_index),
+            (Some(2), Some(peer_index)) => {
                 for _ in 0..self.choices.between(2, 60) {
-                    self.somebody_talks(who);
+                    self.peer_sends(peer_index);
                 }
             }
-            (Some(3), Some(who)) => self.somebody_changes_its_reading(who),
-            (Some(4), Some(who)) => self.somebody_leaves(who),
-            (Some(5), Some(who)) => self.somebody_misbehaves(who),
+            (Some(3), Some(peer_index)) => self.peer_changes_its_reading(peer_index),
+            (Some(4), Some(peer_index)) => self.peer_leaves(peer_index),
+            (Some(5), Some(peer_index)) => self.peer_misbehaves(peer_index),
             (Some(7), _) => self.time_passes(),
             (Some(8), _) => self.trouble_comes(),
             _ => self.network_step(),
         }
     }
 
-    /// Does what a script says.
+    /// Does what a script has.
     fn perform(&mut self, action: &Action) {
         match *action {
             Action::Connect(listener) => self.come(listener, false),
-            Action::Say(who, len) => self.say(who, len),
-            Action::SayFarewell(who) => self.say_farewell(who),
+            Action::Publish(peer_index, len) => self.publish(peer_index, len),
+            Action::SendFarewell(peer_index) => self.send_farewell(peer_index),
             Action::Request(listener, index) => {
                 let (_, dialect) = self.plan.listener(listener);
-                if let Some(who) = self.connect(listener, false) {
+                if let Some(peer_index) = self.connect(listener, false) {
                     let head = web::requests(dialect)[index].head.clone();
-                    self.peers[who].outgoing = head;
-                    self.complete(who);
+                    self.peers[peer_index].outgoing = head;
+                    self.complete(peer_index);
                 }
             }
-            Action::Send(who, ref bytes) => self.send(who, bytes),
+            Action::Send(peer_index, ref bytes) => self.send(peer_index, bytes),
             Action::Settle => {
                 self.network_settles();
             }
-            Action::StopReading(who) => self.read_or_not(who, false),
-            Action::ReadAgain(who) => self.read_or_not(who, true),
-            Action::CloseSending(who) => self.close_sending(who),
-            Action::Close(who) => self.close_fully(who),
-            Action::Take(who, bytes) => {
-                self.sockets[who].is_peer_reading = true;
-                self.drain(who, bytes);
-                self.sockets[who].is_peer_reading = false;
+            Action::StopReading(peer_index) => self.read_or_not(peer_index, false),
+            Action::ReadAgain(peer_index) => self.read_or_not(peer_index, true),
+            Action::CloseSending(peer_index) => self.close_sending(peer_index),
+            Action::Close(peer_index) => self.close_fully(peer_index),
+            Action::Take(peer_index, bytes) => {
+                self.sockets[peer_index].is_peer_reading = true;
+                self.drain(peer_index, bytes);
+                self.sockets[peer_index].is_peer_reading = false;
             }
             Action::RepeatEvent => self.repeat_event(),
             Action::Wait(time) => self.now += time,
@@ -159,7 +159,7 @@ impl World {
 
     // The peers.
 
-    fn somebody_connects(&mut self) {
+    fn peer_connects(&mut self) {
         if self.live.len() < self.plan.peers {
             let listener = self.choices.below(self.has_listeners());
             let is_mute = self.choices.below(8) == 0;
@@ -169,30 +169,30 @@ impl World {
 
     /// A peer connects, and sends its request if it has one.
     fn come(&mut self, listener: usize, is_mute: bool) {
-        if let Some(who) = self.connect(listener, is_mute) {
-            self.visit(who);
+        if let Some(peer_index) = self.connect(listener, is_mute) {
+            self.visit(peer_index);
         }
     }
 
-    /// A peer says something, if it has still something to say.
-    fn somebody_talks(&mut self, who: usize) {
-        let dialect = self.peers[who].dialect;
+    /// A peer sends a message, if it has one left.
+    fn peer_sends(&mut self, peer_index: usize) {
+        let dialect = self.peers[peer_index].dialect;
         let most_ahead = match dialect {
             // It may be read byte by byte.
             Dialect::Echo => 1000,
             _ => 4 * self.plan.window.1 + self.plan.longest_message,
         };
-        if self.sockets[who].on_the_way() > most_ahead {
+        if self.sockets[peer_index].on_the_way() > most_ahead {
             return;
         }
-        match self.peers[who].stage {
-            Stage::Visiting => return self.visit(who),
-            Stage::Talking if web::is_web_socket(dialect) && self.choices.below(8) == 1 => {
-                return self.ping(who);
+        match self.peers[peer_index].stage {
+            Stage::Visiting => return self.visit(peer_index),
+            Stage::Joined if web::is_web_socket(dialect) && self.choices.below(8) == 1 => {
+                return self.ping(peer_index);
             }
             _ => {}
         }
-        let is_name = self.peers[who].stage == Stage::Nameless;
+        let is_name = self.peers[peer_index].stage == Stage::Nameless;
         let limits = &self.plan.config.limits;
         let longest = if is_name {
             limits.max_name
@@ -211,53 +211,53 @@ impl World {
             }
         };
         if self.strikes(Fault::UrgentByte) {
-            self.sockets[who].send_urgent();
+            self.sockets[peer_index].send_urgent();
         }
-        self.say(who, len.min(longest));
+        self.publish(peer_index, len.min(longest));
     }
 
-    /// A peer says something of this length.
-    fn say(&mut self, who: usize, len: usize) {
-        let peer = &mut self.peers[who];
-        if !matches!(peer.stage, Stage::Talking | Stage::Nameless) {
+    /// A peer sends a message of this length.
+    fn publish(&mut self, peer_index: usize, len: usize) {
+        let peer = &mut self.peers[peer_index];
+        if !matches!(peer.stage, Stage::Joined | Stage::Nameless) {
             return;
         }
         if !web::is_web_socket(peer.dialect) {
-            peer.stage = Stage::Talking;
+            peer.stage = Stage::Joined;
             let payload = peer.payload(len);
             let bytes = peer.frame(&payload, &mut self.choices);
-            return self.send(who, &bytes);
+            return self.send(peer_index, &bytes);
         }
         let bytes = peer.web_message(len, &mut self.choices);
-        peer.stage = Stage::Talking;
-        self.complete(who);
+        peer.stage = Stage::Joined;
+        self.complete(peer_index);
         if self.choices.below(8) == 1 {
             // It goes on with it some other time, or never.
             let (now, later) = bytes.split_at(self.choices.below(bytes.len()));
-            self.peers[who].outgoing = later.to_vec();
-            return self.send(who, now);
+            self.peers[peer_index].outgoing = later.to_vec();
+            return self.send(peer_index, now);
         }
-        self.send(who, &bytes);
+        self.send(peer_index, &bytes);
     }
 
     /// A peer sends what is left of its request or of something that it has begun.
-    fn complete(&mut self, who: usize) {
-        let rest = std::mem::take(&mut self.peers[who].outgoing);
+    fn complete(&mut self, peer_index: usize) {
+        let rest = std::mem::take(&mut self.peers[peer_index].outgoing);
         if !rest.is_empty() {
-            self.send(who, &rest);
+            self.send(peer_index, &rest);
         }
     }
 
     /// A peer sends its request, or its proxy a header, perhaps only a part of it.
-    fn visit(&mut self, who: usize) {
-        let peer = &mut self.peers[who];
+    fn visit(&mut self, peer_index: usize) {
+        let peer = &mut self.peers[peer_index];
         if self.choices.below(8) == 1 && !peer.outgoing.is_empty() {
             let len = self.choices.below(peer.outgoing.len());
             let part: Vec<_> = peer.outgoing.drain(..len).collect();
-            return self.send(who, &part);
+            return self.send(peer_index, &part);
         }
-        self.complete(who);
-        let peer = &mut self.peers[who];
+        self.complete(peer_index);
+        let peer = &mut self.peers[peer_index];
         if peer.goes_on_at_once {
             let is_mute = self.choices.below(16) == 1;
             peer.begin(is_mute);
@@ -265,31 +265,31 @@ impl World {
     }
 
     /// A peer has received something. When its handshake was answered, it may go on.
-    fn go_on(&mut self, who: usize) {
-        let answer_len = self.model.answer_len(who) as u64;
-        let is_answered = answer_len > 0 && self.sockets[who].taken() >= answer_len;
-        if self.peers[who].stage == Stage::Visiting && is_answered {
+    fn go_on(&mut self, peer_index: usize) {
+        let answer_len = self.model.answer_len(peer_index) as u64;
+        let is_answered = answer_len > 0 && self.sockets[peer_index].taken() >= answer_len;
+        if self.peers[peer_index].stage == Stage::Visiting && is_answered {
             let is_mute = self.choices.below(16) == 1;
-            self.peers[who].begin(is_mute);
+            self.peers[peer_index].begin(is_mute);
         }
     }
 
-    fn ping(&mut self, who: usize) {
-        let peer = &self.peers[who];
-        if peer.stage == Stage::Talking && web::is_web_socket(peer.dialect) {
+    fn ping(&mut self, peer_index: usize) {
+        let peer = &self.peers[peer_index];
+        if peer.stage == Stage::Joined && web::is_web_socket(peer.dialect) {
             let bytes = peer.ping(&mut self.choices);
-            self.complete(who);
-            self.send(who, &bytes);
+            self.complete(peer_index);
+            self.send(peer_index, &bytes);
         }
     }
 
-    fn say_farewell(&mut self, who: usize) {
-        let peer = &self.peers[who];
+    fn send_farewell(&mut self, peer_index: usize) {
+        let peer = &self.peers[peer_index];
         if web::is_web_socket(peer.dialect) {
-            if matches!(peer.stage, Stage::Talking | Stage::Nameless | Stage::Mute) {
+            if matches!(peer.stage, Stage::Joined | Stage::Nameless | Stage::Mute) {
                 let bytes = peer.close(&mut self.choices);
-                self.complete(who);
-                self.send(who, &bytes);
+                self.complete(peer_index);
+                self.send(peer_index, &bytes);
             }
             return;
         }
@@ -299,31 +299,31 @@ impl World {
             Dialect::Ack64 => own.unwrap_or(b"!DISCONNECT"),
             _ => return,
         };
-        if peer.stage == Stage::Talking && word.len() <= self.plan.config.limits.max_message {
+        if peer.stage == Stage::Joined && word.len() <= self.plan.config.limits.max_message {
             let bytes = peer.frame(word, &mut self.choices);
-            self.send(who, &bytes);
+            self.send(peer_index, &bytes);
         }
     }
 
-    fn send(&mut self, who: usize, bytes: &[u8]) {
-        let (peer, len) = (who, bytes.len());
+    fn send(&mut self, peer_index: usize, bytes: &[u8]) {
+        let (peer, len) = (peer_index, bytes.len());
         self.trace.note(Happening::Sends { peer, bytes: len });
-        self.sockets[who].send(bytes);
+        self.sockets[peer_index].send(bytes);
     }
 
-    fn somebody_changes_its_reading(&mut self, who: usize) {
-        let is_reading = !self.sockets[who].is_peer_reading;
+    fn peer_changes_its_reading(&mut self, peer_index: usize) {
+        let is_reading = !self.sockets[peer_index].is_peer_reading;
         if self.plan.has_pauses {
             if is_reading {
                 return;
             }
-            // Long enough to be told from one that takes little.
+            // Long enough to be distinguished from a pause of one that reads little.
             let slow = self.plan.config.limits.slow_timeout.as_millis() as usize;
             let millis = self.choices.between(slow / 2 + 1, 7 * slow);
             let pause = Duration::from_millis(millis as u64);
-            self.sockets[who].reads_again_at = Some(self.now + pause);
+            self.sockets[peer_index].reads_again_at = Some(self.now + pause);
         }
-        self.read_or_not(who, is_reading);
+        self.read_or_not(peer_index, is_reading);
         let fault = if is_reading {
             Fault::WindowOpens
         } else {
@@ -332,78 +332,79 @@ impl World {
         self.strike(fault);
     }
 
-    fn read_or_not(&mut self, who: usize, is_reading: bool) {
+    fn read_or_not(&mut self, peer_index: usize, is_reading: bool) {
         self.trace.note(if is_reading {
-            Happening::ReadsAgain { peer: who }
+            Happening::ReadsAgain { peer: peer_index }
         } else {
-            Happening::StopsReading { peer: who }
+            Happening::StopsReading { peer: peer_index }
         });
-        self.sockets[who].is_peer_reading = is_reading;
+        self.sockets[peer_index].is_peer_reading = is_reading;
     }
 
-    fn somebody_leaves(&mut self, who: usize) {
-        if self.peers[who].stage == Stage::Ended {
+    fn peer_leaves(&mut self, peer_index: usize) {
+        if self.peers[peer_index].stage == Stage::Ended {
             return match self.choices.below(4) {
-                0 => self.close_fully(who),
-                1 => self.dies(who),
+                0 => self.close_fully(peer_index),
+                1 => self.dies(peer_index),
                 _ => {}
             };
         }
         match self.choices.below(8) {
-            0 | 1 => self.say_farewell(who),
+            0 | 1 => self.send_farewell(peer_index),
             2 => {
                 self.strike(Fault::HalfClose);
-                self.close_sending(who);
+                self.close_sending(peer_index);
             }
-            3 if self.peers[who].stage == Stage::Talking => {
-                self.complete(who);
-                let whole = if web::is_web_socket(self.peers[who].dialect) {
-                    self.peers[who].web_message(3, &mut self.choices)
+            3 if self.peers[peer_index].stage == Stage::Joined => {
+                self.complete(peer_index);
+                let whole = if web::is_web_socket(self.peers[peer_index].dialect) {
+                    self.peers[peer_index].web_message(3, &mut self.choices)
                 } else {
-                    self.peers[who].frame(b"cut", &mut self.choices)
+                    self.peers[peer_index].frame(b"cut", &mut self.choices)
                 };
                 let len = self.choices.below(whole.len());
                 self.strike(Fault::TruncatedFrame);
-                self.send(who, &whole[..len]);
-                self.close_sending(who);
+                self.send(peer_index, &whole[..len]);
+                self.close_sending(peer_index);
             }
-            4 | 5 => self.close_fully(who),
-            _ => self.dies(who),
+            4 | 5 => self.close_fully(peer_index),
+            _ => self.dies(peer_index),
         }
     }
 
-    fn close_sending(&mut self, who: usize) {
-        self.trace.note(Happening::ClosesSending { peer: who });
-        self.peers[who].stage = Stage::Ended;
-        self.sockets[who].send_fin();
+    fn close_sending(&mut self, peer_index: usize) {
+        self.trace
+            .note(Happening::ClosesSending { peer: peer_index });
+        self.peers[peer_index].stage = Stage::Ended;
+        self.sockets[peer_index].send_fin();
     }
 
-    /// A peer closes its socket. If it has not read everything, its kernel says so with a reset.
-    fn close_fully(&mut self, who: usize) {
+    /// A peer closes its socket. If it has not read everything, its kernel sends a reset.
+    fn close_fully(&mut self, peer_index: usize) {
         self.strike(Fault::FullClose);
-        self.trace.note(Happening::Closes { peer: who });
-        self.peers[who].stage = Stage::Ended;
-        if self.sockets[who].queued() > 0 {
-            return self.reset(who, libc::ECONNRESET, true);
+        self.trace.note(Happening::Closes { peer: peer_index });
+        self.peers[peer_index].stage = Stage::Ended;
+        if self.sockets[peer_index].queued() > 0 {
+            return self.reset(peer_index, libc::ECONNRESET, true);
         }
-        self.sockets[who].send_fin();
-        self.sockets[who].has_peer_closed = true;
-        self.sockets[who].is_peer_reading = true;
+        self.sockets[peer_index].send_fin();
+        self.sockets[peer_index].has_peer_closed = true;
+        self.sockets[peer_index].is_peer_reading = true;
     }
 
     /// A connection ends without a close.
-    fn dies(&mut self, who: usize) {
+    fn dies(&mut self, peer_index: usize) {
         match self.choices.below(4) {
-            0 => self.reset(who, libc::ECONNRESET, true),
-            1 => self.reset(who, libc::ECONNRESET, false),
-            2 => self.reset(who, libc::ETIMEDOUT, true),
-            _ => self.reset(who, libc::EHOSTUNREACH, true),
+            0 => self.reset(peer_index, libc::ECONNRESET, true),
+            1 => self.reset(peer_index, libc::ECONNRESET, false),
+            2 => self.reset(peer_index, libc::ETIMEDOUT, true),
+            _ => self.reset(peer_index, libc::EHOSTUNREACH, true),
         }
     }
 
-    fn reset(&mut self, who: usize, errno: i32, keeps_input: bool) {
-        // Linux says so of a reset that comes after the end of the input.
-        let is_after_fin = errno == libc::ECONNRESET && self.sockets[who].has_fin_arrived();
+    fn reset(&mut self, peer_index: usize, errno: i32, keeps_input: bool) {
+        // Linux reports this error for a reset that comes after the end of the input.
+        let is_after_fin = errno == libc::ECONNRESET && self.sockets[peer_index].has_fin_arrived();
         let errno = if is_after_fin { libc::EPIPE } else { errno };
         self.strike(match errno {
             libc::EPIPE => Fault::ResetAfterFin,
@@ -412,12 +413,12 @@ impl World {
             _ if keeps_input => Fault::ResetKeepingInput,
             _ => Fault::ResetDroppingInput,
         });
-        self.peers[who].stage = Stage::Ended;
-        self.die(who, errno, keeps_input);
+        self.peers[peer_index].stage = Stage::Ended;
+        self.die(peer_index, errno, keeps_input);
     }
 
-    fn somebody_misbehaves(&mut self, who: usize) {
-        let peer = &self.peers[who];
+    fn peer_misbehaves(&mut self, peer_index: usize) {
+        let peer = &self.peers[peer_index];
         if matches!(peer.stage, Stage::Ended | Stage::Visiting) {
             return;
         }
@@ -442,8 +443,8 @@ impl World {
                 bad
             }
         };
-        self.complete(who);
-        self.send(who, &bytes);
+        self.complete(peer_index);
+        self.send(peer_index, &bytes);
     }
 
     // The network.
@@ -455,89 +456,89 @@ impl World {
         }
     }
 
-    /// Something moves for somebody, if there is anything.
+    /// Something moves for one peer, if there is anything.
     fn network_step(&mut self) {
         let Weights { arrive, drain, .. } = self.plan.weights;
         let arrives = self.choices.below(arrive + drain) < arrive;
         let peers = self.live.len();
         let first = self.choices.below(peers);
         for index in first..first + peers {
-            let who = self.live[index % peers];
-            let socket = &self.sockets[who];
+            let peer_index = self.live[index % peers];
+            let socket = &self.sockets[peer_index];
             if socket.is_reset_due {
-                return self.reset_comes(who);
+                return self.reset_comes(peer_index);
             }
             if arrives && socket.can_arrive() {
                 let is_lone = self.strikes(Fault::LoneByte);
                 let most = if is_lone {
                     1
                 } else {
-                    self.choices.between(1, self.longest_piece(who))
+                    self.choices.between(1, self.longest_piece(peer_index))
                 };
                 let with_fin = self.choices.below(2) == 0;
-                return self.arrive(who, most, with_fin);
+                return self.arrive(peer_index, most, with_fin);
             }
             if !arrives && socket.can_drain() {
                 let most = self.choices.between(1, self.plan.piece);
-                return self.drain(who, most);
+                return self.drain(peer_index, most);
             }
         }
     }
 
     /// The most of a peer's bytes that the network moves at once. A request comes in few pieces.
-    fn longest_piece(&self, who: usize) -> usize {
+    fn longest_piece(&self, peer_index: usize) -> usize {
         const OF_REQUEST: usize = 200;
-        match self.peers[who].stage {
+        match self.peers[peer_index].stage {
             Stage::Visiting => self.plan.piece.max(OF_REQUEST),
             _ => self.plan.piece,
         }
     }
 
-    fn arrive(&mut self, who: usize, most: usize, with_fin: bool) {
-        let (bytes, is_end) = self.sockets[who].arrive(most, with_fin);
+    fn arrive(&mut self, peer_index: usize, most: usize, with_fin: bool) {
+        let (bytes, is_end) = self.sockets[peer_index].arrive(most, with_fin);
         self.trace.note(Happening::Arrives {
-            peer: who,
+            peer: peer_index,
             bytes,
             is_end,
         });
-        self.edge(who);
+        self.edge(peer_index);
     }
 
-    fn drain(&mut self, who: usize, most: usize) {
-        let (bytes, is_edge) = self.sockets[who].drain(most);
+    fn drain(&mut self, peer_index: usize, most: usize) {
+        let (bytes, is_edge) = self.sockets[peer_index].drain(most);
         self.trace.note(Happening::Takes {
-            peer: who,
+            peer: peer_index,
             bytes,
             is_edge,
         });
         if is_edge {
-            self.edge(who);
+            self.edge(peer_index);
         }
-        self.go_on(who);
+        self.go_on(peer_index);
     }
 
-    fn reset_comes(&mut self, who: usize) {
-        self.sockets[who].is_reset_due = false;
-        if !self.sockets[who].is_dead() {
-            self.reset(who, libc::ECONNRESET, true);
+    fn reset_comes(&mut self, peer_index: usize) {
+        self.sockets[peer_index].is_reset_due = false;
+        if !self.sockets[peer_index].is_dead() {
+            self.reset(peer_index, libc::ECONNRESET, true);
         }
     }
 
-    /// All that is under way arrives, and all who read have read. Says whether anything moved.
+    /// All that is under way arrives, and all peers that read have read. Returns whether anything moved.
     pub fn network_settles(&mut self) -> bool {
         let mut moved = false;
         for index in 0..self.live.len() {
-            let who = self.live[index];
-            if self.sockets[who].is_reset_due {
-                self.reset_comes(who);
+            let peer_index = self.live[index];
+            if self.sockets[peer_index].is_reset_due {
+                self.reset_comes(peer_index);
                 moved = true;
             }
-            if self.sockets[who].can_arrive() {
-                self.arrive(who, usize::MAX, true);
+            if self.sockets[peer_index].can_arrive() {
+                self.arrive(peer_index, usize::MAX, true);
                 moved = true;
             }
-            if self.sockets[who].can_drain() {
-                self.drain(who, usize::MAX);
+            if self.sockets[peer_index].can_drain() {
+                self.drain(peer_index, usize::MAX);
                 moved = true;
             }
         }
@@ -551,20 +552,20 @@ impl World {
             return;
         };
         for index in 0..self.live.len() {
-            let who = self.live[index];
+            let peer_index = self.live[index];
             let now = self.now;
-            if self.sockets[who]
+            if self.sockets[peer_index]
                 .reads_again_at
                 .take_if(|at| *at <= now)
                 .is_some()
             {
-                self.sockets[who].given_at = now;
-                self.read_or_not(who, true);
+                self.sockets[peer_index].given_at = now;
+                self.read_or_not(peer_index, true);
                 self.strike(Fault::WindowOpens);
             }
-            let socket = &self.sockets[who];
+            let socket = &self.sockets[peer_index];
             if socket.can_drain() && now >= socket.given_at + within {
-                self.drain(who, usize::MAX);
+                self.drain(peer_index, usize::MAX);
             }
         }
     }
@@ -572,18 +573,24 @@ impl World {
     // Time and trouble.
 
     /// How much time may pass with nothing else happening. Where everybody reads, and the server is
-    /// awake in time for it, that is as long as nobody takes anything and the server has nothing to do.
+    /// awake in time for it, that is as long as no peer reads anything and the server has nothing to do.
     fn may_pass(&self) -> Duration {
         let Some(within) = self.plan.reads_within else {
             return Duration::MAX;
         };
-        if !self.is_all_told() {
+        if !self.is_all_delivered() {
             return Duration::ZERO;
         }
-        let sockets = self.live.iter().map(|&who| &self.sockets[who]);
+        let sockets = self
+            .live
+            .iter()
+            .map(|&peer_index| &self.sockets[peer_index]);
         let given = sockets.filter(|socket| socket.can_drain());
         let due = given.map(|socket| socket.given_at + within);
-        let sockets = self.live.iter().map(|&who| &self.sockets[who]);
+        let sockets = self
+            .live
+            .iter()
+            .map(|&peer_index| &self.sockets[peer_index]);
         let back = sockets.filter_map(|socket| socket.reads_again_at);
         let until = due.chain(back).chain(self.wakes_at).min();
         until.map_or(Duration::MAX, |until| until.saturating_sub(self.now))
@@ -608,7 +615,7 @@ impl World {
                 let errno = self.choices.one_of(&errors);
                 self.trace.note(Happening::Shortage { errno });
                 if errno == libc::EMFILE {
-                    // Somebody else in the process takes all that there are.
+                    // Another part of the process takes all that there are.
                     self.descriptors = self.used_descriptors();
                 } else {
                     let millis = self.choices.one_of(&[1, 50, 900, 2000, 10_000]);
@@ -643,11 +650,11 @@ impl World {
         self.trace.note(Happening::PeaceBegins);
         self.end_shortage();
         for index in 0..self.live.len() {
-            let who = self.live[index];
-            self.sockets[who].is_peer_reading = true;
+            let peer_index = self.live[index];
+            self.sockets[peer_index].is_peer_reading = true;
         }
         let limits = &self.plan.config.limits;
-        // Whatever has a deadline has met it by then, and whoever waits has been turned away.
+        // Whatever has a deadline has met it by then, and each connection that waits has been refused.
         let longest = limits.handshake_timeout + limits.farewell_timeout;
         let until = self.now + 2 * longest + Duration::from_secs(10);
         self.phase = Phase::Peace { until };

@@ -15,14 +15,14 @@ use chatloop::server::Request;
 /// How many seeds every run of the tests tries.
 const SEEDS: u64 = 500;
 
-/// Runs one seed. If that fails, says how to see it again.
+/// Runs one seed. If that fails, prints how to repeat it.
 fn run(seed: u64) -> Outcome {
-    let _says_how = SaysHow::Seed(seed);
+    let _hint = ReplayHint::Seed(seed);
     Simulation::new(seed).run()
 }
 
-/// Says how to see again what has failed, if it has.
-enum SaysHow {
+/// Prints how to repeat what has failed, if it has.
+enum ReplayHint {
     Seed(u64),
     Torture {
         session: &'static str,
@@ -31,7 +31,7 @@ enum SaysHow {
     },
 }
 
-impl Drop for SaysHow {
+impl Drop for ReplayHint {
     fn drop(&mut self) {
         if std::thread::panicking() {
             match self {
@@ -85,7 +85,7 @@ fn faults_lose_duplicate_and_reorder_no_message() {
         let count = totals.closes.get(&code);
         assert!(count > Some(&3), "{count:?} Close frames with {code}");
     }
-    // The room waits for those who read, and none of them is closed for being slow.
+    // The room waits for those that read, and none of them is closed for being slow.
     let waits = all.waits_for_readers;
     assert!(
         waits > SEEDS / 2,
@@ -134,8 +134,8 @@ fn session(name: &str) -> Simulation {
 #[allow(clippy::too_many_lines, reason = "it is a list of what happens")]
 fn tutorials_session() -> Simulation {
     use Action::{
-        Close, CloseSending, Connect, ReadAgain, Say, SayFarewell, Settle, Signal, StopReading,
-        Wait,
+        Close, CloseSending, Connect, Publish, ReadAgain, SendFarewell, Settle, Signal,
+        StopReading, Wait,
     };
     let mut plan = Plan::quiet();
     plan.window = (200, 200);
@@ -156,36 +156,36 @@ fn tutorials_session() -> Simulation {
                 Connect(4),
             ],
             vec![
-                Say(0, 5),
-                Say(1, 0),
+                Publish(0, 5),
+                Publish(1, 0),
                 Settle,
-                Say(0, 12),
-                Say(2, 7),
-                Say(3, 20),
+                Publish(0, 12),
+                Publish(2, 7),
+                Publish(3, 20),
                 Settle,
             ],
             // Two are behind, one of them with answers of its own.
             vec![
                 StopReading(1),
                 StopReading(2),
-                Say(0, 500),
+                Publish(0, 500),
                 Settle,
-                Say(2, 0),
-                Say(2, 3),
+                Publish(2, 0),
+                Publish(2, 3),
                 Settle,
             ],
             vec![
                 Wait(3 * second),
-                Say(0, 150),
+                Publish(0, 150),
                 Settle,
                 Signal(Request::Table),
                 Settle,
             ],
-            // Peers 6 and 7 are told what was said last.
+            // Peers 6 and 7 receive the last messages as history.
             vec![
                 Connect(0),
                 Connect(1),
-                Say(6, 3),
+                Publish(6, 3),
                 Settle,
                 ReadAgain(1),
                 Settle,
@@ -193,18 +193,18 @@ fn tutorials_session() -> Simulation {
             ],
             vec![
                 Settle,
-                Say(6, 400),
+                Publish(6, 400),
                 Settle,
                 CloseSending(0),
                 Settle,
-                Say(7, 9),
+                Publish(7, 9),
                 Settle,
             ],
             // All ways to leave.
             vec![
-                SayFarewell(2),
+                SendFarewell(2),
                 Settle,
-                SayFarewell(3),
+                SendFarewell(3),
                 Settle,
                 Close(4),
                 Settle,
@@ -215,24 +215,24 @@ fn tutorials_session() -> Simulation {
                 Wait(3 * second),
                 Close(6),
                 Settle,
-                Say(1, 30),
+                Publish(1, 30),
                 Settle,
-                Say(7, 1),
+                Publish(7, 1),
                 Settle,
             ],
             // Peers 8 and 9 come, and leave with words that are to be read and words that are to be taken.
             vec![
                 Connect(0),
                 Connect(1),
-                Say(8, 4),
+                Publish(8, 4),
                 Settle,
                 StopReading(8),
-                Say(9, 400),
+                Publish(9, 400),
                 Settle,
-                Say(8, 20),
+                Publish(8, 20),
                 CloseSending(8),
                 Settle,
-                Say(9, 30),
+                Publish(9, 30),
                 Settle,
                 ReadAgain(8),
                 Settle,
@@ -250,8 +250,8 @@ fn tutorials_session() -> Simulation {
 fn web_session() -> Simulation {
     use super::web::{BINARY, CONTINUED, PING, client_frame, server_frame};
     use Action::{
-        Close, CloseSending, Connect, ReadAgain, Request as Ask, Say, SayFarewell, Send, Settle,
-        Signal, StopReading, Wait,
+        Close, CloseSending, Connect, Publish, ReadAgain, Request as Ask, Send, SendFarewell,
+        Settle, Signal, StopReading, Wait,
     };
     const KEY: [u8; 4] = *b"key!";
     // The listeners, in the order of the dialects, and the page and a foreign host among the requests.
@@ -279,9 +279,21 @@ fn web_session() -> Simulation {
             // Peers 0 to 5: two browsers, and one of each other kind.
             vec![Connect(WS), Connect(WS), Connect(TUNNEL), Settle, Settle],
             vec![Connect(WS_ECHO), Connect(ECHO), Connect(CHAT10), Settle],
-            vec![Say(0, 5), Say(1, 0), Say(2, 4), Say(5, 3), Settle],
-            vec![Say(3, 6), Say(4, 150), Say(0, 12), Settle, Settle],
-            vec![Say(5, 20), Say(2, 30), Settle, Settle],
+            vec![
+                Publish(0, 5),
+                Publish(1, 0),
+                Publish(2, 4),
+                Publish(5, 3),
+                Settle,
+            ],
+            vec![
+                Publish(3, 6),
+                Publish(4, 150),
+                Publish(0, 12),
+                Settle,
+                Settle,
+            ],
+            vec![Publish(5, 20), Publish(2, 30), Settle, Settle],
             // A message in fragments, with a ping between them.
             vec![
                 Send(1, client_frame(BINARY & 0xf, b"one, ", KEY)),
@@ -293,8 +305,14 @@ fn web_session() -> Simulation {
                 Settle,
             ],
             // One lags, and is answered behind what is due to it.
-            vec![StopReading(1), Say(0, 3000), Settle, Say(5, 900), Settle],
-            vec![Send(1, ping), Say(1, 7), Settle, Signal(Request::Table)],
+            vec![
+                StopReading(1),
+                Publish(0, 3000),
+                Settle,
+                Publish(5, 900),
+                Settle,
+            ],
+            vec![Send(1, ping), Publish(1, 7), Settle, Signal(Request::Table)],
             vec![Settle, ReadAgain(1), Settle, Settle, Settle],
             // Nothing is sent for so long that members receive a heartbeat.
             vec![Wait(step), Settle, Wait(step), Settle],
@@ -305,16 +323,16 @@ fn web_session() -> Simulation {
                 Ask(WS, handshakes + 3),
                 Settle,
             ],
-            vec![Settle, Say(6, 3), Settle, Settle, Say(0, 9), Settle],
+            vec![Settle, Publish(6, 3), Settle, Settle, Publish(0, 9), Settle],
             // Peers 9 and 10: a browser through a proxy, and a probe of the relay's health.
             vec![Connect(PROXIED_WS), Ask(METRICS, 0), Settle, Settle],
-            vec![Say(9, 4), Settle, Say(9, 20), Settle],
+            vec![Publish(9, 4), Settle, Publish(9, 20), Settle],
             // All ways to leave.
             vec![Send(6, server_frame(BINARY, b"unmasked")), Settle],
-            vec![SayFarewell(0), Settle, Say(5, 4), Settle],
+            vec![SendFarewell(0), Settle, Publish(5, 4), Settle],
             vec![CloseSending(2), Settle, Close(3), Settle],
-            vec![StopReading(4), Say(4, 4000), CloseSending(4), Settle],
-            vec![Say(5, 8), Settle, ReadAgain(4), Settle],
+            vec![StopReading(4), Publish(4, 4000), CloseSending(4), Settle],
+            vec![Publish(5, 8), Settle, ReadAgain(4), Settle],
         ]
         .concat(),
     )
@@ -322,15 +340,15 @@ fn web_session() -> Simulation {
 
 #[test]
 fn last_member_of_a_dialect_receives_the_whole_turn_in_which_it_leaves() {
-    use Action::{CloseSending, Connect, Say, Settle};
+    use Action::{CloseSending, Connect, Publish, Settle};
     let script = vec![
         Connect(0),
         Connect(1),
-        Say(0, 5),
+        Publish(0, 5),
         Settle,
         // Both arrive in one turn, the end first.
         CloseSending(0),
-        Say(1, 9),
+        Publish(1, 9),
         Settle,
     ];
     let outcome = Simulation::scripted(Plan::quiet(), script).run();
@@ -363,13 +381,13 @@ fn fail_each_call(name: &'static str) -> usize {
     let mut failures = 0;
     for (index, call) in session_as_planned.calls().into_iter().enumerate() {
         for &errno in call.errors() {
-            let _says_what = SaysHow::Torture {
+            let _hint = ReplayHint::Torture {
                 session: name,
                 index,
                 errno,
             };
             let outcome = session(name).failing(index, errno).run();
-            // The model has checked what each was told, and why each was closed. At most one was
+            // The model has checked what each received, and why each was closed. At most one was
             // closed for another reason than in the session as it was planned.
             let totals = (&outcome.totals, &planned.totals);
             assert!(
@@ -418,7 +436,7 @@ fn replay() {
 /// `SEEDS=100000 cargo test --release --test machine long_run -- --ignored --nocapture`, from the
 /// seed `FROM` on.
 #[test]
-#[ignore = "takes as long as it is told to"]
+#[ignore = "takes as long as the environment asks for"]
 fn long_run() {
     let from = number("FROM").unwrap_or(SEEDS);
     let seeds = number("SEEDS").unwrap_or(10_000);
@@ -444,7 +462,7 @@ fn long_run() {
     println!("messages    {}", totals.messages);
     println!(
         "deliveries  {}, {} bytes compared",
-        totals.deliveries, totals.bytes_told
+        totals.deliveries, totals.bytes_delivered
     );
     println!("ticks       {}", totals.ticks);
     println!(

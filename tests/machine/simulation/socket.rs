@@ -38,14 +38,14 @@ pub struct Socket {
     /// A write was short or came to nothing, or a poll has seen no room: room is worth an edge. It is
     /// what Linux calls `SOCK_NOSPACE`.
     is_short_of_room: bool,
-    /// What the next call will say.
+    /// The error of the next call.
     error: Option<i32>,
     /// The connection is over in both directions.
     is_dead: bool,
     pub is_peer_reading: bool,
     /// When it does again, if it pauses.
     pub reads_again_at: Option<Duration>,
-    /// Since when there has been something to take, or to be told of, all the time.
+    /// Since when there has been something to read, or to be notified of, all the time.
     pub given_at: Duration,
     /// For how long the server has slept with something unread, because the room waits.
     pub held_up: Duration,
@@ -55,11 +55,11 @@ pub struct Socket {
     pub is_reset_due: bool,
     /// The server has it.
     pub is_open: bool,
-    /// As whose its events are told.
+    /// The source under which its events are reported.
     pub watched: Option<Source>,
     /// It is on the list of what has had an edge.
     pub is_listed: bool,
-    /// A read has said that this is the end, or has failed.
+    /// A read has returned the end of input, or has failed.
     pub is_end_known: bool,
     /// The last read left nothing behind.
     pub is_read_dry: bool,
@@ -105,7 +105,7 @@ impl Socket {
         !self.is_dead && ((has_room && !self.wire.is_empty()) || is_fin_next)
     }
 
-    /// Up to so many bytes arrive, and if they are the last, perhaps the end with them. Says how many
+    /// Up to so many bytes arrive, and if they are the last, perhaps the end with them. Returns how many
     /// they were, and whether the end was among them.
     pub fn arrive(&mut self, most: usize, with_fin: bool) -> (usize, bool) {
         let room = self.window - self.inbox.len().min(self.window);
@@ -121,14 +121,14 @@ impl Socket {
         (count, ends)
     }
 
-    /// Whether the peer can take something, or has made room that nobody was told of.
+    /// Whether the peer can take something, or has made room that was not reported.
     pub fn can_drain(&self) -> bool {
         !self.is_dead
             && ((self.is_peer_reading && self.queued > 0)
                 || (self.is_short_of_room && self.has_room()))
     }
 
-    /// The peer takes up to so many bytes, if it reads at all. Says how many, and whether the server
+    /// The peer takes up to so many bytes, if it reads at all. Returns how many, and whether the server
     /// is owed an edge for the room.
     pub fn drain(&mut self, most: usize) -> (usize, bool) {
         let taken = if self.is_peer_reading {
@@ -143,7 +143,7 @@ impl Socket {
         (taken, is_edge)
     }
 
-    /// The buffer has room for everything. Says whether the server is owed an edge for that.
+    /// The buffer has room for everything. Returns whether the server is owed an edge for that.
     pub fn clear_notsent_lowat(&mut self) -> bool {
         self.buffer = usize::MAX / 4;
         mem::take(&mut self.is_short_of_room)
@@ -159,7 +159,7 @@ impl Socket {
         self.queued
     }
 
-    /// The connection is over: calls will say so, once with this error.
+    /// The connection is over: calls report that, once with this error.
     pub fn die(&mut self, errno: i32, keeps_input: bool) {
         self.is_dead = true;
         self.error = Some(errno);
@@ -172,8 +172,8 @@ impl Socket {
         }
     }
 
-    /// What it died of was told.
-    pub fn tell_error(&mut self) {
+    /// Its error was reported.
+    pub fn report_error(&mut self) {
         self.error = None;
     }
 
@@ -199,13 +199,13 @@ impl Socket {
         !self.inbox.is_empty()
     }
 
-    /// Whether a read would say something that no read has said yet.
+    /// Whether a read would return something that no read has returned yet.
     pub fn has_news(&self) -> bool {
         self.has_input() || (!self.is_end_known && (self.fin_has_arrived || self.is_dead))
     }
 
-    /// Whether the server was told that there is no room, and will be told when there is.
-    pub fn will_tell_of_room(&self) -> bool {
+    /// Whether the server found no room, and will be notified when there is some.
+    pub fn will_report_room(&self) -> bool {
         self.is_short_of_room || self.is_dead
     }
 
@@ -214,10 +214,10 @@ impl Socket {
         3 * self.queued <= 2 * self.buffer
     }
 
-    /// What an event would say now; nothing if there is nothing to say.
+    /// What an event would report now, if anything.
     ///
     /// These are Linux's `tcp_poll` and, of what comes out of that, mio's reading and then the
-    /// server's. To look is not without effect: who finds no room here is owed an edge for it.
+    /// server's. To look is not without effect: a caller that finds no room here is owed an edge for it.
     pub fn poll(&mut self) -> Ready {
         let mut ready = Ready::default();
         if self.has_input() || self.error.is_some() {
@@ -240,7 +240,7 @@ impl Socket {
         ready
     }
 
-    /// What read(2) says.
+    /// What read(2) returns.
     ///
     /// # Errors
     ///
@@ -272,7 +272,7 @@ impl Socket {
         }
     }
 
-    /// What writev(2) says, when the buffer takes no more than `most` of it.
+    /// What writev(2) returns, when the buffer takes no more than `most` of it.
     ///
     /// # Errors
     ///

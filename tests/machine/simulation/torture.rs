@@ -12,7 +12,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// What it can say when it fails.
+    /// The errors that it can fail with.
     pub const fn errors(self) -> &'static [i32] {
         match self {
             Self::Poll => &[libc::EINTR],

@@ -1,4 +1,4 @@
-//! What happened, in order: printed when somebody wants to read it, and hashed in any case.
+//! What happened, in order: printed on request, and hashed in any case.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,7 +88,7 @@ pub enum Happening {
         most: usize,
         result: Result<usize, i32>,
     },
-    LetsGo {
+    Drains {
         peer: usize,
     },
     ClosesConnection {
@@ -197,9 +197,9 @@ impl fmt::Display for Happening {
             Self::Dies { peer, errno } => {
                 write!(f, "the connection of peer {peer} dies of {}", name(errno))
             }
-            Self::ClockIs(now) => write!(f, "the clock says {now:?}"),
+            Self::ClockIs(now) => write!(f, "the clock is at {now:?}"),
             Self::Strikes(fault) => write!(f, "fault: {fault}"),
-            Self::Shortage { errno } => write!(f, "from now on accept says {}", name(errno)),
+            Self::Shortage { errno } => write!(f, "from now on accept fails with {}", name(errno)),
             Self::ShortageEnds => f.write_str("accept works again"),
             Self::Polls {
                 timeout: Some(timeout),
@@ -225,7 +225,7 @@ impl fmt::Display for Happening {
             Self::Writes { peer, most, result } => {
                 write!(f, "  write(peer {peer}, {most}) = {}", outcome(result))
             }
-            Self::LetsGo { peer } => write!(f, "  lets peer {peer} go"),
+            Self::Drains { peer } => write!(f, "  lets peer {peer} go"),
             Self::ClosesConnection { peer } => write!(f, "  close(peer {peer})"),
             Self::StopsListening => f.write_str("  close(listeners)"),
             Self::Reserve { is_there } => write!(f, "  reserve: {is_there}"),

@@ -1,19 +1,19 @@
-//! A machine with a network and peers, as far as a server can tell.
+//! A machine with a network and peers, as a server sees it.
 //!
 //! # How events come about
 //!
 //! The rules are those of Linux's edge-triggered epoll. A socket is put on a list when something
-//! *happens* to it: it is registered and there is something to say, bytes or an end or an error come,
-//! or a buffer that was found full has room again. A poll takes what is listed off the list and tells
-//! of each what is true of it at that moment; of whom there is nothing to tell, nothing is told. What
-//! was told once and not used up is told by nobody again.
+//! *happens* to it: it is registered and there is something to report, bytes or an end or an error arrive,
+//! or a buffer that was found full has room again. A poll takes what is listed off the list and reports
+//! the readiness of each socket at that moment; a socket that is not ready is not reported. Readiness that
+//! was reported once and not used up is not reported again.
 //!
 //! # Where time passes
 //!
 //! All that happens, happens in `poll`, and a little within the other calls, because the network does
 //! not wait for the end of a turn. While the server waits, the world moves until there is an event or
-//! the deadline has come. So a server that waits for something that it was told of already waits for
-//! ever, and that is found out at once: whenever it goes to sleep, nobody may be left with something
+//! the deadline has come. So a server that waits for something that was reported already waits for
+//! ever, and that is found out at once: whenever it goes to sleep, no socket may be left with something
 //! that it has not read, or with room for something that it has not written.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -38,11 +38,11 @@ use super::torture::Torture;
 use super::trace::{Happening, Trace};
 use super::web;
 
-/// How many turns in a row may come to nothing although the server did not wait: each of those who
+/// How many turns in a row may come to nothing although the server did not wait: each of those that
 /// are ready may find out that it is not.
 const MOST_IDLE_TURNS: usize = 20;
 
-/// How many steps a simulation may take. The longest is one that has the time told every millisecond.
+/// How many steps a simulation may take. The longest is one that sends the time every millisecond.
 const MOST_STEPS: u64 = 1_000_000;
 
 /// The least that fits the buffers of a socket of HTTP, so that the answer to a handshake does.
@@ -118,11 +118,11 @@ pub struct World {
     has_reserve: bool,
     /// How many descriptors there are at the moment.
     pub descriptors: usize,
-    /// What accepting says for so long.
+    /// The error of accepting for so long.
     pub shortage: Option<(i32, Duration)>,
     was_short: bool,
-    /// Somebody who had said something that the last poll did not tell of.
-    unheard: Option<usize>,
+    /// A socket with input that the last poll did not report.
+    unreported: Option<usize>,
     has_drawn_lots: bool,
     /// The relay reports slow readers, for which members are read in rounds or not at all.
     pub is_room_paused: bool,
@@ -130,7 +130,7 @@ pub struct World {
     pub has_held: bool,
     /// When accepting failed last for a shortage.
     short_at: Option<Duration>,
-    /// How often it began to say so.
+    /// How often that began.
     pub waits: u64,
     /// The longest that anybody was not listened to because of that.
     pub longest_held_up: Duration,
@@ -188,7 +188,7 @@ impl World {
             descriptors: plan.descriptors,
             shortage: None,
             was_short: false,
-            unheard: None,
+            unreported: None,
             has_drawn_lots: false,
             is_room_paused: false,
             has_held: false,
@@ -229,11 +229,11 @@ impl World {
     }
 
     /// Something has happened to a socket.
-    pub fn edge(&mut self, who: usize) {
-        let socket = &mut self.sockets[who];
+    pub fn edge(&mut self, peer_index: usize) {
+        let socket = &mut self.sockets[peer_index];
         if socket.watched.is_some() && socket.is_open && !socket.is_listed {
             socket.is_listed = true;
-            self.listed.push_back(Listed::Socket(who));
+            self.listed.push_back(Listed::Socket(peer_index));
         }
     }
 
@@ -276,13 +276,16 @@ impl World {
     }
 
     /// A connection ends by what is no close.
-    pub fn die(&mut self, who: usize, errno: i32, keeps_input: bool) {
-        self.trace.note(Happening::Dies { peer: who, errno });
-        if self.sockets[who].watched.is_none() {
+    pub fn die(&mut self, peer_index: usize, errno: i32, keeps_input: bool) {
+        self.trace.note(Happening::Dies {
+            peer: peer_index,
+            errno,
+        });
+        if self.sockets[peer_index].watched.is_none() {
             self.strike(Fault::DeadBeforeAccept);
         }
-        self.sockets[who].die(errno, keeps_input);
-        self.edge(who);
+        self.sockets[peer_index].die(errno, keeps_input);
+        self.edge(peer_index);
     }
 
     /// A signal comes.
@@ -308,8 +311,8 @@ impl World {
         let Some(trace) = &self.trace.of_server else {
             return;
         };
-        for &who in &self.live {
-            let socket = &self.sockets[who];
+        for &peer_index in &self.live {
+            let socket = &self.sockets[peer_index];
             if let Some(Source::Connection(id)) = socket.watched {
                 let now = (socket.unread(), socket.has_fin_arrived(), socket.queued());
                 if self.shown.insert(id, now).unwrap_or_default() != now {
@@ -319,8 +322,8 @@ impl World {
         }
     }
 
-    /// Whether the poll has told of everything that has happened.
-    pub fn is_all_told(&self) -> bool {
+    /// Whether the poll has reported everything that has happened.
+    pub fn is_all_delivered(&self) -> bool {
         self.listed.is_empty()
     }
 
@@ -368,11 +371,11 @@ impl World {
             None => self.try_accept(listener),
         };
         self.trace.note(Happening::Accepts { result });
-        let who = result.map_err(io::Error::from_raw_os_error)?;
+        let peer_index = result.map_err(io::Error::from_raw_os_error)?;
         self.progress += 1;
         self.open += 1;
-        self.sockets[who].is_open = true;
-        Ok((who, self.peers[who].addr))
+        self.sockets[peer_index].is_open = true;
+        Ok((peer_index, self.peers[peer_index].addr))
     }
 
     fn try_accept(&mut self, listener: usize) -> Result<usize, i32> {
@@ -429,8 +432,8 @@ impl World {
             libc::EINTR | libc::EAGAIN => {}
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => self.is_short(),
             _ => {
-                if let Some(who) = self.listeners[listener].queue.pop_front() {
-                    self.bury(who);
+                if let Some(peer_index) = self.listeners[listener].queue.pop_front() {
+                    self.bury(peer_index);
                 }
             }
         }
@@ -441,7 +444,7 @@ impl World {
         Err(errno)
     }
 
-    pub fn watch(&mut self, who: usize, listener: usize, source: Source) -> io::Result<()> {
+    pub fn watch(&mut self, peer_index: usize, listener: usize, source: Source) -> io::Result<()> {
         self.model.settle();
         if let Some(errno) = self.torture.watch() {
             return Err(io::Error::from_raw_os_error(errno));
@@ -449,43 +452,52 @@ impl World {
         if self.strikes(Fault::CannotWatch) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        let peer = &self.peers[who];
+        let peer = &self.peers[peer_index];
         let (_, dialect) = self.plan.listener(listener);
         match source {
             Source::Connection(id) => {
-                self.trace.note(Happening::Watches { peer: who, id });
-                self.model.admit(who, id, peer.addr, dialect, self.now);
+                self.trace.note(Happening::Watches {
+                    peer: peer_index,
+                    id,
+                });
+                self.model
+                    .admit(peer_index, id, peer.addr, dialect, self.now);
             }
             Source::Visitor(index) => {
-                self.trace.note(Happening::Visits { peer: who, index });
+                self.trace.note(Happening::Visits {
+                    peer: peer_index,
+                    index,
+                });
                 let header = peer.header.clone();
-                self.model.visitors.enter(who, dialect, header, self.now);
+                self.model
+                    .visitors
+                    .enter(peer_index, dialect, header, self.now);
             }
         }
-        self.sockets[who].watched = Some(source);
-        self.edge(who);
+        self.sockets[peer_index].watched = Some(source);
+        self.edge(peer_index);
         Ok(())
     }
 
     pub fn random(&mut self) -> u64 {
-        // It draws lots for who is to go first, and by then has heard all that had come.
+        // It draws lots for the first connection to close, and by then has been notified of all input.
         let drain = self.plan.config.drain;
         let is_early = |by| self.now + drain < by + drain / 2;
         if self.stop_by.is_some_and(is_early) && !mem::replace(&mut self.has_drawn_lots, true) {
             assert_eq!(
-                self.unheard, None,
-                "it had said something before anybody was let go"
+                self.unreported, None,
+                "it had sent something before any member was drained"
             );
         }
         self.choices.below(1 << 62) as u64
     }
 
-    /// The server is about to let go of a member.
-    pub fn clear_notsent_lowat(&mut self, who: usize) {
-        self.trace.note(Happening::LetsGo { peer: who });
-        self.model.let_go(who);
-        if self.sockets[who].clear_notsent_lowat() {
-            self.edge(who);
+    /// The server is about to drain a member.
+    pub fn clear_notsent_lowat(&mut self, peer_index: usize) {
+        self.trace.note(Happening::Drains { peer: peer_index });
+        self.model.drain_member(peer_index);
+        if self.sockets[peer_index].clear_notsent_lowat() {
+            self.edge(peer_index);
         }
     }
 
@@ -493,8 +505,8 @@ impl World {
         if mem::replace(&mut self.is_listening, false) {
             self.trace.note(Happening::StopsListening);
         }
-        while let Some(who) = self.listeners[listener].queue.pop_front() {
-            self.bury(who);
+        while let Some(peer_index) = self.listeners[listener].queue.pop_front() {
+            self.bury(peer_index);
         }
     }
 
@@ -516,68 +528,73 @@ impl World {
         self.has_reserve = false;
     }
 
-    pub fn read(&mut self, who: usize, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, peer_index: usize, buf: &mut [u8]) -> io::Result<usize> {
         self.network_moves();
-        let result = self.try_read(who, buf);
-        self.sockets[who].held_up = Duration::ZERO;
+        let result = self.try_read(peer_index, buf);
+        self.sockets[peer_index].held_up = Duration::ZERO;
         let noted = result.as_ref().copied().map_err(errno);
         self.trace.note(Happening::Reads {
-            peer: who,
+            peer: peer_index,
             most: buf.len(),
             result: noted,
         });
         match &result {
-            Ok(0) => self.model.input_ends(who),
+            Ok(0) => self.model.input_ends(peer_index),
             Ok(bytes) => {
                 self.progress += 1;
-                self.model.read(who, &buf[..*bytes]);
+                self.model.read(peer_index, &buf[..*bytes]);
             }
-            Err(error) if is_fatal(error) => self.model.fact(who, |facts| facts.has_failed = true),
+            Err(error) if is_fatal(error) => {
+                self.model.fact(peer_index, |facts| facts.has_failed = true)
+            }
             Err(_) => {}
         }
-        let is_read_dry = self.sockets[who].is_read_dry;
+        let is_read_dry = self.sockets[peer_index].is_read_dry;
         self.model
-            .fact(who, |facts| facts.is_read_dry = is_read_dry);
+            .fact(peer_index, |facts| facts.is_read_dry = is_read_dry);
         result
     }
 
-    fn try_read(&mut self, who: usize, buf: &mut [u8]) -> io::Result<usize> {
+    fn try_read(&mut self, peer_index: usize, buf: &mut [u8]) -> io::Result<usize> {
         if let Some(errno) = self.torture.read() {
-            return Err(self.fail(who, errno, true));
+            return Err(self.fail(peer_index, errno, true));
         }
         if self.strikes(Fault::ReadInterrupted) {
             return Err(ErrorKind::Interrupted.into());
         }
-        let socket = &self.sockets[who];
+        let socket = &self.sockets[peer_index];
         let is_open = !socket.is_dead() && !socket.has_fin_arrived();
         if is_open && socket.has_input() && self.strikes(Fault::ReadWouldBlock) {
-            return Err(self.fail(who, libc::EAGAIN, true));
+            return Err(self.fail(peer_index, libc::EAGAIN, true));
         }
-        self.sockets[who].read(buf)
+        self.sockets[peer_index].read(buf)
     }
 
-    pub fn write(&mut self, who: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn write(&mut self, peer_index: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         // What was read last may have been read only to be thrown away, and then comes a Close frame.
         let close = match slices {
-            [frame] if web::is_own_close(frame) && web::is_web_socket(self.peers[who].dialect) => {
+            [frame]
+                if web::is_own_close(frame)
+                    && web::is_web_socket(self.peers[peer_index].dialect) =>
+            {
                 Some(frame)
             }
             _ => None,
         };
         match close {
-            Some(frame) => self.model.offer_close(who, frame),
+            Some(frame) => self.model.offer_close(peer_index, frame),
             None => self.model.settle(),
         }
         self.network_moves();
         let offered = slices.iter().map(|slice| slice.len()).sum();
-        let was_given = self.sockets[who].can_drain();
-        let result = self.try_write(who, slices, offered);
+        let was_given = self.sockets[peer_index].can_drain();
+        let result = self.try_write(peer_index, slices, offered);
         if !was_given {
-            self.sockets[who].given_at = self.now;
+            self.sockets[peer_index].given_at = self.now;
         }
         let noted = result.as_ref().copied().map_err(errno);
         self.trace.note(Happening::Writes {
-            peer: who,
+            peer: peer_index,
             most: offered,
             result: noted,
         });
@@ -591,19 +608,22 @@ impl World {
                         .extend_from_slice(&slice[..slice.len().min(rest)]);
                 }
                 if close.is_some() {
-                    self.model.took_close(who, *taken);
+                    self.model.took_close(peer_index, *taken);
                 } else {
-                    self.model.told(who, &self.written, offered, self.now);
+                    self.model
+                        .on_written(peer_index, &self.written, offered, self.now);
                 }
             }
             Err(error) => {
                 if is_fatal(error) {
-                    self.model.fact(who, |facts| facts.has_failed = true);
+                    self.model.fact(peer_index, |facts| facts.has_failed = true);
                 }
                 match (close, error.kind()) {
-                    (Some(_), ErrorKind::Interrupted) => self.model.close_was_interrupted(who),
+                    (Some(_), ErrorKind::Interrupted) => {
+                        self.model.close_was_interrupted(peer_index)
+                    }
                     (None, ErrorKind::Interrupted) | (Some(_), _) => {}
-                    (None, _) => self.model.write_failed(who),
+                    (None, _) => self.model.write_failed(peer_index),
                 }
             }
         }
@@ -612,12 +632,12 @@ impl World {
 
     fn try_write(
         &mut self,
-        who: usize,
+        peer_index: usize,
         slices: &[IoSlice<'_>],
         offered: usize,
     ) -> io::Result<usize> {
         if let Some(errno) = self.torture.write() {
-            return Err(self.fail(who, errno, false));
+            return Err(self.fail(peer_index, errno, false));
         }
         if self.strikes(Fault::WriteInterrupted) {
             return Err(ErrorKind::Interrupted.into());
@@ -631,52 +651,53 @@ impl World {
         } else {
             offered
         };
-        self.sockets[who].write(slices, most)
+        self.sockets[peer_index].write(slices, most)
     }
 
     /// Has a call on a connection fail, and whatever that means for the connection.
-    fn fail(&mut self, who: usize, errno: i32, is_read: bool) -> io::Error {
+    fn fail(&mut self, peer_index: usize, errno: i32, is_read: bool) -> io::Error {
         match errno {
             libc::EINTR => {}
             libc::EAGAIN => {
                 // What was not there a moment ago comes right after it. But the server has every right
                 // to think that there was nothing.
                 if is_read {
-                    self.sockets[who].is_read_dry = true;
+                    self.sockets[peer_index].is_read_dry = true;
                 } else {
-                    self.sockets[who].find_full();
+                    self.sockets[peer_index].find_full();
                 }
-                self.edge(who);
+                self.edge(peer_index);
             }
             _ => {
-                // The error was told, so what is left of the connection is its end. A read that fails
+                // The error was reported, so what is left of the connection is its end. A read that fails
                 // has found nothing before the error.
-                self.sockets[who].die(errno, !is_read);
-                self.sockets[who].is_read_dry |= is_read;
-                self.sockets[who].tell_error();
-                self.edge(who);
+                self.sockets[peer_index].die(errno, !is_read);
+                self.sockets[peer_index].is_read_dry |= is_read;
+                self.sockets[peer_index].report_error();
+                self.edge(peer_index);
             }
         }
         io::Error::from_raw_os_error(errno)
     }
 
     /// The server lets go of a connection.
-    pub fn close(&mut self, who: usize) {
-        self.trace.note(Happening::ClosesConnection { peer: who });
+    pub fn close(&mut self, peer_index: usize) {
+        self.trace
+            .note(Happening::ClosesConnection { peer: peer_index });
         self.progress += 1;
         self.open -= 1;
-        self.model.close(who);
-        self.gone.extend(self.sockets[who].watched);
+        self.model.close(peer_index);
+        self.gone.extend(self.sockets[peer_index].watched);
         if self.gone.len() > 30 {
             self.gone.pop_front();
         }
-        self.bury(who);
+        self.bury(peer_index);
     }
 
     /// Nothing can happen to a connection any more.
-    fn bury(&mut self, who: usize) {
-        self.sockets[who].is_open = false;
-        self.live.retain(|&peer| peer != who);
+    fn bury(&mut self, peer_index: usize) {
+        self.sockets[peer_index].is_open = false;
+        self.live.retain(|&peer| peer != peer_index);
     }
 
     // The poll.
@@ -735,11 +756,11 @@ impl World {
         self.model.now = self.now;
         self.model.time_text = web::time_text(self.millis());
         self.sets_time = self.is_timed;
-        let is_unheard = |who: &&usize| {
-            let socket = &self.sockets[**who];
+        let is_unreported = |peer_index: &&usize| {
+            let socket = &self.sockets[**peer_index];
             socket.is_listed && socket.has_news()
         };
-        self.unheard = self.live.iter().find(is_unheard).copied();
+        self.unreported = self.live.iter().find(is_unreported).copied();
     }
 
     /// A server that does not wait has to have something to do.
@@ -750,7 +771,7 @@ impl World {
         assert!(self.idle_turns < MOST_IDLE_TURNS, "the server spins");
     }
 
-    /// Takes what has had an edge off the list, up to a batch, with what there is to say of it.
+    /// Takes what has had an edge off the list, up to a batch, with its readiness.
     fn collect(&mut self) -> Vec<Event> {
         let mut most = self.plan.batch;
         if self.listed.len() > 1 && self.strikes(Fault::SmallBatch) {
@@ -768,8 +789,8 @@ impl World {
                         events.push(Event::Incoming(index));
                     }
                 }
-                Listed::Socket(who) => {
-                    let socket = &mut self.sockets[who];
+                Listed::Socket(peer_index) => {
+                    let socket = &mut self.sockets[peer_index];
                     socket.is_listed = false;
                     let ready = socket.poll();
                     if let (true, Some(source)) =
@@ -779,10 +800,10 @@ impl World {
                             self.faults.count(Fault::FinWithData);
                         }
                         if ready.any(Ready::HUNG_UP) {
-                            self.model.fact(who, |facts| facts.has_failed = true);
+                            self.model.fact(peer_index, |facts| facts.has_failed = true);
                         }
                         if ready.any(Ready::READ_CLOSED | Ready::HUNG_UP) {
-                            self.model.fact(who, |facts| facts.is_gone = true);
+                            self.model.fact(peer_index, |facts| facts.is_gone = true);
                         }
                         events.push(event_of(source, ready));
                     }
@@ -793,7 +814,7 @@ impl World {
         events
     }
 
-    /// Waits: the world moves on. Says whether to look again; if not, the poll is over.
+    /// Waits: the world moves on. Returns whether to look again; if not, the poll is over.
     fn sleep(&mut self, deadline: Option<Duration>) -> bool {
         self.check_sleeper(deadline);
         let begun = self.now;
@@ -817,7 +838,7 @@ impl World {
                 true
             }
             Phase::Peace { until } => {
-                match deadline.filter(|&deadline| deadline <= until || self.somebody_rests()) {
+                match deadline.filter(|&deadline| deadline <= until || self.peer_rests()) {
                     Some(deadline) => self.now = self.now.max(deadline),
                     None => self.end_peace(),
                 }
@@ -831,17 +852,17 @@ impl World {
         }
     }
 
-    /// Whether somebody has said more than it may, which may take any time to be worked off.
-    fn somebody_rests(&self) -> bool {
-        let is_unread = |who: &usize| {
-            let socket = &self.sockets[*who];
+    /// Whether a member has sent more than its quota, which may take any time to be worked off.
+    fn peer_rests(&self) -> bool {
+        let is_unread = |peer_index: &usize| {
+            let socket = &self.sockets[*peer_index];
             socket.is_open && (socket.has_news() || socket.on_the_way() > 0)
         };
         let is_behind = self.model.pending().any(|(_, _, due, _)| due > 0);
-        let is_unheard = self.live.iter().any(is_unread);
+        let is_unreported = self.live.iter().any(is_unread);
         let is_kept_out = self.listeners.iter().any(|one| !one.queue.is_empty());
         let limits = &self.plan.config.limits;
-        let is_slowed = limits.rate.is_some() && (is_behind || is_unheard);
+        let is_slowed = limits.rate.is_some() && (is_behind || is_unreported);
         let has_visitors = !self.model.visitors.is_empty();
         is_slowed
             || has_visitors
@@ -850,51 +871,57 @@ impl World {
 
     /// Nothing more happens: everybody must have everything.
     fn end_peace(&mut self) {
-        for (who, _, due, _) in self.model.pending() {
-            assert_eq!(due, 0, "bytes due to peer {who} that it will never be told");
+        for (peer_index, _, due, _) in self.model.pending() {
+            assert_eq!(
+                due, 0,
+                "bytes due to peer {peer_index} that will never be delivered"
+            );
         }
         assert!(self.model.visitors.is_empty(), "a visitor stays for ever");
-        // With every descriptor in use and none in reserve, nobody can even be turned away.
+        // With every descriptor in use and none in reserve, no connection can even be refused.
         let is_choked = self.open >= self.descriptors;
-        for &who in &self.live {
-            let socket = &self.sockets[who];
+        for &peer_index in &self.live {
+            let socket = &self.sockets[peer_index];
             if socket.watched.is_none() {
-                assert!(is_choked, "peer {who} waits to be let in for ever");
+                assert!(is_choked, "peer {peer_index} waits to be let in for ever");
             } else {
                 let left = socket.on_the_way();
-                assert_eq!(left, 0, "bytes of peer {who} that nobody will ever read");
+                assert_eq!(
+                    left, 0,
+                    "bytes of peer {peer_index} that the server will never read"
+                );
             }
         }
         self.phase = Phase::Stopping;
         self.signal(Request::Stop("SIGTERM"));
     }
 
-    /// Whoever goes to sleep has done everything: what an edge has told, no other will tell again.
+    /// A server that sleeps must have done everything: an edge is reported once.
     fn check_sleeper(&self, deadline: Option<Duration>) {
         if self.is_forgetful {
             return;
         }
-        for (who, _, due, facts) in self.model.pending() {
-            let socket = &self.sockets[who];
+        for (peer_index, _, due, facts) in self.model.pending() {
+            let socket = &self.sockets[peer_index];
             assert!(
-                !socket.has_news() || socket.is_listed || self.may_wait(who, deadline),
-                "the server sleeps on what it was told: peer {who} has sent something"
+                !socket.has_news() || socket.is_listed || self.may_wait(peer_index, deadline),
+                "the server sleeps on reported readiness: peer {peer_index} has sent something"
             );
             assert!(
-                due == 0 || facts.has_failed || socket.will_tell_of_room() || socket.is_listed,
-                "the server sleeps on what it was told: there is room for {due} bytes due to peer {who}"
+                due == 0 || facts.has_failed || socket.will_report_room() || socket.is_listed,
+                "the server sleeps on reported readiness: there is room for {due} bytes due to peer {peer_index}"
             );
         }
         self.model.visitors.check();
-        for (who, due, is_read) in self.model.visitors.pending() {
-            let socket = &self.sockets[who];
+        for (peer_index, due, is_read) in self.model.visitors.pending() {
+            let socket = &self.sockets[peer_index];
             assert!(
                 !is_read || !socket.has_news() || socket.is_listed,
-                "the server sleeps on what it was told: visitor {who} has sent something"
+                "the server sleeps on reported readiness: visitor {peer_index} has sent something"
             );
             assert!(
-                due == 0 || socket.will_tell_of_room() || socket.is_listed,
-                "the server sleeps on what it was told: there is room for an answer to peer {who}"
+                due == 0 || socket.will_report_room() || socket.is_listed,
+                "the server sleeps on reported readiness: there is room for an answer to peer {peer_index}"
             );
         }
         if let Some((due, what)) = self.model.deadline(self.now) {
@@ -919,19 +946,19 @@ impl World {
             .any(|one| !one.queue.is_empty() && !one.is_listed);
         assert!(
             !waits || deadline.is_some(),
-            "the server sleeps, and somebody waits to be accepted"
+            "the server sleeps, and a connection waits to be accepted"
         );
     }
 
     /// Whether there is a reason not to read from a member: the room is paused or the member is throttled,
     /// and a timeout ends that; or the member does not read the replies to what it sends, and only that
     /// ends it.
-    fn may_wait(&self, who: usize, deadline: Option<Duration>) -> bool {
+    fn may_wait(&self, peer_index: usize, deadline: Option<Duration>) -> bool {
         let is_slowed = self.has_held || self.plan.config.limits.rate.is_some();
-        match self.peers[who].dialect {
-            _ if !self.model.is_talking(who) => false,
+        match self.peers[peer_index].dialect {
+            _ if !self.model.is_joined(peer_index) => false,
             Dialect::Greet10 | Dialect::Hello => false,
-            _ if self.model.may_be_self_paused(who) => true,
+            _ if self.model.may_be_self_paused(peer_index) => true,
             _ => is_slowed && deadline.is_some(),
         }
     }
@@ -945,17 +972,18 @@ impl World {
         let slept = deadline.map_or(self.now, |deadline| deadline.min(self.now));
         let slept = slept.saturating_sub(begun);
         let most = self.longest_wait();
-        for &who in &self.live {
-            let is_excused = self.model.visitors.has(who)
-                || (causes_its_output_alone(self.peers[who].dialect) && self.model.due(who) > 0);
-            let socket = &mut self.sockets[who];
+        for &peer_index in &self.live {
+            let is_excused = self.model.visitors.has(peer_index)
+                || (causes_its_output_alone(self.peers[peer_index].dialect)
+                    && self.model.due(peer_index) > 0);
+            let socket = &mut self.sockets[peer_index];
             if !socket.has_news() || socket.is_listed || is_excused || socket.watched.is_none() {
                 continue;
             }
             socket.held_up += slept;
             assert!(
                 socket.held_up <= most,
-                "peer {who} has sent something and was not read for {:?}, where {most:?} are allowed",
+                "peer {peer_index} has sent something and was not read for {:?}, where {most:?} are allowed",
                 socket.held_up
             );
             self.longest_held_up = self.longest_held_up.max(socket.held_up);
@@ -985,9 +1013,9 @@ impl World {
             events.insert(0, event_of(source, Ready::READABLE | Ready::WRITABLE));
         }
         if !self.live.is_empty() {
-            let who = self.choices.one_of(&self.live);
-            let socket = &self.sockets[who];
-            let (has_news, lacks_room) = (socket.has_news(), socket.will_tell_of_room());
+            let peer_index = self.choices.one_of(&self.live);
+            let socket = &self.sockets[peer_index];
+            let (has_news, lacks_room) = (socket.has_news(), socket.will_report_room());
             if let Some(source) = socket.watched {
                 if !has_news && self.strikes(Fault::SpuriousReadable) {
                     let urgent = Ready::READABLE | Ready::URGENT;
@@ -1013,8 +1041,8 @@ impl World {
         }
         if !self.gone.is_empty() {
             let id = self.gone[self.choices.below(self.gone.len())];
-            let is_taken = self.live.iter().any(|&who| {
-                self.sockets[who]
+            let is_taken = self.live.iter().any(|&peer_index| {
+                self.sockets[peer_index]
                     .watched
                     .is_some_and(|other| slot(other) == slot(id))
             });
@@ -1039,7 +1067,7 @@ impl World {
         events
     }
 
-    /// Whether somebody could be evicted in this turn.
+    /// Whether a connection could be evicted in this turn.
     pub fn was_short(&self) -> bool {
         self.was_short
     }
