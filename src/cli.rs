@@ -550,6 +550,19 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) deny: Vec<Network>,
 
+    /// A file with the password that browsers and other WebSocket clients must have
+    ///
+    /// Its first line. It is asked for over HTTP (Basic authentication), so use it with wss://, or only where nobody
+    /// can listen on the way. The other protocols have no place for a password: a listener for them lets everybody
+    /// in, and is warned of unless it is on the loopback. `chatloop join ws://…` has the flag too.
+    #[arg(
+        long,
+        env = "CHATLOOP_PASSWORD_FILE",
+        value_name = "FILE",
+        hide_env = true
+    )]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// A file that keeps bans, so that they outlive the relay
     ///
     /// Bans are made with `chatloop admin ban`. The file is written anew for each, with mode 0600; its folder must be

@@ -11,6 +11,7 @@ mod journal;
 mod judge_command;
 mod load_command;
 mod log_output;
+mod password_file;
 mod serve;
 mod service;
 mod top_command;

@@ -16,8 +16,8 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    AccessRules, Config, Endpoint, Inherited, Kernel, Preamble, Server, StartError, System,
-    TlsFiles, Turn, WebConfig,
+    AccessRules, Config, Endpoint, Inherited, Kernel, Password, Preamble, Server, StartError,
+    System, TlsFiles, Turn, WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -31,6 +31,7 @@ use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
 use crate::cli::{Cli, Listen, Names, ServeArgs};
 use crate::journal;
 use crate::log_output;
+use crate::password_file;
 use crate::service::{self, Manager};
 
 /// The default address to listen on.
@@ -77,6 +78,8 @@ pub(crate) enum ServeError {
     NoRoom { limit: u64 },
     /// The trace cannot be written to that file.
     Trace(PathBuf, io::Error),
+    /// There is no password in that file.
+    Password(PathBuf, io::Error),
     /// The system failed us.
     Io(&'static str, io::Error),
 }
@@ -100,6 +103,7 @@ impl ServeError {
             | Self::UnusedCertificate(_)
             | Self::Greeting(..)
             | Self::Trace(..)
+            | Self::Password(..)
             | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..) | StartError::Admin(..))
             | Self::Lookup(_)
@@ -146,6 +150,9 @@ impl fmt::Display for ServeError {
             ),
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
+            }
+            Self::Password(path, error) => {
+                write!(f, "cannot use --password-file {}: {error}", path.display())
             }
             Self::Trace(path, error) => {
                 write!(f, "cannot write --trace {}: {error}", path.display())
@@ -265,6 +272,9 @@ fn serve_with<S: System + AsRef<Kernel> + AsMut<Kernel>>(
             }
         }
     }
+    if config.web.password.is_some() {
+        warn_of_open_listeners(&listeners);
+    }
     if let Some(path) = &config.admin {
         let path = Quoted(path.as_os_str().as_bytes());
         info!("the admin socket is {path}; chatloop top {path} shows the members");
@@ -280,6 +290,30 @@ fn serve_with<S: System + AsRef<Kernel> + AsMut<Kernel>>(
     run(&mut server, Manager::from_env(), &listening)
         .map_err(|error| ServeError::Io("the event loop failed", error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The password that WebSocket clients need.
+fn password(args: &ServeArgs) -> Result<Option<Password>, ServeError> {
+    let Some(path) = &args.password_file else {
+        return Ok(None);
+    };
+    let read = password_file::read(path);
+    let bytes = read.map_err(|error| ServeError::Password(path.clone(), error))?;
+    Ok(Password::new(&bytes))
+}
+
+/// Warns of the listeners that a password does not protect, and that other machines may reach.
+fn warn_of_open_listeners(listeners: &[(Preamble, Endpoint)]) {
+    for (_, endpoint) in listeners {
+        let dialect = endpoint.dialect;
+        let is_protected = dialect.rules().sends.begins_with_http();
+        if !is_protected && !endpoint.addr.ip().is_loopback() {
+            warn!(
+                "--password-file does not protect {dialect}://{}: its protocol has no place for a password",
+                endpoint.addr
+            );
+        }
+    }
 }
 
 /// An address at which this machine reaches a listener.
@@ -397,6 +431,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         web: WebConfig {
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),
+            password: password(args)?,
             watch: args.watch,
         },
         heartbeat: args.ws_heartbeat.0,

@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) forwarded_for: Vec<String>,
     /// The request's WebSocket handshake, if it asks for one.
     pub(super) upgrade: Option<Upgrade>,
+    /// The `Authorization` field.
+    pub(super) authorization: Option<String>,
     /// The ETag that the client has of the resource.
     pub(super) if_none_match: Option<String>,
     /// Whether another request may follow on the connection (RFC 9112, 9.3).
@@ -73,6 +75,7 @@ pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
         origin: fields.one("Origin")?,
         forwarded_for: fields.forwarded_for(),
         upgrade: fields.upgrade()?,
+        authorization: fields.one("Authorization")?,
         if_none_match: fields.one("If-None-Match")?,
         persists: !fields.has("Connection", "close")?,
     })

@@ -26,6 +26,7 @@ use super::http::{self, MAX_HEAD, Request};
 use super::listener::{Preamble, Via};
 use super::members::Cursor;
 use super::page;
+use super::password::{Password, Proof};
 use super::proxy_header::{self, BadHeader, Progress};
 use super::records::MAX_RECORD;
 use super::stream::{Handshake, Stream};
@@ -64,6 +65,8 @@ pub struct WebConfig {
     pub hosts: Vec<String>,
     /// The origins whose pages may connect, besides the relay's own.
     pub origins: Vec<String>,
+    /// What clients must know, if anything.
+    pub password: Option<Password>,
     /// Whether the loop can be watched at `/loop`, if the server's system is [`Traced`](super::Traced): from this
     /// machine, and under the names of `hosts` from anywhere.
     pub watch: bool,
@@ -166,6 +169,8 @@ pub(super) enum Refused {
     LateHandshake,
     /// The client that a proxy stated may not connect.
     Denied(Denied),
+    /// A password is needed, and this is another or `is_missing`.
+    Password { is_missing: bool },
 }
 
 /// Who is let in from the lobby, and to what.
@@ -723,6 +728,15 @@ impl<S: Read + Write> Visitor<S> {
         if !is_scraper && let Some(refused) = entrance.web.refusal(&request) {
             return self.refuse("403 Forbidden", refused);
         }
+        if !is_scraper && let Some(refused) = entrance.web.password_refusal(&request) {
+            let realm = (
+                "WWW-Authenticate",
+                "Basic realm=\"chatloop\", charset=\"UTF-8\"",
+            );
+            let response = http::response("401 Unauthorized", &[realm], b"a password is needed\n");
+            let _ = write_once(&mut self.stream, &response);
+            return Step::Refuse(refused);
+        }
         if request.method == "POST" && self.via == Via::AdminSocket {
             let (path, query) = (request.path, request.query);
             return Step::Ask(Question::Act { path, query });
@@ -939,6 +953,14 @@ impl WebConfig {
         let name = http::host_without_port(host);
         peer.ip().to_canonical().is_loopback()
             || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// Why a request is refused for its password, if it is.
+    fn password_refusal(&self, request: &Request) -> Option<Refused> {
+        let password = self.password.as_ref()?;
+        let proof = password.shown_in(request.authorization.as_deref());
+        let is_missing = proof == Proof::Missing;
+        (proof != Proof::Right).then_some(Refused::Password { is_missing })
     }
 
     /// Whether this `Host` can only be the relay: an IP address, `localhost`, or a name that was given.

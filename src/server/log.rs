@@ -247,7 +247,11 @@ impl ServerLog {
         let level = match reason {
             Refused::BadHeader(_) | Refused::LateHeader if self.refusal.is_due(now) => Level::Warn,
             Refused::Handshake(_) if self.handshake.is_due(now) => Level::Info,
-            Refused::Denied(_) if self.refusal.is_due(now) => Level::Info,
+            Refused::Denied(_) | Refused::Password { is_missing: false }
+                if self.refusal.is_due(now) =>
+            {
+                Level::Info
+            }
             _ => Level::Debug,
         };
         match reason {
@@ -259,6 +263,13 @@ impl ServerLog {
                 "refused: {peer}: a page of {} (allow it: --ws-origin)",
                 Quoted(origin.as_bytes())
             ),
+            Refused::Password { is_missing: true } => debug!("refused: {peer}: no password"),
+            Refused::Password { is_missing: false } => {
+                log!(
+                    level,
+                    "refused: {peer}: a wrong password (limit: --password-file)"
+                );
+            }
             Refused::Denied(denied) => log!(level, "refused: {peer}: {denied}"),
             Refused::Request(what) => debug!("refused: {peer}: {what}"),
             Refused::BadHeader(bad) => log!(

@@ -48,6 +48,7 @@ mod members;
 mod metrics;
 mod network;
 mod page;
+mod password;
 mod process;
 mod proxy_header;
 #[cfg_attr(
@@ -101,6 +102,7 @@ pub use listener::{Endpoint, Preamble};
 pub use lobby::WebConfig;
 pub use log::MembersText;
 pub use network::{Network, NetworkError};
+pub use password::Password;
 pub use stream::Stream;
 pub use system::{Event, Kernel, Request, Source, System};
 pub use tls::{TlsError, TlsFiles};
@@ -1013,6 +1015,7 @@ impl<S: System> Server<S> {
             Refused::Host(_)
             | Refused::Origin(_)
             | Refused::Request(_)
+            | Refused::Password { .. }
             | Refused::UnexpectedHeader => (&mut refusals.request, false),
         };
         *count += 1;

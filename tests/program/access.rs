@@ -427,3 +427,124 @@ fn request_that_is_no_act_does_nothing_and_acts_are_only_for_the_admin_socket() 
         "{stats}"
     );
 }
+
+/// A file with this text that is removed at the end.
+struct TextFile(PathBuf);
+
+impl TextFile {
+    fn new(name: &str, text: &str) -> Self {
+        let path = free_path(name);
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TextFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn page_and_web_sockets_need_the_password_and_other_listeners_cannot_have_one() {
+    let file = TextFile::new("password", "swordfish\nnot this line\n");
+    let mut relay = Relay::serving(
+        &["ws", "chat10", "metrics"],
+        &["--password-file", file.path(), "--log-level", "debug"],
+    );
+    let page = relay.addr_of("ws");
+    let ask = |fields: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: {page}\r\n{fields}\r\n");
+        exchange(TcpStream::connect(page).unwrap(), &request)
+    };
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    // `alice:swordfish`, and `:sword`.
+    let right = "Authorization: Basic YWxpY2U6c3dvcmRmaXNo\r\n";
+    let wrong = "Authorization: Basic OnN3b3Jk\r\n";
+    for fields in ["", upgrade, wrong, &[upgrade, wrong].concat()] {
+        let response = ask(fields);
+        assert!(
+            response.starts_with("HTTP/1.1 401 Unauthorized\r\n"),
+            "{fields}: {response}"
+        );
+        let asks = "\r\nWWW-Authenticate: Basic realm=\"chatloop\", charset=\"UTF-8\"\r\n";
+        assert!(response.contains(asks), "{response}");
+    }
+    relay.log_line("no password");
+    relay.log_line("a wrong password (limit: --password-file)");
+    assert!(ask(right).starts_with("HTTP/1.1 200 OK\r\n"));
+    let mut member = TcpStream::connect(page).unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {page}\r\n{upgrade}{right}\r\n");
+    member.write_all(request.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    member.read_exact(&mut status).unwrap();
+    assert_bytes(&status, b"HTTP/1.1 101");
+    // Prometheus, and a tutorial's client, cannot be asked.
+    assert!(get(relay.addr_of("metrics"), "/healthz").contains("ok"));
+    let mut alice = TcpStream::connect(relay.addr_of("chat10")).unwrap();
+    alice.write_all(&frame("alice")).unwrap();
+    relay.log_line("joined: \"alice\"");
+}
+
+#[test]
+fn listener_that_a_password_does_not_protect_is_warned_of_if_others_reach_it() {
+    let file = TextFile::new("password-warned", "swordfish");
+    let args = [
+        "serve",
+        "-l",
+        "ws://127.0.0.1:0",
+        "-l",
+        "127.0.0.1:0",
+        "-l",
+        "chat64://0.0.0.0:0",
+    ];
+    let mut relay = Relay::spawn(chatloop(
+        &[&args[..], &["--password-file", file.path()]].concat(),
+    ));
+    let warning = relay.log_line("--password-file does not protect");
+    assert!(
+        warning.contains("does not protect chat64://0.0.0.0:0: its protocol"),
+        "{warning}"
+    );
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(
+        (code, log.matches("does not protect").count()),
+        (0, 0),
+        "{log}"
+    );
+}
+
+#[test]
+fn file_without_a_password_stops_the_start() {
+    for (text, why) in [
+        ("", "its first line is empty; write the password there"),
+        (
+            "\nswordfish\n",
+            "its first line is empty; write the password there",
+        ),
+        (&"x".repeat(1025), "the password is longer than 1,024 bytes"),
+    ] {
+        let file = TextFile::new("no-password", text);
+        let path = file.path();
+        let (code, _, err) = run(&mut chatloop(&[
+            "serve",
+            "-l",
+            "ws://127.0.0.1:0",
+            "--password-file",
+            path,
+        ]));
+        assert_eq!(
+            (code, err),
+            (
+                2,
+                format!("chatloop: cannot use --password-file {path}: {why}\n")
+            )
+        );
+    }
+}

@@ -314,11 +314,11 @@ impl World {
 fn claims<S>(relay: &Relay<S>) -> Claims {
     let counters = relay.counters();
     let closed = &counters.closed;
-    // What only a program around the relay asks for, and here there is none.
-    let of_a_program = ["name_refused", "removed"];
+    // What a program around the relay asks for, or a flag or TLS, and here there is none of them.
+    let never = ["name_refused", "name_taken", "removed", "revoked"];
     for key in CloseReason::TABLE.iter().map(|info| info.key) {
         let is_known = End::ALL.iter().any(|(_, known)| *known == key);
-        assert!(is_known != of_a_program.contains(&key), "{key}");
+        assert!(is_known != never.contains(&key), "{key}");
         assert!(is_known || closed.of(key) == 0, "{key}");
     }
     Claims {

@@ -545,7 +545,7 @@ impl World {
                 self.model.read(peer_index, &buf[..*bytes]);
             }
             Err(error) if is_fatal(error) => {
-                self.model.fact(peer_index, |facts| facts.has_failed = true)
+                self.model.fact(peer_index, |facts| facts.has_failed = true);
             }
             Err(_) => {}
         }
@@ -620,7 +620,7 @@ impl World {
                 }
                 match (close, error.kind()) {
                     (Some(_), ErrorKind::Interrupted) => {
-                        self.model.close_was_interrupted(peer_index)
+                        self.model.close_was_interrupted(peer_index);
                     }
                     (None, ErrorKind::Interrupted) | (Some(_), _) => {}
                     (None, _) => self.model.write_failed(peer_index),
