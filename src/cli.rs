@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod admin;
+mod judge;
 mod load;
 #[cfg(feature = "tls")]
 mod tls;
@@ -26,6 +27,7 @@ use values::{
 };
 
 pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 #[cfg(feature = "cert")]
 pub(crate) use tls::CertArgs;
@@ -136,6 +138,13 @@ pub(crate) enum Command {
         after_long_help = admin::EPILOGUE
     )]
     Admin(AdminArgs),
+
+    /// Judge a chat server of yours, in any language, in nine stages
+    #[command(
+        after_help = "`--help` has the stages, examples and exit codes.",
+        after_long_help = judge::EPILOGUE
+    )]
+    Judge(JudgeArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -547,6 +556,33 @@ pub(crate) struct ServeArgs {
     /// writable. It need not be there at the start.
     #[arg(long, env = "CHATLOOP_BANS", value_name = "FILE", hide_env = true)]
     pub(crate) bans: Option<PathBuf>,
+
+    /// Show the loop at /loop of each listener for browsers
+    ///
+    /// The page there plays the turns as they happen: what the kernel reports, what the relay remembers of it,
+    /// and who lags. It shows names, addresses and lengths, and no message. It is for this machine; under a
+    /// name that --ws-host gives, for all that can reach the listener. Up to four can watch at once; /loop/trace
+    /// has the records themselves.
+    #[arg(long, env = "CHATLOOP_WATCH", hide_env = true)]
+    pub(crate) watch: bool,
+
+    /// Write what each turn does to this file, as lines of JSON
+    ///
+    /// docs/loop.html of the project plays it. Names, addresses and lengths are in it, and no message. The file
+    /// is replaced; only the user that runs the relay may read it. The loop waits for the disk.
+    #[arg(long, env = "CHATLOOP_TRACE", value_name = "FILE", hide_env = true)]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Longest trace; with the turn that does not fit, it ends
+    #[arg(
+        long,
+        env = "CHATLOOP_TRACE_MAX",
+        value_name = "BYTES",
+        default_value = "1GiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) trace_max: usize,
 
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///

@@ -47,11 +47,11 @@
 //! - `terminal`: raw mode, keys, and standard streams that do not block.
 //! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
-//!
 //! - `top`: the live view of relays, an event loop of its own over the keyboard and the connections to them.
+//! - `judge`: the clients of a chat server that is to be judged, in an event loop of their own.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client`, `load` and `top` know what is above them and below `server`, and nothing of the relay.
+//! knows both; `client`, `load`, `top` and `judge` know what is above them and below `server`, and nothing of the relay.
 //!
 //! # The library alone
 //!
@@ -176,3 +176,6 @@ pub mod load;
 
 #[cfg(feature = "cli")]
 pub mod top;
+
+#[cfg(feature = "cli")]
+pub mod judge;

@@ -8,6 +8,7 @@ mod cli;
 mod error_line;
 mod join;
 mod journal;
+mod judge_command;
 mod load_command;
 mod log_output;
 mod serve;
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
         }
         Command::Admin(args) => {
             admin_command::admin(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Judge(args) => {
+            judge_command::judge(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

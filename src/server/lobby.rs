@@ -42,6 +42,11 @@ const MAX_VISITORS: usize = 256;
 /// that those that never read hold little.
 const MAX_SCRAPERS: usize = 16;
 
+/// How many watchers there are at once.
+const MAX_WATCHERS: usize = 4;
+
+/// How much a watcher may lag behind the trace, in bytes. Turns that do not fit are lost to it.
+const MAX_WATCHER_LAG: usize = 1024 * 1024;
 /// How many steps of handshakes that take cryptography are done in a turn.
 const HANDSHAKES_PER_TURN: usize = 8;
 
@@ -59,6 +64,9 @@ pub struct WebConfig {
     pub hosts: Vec<String>,
     /// The origins whose pages may connect, besides the relay's own.
     pub origins: Vec<String>,
+    /// Whether the loop can be watched at `/loop`, if the server's system is [`Traced`](super::Traced): from this
+    /// machine, and under the names of `hosts` from anywhere.
+    pub watch: bool,
 }
 
 /// A connection that is not the relay's yet.
@@ -130,6 +138,11 @@ pub(super) enum Then {
     Part(Cursor),
     /// Another request.
     Request,
+    /// The records of each turn, for as long as the connection lasts.
+    Turns {
+        /// How many turns were lost since the last ones; `None` before the first ones.
+        lost: Option<u64>,
+    },
 }
 
 /// Why a connection was refused.
@@ -256,7 +269,7 @@ impl<S: Read + Write> Lobby<S> {
             Kind::Scraper | Kind::Owner => MAX_SCRAPERS,
             Kind::Other => MAX_VISITORS,
         };
-        let visitors = self.visitors.iter();
+        let visitors = self.visitors.iter().filter(|(_, one)| !one.is_watcher());
         let alike = visitors.filter(|(_, one)| one.kind() == wanted);
         let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
             let this = (one.number, index);
@@ -375,11 +388,18 @@ impl<S: Read + Write> Lobby<S> {
     /// Closes all visitors but those that ask the relay about itself.
     pub(super) fn close(&mut self) {
         let others = self.visitors.iter();
-        let others = others.filter(|(_, visitor)| visitor.dialect != Dialect::Metrics);
+        let others = others
+            .filter(|(_, visitor)| visitor.dialect != Dialect::Metrics && !visitor.is_watcher());
         let others: Vec<_> = others.map(|(index, _)| index).collect();
         for index in others {
             self.remove(index);
         }
+    }
+
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        watchers.count()
     }
 
     /// Serves the visitors with news. `time` is that since 1970.
@@ -441,12 +461,23 @@ impl<S: Read + Write> Lobby<S> {
         }
     }
 
+    /// Sends the watchers the records of a turn that has ended. One that is new, or has lost turns, is sent what
+    /// `start` returns instead: the connections that there are now.
+    pub(super) fn show_turn(&mut self, records: &str, start: impl Fn() -> String, now: Instant) {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        let watchers: Vec<_> = watchers.map(|(index, _)| index).collect();
+        for index in watchers {
+            let step = self.visitors[index].show_turn(records, &start);
+            self.finish(index, step, now);
+        }
+    }
+
     /// Acts on what a visitor came to.
     fn finish(&mut self, index: usize, step: Step, now: Instant) -> Option<Visit<S>> {
         match step {
             Step::Wait => {
                 let visitor = self.visitors.get(index)?;
-                if visitor.due.is_none() && !visitor.is_at_rest() {
+                if visitor.due.is_none() && !visitor.is_at_rest() && !visitor.is_watcher() {
                     self.set_due(index, Some(after(now, self.timeout)));
                 }
                 return None;
@@ -472,6 +503,11 @@ impl<S: Read + Write> Lobby<S> {
                     via,
                     question,
                 });
+            }
+            Step::Watch => {
+                let has_place = self.watchers() < MAX_WATCHERS;
+                let step = self.visitors.get_mut(index)?.begin_watching(has_place);
+                return self.finish(index, step, now);
             }
             Step::End | Step::Refuse(_) | Step::Admit(_) => {}
         }
@@ -527,11 +563,18 @@ enum Step {
     Refuse(Refused),
     /// It waits for the response to this.
     Ask(Question),
+    /// It asks for the trace.
+    Watch,
     /// It becomes the relay's.
     Admit(Dialect),
 }
 
 impl<S: Read + Write> Visitor<S> {
+    /// Whether it receives the trace.
+    const fn is_watcher(&self) -> bool {
+        matches!(self.then, Then::Turns { .. })
+    }
+
     fn kind(&self) -> Kind {
         kind(self.dialect, self.via)
     }
@@ -572,6 +615,9 @@ impl<S: Read + Write> Visitor<S> {
     }
 
     fn serve(&mut self, entrance: &Entrance, scratch: &mut [u8], time: Duration) -> Step {
+        if self.is_watcher() {
+            return self.serve_watcher(scratch);
+        }
         if !self.response.is_empty() {
             return self.write_response();
         }
@@ -697,6 +743,16 @@ impl<S: Read + Write> Visitor<S> {
         let has_page = self.dialect.rules().sends == Sends::Messages;
         let response = match request.path.as_str() {
             "/" if has_page => page::response(&request),
+            "/loop" | "/loop/trace" if has_page && entrance.web.watch => {
+                if !entrance.web.may_watch(&request, self.peer) {
+                    let reason = Refused::Request("the loop is shown to this machine only");
+                    return self.refuse("403 Forbidden", reason);
+                }
+                if request.path == "/loop/trace" {
+                    return Step::Watch;
+                }
+                page::viewer(&request)
+            }
             "/favicon.ico" => http::response("204 No Content", &[], b""),
             _ => http::response("404 Not Found", &[], b"there is nothing here\n"),
         };
@@ -763,7 +819,66 @@ impl<S: Read + Write> Visitor<S> {
         self.write_response()
     }
 
+    /// Makes it a watcher if it `has_place`.
+    fn begin_watching(&mut self, has_place: bool) -> Step {
+        if !has_place {
+            let body = b"there are as many watchers as there may be\n";
+            return self.respond(http::response("503 Service Unavailable", &[], body));
+        }
+        self.then = Then::Turns { lost: None };
+        self.due = None;
+        // Proxies must pass each turn on as it comes.
+        let fields = [
+            ("Content-Type", "application/x-ndjson"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+            ("X-Accel-Buffering", "no"),
+        ];
+        let head = http::head_of_parts("200 OK", &fields);
+        self.respond(head.into_bytes())
+    }
+
+    /// Serves a watcher, which has nothing more to say: it may have left, or have room for more.
+    fn serve_watcher(&mut self, scratch: &mut [u8]) -> Step {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return Step::End,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Step::End,
+            }
+        }
+        self.write_response()
+    }
+
+    /// Sends a watcher the records of a turn, unless it lags too far behind: then the turn is lost to it.
+    fn show_turn(&mut self, records: &str, start: impl Fn() -> String) -> Step {
+        let Then::Turns { lost } = self.then else {
+            return Step::Wait;
+        };
+        let text = match lost {
+            Some(0) => records.to_owned(),
+            Some(lost) if records.is_empty() => {
+                format!("{{\"kind\":\"lost\",\"turns\":{lost}}}\n{}", start())
+            }
+            Some(lost) => format!("{{\"kind\":\"lost\",\"turns\":{}}}\n{}", lost + 1, start()),
+            None => start(),
+        };
+        if self.response.len() + text.len() > MAX_WATCHER_LAG {
+            let lost = lost.unwrap_or(0) + u64::from(!records.is_empty());
+            self.then = Then::Turns { lost: Some(lost) };
+        } else {
+            self.then = Then::Turns { lost: Some(0) };
+            self.response.extend_from_slice(text.as_bytes());
+        }
+        self.write_response()
+    }
+
     fn write_response(&mut self) -> Step {
+        if self.response.is_empty() && self.is_watcher() {
+            return Step::Wait;
+        }
         loop {
             match write_once(&mut self.stream, &self.response) {
                 Ok(sent) => {
@@ -772,6 +887,7 @@ impl<S: Read + Write> Visitor<S> {
                         return match self.then {
                             Then::End => Step::End,
                             Then::Part(_) => Step::WaitForTurn,
+                            Then::Turns { .. } => Step::Wait,
                             Then::Request => {
                                 self.then = Then::End;
                                 self.head = Vec::new();
@@ -815,6 +931,14 @@ impl WebConfig {
         } else {
             Some(Refused::Origin(origin.to_owned()))
         }
+    }
+
+    /// Whether this request may watch the loop: it comes from this machine, or asks for a name that was given.
+    fn may_watch(&self, request: &Request, peer: SocketAddr) -> bool {
+        let host = request.host.as_deref().unwrap_or_default();
+        let name = http::host_without_port(host);
+        peer.ip().to_canonical().is_loopback()
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     /// Whether this `Host` can only be the relay: an IP address, `localhost`, or a name that was given.

@@ -72,6 +72,16 @@ pub(super) struct TurnTrace {
     pub(super) before: Counters,
 }
 
+/// The file of the trace has no room for the next turn.
+pub(super) fn trace_is_full() {
+    warn!("the trace ends here (limit: --trace-max)");
+}
+
+/// The trace cannot be written.
+pub(super) fn trace_failed(error: &io::Error) {
+    warn!("the trace ends here: {error}");
+}
+
 /// The server's log. It remembers what it logged when.
 #[derive(Debug)]
 pub(super) struct ServerLog {

@@ -62,6 +62,9 @@ mod system;
 mod tick;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
+mod trace;
+mod trace_fields;
+mod traced;
 mod trusted;
 
 use std::fmt;
@@ -101,6 +104,8 @@ pub use network::{Network, NetworkError};
 pub use stream::Stream;
 pub use system::{Event, Kernel, Request, Source, System};
 pub use tls::{TlsError, TlsFiles};
+pub use trace::Trace;
+pub use traced::Traced;
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
 const TRY_AGAIN_LATER: u16 = 1013;
@@ -356,40 +361,56 @@ impl Server<Kernel> {
     ///
     /// As for [`bind`](Self::bind).
     pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        let others = inherited.iter().map(|one| (one.preamble(), one.endpoint()));
-        let listeners: Vec<_> = config.listeners().chain(others).collect();
-        config.check(&listeners)?;
-        let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
-        let all: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
-        for (_, endpoint) in config.listeners() {
-            kernel
-                .listen(&endpoint, &all)
-                .map_err(|error| StartError::Listen(endpoint.addr, error))?;
-        }
-        for socket in inherited {
-            let addr = socket.endpoint().addr;
-            kernel
-                .take_over(socket)
-                .map_err(|error| StartError::Listen(addr, error))?;
-        }
-        let mut all: Vec<_> = listeners.iter().map(with_via).collect();
-        if let Some(path) = &config.admin {
-            AdminSocket::bind(path)
-                .and_then(|socket| kernel.listen_admin(socket))
-                .map_err(|error| StartError::Admin(path.clone(), error))?;
-            all.push((Dialect::Metrics, Via::AdminSocket));
-        }
-        let mut server = Self::serving(&all, kernel, config)?;
-        if let Some(path) = &config.bans {
-            let now = server.since_1970();
-            let access = &mut server.lobby.entrance.access;
-            access
-                .keep_bans_in(path, now)
-                .map_err(|error| StartError::Bans(path.clone(), error))?;
-        }
-        Ok(server)
+        let (kernel, listeners) = listening(config, inherited)?;
+        Self::starting(&listeners, kernel, config)
     }
+}
 
+impl Server<Traced<Kernel>> {
+    /// Listens as [`bind_with`](Server::bind_with) does, with a system whose calls are [traced](Server::write_trace).
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Server::bind).
+    pub fn bind_traced(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
+        let (kernel, listeners) = listening(config, inherited)?;
+        Self::starting(&listeners, Traced::new(kernel), config)
+    }
+}
+
+/// A kernel that listens, and its listeners.
+fn listening(
+    config: &Config,
+    inherited: Vec<Inherited>,
+) -> Result<(Kernel, Vec<(Dialect, Via)>), StartError> {
+    let others = inherited.iter().map(|one| (one.preamble(), one.endpoint()));
+    let listeners: Vec<_> = config.listeners().chain(others).collect();
+    config.check(&listeners)?;
+    let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
+    let all: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
+    for (_, endpoint) in config.listeners() {
+        kernel
+            .listen(&endpoint, &all)
+            .map_err(|error| StartError::Listen(endpoint.addr, error))?;
+    }
+    for socket in inherited {
+        let addr = socket.endpoint().addr;
+        kernel
+            .take_over(socket)
+            .map_err(|error| StartError::Listen(addr, error))?;
+    }
+    let mut all: Vec<_> = listeners.iter().map(with_via).collect();
+    if let Some(path) = &config.admin {
+        AdminSocket::bind(path)
+            .and_then(|socket| kernel.listen_admin(socket))
+            .map_err(|error| StartError::Admin(path.clone(), error))?;
+        all.push((Dialect::Metrics, Via::AdminSocket));
+    }
+    Ok((kernel, all))
+}
+
+/// What only the kernel has, traced or not.
+impl<S: System + AsRef<Kernel> + AsMut<Kernel>> Server<S> {
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
     /// request to stop at once, and SIGUSR1 as a request to log the members' table. SIGHUP means that
     /// the process's terminal was closed, if it `has_terminal`: a request to stop, but never at once.
@@ -400,7 +421,7 @@ impl Server<Kernel> {
     ///
     /// If the system refuses the handlers or the pipe they write to.
     pub fn handle_signals(&mut self, has_terminal: bool) -> io::Result<()> {
-        self.system.handle_signals(has_terminal)
+        self.system.as_mut().handle_signals(has_terminal)
     }
 
     /// A handle with which other threads stop or wake the server.
@@ -409,7 +430,7 @@ impl Server<Kernel> {
     ///
     /// If the system has no descriptor for it.
     pub fn handle(&mut self) -> io::Result<Handle> {
-        self.system.handle()
+        self.system.as_mut().handle()
     }
 
     /// The addresses of the listeners, in the order in which they were asked for: those of
@@ -419,7 +440,7 @@ impl Server<Kernel> {
     ///
     /// Those of getsockname(2).
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.system.local_addrs()
+        self.system.as_ref().local_addrs()
     }
 }
 
@@ -434,6 +455,23 @@ impl<S: System> Server<S> {
         config.check(&listeners)?;
         let listeners: Vec<_> = listeners.iter().map(with_via).collect();
         Self::serving(&listeners, system, config)
+    }
+
+    /// A server with these listeners, and with the bans that were kept.
+    fn starting(
+        listeners: &[(Dialect, Via)],
+        system: S,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let mut server = Self::serving(listeners, system, config)?;
+        if let Some(path) = &config.bans {
+            let now = server.since_1970();
+            let access = &mut server.lobby.entrance.access;
+            access
+                .keep_bans_in(path, now)
+                .map_err(|error| StartError::Bans(path.clone(), error))?;
+        }
+        Ok(server)
     }
 
     /// A server with these listeners.
@@ -487,6 +525,14 @@ impl<S: System> Server<S> {
             refusals: Refusals::default(),
             dropped_log_lines: None,
         })
+    }
+
+    /// From now on writes what each turn does here, as lines of JSON and up to this many bytes, if the system is
+    /// [`Traced`]. The loop waits for each write.
+    pub fn write_trace(&mut self, sink: impl Write + 'static, max: u64) {
+        if let Some(trace) = self.system.trace() {
+            trace.write_to(&self.relay, sink, max);
+        }
     }
 
     /// The room.
@@ -586,7 +632,7 @@ impl<S: System> Server<S> {
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
-        self.relay.fan_out(now);
+        self.fan_out(now);
         self.count_messages(messages_before, now);
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
@@ -603,6 +649,7 @@ impl<S: System> Server<S> {
         self.log_events(now);
         self.stats.on_turn(self.time_since(now));
         self.end_trace(trace, now);
+        self.show_turn(now);
         Ok(turn)
     }
 
@@ -695,6 +742,17 @@ impl<S: System> Server<S> {
         is_signalled
     }
 
+    /// Delivers what was published in this turn.
+    fn fan_out(&mut self, now: Instant) {
+        if let Some(trace) = self.system.trace() {
+            trace.published(&self.relay);
+        }
+        self.relay.fan_out(now);
+        if let Some(trace) = self.system.trace() {
+            trace.delivered(&self.relay);
+        }
+    }
+
     fn time_since(&self, earlier: Instant) -> Duration {
         self.system.now().saturating_duration_since(earlier)
     }
@@ -716,6 +774,9 @@ impl<S: System> Server<S> {
             return;
         }
         self.events.since_drained = 0;
+        if let Some(trace) = self.system.trace() {
+            trace.timers(&self.relay, now);
+        }
         self.relay.handle_timeout(now);
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
@@ -755,6 +816,9 @@ impl<S: System> Server<S> {
     /// The room's events become log lines.
     fn log_events(&mut self, now: Instant) {
         for event in self.relay.drain_events() {
+            if let Some(trace) = self.system.trace() {
+                trace.event(&event);
+            }
             self.log.event(&event, now);
             if let Some(recorded) = &mut self.recorded {
                 recorded.push(event);
@@ -1141,6 +1205,17 @@ impl<S: System> Server<S> {
         let uptime = now.saturating_duration_since(self.started);
         self.log.stopped(uptime, self.relay.counters());
         Turn::Stopped
+    }
+
+    /// Ends the trace of this turn, and shows it to the watchers.
+    fn show_turn(&mut self, now: Instant) {
+        let Some(trace) = self.system.trace() else {
+            return;
+        };
+        trace.end_turn(&self.relay, self.timeout(), self.system.now());
+        let (lobby, relay) = (&mut self.lobby, &self.relay);
+        trace.take_turn(|records| lobby.show_turn(records, || Trace::start(relay), now));
+        trace.set_watched(lobby.watchers() > 0);
     }
 
     /// Remembers what the trace of this turn needs, if turns are traced.

@@ -38,7 +38,7 @@ const SHARED: &[&str] = &[
 ];
 
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
-const LAYERS: [Layer; 13] = [
+const LAYERS: [Layer; 14] = [
     layer("wire", &[], Some(&[])),
     layer("relay", &["wire"], Some(&["slab"])),
     layer("handshake", &[], None),
@@ -52,6 +52,7 @@ const LAYERS: [Layer; 13] = [
     layer("client", SHARED, None),
     layer("load", SHARED, None),
     layer("top", SHARED, None),
+    layer("judge", &["wire", "descriptors"], None),
 ];
 
 const fn layer(

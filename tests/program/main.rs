@@ -8,10 +8,12 @@
 //! - [`metrics`]: the listener for Prometheus.
 //! - [`admin`]: the admin socket, and what it shows.
 //! - [`access`]: who may connect, and `chatloop admin`, which closes and bans.
+//! - [`trace`]: what `--trace` writes, and what `--watch` shows to whom.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`six_ways`]: where the tutorials' servers die.
 //! - `tls`: with TLS, its certificates and their renewal, and `chatloop cert`.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
@@ -26,6 +28,10 @@
 //! `chatloop top`:
 //!
 //! - [`top`]: in a pipe and on a terminal, with relays and with servers that are none.
+//!
+//! `chatloop judge`:
+//!
+//! - [`judge`]: on a relay, on the tutorials' server, and on servers that do not answer.
 //!
 //! `chatloop load`:
 //!
@@ -49,6 +55,7 @@ mod interop;
 mod join_pipe;
 mod join_terminal;
 mod join_web;
+mod judge;
 mod load;
 mod load_soak;
 mod load_trouble;
@@ -59,8 +66,10 @@ mod program;
 mod proxies;
 mod service;
 mod shortage;
+mod six_ways;
 #[cfg(all(feature = "tls", feature = "cert"))]
 mod tls;
 mod top;
 mod torture;
+mod trace;
 mod web;
