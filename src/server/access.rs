@@ -84,6 +84,11 @@ impl Access {
         self.file.is_some()
     }
 
+    /// Whether anybody is banned.
+    pub(super) const fn has_bans(&self) -> bool {
+        !self.bans.is_empty()
+    }
+
     /// Whether this client may not connect, and why. The time is that since 1970.
     pub(super) fn denial(&self, ip: IpAddr, now: Duration) -> Option<Denied> {
         let contains = |network: &&Network| network.contains(ip);

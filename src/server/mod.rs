@@ -813,6 +813,15 @@ impl<S: System> Server<S> {
         since.unwrap_or_default()
     }
 
+    /// The time of day, as far as it matters to bans.
+    fn time_of_bans(&self) -> Duration {
+        if self.lobby.entrance.access.has_bans() {
+            self.since_1970()
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// The room's events become log lines.
     fn log_events(&mut self, now: Instant) {
         for event in self.relay.drain_events() {
@@ -917,7 +926,7 @@ impl<S: System> Server<S> {
         if !self.lobby.has_ready() {
             return;
         }
-        let clocks = (now, self.since_1970());
+        let clocks = (now, self.time_of_bans());
         for visit in self.lobby.serve(certificates, &mut self.scratch, clocks) {
             match visit {
                 Visit::Admitted {
@@ -937,7 +946,9 @@ impl<S: System> Server<S> {
                     via,
                     question,
                 } => {
-                    let (response, then) = self.answer(question, via, now, clocks.1);
+                    let is_owner = via == Via::AdminSocket;
+                    let time = is_owner.then(|| self.since_1970()).unwrap_or_default();
+                    let (response, then) = self.answer(question, via, now, time);
                     self.lobby.respond(index, response, then, now);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
@@ -1089,7 +1100,7 @@ impl<S: System> Server<S> {
             return None;
         }
         let access = &self.lobby.entrance.access;
-        access.denial(accepted.peer.ip(), self.since_1970())
+        access.denial(accepted.peer.ip(), self.time_of_bans())
     }
 
     /// Gives a connection a place, or refuses it if there is none.

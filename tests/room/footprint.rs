@@ -22,6 +22,10 @@ fn connection_of_the_server_has_a_pointer_more_for_tls() {
         size_of::<Connection<TcpStream>>(),
     );
     // The socket's four bytes were in a gap, and a pointer is not.
-    let expected = if cfg!(debug_assertions) { bare + 8 } else { bare + 16 };
+    let expected = if cfg!(debug_assertions) {
+        bare + 8
+    } else {
+        bare + 16
+    };
     assert_eq!(size, expected);
 }
