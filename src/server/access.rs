@@ -84,8 +84,8 @@ impl Access {
         self.file.is_some()
     }
 
-    /// Whether there is a ban.
-    pub(super) fn has_bans(&self) -> bool {
+    /// Whether anybody is banned.
+    pub(super) const fn has_bans(&self) -> bool {
         !self.bans.is_empty()
     }
 

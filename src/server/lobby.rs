@@ -447,7 +447,13 @@ impl<S: Read + Write> Lobby<S> {
             };
             let visitor = &mut self.visitors[index];
             let (mut step, has_worked) = visitor.shake_hands(certificates, scratch);
-            steps += usize::from(has_worked);
+            if has_worked {
+                steps += 1;
+                // How long it waited for its step is not its peer's fault.
+                let due = after(now, self.timeout);
+                self.set_due(index, Some(due));
+            }
+            let visitor = &mut self.visitors[index];
             if !visitor.awaits.tls {
                 self.handshakes += 1;
                 step = visitor.serve(&self.entrance, scratch, time);

@@ -815,6 +815,15 @@ impl<S: System> Server<S> {
         since.unwrap_or_default()
     }
 
+    /// The time since 1970, if there is a ban that it could have ended: only then is the clock read.
+    fn time_of_bans(&self) -> Duration {
+        if self.lobby.entrance.access.has_bans() {
+            self.since_1970()
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// The room's events become log lines.
     fn log_events(&mut self, now: Instant) {
         for event in self.relay.drain_events() {
@@ -919,7 +928,7 @@ impl<S: System> Server<S> {
         if !self.lobby.has_ready() {
             return;
         }
-        let clocks = (now, self.time_for_bans());
+        let clocks = (now, self.time_of_bans());
         for visit in self.lobby.serve(certificates, &mut self.scratch, clocks) {
             match visit {
                 Visit::Admitted {
@@ -1092,16 +1101,7 @@ impl<S: System> Server<S> {
             return None;
         }
         let access = &self.lobby.entrance.access;
-        access.denial(accepted.peer.ip(), self.time_for_bans())
-    }
-
-    /// The time since 1970, if there is a ban that it could have ended: only then is the clock read.
-    fn time_for_bans(&self) -> Duration {
-        if self.lobby.entrance.access.has_bans() {
-            self.since_1970()
-        } else {
-            Duration::ZERO
-        }
+        access.denial(accepted.peer.ip(), self.time_of_bans())
     }
 
     /// Gives a connection a place, or refuses it if there is none.
