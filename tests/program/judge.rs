@@ -178,7 +178,10 @@ fn server_that_closes_at_once_fails_the_first_stage() {
 #[test]
 fn server_that_resets_after_the_name_fails_the_first_stage() {
     let came = first_failure(server(|mut stream| {
-        stream.read_exact(&mut [0; 13]).unwrap();
+        // A connection without a name looks whether there is a server.
+        if stream.read_exact(&mut [0; 13]).is_err() {
+            return;
+        }
         SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();

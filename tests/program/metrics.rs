@@ -379,7 +379,9 @@ fn table_of_the_documentation_has_each_metric_with_its_type_and_help() {
     let (_, table) = document
         .split_once("| metric | type | what it is |\n")
         .unwrap();
-    let documented: Vec<_> = table.lines().skip(1).take(rows.len()).collect();
+    let documented = table.lines().skip(1).take_while(|line| !line.is_empty());
+    // A relay without TLS has no certificate that expires.
+    let of_tls = "| `chatloop_tls_certificate_expiry_seconds` |";
+    let documented: Vec<_> = documented.filter(|row| !row.starts_with(of_tls)).collect();
     assert_eq!(documented, rows);
-    assert_eq!(table.lines().nth(1 + rows.len()), Some(""));
 }

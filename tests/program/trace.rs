@@ -297,7 +297,12 @@ fn watcher_that_does_not_read_loses_whole_turns_and_is_told_how_many() {
     let (lost, start, poll) = reader.join().unwrap();
     assert!(lost["turns"].as_u64() > Some(0));
     assert_eq!(start["connections"][1]["name"], "bob");
-    assert_eq!(kind(&poll), "poll", "whole turns");
+    // A turn begins, or turns that were lost again meanwhile.
+    let next = kind(&poll);
+    assert!(
+        ["poll", "lost"].contains(&next.as_ref()),
+        "whole turns: {next}"
+    );
 }
 
 #[test]
