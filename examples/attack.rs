@@ -75,7 +75,7 @@ fn attack(name: &str) -> Option<Attack> {
         ),
         "crowd" => (
             "alice sends messages to bob, first without and then beside 900 silent clients",
-            "beside the crowd, a message costs less than ten times the CPU",
+            "beside the crowd, a message costs less than five times the CPU",
             crowd,
         ),
         "burst" => (
@@ -245,7 +245,7 @@ fn crowd(target: &mut Target) -> Verdict {
         cpu_of_a_message(target)?;
     }
     let came = format!("{alone:?} a message alone, and {beside:?} beside the crowd");
-    verdict(beside < 10 * alone, came)
+    verdict(beside < 5 * alone, came)
 }
 
 fn burst(target: &mut Target) -> Verdict {

@@ -245,7 +245,6 @@ fn copy_frames(mut from: &TcpStream, mut to: &TcpStream, change: Act) {
 
 #[test]
 fn message_that_a_proxy_drops_repeats_or_changes_is_reported() {
-    let relay = Relay::serving(&["ws"], &["--history", "0"]);
     let acts: [(Act, &[&str]); 6] = [
         (Act::Keep, &[]),
         (Act::Drop, &["lost 1"]),
@@ -256,9 +255,9 @@ fn message_that_a_proxy_drops_repeats_or_changes_is_reported() {
         // The brace at the end.
         (Act::Change(1), &["cut 1", "cuts/garbled 1"]),
     ];
-    let server = relay.addr_of("ws");
     at_once(acts, |(act, faults)| {
-        let addr = proxy(server, act);
+        let relay = Relay::serving(&["ws"], &["--history", "0"]);
+        let addr = proxy(relay.addr_of("ws"), act);
         let target = format!("ws://{addr}");
         let plan = [
             "fanout",
