@@ -7,8 +7,13 @@ mod cli;
 mod error_line;
 mod join;
 mod journal;
+#[cfg(feature = "tls-client")]
+mod known_hosts;
 mod load_command;
 mod log_output;
+#[cfg(any(feature = "cert", feature = "tls-client"))]
+mod new_file;
+mod secure;
 mod serve;
 mod service;
 mod top_command;

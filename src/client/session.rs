@@ -127,8 +127,13 @@ impl Disconnect {
     /// Whether the server has refused what the client sent, rather than ended the connection for reasons of
     /// its own (RFC 6455, 7.4.1).
     #[must_use]
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::ClosedFor { code, .. } if matches!(code, 1002 | 1003 | 1007..=1009))
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::ClosedFor { code, .. } => matches!(code, 1002 | 1003 | 1007..=1009),
+            // By the certificate that it demands.
+            Self::Io(error) => error.kind() == ErrorKind::PermissionDenied,
+            _ => false,
+        }
     }
 
     /// The effect on the messages that were sent.
@@ -168,6 +173,7 @@ impl fmt::Display for Disconnect {
             Self::Io(error) if error.kind() == ErrorKind::ConnectionReset => {
                 f.write_str("the server reset the connection")
             }
+            Self::Io(error) if error.kind() == ErrorKind::PermissionDenied => error.fmt(f),
             Self::Io(error) => write!(f, "the connection broke: {error}"),
             Self::NotChat(said) => write!(
                 f,

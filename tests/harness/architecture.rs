@@ -35,10 +35,11 @@ const SHARED: &[&str] = &[
     "sockets",
     "units",
     "terminal",
+    "client_tls",
 ];
 
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
-const LAYERS: [Layer; 13] = [
+const LAYERS: [Layer; 14] = [
     layer("wire", &[], Some(&[])),
     layer("relay", &["wire"], Some(&["slab"])),
     layer("handshake", &[], None),
@@ -49,6 +50,7 @@ const LAYERS: [Layer; 13] = [
     layer("sockets", &[], None),
     layer("units", &[], None),
     layer("terminal", &[], None),
+    layer("client_tls", &[], None),
     layer("client", SHARED, None),
     layer("load", SHARED, None),
     layer("top", SHARED, None),
