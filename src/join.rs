@@ -10,9 +10,9 @@ use std::process::ExitCode;
 
 use chatloop::client::display::{Clock, Format, Palette, Theme};
 use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams};
+use chatloop::client_tls::Connector;
 #[cfg(feature = "tls-client")]
 use chatloop::client_tls::{Fingerprint, Refusal};
-use chatloop::client_tls::Connector;
 use chatloop::handshake::Target;
 use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
@@ -187,11 +187,7 @@ fn accept_key(
 }
 
 #[cfg(not(feature = "tls-client"))]
-fn accept_key(
-    _: &Result<Ending, ClientError>,
-    _: &Site,
-    _: &JoinArgs,
-) -> Result<bool, JoinError> {
+fn accept_key(_: &Result<Ending, ClientError>, _: &Site, _: &JoinArgs) -> Result<bool, JoinError> {
     Ok(false)
 }
 

@@ -29,9 +29,9 @@ pub(crate) enum KnownHostsError {
 impl fmt::Display for KnownHostsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPlace => {
-                f.write_str("there is no place for known servers: set HOME, or write --known-hosts FILE")
-            }
+            Self::NoPlace => f.write_str(
+                "there is no place for known servers: set HOME, or write --known-hosts FILE",
+            ),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Line(path, line) => write!(
                 f,
@@ -65,10 +65,12 @@ pub(crate) fn keys_of(server: &str, path: &Path) -> Result<Vec<KnownKey>, KnownH
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        let known = text.split_once(char::is_whitespace).and_then(|(host, key)| {
-            let fingerprint = key.trim_start().parse().ok()?;
-            Some((host, KnownKey { fingerprint, line }))
-        });
+        let known = text
+            .split_once(char::is_whitespace)
+            .and_then(|(host, key)| {
+                let fingerprint = key.trim_start().parse().ok()?;
+                Some((host, KnownKey { fingerprint, line }))
+            });
         match known {
             None => return Err(KnownHostsError::Line(path.to_owned(), line)),
             Some((host, known)) if host.eq_ignore_ascii_case(server) => keys.push(known),
@@ -88,7 +90,10 @@ pub(crate) fn add(server: &str, key: Fingerprint, path: &Path) -> Result<(), Kno
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
         // The folder is locked and not the file, which is another one after each addition.
         let lock = File::open(folder)?;
         flock(&lock, FlockOperation::LockExclusive)?;

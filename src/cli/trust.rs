@@ -48,11 +48,21 @@ pub(crate) struct TrustArgs {
     ///
     /// In PEM, and behind it those that lead to one that the server trusts.
     #[cfg(feature = "tls-client")]
-    #[arg(long, value_name = "FILE", help_heading = "TLS", requires = "client_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "TLS",
+        requires = "client_key"
+    )]
     pub(crate) client_cert: Option<PathBuf>,
 
     /// The private key of --client-cert, in PEM
     #[cfg(feature = "tls-client")]
-    #[arg(long, value_name = "FILE", help_heading = "TLS", requires = "client_cert")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "TLS",
+        requires = "client_cert"
+    )]
     pub(crate) client_key: Option<PathBuf>,
 }

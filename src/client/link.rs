@@ -347,7 +347,9 @@ impl Link {
         let opening = self.target.as_ref();
         let (opening, request) = opening
             .map(|target| Opening::begin(target, chance))
-            .map_or((None, Vec::new()), |(opening, request)| (Some(opening), request));
+            .map_or((None, Vec::new()), |(opening, request)| {
+                (Some(opening), request)
+            });
         self.state = LinkState::Opening {
             handshake: Box::new(Handshake {
                 stream,

@@ -2,11 +2,19 @@
 
 use std::io::{self, IoSlice, Read, Write};
 
+use super::trust::Refusal;
+
 /// A `Connector` begins sessions with one server. There is none.
 #[derive(Clone, Debug)]
 pub enum Connector {}
 
 impl Connector {
+    /// The latest refusal of the server. There is none.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match *self {}
+    }
+
     pub(super) fn begin(&self) -> io::Result<Session> {
         match *self {}
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,8 +17,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
-    InvalidMessage, OtherError, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
+    Error, InvalidMessage, OtherError, SignatureScheme,
 };
 use rustls_platform_verifier::Verifier as PlatformVerifier;
 use sha2::{Digest, Sha256};
@@ -29,6 +29,7 @@ use super::trust::{Fingerprint, Refusal, Trust};
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: Arc<ClientConfig>,
+    verifier: Arc<Verifier>,
     server: ServerName<'static>,
 }
 
@@ -47,16 +48,18 @@ impl Connector {
         let server = ServerName::try_from(server.to_owned())
             .map_err(|_| format!("{server}: not a name that a certificate can have"))?;
         let provider = Arc::new(ring::default_provider());
-        let verifier = Verifier {
+        let verifier = Arc::new(Verifier {
             issuers: platform_verifier(&trust, &provider)?,
             algorithms: provider.signature_verification_algorithms,
             trust,
-        };
+            refusal: Mutex::default(),
+        });
+        let custom = Arc::clone(&verifier);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(custom);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
@@ -75,8 +78,15 @@ impl Connector {
         }
         Ok(Self {
             config: Arc::new(config),
+            verifier,
             server,
         })
+    }
+
+    /// The latest refusal of the server, if there was one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.verifier.last_refusal().clone()
     }
 
     /// Begins a session with a handshake.
@@ -146,6 +156,13 @@ struct Verifier {
     trust: Trust,
     issuers: Option<PlatformVerifier>,
     algorithms: WebPkiSupportedAlgorithms,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+impl Verifier {
+    fn last_refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -180,6 +197,7 @@ impl ServerCertVerifier for Verifier {
             (Ok(()), _) => Ok(ServerCertVerified::assertion()),
             (Err(_), Some(revoked)) => Err(revoked),
             (Err(refusal), None) => {
+                *self.last_refusal() = Some(refusal.clone());
                 let error = CertificateError::Other(OtherError(Arc::new(refusal)));
                 Err(Error::InvalidCertificate(error))
             }
@@ -222,8 +240,9 @@ fn doubt(error: &Error) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "is not valid yet".to_owned()
             }
-            CertificateError::NotValidForName
-            | CertificateError::NotValidForNameContext { .. } => "is for another name".to_owned(),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "is for another name".to_owned()
+            }
             error => format!("cannot be verified ({error})"),
         },
         error => format!("cannot be verified ({error})"),
@@ -404,5 +423,7 @@ impl Session {
 
 /// The error of a server that ends the connection in the handshake.
 fn cut_short() -> io::Error {
-    io::Error::other("the server closed the connection during the TLS handshake; is it a port with TLS?")
+    io::Error::other(
+        "the server closed the connection during the TLS handshake; is it a port with TLS?",
+    )
 }

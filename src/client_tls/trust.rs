@@ -16,12 +16,16 @@ impl FromStr for Fingerprint {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.strip_prefix("sha256:").map(|it| it.trim_end_matches('='));
+        let digits = text
+            .strip_prefix("sha256:")
+            .map(|it| it.trim_end_matches('='));
         digits
             .and_then(|digits| BASE64_NOPAD.decode(digits.as_bytes()).ok())
             .and_then(|bytes| bytes.try_into().ok())
             .map(Self)
-            .ok_or("not a fingerprint; it is sha256: and 44 characters, as `chatloop cert` prints it")
+            .ok_or(
+                "not a fingerprint; it is sha256: and 44 characters, as `chatloop cert` prints it",
+            )
     }
 }
 
@@ -142,8 +146,8 @@ impl fmt::Display for Refusal {
             ),
             Self::Unknown { key, why } => write!(
                 f,
-                "its certificate {why}; compare the fingerprint with the server's, and join with --pin \
-                 {key} if it is the same, or once on a terminal"
+                "its certificate {why}; compare the fingerprint of its key with the server's, and add --pin \
+                 {key} if it is the same, or join once on a terminal"
             ),
             Self::Changed {
                 key,
@@ -197,7 +201,14 @@ mod tests {
         assert_eq!(text, "sha256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
         assert_eq!(text.parse(), Ok(OURS));
         assert_eq!(text.trim_end_matches('=').parse(), Ok(OURS));
-        for wrong in ["", "sha256:", &text[7..], "sha256:AQE=", "sha1:AQE=", "sha256:é"] {
+        for wrong in [
+            "",
+            "sha256:",
+            &text[7..],
+            "sha256:AQE=",
+            "sha1:AQE=",
+            "sha256:é",
+        ] {
             assert!(wrong.parse::<Fingerprint>().is_err(), "{wrong}");
         }
     }

@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -206,7 +205,7 @@ impl ClientPool {
         if link.is_opening() {
             return;
         }
-        match link.stream.as_ref().map(is_made) {
+        match link.stream.as_ref().map(|stream| is_made(stream.socket())) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => {
                 let protocol = self.site.protocol;
@@ -313,17 +312,17 @@ impl ClientPool {
     }
 
     /// Closes the sending side of a connection.
-    pub(super) fn half_close(&self, index: usize) {
-        if let Some(stream) = &self.connections[index].link.stream {
+    pub(super) fn half_close(&mut self, index: usize) {
+        if let Some(stream) = &mut self.connections[index].link.stream {
             // An error shows when the socket is read.
-            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.end();
         }
     }
 
     /// Has a connection end by a FIN, and not by a reset.
     pub(super) fn end_in_order(&self, index: usize) {
         if let Some(stream) = &self.connections[index].link.stream {
-            let _ = SockRef::from(stream).set_linger(None);
+            let _ = SockRef::from(stream.socket()).set_linger(None);
         }
     }
 
@@ -431,7 +430,7 @@ impl ClientPool {
         for _ in 0..MAX_READS {
             match self.read(clients, index, READ_SIZE) {
                 Some(READ_SIZE) => {}
-                Some(_) if ends => {}
+                Some(_) if ends || self.connections[index].link.reads_in_parts() => {}
                 Some(_) | None => return,
             }
         }
