@@ -95,7 +95,7 @@ pub(crate) fn make(args: &CertArgs) -> Result<ExitCode, CertError> {
     anstream::println!(
         "{} is for {}\nfingerprint sha256:{fingerprint}\n\n\
          chatloop serve --listen tls+chat10://0.0.0.0:1234 --cert {} --key {}\n\
-         openssl s_client -quiet -connect {}:1234 -CAfile {}",
+         chatloop join tls://{}:1234 --ca {}",
         path(CERT),
         names.join(", "),
         path(CERT),
