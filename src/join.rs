@@ -74,9 +74,14 @@ impl fmt::Display for JoinError {
             #[cfg(feature = "tls-client")]
             Self::Declined(server) => write!(f, "{server} is not trusted"),
             Self::Lookup(error) => error.fmt(f),
-            // Another error is an answer of a server.
+            // These errors are answers of a server.
             Self::Client(error @ ClientError::Connect(_, _, cause))
-                if cause.kind() != io::ErrorKind::Other =>
+                if !matches!(
+                    cause.kind(),
+                    io::ErrorKind::Other
+                        | io::ErrorKind::InvalidData
+                        | io::ErrorKind::UnexpectedEof
+                ) =>
             {
                 write!(f, "{error}; `chatloop serve` runs a relay")
             }

@@ -793,7 +793,7 @@ impl Client {
         self.front.notice(kind, text)
     }
 
-    /// Reports undelivered messages and writes all pending output.
+    /// Reports undelivered messages and writes all pending output, for which it waits.
     fn write_remaining(&mut self) -> Result<(), ClientError> {
         let now = Instant::now();
         self.update_acknowledged(now);
@@ -801,7 +801,19 @@ impl Client {
         let undelivered = self.outbox.end_connection(ConnectionEnd::Broken, now);
         self.front.report(UNCERTAIN, undelivered.uncertain.iter())?;
         self.front.report("not sent", self.outbox.unsent())?;
-        self.front.write_remaining(self.poll.registry())
+        self.front.write_remaining(self.poll.registry())?;
+        let mut requests = Vec::new();
+        // What was received before an error is written. A reader that is gone asks to end.
+        while !self.front.is_written() && requests.is_empty() {
+            self.flush(&mut requests)?;
+            if !self.front.is_written() && requests.is_empty() {
+                self.poll
+                    .poll(&mut self.events, None)
+                    .map_err(ClientError::Poll)?;
+                self.dispatch(&mut requests)?;
+            }
+        }
+        Ok(())
     }
 }
 

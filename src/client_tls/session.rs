@@ -307,6 +307,10 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
     /// Goes on with the handshake, as far as the socket has input. Returns whether it is complete.
     pub(super) fn shake_hands(&mut self, socket: &mut (impl Read + Write)) -> io::Result<bool> {
         loop {
@@ -423,7 +427,8 @@ impl Session {
 
 /// The error of a server that ends the connection in the handshake.
 fn cut_short() -> io::Error {
-    io::Error::other(
+    io::Error::new(
+        ErrorKind::UnexpectedEof,
         "the server closed the connection during the TLS handshake; is it a port with TLS?",
     )
 }

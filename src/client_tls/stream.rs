@@ -45,6 +45,13 @@ impl Stream {
         self.session.is_some()
     }
 
+    /// Whether there is TLS, and its handshake is not complete.
+    #[must_use]
+    pub fn is_shaking_hands(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.is_shaking_hands())
+    }
+
     /// Goes on with the handshake of TLS. Returns whether it is complete.
     ///
     /// # Errors

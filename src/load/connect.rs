@@ -73,6 +73,7 @@ impl From<io::Error> for Cause {
             }
             (ErrorKind::InvalidData | ErrorKind::PermissionDenied, None) => Self::NoTls,
             (ErrorKind::ConnectionRefused, _) => Self::Refused,
+            (ErrorKind::UnexpectedEof, None) => Self::Closed,
             (ErrorKind::TimedOut, _) => Self::TimedOut,
             (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Self::Reset,
             (_, Some(libc::EMFILE | libc::ENFILE)) => Self::NoDescriptor,

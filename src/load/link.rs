@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use super::connect::Cause;
+use super::connect::{Cause, is_made};
 use super::protocol::masked;
 use crate::client_tls::Stream;
 use crate::handshake::{Opening, Target};
@@ -37,6 +37,23 @@ enum Transport {
 }
 
 impl Link {
+    /// Whether the connection is made by now, and TLS with it.
+    ///
+    /// # Errors
+    ///
+    /// If it will never be.
+    pub(super) fn is_made(&mut self) -> Result<bool, Cause> {
+        match &mut self.stream {
+            None => Ok(false),
+            Some(stream) => Ok(is_made(stream.socket())? && stream.shake_hands()?),
+        }
+    }
+
+    /// Whether a handshake of TLS is not complete.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_shaking_hands)
+    }
+
     /// Begins to open a WebSocket.
     pub(super) fn open_web_socket(&mut self, target: &Target, is_tunnel: bool) {
         let chance = fastrand::u128(..).to_ne_bytes();

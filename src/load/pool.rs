@@ -14,7 +14,7 @@ use mio::event::Event;
 use mio::{Events, Poll};
 use socket2::SockRef;
 
-use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
+use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site};
 use super::delays::Delays;
 use super::judge::Tally;
 use super::link::Link;
@@ -199,15 +199,15 @@ impl ClientPool {
         }
     }
 
-    /// Has a client begin as soon as its connection is made, and its WebSocket opened.
+    /// Has a client begin as soon as its connection is made, with TLS, and its WebSocket opened.
     fn open(&mut self, clients: &mut impl Behaviour, index: usize) {
         let link = &mut self.connections[index].link;
         if link.is_opening() {
             return;
         }
-        match link.stream.as_ref().map(|stream| is_made(stream.socket())) {
-            None | Some(Ok(false)) => {}
-            Some(Ok(true)) => {
+        match link.is_made() {
+            Ok(false) => {}
+            Ok(true) => {
                 let protocol = self.site.protocol;
                 if let Some(target) = protocol.web_socket(self.site.addr.to_string()) {
                     link.open_web_socket(&target, protocol.is_tunnel());
@@ -216,7 +216,7 @@ impl ClientPool {
                     clients.open(self, index);
                 }
             }
-            Some(Err(cause)) => self.end(clients, index, cause),
+            Err(cause) => self.end(clients, index, cause),
         }
     }
 
@@ -396,6 +396,10 @@ impl ClientPool {
         let index = event.token().0;
         if self.connections[index].state == State::Connecting {
             self.open(clients, index);
+            // What has arrived is the handshake's.
+            if self.connections[index].link.is_shaking_hands() {
+                return;
+            }
         }
         if event.is_writable() && self.connections[index].link.has_output() {
             self.send(index);
