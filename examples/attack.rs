@@ -74,7 +74,7 @@ fn attack(name: &str) -> Option<Attack> {
             late,
         ),
         "crowd" => (
-            "alice sends messages to bob, first without and then beside 500 silent clients",
+            "alice sends messages to bob, first without and then beside 900 silent clients",
             "beside the crowd, a message costs less than ten times the CPU",
             crowd,
         ),
@@ -237,7 +237,7 @@ fn crowd(target: &mut Target) -> Verdict {
     for _ in 0..5 {
         alone = alone.min(cpu_of_a_message(target)?);
         let connect = |_| target.connect();
-        let crowd: Vec<_> = (0..500).map(connect).collect::<Result<_, _>>()?;
+        let crowd: Vec<_> = (0..900).map(connect).collect::<Result<_, _>>()?;
         // While these are sent, the crowd is accepted, and later closed.
         cpu_of_a_message(target)?;
         beside = beside.min(cpu_of_a_message(target)?);

@@ -1,5 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
+mod admin;
+mod judge;
 mod load;
 #[cfg(feature = "tls")]
 mod tls;
@@ -21,16 +23,18 @@ use log::LevelFilter;
 
 use values::{
     parse_accept_rate, parse_count, parse_duration, parse_every, parse_idle_timeout,
-    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_network, parse_number,
-    parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
+    parse_keepalive, parse_level, parse_listen, parse_max_per_ip, parse_names, parse_network,
+    parse_number, parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
+pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 #[cfg(feature = "cert")]
 pub(crate) use tls::CertArgs;
 pub(crate) use top::TopArgs;
 pub(crate) use trust::TrustArgs;
-pub(crate) use values::{Listen, OrOff, parse_protocol};
+pub(crate) use values::{Listen, Names, OrOff, parse_protocol};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
 #[derive(Debug, Parser)]
@@ -129,6 +133,20 @@ pub(crate) enum Command {
         after_long_help = top::EPILOGUE
     )]
     Top(TopArgs),
+
+    /// Act on a running relay: close or ban members, send a message to all
+    #[command(
+        after_help = "`chatloop admin --help` has examples and exit codes.",
+        after_long_help = admin::EPILOGUE
+    )]
+    Admin(AdminArgs),
+
+    /// Judge a chat server of yours, in any language, in nine stages
+    #[command(
+        after_help = "`--help` has the stages, examples and exit codes.",
+        after_long_help = judge::EPILOGUE
+    )]
+    Judge(JudgeArgs),
 }
 
 const SERVE_EPILOGUE: &str = "\
@@ -208,10 +226,10 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) listen: Vec<Listen>,
 
-    /// A Unix socket for looking at the relay and its members
+    /// A Unix socket for looking at the relay and acting on its members
     ///
     /// Only the user that runs the relay, and root, may connect: its mode is 0600. `chatloop top PATH` shows what
-    /// is there. It has /metrics and /healthz over HTTP, as a metrics:// listener has, and /members: each
+    /// is there, `chatloop admin` closes and bans. It has /metrics and /healthz over HTTP, as a metrics:// listener has, and /members: each
     /// member's name, address, messages and pending output as JSON. A socket that a relay has left behind is
     /// replaced; it is removed at the end.
     #[arg(long, env = "CHATLOOP_ADMIN", value_name = "PATH", hide_env = true)]
@@ -244,6 +262,21 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) max_name: usize,
+
+    /// Whether two members may have the same name: `any` or `unique`
+    ///
+    /// `unique`: a name that a member has is refused where the client can be told so: browsers ask for another one.
+    /// Clients of other protocols cannot be told; they get a number, and the second alice is alice-2. Names are
+    /// compared byte by byte, so that `alice` and `Alice` are two.
+    #[arg(
+        long,
+        env = "CHATLOOP_NAMES",
+        value_name = "POLICY",
+        default_value = "any",
+        value_parser = parse_names,
+        hide_env = true
+    )]
+    pub(crate) names: Names,
 
     /// Longest message
     ///
@@ -491,6 +524,67 @@ pub(crate) struct ServeArgs {
     #[cfg(feature = "tls")]
     #[command(flatten)]
     pub(crate) tls: tls::TlsArgs,
+    /// Only these clients may connect; may be given more than once
+    ///
+    /// Addresses or networks; all others are refused, at listeners for metrics as well. A client behind a proxy
+    /// that --trust-proxy names has the address that the proxy states. In the environment, commas separate
+    /// several.
+    #[arg(
+        long,
+        env = "CHATLOOP_ALLOW",
+        value_name = "ADDR[/PREFIX]",
+        value_delimiter = ',',
+        value_parser = parse_network,
+        hide_env = true
+    )]
+    pub(crate) allow: Vec<Network>,
+
+    /// These clients may not connect; may be given more than once
+    ///
+    /// As with --allow, which does not help a client that is in both.
+    #[arg(
+        long,
+        env = "CHATLOOP_DENY",
+        value_name = "ADDR[/PREFIX]",
+        value_delimiter = ',',
+        value_parser = parse_network,
+        hide_env = true
+    )]
+    pub(crate) deny: Vec<Network>,
+
+    /// A file that keeps bans, so that they outlive the relay
+    ///
+    /// Bans are made with `chatloop admin ban`. The file is written anew for each, with mode 0600; its folder must be
+    /// writable. It need not be there at the start.
+    #[arg(long, env = "CHATLOOP_BANS", value_name = "FILE", hide_env = true)]
+    pub(crate) bans: Option<PathBuf>,
+
+    /// Show the loop at /loop of each listener for browsers
+    ///
+    /// The page there plays the turns as they happen: what the kernel reports, what the relay remembers of it,
+    /// and who lags. It shows names, addresses and lengths, and no message. It is for this machine; under a
+    /// name that --ws-host gives, for all that can reach the listener. Up to four can watch at once; /loop/trace
+    /// has the records themselves.
+    #[arg(long, env = "CHATLOOP_WATCH", hide_env = true)]
+    pub(crate) watch: bool,
+
+    /// Write what each turn does to this file, as lines of JSON
+    ///
+    /// docs/loop.html of the project plays it. Names, addresses and lengths are in it, and no message. The file
+    /// is replaced; only the user that runs the relay may read it. The loop waits for the disk.
+    #[arg(long, env = "CHATLOOP_TRACE", value_name = "FILE", hide_env = true)]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Longest trace; with the turn that does not fit, it ends
+    #[arg(
+        long,
+        env = "CHATLOOP_TRACE_MAX",
+        value_name = "BYTES",
+        default_value = "1GiB",
+        value_parser = parse_size,
+        hide_env = true
+    )]
+    pub(crate) trace_max: usize,
 
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///

@@ -48,11 +48,11 @@
 //! - `client_tls`: TLS of the client and of the load tool, and which servers they trust.
 //! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
-//!
 //! - `top`: the live view of relays, an event loop of its own over the keyboard and the connections to them.
+//! - `judge`: the clients of a chat server that is to be judged, in an event loop of their own.
 //!
 //! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client`, `load` and `top` know what is above them and below `server`, and nothing of the relay.
+//! knows both; `client`, `load`, `top` and `judge` know what is above them and below `server`, and nothing of the relay.
 //!
 //! # The library alone
 //!
@@ -180,3 +180,6 @@ pub mod load;
 
 #[cfg(feature = "cli")]
 pub mod top;
+
+#[cfg(feature = "cli")]
+pub mod judge;

@@ -1,12 +1,14 @@
 //! The `chatloop` program: see `chatloop --help`.
 
 mod address;
+mod admin_command;
 #[cfg(feature = "cert")]
 mod cert;
 mod cli;
 mod error_line;
 mod join;
 mod journal;
+mod judge_command;
 #[cfg(feature = "tls-client")]
 mod known_hosts;
 mod load_command;
@@ -51,6 +53,12 @@ fn main() -> ExitCode {
         #[cfg(feature = "cert")]
         Command::Cert(args) => {
             cert::make(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Admin(args) => {
+            admin_command::admin(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
+        }
+        Command::Judge(args) => {
+            judge_command::judge(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))
         }
         Command::Top(args) => {
             top_command::top(&args).unwrap_or_else(|error| fail(&error, error.exit_code()))

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -15,7 +16,8 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    Config, Endpoint, Inherited, Preamble, Server, StartError, TlsFiles, Turn, WebConfig,
+    AccessRules, Config, Endpoint, Inherited, Kernel, Preamble, Server, StartError, System,
+    TlsFiles, Turn, WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -26,7 +28,7 @@ use log::{LevelFilter, Record, info, warn};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
-use crate::cli::{Cli, Listen, ServeArgs};
+use crate::cli::{Cli, Listen, Names, ServeArgs};
 use crate::journal;
 use crate::log_output;
 use crate::service::{self, Manager};
@@ -73,6 +75,8 @@ pub(crate) enum ServeError {
     LongGreeting { queue_limit: usize },
     /// There are no descriptors even for one client.
     NoRoom { limit: u64 },
+    /// The trace cannot be written to that file.
+    Trace(PathBuf, io::Error),
     /// The system failed us.
     Io(&'static str, io::Error),
 }
@@ -86,7 +90,8 @@ impl ServeError {
                 | StartError::NoEndpoint
                 | StartError::NoProxy(..)
                 | StartError::NoCertificate(..)
-                | StartError::Tls(_),
+                | StartError::Tls(_)
+                | StartError::Bans(..),
             )
             | Self::TooManyClients { .. }
             | Self::Collision(..)
@@ -94,6 +99,7 @@ impl ServeError {
             | Self::LongNames { .. }
             | Self::UnusedCertificate(_)
             | Self::Greeting(..)
+            | Self::Trace(..)
             | Self::LongGreeting { .. } => 2,
             Self::Start(StartError::Listen(..) | StartError::Admin(..))
             | Self::Lookup(_)
@@ -141,6 +147,9 @@ impl fmt::Display for ServeError {
             Self::Greeting(path, error) => {
                 write!(f, "cannot read --greeting-file {}: {error}", path.display())
             }
+            Self::Trace(path, error) => {
+                write!(f, "cannot write --trace {}: {error}", path.display())
+            }
             Self::UnusedCertificate(path) => write!(
                 f,
                 "--cert {} is for listeners with TLS, and there is none: write --listen tls+chat10://…",
@@ -176,21 +185,57 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     let limit = descriptors::raise_limit()
         .map_err(|error| ServeError::Io("cannot read the open-file limit", error))?;
     let mut config = config(args, limit, &passed)?;
-    let has_default_page = args.listen.is_empty() && passed.is_empty();
-    let others: Vec<_> = passed
+    let others = passed
         .iter()
         .map(|one| (one.preamble(), one.endpoint()))
         .collect();
-    let mut server = match Server::bind_with(&config, passed) {
-        // The page was not asked for, and is no reason not to start.
+    let has_default_page = args.listen.is_empty() && passed.is_empty();
+    if args.trace.is_none() && !args.watch {
+        let server = bind(Server::bind_with, &mut config, passed, has_default_page)?;
+        return serve_with(server, &config, others, limit);
+    }
+    let mut server = bind(Server::bind_traced, &mut config, passed, has_default_page)?;
+    if let Some(path) = &args.trace {
+        let file = create_private(path);
+        let file = file.map_err(|error| ServeError::Trace(path.clone(), error))?;
+        server.write_trace(file, args.trace_max as u64);
+    }
+    serve_with(server, &config, others, limit)
+}
+
+/// Binds the listeners. The page for browsers was not asked for if it `has_default_page`, and then is no reason
+/// not to start.
+fn bind<S: System>(
+    bind: impl Fn(&Config, Vec<Inherited>) -> Result<Server<S>, StartError>,
+    config: &mut Config,
+    passed: Vec<Inherited>,
+    has_default_page: bool,
+) -> Result<Server<S>, ServeError> {
+    let server = match bind(config, passed) {
         Err(StartError::Listen(addr, error)) if has_default_page && addr == DEFAULT_PAGE.addr => {
             warn!("no page for browsers: cannot listen on {addr}: {error}");
             config.listen.retain(|one| *one != DEFAULT_PAGE);
-            Server::bind_with(&config, Vec::new())
+            bind(config, Vec::new())
         }
         server => server,
-    }
-    .map_err(ServeError::Start)?;
+    };
+    server.map_err(ServeError::Start)
+}
+
+/// A file that only its owner may read and write.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
+}
+
+/// Runs a server that listens, also on the `others` that were passed.
+fn serve_with<S: System + AsRef<Kernel> + AsMut<Kernel>>(
+    mut server: Server<S>,
+    config: &Config,
+    others: Vec<(Preamble, Endpoint)>,
+    limit: u64,
+) -> Result<ExitCode, ServeError> {
     let listeners: Vec<_> = config.listeners().chain(others).collect();
     let endpoints: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
     server.set_dropped_log_lines(log_output::dropped_lines);
@@ -213,7 +258,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode, ServeError> {
     for ((preamble, endpoint), addr) in listeners.iter().zip(&addrs) {
         if endpoint.dialect == Dialect::Ws && !preamble.proxy_header {
             let scheme = if preamble.tls { "https" } else { "http" };
-            info!("open {scheme}://{}/ in a browser", reachable(*addr));
+            let addr = reachable(*addr);
+            info!("open {scheme}://{addr}/ in a browser");
+            if config.web.watch {
+                info!("the loop is shown at {scheme}://{addr}/loop");
+            }
         }
     }
     if let Some(path) = &config.admin {
@@ -246,7 +295,11 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 /// Runs the loop as [`Server::run`] does. Between the turns it notifies the service manager and
 /// writes the log lines that wait; neither can block. It wakes up for them only if there is something
 /// that could not be sent or written yet, or a watchdog.
-fn run(server: &mut Server, mut manager: Option<Manager>, listens_on: &str) -> io::Result<()> {
+fn run<S: System>(
+    server: &mut Server<S>,
+    mut manager: Option<Manager>,
+    listens_on: &str,
+) -> io::Result<()> {
     let mut turn = Turn::Running;
     loop {
         let manager_wait = manager
@@ -288,6 +341,7 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
     let mut limits = Limits {
         max_clients: max_clients(args.max_clients, limit, listeners)?,
         max_name: args.max_name,
+        unique_names: args.names == Names::Unique,
         max_message: args.max_message,
         queue_limit: args.queue_limit,
         slow: args.slow,
@@ -335,9 +389,15 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         every: args.every.0,
         keepalive: args.keepalive.0,
         drain: args.drain,
+        access: AccessRules {
+            allow: args.allow.clone(),
+            deny: args.deny.clone(),
+        },
+        bans: args.bans.clone(),
         web: WebConfig {
             hosts: args.ws_host.clone(),
             origins: args.ws_origin.clone(),
+            watch: args.watch,
         },
         heartbeat: args.ws_heartbeat.0,
     })

@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::{Duration, Instant};
 
-use chatloop::server::{Inherited, Preamble, Server};
+use chatloop::server::{Inherited, Preamble, Server, System};
 use chatloop::wire::Dialect;
 use listenfd::ListenFd;
 use log::warn;
@@ -125,7 +125,11 @@ impl Manager {
     /// Call this before the first turn and after each. So it is the loop itself that pings the
     /// watchdog, and a loop that hangs is noticed. A change of the room is not worth a wake-up, so the
     /// number of members is sent with the pings.
-    pub(crate) fn notify(&mut self, server: &Server, listens_on: &str) -> Option<Duration> {
+    pub(crate) fn notify<S: System>(
+        &mut self,
+        server: &Server<S>,
+        listens_on: &str,
+    ) -> Option<Duration> {
         if server.is_stopping() && self.state == State::Ready {
             self.state = State::Stopping;
             // That the relay was ready before is of no use any more.
@@ -198,7 +202,7 @@ fn ping_every() -> Option<Duration> {
 }
 
 /// The line for `systemctl status`.
-fn status(server: &Server, listens_on: &str) -> String {
+fn status<S: System>(server: &Server<S>, listens_on: &str) -> String {
     let relay = server.relay();
     if server.is_stopping() {
         let lagging = relay.lagging();

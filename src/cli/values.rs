@@ -156,6 +156,21 @@ pub(super) fn parse_accept_rate(text: &str) -> Result<OrOff<u64>, String> {
         .map_err(|error| format!("{error}, or `off` for no limit"))
 }
 
+/// Which names members may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    Any,
+    Unique,
+}
+
+pub(super) fn parse_names(text: &str) -> Result<Names, String> {
+    match text {
+        "any" => Ok(Names::Any),
+        "unique" => Ok(Names::Unique),
+        _ => Err("not a policy; write `any` or `unique`".to_owned()),
+    }
+}
+
 pub(super) fn parse_slow(text: &str) -> Result<Slow, String> {
     match text {
         "pace" => Ok(Slow::Pace),

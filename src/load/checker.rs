@@ -18,6 +18,7 @@
 //! and which are missing.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::delays::Delays;
@@ -34,6 +35,9 @@ const MIN_TRIM_BYTES: usize = 8 * 1024 * 1024;
 /// delays to be known.
 const MAX_LAG: usize = 16 * 1024;
 
+/// So many messages at a time are searched for one of the receiver's own.
+const OWN_BLOCK: usize = 64;
+
 /// The sender on the connection of a receiver that does not send.
 const NO_SENDER: u32 = u32::MAX;
 
@@ -46,9 +50,12 @@ pub(super) struct DeliveryChecker {
     receivers: Vec<Receiver>,
     /// The shared order: the messages that some receivers have got and others may still get, in
     /// the order in which they are received, and their bytes, `len` for each.
-    entries: Vec<Entry>,
+    entries: Vec<MessageId>,
     bytes: Vec<u8>,
     len: usize,
+    /// The runs of messages in it that were scheduled for the same time: the index of the first of
+    /// them, and that time in nanoseconds.
+    runs: Vec<(usize, u64)>,
     /// The number of sent messages, and of kept bytes, at which some may be dropped again.
     trim_at: (u64, usize),
     /// The number of messages that were sent.
@@ -99,13 +106,6 @@ enum Place {
     Shared(usize),
     /// It receives in an order of its own.
     Separate(Box<Progress>),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    id: MessageId,
-    /// The time for which it was scheduled, in nanoseconds.
-    at: u64,
 }
 
 impl Sender {
@@ -272,16 +272,15 @@ impl DeliveryChecker {
     /// receiver, and counts those that are the same byte for byte. Returns the rest of the input.
     fn compare<'a>(&mut self, receiver: usize, mut rest: &'a [u8], now: u64) -> &'a [u8] {
         let (own, len) = (self.own(receiver), self.len);
-        let Place::Shared(at) = &mut self.receivers[receiver].place else {
+        let Place::Shared(mut at) = self.receivers[receiver].place else {
             return rest;
         };
         let mut deliveries = 0;
         loop {
-            let first = skip(&self.entries, *at, own);
+            let first = skip(&self.entries, at, own);
             let entries = &self.entries[first..];
             let entries = &entries[..entries.len().min(rest.len().checked_div(len).unwrap_or(0))];
-            let is_own = |entry: &Entry| entry.id.sender == own;
-            let count = entries.iter().position(is_own).unwrap_or(entries.len());
+            let count = count_of_others(entries, own);
             let expected = &self.bytes[first * len..][..count * len];
             let equal = if rest.starts_with(expected) {
                 count
@@ -292,17 +291,40 @@ impl DeliveryChecker {
             if equal == 0 {
                 break;
             }
-            record(&mut self.delays, self.measured_from, &entries[..equal], now);
             rest = &rest[equal * len..];
             deliveries += equal as u64;
-            *at = first + equal;
+            at = first + equal;
+            self.record_all(first..at, now);
             if equal < count {
                 break;
             }
         }
+        self.receivers[receiver].place = Place::Shared(at);
         self.tally.deliveries += deliveries;
         self.settle(receiver, deliveries);
         rest
+    }
+
+    /// Records the delays of a range of the shared order that has arrived now.
+    fn record_all(&mut self, range: Range<usize>, now: u64) {
+        let mut run = self.runs.partition_point(|run| run.0 <= range.start);
+        let mut from = range.start;
+        while from < range.end {
+            let until = self
+                .runs
+                .get(run)
+                .map_or(range.end, |next| next.0.min(range.end));
+            self.record(self.runs[run - 1].1, now, until - from);
+            from = until;
+            run += 1;
+        }
+    }
+
+    /// Records the delay of messages that were scheduled for the same time and have arrived now.
+    fn record(&mut self, at: u64, now: u64, count: usize) {
+        if at >= self.measured_from {
+            self.delays.record(now.saturating_sub(at), count as u64);
+        }
     }
 
     /// Checks one message that is not known to be the next one.
@@ -356,8 +378,7 @@ impl DeliveryChecker {
         if let Some(skipped) = skipped {
             self.settle(receiver, skipped + 1);
             if let Some(at) = self.senders[id.sender as usize].time_of(id.seq) {
-                let entry = Entry { id, at };
-                record(&mut self.delays, self.measured_from, &[entry], now);
+                self.record(at, now, 1);
             }
         }
     }
@@ -381,7 +402,7 @@ impl DeliveryChecker {
         let index = skip(&self.entries, at, own);
         let passed = &self.entries[index..];
         let sender = &self.senders[id.sender as usize];
-        let sent = sender.time_of(id.seq)?;
+        sender.time_of(id.seq)?;
         let is_new = id.seq >= sender.next;
         let end = if is_new {
             // If no receiver has got some message before it, those in the shared order would skip
@@ -393,11 +414,11 @@ impl DeliveryChecker {
             self.entries.len()
         } else {
             // If it is not there, all receivers that needed it have got it before.
-            index + passed.iter().position(|entry| entry.id == id)?
+            index + passed.iter().position(|entry| *entry == id)?
         };
         // It must not stand before another message of its sender.
         let mut passed = self.entries[index..end].iter();
-        if passed.any(|entry| entry.id.sender == id.sender) {
+        if passed.any(|entry| entry.sender == id.sender) {
             return None;
         }
         if index < end {
@@ -422,7 +443,7 @@ impl DeliveryChecker {
         let len = bytes.len();
         if is_new {
             self.len = len;
-            self.entries.insert(index, Entry { id, at: sent });
+            self.entries.insert(index, id);
             let range = index * len..index * len;
             self.bytes.splice(range, bytes.iter().copied());
             self.senders[id.sender as usize].next = id.seq + 1;
@@ -430,7 +451,31 @@ impl DeliveryChecker {
             self.entries[index..=end].rotate_right(1);
             self.bytes[index * len..(end + 1) * len].rotate_right(len);
         }
+        if index < end {
+            self.find_runs();
+        } else {
+            self.extend_runs(index);
+        }
         Some(index)
+    }
+
+    /// Finds the runs of messages that were scheduled for the same time.
+    fn find_runs(&mut self) {
+        self.runs.clear();
+        for index in 0..self.entries.len() {
+            self.extend_runs(index);
+        }
+    }
+
+    /// The same for the message at this index, which follows those whose runs are known.
+    fn extend_runs(&mut self, index: usize) {
+        let id = self.entries[index];
+        // The times of messages in the shared order are kept.
+        let at = self.senders[id.sender as usize].time_of(id.seq);
+        let at = at.unwrap_or_default();
+        if self.runs.last().is_none_or(|run| run.1 != at) {
+            self.runs.push((index, at));
+        }
     }
 
     /// The receivers in the shared order: which sender each is, and its index.
@@ -445,7 +490,7 @@ impl DeliveryChecker {
     /// Marks a receiver as present: it must get every message after this one, if that is in the
     /// shared order.
     fn become_present(&mut self, receiver: usize, id: MessageId) {
-        if let Some(index) = self.entries.iter().rposition(|entry| entry.id == id) {
+        if let Some(index) = self.entries.iter().rposition(|entry| *entry == id) {
             let own = self.own(receiver);
             let next = (0..).zip(self.senders.iter().zip(self.next_from(index + 1)));
             let owed = next
@@ -460,7 +505,7 @@ impl DeliveryChecker {
     fn next_from(&self, index: usize) -> Vec<u32> {
         let mut next: Vec<u32> = self.senders.iter().map(|sender| sender.next).collect();
         for entry in self.entries[index..].iter().rev() {
-            next[entry.id.sender as usize] = entry.id.seq;
+            next[entry.sender as usize] = entry.seq;
         }
         next
     }
@@ -482,6 +527,7 @@ impl DeliveryChecker {
         let count = passed.unwrap_or(self.entries.len());
         self.entries.drain(..count);
         self.bytes.drain(..count * self.len);
+        self.find_runs();
         for receiver in &mut self.receivers {
             if let Place::Shared(at) = &mut receiver.place {
                 *at = at.saturating_sub(count);
@@ -505,10 +551,8 @@ impl DeliveryChecker {
     /// message, and after which none, if there is one.
     fn index_of(&self, progress: &Progress, own: u32) -> Option<usize> {
         let positions = &progress.positions;
-        let is_next = |entry: &Entry| {
-            let sender = entry.id.sender;
-            sender != own && entry.id.seq >= positions[sender as usize].next
-        };
+        let is_next =
+            |id: &MessageId| id.sender != own && id.seq >= positions[id.sender as usize].next;
         let first = self.entries.iter().position(is_next);
         let first = first.unwrap_or(self.entries.len());
         // What is next from there on, if the receiver has got all before it.
@@ -519,20 +563,20 @@ impl DeliveryChecker {
 }
 
 /// The first index from this one on with a message that is not this sender's.
-fn skip(entries: &[Entry], index: usize, own: u32) -> usize {
+fn skip(entries: &[MessageId], index: usize, own: u32) -> usize {
     let entries = entries[index..].iter();
-    index + entries.take_while(|entry| entry.id.sender == own).count()
+    index + entries.take_while(|id| id.sender == own).count()
 }
 
-/// Records the delays of messages that have arrived now. Messages that were sent together have the
-/// same delay.
-fn record(delays: &mut Delays, measured_from: u64, entries: &[Entry], now: u64) {
-    for sent_together in entries.chunk_by(|one, next| one.at == next.at) {
-        let at = sent_together[0].at;
-        if at >= measured_from {
-            delays.record(now.saturating_sub(at), sent_together.len() as u64);
-        }
-    }
+/// The number of messages before the first of this sender's.
+fn count_of_others(entries: &[MessageId], own: u32) -> usize {
+    let is_own = |id: &MessageId| id.sender == own;
+    // Blocks without a branch for each message are checked several messages at a time.
+    let has_none = |block: &&[MessageId]| !block.iter().fold(false, |any, id| any | is_own(id));
+    let blocks = entries.chunks(OWN_BLOCK).take_while(has_none);
+    let from = entries.len().min(blocks.count() * OWN_BLOCK);
+    let mut rest = entries[from..].iter();
+    rest.position(is_own).map_or(entries.len(), |at| from + at)
 }
 
 #[cfg(test)]

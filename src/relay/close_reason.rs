@@ -110,6 +110,8 @@ close_reasons! {
     NameRefused => "name_refused", "name refused", Relay;
     /// The certificate with which the member came is not valid any more.
     Revoked => "revoked", "certificate revoked", Relay;
+    /// Another member has the name, and no two may have the same.
+    NameTaken => "name_taken", "name taken", Relay;
     /// The program around the relay removed the connection.
     Removed => "removed", "removed", Relay;
     /// The relay stops.

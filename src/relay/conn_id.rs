@@ -26,8 +26,15 @@ impl ConnId {
     }
 
     /// The slot.
-    pub(super) const fn key(self) -> usize {
+    #[must_use]
+    pub const fn key(self) -> usize {
         self.0 & ((1 << KEY_BITS) - 1)
+    }
+
+    /// The generation of the connection in that slot.
+    #[must_use]
+    pub const fn generation(self) -> usize {
+        self.0 >> KEY_BITS
     }
 }
 

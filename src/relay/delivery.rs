@@ -185,6 +185,9 @@ impl<'a> FanOut<'a> {
             self.reply_before_close(connection, &adjustment.reply);
             return Delivery::Complete;
         }
+        if connection.life.is_pending() {
+            return self.reply_before_name(connection, &adjustment.reply);
+        }
         if !connection.life.is_writable() {
             return Delivery::Complete;
         }
@@ -227,6 +230,23 @@ impl<'a> FanOut<'a> {
             return Delivery::Complete;
         }
         self.fall_behind(connection, adjustment, outcome, offered)
+    }
+
+    /// Sends a connection that is no member the answers to its pings. It can have no pending output, so what its
+    /// socket does not accept, because it reads nothing, ends the connection.
+    fn reply_before_name<S: Read + Write>(
+        &mut self,
+        connection: &mut Connection<S>,
+        reply: &Reply,
+    ) -> Delivery {
+        match self.write_around(connection, &[], reply, &[]) {
+            (Outcome::Failed(kind), _) => Delivery::Failed(kind),
+            (Outcome::Done(sent), offered) if sent == offered => {
+                self.count(sent);
+                Delivery::Complete
+            }
+            (Outcome::Done(_) | Outcome::Blocked, _) => Delivery::Failed(ErrorKind::WouldBlock),
+        }
     }
 
     /// Sends a connection that is about to be closed the reply to what it sent before, as far as its

@@ -40,6 +40,7 @@
 //! The state is private to this file. Other modules query it through [`Life`] and change it through
 //! [`Lifecycle`], which keeps the indexes in step.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::mem;
@@ -47,6 +48,7 @@ use std::mem;
 use super::close_reason::CloseReason;
 use super::conn_id::ConnId;
 use super::events::MemberCounts;
+use super::names::Names;
 use super::peer_addr::PeerAddr;
 use super::per_address::PerAddress;
 use crate::wire::{Dialect, Naming, encode_frame, header};
@@ -200,6 +202,8 @@ pub(super) struct Lifecycle {
     per_address: PerAddress,
     /// Members, that is open ones and those whose last messages are being read.
     members: MemberCounts,
+    /// The names that are taken, if no two members may have the same.
+    names: Option<Names>,
     /// Connections that were closed in this turn.
     departures: Vec<Departure>,
 }
@@ -212,7 +216,39 @@ impl Lifecycle {
             gone: BTreeSet::new(),
             per_address: PerAddress::new(max_per_ip),
             members: MemberCounts::default(),
+            names: None,
             departures: Vec::new(),
+        }
+    }
+
+    /// From now on no two members have the same name.
+    pub(super) fn require_unique_names(&mut self) {
+        self.names = Some(Names::default());
+    }
+
+    /// The name under which a connection that has sent this one [joins](Self::join): another one if it is taken
+    /// and its peer cannot be told so, and none if it is refused.
+    pub(super) fn free_name<'a>(
+        &mut self,
+        life: &Life,
+        name: &'a [u8],
+        max_len: usize,
+    ) -> Option<Cow<'a, [u8]>> {
+        let Some(names) = &mut self.names else {
+            return Some(name.into());
+        };
+        // The reason for which a WebSocket connection is closed reaches its peer.
+        let may_number = !life.dialect.rules().sends.is_web_socket();
+        names.take(name, may_number, max_len)
+    }
+
+    /// The name of a member that leaves is free again. Names that are addresses were not taken.
+    fn give_name_back(&mut self, life: &Life) {
+        if let Some(names) = &mut self.names
+            && life.dialect.rules().naming == Naming::FirstFrame
+            && let Some(name) = life.name()
+        {
+            names.give_back(name);
         }
     }
 
@@ -272,6 +308,7 @@ impl Lifecycle {
         self.draining.insert(life.id);
         self.gone.remove(&life.id);
         self.members.remove(life.dialect);
+        self.give_name_back(life);
     }
 
     /// A write to the connection failed. An open member is read to the end of its input.
@@ -300,7 +337,7 @@ impl Lifecycle {
                 let was_pending = self.pending.remove(&id);
                 debug_assert!(was_pending, "each pending connection is indexed");
             }
-            State::Open | State::WriteFailed(_) => {}
+            State::Open | State::WriteFailed(_) => self.give_name_back(life),
             State::Draining(_) => {
                 let was_draining = self.draining.remove(&id);
                 debug_assert!(was_draining, "each draining connection is indexed");
@@ -416,6 +453,12 @@ impl Lifecycle {
             self.gone.len() <= self.members.total(),
             "only members are gone"
         );
+        if let Some(names) = &self.names {
+            debug_assert!(
+                names.len() <= self.members.total(),
+                "members have the names"
+            );
+        }
         if let Some(of_addresses) = self.per_address.len() {
             debug_assert_eq!(of_addresses, len, "each connection has an address");
         }

@@ -24,6 +24,9 @@ pub struct Limits {
     /// Default: 256. A name is kept for as long as its member is connected, and is delivered with each of
     /// its messages, so it should be short; 256 bytes are a long name in any script.
     pub max_name: usize,
+    /// Whether no two members may have the same name. One that is taken is refused where the peer can be told
+    /// so, and gets a number elsewhere: `alice-2`.
+    pub unique_names: bool,
 
     /// The longest message, in bytes.
     ///
@@ -166,6 +169,7 @@ impl Default for Limits {
         Self {
             max_clients: usize::MAX,
             max_name: 256,
+            unique_names: false,
             max_message: 1024 * 1024,
             queue_limit: 8 * 1024 * 1024,
             slow: Slow::Pace,

@@ -116,10 +116,12 @@ mod connection;
 mod delivery;
 mod events;
 mod flow;
+mod inspect;
 mod invariants;
 mod lifecycle;
 mod limits;
 mod memory;
+mod names;
 mod peer_addr;
 mod per_address;
 mod reading;
@@ -130,12 +132,14 @@ mod timers;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::wire::{Dialect, FrameError, TimeText, encode_frame};
 use connection::Outcome;
 use delivery::{Delivery, FanOut};
 use flow::Mode;
+use inspect::{channel_states, is_busy, state_of};
 use lifecycle::DrainCause;
 use reading::MAX_READS;
 use ready::Marks;
@@ -148,8 +152,9 @@ pub use conn_id::ConnId;
 pub use connection::Connection;
 pub use events::{Counters, Gauges, Identity, MemberCounts, MemberInfo, MemberState, RoomEvent};
 pub(crate) use flow::Rate;
+pub use inspect::{ChannelState, ConnectionState, CursorState};
 pub use limits::{Limits, LimitsError, Slow};
-pub use ready::Ready;
+pub use ready::{Ready, ReadyList};
 pub(crate) use timers::after;
 
 /// A pending connection is not evicted before this: it is longer than any network needs to deliver the
@@ -584,7 +589,12 @@ impl<S> Relay<S> {
 
     /// Closes a connection: it is removed at the end of the next turn, whatever is pending. Returns whether
     /// there is such a connection.
-    pub fn close(&mut self, id: ConnId, reason: CloseReason) -> bool {
+    pub fn close(&mut self, id: ConnId) -> bool {
+        self.close_for(id, CloseReason::Removed)
+    }
+
+    /// Closes a connection like [`close`](Self::close), for this reason.
+    pub(crate) fn close_for(&mut self, id: ConnId, reason: CloseReason) -> bool {
         let connection = self.connections.get_mut(id);
         connection
             .map(|connection| self.room.close(connection, reason))
@@ -806,6 +816,12 @@ impl<S> Relay<S> {
         self.connections.iter().map(Connection::id).collect()
     }
 
+    /// The address of each connection.
+    pub fn peers(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> {
+        let connections = self.connections.iter();
+        connections.map(|connection| (connection.id(), connection.peer.into()))
+    }
+
     /// A connection's stream.
     #[must_use]
     pub fn stream(&self, id: ConnId) -> Option<&S> {
@@ -872,5 +888,47 @@ impl<S> Relay<S> {
             pending: connection.pending_bytes(channel),
             state,
         })
+    }
+}
+
+/// What a trace shows. Nothing of it is kept for that: each is read when something asks.
+impl<S> Relay<S> {
+    /// The state of each connection.
+    pub fn connection_states(&self) -> impl Iterator<Item = ConnectionState<'_>> {
+        let connections = self.connections.iter();
+        connections.map(|connection| state_of(connection, &self.room))
+    }
+
+    /// The state of each connection that has unused readiness or pending output.
+    pub fn busy_connection_states(&self) -> impl Iterator<Item = ConnectionState<'_>> {
+        let busy = self
+            .connections
+            .iter()
+            .filter(|connection| is_busy(connection));
+        busy.map(|connection| state_of(connection, &self.room))
+    }
+
+    /// The state of each channel that has members or holds bytes.
+    pub fn channel_states(&self) -> impl Iterator<Item = ChannelState> {
+        channel_states(&self.room)
+    }
+
+    /// The connections on this list, in the order in which they are served.
+    pub fn listed(&self, list: ReadyList) -> impl Iterator<Item = ConnId> {
+        self.room.ready.on(list)
+    }
+
+    /// The connections that took part in this turn, each with its own span of the turn buffer, which it does
+    /// not receive. None between turns.
+    pub fn own_spans(&self) -> impl Iterator<Item = (ConnId, Dialect, Range<usize>)> {
+        self.room.adjustments.iter().filter_map(|(id, adjustment)| {
+            let dialect = self.connections.get(*id)?.dialect();
+            Some((*id, dialect, adjustment.skip.clone()))
+        })
+    }
+
+    /// The timers that have fired by `now`, each with the word for its kind.
+    pub fn due_timers(&self, now: Instant) -> impl Iterator<Item = (ConnId, &'static str)> {
+        self.room.timers.due(now)
     }
 }

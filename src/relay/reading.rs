@@ -357,12 +357,15 @@ impl<'a> Reading<'a> {
         {
             return Err(InputEnd::Over(CloseReason::NameRefused));
         }
+        let max = self.room.limits.max_name;
+        let free = self.room.lifecycle.free_name(&connection.life, name, max);
+        let name = free.ok_or(InputEnd::Over(CloseReason::NameTaken))?;
         self.frames += 1;
         let point = self.room.channels[connection.dialect()].join_point();
         connection.messages_before = point.messages_before;
         self.joined = Some(point);
         self.room.timers.cancel(connection.id(), TimerKind::Name);
-        self.room.lifecycle.join(&mut connection.life, name);
+        self.room.lifecycle.join(&mut connection.life, &name);
         self.room.on_join(connection, now);
         Ok(())
     }

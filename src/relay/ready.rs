@@ -26,6 +26,15 @@ impl Ready {
     /// The connection is closed in both directions: what was received before can still be read.
     pub const HUNG_UP: Self = Self(1 << 4);
 
+    /// Each bit, with the word for it.
+    pub const WORDS: [(Self, &'static str); 5] = [
+        (Self::READABLE, "readable"),
+        (Self::WRITABLE, "writable"),
+        (Self::READ_CLOSED, "read_closed"),
+        (Self::URGENT, "urgent"),
+        (Self::HUNG_UP, "hung_up"),
+    ];
+
     /// Whether any of these bits is set.
     #[must_use]
     pub const fn any(self, other: Self) -> bool {
@@ -103,6 +112,17 @@ impl Readiness {
         let bits = Ready::READ_CLOSED.0 | Ready::URGENT.0 | Ready::HUNG_UP.0;
         self.kernel.any(Ready(bits))
     }
+}
+
+/// `ReadyList` names a list of connections that are to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyList {
+    /// Connections that are to be read.
+    ToRead,
+    /// Readable members that wait for the next round of a pause.
+    Held,
+    /// Connections that are to be flushed.
+    ToFlush,
 }
 
 /// The connections to be served in the next turn, in the order in which they became ready.
@@ -209,6 +229,16 @@ impl ReadyLists {
     /// Whether a member waits for the next round of a pause.
     pub(super) fn has_held(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// The connections on this list, the next one first.
+    pub(super) fn on(&self, list: ReadyList) -> impl Iterator<Item = ConnId> {
+        let list = match list {
+            ReadyList::ToRead => &self.to_read,
+            ReadyList::Held => &self.held,
+            ReadyList::ToFlush => &self.to_flush,
+        };
+        list.iter().copied()
     }
 
     /// The connections that are listed to be read, held ones included.

@@ -73,9 +73,13 @@ impl Room {
         texts: &ReplyTexts,
         now: Instant,
     ) -> Self {
+        let mut lifecycle = Lifecycle::new(limits.max_per_ip);
+        if limits.unique_names {
+            lifecycle.require_unique_names();
+        }
         Self {
             channels: Channels::new(&limits, served, texts),
-            lifecycle: Lifecycle::new(limits.max_per_ip),
+            lifecycle,
             flow: FlowControl::new(&limits),
             limits,
             started: now,
@@ -289,6 +293,9 @@ impl Room {
     ) {
         match delivery {
             Delivery::Complete => {}
+            Delivery::Failed(kind) if connection.life.is_pending() => {
+                self.close(connection, CloseReason::Io(kind));
+            }
             Delivery::Failed(kind) => self.on_write_failed(connection, kind, now),
             Delivery::Pending {
                 is_over_threshold,

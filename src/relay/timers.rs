@@ -52,6 +52,19 @@ impl Timer {
     }
 }
 
+impl TimerKind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Message => "message",
+            Self::Idle => "idle",
+            Self::Drain => "drain",
+            Self::Lag => "lag",
+            Self::Throttle => "throttle",
+        }
+    }
+}
+
 /// Every running timer, by connection and by time.
 ///
 /// The earliest is the poll's timeout, and with none running the poll waits for ever: an idle relay
@@ -109,6 +122,12 @@ impl Timers {
         let fired = self.running.remove(&(id, kind));
         debug_assert!(fired.is_some(), "a queued timer runs");
         fired.map(|(_, timer)| (id, timer))
+    }
+
+    /// The timers that have fired by `now`, each with the word for its kind.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = (ConnId, &'static str)> {
+        let due = self.queue.iter().take_while(move |(at, ..)| *at <= now);
+        due.map(|&(_, id, kind)| (id, kind.word()))
     }
 
     /// The connections that have timers, one entry for each timer.

@@ -12,6 +12,8 @@ pub(super) struct Request {
     pub(super) method: String,
     /// The path, without the query.
     pub(super) path: String,
+    /// The query, without the question mark.
+    pub(super) query: String,
     /// The `Host` field.
     pub(super) host: Option<String>,
     /// The `Origin` field.
@@ -61,10 +63,12 @@ pub(super) fn parse(head: &[u8]) -> Result<Request, BadRequest> {
     if has_body || fields.one("Transfer-Encoding")?.is_some() {
         return Err(BadRequest);
     }
-    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let target = target.split('#').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     Ok(Request {
         method: method.to_owned(),
         path: path.to_owned(),
+        query: query.to_owned(),
         host: fields.one("Host")?,
         origin: fields.one("Origin")?,
         forwarded_for: fields.forwarded_for(),
@@ -222,6 +226,7 @@ mod tests {
             (request.method.as_str(), request.path.as_str()),
             ("GET", "/chat")
         );
+        assert_eq!(request.query, "x=1");
         assert_eq!(request.host.as_deref(), Some("server.example.com:80"));
         assert_eq!(request.origin.as_deref(), Some("http://example.com"));
         let upgrade = request.upgrade.unwrap();

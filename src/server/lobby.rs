@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::access::{Access, Denied};
 use super::certificates::Certificates;
 use super::http::{self, MAX_HEAD, Request};
 use super::listener::{Preamble, Via};
@@ -41,6 +42,11 @@ const MAX_VISITORS: usize = 256;
 /// that those that never read hold little.
 const MAX_SCRAPERS: usize = 16;
 
+/// How many watchers there are at once.
+const MAX_WATCHERS: usize = 4;
+
+/// How much a watcher may lag behind the trace, in bytes. Turns that do not fit are lost to it.
+const MAX_WATCHER_LAG: usize = 1024 * 1024;
 /// How many steps of handshakes that take cryptography are done in a turn.
 const HANDSHAKES_PER_TURN: usize = 8;
 
@@ -58,6 +64,9 @@ pub struct WebConfig {
     pub hosts: Vec<String>,
     /// The origins whose pages may connect, besides the relay's own.
     pub origins: Vec<String>,
+    /// Whether the loop can be watched at `/loop`, if the server's system is [`Traced`](super::Traced): from this
+    /// machine, and under the names of `hosts` from anywhere.
+    pub watch: bool,
 }
 
 /// A connection that is not the relay's yet.
@@ -116,6 +125,8 @@ pub(super) enum Question {
     },
     /// The next part of the members' table, since all before it was accepted.
     MembersFrom(Cursor),
+    /// To do something, at the admin socket.
+    Act { path: String, query: String },
 }
 
 /// What follows a response.
@@ -127,6 +138,11 @@ pub(super) enum Then {
     Part(Cursor),
     /// Another request.
     Request,
+    /// The records of each turn, for as long as the connection lasts.
+    Turns {
+        /// How many turns were lost since the last ones; `None` before the first ones.
+        lost: Option<u64>,
+    },
 }
 
 /// Why a connection was refused.
@@ -148,6 +164,23 @@ pub(super) enum Refused {
     Handshake(Failure),
     /// The TLS handshake was not complete in time.
     LateHandshake,
+    /// The client that a proxy stated may not connect.
+    Denied(Denied),
+}
+
+/// Who is let in from the lobby, and to what.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) web: WebConfig,
+    pub(super) proxies: Proxies,
+    pub(super) access: Access,
+}
+
+impl Entrance {
+    /// Why this client may not connect, if it may not. The time is that since 1970.
+    fn refusal_of(&self, client: SocketAddr, time: Duration) -> Option<Refused> {
+        self.access.denial(client.ip(), time).map(Refused::Denied)
+    }
 }
 
 /// Connections that are not the relay's yet.
@@ -166,14 +199,13 @@ pub(super) struct Lobby<S: Read + Write> {
     next_number: u64,
     /// How many handshakes were completed.
     handshakes: u64,
-    config: WebConfig,
-    proxies: Proxies,
+    pub(super) entrance: Entrance,
     /// How long a header and a request may take together.
     timeout: Duration,
 }
 
 impl<S: Read + Write> Lobby<S> {
-    pub(super) fn new(config: WebConfig, proxies: Proxies, timeout: Duration) -> Self {
+    pub(super) const fn new(entrance: Entrance, timeout: Duration) -> Self {
         Self {
             visitors: Slab::new(),
             ready: BTreeSet::new(),
@@ -182,15 +214,14 @@ impl<S: Read + Write> Lobby<S> {
             placed: 0,
             next_number: 0,
             handshakes: 0,
-            config,
-            proxies,
+            entrance,
             timeout,
         }
     }
 
     /// Whether this peer may state its client's address.
     pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
-        self.proxies.trusts(peer)
+        self.entrance.proxies.trusts(peer)
     }
 
     /// The index of the next visitor.
@@ -238,7 +269,7 @@ impl<S: Read + Write> Lobby<S> {
             Kind::Scraper | Kind::Owner => MAX_SCRAPERS,
             Kind::Other => MAX_VISITORS,
         };
-        let visitors = self.visitors.iter();
+        let visitors = self.visitors.iter().filter(|(_, one)| !one.is_watcher());
         let alike = visitors.filter(|(_, one)| one.kind() == wanted);
         let (count, oldest) = alike.fold((0, None), |(count, oldest), (index, one)| {
             let this = (one.number, index);
@@ -357,31 +388,38 @@ impl<S: Read + Write> Lobby<S> {
     /// Closes all visitors but those that ask the relay about itself.
     pub(super) fn close(&mut self) {
         let others = self.visitors.iter();
-        let others = others.filter(|(_, visitor)| visitor.dialect != Dialect::Metrics);
+        let others = others
+            .filter(|(_, visitor)| visitor.dialect != Dialect::Metrics && !visitor.is_watcher());
         let others: Vec<_> = others.map(|(index, _)| index).collect();
         for index in others {
             self.remove(index);
         }
     }
 
-    /// Serves the visitors with news.
+    /// How many watchers there are.
+    pub(super) fn watchers(&self) -> usize {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        watchers.count()
+    }
+
+    /// Serves the visitors with news. `time` is that since 1970.
     pub(super) fn serve(
         &mut self,
         certificates: Option<&Certificates>,
         scratch: &mut [u8],
-        now: Instant,
+        (now, time): (Instant, Duration),
     ) -> Vec<Visit<S>> {
         let mut visits = Vec::new();
         for (index, number) in std::mem::take(&mut self.ready) {
             if let Some(visitor) = self.visitors.get_mut(index)
                 && visitor.number == number
             {
-                let step = visitor.serve(&self.config, &self.proxies, scratch);
+                let step = visitor.serve(&self.entrance, scratch, time);
                 visits.extend(self.finish(index, step, now));
             }
         }
         if let Some(certificates) = certificates {
-            self.shake_hands(certificates, scratch, now, &mut visits);
+            self.shake_hands(certificates, scratch, (now, time), &mut visits);
         }
         visits
     }
@@ -391,7 +429,7 @@ impl<S: Read + Write> Lobby<S> {
         &mut self,
         certificates: &Certificates,
         scratch: &mut [u8],
-        now: Instant,
+        (now, time): (Instant, Duration),
         visits: &mut Vec<Visit<S>>,
     ) {
         let mut steps = 0;
@@ -404,10 +442,16 @@ impl<S: Read + Write> Lobby<S> {
             };
             let visitor = &mut self.visitors[index];
             let (mut step, has_worked) = visitor.shake_hands(certificates, scratch);
-            steps += usize::from(has_worked);
+            if has_worked {
+                steps += 1;
+                // How long it waited for its step is not its peer's fault.
+                let due = after(now, self.timeout);
+                self.set_due(index, Some(due));
+            }
+            let visitor = &mut self.visitors[index];
             if !visitor.awaits.tls {
                 self.handshakes += 1;
-                step = visitor.serve(&self.config, &self.proxies, scratch);
+                step = visitor.serve(&self.entrance, scratch, time);
             }
             visits.extend(self.finish(index, step, now));
         }
@@ -423,12 +467,23 @@ impl<S: Read + Write> Lobby<S> {
         }
     }
 
+    /// Sends the watchers the records of a turn that has ended. One that is new, or has lost turns, is sent what
+    /// `start` returns instead: the connections that there are now.
+    pub(super) fn show_turn(&mut self, records: &str, start: impl Fn() -> String, now: Instant) {
+        let watchers = self.visitors.iter().filter(|(_, one)| one.is_watcher());
+        let watchers: Vec<_> = watchers.map(|(index, _)| index).collect();
+        for index in watchers {
+            let step = self.visitors[index].show_turn(records, &start);
+            self.finish(index, step, now);
+        }
+    }
+
     /// Acts on what a visitor came to.
     fn finish(&mut self, index: usize, step: Step, now: Instant) -> Option<Visit<S>> {
         match step {
             Step::Wait => {
                 let visitor = self.visitors.get(index)?;
-                if visitor.due.is_none() && !visitor.is_at_rest() {
+                if visitor.due.is_none() && !visitor.is_at_rest() && !visitor.is_watcher() {
                     self.set_due(index, Some(after(now, self.timeout)));
                 }
                 return None;
@@ -454,6 +509,11 @@ impl<S: Read + Write> Lobby<S> {
                     via,
                     question,
                 });
+            }
+            Step::Watch => {
+                let has_place = self.watchers() < MAX_WATCHERS;
+                let step = self.visitors.get_mut(index)?.begin_watching(has_place);
+                return self.finish(index, step, now);
             }
             Step::End | Step::Refuse(_) | Step::Admit(_) => {}
         }
@@ -509,11 +569,18 @@ enum Step {
     Refuse(Refused),
     /// It waits for the response to this.
     Ask(Question),
+    /// It asks for the trace.
+    Watch,
     /// It becomes the relay's.
     Admit(Dialect),
 }
 
 impl<S: Read + Write> Visitor<S> {
+    /// Whether it receives the trace.
+    const fn is_watcher(&self) -> bool {
+        matches!(self.then, Then::Turns { .. })
+    }
+
     fn kind(&self) -> Kind {
         kind(self.dialect, self.via)
     }
@@ -553,7 +620,10 @@ impl<S: Read + Write> Visitor<S> {
         (step, has_worked)
     }
 
-    fn serve(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
+    fn serve(&mut self, entrance: &Entrance, scratch: &mut [u8], time: Duration) -> Step {
+        if self.is_watcher() {
+            return self.serve_watcher(scratch);
+        }
         if !self.response.is_empty() {
             return self.write_response();
         }
@@ -565,11 +635,17 @@ impl<S: Read + Write> Visitor<S> {
         {
             return step;
         }
+        // Of a connection without such a header, this was known when it was accepted.
+        if self.via.preamble().proxy_header
+            && let Some(refused) = entrance.refusal_of(self.peer, time)
+        {
+            return Step::Refuse(refused);
+        }
         if self.awaits.tls {
             return Step::WaitForTurn;
         }
         if self.dialect.rules().sends.begins_with_http() {
-            self.read_request(config, proxies, scratch)
+            self.read_request(entrance, scratch, time)
         } else {
             Step::Admit(self.dialect)
         }
@@ -611,7 +687,7 @@ impl<S: Read + Write> Visitor<S> {
     }
 
     /// Reads the head of a request, and answers the request.
-    fn read_request(&mut self, config: &WebConfig, proxies: &Proxies, scratch: &mut [u8]) -> Step {
+    fn read_request(&mut self, entrance: &Entrance, scratch: &mut [u8], time: Duration) -> Step {
         loop {
             let seen = self.head.len();
             if let Err(step) = self.read(scratch) {
@@ -626,7 +702,7 @@ impl<S: Read + Write> Visitor<S> {
                 Some(len) if len < self.head.len() => {
                     return self.refuse("400 Bad Request", Refused::Request("bytes behind it"));
                 }
-                Some(_) => return self.answer(config, proxies),
+                Some(_) => return self.answer(entrance, time),
                 None if self.head.len() > MAX_HEAD => return self.refuse_large(scratch),
                 None => {}
             }
@@ -634,7 +710,7 @@ impl<S: Read + Write> Visitor<S> {
     }
 
     /// Answers the request, whose head is complete.
-    fn answer(&mut self, config: &WebConfig, proxies: &Proxies) -> Step {
+    fn answer(&mut self, entrance: &Entrance, time: Duration) -> Step {
         let Ok(request) = http::parse(&self.head) else {
             return self.refuse(
                 "400 Bad Request",
@@ -642,11 +718,20 @@ impl<S: Read + Write> Visitor<S> {
             );
         };
         let forwarded_for = request.forwarded_for.iter().map(String::as_str);
-        self.peer = proxies.client_of(self.peer, forwarded_for);
+        self.peer = entrance.proxies.client_of(self.peer, forwarded_for);
+        if self.via != Via::AdminSocket
+            && let Some(refused) = entrance.refusal_of(self.peer, time)
+        {
+            return self.refuse("403 Forbidden", refused);
+        }
         let is_scraper = self.dialect == Dialect::Metrics;
         // The metrics are asked for under any name, and a page of another site cannot read the response.
-        if !is_scraper && let Some(refused) = config.refusal(&request) {
+        if !is_scraper && let Some(refused) = entrance.web.refusal(&request) {
             return self.refuse("403 Forbidden", refused);
+        }
+        if request.method == "POST" && self.via == Via::AdminSocket {
+            let (path, query) = (request.path, request.query);
+            return Step::Ask(Question::Act { path, query });
         }
         if request.method != "GET" {
             let allow = ("Allow", "GET");
@@ -664,6 +749,16 @@ impl<S: Read + Write> Visitor<S> {
         let has_page = self.dialect.rules().sends == Sends::Messages;
         let response = match request.path.as_str() {
             "/" if has_page => page::response(&request),
+            "/loop" | "/loop/trace" if has_page && entrance.web.watch => {
+                if !entrance.web.may_watch(&request, self.peer) {
+                    let reason = Refused::Request("the loop is shown to this machine only");
+                    return self.refuse("403 Forbidden", reason);
+                }
+                if request.path == "/loop/trace" {
+                    return Step::Watch;
+                }
+                page::viewer(&request)
+            }
             "/favicon.ico" => http::response("204 No Content", &[], b""),
             _ => http::response("404 Not Found", &[], b"there is nothing here\n"),
         };
@@ -730,7 +825,66 @@ impl<S: Read + Write> Visitor<S> {
         self.write_response()
     }
 
+    /// Makes it a watcher if it `has_place`.
+    fn begin_watching(&mut self, has_place: bool) -> Step {
+        if !has_place {
+            let body = b"there are as many watchers as there may be\n";
+            return self.respond(http::response("503 Service Unavailable", &[], body));
+        }
+        self.then = Then::Turns { lost: None };
+        self.due = None;
+        // Proxies must pass each turn on as it comes.
+        let fields = [
+            ("Content-Type", "application/x-ndjson"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+            ("X-Accel-Buffering", "no"),
+        ];
+        let head = http::head_of_parts("200 OK", &fields);
+        self.respond(head.into_bytes())
+    }
+
+    /// Serves a watcher, which has nothing more to say: it may have left, or have room for more.
+    fn serve_watcher(&mut self, scratch: &mut [u8]) -> Step {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => return Step::End,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Step::End,
+            }
+        }
+        self.write_response()
+    }
+
+    /// Sends a watcher the records of a turn, unless it lags too far behind: then the turn is lost to it.
+    fn show_turn(&mut self, records: &str, start: impl Fn() -> String) -> Step {
+        let Then::Turns { lost } = self.then else {
+            return Step::Wait;
+        };
+        let text = match lost {
+            Some(0) => records.to_owned(),
+            Some(lost) if records.is_empty() => {
+                format!("{{\"kind\":\"lost\",\"turns\":{lost}}}\n{}", start())
+            }
+            Some(lost) => format!("{{\"kind\":\"lost\",\"turns\":{}}}\n{}", lost + 1, start()),
+            None => start(),
+        };
+        if self.response.len() + text.len() > MAX_WATCHER_LAG {
+            let lost = lost.unwrap_or(0) + u64::from(!records.is_empty());
+            self.then = Then::Turns { lost: Some(lost) };
+        } else {
+            self.then = Then::Turns { lost: Some(0) };
+            self.response.extend_from_slice(text.as_bytes());
+        }
+        self.write_response()
+    }
+
     fn write_response(&mut self) -> Step {
+        if self.response.is_empty() && self.is_watcher() {
+            return Step::Wait;
+        }
         loop {
             match write_once(&mut self.stream, &self.response) {
                 Ok(sent) => {
@@ -739,6 +893,7 @@ impl<S: Read + Write> Visitor<S> {
                         return match self.then {
                             Then::End => Step::End,
                             Then::Part(_) => Step::WaitForTurn,
+                            Then::Turns { .. } => Step::Wait,
                             Then::Request => {
                                 self.then = Then::End;
                                 self.head = Vec::new();
@@ -782,6 +937,14 @@ impl WebConfig {
         } else {
             Some(Refused::Origin(origin.to_owned()))
         }
+    }
+
+    /// Whether this request may watch the loop: it comes from this machine, or asks for a name that was given.
+    fn may_watch(&self, request: &Request, peer: SocketAddr) -> bool {
+        let host = request.host.as_deref().unwrap_or_default();
+        let name = http::host_without_port(host);
+        peer.ip().to_canonical().is_loopback()
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     /// Whether this `Host` can only be the relay: an IP address, `localhost`, or a name that was given.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, debug, info, log, log_enabled, trace, warn};
 
+use super::access::Denied;
 use super::lobby::Refused;
 use super::proxy_header::BadHeader;
 use super::tls::TlsError;
@@ -52,6 +53,8 @@ pub(super) enum Refusal {
     NoProxy,
     /// The name in its certificate cannot be a member's.
     CertificateName(Box<[u8]>),
+    /// Its address may not connect.
+    Denied(Denied),
     /// The system cannot watch one more.
     Unwatchable(io::Error),
 }
@@ -67,6 +70,16 @@ pub(super) struct TurnTrace {
     pub(super) events: usize,
     /// The counters before the turn.
     pub(super) before: Counters,
+}
+
+/// The file of the trace has no room for the next turn.
+pub(super) fn trace_is_full() {
+    warn!("the trace ends here (limit: --trace-max)");
+}
+
+/// The trace cannot be written.
+pub(super) fn trace_failed(error: &io::Error) {
+    warn!("the trace ends here: {error}");
 }
 
 /// The server's log. It remembers what it logged when.
@@ -187,6 +200,7 @@ impl ServerLog {
             CloseReason::DrainTimeout { .. } => (Level::Info, "--farewell-timeout"),
             CloseReason::InputIgnored { .. } => (Level::Info, "--max-message"),
             CloseReason::Evicted => (Level::Info, "--max-clients"),
+            CloseReason::NameTaken => (Level::Info, "--names"),
             CloseReason::EvictedForAddress => (Level::Info, "--max-per-ip"),
             CloseReason::Protocol(FrameError::BadHeader(header)) => {
                 let name = peer.name.as_deref().unwrap_or_default();
@@ -217,10 +231,11 @@ impl ServerLog {
 
     /// A connection was refused.
     pub(super) fn refused(&mut self, peer: SocketAddr, refusal: &Refusal, now: Instant) {
-        let level = if self.refusal.is_due(now) {
-            Level::Warn
-        } else {
-            Level::Debug
+        let level = match refusal {
+            // It is what the operator wants.
+            Refusal::Denied(_) if self.refusal.is_due(now) => Level::Info,
+            _ if self.refusal.is_due(now) => Level::Warn,
+            _ => Level::Debug,
         };
         log!(level, "refused: {peer}: {refusal}");
     }
@@ -232,6 +247,7 @@ impl ServerLog {
         let level = match reason {
             Refused::BadHeader(_) | Refused::LateHeader if self.refusal.is_due(now) => Level::Warn,
             Refused::Handshake(_) if self.handshake.is_due(now) => Level::Info,
+            Refused::Denied(_) if self.refusal.is_due(now) => Level::Info,
             _ => Level::Debug,
         };
         match reason {
@@ -243,6 +259,7 @@ impl ServerLog {
                 "refused: {peer}: a page of {} (allow it: --ws-origin)",
                 Quoted(origin.as_bytes())
             ),
+            Refused::Denied(denied) => log!(level, "refused: {peer}: {denied}"),
             Refused::Request(what) => debug!("refused: {peer}: {what}"),
             Refused::BadHeader(bad) => log!(
                 level,
@@ -365,6 +382,12 @@ impl ServerLog {
         }
     }
 
+    /// The operator has done something at the admin socket.
+    #[allow(clippy::unused_self, reason = "all lines are the log's")]
+    pub(super) fn act(&self, text: &str) {
+        info!("admin: {text}");
+    }
+
     /// The members' table, and the totals above it.
     pub(super) fn table<S>(&self, relay: &Relay<S>, now: Instant) {
         info!(
@@ -439,9 +462,22 @@ impl fmt::Display for Refusal {
                 "{} in its certificate is no name of a member (limit: --max-name)",
                 Quoted(name)
             ),
+            Self::Denied(denied) => denied.fmt(f),
             Self::Unwatchable(error) => {
                 write!(f, "the system cannot watch one more connection: {error}")
             }
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAllowed => f.write_str("in no network that may connect (limit: --allow)"),
+            Self::Listed(network) => {
+                write!(f, "{network} may not connect (limit: --deny)")
+            }
+            Self::Banned(network) => write!(f, "{network} is banned"),
         }
     }
 }
@@ -474,6 +510,7 @@ impl fmt::Display for CloseReason {
             Self::Evicted => f.write_str("evicted: relay full"),
             Self::EvictedForAddress => f.write_str("evicted: its address is at its limit"),
             Self::Io(kind) => kind.fmt(f),
+            Self::NameTaken => f.write_str("another member has this name"),
             Self::NameRefused => f.write_str("the name was refused"),
             Self::Revoked => f.write_str("its certificate is not valid any more"),
             Self::Removed => f.write_str("removed by the program"),

@@ -51,6 +51,8 @@ pub(super) struct Refusals {
     pub(super) proxy: u64,
     /// Their TLS handshake failed, or did not come to its end in time.
     pub(super) tls: u64,
+    /// Their address may not connect.
+    pub(super) denied: u64,
     /// Their request is none that is answered, or comes from a page that may not connect.
     pub(super) request: u64,
 }
@@ -64,6 +66,7 @@ impl Refusals {
             Refusal::Unwatchable(_) => &mut self.shortage,
             Refusal::NoProxy => &mut self.proxy,
             Refusal::CertificateName(_) => &mut self.tls,
+            Refusal::Denied(_) => &mut self.denied,
         } += 1;
     }
 }
@@ -103,12 +106,13 @@ pub(super) const METRICS: &[Metric] = &[
     counter("chatloop_connections_accepted_total", "Connections accepted, members or not.",
         |from, to| to.plain(from.counters.accepted)),
     counter("chatloop_connections_refused_total", "Connections refused, by reason.", |from, to| {
-        let Refusals { relay_full, address_full, shortage, proxy, tls, request } = *from.refusals;
+        let Refusals { relay_full, address_full, shortage, proxy, tls, denied, request } = *from.refusals;
         to.labelled("reason", "relay_full", relay_full)?;
         to.labelled("reason", "address_full", address_full)?;
         to.labelled("reason", "shortage", shortage)?;
         to.labelled("reason", "proxy", proxy)?;
         to.labelled("reason", "tls", tls)?;
+        to.labelled("reason", "denied", denied)?;
         to.labelled("reason", "request", request)
     }),
     counter("chatloop_connections_closed_total", "Connections that ended, by reason.", |from, to| {

@@ -32,7 +32,10 @@
 //! batch carries a generation that refers to nothing ([`ConnId`]).
 
 mod acceptor;
+mod access;
+mod admin;
 mod admin_socket;
+mod answers;
 mod certificates;
 mod drain;
 mod handle;
@@ -43,6 +46,7 @@ mod lobby;
 mod log;
 mod members;
 mod metrics;
+mod network;
 mod page;
 mod process;
 mod proxy_header;
@@ -58,6 +62,9 @@ mod system;
 mod tick;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
+mod trace;
+mod trace_fields;
+mod traced;
 mod trusted;
 
 use std::fmt;
@@ -72,13 +79,14 @@ use crate::relay::{
 };
 use crate::wire::{Dialect, FrameError, websocket};
 use acceptor::{Accepted, AcceptedConnection, Acceptor};
+use access::{Access, Denied};
 use admin_socket::AdminSocket;
+use answers::Desk;
 use certificates::Certificates;
 use drain::Drain;
 use listener::Via;
-use lobby::{Lobby, Question, Refused, Then, Visit};
+use lobby::{Entrance, Lobby, Question, Refused, Then, Visit};
 use log::{Refusal, ServerLog, TurnTrace};
-use members::Cursor;
 use metrics::{Refusals, Snapshot};
 use process::Process;
 use stats::Stats;
@@ -86,15 +94,18 @@ use tick::Tick;
 use tls::Session;
 use trusted::Proxies;
 
+pub use access::AccessRules;
 pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::{Endpoint, Preamble};
 pub use lobby::WebConfig;
 pub use log::MembersText;
+pub use network::{Network, NetworkError};
 pub use stream::Stream;
 pub use system::{Event, Kernel, Request, Source, System};
 pub use tls::{TlsError, TlsFiles};
-pub use trusted::{Network, NetworkError};
+pub use trace::Trace;
+pub use traced::Traced;
 
 /// The WebSocket status code for a relay that has no place (RFC 6455, 7.4, and the registry that it began).
 const TRY_AGAIN_LATER: u16 = 1013;
@@ -127,6 +138,10 @@ pub struct Config {
     pub keepalive: Option<Duration>,
     /// How long a server that was asked to stop goes on delivering pending output.
     pub drain: Duration,
+    /// Which addresses may connect.
+    pub access: AccessRules,
+    /// Where bans are kept, so that they outlive the relay. A system of [`Server::on`] has no file.
+    pub bans: Option<PathBuf>,
     /// Which browsers may come in.
     pub web: WebConfig,
     /// How long at most nothing may be written to a WebSocket member before it receives a heartbeat.
@@ -148,6 +163,8 @@ impl Config {
             every: Some(Duration::from_secs(3)),
             keepalive: Some(Duration::from_secs(60)),
             drain: Duration::from_secs(5),
+            access: AccessRules::default(),
+            bans: None,
             web: WebConfig::default(),
             heartbeat: Some(Duration::from_secs(45)),
         }
@@ -195,6 +212,8 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
     /// It cannot listen at the path of the admin socket.
     Admin(PathBuf, io::Error),
+    /// It cannot use that file of bans.
+    Bans(PathBuf, io::Error),
     /// The system has no event queue for it.
     Poll(io::Error),
 }
@@ -225,6 +244,9 @@ impl fmt::Display for StartError {
             }
             Self::Admin(path, error) => {
                 write!(f, "cannot listen on --admin {}: {error}", path.display())
+            }
+            Self::Bans(path, error) => {
+                write!(f, "cannot use --bans {}: {error}", path.display())
             }
             Self::Poll(error) => write!(f, "cannot set up the event loop: {error}"),
         }
@@ -339,32 +361,56 @@ impl Server<Kernel> {
     ///
     /// As for [`bind`](Self::bind).
     pub fn bind_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        let others = inherited.iter().map(|one| (one.preamble(), one.endpoint()));
-        let listeners: Vec<_> = config.listeners().chain(others).collect();
-        config.check(&listeners)?;
-        let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
-        let all: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
-        for (_, endpoint) in config.listeners() {
-            kernel
-                .listen(&endpoint, &all)
-                .map_err(|error| StartError::Listen(endpoint.addr, error))?;
-        }
-        for socket in inherited {
-            let addr = socket.endpoint().addr;
-            kernel
-                .take_over(socket)
-                .map_err(|error| StartError::Listen(addr, error))?;
-        }
-        let mut all: Vec<_> = listeners.iter().map(with_via).collect();
-        if let Some(path) = &config.admin {
-            AdminSocket::bind(path)
-                .and_then(|socket| kernel.listen_admin(socket))
-                .map_err(|error| StartError::Admin(path.clone(), error))?;
-            all.push((Dialect::Metrics, Via::AdminSocket));
-        }
-        Self::serving(&all, kernel, config)
+        let (kernel, listeners) = listening(config, inherited)?;
+        Self::starting(&listeners, kernel, config)
     }
+}
 
+impl Server<Traced<Kernel>> {
+    /// Listens as [`bind_with`](Server::bind_with) does, with a system whose calls are [traced](Server::write_trace).
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Server::bind).
+    pub fn bind_traced(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
+        let (kernel, listeners) = listening(config, inherited)?;
+        Self::starting(&listeners, Traced::new(kernel), config)
+    }
+}
+
+/// A kernel that listens, and its listeners.
+fn listening(
+    config: &Config,
+    inherited: Vec<Inherited>,
+) -> Result<(Kernel, Vec<(Dialect, Via)>), StartError> {
+    let others = inherited.iter().map(|one| (one.preamble(), one.endpoint()));
+    let listeners: Vec<_> = config.listeners().chain(others).collect();
+    config.check(&listeners)?;
+    let mut kernel = Kernel::new(config.keepalive).map_err(StartError::Poll)?;
+    let all: Vec<_> = listeners.iter().map(|(_, endpoint)| *endpoint).collect();
+    for (_, endpoint) in config.listeners() {
+        kernel
+            .listen(&endpoint, &all)
+            .map_err(|error| StartError::Listen(endpoint.addr, error))?;
+    }
+    for socket in inherited {
+        let addr = socket.endpoint().addr;
+        kernel
+            .take_over(socket)
+            .map_err(|error| StartError::Listen(addr, error))?;
+    }
+    let mut all: Vec<_> = listeners.iter().map(with_via).collect();
+    if let Some(path) = &config.admin {
+        AdminSocket::bind(path)
+            .and_then(|socket| kernel.listen_admin(socket))
+            .map_err(|error| StartError::Admin(path.clone(), error))?;
+        all.push((Dialect::Metrics, Via::AdminSocket));
+    }
+    Ok((kernel, all))
+}
+
+/// What only the kernel has, traced or not.
+impl<S: System + AsRef<Kernel> + AsMut<Kernel>> Server<S> {
     /// From now on takes SIGTERM and SIGINT as requests to [`stop`](Self::stop), a second one as a
     /// request to stop at once, and SIGUSR1 as a request to log the members' table. SIGHUP means that
     /// the process's terminal was closed, if it `has_terminal`: a request to stop, but never at once.
@@ -375,7 +421,7 @@ impl Server<Kernel> {
     ///
     /// If the system refuses the handlers or the pipe they write to.
     pub fn handle_signals(&mut self, has_terminal: bool) -> io::Result<()> {
-        self.system.handle_signals(has_terminal)
+        self.system.as_mut().handle_signals(has_terminal)
     }
 
     /// A handle with which other threads stop or wake the server.
@@ -384,7 +430,7 @@ impl Server<Kernel> {
     ///
     /// If the system has no descriptor for it.
     pub fn handle(&mut self) -> io::Result<Handle> {
-        self.system.handle()
+        self.system.as_mut().handle()
     }
 
     /// The addresses of the listeners, in the order in which they were asked for: those of
@@ -394,7 +440,7 @@ impl Server<Kernel> {
     ///
     /// Those of getsockname(2).
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.system.local_addrs()
+        self.system.as_ref().local_addrs()
     }
 }
 
@@ -409,6 +455,23 @@ impl<S: System> Server<S> {
         config.check(&listeners)?;
         let listeners: Vec<_> = listeners.iter().map(with_via).collect();
         Self::serving(&listeners, system, config)
+    }
+
+    /// A server with these listeners, and with the bans that were kept.
+    fn starting(
+        listeners: &[(Dialect, Via)],
+        system: S,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let mut server = Self::serving(listeners, system, config)?;
+        if let Some(path) = &config.bans {
+            let now = server.since_1970();
+            let access = &mut server.lobby.entrance.access;
+            access
+                .keep_bans_in(path, now)
+                .map_err(|error| StartError::Bans(path.clone(), error))?;
+        }
+        Ok(server)
     }
 
     /// A server with these listeners.
@@ -440,8 +503,11 @@ impl<S: System> Server<S> {
             certificates,
             relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
             lobby: Lobby::new(
-                config.web.clone(),
-                Proxies::new(config.trusted_proxies.clone()),
+                Entrance {
+                    web: config.web.clone(),
+                    proxies: Proxies::new(config.trusted_proxies.clone()),
+                    access: Access::new(config.access.clone()),
+                },
                 config.limits.handshake_timeout,
             ),
             scratch: vec![0; config.limits.read_budget].into(),
@@ -459,6 +525,14 @@ impl<S: System> Server<S> {
             refusals: Refusals::default(),
             dropped_log_lines: None,
         })
+    }
+
+    /// From now on writes what each turn does here, as lines of JSON and up to this many bytes, if the system is
+    /// [`Traced`]. The loop waits for each write.
+    pub fn write_trace(&mut self, sink: impl Write + 'static, max: u64) {
+        if let Some(trace) = self.system.trace() {
+            trace.write_to(&self.relay, sink, max);
+        }
     }
 
     /// The room.
@@ -532,7 +606,7 @@ impl<S: System> Server<S> {
     /// Closes a connection in the next turn, whatever is pending. Returns whether there is such a
     /// connection.
     pub fn close(&mut self, id: ConnId) -> bool {
-        self.relay.close(id, CloseReason::Removed)
+        self.relay.close(id)
     }
 
     /// Has this function say for each name that a peer sends whether it may join. A connection whose name is
@@ -558,7 +632,7 @@ impl<S: System> Server<S> {
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
-        self.relay.fan_out(now);
+        self.fan_out(now);
         self.count_messages(messages_before, now);
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
@@ -575,6 +649,7 @@ impl<S: System> Server<S> {
         self.log_events(now);
         self.stats.on_turn(self.time_since(now));
         self.end_trace(trace, now);
+        self.show_turn(now);
         Ok(turn)
     }
 
@@ -667,6 +742,17 @@ impl<S: System> Server<S> {
         is_signalled
     }
 
+    /// Delivers what was published in this turn.
+    fn fan_out(&mut self, now: Instant) {
+        if let Some(trace) = self.system.trace() {
+            trace.published(&self.relay);
+        }
+        self.relay.fan_out(now);
+        if let Some(trace) = self.system.trace() {
+            trace.delivered(&self.relay);
+        }
+    }
+
     fn time_since(&self, earlier: Instant) -> Duration {
         self.system.now().saturating_duration_since(earlier)
     }
@@ -688,6 +774,9 @@ impl<S: System> Server<S> {
             return;
         }
         self.events.since_drained = 0;
+        if let Some(trace) = self.system.trace() {
+            trace.timers(&self.relay, now);
+        }
         self.relay.handle_timeout(now);
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
@@ -724,9 +813,21 @@ impl<S: System> Server<S> {
         since.unwrap_or_default()
     }
 
+    /// The time of day, as far as it matters to bans.
+    fn time_of_bans(&self) -> Duration {
+        if self.lobby.entrance.access.has_bans() {
+            self.since_1970()
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// The room's events become log lines.
     fn log_events(&mut self, now: Instant) {
         for event in self.relay.drain_events() {
+            if let Some(trace) = self.system.trace() {
+                trace.event(&event);
+            }
             self.log.event(&event, now);
             if let Some(recorded) = &mut self.recorded {
                 recorded.push(event);
@@ -774,7 +875,7 @@ impl<S: System> Server<S> {
         for id in ids {
             let session = self.relay.stream(id).and_then(Stream::session);
             if session.is_some_and(|session| certificates.refuses(session, time)) {
-                self.relay.close(id, CloseReason::Revoked);
+                self.relay.close_for(id, CloseReason::Revoked);
             }
         }
         self.relay.remove_closed(&mut self.scratch, now);
@@ -822,7 +923,11 @@ impl<S: System> Server<S> {
                 self.relay.note(id, Ready::READABLE | Ready::READ_CLOSED);
             }
         }
-        for visit in self.lobby.serve(certificates, &mut self.scratch, now) {
+        if !self.lobby.has_ready() {
+            return;
+        }
+        let clocks = (now, self.time_of_bans());
+        for visit in self.lobby.serve(certificates, &mut self.scratch, clocks) {
             match visit {
                 Visit::Admitted {
                     stream,
@@ -841,7 +946,9 @@ impl<S: System> Server<S> {
                     via,
                     question,
                 } => {
-                    let (response, then) = self.monitoring_response(&question, via, now);
+                    let is_owner = via == Via::AdminSocket;
+                    let time = is_owner.then(|| self.since_1970()).unwrap_or_default();
+                    let (response, then) = self.answer(question, via, now, time);
                     self.lobby.respond(index, response, then, now);
                 }
                 Visit::Refused { peer, reason } => self.refuse_visit(peer, &reason, now),
@@ -852,45 +959,26 @@ impl<S: System> Server<S> {
         }
     }
 
-    /// The response to a question about the relay, or the next part of it, and where the part after it begins.
-    fn monitoring_response(&self, question: &Question, via: Via, now: Instant) -> (Vec<u8>, Then) {
-        let is_admin = via == Via::AdminSocket;
-        let response = match question {
-            Question::MembersFrom(cursor) => {
-                let (text, next_part) = members::part(&self.relay, *cursor, now);
-                return (text.into_bytes(), next_part.map_or(Then::End, Then::Part));
-            }
-            Question::Path { path, persists } => match path.as_str() {
-                "/members" if is_admin => {
-                    let (text, next_part) = members::part(&self.relay, Cursor::default(), now);
-                    let head =
-                        http::head_of_parts("200 OK", &[("Content-Type", "application/json")]);
-                    let then = next_part.map_or(Then::End, Then::Part);
-                    return ((head + &text).into_bytes(), then);
-                }
-                "/metrics" => {
-                    let fields = [("Content-Type", metrics::CONTENT_TYPE)];
-                    let text = self.metrics_at(now);
-                    if *persists {
-                        // A scraper comes back. That it need not connect again saves the relay a wake-up.
-                        let response =
-                            http::persistent_response("200 OK", &fields, text.as_bytes());
-                        return (response, Then::Request);
-                    }
-                    http::response("200 OK", &fields, text.as_bytes())
-                }
-                "/healthz" if self.is_stopping() => {
-                    http::response("503 Service Unavailable", &[], b"stopping\n")
-                }
-                "/healthz" => http::response("200 OK", &[], b"ok\n"),
-                _ if is_admin => {
-                    let body = b"here are /metrics, /healthz and /members\n";
-                    http::response("404 Not Found", &[], body)
-                }
-                _ => http::response("404 Not Found", &[], b"here are /metrics and /healthz\n"),
-            },
+    /// The response to a question about the relay, and what follows it.
+    fn answer(
+        &mut self,
+        question: Question,
+        via: Via,
+        now: Instant,
+        time: Duration,
+    ) -> (Vec<u8>, Then) {
+        let metrics = answers::wants_metrics(&question).then(|| self.metrics_at(now));
+        let mut desk = Desk {
+            metrics: metrics.unwrap_or_default(),
+            is_stopping: self.is_stopping(),
+            uptime: now.saturating_duration_since(self.started),
+            relay: &mut self.relay,
+            access: &mut self.lobby.entrance.access,
+            log: &self.log,
+            now,
+            time,
         };
-        (response, Then::End)
+        desk.answer(question, via)
     }
 
     /// The metrics, in Prometheus' text format 0.0.4.
@@ -928,19 +1016,27 @@ impl<S: System> Server<S> {
 
     /// Logs a connection that the lobby has refused, and counts it if it had asked for a place.
     fn refuse_visit(&mut self, peer: SocketAddr, reason: &Refused, now: Instant) {
-        // Requests come from pages as well as from clients that want a place.
-        let (count, wanted_place) = match reason {
-            Refused::BadHeader(_) | Refused::LateHeader => (&mut self.refusals.proxy, 1),
-            Refused::Handshake(_) | Refused::LateHandshake => (&mut self.refusals.tls, 1),
-            _ => (&mut self.refusals.request, 0),
+        let refusals = &mut self.refusals;
+        let (count, had_asked) = match reason {
+            Refused::BadHeader(_) | Refused::LateHeader => (&mut refusals.proxy, true),
+            Refused::Handshake(_) | Refused::LateHandshake => (&mut refusals.tls, true),
+            Refused::Denied(_) => (&mut refusals.denied, true),
+            Refused::Host(_)
+            | Refused::Origin(_)
+            | Refused::Request(_)
+            | Refused::UnexpectedHeader => (&mut refusals.request, false),
         };
         *count += 1;
-        self.relay.count_refused(wanted_place);
+        self.relay.count_refused(u64::from(had_asked));
         self.log.refused_visit(peer, reason, now);
     }
 
     /// Lets a connection in: into the lobby if its dialect is not the first that it speaks, or begins with HTTP.
     fn admit(&mut self, accepted: AcceptedConnection<S::Stream>, now: Instant) {
+        if let Some(denied) = self.denial(&accepted) {
+            let refusal = Refusal::Denied(denied);
+            return self.count_refusal(accepted.peer, &refusal, now);
+        }
         let AcceptedConnection {
             stream,
             peer,
@@ -988,6 +1084,23 @@ impl<S: System> Server<S> {
             return Err(Refusal::RelayFull(limit));
         }
         Ok(())
+    }
+
+    /// Why a connection may not come in, as far as its own address shows it. Where a proxy may state its
+    /// client's, that is known in the lobby.
+    fn denial(&self, accepted: &AcceptedConnection<S::Stream>) -> Option<Denied> {
+        let may_state_client = match accepted.via {
+            Via::AdminSocket => true,
+            Via::Network(preamble) => {
+                let is_http = accepted.dialect.rules().sends.begins_with_http();
+                preamble.proxy_header || (is_http && self.lobby.trusts(accepted.peer))
+            }
+        };
+        if may_state_client {
+            return None;
+        }
+        let access = &self.lobby.entrance.access;
+        access.denial(accepted.peer.ip(), self.time_of_bans())
     }
 
     /// Gives a connection a place, or refuses it if there is none.
@@ -1054,6 +1167,11 @@ impl<S: System> Server<S> {
         stream.close_session();
         self.system.shutdown_write(stream.socket());
         let _ = stream.read(&mut self.scratch);
+        self.count_refusal(peer, refusal, now);
+    }
+
+    /// Counts and logs a connection that is refused.
+    fn count_refusal(&mut self, peer: SocketAddr, refusal: &Refusal, now: Instant) {
         self.relay.count_refused(1);
         self.refusals.count(refusal);
         self.log.refused(peer, refusal, now);
@@ -1098,6 +1216,17 @@ impl<S: System> Server<S> {
         let uptime = now.saturating_duration_since(self.started);
         self.log.stopped(uptime, self.relay.counters());
         Turn::Stopped
+    }
+
+    /// Ends the trace of this turn, and shows it to the watchers.
+    fn show_turn(&mut self, now: Instant) {
+        let Some(trace) = self.system.trace() else {
+            return;
+        };
+        trace.end_turn(&self.relay, self.timeout(), self.system.now());
+        let (lobby, relay) = (&mut self.lobby, &self.relay);
+        trace.take_turn(|records| lobby.show_turn(records, || Trace::start(relay), now));
+        trace.set_watched(lobby.watchers() > 0);
     }
 
     /// Remembers what the trace of this turn needs, if turns are traced.

@@ -483,3 +483,227 @@ fn write_some<S: Write>(socket: &mut S, bytes: &[u8]) -> io::Result<usize> {
         }
     }
 }
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::super::certificates::Certificates;
+    use super::super::tls::TlsFiles;
+    use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use std::fs;
+    use std::time::{Instant, SystemTime};
+
+    /// A socket that accepts no more than this in one write, and is full after that until it is drained.
+    #[derive(Debug, Default)]
+    struct Socket {
+        received: Vec<u8>,
+        sent: Vec<u8>,
+        accepts: usize,
+        is_full: bool,
+    }
+
+    impl Read for Socket {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.received.is_empty() {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let len = self.received.len().min(buffer.len());
+            buffer[..len].copy_from_slice(&self.received[..len]);
+            self.received.drain(..len);
+            Ok(len)
+        }
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_full {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let len = bytes.len().min(self.accepts);
+            self.is_full = len < bytes.len();
+            self.sent.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A stream whose handshake is complete, and its peer.
+    fn connected(test: &str) -> (Stream<Socket>, ClientConnection) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let id = std::process::id();
+        let folder = std::env::temp_dir().join(format!("chatloop-stream-{id}-{test}"));
+        fs::create_dir_all(&folder).unwrap();
+        let files = TlsFiles {
+            certificate: folder.join("crt"),
+            key: folder.join("key"),
+            client_ca: None,
+            client_crl: None,
+            allows_tls12: false,
+        };
+        fs::write(&files.certificate, cert.pem()).unwrap();
+        fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+        let certificates = Certificates::load(files, (Instant::now(), SystemTime::now())).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = Stream::new(Socket {
+            accepts: usize::MAX,
+            ..Socket::default()
+        });
+        let session = certificates.session(false).unwrap();
+        stream.start_tls(session, certificates.buffers(), &records(&mut client));
+        while let (Handshake::Waits, _) = stream.shake_hands() {
+            receive(&mut client, &std::mem::take(&mut stream.socket.sent));
+            stream.socket.received.extend(records(&mut client));
+        }
+        assert!(!client.is_handshaking());
+        (stream, client)
+    }
+
+    /// What a client sends.
+    fn records(client: &mut ClientConnection) -> Vec<u8> {
+        let mut records = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut records).unwrap();
+        }
+        records
+    }
+
+    /// What a client makes of these records.
+    fn receive(client: &mut ClientConnection, mut records: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !records.is_empty() {
+            client.read_tls(&mut records).unwrap();
+            let state = client.process_new_packets().unwrap();
+            let from = bytes.len();
+            bytes.resize(from + state.plaintext_bytes_to_read(), 0);
+            client.reader().read_exact(&mut bytes[from..]).unwrap();
+        }
+        bytes
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|index| (index * 31 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_counts_as_accepted_arrives_wherever_the_socket_stops() {
+        for accepts in [
+            1, 2, 5, 21, 22, 23, 100, 1_000, 16_405, 16_406, 16_407, 40_000,
+        ] {
+            // What is offered again is less than before, or more, and cut elsewhere.
+            for offers in [
+                &[7, 100][..],
+                &[40_000, 9],
+                &[1],
+                &[50_000],
+                &[16_384, 16_385],
+            ] {
+                let len = if accepts < 100 { 300 } else { 50_000 };
+                let (bytes, (mut stream, mut client)) = (pattern(len), connected("writes"));
+                let mut received = Vec::new();
+                let (mut accepted, mut turn) = (0, 0);
+                while accepted < bytes.len() {
+                    stream.socket.accepts = accepts;
+                    stream.socket.is_full = false;
+                    let offer = offers[turn % offers.len()].min(bytes.len() - accepted);
+                    let offered = &bytes[accepted..accepted + offer];
+                    let (one, other) = offered.split_at(offer / 3);
+                    let slices = [one, &[], other].map(IoSlice::new);
+                    match stream.write_vectored(&slices) {
+                        Ok(count) => {
+                            assert!(
+                                count == offer || stream.socket.is_full,
+                                "no edge would come"
+                            );
+                            accepted += count;
+                        }
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                            assert!(stream.socket.is_full, "no edge would come");
+                        }
+                    }
+                    turn += 1;
+                    let tls = stream.tls.as_ref().unwrap();
+                    assert!(tls.unsent.len() <= MAX_RECORD, "it keeps one record");
+                    received.extend(receive(
+                        &mut client,
+                        &std::mem::take(&mut stream.socket.sent),
+                    ));
+                    assert!(accepted <= received.len() + MAX_RECORD);
+                }
+                assert!(received == bytes, "accepts {accepts}, offers {offers:?}");
+                assert!(stream.tls.as_ref().unwrap().unsent.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn short_read_has_drained_the_socket_however_records_are_cut() {
+        for piece in [1, 2, 5, 22, 100, 1_000, 16_406, 70_000] {
+            for size in [1, 3, 64, 16_384, 65_536] {
+                let (mut stream, mut client) = connected("reads");
+                let bytes = pattern(if piece < 100 || size < 64 {
+                    400
+                } else {
+                    60_000
+                });
+                let mut sent = Vec::new();
+                for part in bytes.chunks(bytes.len() / 3) {
+                    let mut part = part;
+                    while !part.is_empty() {
+                        let count = client.writer().write(part).unwrap();
+                        part = &part[count..];
+                        sent.extend(records(&mut client));
+                    }
+                }
+                let (mut received, mut buffer) = (Vec::new(), vec![0; size]);
+                for part in sent.chunks(piece) {
+                    stream.socket.received.extend_from_slice(part);
+                    // As the relay does: until a read is short.
+                    while let Ok(count) = stream.read(&mut buffer) {
+                        received.extend_from_slice(&buffer[..count]);
+                        if count < size {
+                            break;
+                        }
+                    }
+                    assert!(stream.socket.received.is_empty(), "no edge would come");
+                }
+                assert!(received == bytes, "pieces of {piece}, reads of {size}");
+                let end = stream.read(&mut buffer).unwrap_err();
+                assert_eq!(end.kind(), ErrorKind::WouldBlock);
+            }
+        }
+    }
+
+    #[test]
+    fn message_of_a_handshake_that_is_cut_by_records_does_not_disturb_what_is_sent() {
+        let (mut stream, mut client) = connected("keys");
+        client.refresh_traffic_keys().unwrap();
+        let update = records(&mut client);
+        for part in update.chunks(update.len() / 2) {
+            stream.socket.received.extend_from_slice(part);
+            let end = stream.read(&mut [0; 100]).unwrap_err();
+            assert_eq!(end.kind(), ErrorKind::WouldBlock);
+            assert_eq!(stream.write(b"hello").unwrap(), 5);
+        }
+        assert_eq!(
+            receive(&mut client, &stream.socket.sent),
+            b"hellohellohello"
+        );
+    }
+}

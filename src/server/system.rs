@@ -16,6 +16,7 @@ use super::handle::Handle;
 use super::inherited::Inherited;
 use super::listener::{clear_notsent_lowat, listen, set_options};
 use super::signals::Signals;
+use super::trace::Trace;
 use crate::relay::{ConnId, Ready};
 
 pub use super::signals::Request;
@@ -95,6 +96,11 @@ pub trait System {
 
     /// Closes the reserve descriptor.
     fn close_reserve(&mut self);
+
+    /// The trace of the calls, if they are traced.
+    fn trace(&self) -> Option<&Trace> {
+        None
+    }
 }
 
 /// What the events of a socket are reported as.
@@ -243,6 +249,18 @@ impl Kernel {
         let signals = Signals::install(self.poll.registry(), SIGNALS, has_terminal)?;
         self.signals = Some(signals);
         Ok(())
+    }
+}
+
+impl AsRef<Self> for Kernel {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl AsMut<Self> for Kernel {
+    fn as_mut(&mut self) -> &mut Self {
+        self
     }
 }
 

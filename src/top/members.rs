@@ -6,42 +6,51 @@ use crate::text::Shown;
 
 /// A `MembersTable` is the members of a relay at one time.
 #[derive(Debug, Deserialize)]
-pub(super) struct MembersTable {
+pub struct MembersTable {
     /// The lag over which senders are paused for a member.
     soft_limit: u64,
     /// The lag over which a member is closed.
     queue_limit: u64,
     /// `cut` if senders are never paused.
     slow: String,
-    pub(super) members: Vec<Member>,
+    /// The members, in the order of their slots.
+    pub members: Vec<Member>,
 }
 
 /// A row of the table.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) id: String,
+pub struct Member {
+    /// The number of its connection, in hexadecimal.
+    pub id: String,
     /// The name, if its dialect has names.
     #[serde(default)]
-    pub(super) name: Option<String>,
+    pub name: Option<String>,
     /// The bytes of a name that is not UTF-8, in hexadecimal.
     #[serde(default)]
-    pub(super) name_hex: Option<String>,
-    pub(super) address: String,
-    pub(super) dialect: String,
+    pub name_hex: Option<String>,
+    /// Its address, as far as it is known.
+    pub address: String,
+    /// What it speaks.
+    pub dialect: String,
     /// How long it has been connected, in seconds.
-    pub(super) age: u64,
+    pub age: u64,
     /// How many messages it has sent.
-    pub(super) sent: u64,
+    pub sent: u64,
     /// How many messages it was sent, or will be.
-    pub(super) received: u64,
+    pub received: u64,
     /// How many bytes of its output are pending.
-    pub(super) pending: u64,
-    pub(super) state: String,
+    pub pending: u64,
+    /// How it keeps up, in one word.
+    pub state: String,
 }
 
 impl MembersTable {
-    /// Parses the table, which is refused if it is cut short.
-    pub(super) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+    /// Parses the table. No text in it has an effect on a terminal then.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or cut short.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         let mut table: Self = serde_json::from_slice(text)?;
         for member in &mut table.members {
             member.make_harmless();
@@ -50,7 +59,8 @@ impl MembersTable {
     }
 
     /// The lag that has consequences: the room is paused, or the member is closed.
-    pub(super) fn lag_limit(&self) -> u64 {
+    #[must_use]
+    pub fn lag_limit(&self) -> u64 {
         if self.slow == "cut" {
             self.queue_limit
         } else {

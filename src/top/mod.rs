@@ -48,6 +48,7 @@ use crate::terminal::signals::Signals;
 use crate::terminal::stdio::Sink;
 use crate::text::Shown;
 pub use error::{SampleError, TopError};
+pub use members::{Member, MembersTable};
 use model::RelayModel;
 use screen::Screen;
 use source::Source;

@@ -31,6 +31,7 @@ pub mod web_server;
 pub mod web_socket;
 
 use std::io::{self, Write};
+use std::thread;
 use std::time::Duration;
 
 /// How long a test waits for something that must happen before it fails. Nothing is timed by it:
@@ -41,6 +42,16 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn skip(reason: &str) {
     let line = format!("skipped: {reason}\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// Runs a function for all cases at a time: they mostly wait.
+pub fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+    let run = &run;
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || run(case));
+        }
+    });
 }
 
 /// One frame, written out independently of the code under test.

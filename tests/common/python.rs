@@ -34,6 +34,8 @@ impl PythonServer {
             .args([script, "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            // What some tests do to it ends it with a traceback.
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut server = Self { child, port: 0 };

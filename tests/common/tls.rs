@@ -79,11 +79,11 @@ impl Authority {
     /// Gives the relay another certificate.
     pub fn renew(&self) {
         let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]);
-        self.issue("server", params.unwrap());
+        self.issue("server", &params.unwrap());
     }
 
     /// Writes a certificate and its key under this name.
-    pub fn issue(&self, name: &str, params: CertificateParams) {
+    pub fn issue(&self, name: &str, params: &CertificateParams) {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         self.write(&format!("{name}.crt"), &certificate.pem());

@@ -54,6 +54,7 @@ const LAYERS: [Layer; 14] = [
     layer("client", SHARED, None),
     layer("load", SHARED, None),
     layer("top", SHARED, None),
+    layer("judge", &["wire", "descriptors"], None),
 ];
 
 const fn layer(

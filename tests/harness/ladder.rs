@@ -11,10 +11,12 @@ use std::env;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::thread;
 
-use crate::common::process::{Relay, run};
+use crate::common::at_once;
+use crate::common::process::{Relay, chatloop, lines_of, run};
 
 const MAX_LINES: usize = 150;
 
@@ -87,12 +89,14 @@ fn assert_survives(name: &str, target: &str) {
 fn assert_mended(name: &str, step: &str, came: &str) {
     let steps = steps();
     let index = steps.iter().position(|one| one == step).unwrap();
-    let (has_survived, output) = attack(name, step, IN_VAIN);
-    assert!(!has_survived, "{step} survives:\n{output}");
-    assert!(output.contains(came), "no {came:?} in\n{output}");
-    if let Some(next) = steps.get(index + 1) {
-        assert_survives(name, next);
-    }
+    thread::scope(|scope| {
+        if let Some(next) = steps.get(index + 1) {
+            scope.spawn(|| assert_survives(name, next));
+        }
+        let (has_survived, output) = attack(name, step, IN_VAIN);
+        assert!(!has_survived, "{step} survives:\n{output}");
+        assert!(output.contains(came), "no {came:?} in\n{output}");
+    });
 }
 
 #[test]
@@ -204,6 +208,116 @@ fn reader_that_is_slower_than_others_is_closed_in_step_13_and_not_by_chatloop() 
     assert_survives("drip", &relay.addr.to_string());
 }
 
+/// The stage of `chatloop judge` that a step fails, and the chapter that the judge then names. Others pass all.
+const FAILED_STAGES: [(&str, usize, &str); 8] = [
+    ("01_blocking", 3, "01_blocking"),
+    ("02_threads", 5, "02_threads"),
+    ("03_busy_loop", 2, "04_level"),
+    ("04_level", 2, "04_level"),
+    ("05_framing", 5, "05_framing"),
+    ("06_write_queue", 7, "09_turns"),
+    ("07_edge_lost", 4, "07_edge_lost"),
+    ("08_edge_drained", 7, "09_turns"),
+];
+
+/// A step that runs until this is dropped.
+struct Step(Child);
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a step with as many descriptors as are allowed. Returns its address as well.
+fn start(step: &str) -> (Step, String) {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" 127.0.0.1:0"]);
+    let mut child = command
+        .arg(example(step))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = lines_of(child.stdout.take().unwrap());
+    let line = lines.recv().unwrap();
+    let addr = line.strip_prefix("listening on ").unwrap().to_owned();
+    (Step(child), addr)
+}
+
+fn judge(addr: &str, args: &[&str]) -> (i32, String) {
+    let (code, output, errors) = run(chatloop(&["judge", addr]).args(args));
+    assert_eq!(errors, "");
+    (code, output)
+}
+
+#[track_caller]
+fn assert_passes_all_stages(step: &str) {
+    let (_step, addr) = start(step);
+    let (code, output) = judge(&addr, &["--patience", "60s"]);
+    assert_eq!(code, 0, "{step}: {output}");
+}
+
+#[test]
+fn each_step_up_to_08_fails_its_stage_and_passes_those_before() {
+    for (step, failed, chapter) in FAILED_STAGES {
+        let (_step, addr) = start(step);
+        for stage in 1..failed {
+            let args = ["--stage", &stage.to_string(), "--patience", "60s"];
+            let (code, output) = judge(&addr, &args);
+            assert_eq!(code, 0, "{step}: {output}");
+        }
+        let args = ["--stage", &failed.to_string(), "--patience", "2s"];
+        let (code, output) = judge(&addr, &args);
+        assert_eq!(code, 5, "{step}: {output}");
+        let chapter = format!("   read      docs/guide/{chapter}.md\n");
+        assert!(output.ends_with(&chapter), "{step}: {output}");
+    }
+}
+
+#[test]
+fn step_09_passes_all_stages() {
+    assert_passes_all_stages("09_turns");
+}
+
+#[test]
+fn step_10_passes_all_stages() {
+    assert_passes_all_stages("10_accept");
+}
+
+#[test]
+fn step_11_passes_all_stages() {
+    assert_passes_all_stages("11_timers");
+}
+
+#[test]
+fn step_12_passes_all_stages() {
+    assert_passes_all_stages("12_shutdown");
+}
+
+#[test]
+fn step_13_passes_all_stages() {
+    assert_passes_all_stages("13_one_copy");
+}
+
+#[test]
+fn page_of_the_judge_has_the_stage_that_each_step_fails() {
+    let page = fs::read_to_string(root().join("docs/judge.md")).unwrap();
+    for step in steps() {
+        let failed = FAILED_STAGES.iter().find(|(name, ..)| *name == step);
+        let result = match failed {
+            Some((_, stage, chapter)) => {
+                format!("fails stage {stage} | [{chapter}](guide/{chapter}.md) |")
+            }
+            None => "passes all | ".to_owned(),
+        };
+        let row = format!("| [{step}](../examples/{step}.rs) | {result}");
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
 #[test]
 fn two_clients_chat_on_each_step() {
     for step in steps() {
@@ -220,9 +334,7 @@ fn each_step_with_a_room_for_three_survives_a_reset() {
 
 #[test]
 fn each_step_that_waits_for_events_rests() {
-    for step in steps().iter().skip(3) {
-        assert_survives("rest", step);
-    }
+    at_once(steps().iter().skip(3), |step| assert_survives("rest", step));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use chatloop::wire::Dialect;
 
 use crate::common::process::{chatloop, run};
 
-const COMMANDS: [&str; 5] = ["serve", "join", "load", "top", "cert"];
+const COMMANDS: [&str; 7] = ["serve", "join", "load", "top", "admin", "judge", "cert"];
 
 const SCENARIOS: [&str; 6] = ["idle", "fanout", "chat", "latency", "storm", "soak"];
 
@@ -35,13 +35,14 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every document: those at the root, those of the examples, the fuzzer and the tests, and all in `docs/`.
+/// Every document: those at the root, those of the examples, the exercises, the fuzzer and the tests, and all in `docs/`.
 fn documents() -> Vec<Document> {
     let outside = [
         "README.md",
         "CHANGELOG.md",
         "SECURITY.md",
         "examples/README.md",
+        "exercises/README.md",
         "fuzz/README.md",
         "tests/README.md",
     ];
@@ -180,6 +181,7 @@ fn exit_codes_of_each_help_stand_in_the_table_of_operations() {
 #[test]
 fn flags_in_documents_exist() {
     let mut helps = COMMANDS.map(|command| help(&[command, "--help"])).to_vec();
+    helps.extend(["kick", "ban", "say"].map(|act| help(&["admin", act, "--help"])));
     helps.extend(SCENARIOS.map(|scenario| help(&["load", scenario, "--help"])));
     let is_in_flag = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let flags: BTreeSet<_> = helps

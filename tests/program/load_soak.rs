@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::common::chat_room::{Act, Message, Room};
 use crate::common::chat_server::Refusal;
-use crate::common::delivery;
 use crate::common::load::{Loading, Measured, arg, assert_fits_schema, load, measure, scratch};
 use crate::common::process::{Relay, is_alone, run};
+use crate::common::{at_once, delivery};
 
 /// There were these faults and no others, and the exit code says so.
 #[track_caller]
@@ -193,7 +193,8 @@ fn last_message_of_a_leaving_member_is_delivered_to_all_or_to_none() {
     // With this seed the first member says something and closes its connection, and is the only one
     // to leave. What it says from when all others have received a client, it says then or just before.
     let plan = ["--churn", "2", "--seed", "22"];
-    for (hearers, lost) in [(&[1, 2, 3, 4][..], 0), (&[], 0), (&[2], 3)] {
+    let cases = [(&[1, 2, 3, 4][..], 0), (&[], 0), (&[2], 3)];
+    at_once(cases, |(hearers, lost)| {
         let last = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&last);
         let mut have_received = [true, false, false, false, false];
@@ -221,7 +222,7 @@ fn last_message_of_a_leaving_member_is_delivered_to_all_or_to_none() {
         let expected = (lost > 0).then(|| format!("lost {}", lost * last));
         let faults: Vec<_> = expected.iter().map(|fault| &fault[..]).collect();
         assert_faults(&measured, &faults);
-    }
+    });
 }
 
 #[test]

@@ -17,12 +17,12 @@ use socket2::{Domain, Socket, Type};
 use crate::common;
 use crate::common::chat_room::Room;
 use crate::common::chat_server::Refusal;
-use crate::common::frame;
 use crate::common::load::{
     Loading, Measured, arg, by, load, measure, measure_with, with_descriptors,
 };
 use crate::common::process::{Relay, chatloop, run};
 use crate::common::shim::compiled;
+use crate::common::{at_once, frame};
 
 /// The tool says this and nothing else, and ends with this code.
 #[track_caller]
@@ -101,11 +101,12 @@ fn members_over_the_limit_of_the_server_are_cut() {
 #[test]
 fn server_that_dies_ends_the_measurement_with_the_figures_so_far() {
     let timed = ["--warmup", "0s"];
-    for (scenario, flags, phase) in [
+    let cases = [
         ("fanout", &timed[..], "measuring"),
         ("latency", &timed, "measuring"),
         ("storm", &[], "storming"),
-    ] {
+    ];
+    at_once(cases, |(scenario, flags, phase)| {
         let relay = Relay::start(&[]);
         let target = arg(relay.addr);
         let plan = [scenario, "--members", "5", "--for", "1h", "--json", "-"];
@@ -124,7 +125,7 @@ fn server_that_dies_ends_the_measurement_with_the_figures_so_far() {
             matches!(ended, 4 | 5) || scenario == "storm" && ended > 5,
             "{report:#}"
         );
-    }
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use crate::common::at_once;
 use crate::common::chat_server::ScriptedServer;
 use crate::common::load::{assert_fits_schema, load, measure};
 use crate::common::process::{Relay, run};
@@ -255,8 +256,9 @@ fn message_that_a_proxy_drops_repeats_or_changes_is_reported() {
         // The brace at the end.
         (Act::Change(1), &["cut 1", "cuts/garbled 1"]),
     ];
-    for (act, faults) in acts {
-        let addr = proxy(relay.addr_of("ws"), act);
+    let server = relay.addr_of("ws");
+    at_once(acts, |(act, faults)| {
+        let addr = proxy(server, act);
         let target = format!("ws://{addr}");
         let plan = [
             "fanout",
@@ -282,5 +284,5 @@ fn message_that_a_proxy_drops_repeats_or_changes_is_reported() {
             "{found:?}, expected {faults:?}\n{:#}",
             measured.report
         );
-    }
+    });
 }

@@ -6,11 +6,14 @@
 //! - [`program`]: what it prints, how it ends, what it does on signals.
 //! - [`service`]: under a service manager.
 //! - [`metrics`]: the listener for Prometheus.
-//! - [`admin`]: the admin socket.
+//! - [`admin`]: the admin socket, and what it shows.
+//! - [`access`]: who may connect, and `chatloop admin`, which closes and bans.
+//! - [`trace`]: what `--trace` writes, and what `--watch` shows to whom.
 //! - [`log_output`]: where standard error accepts no more.
 //! - [`shortage`]: where its descriptors run out.
 //! - [`torture`]: where each of its system calls fails, one after the other.
 //! - [`interop`]: with the tutorials' own clients.
+//! - [`six_ways`]: where the tutorials' servers die.
 //! - `tls`: with TLS, its certificates and their renewal, and `chatloop cert`.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
@@ -26,6 +29,10 @@
 //! `chatloop top`:
 //!
 //! - [`top`]: in a pipe and on a terminal, with relays and with servers that are none.
+//!
+//! `chatloop judge`:
+//!
+//! - [`judge`]: on a relay, on the tutorials' server, and on servers that do not answer.
 //!
 //! `chatloop load`:
 //!
@@ -44,6 +51,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
 mod admin;
 mod interop;
 mod join_pipe;
@@ -51,6 +59,7 @@ mod join_terminal;
 #[cfg(feature = "tls-client")]
 mod join_tls;
 mod join_web;
+mod judge;
 mod load;
 mod load_soak;
 #[cfg(feature = "tls-client")]
@@ -63,8 +72,10 @@ mod program;
 mod proxies;
 mod service;
 mod shortage;
+mod six_ways;
 #[cfg(all(feature = "tls", feature = "cert"))]
 mod tls;
 mod top;
 mod torture;
+mod trace;
 mod web;

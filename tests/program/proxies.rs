@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
@@ -479,10 +480,14 @@ fn browsers_behind_nginx_have_their_addresses_and_outlast_its_timeout() {
     };
     let addr = relay.addr_of("chat10");
     let mut alice = join(&mut relay, addr, "alice");
-    assert_browsers_are_served(&mut relay, &proxy, &mut alice);
-    let mut relay = start_relay(&listeners, "off");
-    let proxy = Proxy::nginx("silent", &relay).unwrap();
-    assert_silence_is_closed(&mut relay, &proxy);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut relay = start_relay(&listeners, "off");
+            let proxy = Proxy::nginx("silent", &relay).unwrap();
+            assert_silence_is_closed(&mut relay, &proxy);
+        });
+        assert_browsers_are_served(&mut relay, &proxy, &mut alice);
+    });
 }
 
 #[test]
@@ -494,10 +499,14 @@ fn browsers_behind_caddy_have_their_addresses_and_outlast_its_timeout() {
     };
     let addr = relay.addr_of("chat10");
     let mut alice = join(&mut relay, addr, "alice");
-    assert_browsers_are_served(&mut relay, &proxy, &mut alice);
-    let mut relay = start_relay(&listeners, "off");
-    let proxy = Proxy::caddy("silent", &relay).unwrap();
-    assert_silence_is_closed(&mut relay, &proxy);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut relay = start_relay(&listeners, "off");
+            let proxy = Proxy::caddy("silent", &relay).unwrap();
+            assert_silence_is_closed(&mut relay, &proxy);
+        });
+        assert_browsers_are_served(&mut relay, &proxy, &mut alice);
+    });
 }
 
 #[test]
@@ -508,8 +517,12 @@ fn members_of_two_dialects_behind_haproxy_have_their_addresses_and_outlast_its_t
         return;
     };
     let mut alice = join(&mut relay, proxy.chat10, "alice");
-    assert_browsers_are_served(&mut relay, &proxy, &mut alice);
-    let mut relay = start_relay(&listeners, "off");
-    let proxy = Proxy::haproxy("silent", &relay).unwrap();
-    assert_silence_is_closed(&mut relay, &proxy);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut relay = start_relay(&listeners, "off");
+            let proxy = Proxy::haproxy("silent", &relay).unwrap();
+            assert_silence_is_closed(&mut relay, &proxy);
+        });
+        assert_browsers_are_served(&mut relay, &proxy, &mut alice);
+    });
 }

@@ -77,8 +77,10 @@ fn certificate_that_is_read_again_is_given_to_new_connections() {
     expect(&mut bob, &delivery("alice", "hello"));
 }
 
-/// Breaks the files of a relay in each way. The error says all of this then.
-fn breakages() -> Vec<(&'static str, fn(&Authority), Vec<&'static str>)> {
+/// A way to break a relay's files: what it is, how it is done, and what the error says.
+type Breakage = (&'static str, fn(&Authority), Vec<&'static str>);
+
+fn breakages() -> Vec<Breakage> {
     vec![
         (
             "a missing certificate",
@@ -114,7 +116,7 @@ fn breakages() -> Vec<(&'static str, fn(&Authority), Vec<&'static str>)> {
         (
             "the key of another certificate",
             |authority| {
-                authority.issue("other", CertificateParams::default());
+                authority.issue("other", &CertificateParams::default());
                 fs::copy(authority.path("other.key"), authority.path("server.key")).unwrap();
             },
             vec!["--key", "server.key: it is not the key of --cert"],
@@ -131,7 +133,7 @@ fn breakages() -> Vec<(&'static str, fn(&Authority), Vec<&'static str>)> {
             |authority| {
                 let mut params = CertificateParams::default();
                 params.not_after = date_time_ymd(2020, 2, 3);
-                authority.issue("server", params);
+                authority.issue("server", &params);
             },
             vec![
                 "--cert",
@@ -144,7 +146,7 @@ fn breakages() -> Vec<(&'static str, fn(&Authority), Vec<&'static str>)> {
             |authority| {
                 let mut params = CertificateParams::default();
                 params.not_before = date_time_ymd(2099, 2, 3);
-                authority.issue("server", params);
+                authority.issue("server", &params);
             },
             vec!["--cert", "server.crt: it is not valid before 2099-02-03"],
         ),
@@ -277,7 +279,7 @@ fn certificate_that_ends_soon_is_warned_of_and_its_end_is_a_metric() {
     let in_five_days =
         std::time::SystemTime::now() + std::time::Duration::from_secs(5 * 86400 + 3600);
     params.not_after = in_five_days.into();
-    authority.issue("server", params);
+    authority.issue("server", &params);
     let flags = flags(&authority);
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let mut relay = Relay::serving(&["tls+chat10", "metrics"], &flags);

@@ -11,7 +11,7 @@ use crate::common::script::{Peer, Room, Script};
 use crate::common::socket::{End, TestPeer, TestRelay};
 use crate::common::web_socket::{BINARY, CLOSE, PING, PONG, TEXT, masked, server_frame};
 use crate::common::{assert_bytes, delivery, frame, wide_frame};
-use chatloop::relay::{CloseReason, Limits, Ready, ReplyTexts, Slow};
+use chatloop::relay::{Limits, Ready, ReplyTexts, Slow};
 use chatloop::server::{Config, Endpoint, Event, Request, Server, Source, System};
 use chatloop::wire::Dialect;
 use data_encoding::BASE64;
@@ -874,7 +874,7 @@ fn connection_that_is_evicted_or_removed_closes_with_the_reason() {
     assert!(pending.stream.is_closed());
     let mut room = browsers_room();
     let alice = scripted(&mut room, "alice");
-    assert!(room.relay.close(alice.id, CloseReason::Removed));
+    assert!(room.relay.close(alice.id));
     room.turn();
     assert_bytes(&alice.stream.received(), &close_frame(1008, "removed"));
     assert!(alice.stream.is_closed());

@@ -106,6 +106,37 @@ fn flood_of_pings_from_a_member_that_reads_nothing_pauses_no_sender() {
 }
 
 #[test]
+fn ping_before_the_name_is_answered_in_its_turn() {
+    for dialect in [Ws, WsChat10] {
+        let mut room = room();
+        let alice = room.join("alice");
+        let peer = room.connect_to(dialect);
+        peer.stream.sends(masked(PING, b"here?"));
+        room.readable(&peer);
+        room.turns();
+        assert_bytes(&peer.stream.received(), b"\x8a\x05here?");
+        // It is no member by that: it receives nothing of the room.
+        room.say(&alice, "hello");
+        assert_bytes(&peer.stream.received(), b"");
+        assert_eq!(room.relay.members().total(), 1);
+    }
+}
+
+#[test]
+fn connection_that_cannot_take_a_pong_before_the_name_is_closed() {
+    for accepted in [0, 3] {
+        let mut room = room();
+        let peer = room.connect_to(Ws);
+        peer.stream.takes(accepted);
+        peer.stream.sends(masked(PING, b"here?"));
+        room.readable(&peer);
+        room.turns();
+        assert!(peer.stream.is_closed());
+        assert_bytes(&peer.stream.received(), &b"\x8a\x05here?"[..accepted]);
+    }
+}
+
+#[test]
 fn close_frame_before_the_name_is_answered_and_ends_the_connection() {
     for dialect in [Ws, WsChat10] {
         let mut room = room();

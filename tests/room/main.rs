@@ -7,6 +7,7 @@
 //! - [`browsers`]: WebSocket connections: their encoding, and the edges of their lives.
 //! - [`pace`]: how fast the room goes when members read slowly, or not at all.
 //! - [`limits`]: what one connection may take, and all of them together.
+//! - [`names`]: names that only one member has at a time.
 //! - [`footprint`]: what a member costs while it does nothing.
 
 #[path = "../common/mod.rs"]
@@ -16,5 +17,6 @@ mod browsers;
 mod dialects;
 mod footprint;
 mod limits;
+mod names;
 mod pace;
 mod relay;

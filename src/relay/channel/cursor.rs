@@ -71,6 +71,11 @@ impl Cursor {
         cursor
     }
 
+    /// How far the member has received the stream.
+    pub(in crate::relay) const fn position(&self) -> u64 {
+        self.position
+    }
+
     /// How many bytes of output are pending.
     pub(in crate::relay) const fn pending_bytes(&self, backlog: &Backlog) -> u64 {
         self.stream_lag(backlog) - self.skipped_len

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chatloop::relay::{Counters, Gauges};
-use chatloop::server::Server;
-
-use super::system::Machine;
+use chatloop::server::{Server, System};
 
 /// The metrics are read at the end, and after each so many turns: to write them takes longer than a turn.
 const METRICS_INTERVAL: u64 = 64;
@@ -22,7 +20,7 @@ pub struct CounterCheck {
 
 impl CounterCheck {
     /// A turn is over, and it was the last one or not.
-    pub fn end_turn(&mut self, server: &Server<Machine>, gauges: &Gauges, is_last: bool) {
+    pub fn end_turn<S: System>(&mut self, server: &Server<S>, gauges: &Gauges, is_last: bool) {
         self.turns += 1;
         let counters = server.relay().counters();
         let figures = figures(counters, gauges.paused);

@@ -22,6 +22,7 @@
 //! - [`torture`]: one call fails, each in turn.
 //! - [`trace`]: what happened, for a reader.
 //! - `seeds`: the tests.
+//! - [`forgetful`], `histories`: the histories in `docs/loop.html`.
 
 #![allow(
     dead_code,
@@ -36,6 +37,9 @@
 pub mod choices;
 pub mod counters;
 pub mod faults;
+pub mod forgetful;
+#[cfg(test)]
+mod histories;
 pub mod lobby;
 pub mod model;
 pub mod peer;
@@ -53,19 +57,21 @@ pub mod world;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
 use std::rc::Rc;
 
 use chatloop::relay::{CloseReason, Relay};
-use chatloop::server::{self, Server, Turn};
+use chatloop::server::{Server, System, Traced, Turn};
 
 use choices::Choices;
 use counters::CounterCheck;
 use faults::FaultCounts;
+use forgetful::Forgetful;
 
 use model::{Claims, End, Reading, Totals};
 use plan::Plan;
 use schedule::Action;
-use system::{Machine, Stream};
+use system::Machine;
 use torture::Call;
 use world::World;
 
@@ -145,6 +151,20 @@ impl Simulation {
         self
     }
 
+    /// Ends when the script does, and checks nothing after that.
+    #[must_use]
+    pub fn until_peace(self) -> Self {
+        self.world.borrow_mut().ends_with_script = true;
+        self
+    }
+
+    /// Has the server forget edges.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        self.world.borrow_mut().is_forgetful = true;
+        self
+    }
+
     /// Has one call of the server fail.
     #[must_use]
     pub fn failing(self, call: usize, errno: i32) -> Self {
@@ -167,7 +187,32 @@ impl Simulation {
         if self.world.borrow().trace.is_printed {
             println!("{config:#?}");
         }
-        let mut server = Server::on(Machine::of(&self.world), &config).expect("sound limits");
+        let system = Machine::of(&self.world);
+        self.run_on(Server::on(system, &config).expect("sound limits"))
+    }
+
+    /// Runs as well, and writes the server's trace.
+    ///
+    /// # Panics
+    ///
+    /// If anything was not as it has to be.
+    pub fn traced(&self, sink: impl Write + 'static) -> Outcome {
+        let system = Traced::new(Machine::of(&self.world));
+        self.world.borrow_mut().trace.of_server = Some(system.trace().clone());
+        if self.world.borrow().is_forgetful {
+            return self.write_trace(Forgetful(system), sink);
+        }
+        self.write_trace(system, sink)
+    }
+
+    fn write_trace<S: System>(&self, system: S, sink: impl Write + 'static) -> Outcome {
+        let config = self.world.borrow().plan.config.clone();
+        let mut server = Server::on(system, &config).expect("sound limits");
+        server.write_trace(sink, u64::MAX);
+        self.run_on(server)
+    }
+
+    fn run_on<S: System>(&self, mut server: Server<S>) -> Outcome {
         self.world.borrow_mut().is_timed = server.relay().is_timed();
         let mut counters = CounterCheck::default();
         loop {
@@ -176,7 +221,8 @@ impl Simulation {
             let gauges = server.relay().gauges(now);
             counters.end_turn(&server, &gauges, turn == Turn::Stopped);
             let goes_on = self.world.borrow_mut().end_turn(server.relay(), turn);
-            if !goes_on {
+            let is_over = self.world.borrow().is_script_over();
+            if !goes_on || is_over {
                 // Its connections must not be closed: the model would find no reason.
                 std::mem::forget(server);
                 return self.outcome(true);
@@ -209,7 +255,7 @@ impl Simulation {
 
 impl World {
     /// Holds the relay's view of things against the world's. Returns whether the model knows how to go on.
-    fn end_turn(&mut self, relay: &Relay<server::Stream<Stream>>, turn: Turn) -> bool {
+    fn end_turn<S>(&mut self, relay: &Relay<S>, turn: Turn) -> bool {
         if turn == Turn::Stopped {
             let is_early = self.stop_by.is_some_and(|by| self.now < by);
             self.model.is_stop_in_time = is_early && !self.was_stopped_twice;
@@ -265,11 +311,11 @@ impl World {
 }
 
 /// What a relay says of itself.
-fn claims(relay: &Relay<server::Stream<Stream>>) -> Claims {
+fn claims<S>(relay: &Relay<S>) -> Claims {
     let counters = relay.counters();
     let closed = &counters.closed;
-    // What only a program around the relay asks for, and here there is none.
-    let of_a_program = ["name_refused", "removed"];
+    // What only a program around the relay asks for, or clients with certificates cause. Here is neither.
+    let of_a_program = ["name_refused", "name_taken", "revoked", "removed"];
     for key in CloseReason::TABLE.iter().map(|info| info.key) {
         let is_known = End::ALL.iter().any(|(_, known)| *known == key);
         assert!(is_known != of_a_program.contains(&key), "{key}");

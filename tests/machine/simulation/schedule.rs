@@ -32,6 +32,10 @@ pub enum Action {
     ReadAgain(usize),
     CloseSending(usize),
     Close(usize),
+    /// A peer takes so many bytes, though it may have stopped reading.
+    Take(usize, usize),
+    /// The next poll tells once more of the connection that was closed last.
+    RepeatEvent,
     Wait(Duration),
     Signal(Request),
 }
@@ -142,6 +146,12 @@ impl World {
             Action::ReadAgain(who) => self.read_or_not(who, true),
             Action::CloseSending(who) => self.close_sending(who),
             Action::Close(who) => self.close_fully(who),
+            Action::Take(who, bytes) => {
+                self.sockets[who].is_peer_reading = true;
+                self.drain(who, bytes);
+                self.sockets[who].is_peer_reading = false;
+            }
+            Action::RepeatEvent => self.repeat_event(),
             Action::Wait(time) => self.now += time,
             Action::Signal(request) => self.signal(request),
         }

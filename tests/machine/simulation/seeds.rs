@@ -1,9 +1,11 @@
 //! The tests on the simulated machine: many seeds, and one session in which each call fails.
 
+use std::fs::File;
 use std::panic::catch_unwind;
 use std::time::Instant;
 
 use super::faults::Fault;
+use super::histories::Shared;
 use super::model::End;
 use super::plan::{PROXIED, Plan};
 use super::schedule::Action;
@@ -97,6 +99,27 @@ fn same_seed_gives_the_same_history() {
         assert_eq!(run(seed).hash, run(seed).hash, "seed {seed}");
     }
     assert_ne!(run(1).hash, run(2).hash);
+}
+
+#[test]
+fn traced_server_has_the_same_history_and_each_record_is_json() {
+    for seed in 0..20 {
+        let trace = Shared::default();
+        let traced = Simulation::new(seed).traced(trace.clone());
+        assert_eq!(traced.hash, run(seed).hash, "seed {seed}");
+        let trace = trace.text();
+        let mut is_in_turn = false;
+        for line in trace.lines() {
+            let record: serde_json::Value = serde_json::from_str(line).expect("a record");
+            match record["kind"].as_str().expect("its kind") {
+                "poll" => assert!(!std::mem::replace(&mut is_in_turn, true), "{line}"),
+                "end" => assert!(std::mem::replace(&mut is_in_turn, false), "{line}"),
+                "start" | "world" | "kernel" => {}
+                _ => assert!(is_in_turn, "{line}"),
+            }
+        }
+        assert!(trace.lines().count() > 10, "seed {seed}");
+    }
 }
 
 /// The sessions of which each call fails.
@@ -373,7 +396,8 @@ fn fail_each_call(name: &'static str) -> usize {
 }
 
 /// Shows the history of one seed, or of the session in which one call fails:
-/// `SEED=7 cargo test --test machine replay -- --nocapture`.
+/// `SEED=7 cargo test --test machine replay -- --nocapture`. With `TRACE=FILE` it writes the server's trace
+/// there, for `docs/loop.html`.
 #[test]
 fn replay() {
     let simulation = if let Some(seed) = number("SEED") {
@@ -384,7 +408,10 @@ fn replay() {
     } else {
         return;
     };
-    let outcome = simulation.printed().run();
+    let outcome = match std::env::var_os("TRACE") {
+        Some(path) => simulation.traced(File::create(path).expect("the file of the trace")),
+        None => simulation.printed().run(),
+    };
     println!("{} steps, history {:016x}", outcome.steps, outcome.hash);
 }
 

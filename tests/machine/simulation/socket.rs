@@ -190,6 +190,11 @@ impl Socket {
         self.fin_has_arrived
     }
 
+    /// How much has arrived and was not read.
+    pub fn unread(&self) -> usize {
+        self.inbox.len()
+    }
+
     pub fn has_input(&self) -> bool {
         !self.inbox.is_empty()
     }

@@ -43,7 +43,10 @@ impl System for Machine {
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.events.clear();
-        self.events = self.world.borrow_mut().poll(timeout)?;
+        self.world.borrow_mut().show_kernel();
+        let polled = self.world.borrow_mut().poll(timeout);
+        self.world.borrow_mut().show_kernel();
+        self.events = polled?;
         Ok(())
     }
 

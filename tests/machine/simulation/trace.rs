@@ -1,5 +1,6 @@
 //! What happened, in order: printed when somebody wants to read it, and hashed in any case.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -111,6 +112,41 @@ impl Happening {
     pub fn visitor_event(index: usize, ready: Ready) -> Self {
         let bits = Self::bits(ready);
         Self::VisitorEvent { index, bits }
+    }
+
+    /// What the world did, as a record of the server's trace has it; `None` for what the server did.
+    fn in_words(&self) -> Option<(Option<usize>, String)> {
+        let (peer, text) = match *self {
+            Self::Connects { peer, dialect, .. } => (peer, format!("connects, {dialect}")),
+            Self::Sends { peer, bytes } => (peer, format!("sends {bytes} bytes")),
+            Self::Arrives {
+                peer,
+                bytes,
+                is_end,
+            } => {
+                let text = match (bytes, is_end) {
+                    (0, _) => "end of input (FIN) arrives".to_owned(),
+                    (_, true) => {
+                        format!("{bytes} bytes and the end of input (FIN) arrive together")
+                    }
+                    (_, false) => format!("{bytes} bytes arrive"),
+                };
+                (peer, text)
+            }
+            Self::Takes { peer, bytes, .. } => (peer, format!("takes {bytes} bytes")),
+            Self::StopsReading { peer } => (peer, "stops reading".to_owned()),
+            Self::ReadsAgain { peer } => (peer, "reads again".to_owned()),
+            Self::ClosesSending { peer } => (peer, "will send nothing more".to_owned()),
+            Self::Closes { peer } => (peer, "closes its socket".to_owned()),
+            Self::Dies { peer, errno } => (peer, format!("connection dies: {}", name(errno))),
+            // The server has that as its own call's error.
+            Self::Strikes(Fault::NoDescriptor) => return None,
+            Self::Strikes(_) | Self::Shortage { .. } | Self::ShortageEnds | Self::PeaceBegins => {
+                return Some((None, self.to_string()));
+            }
+            _ => return None,
+        };
+        Some((Some(peer), text))
     }
 
     fn bits(ready: Ready) -> u8 {
@@ -236,11 +272,25 @@ pub struct Trace {
     pub is_printed: bool,
     hash: Fnv,
     happenings: u64,
+    /// The server's trace, if it has one: what the world did is put between the server's calls.
+    pub of_server: Option<chatloop::server::Trace>,
+    /// Who has which connection.
+    ids: BTreeMap<usize, ConnId>,
 }
 
 impl Trace {
     pub fn note(&mut self, happening: Happening) {
         happening.hash(&mut self.hash);
+        if let Happening::Watches { peer, id } = happening {
+            self.ids.insert(peer, id);
+        }
+        if let (Some(trace), Some((peer, text))) = (&self.of_server, happening.in_words()) {
+            let id = peer.and_then(|peer| self.ids.get(&peer).copied());
+            match peer {
+                Some(peer) if id.is_none() => trace.world(id, &format!("peer {peer}: {text}")),
+                _ => trace.world(id, &text),
+            }
+        }
         if self.is_printed {
             println!("{:6} {happening}", self.happenings);
         }

@@ -16,13 +16,13 @@
 //! ever, and that is found out at once: whenever it goes to sleep, nobody may be left with something
 //! that it has not read, or with room for something that it has not written.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use chatloop::relay::Ready;
+use chatloop::relay::{ConnId, Ready};
 use chatloop::server::{Event, Request, Source};
 use chatloop::wire::Dialect;
 
@@ -149,6 +149,14 @@ pub struct World {
     pub was_stopped_twice: bool,
     /// What is written, in one piece.
     written: Vec<u8>,
+    /// What the server's trace was told last of each connection's socket.
+    shown: BTreeMap<ConnId, (usize, bool, usize)>,
+    /// The next poll tells once more of the connection that was closed last.
+    is_event_stale: bool,
+    /// The server forgets edges, so that nothing is checked.
+    pub is_forgetful: bool,
+    /// The simulation ends when its script does.
+    pub ends_with_script: bool,
 }
 
 impl World {
@@ -197,6 +205,10 @@ impl World {
             stop_by: None,
             was_stopped_twice: false,
             written: Vec::new(),
+            shown: BTreeMap::new(),
+            is_event_stale: false,
+            is_forgetful: false,
+            ends_with_script: false,
             plan,
         }
     }
@@ -278,6 +290,32 @@ impl World {
         self.requests.push(request);
         if !self.listed.contains(&Listed::Signal) {
             self.listed.push_back(Listed::Signal);
+        }
+    }
+
+    /// The next poll tells once more of the connection that was closed last.
+    pub const fn repeat_event(&mut self) {
+        self.is_event_stale = true;
+    }
+
+    /// Whether the script is over, and with it the simulation.
+    pub fn is_script_over(&self) -> bool {
+        self.ends_with_script && self.phase != Phase::Busy
+    }
+
+    /// Tells the server's trace what the kernel holds for each connection, where that has changed.
+    pub fn show_kernel(&mut self) {
+        let Some(trace) = &self.trace.of_server else {
+            return;
+        };
+        for &who in &self.live {
+            let socket = &self.sockets[who];
+            if let Some(Source::Connection(id)) = socket.watched {
+                let now = (socket.unread(), socket.has_fin_arrived(), socket.queued());
+                if self.shown.insert(id, now).unwrap_or_default() != now {
+                    trace.kernel(id, now.0, now.1, now.2);
+                }
+            }
         }
     }
 
@@ -833,6 +871,9 @@ impl World {
 
     /// Whoever goes to sleep has done everything: what an edge has told, no other will tell again.
     fn check_sleeper(&self, deadline: Option<Duration>) {
+        if self.is_forgetful {
+            return;
+        }
         for (who, _, due, facts) in self.model.pending() {
             let socket = &self.sockets[who];
             assert!(
@@ -937,6 +978,11 @@ impl World {
     fn with_nonsense(&mut self, mut events: Vec<Event>) -> Vec<Event> {
         if self.phase != Phase::Busy {
             return events;
+        }
+        if mem::take(&mut self.is_event_stale)
+            && let Some(&source) = self.gone.back()
+        {
+            events.insert(0, event_of(source, Ready::READABLE | Ready::WRITABLE));
         }
         if !self.live.is_empty() {
             let who = self.choices.one_of(&self.live);
