@@ -70,6 +70,15 @@ impl Address {
         }
     }
 
+    /// The address as a certificate has it: without a port.
+    #[cfg(feature = "tls-client")]
+    pub(crate) fn host(&self) -> String {
+        match self {
+            Self::Ip(addr) => addr.ip().to_string(),
+            Self::Name(host, _) => host.clone(),
+        }
+    }
+
     pub(crate) const fn port(&self) -> u16 {
         match self {
             Self::Ip(addr) => addr.port(),

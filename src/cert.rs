@@ -4,10 +4,9 @@
 //! new certificate is trusted where the old one was.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -21,6 +20,7 @@ use sha2::{Digest, Sha256};
 use x509_cert::der::DecodePem;
 
 use crate::cli::CertArgs;
+use crate::new_file::write_new;
 use crate::serve::own_addresses;
 
 /// How long the authority is valid.
@@ -88,14 +88,14 @@ pub(crate) fn make(args: &CertArgs) -> Result<ExitCode, CertError> {
     let key = KeyPair::generate()?;
     let certificate = leaf(&names, &key, &issuer)?;
     // The key first: with the old certificate it is refused, and nothing is reloaded.
-    write_new(&args.out.join(KEY), &key.serialize_pem(), 0o600)?;
-    write_new(&args.out.join(CERT), &certificate.pem(), 0o644)?;
+    write(&args.out.join(KEY), &key.serialize_pem(), 0o600)?;
+    write(&args.out.join(CERT), &certificate.pem(), 0o644)?;
     let path = |name| args.out.join(name).display().to_string();
     let fingerprint = BASE64.encode(&Sha256::digest(key.subject_public_key_info()));
     anstream::println!(
         "{} is for {}\nfingerprint sha256:{fingerprint}\n\n\
          chatloop serve --listen tls+chat10://0.0.0.0:1234 --cert {} --key {}\n\
-         openssl s_client -quiet -connect {}:1234 -CAfile {}",
+         chatloop join tls://{}:1234 --ca {}",
         path(CERT),
         names.join(", "),
         path(CERT),
@@ -161,8 +161,8 @@ fn authority(folder: &Path, names: &[String]) -> Result<Issuer<'static, KeyPair>
     let params = authority_params(&name);
     let pair = KeyPair::generate()?;
     fs::create_dir_all(folder).map_err(|error| CertError::File(folder.to_owned(), error))?;
-    write_new(&key, &pair.serialize_pem(), 0o600)?;
-    write_new(&certificate, &params.self_signed(&pair)?.pem(), 0o644)?;
+    write(&key, &pair.serialize_pem(), 0o600)?;
+    write(&certificate, &params.self_signed(&pair)?.pem(), 0o644)?;
     Ok(Issuer::new(params, pair))
 }
 
@@ -222,25 +222,6 @@ fn set_validity(params: &mut CertificateParams, days: u64) {
     params.not_after = (now + DAY * days as u32).into();
 }
 
-/// Writes a file with this mode in the place of an older one, which is there until the new one is complete.
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    let write = || -> io::Result<()> {
-        // One that a run has left behind may have another mode.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    };
-    write().map_err(|error| CertError::File(path.to_owned(), error))
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
+    write_new(path, text, mode).map_err(|error| CertError::File(path.to_owned(), error))
 }

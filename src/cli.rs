@@ -6,6 +6,7 @@ mod load;
 #[cfg(feature = "tls")]
 mod tls;
 mod top;
+mod trust;
 mod values;
 mod variables;
 
@@ -32,6 +33,7 @@ pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, W
 #[cfg(feature = "cert")]
 pub(crate) use tls::CertArgs;
 pub(crate) use top::TopArgs;
+pub(crate) use trust::TrustArgs;
 pub(crate) use values::{Listen, Names, OrOff, parse_protocol};
 
 /// A chat relay on one event loop: one thread, and no buffers for idle clients.
@@ -741,6 +743,10 @@ Messages that may not have arrived are listed, and not sent again: those that th
 not acknowledged, and those that were sent right before the server closed the connection; over ws:// \
 those that the relay has not confirmed. A message is given up when two connections end inside it.
 
+Over tls:// and wss:// the server's certificate must be from an issuer that this machine trusts, and be valid \
+for its name. If it is not, a terminal shows the fingerprint of its key, and asks once whether to trust it; that \
+key is then kept, and no other is accepted in its place. In a pipe it is refused.
+
 Over ws:// a relay sends the last messages to a new member. A terminal shows them with their times, and \
 --json writes them with \"history\":true. Plain lines do not have them, since nothing would distinguish \
 them. After a reconnect the messages that were sent meanwhile are shown, as far as the relay has them.
@@ -749,6 +755,7 @@ Examples:
   chatloop join                                 the relay on this machine
   chatloop join chat.example.org:1234 -n alice  another relay, as alice
   chatloop join ws://1235                       this machine's relay, by its port for browsers
+  chatloop join tls://chat.example.org          through TLS
   echo 'build 17 is done' | chatloop join -n ci -q --no-reconnect
   chatloop join -n log > chat.log               write all messages to a file
   chatloop join -n bot --json | jq -r .message  a JSON object for each message
@@ -763,22 +770,26 @@ Exit codes:
   4  cannot connect: no such host, connection refused, no answer
   5  the connection was lost, or a message may not have arrived
   6  the server does not speak the chat protocol
+  7  the server is not trusted: its key is unknown, or has changed
 A client that is ended by a signal restores the terminal and ends by that signal.";
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct JoinArgs {
-    /// The relay's address, with ws:// in front if it is for browsers
+    /// The relay's address, with ws:// in front if it is for browsers, and tls:// or wss:// with TLS
     ///
     /// `127.0.0.1:1234`, `[::1]:1234` or `chat.example.org:1234`. Without a port it is 1234; a port alone
     /// is one of 127.0.0.1. If a name has several addresses, the first that answers is used.
     ///
     /// `ws://127.0.0.1:1235/` is a port for browsers, or a proxy for HTTP before one. Without a port it is
     /// 1235, and a path may follow. There the relay itself confirms each message, and sends those from
-    /// before. TLS (`wss://`) is not supported.
+    /// before.
+    ///
+    /// `tls://` and `wss://` are the same through TLS, with the same ports. The server must prove to have a key
+    /// that is trusted: see the flags for TLS.
     #[arg(
         env = "CHATLOOP_SERVER",
-        value_name = "[ws://]ADDR:PORT",
+        value_name = "[SCHEME://]ADDR:PORT",
         default_value = "127.0.0.1:1234",
         hide_env = true
     )]
@@ -828,6 +839,9 @@ pub(crate) struct JoinArgs {
     /// They can contain any bytes, including line feeds and control codes of terminals.
     #[arg(long)]
     pub(crate) raw: bool,
+
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 use chatloop::client::display::{Clock, Format, Palette, Theme};
 use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams};
+use chatloop::client_tls::Connector;
+#[cfg(feature = "tls-client")]
+use chatloop::client_tls::{Fingerprint, Refusal};
 use chatloop::handshake::Target;
 use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
@@ -20,6 +22,11 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
 use crate::cli::JoinArgs;
+#[cfg(feature = "tls-client")]
+use crate::known_hosts::{self, KnownHostsError};
+use crate::secure::{SecureError, connector};
+#[cfg(feature = "tls-client")]
+use crate::secure::{known_file, known_name};
 use crate::tty::Tty;
 
 /// Why the command failed.
@@ -27,6 +34,11 @@ use crate::tty::Tty;
 pub(crate) enum JoinError {
     /// The server's address is none, and why.
     Address(String, String),
+    /// The flags for TLS cannot be used, or the keys that are known.
+    Secure(SecureError),
+    /// The user does not trust this server.
+    #[cfg(feature = "tls-client")]
+    Declined(String),
     /// The server's name has no address.
     Lookup(LookupError),
     /// The client could not go on.
@@ -42,9 +54,13 @@ impl JoinError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Address(..) => 2,
+            Self::Secure(error) => error.exit_code(),
             Self::Lookup(_) | Self::Client(ClientError::Connect(..)) => 4,
             Self::Incomplete { .. } | Self::Client(ClientError::Disconnected { .. }) => 5,
             Self::Client(ClientError::NotChat(..)) => 6,
+            Self::Client(ClientError::Untrusted { .. }) => 7,
+            #[cfg(feature = "tls-client")]
+            Self::Declined(_) => 7,
             Self::Client(_) | Self::Io(..) => 1,
         }
     }
@@ -54,10 +70,18 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(server, why) => write!(f, "{}: {why}", Quoted(server.as_bytes())),
+            Self::Secure(error) => error.fmt(f),
+            #[cfg(feature = "tls-client")]
+            Self::Declined(server) => write!(f, "{server} is not trusted"),
             Self::Lookup(error) => error.fmt(f),
-            // Another error is an answer of a server.
+            // These errors are answers of a server.
             Self::Client(error @ ClientError::Connect(_, _, cause))
-                if cause.kind() != io::ErrorKind::Other =>
+                if !matches!(
+                    cause.kind(),
+                    io::ErrorKind::Other
+                        | io::ErrorKind::InvalidData
+                        | io::ErrorKind::UnexpectedEof
+                ) =>
             {
                 write!(f, "{error}; `chatloop serve` runs a relay")
             }
@@ -92,7 +116,8 @@ impl fmt::Display for Messages {
 
 /// Chats until the user leaves.
 pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
-    let (addrs, web_socket) = resolve(&args.server)?;
+    let site = Site::parse(&args.server)?;
+    let addrs = site.addr.lookup().map_err(JoinError::Lookup)?;
     let tty = Tty::found();
     let on_screen = tty.is_screen() && !args.json && !args.raw;
     let name = match &args.name {
@@ -104,21 +129,30 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
         },
         None => login_name(),
     };
-    let config = Config {
-        server: args.server.clone(),
-        addrs,
-        web_socket,
-        name: name.into_vec(),
-        reconnect: !args.no_reconnect,
-        quiet: args.quiet,
-        interface: if on_screen {
-            interface(&tty, args)
-        } else {
-            Interface::Streams(streams(&tty, args)?)
-        },
-    };
-    let client = Client::new(config).map_err(JoinError::Client)?;
-    match client.run().map_err(JoinError::Client)? {
+    let name = name.into_vec();
+    let mut ended;
+    loop {
+        let config = Config {
+            server: args.server.clone(),
+            addrs: addrs.clone(),
+            web_socket: site.web_socket.clone(),
+            tls: site.connector(args)?,
+            name: name.clone(),
+            reconnect: !args.no_reconnect,
+            quiet: args.quiet,
+            interface: if on_screen {
+                interface(&tty, args)
+            } else {
+                Interface::Streams(streams(&tty, args)?)
+            },
+        };
+        ended = Client::new(config).and_then(Client::run);
+        // The client that met an unknown key has sent nothing. Another one begins if the key is accepted.
+        if !(tty.stdin && tty.stdout && accept_key(&ended, &site, args)?) {
+            break;
+        }
+    }
+    match ended.map_err(JoinError::Client)? {
         Ending::Left {
             unsent: 0,
             uncertain: 0,
@@ -133,60 +167,148 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
     }
 }
 
-/// The addresses of a server, which may have the dialect in front, as the relay's start line has it, and the
-/// WebSocket to open there.
-fn resolve(server: &str) -> Result<(Vec<SocketAddr>, Option<Target>), JoinError> {
-    let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
-    let addr = server.trim();
-    let addr = addr.strip_prefix("chat10://").unwrap_or(addr);
-    let (addr, path) = match addr.split_once("://") {
-        None => (addr, None),
-        Some(("ws", addr)) => {
-            let end = addr.find(['/', '?']).unwrap_or(addr.len());
-            let (addr, path) = addr.split_at(end);
-            (addr, Some(path))
-        }
-        Some(("wss" | "https", _)) => {
-            return wrong(
-                "this client has no TLS; have stunnel or a proxy connect, and write ws:// and its address"
-                    .to_owned(),
-            );
-        }
-        Some(("http", addr)) => {
-            return wrong(format!("write ws://{}", Escaped(addr.as_bytes())));
-        }
-        Some((scheme, _)) if scheme.parse::<Dialect>().is_ok() => {
-            return wrong("this client speaks chat10 and ws only".to_owned());
-        }
-        Some((scheme, _)) => {
-            let scheme = Escaped(scheme.as_bytes());
-            return wrong(format!("write HOST:PORT, without {scheme}://"));
-        }
+/// Whether the client has ended at an unknown key that the user accepts, which is kept then.
+#[cfg(feature = "tls-client")]
+fn accept_key(
+    ended: &Result<Ending, ClientError>,
+    site: &Site,
+    args: &JoinArgs,
+) -> Result<bool, JoinError> {
+    let Err(ClientError::Untrusted {
+        refusal: Refusal::Unknown { key, why },
+        was_connected: false,
+        ..
+    }) = ended
+    else {
+        return Ok(false);
     };
-    if path.is_some_and(|path| !path.bytes().all(|byte| byte.is_ascii_graphic())) {
-        return wrong("a path has neither spaces nor letters that are not ASCII".to_owned());
+    if !ask_trust(&site.addr.authority(), *key, why)? {
+        return Err(JoinError::Declined(args.server.clone()));
     }
-    let (port, write) = match path {
-        None => (DEFAULT_PORT, "write 127.0.0.1:1234, or [::1]:1234 for IPv6"),
-        Some(_) => (
-            DEFAULT_PAGE_PORT,
-            "write ws://127.0.0.1:1235/, or ws://[::1]:1235/ for IPv6",
-        ),
-    };
-    let addr = match Address::parse(addr, port, write) {
-        Ok(addr) if addr.port() == 0 => return wrong("port 0 cannot be connected to".to_owned()),
-        Ok(addr) => addr,
-        Err(why) => return wrong(why),
-    };
-    let target = path.map(|path| Target {
-        host: addr.authority(),
-        path: match path.as_bytes() {
-            [b'/', ..] => path.to_owned(),
-            _ => format!("/{path}"),
-        },
-        protocol: Some("chatloop.json"),
-    });
-    Ok((addr.lookup().map_err(JoinError::Lookup)?, target))
+    let failed = |error: KnownHostsError| JoinError::Secure(SecureError::KnownHosts(error));
+    let file = known_file(&args.trust).map_err(failed)?;
+    known_hosts::add(&known_name(&site.addr), *key, &file).map_err(failed)?;
+    Ok(true)
+}
+
+#[cfg(not(feature = "tls-client"))]
+fn accept_key(_: &Result<Ending, ClientError>, _: &Site, _: &JoinArgs) -> Result<bool, JoinError> {
+    Ok(false)
+}
+
+/// Asks on the terminal whether a key is the server's.
+#[cfg(feature = "tls-client")]
+fn ask_trust(server: &str, key: Fingerprint, why: &str) -> Result<bool, JoinError> {
+    let failed = |error| JoinError::Io("cannot ask about the server's key", error);
+    let mut stdout = io::stdout().lock();
+    write!(
+        stdout,
+        "The certificate of {server} {why}. The fingerprint of its key is\n  {key}\n\
+         Trust this key from now on? (yes/no) [no]: "
+    )
+    .map_err(failed)?;
+    loop {
+        stdout.flush().map_err(failed)?;
+        let mut answer = Vec::new();
+        let read = io::stdin().lock().read_until(b'\n', &mut answer);
+        if read.map_err(failed)? == 0 {
+            writeln!(stdout).map_err(failed)?;
+            return Ok(false);
+        }
+        match answer.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"yes" => return Ok(true),
+            b"" | b"no" | b"n" => return Ok(false),
+            _ => write!(stdout, "Type yes or no [no]: ").map_err(failed)?,
+        }
+    }
+}
+
+/// A `Site` is a server, as its address on the command line has it: with the dialect in front, as in the
+/// relay's start line, or without.
+#[derive(Debug, PartialEq, Eq)]
+struct Site {
+    addr: Address,
+    /// The WebSocket to open there.
+    web_socket: Option<Target>,
+    /// Whether there is TLS around it.
+    is_secure: bool,
+}
+
+impl Site {
+    fn parse(server: &str) -> Result<Self, JoinError> {
+        let wrong = |why| Err(JoinError::Address(server.to_owned(), why));
+        let (scheme, addr) = match server.trim().split_once("://") {
+            None => ("chat10", server.trim()),
+            Some(("https", addr)) => {
+                return wrong(format!("write wss://{}", Escaped(addr.as_bytes())));
+            }
+            Some(("http", addr)) => {
+                return wrong(format!("write ws://{}", Escaped(addr.as_bytes())));
+            }
+            Some(parts) => parts,
+        };
+        let (is_secure, dialect) = match scheme {
+            "tls" => (true, "chat10"),
+            "wss" => (true, "ws"),
+            scheme => match scheme.strip_prefix("tls+") {
+                Some(dialect) => (true, dialect),
+                None => (false, scheme),
+            },
+        };
+        let (addr, path) = match dialect {
+            "chat10" => (addr, None),
+            "ws" => {
+                let end = addr.find(['/', '?']).unwrap_or(addr.len());
+                let (addr, path) = addr.split_at(end);
+                (addr, Some(path))
+            }
+            dialect if dialect.parse::<Dialect>().is_ok() => {
+                return wrong("this client speaks chat10 and ws only".to_owned());
+            }
+            _ => {
+                let scheme = Escaped(scheme.as_bytes());
+                return wrong(format!("write HOST:PORT, without {scheme}://"));
+            }
+        };
+        if path.is_some_and(|path| !path.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return wrong("a path has neither spaces nor letters that are not ASCII".to_owned());
+        }
+        let (port, write) = match path {
+            None => (DEFAULT_PORT, "write 127.0.0.1:1234, or [::1]:1234 for IPv6"),
+            Some(_) => (
+                DEFAULT_PAGE_PORT,
+                "write ws://127.0.0.1:1235/, or ws://[::1]:1235/ for IPv6",
+            ),
+        };
+        let addr = match Address::parse(addr, port, write) {
+            Ok(addr) if addr.port() == 0 => {
+                return wrong("port 0 cannot be connected to".to_owned());
+            }
+            Ok(addr) => addr,
+            Err(why) => return wrong(why),
+        };
+        let web_socket = path.map(|path| Target {
+            host: addr.authority(),
+            path: match path.as_bytes() {
+                [b'/', ..] => path.to_owned(),
+                _ => format!("/{path}"),
+            },
+            protocol: Some("chatloop.json"),
+        });
+        Ok(Self {
+            addr,
+            web_socket,
+            is_secure,
+        })
+    }
+
+    /// What makes secure connections, if they are to be secure.
+    fn connector(&self, args: &JoinArgs) -> Result<Option<Connector>, JoinError> {
+        self.is_secure
+            .then(|| connector(&args.trust, &self.addr, self.web_socket.is_some()))
+            .transpose()
+            .map_err(JoinError::Secure)
+    }
 }
 
 fn interface(tty: &Tty, args: &JoinArgs) -> Interface {
@@ -277,6 +399,11 @@ fn ask_name(offer: &OsString) -> Result<Option<OsString>, JoinError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
+    fn parse(server: &str) -> Site {
+        Site::parse(server).unwrap()
+    }
 
     #[test]
     fn an_address_may_do_without_its_port_and_have_its_dialect() {
@@ -292,7 +419,12 @@ mod tests {
             (" 127.0.0.1:99\n", "127.0.0.1:99"),
         ] {
             let addr: SocketAddr = addr.parse().unwrap();
-            assert_eq!(resolve(server).unwrap(), (vec![addr], None), "{server}");
+            let site = Site {
+                addr: Address::Ip(addr),
+                web_socket: None,
+                is_secure: false,
+            };
+            assert_eq!(parse(server), site, "{server}");
         }
     }
 
@@ -313,11 +445,31 @@ mod tests {
                 path: path.to_owned(),
                 protocol: Some("chatloop.json"),
             };
-            let expected = (vec![addr.parse().unwrap()], Some(target));
-            assert_eq!(resolve(server).unwrap(), expected, "{server}");
+            let site = Site {
+                addr: Address::Ip(addr.parse().unwrap()),
+                web_socket: Some(target),
+                is_secure: false,
+            };
+            assert_eq!(parse(server), site, "{server}");
         }
-        let (_, target) = resolve("ws://localhost:99").unwrap();
-        assert_eq!(target.unwrap().host, "localhost:99");
+        let site = parse("ws://localhost:99");
+        assert_eq!(site.web_socket.unwrap().host, "localhost:99");
+    }
+
+    #[test]
+    fn tls_has_the_ports_of_the_same_without_it() {
+        for (server, same) in [
+            ("tls://chat.example.org", "chat.example.org"),
+            ("tls+chat10://127.0.0.1:99", "127.0.0.1:99"),
+            ("wss://chat.example.org/chat", "ws://chat.example.org/chat"),
+            ("tls+ws://99", "ws://99"),
+        ] {
+            let site = Site {
+                is_secure: true,
+                ..parse(same)
+            };
+            assert_eq!(parse(server), site, "{server}");
+        }
     }
 
     #[test]
@@ -347,14 +499,16 @@ mod tests {
                 "this client speaks chat10 and ws only",
             ),
             ("ftp://example.org", "write HOST:PORT, without ftp://"),
-            ("wss://example.org/", "this client has no TLS; have stunnel"),
-            ("https://example.org/", "this client has no TLS"),
+            ("https://example.org/", "write wss://example.org/"),
+            ("tls+ack64://1", "this client speaks chat10 and ws only"),
+            ("tls+tls://1", "write HOST:PORT, without tls+tls://"),
+            ("tls://1:1:1", "an IPv6 address needs brackets"),
             ("ws:///chat", "not ADDR:PORT; write ws://127.0.0.1:1235/"),
             ("ws://127.0.0.1:0", "port 0 cannot be connected to"),
             ("ws://127.0.0.1/a b", "a path has neither spaces"),
             ("ws://127.0.0.1/\r\nX: y", "a path has neither spaces"),
         ] {
-            let error = resolve(server).unwrap_err();
+            let error = Site::parse(server).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(says), "{server}: {error}");
         }

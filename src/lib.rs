@@ -45,6 +45,7 @@
 //! - `sockets`: the TCP sockets of this machine, as the kernel lists them.
 //! - `units`: figures with their units.
 //! - `terminal`: raw mode, keys, and standard streams that do not block.
+//! - `client_tls`: TLS of the client and of the load tool, and which servers they trust.
 //! - `client`: the terminal client, an event loop of its own over the keyboard and a socket.
 //! - `load`: the load generator, an event loop of its own over thousands of sockets.
 //! - `top`: the live view of relays, an event loop of its own over the keyboard and the connections to them.
@@ -167,6 +168,9 @@ mod units;
 
 #[cfg(feature = "cli")]
 pub mod terminal;
+
+#[cfg(feature = "cli")]
+pub mod client_tls;
 
 #[cfg(feature = "cli")]
 pub mod client;

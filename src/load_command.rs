@@ -19,8 +19,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::address::LookupError;
-use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
+use crate::cli::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, TrustArgs, WaitArg};
 use crate::error_line;
+use crate::secure::{SecureError, connector};
 
 /// The number of members of an idle room, as far as descriptors suffice.
 const IDLE_MEMBERS: usize = 10_000;
@@ -41,6 +42,8 @@ pub(crate) enum MeasureError {
     Output(PathBuf, io::Error),
     /// A server's name has no address.
     Lookup(LookupError),
+    /// The flags for TLS cannot be used, or the keys that are known.
+    Secure(SecureError),
     /// There is nothing to report.
     Load(LoadError),
     /// A system call failed.
@@ -62,9 +65,11 @@ impl MeasureError {
                 | LoadError::Family(_)
                 | LoadError::Pid(..),
             ) => 2,
+            Self::Secure(error) => error.exit_code(),
             Self::Lookup(_) | Self::Load(LoadError::Connect(..)) => 4,
             Self::Load(LoadError::Ended(..)) => 5,
             Self::Load(LoadError::NotChat(..)) => 6,
+            Self::Load(LoadError::Untrusted(..)) => 7,
             Self::Load(_) | Self::Io(..) => 1,
         }
     }
@@ -89,6 +94,7 @@ impl fmt::Display for MeasureError {
             ),
             Self::Output(path, error) => write!(f, "cannot write {}: {error}", path.display()),
             Self::Lookup(error) => error.fmt(f),
+            Self::Secure(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
@@ -190,7 +196,7 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
     let common = common(command);
     let mut plan = Plan {
         scenario: Scenario::Idle,
-        target: server(common.target.as_ref())?,
+        target: server(common.target.as_ref(), &common.trust)?,
         against: None,
         allow_company: common.yes,
         rounds: 1,
@@ -213,8 +219,8 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
         command: words(),
     };
     if let Some(speed) = speed(command) {
-        plan.against = server(speed.against.as_ref())?;
-        plan.rounds = plan.against.map_or(1, |_| speed.rounds);
+        plan.against = server(speed.against.as_ref(), &common.trust)?;
+        plan.rounds = plan.against.as_ref().map_or(1, |_| speed.rounds);
         plan.size = speed.size;
         plan.wait = wait(speed.wait);
     }
@@ -269,7 +275,7 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
             plan.churn = args.churn;
             plan.faults = args.faults;
             plan.lasts = args.lasts;
-            if let Some(Server { protocol, .. }) = plan.target
+            if let Some(&Server { protocol, .. }) = plan.target.as_ref()
                 && !matches!(protocol, Protocol::Chat10 | Protocol::WsChat10)
             {
                 return Err(MeasureError::Protocol(protocol));
@@ -286,14 +292,20 @@ fn plan(command: &LoadCommand) -> Result<Plan, MeasureError> {
     Ok(plan)
 }
 
-/// Looks up the address of a server.
-fn server(named: Option<&ServerArg>) -> Result<Option<Server>, MeasureError> {
+/// Looks up the address of a server, and what secure connections to it need.
+fn server(named: Option<&ServerArg>, trust: &TrustArgs) -> Result<Option<Server>, MeasureError> {
     let Some(named) = named else {
         return Ok(None);
     };
     let addr = named.addr.lookup_first().map_err(MeasureError::Lookup)?;
+    let tls = named
+        .is_secure
+        .then(|| connector(trust, &named.addr, named.protocol.is_web_socket()))
+        .transpose()
+        .map_err(MeasureError::Secure)?;
     Ok(Some(Server {
         protocol: named.protocol,
+        tls,
         addr,
     }))
 }

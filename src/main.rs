@@ -9,9 +9,14 @@ mod error_line;
 mod join;
 mod journal;
 mod judge_command;
+#[cfg(feature = "tls-client")]
+mod known_hosts;
 mod load_command;
 mod log_output;
+#[cfg(any(feature = "cert", feature = "tls-client"))]
+mod new_file;
 mod password_file;
+mod secure;
 mod serve;
 mod service;
 mod top_command;

@@ -10,6 +10,7 @@ use strum::VariantNames;
 
 use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT};
 
+use super::trust::TrustArgs;
 use super::values::{
     parse_count, parse_duration, parse_number, parse_positive_duration, parse_size,
 };
@@ -49,7 +50,8 @@ Exit codes:
   2  usage: a flag that does not exist, or a value that cannot work
   4  cannot connect: no such host, connection refused, no answer
   5  measured, and something was lost, cut, refused or leaked
-  6  the server does not speak the chat protocol";
+  6  the server does not speak the chat protocol
+  7  the server is not trusted: its key is unknown, or has changed";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoadCommand {
@@ -100,7 +102,9 @@ pub(crate) struct CommonArgs {
     /// server's protocol: `chat10://`, which is the default, `redis://` for Redis publish/subscribe,
     /// `mqtt://` for an MQTT broker, `nats://` for NATS, `ws://` for this relay's port for browsers.
     /// `ws-chat10://`, `ws-mqtt://` and `ws-nats://` are the same protocols through a WebSocket. Without
-    /// a port it is the usual one of these: 1234, 6379, 1883, 4222, 1235, 1235, 9001, 8080.
+    /// a port it is the usual one of these: 1234, 6379, 1883, 4222, 1235, 1235, 9001, 8080. With `tls+` in front
+    /// each is spoken through TLS, from the first byte and with the same port; `tls://` is `tls+chat10://`, and
+    /// `wss://` is `tls+ws://`. The server must be trusted: see the flags for TLS.
     #[arg(short, long, value_name = "[PROTOCOL://]ADDR:PORT", value_parser = parse_server)]
     pub(crate) target: Option<ServerArg>,
 
@@ -142,6 +146,9 @@ pub(crate) struct CommonArgs {
     /// The seed of the random messages and senders [default: another one each time]
     #[arg(long, value_name = "N", value_parser = parse_seed)]
     pub(crate) seed: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
 }
 
 /// The `SpeedArgs` are the flags of the scenarios that measure speed.
@@ -421,15 +428,22 @@ pub(crate) struct SoakArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerArg {
     pub(crate) protocol: Protocol,
+    pub(crate) is_secure: bool,
     pub(crate) addr: Address,
 }
 
 fn parse_server(text: &str) -> Result<ServerArg, String> {
     let text = text.trim();
-    let (protocol, addr) = match text.split_once("://") {
-        Some((name, addr)) => (name.parse().map_err(|_| unknown_protocol())?, addr),
-        None => (Protocol::default(), text),
+    let (name, addr) = text.split_once("://").unwrap_or(("chat10", text));
+    let lower = name.to_ascii_lowercase();
+    let (is_secure, name) = match &*lower {
+        "tls" => (true, "chat10"),
+        "wss" => (true, "ws"),
+        name => name
+            .strip_prefix("tls+")
+            .map_or((false, name), |name| (true, name)),
     };
+    let protocol = name.parse().map_err(|_| unknown_protocol())?;
     let usual_port = match protocol {
         Protocol::Chat10 => DEFAULT_PORT,
         Protocol::Redis => 6379,
@@ -448,12 +462,16 @@ fn parse_server(text: &str) -> Result<ServerArg, String> {
         }
     };
     let addr = Address::parse(addr, usual_port, "write 127.0.0.1:1234")?;
-    Ok(ServerArg { protocol, addr })
+    Ok(ServerArg {
+        protocol,
+        is_secure,
+        addr,
+    })
 }
 
 fn unknown_protocol() -> String {
     let known = Protocol::VARIANTS.join(", ");
-    format!("unknown protocol; the known ones: {known}")
+    format!("unknown protocol; the known ones: {known}, and each with tls+ in front")
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
@@ -536,7 +554,27 @@ mod tests {
             ("ws-nats://127.0.0.1/", Protocol::WsNats, "127.0.0.1:8080"),
         ] {
             let addr = Address::Ip(addr.parse().unwrap());
-            assert_eq!(parse_server(text), Ok(ServerArg { protocol, addr }));
+            let server = ServerArg {
+                protocol,
+                is_secure: false,
+                addr,
+            };
+            assert_eq!(parse_server(text).as_ref(), Ok(&server), "{text}");
+            if !text.contains("://") {
+                continue;
+            }
+            let is_secure = true;
+            let secure = ServerArg {
+                is_secure,
+                ..server
+            };
+            assert_eq!(parse_server(&format!("tls+{text}")), Ok(secure), "{text}");
+        }
+        for (short, long) in [
+            ("tls://[::1]", "tls+chat10://[::1]"),
+            ("WSS://127.0.0.1/", "tls+ws://127.0.0.1"),
+        ] {
+            assert_eq!(parse_server(short), parse_server(long));
         }
         for (text, says) in [
             (

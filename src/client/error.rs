@@ -5,12 +5,22 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::session::{Disconnect, MAX_PAYLOAD};
+use crate::client_tls::Refusal;
 
 /// A `ClientError` ends the client.
 #[derive(Debug)]
 pub enum ClientError {
     /// The first connection failed: the server, the address tried last, and the error.
     Connect(String, SocketAddr, io::Error),
+    /// The server is not trusted.
+    Untrusted {
+        /// The server.
+        server: String,
+        /// Why it is not trusted.
+        refusal: Refusal,
+        /// Whether there was a connection before.
+        was_connected: bool,
+    },
     /// The connection was lost. The messages that may be missing are reported already.
     Disconnected {
         /// How the connection ended.
@@ -43,6 +53,9 @@ impl fmt::Display for ClientError {
                 }
                 write!(f, ": {}", reason(error))
             }
+            Self::Untrusted {
+                server, refusal, ..
+            } => write!(f, "{server} is not trusted: {refusal}"),
             Self::Disconnected { disconnect, hint } => {
                 disconnect.fmt(f)?;
                 hint.iter().try_for_each(|hint| write!(f, "; {hint}"))

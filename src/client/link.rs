@@ -1,7 +1,7 @@
 //! The connection to the server, which is made again when it is lost.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -15,6 +15,7 @@ use super::incoming::{Incoming, Received};
 use super::json_session::{JsonSession, NO_STATUS};
 use super::outbox::Outbox;
 use super::session::{Disconnect, Progress, Session};
+use crate::client_tls::{Connector, Refusal, Stream};
 use crate::handshake::{HandshakeError, Opening, Target};
 
 /// A server that does not answer within this time is tried at its next address.
@@ -43,6 +44,8 @@ pub(super) struct Link {
     addrs: Vec<SocketAddr>,
     /// The WebSocket to open there; without one the server speaks `chat10`.
     target: Option<Target>,
+    /// TLS around either of them, if there is any.
+    tls: Option<Connector>,
     /// How long sent bytes may be unacknowledged, if not as long as TCP allows.
     ack_timeout: Option<Duration>,
     backoff: Backoff,
@@ -61,7 +64,7 @@ enum LinkState {
         /// Whether an event has reported a result.
         decided: bool,
     },
-    /// There is a connection to the address of this index, and the WebSocket is being opened.
+    /// There is a connection to the address of this index, and TLS or the WebSocket is being opened.
     Opening {
         handshake: Box<Handshake>,
         index: usize,
@@ -71,14 +74,14 @@ enum LinkState {
     Up(Box<Connected>),
 }
 
-/// A `Handshake` opens a WebSocket over a connection.
+/// A `Handshake` opens TLS over a connection, and then a WebSocket, or one of them.
 #[derive(Debug)]
 struct Handshake {
-    stream: TcpStream,
+    stream: Stream,
     local: SocketAddr,
     peer: SocketAddr,
-    opening: Opening,
-    /// The part of the request that the socket has not accepted.
+    opening: Option<Opening>,
+    /// The part of the request for a WebSocket that the socket has not accepted.
     request: Vec<u8>,
 }
 
@@ -91,7 +94,7 @@ enum Protocol {
 
 #[derive(Debug)]
 struct Connected {
-    stream: TcpStream,
+    stream: Stream,
     protocol: Protocol,
     since: Instant,
     local: SocketAddr,
@@ -122,6 +125,8 @@ pub(super) enum Attempt {
         /// How long until the next attempt.
         again_in: Duration,
     },
+    /// The server is not trusted.
+    Untrusted(Refusal),
     /// No address could be connected to.
     Failed {
         /// The last of the addresses that were tried.
@@ -139,6 +144,7 @@ impl Link {
     pub(super) fn new(
         addrs: Vec<SocketAddr>,
         target: Option<Target>,
+        tls: Option<Connector>,
         ack_timeout: Option<Duration>,
         token: Token,
         now: Instant,
@@ -147,6 +153,7 @@ impl Link {
             token,
             addrs,
             target,
+            tls,
             ack_timeout,
             backoff: Backoff::default(),
             state: LinkState::Waiting { until: now },
@@ -172,6 +179,16 @@ impl Link {
                 Some(if connected.readable { now } else { deadline })
             }
             _ => None,
+        }
+    }
+
+    /// The scheme of the server's address.
+    pub(super) const fn scheme(&self) -> &'static str {
+        match (&self.target, &self.tls) {
+            (None, None) => "",
+            (None, Some(_)) => "tls://",
+            (Some(_), None) => "ws://",
+            (Some(_), Some(_)) => "wss://",
         }
     }
 
@@ -224,11 +241,15 @@ impl Link {
                     Ok(None) => return None,
                     Ok(Some((local, peer))) => {
                         let index = *index;
-                        if let Some(attempt) = self.set_connected(local, peer, index, now) {
-                            return Some(attempt);
+                        match self.set_connected(local, peer, index, now) {
+                            Ok(Some(attempt)) => return Some(attempt),
+                            // The handshake can begin.
+                            Ok(None) => continue,
+                            Err(error) => {
+                                failure = Some((self.addrs[index], error));
+                                index + 1
+                            }
                         }
-                        // The request of the WebSocket can be written.
-                        continue;
                     }
                     Err(error) => {
                         failure = Some((self.addrs[*index], error));
@@ -245,6 +266,10 @@ impl Link {
                         let peer = handshake.peer;
                         self.set_open(early, now);
                         return Some(Attempt::Connected(peer));
+                    }
+                    Err(OpeningError::Untrusted(refusal)) => {
+                        self.schedule_attempt(now);
+                        return Some(Attempt::Untrusted(refusal));
                     }
                     Err(OpeningError::Refused(error)) => {
                         let again_in = self.schedule_attempt(now);
@@ -300,24 +325,31 @@ impl Link {
         Ok(stream)
     }
 
-    /// The connection to the address of this index is made. A WebSocket has to be opened over it.
+    /// The connection to the address of this index is made. TLS or a WebSocket may have to be opened over it.
     fn set_connected(
         &mut self,
         local: SocketAddr,
         peer: SocketAddr,
         index: usize,
         now: Instant,
-    ) -> Option<Attempt> {
+    ) -> io::Result<Option<Attempt>> {
         let state = std::mem::replace(&mut self.state, LinkState::Waiting { until: now });
         let LinkState::Connecting { stream, .. } = state else {
-            return None;
+            return Ok(None);
         };
-        let Some(target) = &self.target else {
+        let stream = Stream::new(stream, self.tls.as_ref())?;
+        if self.target.is_none() && self.tls.is_none() {
             let protocol = Protocol::Chat10(Session::default());
             self.set_up(stream, protocol, [local, peer], now);
-            return Some(Attempt::Connected(peer));
-        };
-        let (opening, request) = Opening::begin(target, fastrand::u128(..).to_ne_bytes());
+            return Ok(Some(Attempt::Connected(peer)));
+        }
+        let chance = fastrand::u128(..).to_ne_bytes();
+        let opening = self.target.as_ref();
+        let (opening, request) = opening
+            .map(|target| Opening::begin(target, chance))
+            .map_or((None, Vec::new()), |(opening, request)| {
+                (Some(opening), request)
+            });
         self.state = LinkState::Opening {
             handshake: Box::new(Handshake {
                 stream,
@@ -329,27 +361,31 @@ impl Link {
             index,
             deadline: now + CONNECT_TIMEOUT,
         };
-        None
+        Ok(None)
     }
 
-    /// The WebSocket is open, and its stream begins with these bytes.
+    /// All is open, and a WebSocket's stream begins with these bytes.
     fn set_open(&mut self, early: Vec<u8>, now: Instant) {
         let state = std::mem::replace(&mut self.state, LinkState::Waiting { until: now });
         if let LinkState::Opening { handshake, .. } = state {
-            let protocol = Protocol::WebSocket(JsonSession::new(early));
             let Handshake {
                 stream,
                 local,
                 peer,
+                opening,
                 ..
             } = *handshake;
+            let protocol = match opening {
+                None => Protocol::Chat10(Session::default()),
+                Some(_) => Protocol::WebSocket(JsonSession::new(early)),
+            };
             self.set_up(stream, protocol, [local, peer], now);
         }
     }
 
     fn set_up(
         &mut self,
-        stream: TcpStream,
+        stream: Stream,
         protocol: Protocol,
         [local, peer]: [SocketAddr; 2],
         now: Instant,
@@ -405,7 +441,10 @@ impl Link {
     pub(super) fn send(&mut self, outbox: &mut Outbox, name_only: bool, now: Instant) {
         if let LinkState::Up(connected) = &mut self.state
             && connected.write_error.is_none()
-            && let Err(error) = outbox.write_to(&mut connected.stream, name_only, now)
+            && let Err(error) = connected
+                .stream
+                .send_pending()
+                .and_then(|()| outbox.write_to(&mut connected.stream, name_only, now))
         {
             connected.write_error = Some(error);
             connected.readable = true;
@@ -430,7 +469,7 @@ impl Link {
         } = &mut **connected;
         let Protocol::WebSocket(session) = protocol else {
             // If it fails, there is no connection to be closed.
-            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.end();
             return true;
         };
         if outbox.partly_sent_len().is_some() {
@@ -460,7 +499,8 @@ impl Link {
         }
     }
 
-    /// The number of bytes that the server's machine has not acknowledged.
+    /// The number of bytes that the server's machine has not acknowledged. Those of TLS are more than those
+    /// of the messages in them, so a message counts as acknowledged a little late.
     ///
     /// `None` if the system has reported it before, but does not this time.
     pub(super) fn unacknowledged(&mut self) -> Result<Option<u64>, AckUnknown> {
@@ -471,7 +511,7 @@ impl Link {
             None if !connected.reports_acks => Err(AckUnknown),
             known => {
                 connected.reports_acks = true;
-                Ok(known)
+                Ok(known.map(|known| known + connected.stream.pending() as u64))
             }
         }
     }
@@ -508,9 +548,11 @@ impl Protocol {
     }
 }
 
-/// An `OpeningError` is why a WebSocket could not be opened.
+/// An `OpeningError` is why TLS or a WebSocket could not be opened.
 #[derive(Debug)]
 enum OpeningError {
+    /// The server is not trusted.
+    Untrusted(Refusal),
     /// The server will answer the same the next time.
     Refused(HandshakeError),
     /// Another attempt may succeed.
@@ -518,9 +560,25 @@ enum OpeningError {
 }
 
 impl Handshake {
-    /// Writes the request and reads the response, as far as the socket has them. Returns the bytes that
-    /// came behind the response once that has accepted the WebSocket.
+    /// Exchanges what has to be exchanged, as far as the socket has it. Returns the bytes that came behind
+    /// the response to a WebSocket once everything is open.
     fn progress(&mut self, is_late: bool) -> Result<Option<Vec<u8>>, OpeningError> {
+        let progress = match self.stream.shake_hands() {
+            Ok(false) => None,
+            Ok(true) => self.open_web_socket()?,
+            Err(error) => return Err(OpeningError::of_tls(error)),
+        };
+        if progress.is_none() && is_late {
+            return Err(OpeningError::Failed(ErrorKind::TimedOut.into()));
+        }
+        Ok(progress)
+    }
+
+    /// Writes the request and reads the response, if there is a WebSocket to be opened.
+    fn open_web_socket(&mut self) -> Result<Option<Vec<u8>>, OpeningError> {
+        let Some(opening) = &mut self.opening else {
+            return Ok(Some(Vec::new()));
+        };
         while !self.request.is_empty() {
             match self.stream.write(&self.request) {
                 Ok(written) => drop(self.request.drain(..written)),
@@ -533,8 +591,8 @@ impl Handshake {
         let mut buf = [0; 4096];
         loop {
             match self.stream.read(&mut buf) {
-                Ok(0) => return Err(self.closed()),
-                Ok(read) => match self.opening.feed(&buf[..read]) {
+                Ok(0) => return Err(closed(opening)),
+                Ok(read) => match opening.feed(&buf[..read]) {
                     Ok(None) => {}
                     Ok(Some(taken)) => return Ok(Some(buf[taken..read].to_vec())),
                     Err(error) if error.is_temporary() => {
@@ -543,29 +601,35 @@ impl Handshake {
                     Err(error) => return Err(OpeningError::Refused(error)),
                 },
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    return Err(self.closed());
+                    return Err(closed(opening));
                 }
                 Err(error) => return Err(OpeningError::Failed(error)),
             }
         }
-        if is_late {
-            return Err(OpeningError::Failed(ErrorKind::TimedOut.into()));
-        }
-        Ok(None)
     }
+}
 
-    /// The error of a server that has closed the connection.
-    fn closed(&self) -> OpeningError {
-        let text = if self.opening.is_unanswered() {
-            "the server closed the connection without an answer to the WebSocket request; is it a port \
-             for browsers, and is there room?"
-        } else {
-            "the server closed the connection in the middle of its answer to the WebSocket request"
-        };
-        OpeningError::Failed(io::Error::other(text))
+impl OpeningError {
+    /// The error of a handshake of TLS.
+    fn of_tls(error: io::Error) -> Self {
+        match error.downcast::<Refusal>() {
+            Ok(refusal) => Self::Untrusted(refusal),
+            Err(error) => Self::Failed(error),
+        }
     }
+}
+
+/// The error of a server that has closed the connection before it has opened the WebSocket.
+fn closed(opening: &Opening) -> OpeningError {
+    let text = if opening.is_unanswered() {
+        "the server closed the connection without an answer to the WebSocket request; is it a port \
+         for browsers, and is there room?"
+    } else {
+        "the server closed the connection in the middle of its answer to the WebSocket request"
+    };
+    OpeningError::Failed(io::Error::other(text))
 }
 
 /// Both addresses of a connection that is established; `None` if it is not yet.

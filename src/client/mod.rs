@@ -11,7 +11,8 @@
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
 //! | A finished line becomes a message to send | [`outbox`], `ack_probe.rs` |
 //! | The connection is made, and made again when it is lost | `link.rs`, `backoff.rs` |
-//! | ... and over it a WebSocket, if that is asked for | `link.rs`, [`handshake`](crate::handshake) |
+//! | ... and over it TLS, if that is asked for | `link.rs`, [`client_tls`](crate::client_tls) |
+//! | ... and a WebSocket, if that is asked for | `link.rs`, [`handshake`](crate::handshake) |
 //! | Received bytes become messages | [`session`], `json_session.rs` |
 //! | What a reconnect repeats is left out | `history.rs` |
 //! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`], `wrap.rs` |
@@ -34,8 +35,8 @@
 //!
 //! Each is sent over the next connection, or reported: see [`outbox`].
 //!
-//! The client uses [`wire`](crate::wire), [`handshake`](crate::handshake), [`terminal`](crate::terminal) and
-//! [`text`](crate::text), and nothing of the relay.
+//! The client uses [`wire`](crate::wire), [`handshake`](crate::handshake), [`client_tls`](crate::client_tls),
+//! [`terminal`](crate::terminal) and [`text`](crate::text), and nothing of the relay.
 
 mod ack_probe;
 mod acknowledged;
@@ -83,6 +84,7 @@ use outbox::{ConnectionEnd, Framing, Outbox};
 use request::Request;
 use session::Disconnect;
 
+use crate::client_tls::Connector;
 use crate::handshake::Target;
 use crate::terminal::signals::Signals;
 use crate::text::{Quoted, Shown};
@@ -135,6 +137,8 @@ pub struct Config {
     pub addrs: Vec<SocketAddr>,
     /// The WebSocket to open there. Without one the server speaks `chat10`.
     pub web_socket: Option<Target>,
+    /// TLS around either of them, if there is any.
+    pub tls: Option<Connector>,
     /// The name to join with.
     pub name: Vec<u8>,
     /// Whether to connect again when the connection is lost.
@@ -263,8 +267,8 @@ impl Client {
             None => Framing::Chat10,
             Some(_) => Framing::WebSocket,
         };
-        let (addrs, target) = (config.addrs, config.web_socket);
-        let link = Link::new(addrs, target, ack_timeout, SOCKET, Instant::now());
+        let (addrs, target, tls) = (config.addrs, config.web_socket, config.tls);
+        let link = Link::new(addrs, target, tls, ack_timeout, SOCKET, Instant::now());
         Ok(Self {
             poll,
             events: Events::with_capacity(16),
@@ -494,6 +498,12 @@ impl Client {
                 }
                 self.notice(Notice::Info, &notice)
             }
+            // It would not be trusted the next time, so that there is nothing to wait for.
+            Some(Attempt::Untrusted(refusal)) => Err(ClientError::Untrusted {
+                server: self.server.clone(),
+                refusal,
+                was_connected: self.was_connected,
+            }),
             Some(Attempt::Refused { error, .. }) if !self.was_connected => {
                 let error = Disconnect::Handshake(error);
                 Err(ClientError::NotChat(self.server.clone(), error))
@@ -528,11 +538,7 @@ impl Client {
 
     fn welcome(&self, addr: SocketAddr) -> String {
         let name = Named(&self.name);
-        let scheme = if self.outbox.is_confirmed_by_server() {
-            "ws://"
-        } else {
-            ""
-        };
+        let scheme = self.link.scheme();
         let help = match &self.front {
             Frontend::Interactive(_) => " (/help for help, Ctrl-D to leave)",
             Frontend::Filter(front) => front.welcome(),
@@ -787,7 +793,7 @@ impl Client {
         self.front.notice(kind, text)
     }
 
-    /// Reports undelivered messages and writes all pending output.
+    /// Reports undelivered messages and writes all pending output, for which it waits.
     fn write_remaining(&mut self) -> Result<(), ClientError> {
         let now = Instant::now();
         self.update_acknowledged(now);
@@ -795,7 +801,19 @@ impl Client {
         let undelivered = self.outbox.end_connection(ConnectionEnd::Broken, now);
         self.front.report(UNCERTAIN, undelivered.uncertain.iter())?;
         self.front.report("not sent", self.outbox.unsent())?;
-        self.front.write_remaining(self.poll.registry())
+        self.front.write_remaining(self.poll.registry())?;
+        let mut requests = Vec::new();
+        // What was received before an error is written. A reader that is gone asks to end.
+        while !self.front.is_written() && requests.is_empty() {
+            self.flush(&mut requests)?;
+            if !self.front.is_written() && requests.is_empty() {
+                self.poll
+                    .poll(&mut self.events, None)
+                    .map_err(ClientError::Poll)?;
+                self.dispatch(&mut requests)?;
+            }
+        }
+        Ok(())
     }
 }
 

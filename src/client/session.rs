@@ -20,6 +20,12 @@ pub(super) fn excerpt(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(EXCERPT_BYTES)]
 }
 
+/// Whether a server has answered in TLS, with the alert that it got something else.
+fn is_tls(first: &[u8]) -> bool {
+    // The type of the record, and the version that each has.
+    first.starts_with(&[21, 3])
+}
+
 /// A `Session` decodes the stream of a `chat10` server: frames in pairs, a name and the message of that member.
 #[derive(Debug, Default)]
 pub struct Session {
@@ -55,6 +61,9 @@ impl Session {
         mut on_message: impl FnMut(&[u8], &[u8]),
     ) -> Result<Progress, Disconnect> {
         let mut input = match stream.read(scratch) {
+            Ok(0) if is_tls(&self.first) => {
+                return Err(Disconnect::NotChat(std::mem::take(&mut self.first)));
+            }
             Ok(0) if self.is_inside_message() => return Err(Disconnect::CutShort),
             Ok(0) => return Err(Disconnect::Closed),
             Ok(read) => &scratch[..read],
@@ -127,8 +136,13 @@ impl Disconnect {
     /// Whether the server has refused what the client sent, rather than ended the connection for reasons of
     /// its own (RFC 6455, 7.4.1).
     #[must_use]
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::ClosedFor { code, .. } if matches!(code, 1002 | 1003 | 1007..=1009))
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::ClosedFor { code, .. } => matches!(code, 1002 | 1003 | 1007..=1009),
+            // By the certificate that it demands.
+            Self::Io(error) => error.kind() == ErrorKind::PermissionDenied,
+            _ => false,
+        }
     }
 
     /// The effect on the messages that were sent.
@@ -168,7 +182,11 @@ impl fmt::Display for Disconnect {
             Self::Io(error) if error.kind() == ErrorKind::ConnectionReset => {
                 f.write_str("the server reset the connection")
             }
+            Self::Io(error) if error.kind() == ErrorKind::PermissionDenied => error.fmt(f),
             Self::Io(error) => write!(f, "the connection broke: {error}"),
+            Self::NotChat(said) if is_tls(said) => {
+                f.write_str("this port speaks TLS; write tls:// in front of the address")
+            }
             Self::NotChat(said) => write!(
                 f,
                 "this port does not speak the chat protocol; it says {}",

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::protocol::{Garbled, Protocol};
 use super::sources::Sources;
+use crate::client_tls::{Connector, Refusal, Stream};
 
 /// Why a connection was not made, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error, IntoStaticStr)]
@@ -37,6 +38,12 @@ pub(super) enum Cause {
     /// It did not accept the WebSocket.
     #[error("the server does not accept the WebSocket")]
     NoWebSocket,
+    /// Its key or its certificate is not trusted.
+    #[error("the server is not trusted")]
+    Untrusted,
+    /// It does not speak TLS, or not with this client.
+    #[error("the server does not agree on TLS")]
+    NoTls,
     /// There is no descriptor left for it on this side.
     #[error("without a descriptor on this side")]
     NoDescriptor,
@@ -58,7 +65,15 @@ impl From<io::Error> for Cause {
             Err(error) => error,
         };
         match (error.kind(), error.raw_os_error()) {
+            // Those of TLS.
+            (ErrorKind::InvalidData, None)
+                if error.get_ref().is_some_and(|it| it.is::<Refusal>()) =>
+            {
+                Self::Untrusted
+            }
+            (ErrorKind::InvalidData | ErrorKind::PermissionDenied, None) => Self::NoTls,
             (ErrorKind::ConnectionRefused, _) => Self::Refused,
+            (ErrorKind::UnexpectedEof, None) => Self::Closed,
             (ErrorKind::TimedOut, _) => Self::TimedOut,
             (ErrorKind::ConnectionReset | ErrorKind::BrokenPipe, _) => Self::Reset,
             (_, Some(libc::EMFILE | libc::ENFILE)) => Self::NoDescriptor,
@@ -102,6 +117,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Site {
     pub(super) addr: SocketAddr,
     pub(super) protocol: Protocol,
+    pub(super) tls: Option<Connector>,
     pub(super) tag: String,
     pub(super) sources: Option<Sources>,
 }
@@ -115,7 +131,7 @@ impl Site {
         index: usize,
         receive_buffer: Option<usize>,
         registry: &Registry,
-    ) -> Result<TcpStream, Cause> {
+    ) -> Result<Stream, Cause> {
         let socket = Socket::new(Domain::for_address(self.addr), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         // Messages are sent when they are due. If an option is refused, it works without.
@@ -149,7 +165,7 @@ impl Site {
         // Once and for both directions: see the server for why.
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(index), interest)?;
-        Ok(stream)
+        Ok(Stream::new(stream, self.tls.as_ref())?)
     }
 }
 

@@ -1,14 +1,13 @@
-//! A `Link` is the socket of one connection, with the WebSocket around its bytes if there is one.
+//! A `Link` is the stream of one connection, with the WebSocket around its bytes if there is one.
 //!
 //! A WebSocket is opened before the first byte of the protocol passes. A tunnel's bytes are put into
 //! frames when they are sent, and taken out of frames when they are received.
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use mio::net::TcpStream;
-
-use super::connect::Cause;
+use super::connect::{Cause, is_made};
 use super::protocol::masked;
+use crate::client_tls::Stream;
 use crate::handshake::{Opening, Target};
 use crate::wire::websocket::{Item, Opcode, WebSocketDecoder};
 
@@ -17,7 +16,7 @@ const MAX_TUNNEL_MESSAGE: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    pub(super) stream: Option<TcpStream>,
+    pub(super) stream: Option<Stream>,
     transport: Transport,
     /// Output of a tunnel that is in no frame yet.
     unframed: Vec<u8>,
@@ -38,6 +37,23 @@ enum Transport {
 }
 
 impl Link {
+    /// Whether the connection is made by now, and TLS with it.
+    ///
+    /// # Errors
+    ///
+    /// If it will never be.
+    pub(super) fn is_made(&mut self) -> Result<bool, Cause> {
+        match &mut self.stream {
+            None => Ok(false),
+            Some(stream) => Ok(is_made(stream.socket())? && stream.shake_hands()?),
+        }
+    }
+
+    /// Whether a handshake of TLS is not complete.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_shaking_hands)
+    }
+
     /// Begins to open a WebSocket.
     pub(super) fn open_web_socket(&mut self, target: &Target, is_tunnel: bool) {
         let chance = fastrand::u128(..).to_ne_bytes();
@@ -56,8 +72,14 @@ impl Link {
         matches!(self.transport, Transport::Bare)
     }
 
-    pub(super) const fn has_output(&self) -> bool {
-        !self.output.is_empty()
+    pub(super) fn has_output(&self) -> bool {
+        let stream = self.stream.as_ref();
+        !self.output.is_empty() || stream.is_some_and(|stream| stream.pending() > 0)
+    }
+
+    /// Whether a read that returns less than there is room for may not be the last.
+    pub(super) fn reads_in_parts(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_tls)
     }
 
     /// The output that is not sent. [`send`](Self::send) sends what is appended to it.
@@ -77,12 +99,15 @@ impl Link {
         let Some(stream) = &mut self.stream else {
             return;
         };
+        // An error shows when the socket is read, after the input before it.
+        if stream.send_pending().is_err() {
+            return;
+        }
         let mut sent = 0;
         while sent < self.output.len() {
             match stream.write(&self.output[sent..]) {
                 Ok(written) => sent += written,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The error shows when the socket is read, after the input before it.
                 Err(_) => break,
             }
         }

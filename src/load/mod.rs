@@ -56,6 +56,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use crate::client_tls::Connector;
 use crate::descriptors;
 use crate::units::{Count, several};
 use connect::{CONNECT_TIMEOUT, Cause, Site};
@@ -107,9 +108,9 @@ pub fn run(plan: &Plan, progress: &Progress, stop: &AtomicBool) -> Result<Report
         progress.insert(&format!("chatloop: {budget}"));
     }
     let started = SystemTime::now();
-    let mut targets = vec![Target::find(plan.target, plan.pid, plan)?];
+    let mut targets = vec![Target::find(plan.target.clone(), plan.pid, plan)?];
     if plan.against.is_some() {
-        let other = Target::find(plan.against, None, plan)?;
+        let other = Target::find(plan.against.clone(), None, plan)?;
         other.try_to_connect()?;
         targets.push(other);
     }
@@ -179,7 +180,7 @@ fn tag_of(plan: &Plan) -> String {
 /// Checks that this machine has enough descriptors and ports. Returns a line about the ports of the
 /// source addresses, if the plan has any.
 fn check(plan: &Plan) -> Result<Option<String>, LoadError> {
-    let servers = [plan.target, plan.against];
+    let servers = [&plan.target, &plan.against].map(Option::as_ref);
     let protocols = servers.map(|server| server.map_or(Protocol::Chat10, |server| server.protocol));
     // The servers are measured one after the other.
     let wanted = protocols.map(|protocol| connections(plan, protocol));
@@ -218,7 +219,7 @@ impl Target {
     /// Finds the server to watch, or starts a relay if none is named.
     fn find(server: Option<Server>, pid: Option<u32>, plan: &Plan) -> Result<Self, LoadError> {
         let (server, process, own) = if let Some(server) = server {
-            Self::check_company(server, plan)?;
+            Self::check_company(&server, plan)?;
             let watch = |pid| Process::watch(pid).map_err(|error| LoadError::Pid(pid, error));
             let process = match pid {
                 Some(pid) => Some(watch(pid)?),
@@ -229,7 +230,12 @@ impl Target {
             let relay = OwnRelay::start(&plan.program, plan.size).map_err(LoadError::OwnRelay)?;
             let (protocol, addr) = (Protocol::Chat10, relay.addr());
             let process = Process::watch(relay.pid()).ok();
-            (Server { protocol, addr }, process, Some(relay))
+            let server = Server {
+                protocol,
+                tls: None,
+                addr,
+            };
+            (server, process, Some(relay))
         };
         let pid = process.as_ref().map(Process::pid);
         let name = match &process {
@@ -244,7 +250,7 @@ impl Target {
             },
             identity: Identity {
                 name,
-                protocol: server.protocol.into(),
+                protocol: server.scheme(),
                 address: server.addr.to_string(),
                 pid,
             },
@@ -256,7 +262,7 @@ impl Target {
     }
 
     /// Refuses a room that already has members, if they can be seen.
-    fn check_company(server: Server, plan: &Plan) -> Result<(), LoadError> {
+    fn check_company(server: &Server, plan: &Plan) -> Result<(), LoadError> {
         // The members of a broker are in a channel of this run's own.
         if plan.allow_company || server.protocol.is_broker() {
             return Ok(());
@@ -299,6 +305,7 @@ impl Target {
         let site = Site {
             addr: self.server.addr,
             protocol: self.server.protocol,
+            tls: self.server.tls.clone(),
             tag,
             sources: plan.sources.clone(),
         };
@@ -348,6 +355,10 @@ impl Target {
         if outcome.connected == 0
             && let Some(&cause) = refusals.keys().next()
         {
+            let refusal = self.server.tls.as_ref().and_then(Connector::refusal);
+            if let (Cause::Untrusted, Some(refusal)) = (cause, refusal) {
+                return Err(LoadError::Untrusted(addr, refusal));
+            }
             return Err(LoadError::connect(addr, cause));
         }
         let causes = [refusals, cuts].into_iter();

@@ -9,6 +9,7 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::protocol::Protocol;
 use super::sources::Sources;
+use crate::client_tls::Connector;
 
 /// What is done to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
@@ -43,12 +44,25 @@ pub enum Wait {
 }
 
 /// A server to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// Its protocol.
     pub protocol: Protocol,
+    /// TLS around it, if there is any.
+    pub tls: Option<Connector>,
     /// Where it listens.
     pub addr: SocketAddr,
+}
+
+impl Server {
+    /// The name of the protocol, with TLS around it or not.
+    pub(super) fn scheme(&self) -> String {
+        let name = <&str>::from(self.protocol);
+        match self.tls {
+            Some(_) => format!("tls+{name}"),
+            None => name.to_owned(),
+        }
+    }
 }
 
 /// A `Plan` states what to measure, and how. The report has its part that the flags decide.

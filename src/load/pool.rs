@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::{Events, Poll};
 use socket2::SockRef;
 
-use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site, is_made};
+use super::connect::{CONNECT_TIMEOUT, Cause, Causes, Site};
 use super::delays::Delays;
 use super::judge::Tally;
 use super::link::Link;
@@ -200,15 +199,15 @@ impl ClientPool {
         }
     }
 
-    /// Has a client begin as soon as its connection is made, and its WebSocket opened.
+    /// Has a client begin as soon as its connection is made, with TLS, and its WebSocket opened.
     fn open(&mut self, clients: &mut impl Behaviour, index: usize) {
         let link = &mut self.connections[index].link;
         if link.is_opening() {
             return;
         }
-        match link.stream.as_ref().map(is_made) {
-            None | Some(Ok(false)) => {}
-            Some(Ok(true)) => {
+        match link.is_made() {
+            Ok(false) => {}
+            Ok(true) => {
                 let protocol = self.site.protocol;
                 if let Some(target) = protocol.web_socket(self.site.addr.to_string()) {
                     link.open_web_socket(&target, protocol.is_tunnel());
@@ -217,7 +216,7 @@ impl ClientPool {
                     clients.open(self, index);
                 }
             }
-            Some(Err(cause)) => self.end(clients, index, cause),
+            Err(cause) => self.end(clients, index, cause),
         }
     }
 
@@ -313,17 +312,17 @@ impl ClientPool {
     }
 
     /// Closes the sending side of a connection.
-    pub(super) fn half_close(&self, index: usize) {
-        if let Some(stream) = &self.connections[index].link.stream {
+    pub(super) fn half_close(&mut self, index: usize) {
+        if let Some(stream) = &mut self.connections[index].link.stream {
             // An error shows when the socket is read.
-            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.end();
         }
     }
 
     /// Has a connection end by a FIN, and not by a reset.
     pub(super) fn end_in_order(&self, index: usize) {
         if let Some(stream) = &self.connections[index].link.stream {
-            let _ = SockRef::from(stream).set_linger(None);
+            let _ = SockRef::from(stream.socket()).set_linger(None);
         }
     }
 
@@ -397,6 +396,10 @@ impl ClientPool {
         let index = event.token().0;
         if self.connections[index].state == State::Connecting {
             self.open(clients, index);
+            // What has arrived is the handshake's.
+            if self.connections[index].link.is_shaking_hands() {
+                return;
+            }
         }
         if event.is_writable() && self.connections[index].link.has_output() {
             self.send(index);
@@ -431,7 +434,7 @@ impl ClientPool {
         for _ in 0..MAX_READS {
             match self.read(clients, index, READ_SIZE) {
                 Some(READ_SIZE) => {}
-                Some(_) if ends => {}
+                Some(_) if ends || self.connections[index].link.reads_in_parts() => {}
                 Some(_) | None => return,
             }
         }

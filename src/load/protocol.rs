@@ -87,6 +87,12 @@ impl Protocol {
         matches!(self, Self::WsChat10 | Self::WsMqtt | Self::WsNats)
     }
 
+    /// Whether it begins with a WebSocket.
+    #[must_use]
+    pub const fn is_web_socket(self) -> bool {
+        self.is_tunnel() || matches!(self, Self::Ws)
+    }
+
     /// The WebSocket that is opened before the first byte of the protocol, if it needs one.
     pub(super) fn web_socket(self, host: String) -> Option<Target> {
         let (path, protocol) = match self {

@@ -75,7 +75,7 @@ pub(super) struct Identity {
     /// The server: its program and address, as far as they are known.
     pub(super) name: String,
     /// The protocol of the connections.
-    pub(super) protocol: &'static str,
+    pub(super) protocol: String,
     /// Where it listened.
     pub(super) address: String,
     /// Its process, if it was watched.
@@ -454,7 +454,7 @@ fn done(plan: &Plan, rounds: usize) -> String {
             plan.seed
         ),
     };
-    match (plan.against, rounds) {
+    match (&plan.against, rounds) {
         (None, _) => done,
         (Some(_), 1) => done + "; one after the other",
         (Some(_), rounds) => format!("{done}; medians of {rounds} rounds in turns"),
@@ -550,7 +550,7 @@ mod tests {
             let rounds = rates.iter().map(|&rate| round(rate, lost)).collect();
             let identity = Identity {
                 name: name.to_owned(),
-                protocol: "chat10",
+                protocol: "chat10".to_owned(),
                 address: "127.0.0.1:1".to_owned(),
                 pid: None,
             };

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::connect::{Cause, Causes};
+use crate::client_tls::Refusal;
 use crate::units::{Count, Unit, several, time};
 
 /// Why there is no report.
@@ -48,6 +49,9 @@ pub enum LoadError {
     /// No connection to this server was made, for this reason.
     #[error("cannot connect to {0}: {1}")]
     Connect(SocketAddr, String),
+    /// This server is not trusted, for this reason.
+    #[error("{0} is not trusted: {1}")]
+    Untrusted(SocketAddr, Refusal),
     /// This server already has this number of connections.
     #[error(
         "{} has {} already, which would receive all messages of this measurement; with --yes it is \
@@ -230,6 +234,8 @@ const fn remedy(cause: Cause) -> &'static str {
         Cause::NoWebSocket => {
             "; is it its port for browsers, and does it have that subprotocol there?"
         }
+        Cause::Untrusted => "; see --pin and --ca",
+        Cause::NoTls => "; is it a port with TLS, and does it demand a --client-cert?",
         Cause::NoDescriptor => "; raise the limit of this side with `ulimit -n`",
         Cause::NoPort => "; use more source addresses, as in --bind 127.0.0.1-127.0.0.4",
         Cause::NoSource => "; give --bind addresses of this machine",

@@ -35,6 +35,7 @@ const SHARED: &[&str] = &[
     "sockets",
     "units",
     "terminal",
+    "client_tls",
 ];
 
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
@@ -49,6 +50,7 @@ const LAYERS: [Layer; 14] = [
     layer("sockets", &[], None),
     layer("units", &[], None),
     layer("terminal", &[], None),
+    layer("client_tls", &[], None),
     layer("client", SHARED, None),
     layer("load", SHARED, None),
     layer("top", SHARED, None),

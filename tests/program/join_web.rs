@@ -23,7 +23,7 @@ fn join(addr: SocketAddr, name: &str, more: &[&str]) -> Command {
 
 /// The exit code of a client that ends by itself, and its notices.
 #[track_caller]
-fn end_of(mut client: Piped) -> (i32, String) {
+pub(crate) fn end_of(mut client: Piped) -> (i32, String) {
     let mut notices = String::new();
     let mut stderr = client.child.stderr.take().unwrap();
     stderr.read_to_string(&mut notices).unwrap();
@@ -44,7 +44,7 @@ fn expect(stream: &mut impl Read, expected: &[u8]) {
 }
 
 /// All of Unicode in lines, and lines that are not text, empty, or as long as a message may be.
-fn lines() -> Vec<Vec<u8>> {
+pub(crate) fn lines() -> Vec<Vec<u8>> {
     let all: Vec<char> = ('\0'..=char::MAX).filter(|&char| char != '\n').collect();
     let unicode = all.chunks(10_000).map(String::from_iter);
     let mut lines: Vec<_> = unicode.map(String::into_bytes).collect();

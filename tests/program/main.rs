@@ -24,6 +24,7 @@
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
 //! - [`join_web`]: over WebSocket.
+//! - `join_tls`: through TLS, and which servers it trusts.
 //!
 //! `chatloop top`:
 //!
@@ -38,6 +39,7 @@
 //! - [`load`]: its scenarios against servers that do as they should, and what it writes.
 //! - [`load_trouble`]: what can go wrong on a measurement's way.
 //! - [`load_web`]: the same through WebSockets.
+//! - `load_tls`: the same through TLS.
 //! - [`load_soak`]: the soak, against a relay and against servers with faults.
 //!
 //! All tests share this process. A test that changes its limits would change them for the programs of the
@@ -54,10 +56,14 @@ mod admin;
 mod interop;
 mod join_pipe;
 mod join_terminal;
+#[cfg(feature = "tls-client")]
+mod join_tls;
 mod join_web;
 mod judge;
 mod load;
 mod load_soak;
+#[cfg(feature = "tls-client")]
+mod load_tls;
 mod load_trouble;
 mod load_web;
 mod log_output;

@@ -299,10 +299,7 @@ fn watcher_that_does_not_read_loses_whole_turns_and_is_told_how_many() {
     assert_eq!(start["connections"][1]["name"], "bob");
     // A turn begins, or turns that were lost again meanwhile.
     let next = kind(&poll);
-    assert!(
-        ["poll", "lost"].contains(&next.as_ref()),
-        "whole turns: {next}"
-    );
+    assert!(["poll", "lost"].contains(&next), "whole turns: {next}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
         server: "example".to_owned(),
         addrs: vec![addr],
         web_socket: None,
+        tls: None,
         name: b"me".to_vec(),
         reconnect: true,
         quiet: false,
