@@ -279,7 +279,7 @@ fn issuer_that_the_machine_knows_is_enough_for_a_valid_certificate_of_that_name(
         ("future", future, "its certificate is not valid yet"),
         ("other", other, "its certificate is for another name"),
     ] {
-        home.0.issue(name, params);
+        home.0.issue(name, &params);
         let pin = home.fingerprint(name);
         // The relay itself would not use all of them.
         let server = ScriptedServer::new();
@@ -309,7 +309,7 @@ fn key_that_changes_before_a_reconnect_ends_the_client() {
     let home = Home::new();
     home.0.issue(
         "second",
-        CertificateParams::new(["localhost".to_owned()]).unwrap(),
+        &CertificateParams::new(["localhost".to_owned()]).unwrap(),
     );
     let server = ScriptedServer::new();
     let known = format!(
@@ -340,7 +340,7 @@ fn unknown_key_at_a_reconnect_is_not_asked_about() {
     let home = Home::new();
     home.0.issue(
         "other",
-        CertificateParams::new(["example.org".to_owned()]).unwrap(),
+        &CertificateParams::new(["example.org".to_owned()]).unwrap(),
     );
     let server = ScriptedServer::new();
     let mut command = home.join("tls", server.addr(), &[]);
@@ -366,7 +366,7 @@ fn client_certificate_is_shown_to_a_relay_that_demands_one() {
     let home = Home::new();
     let mut params = CertificateParams::new(["alice.example.org".to_owned()]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    home.0.issue("alice", params);
+    home.0.issue("alice", &params);
     let ca = home.path("ca.crt");
     let mut relay = home.relay("server", &["--client-ca", &ca]);
     let (certificate, key) = (home.path("alice.crt"), home.path("alice.key"));
