@@ -183,6 +183,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "it is one of the two")]
     fn valid() -> Result<(), String> {
         Ok(())
     }

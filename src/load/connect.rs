@@ -67,7 +67,9 @@ impl From<io::Error> for Cause {
         match (error.kind(), error.raw_os_error()) {
             // Those of TLS.
             (ErrorKind::InvalidData, None)
-                if error.get_ref().is_some_and(|it| it.is::<Refusal>()) =>
+                if error
+                    .get_ref()
+                    .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Refusal>) =>
             {
                 Self::Untrusted
             }
