@@ -162,6 +162,12 @@ impl RampUp {
 
     /// Whether a message must be sent now.
     fn is_time_to_probe(&mut self, run: &Run<'_, Members>, connected: bool, now: Duration) -> bool {
+        // A server with a history sends a message to those who join after it as a part of that. The others
+        // would then seem to have lost it.
+        let has_history = run.clients.checker.codec.protocol.has_history();
+        if has_history && !connected && self.pace != Pace::Storm {
+            return false;
+        }
         let quiet = self.quiet.lasts(run.deliveries(), now);
         // Once all are connected, and once all but one have received something, there is no need
         // to wait.
