@@ -24,7 +24,7 @@
 //! time, since an idle socket is always writable. So it has to add and remove that interest, a system
 //! call each, whenever output becomes pending and is delivered. An edge reports a change once. The price
 //! is the duty to remember: readiness that was reported and not used up is not reported again. Here
-//! that memory is a [`Ready`](crate::relay::Ready) in each connection and the relay's ready lists, and
+//! that memory is a [`Ready`] in each connection and the relay's ready lists, and
 //! each place that stops before "would block" has the reason why that is safe.
 //!
 //! **Why accept last.** Slots are used again. A connection that is accepted after the turn's closing
