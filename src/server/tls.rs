@@ -394,7 +394,7 @@ impl Session {
         }
     }
 
-    /// Encrypts plaintext, at most [`MAX_PLAINTEXT`] of it, into one record.
+    /// Encrypts plaintext, at most 16 KiB of it, into one record.
     ///
     /// `received` is what [`receive`](Self::receive) has not used up yet.
     pub(super) fn send(
