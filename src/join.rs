@@ -175,11 +175,14 @@ fn accept_key(
     args: &JoinArgs,
 ) -> Result<bool, JoinError> {
     let Err(ClientError::Untrusted {
-        refusal: Refusal::Unknown { key, why },
+        refusal,
         was_connected: false,
         ..
     }) = ended
     else {
+        return Ok(false);
+    };
+    let Refusal::Unknown { key, why } = &**refusal else {
         return Ok(false);
     };
     if !ask_trust(&site.addr.authority(), *key, why)? {

@@ -17,7 +17,7 @@ pub enum ClientError {
         /// The server.
         server: String,
         /// Why it is not trusted.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
         /// Whether there was a connection before.
         was_connected: bool,
     },

@@ -501,7 +501,7 @@ impl Client {
             // It would not be trusted the next time, so that there is nothing to wait for.
             Some(Attempt::Untrusted(refusal)) => Err(ClientError::Untrusted {
                 server: self.server.clone(),
-                refusal,
+                refusal: Box::new(refusal),
                 was_connected: self.was_connected,
             }),
             Some(Attempt::Refused { error, .. }) if !self.was_connected => {

@@ -353,9 +353,10 @@ impl Session {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                    return match self.connection.is_handshaking() {
-                        true => Err(cut_short()),
-                        false => Ok(0),
+                    return if self.connection.is_handshaking() {
+                        Err(cut_short())
+                    } else {
+                        Ok(0)
                     };
                 }
                 read => return read,

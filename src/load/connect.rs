@@ -67,7 +67,10 @@ impl From<io::Error> for Cause {
         match (error.kind(), error.raw_os_error()) {
             // Those of TLS.
             (ErrorKind::InvalidData, None)
-                if error.get_ref().is_some_and(|it| it.is::<Refusal>()) =>
+                if error
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<Refusal>())
+                    .is_some() =>
             {
                 Self::Untrusted
             }

@@ -357,7 +357,7 @@ impl Target {
         {
             let refusal = self.server.tls.as_ref().and_then(Connector::refusal);
             if let (Cause::Untrusted, Some(refusal)) = (cause, refusal) {
-                return Err(LoadError::Untrusted(addr, refusal));
+                return Err(LoadError::Untrusted(addr, Box::new(refusal)));
             }
             return Err(LoadError::connect(addr, cause));
         }

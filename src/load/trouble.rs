@@ -51,7 +51,7 @@ pub enum LoadError {
     Connect(SocketAddr, String),
     /// This server is not trusted, for this reason.
     #[error("{0} is not trusted: {1}")]
-    Untrusted(SocketAddr, Refusal),
+    Untrusted(SocketAddr, Box<Refusal>),
     /// This server already has this number of connections.
     #[error(
         "{} has {} already, which would receive all messages of this measurement; with --yes it is \
