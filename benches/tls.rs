@@ -228,6 +228,8 @@ fn delivery(relay: &Relay, is_secure: bool, at_once: usize, rounds: usize) -> Re
 fn storm(relay: &Relay, is_secure: bool, members: usize) -> Result<()> {
     let mut sender = relay.join(false, "sender")?;
     let mut receiver = relay.join(false, "receiver")?;
+    // What the one sends before the other has joined is not for it.
+    thread::sleep(Duration::from_millis(300));
     let has_ended = Arc::new(AtomicBool::new(false));
     let until = Arc::clone(&has_ended);
     let pair = thread::spawn(move || -> std::io::Result<Vec<Duration>> {

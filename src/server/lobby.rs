@@ -47,8 +47,10 @@ const MAX_WATCHERS: usize = 4;
 
 /// How much a watcher may lag behind the trace, in bytes. Turns that do not fit are lost to it.
 const MAX_WATCHER_LAG: usize = 1024 * 1024;
-/// How many steps of handshakes that take cryptography are done in a turn.
-const HANDSHAKES_PER_TURN: usize = 8;
+/// How many steps of handshakes that take cryptography are done in a turn. A handshake has two, of a tenth of a
+/// millisecond each or so. With fewer, members would come back slowly to a room whose turns are long because it is
+/// large.
+const HANDSHAKES_PER_TURN: usize = 64;
 
 /// How many of the oldest connections are looked at to find one whose handshake can be given up.
 const MAX_LOOKS: usize = 64;

@@ -946,8 +946,10 @@ impl<S: System> Server<S> {
                     via,
                     question,
                 } => {
-                    let is_owner = via == Via::AdminSocket;
-                    let time = is_owner.then(|| self.since_1970()).unwrap_or_default();
+                    let time = match via {
+                        Via::AdminSocket => self.since_1970(),
+                        Via::Network(_) => Duration::ZERO,
+                    };
                     let (response, then) = self.answer(question, via, now, time);
                     self.lobby.respond(index, response, then, now);
                 }

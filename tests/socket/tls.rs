@@ -528,7 +528,7 @@ fn client_without_a_certificate_of_the_authority_does_not_get_in() {
 fn handshakes_beyond_those_of_a_turn_wait_and_are_completed_in_order() {
     let mut secure = Secure::start();
     let addr = secure.addr_of(TLS, Dialect::Chat10);
-    let mut peers: Vec<_> = (0..30)
+    let mut peers: Vec<_> = (0..150)
         .map(|_| TlsPeer::new(addr, secure.authority.client()))
         .collect();
     for peer in &mut peers {
@@ -544,13 +544,13 @@ fn handshakes_beyond_those_of_a_turn_wait_and_are_completed_in_order() {
     // Until all are accepted, which none is answered before.
     let mut counts = vec![0];
     let mut turns = 0;
-    while counts.last() != Some(&30) {
+    while counts.last() != Some(&150) {
         secure.relay.turn();
         counts.push(answered(&mut peers));
         turns += 1;
         assert!(turns < 10_000, "handshakes hang: {counts:?}");
     }
     let most = counts.windows(2).map(|pair| pair[1] - pair[0]).max();
-    assert!(most <= Some(8), "{counts:?}");
-    assert!(turns > 4, "{counts:?}");
+    assert!(most <= Some(64), "{counts:?}");
+    assert!(turns > 3, "{counts:?}");
 }
