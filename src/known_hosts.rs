@@ -101,8 +101,7 @@ pub(crate) fn add(server: &str, key: Fingerprint, path: &Path) -> Result<(), Kno
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        text += &format!("{server} {key}\n");
-        write_new(path, &text, 0o600)
+        write_new(path, &format!("{text}{server} {key}\n"), 0o600)
     };
     write().map_err(|error| KnownHostsError::File(path.to_owned(), error))
 }

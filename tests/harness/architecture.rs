@@ -39,7 +39,7 @@ const SHARED: &[&str] = &[
 ];
 
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
-const LAYERS: [Layer; 14] = [
+const LAYERS: [Layer; 15] = [
     layer("wire", &[], Some(&[])),
     layer("relay", &["wire"], Some(&["slab"])),
     layer("handshake", &[], None),

@@ -146,8 +146,8 @@ fn made_certificate_is_asked_about_once_and_served_from_then_on() {
     leave(&mut first);
     let known = fs::read_to_string(home.known_hosts()).unwrap();
     assert_eq!(known, format!("localhost:{} {fingerprint}\n", addr.port()));
-    let mode = fs::metadata(home.known_hosts()).unwrap().permissions();
-    assert_eq!(mode.mode() & 0o777, 0o600);
+    let permissions = fs::metadata(home.known_hosts()).unwrap().permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
 
     let mut second = on_terminal(&home.join("tls", addr, &[]));
     second.wait_for_text("-- connected to tls://");
