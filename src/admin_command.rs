@@ -284,9 +284,9 @@ mod tests {
 {"id":"1f","name":null,"address":"127.0.0.1:50000","dialect":"greet10","age":1,"sent":0,"received":2,"pending":70,"state":"lagging"}
 ]}"#;
         let expected = "\
-ID  NAME  ADDRESS          DIALECT  AGE     SENT  RECEIVED  PENDING  STATE
-0   bob   127.0.0.1:5      chat10   1h 2m      1       200        0  ok
-1f  -     127.0.0.1:50000  greet10  1s         0         2       70  lagging
+ID  NAME  ADDRESS          DIALECT  AGE    SENT  RECEIVED  PENDING  STATE
+0   bob   127.0.0.1:5      chat10   1h 2m     1       200        0  ok
+1f  -     127.0.0.1:50000  greet10  1s        0         2       70  lagging
 ";
         assert_eq!(table(body).unwrap(), expected);
     }

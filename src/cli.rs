@@ -556,7 +556,7 @@ pub(crate) struct ServeArgs {
     ///
     /// Its first line. It is asked for over HTTP (Basic authentication), so use it with wss://, or only where nobody
     /// can listen on the way. The other protocols have no place for a password: a listener for them lets everybody
-    /// in, and is warned of unless it is on the loopback. `chatloop join ws://…` has the flag too.
+    /// in, and is warned of unless it is on the loopback. Nor can `chatloop join` send one.
     #[arg(
         long,
         env = "CHATLOOP_PASSWORD_FILE",
