@@ -278,7 +278,6 @@ fn answer_that_is_no_web_socket_is_one_line_and_an_exit_code() {
         assert_eq!(end_of(client), (code, line));
     }
     for (server, says) in [
-        ("wss://127.0.0.1/", "this client has no TLS"),
         ("ws:///", "write ws://127.0.0.1:1235/"),
         ("http://127.0.0.1:1235/", "write ws://127.0.0.1:1235/\n"),
     ] {
