@@ -224,6 +224,11 @@ nodeTest('live_view_follows_the_relay_until_a_step_back', { skip, timeout: 120_0
     await page.locator('#turn li', { hasText: 'The turn buffer has 30 bytes from alice' }).waitFor();
     assert.deepEqual(await violations(page), []);
     await page.keyboard.press('ArrowLeft');
+    // The view is painted after the key, and the end of the turn may come in between.
+    await page.waitForFunction(() => {
+      const [, at, all] = document.getElementById('count').textContent.match(/(\d+) of (\d+)/).map(Number);
+      return at < all;
+    });
     const at = (await count(page)).split(' of ')[0];
     const all = await steps(page);
     alice.write(frame('again'));
