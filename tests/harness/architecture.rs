@@ -39,11 +39,16 @@ const SHARED: &[&str] = &[
 ];
 
 /// One row for each module of `lib.rs`. The modules of `main.rs` are above them and may import all.
-const LAYERS: [Layer; 15] = [
+const LAYERS: [Layer; 16] = [
     layer("wire", &[], Some(&[])),
     layer("relay", &["wire"], Some(&["slab"])),
+    layer("bus", &["wire"], Some(&[])),
     layer("handshake", &[], None),
-    layer("server", &["wire", "relay", "handshake", "text"], None),
+    layer(
+        "server",
+        &["wire", "relay", "bus", "handshake", "text"],
+        None,
+    ),
     layer("text", &[], None),
     layer("clock", &[], None),
     layer("descriptors", &[], None),
