@@ -75,6 +75,22 @@ pub struct Batch {
     pub bytes: Arc<[u8]>,
     /// The id under which the engine has had it before, if it was sent again.
     pub origin: Option<EntryId>,
+    /// On which connection of its boot it was sent, counted from 1.
+    pub attempt: u64,
+}
+
+/// The `Identity` of an entry tells it from all others, even from one with the same messages at the same id.
+///
+/// An engine that takes over may give an id again that another one gave. If it is given to the same messages, sent
+/// again, what is before them in the stream need not be what was before them. With another attempt it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The run of the relay.
+    pub boot: Boot,
+    /// The number of its first message.
+    pub first: u64,
+    /// The connection on which it was sent.
+    pub attempt: u64,
 }
 
 /// What is in the stream at one id.
@@ -109,11 +125,15 @@ impl Entry {
         Some(Self { id, content })
     }
 
-    /// The entry that it is, whatever its id: its boot and its first number.
+    /// The entry that it is, whatever its id.
     #[must_use]
-    pub fn identity(&self) -> Option<(Boot, u64)> {
-        let content = self.content.as_ref()?;
-        Some((content.boot, content.batch.first))
+    pub fn identity(&self) -> Option<Identity> {
+        let Content { boot, batch, .. } = self.content.as_ref()?;
+        Some(Identity {
+            boot: *boot,
+            first: batch.first,
+            attempt: batch.attempt,
+        })
     }
 
     /// The id at which the engine has had its messages first.
@@ -141,6 +161,7 @@ fn decode_content(fields: &[Value]) -> Option<Content> {
             Some(id) => Some(EntryId::parse(id)?),
             None => None,
         },
+        attempt: number(field(b"a")?)?,
     };
     batch.first.checked_add(batch.count)?;
     let is_whole = batch.count > 0 && Frames::new(bytes).count_messages() == Some(batch.count);
@@ -163,7 +184,7 @@ pub(super) fn with_fields<R>(
     add: impl FnOnce(&[&[u8]]) -> R,
 ) -> R {
     let (boot, first) = (boot.to_string(), batch.first.to_string());
-    let count = batch.count.to_string();
+    let (count, attempt) = (batch.count.to_string(), batch.attempt.to_string());
     let origin = batch.origin.map(|id| id.to_string());
     let mut words: Vec<&[u8]> = vec![
         b"v",
@@ -176,6 +197,8 @@ pub(super) fn with_fields<R>(
         first.as_bytes(),
         b"c",
         count.as_bytes(),
+        b"a",
+        attempt.as_bytes(),
         b"d",
         &batch.bytes,
     ];
@@ -206,6 +229,7 @@ mod tests {
             count: 2,
             bytes: bytes.into(),
             origin: EntryId::parse(b"3-4"),
+            attempt: 5,
         }
     }
 
@@ -233,15 +257,16 @@ mod tests {
         let words: Vec<Vec<u8>> = with_fields(b"east", boot, &batch(), |words| {
             words.iter().map(|word| word.to_vec()).collect()
         });
-        let bad: [(usize, &[u8]); 8] = [
+        let bad: [(usize, &[u8]); 9] = [
             (1, b"2"),
             (5, b"1"),
             (7, b"-1"),
             (7, b"18446744073709551615"),
             (9, b"3"),
             (9, b"0"),
-            (11, b"5         alice5         hell"),
-            (13, b"x"),
+            (11, b""),
+            (13, b"5         alice5         hell"),
+            (15, b"x"),
         ];
         for (at, word) in bad {
             let mut words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();

@@ -27,7 +27,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Batch, Boot, Content, Entry, EntryId};
+pub use entry::{Batch, Boot, Content, Entry, EntryId, Identity};
 pub use failure::Failure;
 pub use frames::Frames;
 pub use presence::Presence;

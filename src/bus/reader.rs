@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::entry::{Batch, Boot, Content, Entry, EntryId};
+use super::entry::{Batch, Content, Entry, EntryId, Identity};
 use super::failure::{Failure, engine_time};
 use super::frames::Frames;
 use super::heard::Heard;
@@ -36,10 +36,15 @@ pub struct Reader {
     history: u64,
     /// How many entries a reply may have.
     page: usize,
-    /// The id at which reading started, once the engine's time is known.
+    /// How long the relay has run; it matters until the start is known.
+    uptime: Duration,
+    /// The id at which reading started, once that is known.
     start: Option<EntryId>,
+    /// From this id on, a run that was never heard is new. An unheard run's entries before it are from before the
+    /// start.
+    floor: EntryId,
     /// The last entry that was read: its id, and which entry that is.
-    last: (EntryId, Option<(Boot, u64)>),
+    last: (EntryId, Option<Identity>),
     pass: Pass,
     heard: Heard,
     /// The entries of the history, the newest first, and how many messages those are.
@@ -54,7 +59,7 @@ enum Pass {
     /// Reading went on where it had ended. A gap may be an entry at an id that was passed.
     Onward,
     /// Reading began at the stream's start, so a gap is one. It ends with this entry, or with the stream.
-    Whole(Option<(Boot, u64)>),
+    Whole(Option<Identity>),
     /// The history is read, in the order in which it was said.
     History,
 }
@@ -62,8 +67,9 @@ enum Pass {
 /// A reply that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Awaited {
-    Time { uptime: Duration },
-    History,
+    Time,
+    Newest,
+    History { start: EntryId },
     Last,
     Entries,
 }
@@ -103,7 +109,9 @@ impl Reader {
             own,
             history,
             page,
+            uptime: Duration::ZERO,
             start: None,
+            floor: EntryId::START,
             last: (EntryId::START, None),
             pass: Pass::Onward,
             heard: Heard::default(),
@@ -116,12 +124,21 @@ impl Reader {
     /// There is a new connection, this long after the relay's start.
     pub fn on_connected(&mut self, uptime: Duration) {
         self.on_disconnected();
+        self.set_uptime(uptime);
         match self.start {
-            None => self.ask(Request::Time, Awaited::Time { uptime }),
+            None => self.ask(Request::Before(None), Awaited::Newest),
             Some(_) if self.last.1.is_some() => {
                 self.ask(Request::At(self.last.0), Awaited::Last);
             }
             Some(_) => self.read_whole(None),
+        }
+    }
+
+    /// The relay has run for this long. It should be known when a reply comes: what is said between the start and a
+    /// late reply was said after the start.
+    pub const fn set_uptime(&mut self, uptime: Duration) {
+        if self.start.is_none() {
+            self.uptime = uptime;
         }
     }
 
@@ -150,8 +167,16 @@ impl Reader {
     /// [`Failure`] if the connection must be closed.
     pub fn on_reply(&mut self, reply: Value, found: &mut Vec<Found>) -> Result<(), Failure> {
         match self.awaited.pop_front().ok_or(Failure::Unexpected)? {
-            Awaited::Time { uptime } => self.on_time(reply, uptime),
-            Awaited::History => self.on_history(&entries(reply)?, found),
+            Awaited::Time => self.on_time(reply, found),
+            Awaited::Newest => {
+                self.found.0 = entries(reply)?;
+                self.ask(Request::Time, Awaited::Time);
+                Ok(())
+            }
+            Awaited::History { start } => {
+                self.on_history(&entries(reply)?, start, found);
+                Ok(())
+            }
             Awaited::Last => {
                 let entry = entries(reply)?.pop();
                 if entry.and_then(|entry| entry.identity()) == self.last.1 {
@@ -179,61 +204,64 @@ impl Reader {
     }
 
     /// Reads the stream from its start, and believes gaps up to this entry.
-    fn read_whole(&mut self, until: Option<(Boot, u64)>) {
+    fn read_whole(&mut self, until: Option<Identity>) {
         self.pass = Pass::Whole(until);
         self.last = (EntryId::START, None);
         self.read_on();
     }
 
-    /// The relay has started this long before the engine's time.
-    fn on_time(&mut self, reply: Value, uptime: Duration) -> Result<(), Failure> {
+    /// The newest entries, and then the engine's time. After a failover to an engine whose clock is behind, the
+    /// ids of its entries are above its time.
+    fn on_time(&mut self, reply: Value, found: &mut Vec<Found>) -> Result<(), Failure> {
         let Some(time) = engine_time(&reply) else {
             return Err(Failure::of(reply));
         };
+        let (page, _) = std::mem::take(&mut self.found);
+        let now = page.first().map_or(time, |newest| newest.id.ms.max(time));
         let start = EntryId {
-            ms: time.saturating_sub(uptime.as_millis() as u64),
+            ms: now.saturating_sub(self.uptime.as_millis() as u64),
             number: u64::MAX,
         };
-        if self.history > 0 {
-            // The start counts once the history is read.
-            self.last.0 = start;
-            self.ask(Request::Before(None), Awaited::History);
-        } else {
-            self.start = Some(start);
-            self.last.0 = start;
-            self.read_on();
-        }
+        self.on_history(&page, start, found);
         Ok(())
     }
 
-    /// A page of entries, the newest first. When there are messages enough, or no more entries, all of them are
-    /// read as if they had come in their order.
-    fn on_history(&mut self, page: &[Entry], found: &mut Vec<Found>) -> Result<(), Failure> {
-        let start = self.last.0;
-        for entry in page {
+    /// A page of entries, the newest first. Those from before the start say which messages of their runs come next.
+    /// With a history, older ones are asked for until these are messages enough, and all of them are delivered.
+    fn on_history(&mut self, page: &[Entry], start: EntryId, found: &mut Vec<Found>) {
+        let old = page.iter().filter(|entry| entry.id <= start);
+        for entry in old {
             let content = entry.content.as_ref();
-            let is_old = entry.origin() <= start;
-            self.found.1 += content.filter(|_| is_old).map_or(0, |one| one.batch.count);
+            self.found.1 += content.map_or(0, |content| content.batch.count);
+            self.found.0.push(entry.clone());
         }
-        self.found.0.extend_from_slice(page);
+        let is_full = page.len() == self.page;
         if let Some(oldest) = page.last()
-            && page.len() == self.page
+            && is_full
             && self.found.1 < self.history
         {
-            self.ask(Request::Before(Some(oldest.id)), Awaited::History);
-            return Ok(());
+            self.ask(Request::Before(Some(oldest.id)), Awaited::History { start });
+            return;
         }
-        self.start = Some(start);
         let (mut entries, _) = std::mem::take(&mut self.found);
         entries.reverse();
+        self.start = Some(start);
+        self.floor = match entries.first() {
+            _ if !is_full => EntryId::START,
+            Some(oldest) => oldest.id,
+            None => start,
+        };
+        // If it is full of what came after the start, that is read from the start on.
+        self.last = (if is_full { start } else { EntryId::START }, None);
         self.pass = Pass::History;
         for entry in &entries {
             self.is_passed(entry, found);
         }
         self.pass = Pass::Onward;
-        found.push(Found::HistoryRead);
+        if self.history > 0 {
+            found.push(Found::HistoryRead);
+        }
         self.read_on();
-        Ok(())
     }
 
     /// The next entries of the stream; none if it has no more for now.
@@ -275,12 +303,11 @@ impl Reader {
         let batch = &content.batch;
         match self.heard.next(content.boot) {
             Some(next) => next,
+            None if self.pass == Pass::History => batch.first,
+            // It was said before the start.
+            None if entry.origin() < self.floor => batch.first + batch.count,
             // It began after the start, and so did all that it has said.
             None if content.boot.began > start.ms => 0,
-            // It was said before the start.
-            None if entry.origin() <= start && self.pass != Pass::History => {
-                batch.first + batch.count
-            }
             None => batch.first,
         }
     }
@@ -293,7 +320,7 @@ impl Reader {
             ..
         } = &content.batch;
         let end = first + count;
-        let is_history = self.pass == Pass::History && Some(entry.origin()) <= self.start;
+        let is_history = self.pass == Pass::History;
         if *first > next && !is_history {
             found.push(Found::Missing {
                 node: content.node.clone(),
@@ -301,7 +328,8 @@ impl Reader {
             });
         }
         self.heard.set_next(content.boot, end.max(next));
-        if end > next {
+        let is_wanted = !is_history || self.history > 0;
+        if end > next && is_wanted {
             let mut frames = Frames::new(bytes);
             for _ in *first..next {
                 frames.next();

@@ -169,11 +169,12 @@ mod tests {
             count: 1,
             bytes: b"1         a1         b"[..].into(),
             origin: None,
+            attempt: 2,
         };
         for (request, expected) in [
             (
                 Request::Add { boot, batch },
-                "XADD chat:room MAXLEN ~ 1000 * v 1 n east b 5-ab s 3 c 1 d 1         a1         b",
+                "XADD chat:room MAXLEN ~ 1000 * v 1 n east b 5-ab s 3 c 1 a 2 d 1         a1         b",
             ),
             (Request::Wait(2), "WAIT 2 100"),
             (Request::At(id), "XRANGE chat:room 7-1 7-1"),

@@ -1,12 +1,15 @@
 //! The writing side: what this relay's members have said, into the stream, each message at least once.
 //!
 //! ```text
-//!        kept for a failover            in flight
+//!        kept for a failover       sent one at a time
 //!   ┌───────────────────────────┬─────────────────────┐
 //!   │ acknowledged              │ not acknowledged    │  ← push
 //!   └───────────────────────────┴─────────────────────┘
 //!        bounded, oldest go         never dropped
 //! ```
+//!
+//! One entry is in flight at a time. If the engine refused one and took the next, that would come first in the
+//! stream, and readers would have to take the other one for missing. What is said meanwhile becomes one entry.
 //!
 //! The engine may have an entry whose reply was lost, and may lose one that it has acknowledged, when a replica
 //! that never received it takes over. So after each reconnect the writer asks for the newest entry that was
@@ -15,7 +18,7 @@
 
 use std::collections::VecDeque;
 
-use super::entry::{Batch, Boot, Entry, EntryId};
+use super::entry::{Batch, Boot, Entry, EntryId, Identity};
 use super::failure::{Failure, engine_time};
 use super::request::Request;
 use super::resp::Value;
@@ -25,9 +28,6 @@ const MAX_KEPT: usize = 10_000;
 
 /// How many bytes of messages are kept for a failover.
 const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
-
-/// How many entries may be in flight before the next one waits.
-const MAX_IN_FLIGHT: usize = 64;
 
 /// The `Writer` has the entries that the engine may still have to be sent, and the requests to do so.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +43,10 @@ pub struct Writer {
     bytes: usize,
     /// The number of the next message.
     next: u64,
-    /// The newest acknowledged entry: its id, and its first number.
-    newest: Option<(EntryId, u64)>,
+    /// The newest acknowledged entry: its id, and which entry that is.
+    newest: Option<(EntryId, Identity)>,
+    /// How many connections there have been.
+    attempt: u64,
     out: Vec<Request>,
     awaited: VecDeque<Awaited>,
     /// How often fewer replicas than asked for had confirmed.
@@ -66,7 +68,7 @@ enum Phase {
 enum Awaited {
     Time,
     Newest,
-    Id { first: u64 },
+    Id,
     Replicas { after: u64 },
 }
 
@@ -83,6 +85,7 @@ impl Writer {
             bytes: 0,
             next: 0,
             newest: None,
+            attempt: 0,
             out: Vec::new(),
             awaited: VecDeque::new(),
             under_replicated: 0,
@@ -98,13 +101,14 @@ impl Writer {
     /// There is a new connection.
     pub fn on_connected(&mut self) {
         self.on_disconnected();
+        self.attempt += 1;
         self.phase = Phase::Asking;
         if self.boot.began == 0 {
             self.ask(Request::Time, Awaited::Time);
         } else if let Some((id, _)) = self.newest {
             self.ask(Request::At(id), Awaited::Newest);
         } else {
-            self.send_again();
+            self.send_next();
         }
     }
 
@@ -118,7 +122,7 @@ impl Writer {
     /// Whether the next entry may be sent.
     #[must_use]
     pub fn may_push(&self) -> bool {
-        self.phase == Phase::Ready && self.in_flight() < MAX_IN_FLIGHT
+        self.phase == Phase::Ready && self.in_flight() == 0
     }
 
     /// How many entries are not acknowledged.
@@ -135,17 +139,18 @@ impl Writer {
 
     /// Sends the next messages: frames of `chat10`. It [must be able to](Self::may_push).
     pub fn push(&mut self, bytes: &[u8], count: u64) {
-        debug_assert!(self.may_push(), "the window is bounded");
+        debug_assert!(self.may_push(), "one entry is in flight at a time");
         let batch = Batch {
             first: self.next,
             count,
             bytes: bytes.into(),
             origin: None,
+            attempt: self.attempt,
         };
         self.next += count;
         self.bytes += bytes.len();
-        self.window.push_back(batch.clone());
-        self.add(batch);
+        self.window.push_back(batch);
+        self.send_next();
     }
 
     /// The next messages, so many, will never be sent. Their numbers are used up, so that readers notice.
@@ -176,11 +181,11 @@ impl Writer {
                     return Err(Failure::of(reply));
                 };
                 self.boot.began = began.max(1);
-                self.send_again();
+                self.send_next();
             }
             Awaited::Newest => self.on_newest(reply)?,
-            Awaited::Id { first } => match reply.bytes().and_then(EntryId::parse) {
-                Some(id) => self.on_acknowledged(first, id),
+            Awaited::Id => match reply.bytes().and_then(EntryId::parse) {
+                Some(id) => self.on_acknowledged(id),
                 None => return Err(Failure::of(reply)),
             },
             Awaited::Replicas { after } => match reply {
@@ -198,31 +203,26 @@ impl Writer {
         };
         let entry = entries.first().and_then(Entry::decode);
         let found = entry.and_then(|entry| entry.identity());
-        let expected = self.newest.map(|(_, first)| (self.boot, first));
-        if found != expected {
+        if found != self.newest.map(|(_, identity)| identity) {
             // Then none of the others need be there.
             self.acknowledged = 0;
             self.newest = None;
         }
-        self.send_again();
+        self.send_next();
         Ok(())
     }
 
-    /// Sends everything again that is not acknowledged. Only then something new may follow: readers rely on the
-    /// order.
-    fn send_again(&mut self) {
+    /// Sends the oldest entry that is not acknowledged. Only when there is none, something new may follow: readers
+    /// rely on the order.
+    fn send_next(&mut self) {
         self.phase = Phase::Ready;
-        let batches = self.window.range(self.acknowledged..).cloned();
-        for batch in batches.collect::<Vec<_>>() {
-            self.add(batch);
-        }
-    }
-
-    fn add(&mut self, batch: Batch) {
-        let (boot, first) = (self.boot, batch.first);
-        self.ask(Request::Add { boot, batch }, Awaited::Id { first });
+        let Some(batch) = self.window.get_mut(self.acknowledged) else {
+            return;
+        };
+        batch.attempt = self.attempt;
+        let (boot, batch, after) = (self.boot, batch.clone(), batch.first);
+        self.ask(Request::Add { boot, batch }, Awaited::Id);
         if self.replicas > 0 {
-            let after = first;
             self.ask(Request::Wait(self.replicas), Awaited::Replicas { after });
         }
     }
@@ -232,10 +232,15 @@ impl Writer {
         self.awaited.push_back(awaited);
     }
 
-    fn on_acknowledged(&mut self, first: u64, id: EntryId) {
-        self.newest = Some((id, first));
+    fn on_acknowledged(&mut self, id: EntryId) {
         if let Some(batch) = self.window.get_mut(self.acknowledged) {
-            debug_assert_eq!(batch.first, first, "replies come in order");
+            let (boot, first, attempt) = (self.boot, batch.first, batch.attempt);
+            let identity = Identity {
+                boot,
+                first,
+                attempt,
+            };
+            self.newest = Some((id, identity));
             batch.origin.get_or_insert(id);
             self.acknowledged += 1;
         }
@@ -243,6 +248,7 @@ impl Writer {
         {
             self.drop_oldest();
         }
+        self.send_next();
     }
 
     /// So many replicas have everything up to the entry with this first number.

@@ -253,7 +253,7 @@ impl<T: Read + Write> Bus<T> {
         for reply in replies {
             if let Err(failure) = self.on_reply(reply, now) {
                 let lost = self.reading.lose(Trouble::Failure(failure), system, now);
-                self.on_reading_change(lost, relay, now);
+                self.on_reading_change(&lost, relay, now);
                 break;
             }
         }
@@ -264,11 +264,11 @@ impl<T: Read + Write> Bus<T> {
             link.connect_if_due(system, &self.config, now),
         ];
         for change in changes.into_iter().flatten() {
-            self.on_reading_change(change, relay, now);
+            self.on_reading_change(&change, relay, now);
         }
     }
 
-    fn on_reading_change(&mut self, change: Change, relay: &Relay<Stream<T>>, now: Instant) {
+    fn on_reading_change(&mut self, change: &Change, relay: &Relay<Stream<T>>, now: Instant) {
         match change {
             Change::Connected => {
                 self.asked.clear();
@@ -283,7 +283,7 @@ impl<T: Read + Write> Bus<T> {
                 self.held.clear();
                 self.presence.on_disconnected();
                 self.reader.on_disconnected();
-                self.on_lost(self.reading.peer(), &trouble, relay, now);
+                self.on_lost(self.reading.peer(), trouble, relay, now);
             }
         }
     }
@@ -296,7 +296,11 @@ impl<T: Read + Write> Bus<T> {
     /// A reply to the reading connection.
     fn on_reply(&mut self, reply: Value, now: Instant) -> Result<(), Failure> {
         match self.asked.pop_front().ok_or(Failure::Unexpected)? {
-            Asked::Entries => self.reader.on_reply(reply, &mut self.found),
+            Asked::Entries => {
+                let uptime = now.saturating_duration_since(self.started);
+                self.reader.set_uptime(uptime);
+                self.reader.on_reply(reply, &mut self.found)
+            }
             Asked::Presence(request) => {
                 if let Some(next) = self.presence.on_reply(&request, reply)? {
                     self.ask(next.clone(), Asked::Presence(next), now);
@@ -456,7 +460,7 @@ impl<T: Read + Write> Bus<T> {
             self.on_writing_lost(&trouble, relay, now);
         }
         if let Some(lost) = self.reading.flush(system, now) {
-            self.on_reading_change(lost, relay, now);
+            self.on_reading_change(&lost, relay, now);
         }
     }
 
