@@ -57,7 +57,7 @@ impl Presence {
     /// The requests that are due now; none if it is too early.
     pub fn requests(&mut self, boot: Boot, members: usize, now: Duration) -> Vec<Request> {
         let is_due = |said_at| now.saturating_sub(said_at) >= INTERVAL;
-        if !self.said_at.is_none_or(is_due) || boot.began == 0 {
+        if !self.said_at.is_none_or(is_due) {
             return Vec::new();
         }
         self.said_at = Some(now);
@@ -84,17 +84,26 @@ impl Presence {
     ) -> Result<Option<Request>, Failure> {
         match (request, reply) {
             (_, Value::Error(text)) => Err(Failure::Refused(text)),
-            (Request::Nodes, Value::Array(nodes)) => {
-                let others = nodes.iter().filter_map(Value::bytes);
-                let others = others.filter(|&node| node != self.own);
-                self.nodes = others.take(MAX_NODES).map(<[u8]>::to_vec).collect();
-                Ok(None)
-            }
+            (Request::Nodes, Value::Array(nodes)) => Ok(self.on_nodes(&nodes)),
             (Request::Presences(nodes), Value::Array(values)) => {
                 Ok(self.on_presences(nodes, &values))
             }
             _ => Ok(None),
         }
+    }
+
+    /// The names of the relays that may be there. If they are others than before, they are asked for at once.
+    fn on_nodes(&mut self, nodes: &[Value]) -> Option<Request> {
+        let others = nodes.iter().filter_map(Value::bytes);
+        let others = others.filter(|&node| node != self.own);
+        let mut others: Vec<_> = others.take(MAX_NODES).map(<[u8]>::to_vec).collect();
+        others.sort_unstable();
+        if others == self.nodes {
+            return None;
+        }
+        self.nodes = others;
+        let is_alone = self.nodes.is_empty();
+        (!is_alone).then(|| Request::Presences(self.nodes.clone()))
     }
 
     /// What these relays have set last. Those that have expired are to be forgotten.
@@ -135,10 +144,14 @@ mod tests {
         assert_eq!(first.len(), 3);
         assert_eq!(presence.requests(boot, 7, Duration::from_secs(9)), []);
         let nodes = Value::Array(vec![bytes("east"), bytes("west"), bytes("south")]);
+        let asked = presence
+            .on_reply(&first[2], nodes.clone())
+            .unwrap()
+            .unwrap();
+        let values = Value::Array(vec![Value::Null, bytes("5-ab 12")]);
+        let gone = presence.on_reply(&asked, values).unwrap();
         assert_eq!(presence.on_reply(&first[2], nodes), Ok(None));
-        let again = presence.requests(boot, 7, INTERVAL);
-        let values = Value::Array(vec![bytes("5-ab 12"), Value::Null]);
-        let gone = presence.on_reply(&again[3], values).unwrap();
+        assert_eq!(presence.requests(boot, 7, INTERVAL)[3], asked);
         assert_eq!(gone, Some(Request::RemoveNodes(vec![b"south".to_vec()])));
         let others: Vec<_> = presence.others().collect();
         assert_eq!(others, [(&b"west"[..], 12)]);

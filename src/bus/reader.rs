@@ -36,6 +36,8 @@ pub struct Reader {
     history: u64,
     /// How many entries a reply may have.
     page: usize,
+    /// How long the relay has run; it matters until the start is known.
+    uptime: Duration,
     /// The id at which reading started, once that is known.
     start: Option<EntryId>,
     /// From this id on, a run that was never heard is new. An unheard run's entries before it are from before the
@@ -65,8 +67,8 @@ enum Pass {
 /// A reply that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Awaited {
-    Time { uptime: Duration },
-    Newest { uptime: Duration },
+    Time,
+    Newest,
     History { start: EntryId },
     Last,
     Entries,
@@ -107,6 +109,7 @@ impl Reader {
             own,
             history,
             page,
+            uptime: Duration::ZERO,
             start: None,
             floor: EntryId::START,
             last: (EntryId::START, None),
@@ -121,12 +124,21 @@ impl Reader {
     /// There is a new connection, this long after the relay's start.
     pub fn on_connected(&mut self, uptime: Duration) {
         self.on_disconnected();
+        self.set_uptime(uptime);
         match self.start {
-            None => self.ask(Request::Before(None), Awaited::Newest { uptime }),
+            None => self.ask(Request::Before(None), Awaited::Newest),
             Some(_) if self.last.1.is_some() => {
                 self.ask(Request::At(self.last.0), Awaited::Last);
             }
             Some(_) => self.read_whole(None),
+        }
+    }
+
+    /// The relay has run for this long. It should be known when a reply comes: what is said between the start and a
+    /// late reply was said after the start.
+    pub const fn set_uptime(&mut self, uptime: Duration) {
+        if self.start.is_none() {
+            self.uptime = uptime;
         }
     }
 
@@ -155,10 +167,10 @@ impl Reader {
     /// [`Failure`] if the connection must be closed.
     pub fn on_reply(&mut self, reply: Value, found: &mut Vec<Found>) -> Result<(), Failure> {
         match self.awaited.pop_front().ok_or(Failure::Unexpected)? {
-            Awaited::Time { uptime } => self.on_time(reply, uptime, found),
-            Awaited::Newest { uptime } => {
+            Awaited::Time => self.on_time(reply, found),
+            Awaited::Newest => {
                 self.found.0 = entries(reply)?;
-                self.ask(Request::Time, Awaited::Time { uptime });
+                self.ask(Request::Time, Awaited::Time);
                 Ok(())
             }
             Awaited::History { start } => {
@@ -200,19 +212,14 @@ impl Reader {
 
     /// The newest entries, and then the engine's time. After a failover to an engine whose clock is behind, the
     /// ids of its entries are above its time.
-    fn on_time(
-        &mut self,
-        reply: Value,
-        uptime: Duration,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Failure> {
+    fn on_time(&mut self, reply: Value, found: &mut Vec<Found>) -> Result<(), Failure> {
         let Some(time) = engine_time(&reply) else {
             return Err(Failure::of(reply));
         };
         let (page, _) = std::mem::take(&mut self.found);
         let now = page.first().map_or(time, |newest| newest.id.ms.max(time));
         let start = EntryId {
-            ms: now.saturating_sub(uptime.as_millis() as u64),
+            ms: now.saturating_sub(self.uptime.as_millis() as u64),
             number: u64::MAX,
         };
         self.on_history(&page, start, found);

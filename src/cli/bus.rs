@@ -18,8 +18,8 @@ const WRITE: &str = "write redis://127.0.0.1:6379 for an engine on this machine"
 pub(crate) struct BusArgs {
     /// One room with other relays, through a Redis or Valkey that all of them share
     ///
-    /// What members say here is heard at every relay with the same engine and room, and the other way around.
-    /// Who is away for a while misses nothing: see docs/scaling.md. The URL is
+    /// What members say here is delivered at every relay with the same engine and room, and the other way around,
+    /// after an outage as well: see docs/scaling.md. The URL is
     /// `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?room=NAME]`, or
     /// `redis-sentinel://HOST[:PORT],HOST[:PORT]/MASTER[?room=NAME]` for what Sentinels watch. `:PASSWORD@` is for
     /// the default user. `%40` is an @ in a password. Others may see the command line, so a URL with a password

@@ -69,19 +69,20 @@ impl BusMember {
     pub(super) fn give_up(&mut self, backlog: &mut Backlog) -> u64 {
         let from = self.position;
         let mut count = 0;
+        self.skip_own();
         while backlog.end() - self.position > self.max_lag
             && let Some(len) = self.next_len(backlog)
         {
             self.position += len;
             count += 1;
+            self.skip_own();
         }
         backlog.advance(from, self.position);
         count
     }
 
-    /// Moves over its own span, if it stands before one. Returns the length of the message there, in bytes;
-    /// `None` if there is none.
-    fn next_len(&mut self, backlog: &Backlog) -> Option<u64> {
+    /// Moves over its own span, if it stands before one.
+    fn skip_own(&mut self) {
         if let Some(span) = self.own.front()
             && span.start == self.position
         {
@@ -89,6 +90,11 @@ impl BusMember {
             self.own_len -= span.end - span.start;
             self.own.pop_front();
         }
+    }
+
+    /// The length of the next message, in bytes; `None` if there is none. It stands before that afterwards.
+    fn next_len(&mut self, backlog: &Backlog) -> Option<u64> {
+        self.skip_own();
         if self.position == backlog.end() {
             return None;
         }
@@ -166,9 +172,15 @@ mod tests {
             assert_eq!(bus.give_up(&mut backlog), 0);
         }
         append(&mut backlog, &message(11));
-        assert_eq!(bus.give_up(&mut backlog), 2);
+        let own = append(&mut backlog, &message(10));
+        bus.skip(own);
+        assert_eq!(bus.give_up(&mut backlog), 3);
         let mut out = Vec::new();
-        assert_eq!(bus.take(usize::MAX, &mut backlog, &mut out), 4);
-        assert_eq!(out.len() as u64, 4 * len + 1);
+        assert_eq!(bus.take(usize::MAX, &mut backlog, &mut out), 3);
+        assert_eq!(out.len() as u64, 3 * len + 1);
+        let own = append(&mut backlog, &message(1000));
+        bus.skip(own);
+        append(&mut backlog, &message(10));
+        assert_eq!(bus.give_up(&mut backlog), 0, "its own is not behind it");
     }
 }

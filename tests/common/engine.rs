@@ -15,6 +15,10 @@ pub struct Engine {
     child: Option<Child>,
     addr: SocketAddr,
     dir: PathBuf,
+    /// Whose replica it is, if it is one.
+    of: Option<u16>,
+    /// The master that it watches, if it is a Sentinel.
+    watches: Option<u16>,
 }
 
 impl Engine {
@@ -23,6 +27,27 @@ impl Engine {
         let mut engine = Self::stopped()?;
         engine.start_again();
         Some(engine)
+    }
+
+    /// A replica of this one, which has caught up.
+    pub fn replica(&self) -> Self {
+        let mut replica = Self::stopped().unwrap();
+        replica.of = Some(self.addr.port());
+        replica.start_again();
+        wait_for("the replica", || {
+            replica
+                .ask("INFO replication")
+                .contains("master_link_status:up")
+        });
+        replica
+    }
+
+    /// A Sentinel that watches this one under the name `main`.
+    pub fn sentinel(&self) -> Self {
+        let mut sentinel = Self::stopped().unwrap();
+        sentinel.watches = Some(self.addr.port());
+        sentinel.start_again();
+        sentinel
     }
 
     /// One that does not run yet.
@@ -43,6 +68,8 @@ impl Engine {
             child: None,
             addr: listener.local_addr().unwrap(),
             dir,
+            of: None,
+            watches: None,
         })
     }
 
@@ -59,10 +86,22 @@ impl Engine {
     #[track_caller]
     pub fn start_again(&mut self) {
         let mut command = Command::new("redis-server");
+        if let Some(master) = self.watches {
+            let config = self.dir.join("sentinel.conf");
+            let lines = format!("sentinel monitor main 127.0.0.1 {master} 1\n");
+            fs::write(&config, lines).unwrap();
+            command.arg(config).arg("--sentinel");
+        }
         command.arg("--port").arg(self.addr.port().to_string());
         command.arg("--dir").arg(&self.dir);
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
-        command.args(["--appendfsync", "always"]);
+        command.args(["--bind", "127.0.0.1"]);
+        if self.watches.is_none() {
+            command.args(["--save", "", "--appendonly", "yes"]);
+            command.args(["--appendfsync", "always"]);
+        }
+        if let Some(master) = self.of {
+            command.args(["--replicaof", "127.0.0.1", &master.to_string()]);
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         self.child = Some(child.unwrap());
         wait_for("the engine", || {

@@ -3,6 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use tungstenite::Message;
+use tungstenite::protocol::{Role, WebSocket};
+
 use crate::common::engine::Engine;
 use crate::common::http::{body, get, sample};
 use crate::common::process::{Relay, chatloop, run, wait_for};
@@ -57,13 +60,22 @@ type Browser = WebSocket<TcpStream>;
 /// A member that joins as browsers do.
 fn browse(relay: &mut Relay, name: &str) -> Browser {
     let addr = relay.addr_of("ws");
-    let stream = TcpStream::connect(addr).unwrap();
+    let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let url = format!("ws://{addr}/");
-    let (mut browser, _) = tungstenite::client(url, stream).unwrap();
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let mut browser = WebSocket::from_raw_socket(stream, Role::Client, None);
     browser.send(Message::from(name)).unwrap();
     relay.log_line("joined:");
-    assert!(next(&mut browser).contains("hello"));
     browser
 }
 
@@ -84,9 +96,9 @@ fn members_of_two_relays_chat_across_dialects() {
     let mut bob = browse(&mut west, "bob");
     let mut carol = TcpStream::connect(west.addr_of("chat64")).unwrap();
     carol.set_read_timeout(Some(PATIENCE)).unwrap();
-    carol.write_all(&wide_frame("carol")).unwrap();
     west.log_line("joined:");
 
+    assert!(next(&mut bob).contains("hello"));
     say(&mut alice, "hello, west");
     let received = next(&mut bob);
     assert!(
@@ -95,10 +107,16 @@ fn members_of_two_relays_chat_across_dialects() {
     );
     bob.send(Message::from("hello, east")).unwrap();
     expect(&mut alice, "bob", &["hello, east"]);
+    let mut heard = [0; 22];
+    carol.read_exact(&mut heard).unwrap();
+    assert_bytes(&heard, b"hello, westhello, east");
+    carol.write_all(&wide_frame("hi")).unwrap();
+    let name = carol.local_addr().unwrap().to_string();
+    expect(&mut alice, &name, &["hi"]);
     assert_eq!(next(&mut bob), r#"{"ack":1}"#);
     // What has come from the bus does not go back to it.
     let entries = engine.ask("XLEN chatloop:{room}");
-    assert_eq!(entries, ":2\r\n");
+    assert_eq!(entries, ":3\r\n");
     let health = get(east.addr_of("metrics"), "/healthz");
     assert!(body(&health).starts_with("ok\nbus: up for "), "{health}");
 }
@@ -225,6 +243,8 @@ fn words_beyond_the_queue_are_given_up_and_counted_by_both_relays() {
     let mut east = connected(&engine, "east", &["--bus-queue", "10KiB"]);
     let mut west = connected(&engine, "west", &[]);
     let (mut alice, mut bob) = (east.join("alice"), west.join("bob"));
+    say(&mut alice, "zero");
+    expect(&mut bob, "alice", &["zero"]);
     engine.kill();
     east.log_line("bus: no connection to");
     let long = "x".repeat(1000);
@@ -233,7 +253,7 @@ fn words_beyond_the_queue_are_given_up_and_counted_by_both_relays() {
     }
     east.log_line("giving up the oldest messages");
     wait_for("all are read", || {
-        sample(&metrics(&east), "chatloop_messages_total") == 30
+        sample(&metrics(&east), "chatloop_messages_total") == 31
     });
     let given_up = sample(&metrics(&east), "chatloop_bus_given_up_total");
     assert_eq!(given_up, 21, "nine of 1025 bytes fit 10 KiB");
@@ -316,8 +336,8 @@ fn history_is_there_again_after_a_restart() {
     let mut bob = east.join("bob");
     expect(&mut bob, "alice", &["two", "three"]);
     let mut carol = browse(&mut east, "carol");
-    let received = next(&mut carol);
-    assert!(received.contains(r#""name":"alice","message":"two""#));
+    let received = [(); 3].map(|()| next(&mut carol)).concat();
+    assert!(received.contains(r#"Z","name":"alice","message":"two""#));
     assert!(!received.contains("1970"), "{received}");
 }
 
@@ -346,7 +366,7 @@ fn members_of_other_relays_are_counted() {
     let _members = (west.join("alice"), west.join("bob"));
     drop(relay(&engine, "south", &[]));
     let mut east = connected(&engine, "east", &[]);
-    east.join("carol");
+    let _carol = east.join("carol");
     let count = |relay: &Relay, node| {
         let name = format!("chatloop_bus_members{{node=\"{node}\"}} ");
         let metrics = metrics(relay);
@@ -383,6 +403,51 @@ fn user_with_the_fewest_commands_is_enough() {
     let line = wrong.log_line("bus: no connection to");
     assert!(line.contains("WRONGPASS"), "{line}");
     assert!(!line.contains("secret"), "{line}");
+}
+
+#[test]
+fn failover_by_a_sentinel_costs_nobody_a_word() {
+    let Some(first) = Engine::start() else {
+        return;
+    };
+    let second = first.replica();
+    let sentinel = first.sentinel();
+    wait_for("the Sentinel knows the replica", || {
+        let replicas = sentinel.ask("SENTINEL replicas main");
+        replicas.contains(&second.addr().port().to_string())
+    });
+    let bus = format!("redis-sentinel://{}/main", sentinel.addr());
+    let start = |node| {
+        let bus = ["--bus", &bus, "--bus-node", node, "--bus-replicas", "1"];
+        let mut relay = Relay::start(&bus);
+        let line = relay.log_line("bus: connected to");
+        assert!(line.contains(&first.addr().to_string()), "{line}");
+        relay
+    };
+    let (mut east, mut west) = (start("east"), start("west"));
+    let (mut alice, mut bob) = (east.join("alice"), west.join("bob"));
+    say(&mut alice, "one");
+    expect(&mut bob, "alice", &["one"]);
+    // It waits until it has heard of the replica's state.
+    wait_for("the Sentinel takes the replica", || {
+        sentinel.ask("SENTINEL failover main") == "+OK\r\n"
+    });
+    let mut said = Vec::new();
+    wait_for("both have changed over", || {
+        said.push(format!("word {}", said.len()));
+        say(&mut alice, said.last().unwrap());
+        let is_there = |relay: &mut Relay| {
+            let there = second.addr().to_string();
+            let line = relay.try_log_line(&there);
+            let known = relay.lines.iter().any(|line| line.contains(&there));
+            line.is_some() || known
+        };
+        is_there(&mut east) && is_there(&mut west)
+    });
+    let said: Vec<_> = said.iter().map(String::as_str).collect();
+    expect(&mut bob, "alice", &said);
+    say(&mut bob, "last");
+    expect(&mut alice, "bob", &["last"]);
 }
 
 #[test]

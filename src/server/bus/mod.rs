@@ -69,6 +69,8 @@ pub(super) struct Bus<T> {
     reader: Reader,
     presence: Presence,
     asked: VecDeque<Asked>,
+    /// Requests of the reader that are not sent yet.
+    held: Vec<Request>,
     found: Vec<Found>,
     waiting: VecDeque<Waiting>,
     /// The next entry's messages.
@@ -118,6 +120,7 @@ impl<T: Read + Write> Bus<T> {
             reader: Reader::new(random, history as u64, page),
             presence: Presence::new(config.node.clone().into_bytes()),
             asked: VecDeque::new(),
+            held: Vec::new(),
             found: Vec::new(),
             waiting: VecDeque::new(),
             batch: Vec::new(),
@@ -250,7 +253,7 @@ impl<T: Read + Write> Bus<T> {
         for reply in replies {
             if let Err(failure) = self.on_reply(reply, now) {
                 let lost = self.reading.lose(Trouble::Failure(failure), system, now);
-                self.on_reading_change(lost, relay, now);
+                self.on_reading_change(&lost, relay, now);
                 break;
             }
         }
@@ -261,11 +264,11 @@ impl<T: Read + Write> Bus<T> {
             link.connect_if_due(system, &self.config, now),
         ];
         for change in changes.into_iter().flatten() {
-            self.on_reading_change(change, relay, now);
+            self.on_reading_change(&change, relay, now);
         }
     }
 
-    fn on_reading_change(&mut self, change: Change, relay: &Relay<Stream<T>>, now: Instant) {
+    fn on_reading_change(&mut self, change: &Change, relay: &Relay<Stream<T>>, now: Instant) {
         match change {
             Change::Connected => {
                 self.asked.clear();
@@ -277,9 +280,10 @@ impl<T: Read + Write> Bus<T> {
             }
             Change::Lost(trouble) => {
                 self.asked.clear();
+                self.held.clear();
                 self.presence.on_disconnected();
                 self.reader.on_disconnected();
-                self.on_lost(self.reading.peer(), &trouble, relay, now);
+                self.on_lost(self.reading.peer(), trouble, relay, now);
             }
         }
     }
@@ -292,7 +296,11 @@ impl<T: Read + Write> Bus<T> {
     /// A reply to the reading connection.
     fn on_reply(&mut self, reply: Value, now: Instant) -> Result<(), Failure> {
         match self.asked.pop_front().ok_or(Failure::Unexpected)? {
-            Asked::Entries => self.reader.on_reply(reply, &mut self.found),
+            Asked::Entries => {
+                let uptime = now.saturating_duration_since(self.started);
+                self.reader.set_uptime(uptime);
+                self.reader.on_reply(reply, &mut self.found)
+            }
             Asked::Presence(request) => {
                 if let Some(next) = self.presence.on_reply(&request, reply)? {
                     self.ask(next.clone(), Asked::Presence(next), now);
@@ -387,18 +395,33 @@ impl<T: Read + Write> Bus<T> {
     }
 
     /// Asks for the next entries, once all that were found are published: the stream can wait, and memory cannot.
+    /// Before that it is said that this relay is there, if that is due: while the engine waits for the next entry,
+    /// it answers nothing else.
     fn ask_entries(&mut self, members: usize, now: Instant) {
-        if !self.waiting.is_empty() || !self.reading.is_connected() {
+        self.held.extend(self.reader.take_requests());
+        if self.reading.is_up() && self.asked.is_empty() {
+            self.reading.expect_nothing();
+        }
+        if self.held.is_empty() || !self.waiting.is_empty() || !self.reading.is_connected() {
             return;
         }
-        for request in self.reader.take_requests() {
-            if matches!(request, Request::After(_)) {
-                let uptime = now.saturating_duration_since(self.started);
-                let boot = self.writer.boot();
-                for request in self.presence.requests(boot, members, uptime) {
-                    self.ask(request.clone(), Asked::Presence(request), now);
-                }
-            }
+        let uptime = now.saturating_duration_since(self.started);
+        let boot = self.writer.boot();
+        let will_wait = |request: &Request| matches!(request, Request::After(_));
+        if !self.held.iter().any(will_wait) {
+            return self.ask_held(now);
+        }
+        for request in self.presence.requests(boot, members, uptime) {
+            self.ask(request.clone(), Asked::Presence(request), now);
+        }
+        let is_presence = |asked: &Asked| matches!(asked, Asked::Presence(_));
+        if !self.asked.iter().any(is_presence) {
+            self.ask_held(now);
+        }
+    }
+
+    fn ask_held(&mut self, now: Instant) {
+        for request in std::mem::take(&mut self.held) {
             self.ask(request, Asked::Entries, now);
         }
     }
@@ -437,7 +460,7 @@ impl<T: Read + Write> Bus<T> {
             self.on_writing_lost(&trouble, relay, now);
         }
         if let Some(lost) = self.reading.flush(system, now) {
-            self.on_reading_change(lost, relay, now);
+            self.on_reading_change(&lost, relay, now);
         }
     }
 
