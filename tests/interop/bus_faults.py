@@ -79,7 +79,11 @@ class Proxy:
             return
         pair = {"writers": (writer, other_writer), "is_forgotten": False}
         self.pairs.append(pair)
-        await asyncio.gather(self.copy(reader, other_writer, pair), self.copy(other_reader, writer, pair))
+        try:
+            await asyncio.gather(self.copy(reader, other_writer, pair), self.copy(other_reader, writer, pair))
+        except asyncio.CancelledError:
+            # The run is over.
+            pass
         self.pairs.remove(pair)
 
     async def copy(self, reader, writer, pair):
