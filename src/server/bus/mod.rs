@@ -298,7 +298,8 @@ impl<T: Read + Write> Bus<T> {
         match self.asked.pop_front().ok_or(Failure::Unexpected)? {
             Asked::Entries => {
                 let uptime = now.saturating_duration_since(self.started);
-                self.reader.set_uptime(uptime);
+                // The engine's time is cut to milliseconds. What was said in the first one is not from before.
+                self.reader.set_uptime(uptime + Duration::from_millis(1));
                 self.reader.on_reply(reply, &mut self.found)
             }
             Asked::Presence(request) => {
