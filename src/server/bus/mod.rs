@@ -272,8 +272,8 @@ impl<T: Read + Write> Bus<T> {
         match change {
             Change::Connected => {
                 self.asked.clear();
-                self.ask(Request::SetEpoch(self.random), Asked::SetEpoch, now);
-                self.ask(Request::Epoch, Asked::Epoch, now);
+                self.ask(&Request::SetEpoch(self.random), Asked::SetEpoch, now);
+                self.ask(&Request::Epoch, Asked::Epoch, now);
                 self.presence.on_connected();
                 let uptime = now.saturating_duration_since(self.started);
                 self.reader.on_connected(uptime);
@@ -288,7 +288,7 @@ impl<T: Read + Write> Bus<T> {
         }
     }
 
-    fn ask(&mut self, request: Request, asked: Asked, now: Instant) {
+    fn ask(&mut self, request: &Request, asked: Asked, now: Instant) {
         request.encode(&self.terms, self.reading.requests(now));
         self.asked.push_back(asked);
     }
@@ -304,7 +304,7 @@ impl<T: Read + Write> Bus<T> {
             }
             Asked::Presence(request) => {
                 if let Some(next) = self.presence.on_reply(&request, reply)? {
-                    self.ask(next.clone(), Asked::Presence(next), now);
+                    self.ask(&next, Asked::Presence(next.clone()), now);
                 }
                 Ok(())
             }
@@ -413,7 +413,7 @@ impl<T: Read + Write> Bus<T> {
             return self.ask_held(now);
         }
         for request in self.presence.requests(boot, members, uptime) {
-            self.ask(request.clone(), Asked::Presence(request), now);
+            self.ask(&request, Asked::Presence(request.clone()), now);
         }
         let is_presence = |asked: &Asked| matches!(asked, Asked::Presence(_));
         if !self.asked.iter().any(is_presence) {
@@ -423,7 +423,7 @@ impl<T: Read + Write> Bus<T> {
 
     fn ask_held(&mut self, now: Instant) {
         for request in std::mem::take(&mut self.held) {
-            self.ask(request, Asked::Entries, now);
+            self.ask(&request, Asked::Entries, now);
         }
     }
 
