@@ -120,7 +120,7 @@ impl Screen {
         };
         // No more rows are above the cursor than the screen has.
         up(out, painted.above(cols).min(self.rows - 1))?;
-        queue!(out, MoveToColumn(0), Clear(ClearType::FromCursorDown))
+        clear_down(out)
     }
 
     /// Paints the typed line, behind this prompt, in place of the painted one.
@@ -199,7 +199,7 @@ impl Screen {
     ///
     /// None: writing to memory does not fail.
     pub fn clear(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.painted = None;
+        self.erase(out)?;
         queue!(
             out,
             SetAttribute(Attribute::Reset),
@@ -215,8 +215,22 @@ impl Screen {
     /// None: writing to memory does not fail.
     pub fn restart(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.painted = None;
-        queue!(out, MoveToColumn(0), Clear(ClearType::FromCursorDown))
+        clear_down(out)
     }
+}
+
+/// Clears the row of the cursor and all rows below, and moves to its first column.
+///
+/// tmux takes a screen that is cleared from its very first column as one that scrolls away, and would keep a
+/// copy of the typed line in its history. So that column is cleared last.
+fn clear_down(out: &mut Vec<u8>) -> io::Result<()> {
+    queue!(
+        out,
+        MoveToColumn(1),
+        Clear(ClearType::FromCursorDown),
+        MoveToColumn(0),
+        Clear(ClearType::UntilNewLine)
+    )
 }
 
 /// Moves the cursor up. (Terminals take "up by zero" as "up by one".)
@@ -510,7 +524,19 @@ mod tests {
         out.clear();
         // The first row has 80 columns, which makes two of 40; the cursor is on the row after.
         screen.resize(&mut out, 24, 40).unwrap();
-        assert_eq!(out, b"\x1b[2A\x1b[1G\x1b[J");
+        // Not from the first column: see `clear_down`.
+        assert_eq!(out, b"\x1b[2A\x1b[2G\x1b[J\x1b[1G\x1b[K");
+    }
+
+    #[test]
+    fn erased_line_leaves_nothing_on_a_screen_of_any_width() {
+        for cols in [1, 2, 3, 80] {
+            let mut shown = Shown::new(10, cols, "> ");
+            shown.type_in("ab|c\nd");
+            shown.draw(Screen::erase);
+            assert_eq!(shown.rows(), [""; 0], "{cols}");
+            assert_eq!(shown.cursor(), (0, 0));
+        }
     }
 
     #[test]
