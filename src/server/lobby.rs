@@ -30,7 +30,7 @@ use super::password::{Password, Proof};
 use super::proxy_header::{self, BadHeader, Progress};
 use super::records::MAX_RECORD;
 use super::stream::{Handshake, Stream};
-use super::tls::Failure;
+use super::tls::{Failure, Session};
 use super::trusted::Proxies;
 use crate::relay::{Ready, SAFE_PENDING, after};
 use crate::wire::{Dialect, Sends};
@@ -650,6 +650,10 @@ impl<S: Read + Write> Visitor<S> {
         }
         if self.awaits.tls {
             return Step::WaitForTurn;
+        }
+        let name = || self.stream.session().and_then(Session::client_name);
+        if let Some(denied) = entrance.access.certificate_denial(name, time) {
+            return Step::Refuse(Refused::Denied(denied));
         }
         if self.dialect.rules().sends.begins_with_http() {
             self.read_request(entrance, scratch, time)

@@ -36,6 +36,7 @@ mod access;
 mod admin;
 mod admin_socket;
 mod answers;
+mod banned;
 mod certificates;
 mod drain;
 mod handle;
@@ -96,6 +97,7 @@ use tls::Session;
 use trusted::Proxies;
 
 pub use access::AccessRules;
+pub use banned::{Banned, BannedError};
 pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::{Endpoint, Preamble};
