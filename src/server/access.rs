@@ -328,9 +328,8 @@ mod tests {
         access
             .ban(&[ban("cert:bob", Some(1010)), ban("10.0.0.0/8", None)], NOW)
             .unwrap();
-        let denial = |name: Option<&str>, now| {
-            access.certificate_denial(|| name.map(|name| name.into()), now)
-        };
+        let denial =
+            |name: Option<&str>, now| access.certificate_denial(|| name.map(Into::into), now);
         let banned = Denied::Banned("cert:bob".parse().unwrap());
         assert_eq!(denial(Some("bob"), NOW), Some(banned));
         assert_eq!(denial(Some("bobby"), NOW), None);
