@@ -22,6 +22,9 @@ const BULK: usize = 1500;
 /// The number of messages that a server has to relay while a connection is reset.
 const BURST: usize = 1000;
 
+/// The number of connections that are reset so: a server may happen to have relayed all before the reset.
+const RESETS: usize = 10;
+
 /// The files of the guide's chapters.
 const CHAPTERS: [&str; 13] = [
     "01_blocking",
@@ -241,7 +244,7 @@ fn slow(clients: &mut Clients) -> Check {
 }
 
 fn resets(clients: &mut Clients) -> Check {
-    let [alice, carol, bob] = clients.room(["alice", "carol", "bob"])?;
+    let [alice, carol, mut bob] = clients.room(["alice", "carol", "bob"])?;
     let nameless = clients.connect("a client without a name")?;
     clients.send_bytes(nameless, b"5    ", "");
     clients.reset(nameless);
@@ -250,7 +253,18 @@ fn resets(clients: &mut Clients) -> Check {
     for number in 1..=50 {
         clients.relay(alice, &[carol], &bulk(number))?;
     }
-    // The server has these to read when it meets the reset, so that it writes to bob once more.
+    reset_in_a_burst(clients, alice, carol, bob)?;
+    for _ in 1..RESETS {
+        bob = clients.join("bob")?;
+        clients.gather(&[alice, carol, bob])?;
+        reset_in_a_burst(clients, alice, carol, bob)?;
+    }
+    clients.relay(carol, &[alice], b"two")
+}
+
+/// The server has messages of alice's to read when it meets the reset, so that it writes to bob once more, unless
+/// it was faster.
+fn reset_in_a_burst(clients: &mut Clients, alice: Id, carol: Id, bob: Id) -> Check {
     let burst: Vec<_> = (1..=BURST).map(|number| number.to_string()).collect();
     let frames: Vec<_> = burst
         .iter()
@@ -261,10 +275,9 @@ fn resets(clients: &mut Clients) -> Check {
     clients.describe_sent(format!(
         "alice: {BURST} messages in one write; bob: a reset of his connection"
     ));
-    for message in burst {
-        clients.expect(carol, alice, message.as_bytes())?;
-    }
-    clients.relay(carol, &[alice], b"two")
+    burst
+        .iter()
+        .try_for_each(|message| clients.expect(carol, alice, message.as_bytes()))
 }
 
 fn half_close(clients: &mut Clients) -> Check {

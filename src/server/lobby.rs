@@ -8,8 +8,8 @@
 //! it, so that it cannot be used to hold memory: when it is full, the oldest goes.
 //!
 //! **Handshakes do not starve the room.** Each takes a private key, which is work for as long as some hundred
-//! deliveries take, and after a restart all members come back at once. So a turn does no more than
-//! [`HANDSHAKES_PER_TURN`] of them, in the order in which their connections came. The others wait unread, and not
+//! deliveries take, and after a restart all members come back at once. So a turn spends no more than
+//! [`HANDSHAKE_TIME`] on that, in the order in which their connections came. The others wait unread, and not
 //! against their deadline. A connection with TLS counts as one of the relay's from the beginning, and as one of its
 //! address: where there is no place for it, it is refused before anything is computed for it. Whose connection a
 //! proxy forwards is not known then, so it counts for its address as soon as it is the relay's.
@@ -49,10 +49,11 @@ const MAX_WATCHERS: usize = 4;
 
 /// How much a watcher may lag behind the trace, in bytes. Turns that do not fit are lost to it.
 const MAX_WATCHER_LAG: usize = 1024 * 1024;
-/// How many steps of handshakes that take cryptography are done in a turn. A handshake has two, of a tenth of a
-/// millisecond each or so. With fewer, members would come back slowly to a room whose turns are long because it is
-/// large.
-const HANDSHAKES_PER_TURN: usize = 64;
+
+/// After this much time a turn begins no further step of a handshake. It is a time and no number, since one machine
+/// takes a tenth of a millisecond for a step and another takes some; and it is not less, since members would come back
+/// slowly to a room whose turns are long because it is large.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(4);
 
 /// How many of the oldest connections are looked at to find one whose handshake can be given up.
 const MAX_LOOKS: usize = 64;
@@ -448,12 +449,13 @@ impl<S: Read + Write> Lobby<S> {
         watchers.count()
     }
 
-    /// Serves the visitors with news. `time` is that since 1970.
+    /// Serves the visitors with news. `time` is that since 1970, and `clock` returns what the time is by now.
     pub(super) fn serve(
         &mut self,
         certificates: Option<&Certificates>,
         scratch: &mut [u8],
         (now, time): (Instant, Duration),
+        clock: impl Fn() -> Instant,
     ) -> Vec<Visit<S>> {
         let mut visits = Vec::new();
         for (index, number) in std::mem::take(&mut self.ready) {
@@ -465,31 +467,29 @@ impl<S: Read + Write> Lobby<S> {
             }
         }
         if let Some(certificates) = certificates {
-            self.shake_hands(certificates, scratch, (now, time), &mut visits);
+            let until = after(clock(), HANDSHAKE_TIME);
+            let is_over = || clock() >= until;
+            self.shake_hands(certificates, scratch, (now, time), is_over, &mut visits);
         }
         visits
     }
 
-    /// Goes on with handshakes, as many as a turn may do.
+    /// Goes on with handshakes until the time for that is over.
     fn shake_hands(
         &mut self,
         certificates: &Certificates,
         scratch: &mut [u8],
         (now, time): (Instant, Duration),
+        is_over: impl Fn() -> bool,
         visits: &mut Vec<Visit<S>>,
     ) {
-        let mut steps = 0;
         for _ in 0..self.shaking.len() {
-            if steps == HANDSHAKES_PER_TURN {
-                break;
-            }
             let Some((_, index)) = self.shaking.pop_first() else {
                 break;
             };
             let visitor = &mut self.visitors[index];
             let (mut step, has_worked) = visitor.shake_hands(certificates, scratch);
             if has_worked {
-                steps += 1;
                 // How long it waited for its step is not its peer's fault.
                 let due = after(now, self.timeout);
                 self.set_due(index, Some(due));
@@ -500,6 +500,9 @@ impl<S: Read + Write> Lobby<S> {
                 step = visitor.serve(&self.entrance, scratch, time);
             }
             visits.extend(self.finish(index, step, now));
+            if has_worked && is_over() {
+                break;
+            }
         }
     }
 

@@ -943,7 +943,11 @@ impl<S: System> Server<S> {
             return;
         }
         let clocks = (now, self.time_of_bans());
-        for visit in self.lobby.serve(certificates, &mut self.scratch, clocks) {
+        let (scratch, system) = (&mut self.scratch, &self.system);
+        let visits = self
+            .lobby
+            .serve(certificates, scratch, clocks, || system.now());
+        for visit in visits {
             match visit {
                 Visit::Admitted {
                     stream,

@@ -608,6 +608,7 @@ mockTest('history_after_a_reconnect_repeats_nothing_and_settles_what_arrived', a
     await marked(page, 'acknowledged', '✓');
     mock.lose = true;
     await say(page, 'arrived after all');
+    await mock.until(() => mock.received.length === 2);
     mock.mute = true;
     await say(page, 'never arrived');
     await marked(page, 'never arrived', 'sending');
