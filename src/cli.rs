@@ -27,7 +27,7 @@ use values::{
     parse_number, parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
-pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use admin::{AdminArgs, AdminCommand, BannedArgs};
 pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 #[cfg(feature = "cert")]

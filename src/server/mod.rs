@@ -36,6 +36,7 @@ mod access;
 mod admin;
 mod admin_socket;
 mod answers;
+mod banned;
 mod certificates;
 mod drain;
 mod handle;
@@ -96,6 +97,7 @@ use tls::Session;
 use trusted::Proxies;
 
 pub use access::AccessRules;
+pub use banned::{Banned, BannedError};
 pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::{Endpoint, Preamble};
@@ -495,6 +497,8 @@ impl<S: System> Server<S> {
             // It is offered there as a subprotocol.
             served.push(Dialect::WsChat10);
         }
+        let mut relay = Relay::new(config.limits.clone(), &served, &config.texts, now);
+        relay.set_bytes_of_stream(Stream::held_bytes);
         Ok(Self {
             acceptor: Acceptor::new(
                 listeners.iter().copied(),
@@ -503,14 +507,14 @@ impl<S: System> Server<S> {
             ),
             system,
             certificates,
-            relay: Relay::new(config.limits.clone(), &served, &config.texts, now),
+            relay,
             lobby: Lobby::new(
                 Entrance {
                     web: config.web.clone(),
                     proxies: Proxies::new(config.trusted_proxies.clone()),
                     access: Access::new(config.access.clone()),
                 },
-                config.limits.handshake_timeout,
+                &config.limits,
             ),
             scratch: vec![0; config.limits.read_budget].into(),
             phase: Phase::Running,
@@ -639,6 +643,7 @@ impl<S: System> Server<S> {
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
             self.acceptor.retry();
+            self.charge_streams(now);
         }
         self.log_events(now);
         if is_signalled {
@@ -750,8 +755,17 @@ impl<S: System> Server<S> {
             trace.published(&self.relay);
         }
         self.relay.fan_out(now);
+        self.charge_streams(now);
         if let Some(trace) = self.system.trace() {
             trace.delivered(&self.relay);
+        }
+    }
+
+    /// Has what sessions hold count towards the memory limit.
+    fn charge_streams(&mut self, now: Instant) {
+        if let Some(certificates) = &self.certificates {
+            let held = certificates.buffers().held_bytes();
+            self.relay.charge_streams(held, now);
         }
     }
 
@@ -1077,7 +1091,10 @@ impl<S: System> Server<S> {
     /// Makes sure that there is a place for a connection of this peer.
     fn find_place(&mut self, peer: SocketAddr, now: Instant) -> Result<(), Refusal> {
         let (relay, scratch) = (&mut self.relay, &mut self.scratch);
-        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
+        if relay.is_address_full(peer, self.lobby.placed_from(peer))
+            && !relay.make_room(Some(peer), scratch, now)
+            && !self.lobby.give_up_handshake_from(peer, now)
+        {
             let limit = relay.limits().max_per_ip.unwrap_or_default();
             return Err(Refusal::AddressFull(limit));
         }
