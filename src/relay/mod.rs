@@ -156,6 +156,7 @@ pub use events::{Counters, Gauges, Identity, MemberCounts, MemberInfo, MemberSta
 pub(crate) use flow::Rate;
 pub use inspect::{ChannelState, ConnectionState, CursorState};
 pub use limits::{Limits, LimitsError, Slow};
+pub(crate) use per_address::PerAddress;
 pub use ready::{Ready, ReadyList};
 pub(crate) use timers::after;
 
@@ -168,6 +169,8 @@ pub(crate) const SAFE_PENDING: Duration = Duration::from_secs(2);
 pub struct Relay<S> {
     connections: Connections<S>,
     room: Room,
+    /// How much a stream holds of its own, in bytes.
+    bytes_of_stream: fn(&S) -> usize,
 }
 
 /// What the event loop calls, in the order of a turn.
@@ -253,10 +256,23 @@ impl<S: Read + Write> Relay<S> {
                 self.room.finish_drain(connection, cause, now);
             }
         }
-        if self.room.held_bytes() > self.room.limits.max_memory {
-            memory::free_memory(&mut self.connections, &mut self.room, now);
-        }
+        self.free_memory(now);
         self.room.channels.end_turn();
+    }
+
+    /// Counts what the streams hold of their own, such as incomplete records of TLS, towards the memory limit: so many
+    /// bytes in all.
+    pub fn charge_streams(&mut self, held: usize, now: Instant) {
+        self.room.stream_bytes = held;
+        self.free_memory(now);
+    }
+
+    /// Closes connections if more memory is held than may be.
+    fn free_memory(&mut self, now: Instant) {
+        if self.room.held_bytes() > self.room.limits.max_memory {
+            let bytes_of_stream = self.bytes_of_stream;
+            memory::free_memory(&mut self.connections, &mut self.room, bytes_of_stream, now);
+        }
     }
 
     /// Writes the turn to each member. What was not delivered completely, and which members have left,
@@ -526,7 +542,14 @@ impl<S> Relay<S> {
         Self {
             connections: Connections::new(),
             room: Room::new(limits, served, texts, now),
+            bytes_of_stream: |_| 0,
         }
+    }
+
+    /// Has this function tell how much a stream holds of its own, in bytes: see
+    /// [`charge_streams`](Self::charge_streams).
+    pub fn set_bytes_of_stream(&mut self, bytes_of_stream: fn(&S) -> usize) {
+        self.bytes_of_stream = bytes_of_stream;
     }
 
     /// Records the readiness that an event reports. The next [`serve_ready`](Self::serve_ready) acts on it.
@@ -836,8 +859,8 @@ impl<S> Relay<S> {
     }
 
     /// How much memory is held for the connections, in bytes: published bytes that some member has not
-    /// received, once however many members that are, history, the turn, incomplete messages, and the
-    /// cursors. The fixed size of an idle connection is not included.
+    /// received, once however many members that are, history, the turn, incomplete messages, the
+    /// cursors, and what the streams hold. The fixed size of an idle connection is not included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.room.held_bytes()
@@ -878,10 +901,11 @@ impl<S> Relay<S> {
         self.connections.len() >= self.room.limits.max_clients
     }
 
-    /// Whether there are as many connections from this address as there may be.
+    /// Whether there are as many connections from this address as there may be, if so many `others` are counted that
+    /// are not the relay's yet.
     #[must_use]
-    pub fn is_address_full(&self, peer: SocketAddr) -> bool {
-        self.room.lifecycle.is_address_full(peer.into())
+    pub fn is_address_full(&self, peer: SocketAddr, others: usize) -> bool {
+        self.room.lifecycle.is_address_full(peer.into(), others)
     }
 
     /// Whether a member receives ticks.

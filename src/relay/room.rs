@@ -66,6 +66,8 @@ pub(super) struct Room {
     pub(super) partial_messages: BTreeMap<ConnId, WebSocketDecoder>,
     /// Whether senders are paused, if that is still to be published to the browser members.
     pub(super) pause_to_publish: Option<bool>,
+    /// How much the streams hold of their own, in bytes.
+    pub(super) stream_bytes: usize,
     pub(super) counters: Counters,
 }
 
@@ -96,6 +98,7 @@ impl Room {
             known_names: BTreeMap::new(),
             partial_messages: BTreeMap::new(),
             pause_to_publish: None,
+            stream_bytes: 0,
             counters: Counters::default(),
         }
     }
@@ -549,11 +552,10 @@ impl Room {
     // ---- Memory.
 
     /// How much memory is held for the connections, in bytes: published bytes that some member has not
-    /// received, once however many members that are, history, the turn, incomplete messages, and the
-    /// cursors. The fixed size of an idle connection is
-    /// not included.
+    /// received, once however many members that are, history, the turn, incomplete messages, the cursors,
+    /// and what the streams hold. The fixed size of an idle connection is not included.
     pub(super) fn held_bytes(&self) -> usize {
-        self.channels.held_bytes() + self.flow.partial_bytes()
+        self.channels.held_bytes() + self.flow.partial_bytes() + self.stream_bytes
     }
 
     /// How much memory an incomplete message of this connection takes, in bytes.

@@ -491,7 +491,7 @@ impl fmt::Display for Denied {
             Self::Listed(network) => {
                 write!(f, "{network} may not connect (limit: --deny)")
             }
-            Self::Banned(network) => write!(f, "{network} is banned"),
+            Self::Banned(banned) => write!(f, "{banned} is banned"),
         }
     }
 }

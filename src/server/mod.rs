@@ -38,6 +38,7 @@ mod access;
 mod admin;
 mod admin_socket;
 mod answers;
+mod banned;
 mod bus;
 mod certificates;
 mod drain;
@@ -100,6 +101,7 @@ use tls::Session;
 use trusted::Proxies;
 
 pub use access::AccessRules;
+pub use banned::{Banned, BannedError};
 pub use bus::{BusConfig, Login};
 pub use handle::Handle;
 pub use inherited::Inherited;
@@ -506,6 +508,7 @@ impl<S: System> Server<S> {
             served.push(Dialect::WsChat10);
         }
         let mut relay = Relay::new(config.limits.clone(), &served, &config.texts, now);
+        relay.set_bytes_of_stream(Stream::held_bytes);
         let bus = config.bus.clone();
         let bus = bus.map(|bus| Box::new(Bus::new(bus, &mut relay, &mut system, now)));
         Ok(Self {
@@ -523,7 +526,7 @@ impl<S: System> Server<S> {
                     proxies: Proxies::new(config.trusted_proxies.clone()),
                     access: Access::new(config.access.clone()),
                 },
-                config.limits.handshake_timeout,
+                &config.limits,
             ),
             scratch: vec![0; config.limits.read_budget].into(),
             bus,
@@ -655,6 +658,7 @@ impl<S: System> Server<S> {
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
             self.acceptor.retry();
+            self.charge_streams(now);
         }
         self.log_events(now);
         if is_signalled {
@@ -775,8 +779,17 @@ impl<S: System> Server<S> {
             trace.published(&self.relay);
         }
         self.relay.fan_out(now);
+        self.charge_streams(now);
         if let Some(trace) = self.system.trace() {
             trace.delivered(&self.relay);
+        }
+    }
+
+    /// Has what sessions hold count towards the memory limit.
+    fn charge_streams(&mut self, now: Instant) {
+        if let Some(certificates) = &self.certificates {
+            let held = certificates.buffers().held_bytes();
+            self.relay.charge_streams(held, now);
         }
     }
 
@@ -1126,7 +1139,10 @@ impl<S: System> Server<S> {
     /// Makes sure that there is a place for a connection of this peer.
     fn find_place(&mut self, peer: SocketAddr, now: Instant) -> Result<(), Refusal> {
         let (relay, scratch) = (&mut self.relay, &mut self.scratch);
-        if relay.is_address_full(peer) && !relay.make_room(Some(peer), scratch, now) {
+        if relay.is_address_full(peer, self.lobby.placed_from(peer))
+            && !relay.make_room(Some(peer), scratch, now)
+            && !self.lobby.give_up_handshake_from(peer, now)
+        {
             let limit = relay.limits().max_per_ip.unwrap_or_default();
             return Err(Refusal::AddressFull(limit));
         }

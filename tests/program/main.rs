@@ -24,6 +24,7 @@
 //!
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
+//! - [`join_commands`]: the commands there, and what it does for a user who stays for long.
 //! - [`join_web`]: over WebSocket.
 //! - `join_tls`: through TLS, and which servers it trusts.
 //!
@@ -56,6 +57,7 @@ mod access;
 mod admin;
 mod bus;
 mod interop;
+mod join_commands;
 mod join_pipe;
 mod join_terminal;
 #[cfg(feature = "tls-client")]
