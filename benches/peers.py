@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Measures chatloop beside other servers, in alternating rounds, and prints tables for the README.
 
-usage: benches/peers.py [--quick]
+usage: benches/peers.py [--quick] [--tls]
 
 Each server is started for it, on a free port of 127.0.0.1: the select() server that the tests use,
-and Redis, Mosquitto and NATS where they are installed, the last two through WebSockets as well. All are
-measured by `chatloop load`; every figure is the median of five rounds, between which two servers take
+and Redis, Mosquitto and NATS where they are installed, the last two through WebSockets and through TLS as
+well. All are measured by `chatloop load`; every figure is the median of five rounds, between which two servers take
 turns. With two cores or more, the servers have the first one and the load the second. It takes about ten
 minutes, writes the charts into benches/charts, and ends what it started. --quick is only to see that it
-runs, and writes no charts.
+runs, and writes no charts. --tls measures only what goes through TLS.
 """
 
 import contextlib
@@ -27,16 +27,18 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 CHATLOOP = TARGET / "release/chatloop"
 CHARTS = ROOT / "benches/charts"
 
-QUICK = sys.argv[1:] == ["--quick"]
+QUICK = "--quick" in sys.argv
+ONLY_TLS = "--tls" in sys.argv
 TALK = ["--for", "1s", "--warmup", "500ms"]
 SILENCE = 5.0
 MEMBERS = 10_000
+TLS_MEMBERS = 5_000
 # select() cannot watch more than 1,024 descriptors.
 SELECT_MEMBERS = 1_000
 if QUICK:
     TALK = ["--for", "100ms", "--warmup", "0s", "--rounds", "1"]
     SILENCE = 0.2
-    MEMBERS = SELECT_MEMBERS = 300
+    MEMBERS = SELECT_MEMBERS = TLS_MEMBERS = 300
 
 # A scenario, and for which server beside ours there is to be a chart of it.
 SCENARIOS = [
@@ -46,17 +48,25 @@ SCENARIOS = [
     (["latency", "--members", "100", "--rate", "100"], "Python, select()"),
 ]
 
+TLS_SCENARIOS = [
+    (["fanout", "--members", "501", "--in-flight", "1"], None),
+    (["fanout", "--members", "501", "--in-flight", "100"], None),
+]
+
 FAULTS = ("lost", "duplicated", "out_of_order", "corrupt", "cut", "refused")
 
 
 class Server:
     """A server that can be started on a port, and its protocol."""
 
-    def __init__(self, name, protocol, command, members=MEMBERS):
+    def __init__(self, name, protocol, command, members=MEMBERS, authority=None):
         self.name = name
         self.protocol = protocol
         self.command = command
         self.members = members
+        # With TLS, names are certified, and the load tool must trust who certifies them.
+        self.host = "localhost" if authority else "127.0.0.1"
+        self.trust = ["--ca", authority] if authority else []
 
     @contextlib.contextmanager
     def running(self):
@@ -73,7 +83,7 @@ class Server:
                     if process.poll() is not None or time.monotonic() > deadline:
                         sys.exit(f"{self.name} did not start: {' '.join(words)}")
                     time.sleep(0.05)
-                yield f"{self.protocol}://127.0.0.1:{port}", process.pid
+                yield f"{self.protocol}://{self.host}:{port}", process.pid
             finally:
                 process.terminate()
 
@@ -90,11 +100,12 @@ def pinned(core):
     return []
 
 
-def chatloop(dialect):
+def chatloop(dialect, *flags):
     """Our command, with a listener of this dialect."""
 
     def command(port):
-        return [CHATLOOP, "serve", "--log-level", "warn", "--listen", f"{dialect}://127.0.0.1:{port}"]
+        listener = f"{dialect}://127.0.0.1:{port}"
+        return [CHATLOOP, "serve", "--log-level", "warn", "--listen", listener, *flags]
 
     return command
 
@@ -139,6 +150,31 @@ def servers(folder):
         (Server("chatloop", "chat10", chatloop("chat10")), plain),
         (Server("chatloop, chat10 in WebSockets", "ws-chat10", chatloop("ws")), web),
     )
+
+
+def servers_with_tls(folder):
+    """Ours and others, through TLS 1.3 and with one certificate.
+
+    NATS' own protocol begins without TLS, so it is measured through WebSockets, which begin with it.
+    """
+    subprocess.run([CHATLOOP, "cert", "--out", folder, "--host", "localhost"], stdout=subprocess.DEVNULL, check=True)
+    cert, key = (f"{folder}/chatloop.{end}" for end in ("crt", "key"))
+
+    def server(name, protocol, command):
+        return Server(name, protocol, command, TLS_MEMBERS, f"{folder}/chatloop-ca.crt")
+
+    paths = os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin"
+    others = []
+    if mosquitto := shutil.which("mosquitto", path=paths):
+        config = "user root\nlistener PORT 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n" \
+            f"certfile {cert}\nkeyfile {key}\ntls_version tlsv1.3\n"
+        others.append(server("Mosquitto", "tls+mqtt", configured(folder, mosquitto, config)))
+    if nats := shutil.which("nats-server", path=paths):
+        tls = f'cert_file: "{cert}", key_file: "{key}"'
+        config = f'port: -1\nwebsocket {{ listen: "127.0.0.1:PORT", tls {{ {tls} }} }}\n'
+        others.append(server("NATS, WebSockets", "tls+ws-nats", configured(folder, nats, config)))
+    ours = chatloop("tls+chat10", "--cert", cert, "--key", key)
+    return server("chatloop", "tls+chat10", ours), others
 
 
 def load(*words):
@@ -189,7 +225,7 @@ def idle(ours, others):
     rows = []
     for server in [ours, *others]:
         with server.running() as (address, pid):
-            report = load("idle", "-m", server.members, "--for", f"{SILENCE}s", "-t", address, "--pid", pid)
+            report = load("idle", "-m", server.members, "--for", f"{SILENCE}s", "-t", address, "--pid", pid, *server.trust)
         if report is None:
             rows.append([server.name, f"{server.members:,}", *["it ended"] * 4])
             continue
@@ -214,7 +250,7 @@ def run_scenario(ours, others, scenario, charted):
     for other in others:
         picture = chart(scenario[0]) if other.name == charted else []
         with ours.running() as (target, _), other.running() as (against, _):
-            report = load(*scenario, *TALK, "-t", target, "--against", against, *picture)
+            report = load(*scenario, *TALK, "-t", target, "--against", against, *ours.trust, *picture)
         if report is None:
             rows.append([other.name, *["it ended"] * 7])
             continue
@@ -244,18 +280,21 @@ def memory(ours, others):
 
 
 def main():
-    if sys.argv[1:] and not QUICK:
+    if not {"--quick", "--tls"}.issuperset(sys.argv[1:]):
         sys.exit(__doc__.split("\n\n")[1])
     if not CHATLOOP.exists():
         sys.exit("build it first: cargo build --release")
     CHARTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         plain, web = servers(folder)
-        for ours, others in (plain, web):
+        with_tls = servers_with_tls(folder)
+        groups = [(plain, SCENARIOS), (web, SCENARIOS), (with_tls, TLS_SCENARIOS)]
+        for (ours, others), scenarios in groups[2 if ONLY_TLS else 0 :]:
             idle(ours, others)
-            for scenario, charted in SCENARIOS:
+            for scenario, charted in scenarios:
                 run_scenario(ours, others, scenario, charted)
-        memory(*plain)
+        if not ONLY_TLS:
+            memory(*plain)
 
 
 main()

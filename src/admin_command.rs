@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chatloop::text::{Quoted, Shown};
+use chatloop::server::Banned;
+use chatloop::text::{PercentEncoded, Quoted, Shown};
 use chatloop::top::MembersTable;
 use unicode_width::UnicodeWidthStr;
 
-use crate::cli::{AdminArgs, AdminCommand, MemberArgs};
+use crate::cli::{AdminArgs, AdminCommand, BannedArgs};
 
 /// How long an answer, or a part of it, may take. A relay in a long turn answers after it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -115,25 +116,28 @@ pub(crate) fn admin(args: &AdminArgs) -> Result<ExitCode, AdminError> {
 
 /// The method and the target of the request for a command.
 fn request(command: &AdminCommand) -> (&'static str, String) {
-    let member = |MemberArgs { name, id }: &MemberArgs| whom(None, id.as_deref(), name.as_deref());
     match command {
         AdminCommand::List => ("GET", "/members".to_owned()),
         AdminCommand::Bans => ("GET", "/bans".to_owned()),
         AdminCommand::Stats => ("GET", "/stats".to_owned()),
-        AdminCommand::Kick(args) => ("POST", format!("/kick?{}", member(args))),
+        AdminCommand::Kick(args) => (
+            "POST",
+            format!(
+                "/kick?{}",
+                whom(None, args.id.as_deref(), args.name.as_deref())
+            ),
+        ),
         AdminCommand::Ban(args) => {
-            let address = args.whom.address.map(|address| address.to_string());
-            let whom = whom(
-                address.as_deref(),
-                args.whom.id.as_deref(),
-                args.whom.name.as_deref(),
-            );
+            let BannedArgs { banned, id, name } = &args.whom;
+            let whom = whom(banned.as_ref(), id.as_deref(), name.as_deref());
             let length = args
                 .length
                 .map(|length| format!("&for={}", length.as_secs().max(1)));
             ("POST", format!("/ban?{whom}{}", length.unwrap_or_default()))
         }
-        AdminCommand::Unban { address } => ("POST", format!("/unban?address={address}")),
+        AdminCommand::Unban { banned } => {
+            ("POST", format!("/unban?{}", whom(Some(banned), None, None)))
+        }
         AdminCommand::Say { text, name } => (
             "POST",
             format!("/say?name={}&text={}", encoded(name), encoded(text)),
@@ -141,28 +145,18 @@ fn request(command: &AdminCommand) -> (&'static str, String) {
     }
 }
 
-fn whom(address: Option<&str>, id: Option<&str>, name: Option<&str>) -> String {
-    let fields = [("address", address), ("id", id), ("name", name)];
-    let field = fields
-        .iter()
-        .find_map(|(key, value)| Some((key, (*value)?)));
-    field
-        .map(|(key, value)| format!("{key}={}", encoded(value)))
-        .unwrap_or_default()
+/// The field of a query that says whom an act is about.
+fn whom(banned: Option<&Banned>, id: Option<&str>, name: Option<&str>) -> String {
+    match (banned, id, name) {
+        (Some(Banned::Network(network)), ..) => format!("address={network}"),
+        (Some(Banned::Certificate(name)), ..) => format!("certificate={}", PercentEncoded(name)),
+        (_, Some(id), _) => format!("id={}", encoded(id)),
+        (.., name) => format!("name={}", encoded(name.unwrap_or_default())),
+    }
 }
 
-/// A value of a query, percent-encoded (RFC 3986, 2.1).
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) {
-            encoded.push(byte.into());
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+const fn encoded(text: &str) -> PercentEncoded<'_> {
+    PercentEncoded(text.as_bytes())
 }
 
 /// The status and the body that the relay answers a request with.
@@ -261,11 +255,6 @@ fn table(body: &[u8]) -> Result<String, AdminError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn value_is_encoded_so_that_it_is_one_value() {
-        assert_eq!(encoded("a b&c=ü%/:+"), "a%20b%26c%3D%C3%BC%25/:%2B");
-    }
 
     #[test]
     fn answer_that_is_cut_short_or_no_http_is_from_no_relay() {

@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod admin;
+mod bus;
 mod judge;
 mod load;
 #[cfg(feature = "tls")]
@@ -27,7 +28,8 @@ use values::{
     parse_number, parse_or_off, parse_positive_duration, parse_rate, parse_size, parse_slow,
 };
 
-pub(crate) use admin::{AdminArgs, AdminCommand, MemberArgs};
+pub(crate) use admin::{AdminArgs, AdminCommand, BannedArgs};
+pub(crate) use bus::BusArgs;
 pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 #[cfg(feature = "cert")]
@@ -183,6 +185,7 @@ Examples:
                                               behind HAProxy, with its clients' addresses
   chatloop serve -l wss://0.0.0.0:443 --cert chat.crt --key chat.key
                                               browsers through TLS
+  chatloop serve --bus redis://10.0.0.7       one room with all relays that share this engine
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
@@ -598,6 +601,9 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) trace_max: usize,
+
+    #[command(flatten)]
+    pub(crate) bus: BusArgs,
 
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///

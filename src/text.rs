@@ -189,10 +189,57 @@ impl fmt::Display for JsonField<'_> {
     }
 }
 
+/// Writes bytes as a value of a query, percent-encoded (RFC 3986, 2.1).
+#[derive(Clone, Copy, Debug)]
+pub struct PercentEncoded<'a>(pub &'a [u8]);
+
+impl fmt::Display for PercentEncoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &byte in self.0 {
+            if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) {
+                f.write_char(byte.into())?;
+            } else {
+                write!(f, "%{byte:02X}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the bytes that a percent-encoded text stands for, or nothing if a percent sign in it is not followed by two
+/// digits.
+#[must_use]
+pub fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            let digits = (digit(bytes.next())?, digit(bytes.next())?);
+            u8::try_from(digits.0 << 4 | digits.1).ok()?
+        } else {
+            byte
+        });
+    }
+    Some(decoded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn percent_encoding_is_undone_by_decoding() {
+        let bytes = "a b&c=ü%/:+@\n".as_bytes();
+        let encoded = PercentEncoded(bytes).to_string();
+        assert_eq!(encoded, "a%20b%26c%3D%C3%BC%25/:%2B@%0A");
+        assert_eq!(percent_decoded(&encoded), Some(bytes.to_vec()));
+        assert_eq!(percent_decoded("ü+%c3%bc"), Some("ü+ü".into()));
+        for text in ["%", "a%f", "%+f", "%c3%b", "%ü"] {
+            assert_eq!(percent_decoded(text), None, "{text}");
+        }
+    }
 
     fn shown(bytes: impl AsRef<[u8]>) -> String {
         Shown::plain(bytes.as_ref()).to_string()

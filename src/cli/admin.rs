@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chatloop::server::Network;
+use chatloop::server::Banned;
 use clap::{Args, Subcommand};
 
-use super::values::{parse_network, parse_positive_duration};
+use super::values::{parse_banned, parse_positive_duration};
 
 pub(super) const EPILOGUE: &str = "\
 The relay must have an admin socket: chatloop serve --admin PATH. It is for the user that runs the relay. Each act
@@ -14,13 +14,14 @@ is one line of the relay's log.
 
 A member that is closed may come back. To ban is to close, and to refuse connections from that address for a time.
 Of IPv6, the /64 of a connection is banned. Behind a proxy that is not trusted (serve --trust-proxy), all clients
-have the address of the proxy. Bans end with the relay, unless it has a file for them: serve --bans FILE.
+have the address of the proxy. With serve --client-ca, cert:NAME bans the name in a certificate. Bans end with the relay, unless it has a file for them: serve --bans FILE.
 
 Examples:
   chatloop admin -s /tmp/chatloop.sock list
   chatloop admin -s /tmp/chatloop.sock kick bob
   chatloop admin -s /tmp/chatloop.sock ban --id 1f --for 1h
   chatloop admin -s /tmp/chatloop.sock ban 192.0.2.0/24
+  chatloop admin -s /tmp/chatloop.sock ban cert:bob@example.com --for 1d
   chatloop admin -s /tmp/chatloop.sock say 'The relay is restarted at noon.'
 
 Exit codes:
@@ -52,13 +53,13 @@ pub(crate) enum AdminCommand {
     List,
     /// Close a member's connection
     Kick(MemberArgs),
-    /// Close connections, and refuse others from their address
+    /// Close connections, and refuse others from their address or with their certificate
     Ban(BanArgs),
     /// Lift a ban
     Unban {
-        /// The address or network, as `bans` shows it
-        #[arg(value_name = "ADDR[/PREFIX]", value_parser = parse_network)]
-        address: Network,
+        /// The address, the network, or the name in a certificate, as `bans` shows it
+        #[arg(value_name = "ADDR[/PREFIX]|cert:NAME", value_parser = parse_banned)]
+        banned: Banned,
     },
     /// Show who is banned, and for how long
     Bans,
@@ -97,9 +98,9 @@ pub(crate) struct BanArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct BannedArgs {
-    /// An address or a network
-    #[arg(value_name = "ADDR[/PREFIX]", value_parser = parse_network)]
-    pub(crate) address: Option<Network>,
+    /// An address or a network, or the name in the certificates of clients
+    #[arg(value_name = "ADDR[/PREFIX]|cert:NAME", value_parser = parse_banned)]
+    pub(crate) banned: Option<Banned>,
     /// The address of this connection, by its number in `list`
     #[arg(long)]
     pub(crate) id: Option<String>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chatloop::relay::Slow;
-use chatloop::server::{Network, Preamble};
+use chatloop::server::{Banned, Network, Preamble};
 use chatloop::wire::{Dialect, Sends};
 use log::LevelFilter;
 
@@ -88,6 +88,12 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
 pub(super) fn parse_network(text: &str) -> Result<Network, String> {
     text.trim()
         .parse::<Network>()
+        .map_err(|error| error.to_string())
+}
+
+pub(super) fn parse_banned(text: &str) -> Result<Banned, String> {
+    text.trim()
+        .parse::<Banned>()
         .map_err(|error| error.to_string())
 }
 

@@ -199,7 +199,7 @@ pub(super) struct Lifecycle {
     draining: BTreeSet<ConnId>,
     /// Members whose peer is known to be gone, and whose last messages have not been read yet.
     gone: BTreeSet<ConnId>,
-    per_address: PerAddress,
+    per_address: PerAddress<ConnId>,
     /// Members, that is open ones and those whose last messages are being read.
     members: MemberCounts,
     /// The names that are taken, if no two members may have the same.
@@ -395,9 +395,9 @@ impl Lifecycle {
         self.draining.iter().copied()
     }
 
-    /// Whether this address has as many connections as it may have.
-    pub(super) fn is_address_full(&self, peer: PeerAddr) -> bool {
-        self.per_address.is_at_limit(peer.ip())
+    /// Whether this address has as many connections, with so many `others`, as it may have.
+    pub(super) fn is_address_full(&self, peer: PeerAddr, others: usize) -> bool {
+        self.per_address.is_at_limit(peer.ip(), others)
     }
 
     /// The connection to evict when a place is needed: the oldest whose peer is gone, if `is_held_back`

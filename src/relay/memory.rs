@@ -12,7 +12,7 @@ use super::table::Connections;
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// What connections hold of their own: incomplete messages, splices.
+    /// What connections hold of their own: incomplete messages, splices, and what their streams hold.
     Own,
     /// Published bytes, in one copy for all lagging members.
     Shared,
@@ -24,11 +24,16 @@ enum Kind {
 /// incomplete message, or the longest lag. Among those that lag, members that are stalled go before
 /// slow readers: a reader pays last for what others publish.
 #[cold]
-pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, now: Instant) {
+pub(super) fn free_memory<S>(
+    connections: &mut Connections<S>,
+    room: &mut Room,
+    bytes_of_stream: fn(&S) -> usize,
+    now: Instant,
+) {
     // What is held by connections that are closed already is free.
     for id in room.lifecycle.departing() {
         if let Some(connection) = connections.get_mut(id) {
-            room.free(connection, now);
+            free(connection, room, bytes_of_stream, now);
         }
     }
     let shared = room.channels.shared_bytes();
@@ -40,7 +45,13 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
     for kind in kinds {
         let mut holders: Vec<_> = connections
             .iter()
-            .map(|connection| (holding(room, connection, kind), connection.id()))
+            .filter(|connection| !connection.life.is_closed())
+            .map(|connection| {
+                (
+                    holding(room, connection, kind, bytes_of_stream),
+                    connection.id(),
+                )
+            })
             .filter(|&((_, held), _)| held > 0)
             .collect();
         holders.sort_unstable_by_key(|&(holding, _)| Reverse(holding));
@@ -50,17 +61,37 @@ pub(super) fn free_memory<S>(connections: &mut Connections<S>, room: &mut Room, 
             }
             if let Some(connection) = connections.get_mut(id) {
                 room.close(connection, CloseReason::OutOfMemory { held });
-                room.free(connection, now);
+                free(connection, room, bytes_of_stream, now);
             }
         }
     }
 }
 
+/// Frees what a closed connection holds. Its stream will be dropped in this turn.
+fn free<S>(
+    connection: &mut Connection<S>,
+    room: &mut Room,
+    bytes_of_stream: fn(&S) -> usize,
+    now: Instant,
+) {
+    let held = bytes_of_stream(&connection.stream);
+    room.stream_bytes = room.stream_bytes.saturating_sub(held);
+    room.free(connection, now);
+}
+
 /// The sort key: stalled members first (those that read their history are among them), then by the bytes
 /// held of this kind.
-fn holding<S>(room: &Room, connection: &Connection<S>, kind: Kind) -> (bool, u64) {
+fn holding<S>(
+    room: &Room,
+    connection: &Connection<S>,
+    kind: Kind,
+    bytes_of_stream: fn(&S) -> usize,
+) -> (bool, u64) {
     match (kind, connection.output.as_deref()) {
-        (Kind::Own, _) => (false, room.own_bytes(connection) as u64),
+        (Kind::Own, _) => {
+            let held = room.own_bytes(connection) + bytes_of_stream(&connection.stream);
+            (false, held as u64)
+        }
         (Kind::Shared, None) => (false, 0),
         (Kind::Shared, Some(output)) => {
             let backlog = &room.channels[connection.dialect()].backlog;

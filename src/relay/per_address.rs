@@ -3,8 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
-use super::conn_id::ConnId;
-
 /// What counts as one address: an IPv4 address, or a /64 of IPv6, which is what one customer gets and
 /// can number freely (RFC 6177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,28 +18,30 @@ impl From<Ipv6Addr> for Network {
     }
 }
 
-/// The connections of each address, oldest first. Nothing is kept if there is no limit.
+/// The connections of each address, in the order of their identities. Nothing is kept if there is no limit.
 #[derive(Debug)]
-pub(super) struct PerAddress {
+pub(crate) struct PerAddress<I> {
     limit: Option<usize>,
-    connections: HashMap<Network, BTreeSet<ConnId>>,
+    connections: HashMap<Network, BTreeSet<I>>,
 }
 
-impl PerAddress {
-    pub(super) fn new(limit: Option<usize>) -> Self {
+impl<I: Copy + Ord> PerAddress<I> {
+    pub(crate) fn new(limit: Option<usize>) -> Self {
         Self {
             limit,
             connections: HashMap::new(),
         }
     }
 
-    /// Whether this address has as many connections as the limit allows. IPv4 is given as mapped.
-    pub(super) fn is_at_limit(&self, ip: Ipv6Addr) -> bool {
-        self.limit.is_some_and(|limit| self.of(ip).count() >= limit)
+    /// Whether this address, with so many `others`, has as many connections as the limit allows. IPv4 is given as
+    /// mapped.
+    pub(super) fn is_at_limit(&self, ip: Ipv6Addr, others: usize) -> bool {
+        self.limit
+            .is_some_and(|limit| self.of(ip).count() + others >= limit)
     }
 
-    /// The connections of this address, oldest first.
-    pub(super) fn of(&self, ip: Ipv6Addr) -> impl Iterator<Item = ConnId> {
+    /// The connections of this address.
+    pub(crate) fn of(&self, ip: Ipv6Addr) -> impl Iterator<Item = I> {
         self.connections
             .get(&ip.into())
             .into_iter()
@@ -49,14 +49,14 @@ impl PerAddress {
             .copied()
     }
 
-    pub(super) fn insert(&mut self, ip: Ipv6Addr, id: ConnId) {
+    pub(crate) fn insert(&mut self, ip: Ipv6Addr, id: I) {
         if self.limit.is_some() {
             let is_new = self.connections.entry(ip.into()).or_default().insert(id);
             debug_assert!(is_new, "a connection is inserted once");
         }
     }
 
-    pub(super) fn remove(&mut self, ip: Ipv6Addr, id: ConnId) {
+    pub(crate) fn remove(&mut self, ip: Ipv6Addr, id: I) {
         if self.limit.is_none() {
             return;
         }
@@ -86,6 +86,7 @@ impl PerAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::ConnId;
 
     fn ip(text: &str) -> Ipv6Addr {
         match text.parse().unwrap() {
@@ -99,18 +100,19 @@ mod tests {
         let mut index = PerAddress::new(Some(2));
         let all = ["192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::ffff:1"];
         for (key, from) in all.into_iter().enumerate() {
-            assert!(!index.is_at_limit(ip(from)));
+            assert!(!index.is_at_limit(ip(from), 0));
             index.insert(ip(from), ConnId::new(key, 0));
         }
         assert_eq!(index.len(), Some(4));
-        assert!(index.is_at_limit(ip("192.0.2.1")));
-        assert!(!index.is_at_limit(ip("192.0.2.2")));
-        assert!(index.is_at_limit(ip("2001:db8::2:3:4:5")));
-        assert!(!index.is_at_limit(ip("2001:db8:0:1::1")));
+        assert!(index.is_at_limit(ip("192.0.2.1"), 0));
+        assert!(!index.is_at_limit(ip("192.0.2.2"), 1));
+        assert!(index.is_at_limit(ip("2001:db8::2:3:4:5"), 0));
+        assert!(!index.is_at_limit(ip("2001:db8:0:1::1"), 0));
         let [third, fourth] = [ConnId::new(2, 0), ConnId::new(3, 0)];
         assert!(index.of(ip("2001:db8::abc")).eq([third, fourth]));
         index.remove(ip("2001:db8::1"), third);
-        assert!(!index.is_at_limit(ip("2001:db8::1")));
+        assert!(!index.is_at_limit(ip("2001:db8::1"), 0));
+        assert!(index.is_at_limit(ip("2001:db8::1"), 1));
         assert!(index.of(ip("2001:db8::abc")).eq([fourth]));
     }
 
@@ -139,6 +141,6 @@ mod tests {
     fn without_a_limit_nothing_is_kept() {
         let mut index = PerAddress::new(None);
         index.insert(ip("192.0.2.1"), ConnId::new(1, 0));
-        assert!(index.connections.is_empty() && !index.is_at_limit(ip("192.0.2.1")));
+        assert!(index.connections.is_empty() && !index.is_at_limit(ip("192.0.2.1"), 0));
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::bus::BusMember;
 use super::channel::{Channels, Published, Reply, ReplyTexts};
 use super::close_reason::CloseReason;
 use super::conn_id::ConnId;
@@ -46,6 +47,8 @@ pub(super) struct Room {
     /// What the ages of connections are counted from.
     started: Instant,
     pub(super) channels: Channels,
+    /// The bus to other relays, if there is one.
+    pub(super) bus: Option<BusMember>,
     pub(super) lifecycle: Lifecycle,
     pub(super) flow: FlowControl,
     pub(super) ready: ReadyLists,
@@ -63,6 +66,8 @@ pub(super) struct Room {
     pub(super) partial_messages: BTreeMap<ConnId, WebSocketDecoder>,
     /// Whether senders are paused, if that is still to be published to the browser members.
     pub(super) pause_to_publish: Option<bool>,
+    /// How much the streams hold of their own, in bytes.
+    pub(super) stream_bytes: usize,
     pub(super) counters: Counters,
 }
 
@@ -79,6 +84,7 @@ impl Room {
         }
         Self {
             channels: Channels::new(&limits, served, texts),
+            bus: None,
             lifecycle,
             flow: FlowControl::new(&limits),
             limits,
@@ -92,6 +98,7 @@ impl Room {
             known_names: BTreeMap::new(),
             partial_messages: BTreeMap::new(),
             pause_to_publish: None,
+            stream_bytes: 0,
             counters: Counters::default(),
         }
     }
@@ -545,11 +552,10 @@ impl Room {
     // ---- Memory.
 
     /// How much memory is held for the connections, in bytes: published bytes that some member has not
-    /// received, once however many members that are, history, the turn, incomplete messages, and the
-    /// cursors. The fixed size of an idle connection is
-    /// not included.
+    /// received, once however many members that are, history, the turn, incomplete messages, the cursors,
+    /// and what the streams hold. The fixed size of an idle connection is not included.
     pub(super) fn held_bytes(&self) -> usize {
-        self.channels.held_bytes() + self.flow.partial_bytes()
+        self.channels.held_bytes() + self.flow.partial_bytes() + self.stream_bytes
     }
 
     /// How much memory an incomplete message of this connection takes, in bytes.

@@ -1,7 +1,7 @@
-//! The addresses that may connect: what the configuration allows and denies, and the bans for a time.
+//! Which clients may connect: what the configuration allows and denies, and the bans for a time.
 //!
 //! Bans are the operator's, at the admin socket. They are kept in a file, if there is one, so that they outlive the
-//! relay. The file has a line for each: the network, and when the ban ends in seconds since 1970. It is written
+//! relay. The file has a line for each: what is banned, and when the ban ends in seconds since 1970. It is written
 //! anew and takes the old one's place in one step, so that no half of it is ever read.
 
 use std::fs::{self, OpenOptions};
@@ -11,13 +11,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::banned::Banned;
 use super::network::Network;
 
 /// How many bans there are at most. Each is looked at for each connection that is accepted.
 const MAX_BANS: usize = 10_000;
 
 /// A file of bans is not read beyond this many bytes, which is more than that many bans take.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 8 << 20;
 
 /// Which addresses may connect. It applies to clients: of those behind a trusted proxy, to the addresses that the
 /// proxy states. The admin socket is not concerned.
@@ -29,21 +30,21 @@ pub struct AccessRules {
     pub deny: Vec<Network>,
 }
 
-/// Why an address may not connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a client may not connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     /// There is a list of those that may, and it is in none of its networks.
     NotAllowed,
     /// It is in this network, which may not.
     Listed(Network),
-    /// It is in this network, which is banned.
-    Banned(Network),
+    /// Its address, or the name in its certificate, is banned.
+    Banned(Banned),
 }
 
-/// A ban of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ban {
-    pub(super) network: Network,
+    pub(super) banned: Banned,
     /// When it ends, in seconds since 1970; never if there is no end.
     pub(super) until: Option<u64>,
 }
@@ -95,48 +96,70 @@ impl Access {
         if let Some(&network) = self.rules.deny.iter().find(contains) {
             return Some(Denied::Listed(network));
         }
-        let mut bans = self.bans.iter().filter(|ban| !ban.has_ended(now));
-        if let Some(ban) = bans.find(|ban| ban.network.contains(ip)) {
-            return Some(Denied::Banned(ban.network));
+        let is_banned =
+            |banned: &Banned| matches!(banned, Banned::Network(one) if one.contains(ip));
+        let denied = self.ban_where(is_banned, now);
+        if denied.is_some() {
+            return denied;
         }
         let is_allowed =
             self.rules.allow.is_empty() || self.rules.allow.iter().any(|one| one.contains(ip));
         (!is_allowed).then_some(Denied::NotAllowed)
     }
 
-    /// Bans networks from now on, in place of earlier bans of the same.
+    /// Whether a client may not come in for the name in its certificate, and why. The name is looked at only if there
+    /// are bans of names.
+    pub(super) fn certificate_denial(
+        &self,
+        name: impl FnOnce() -> Option<Vec<u8>>,
+        now: Duration,
+    ) -> Option<Denied> {
+        let is_name = |ban: &Ban| matches!(ban.banned, Banned::Certificate(_));
+        if !self.bans.iter().any(is_name) {
+            return None;
+        }
+        let name = name()?;
+        self.ban_where(
+            |banned| matches!(banned, Banned::Certificate(one) if **one == *name),
+            now,
+        )
+    }
+
+    /// The first ban of this kind that has not ended.
+    fn ban_where(&self, is_banned: impl Fn(&Banned) -> bool, now: Duration) -> Option<Denied> {
+        let ban = self.bans(now).find(|ban| is_banned(&ban.banned))?;
+        Some(Denied::Banned(ban.banned.clone()))
+    }
+
+    /// Bans from now on, in place of earlier bans of the same.
     ///
     /// # Errors
     ///
     /// If there are too many bans, none of these is made ([`ErrorKind::QuotaExceeded`]). If the file cannot be
     /// written, they hold until the relay stops.
-    pub(super) fn ban(
-        &mut self,
-        bans: impl Iterator<Item = Ban> + Clone,
-        now: Duration,
-    ) -> io::Result<()> {
+    pub(super) fn ban(&mut self, bans: &[Ban], now: Duration) -> io::Result<()> {
         self.drop_ended(now);
-        let is_kept = |old: &Ban| !bans.clone().any(|new| new.network == old.network);
+        let is_kept = |old: &Ban| !bans.iter().any(|new| new.banned == old.banned);
         let kept = self.bans.iter().filter(|old| is_kept(old)).count();
-        if kept + bans.clone().count() > MAX_BANS {
+        if kept + bans.len() > MAX_BANS {
             let text =
                 format!("there are {MAX_BANS} bans already; ban a larger network, or unban others");
             return Err(io::Error::new(ErrorKind::QuotaExceeded, text));
         }
         self.bans.retain(is_kept);
-        self.bans.extend(bans);
+        self.bans.extend_from_slice(bans);
         self.save()
     }
 
-    /// Lifts the ban of exactly this network. Returns whether there was one.
+    /// Lifts the ban of exactly this. Returns whether there was one.
     ///
     /// # Errors
     ///
     /// If the file cannot be written: then the ban comes back when the relay is started again.
-    pub(super) fn unban(&mut self, network: Network, now: Duration) -> io::Result<bool> {
+    pub(super) fn unban(&mut self, banned: &Banned, now: Duration) -> io::Result<bool> {
         self.drop_ended(now);
         let before = self.bans.len();
-        self.bans.retain(|ban| ban.network != network);
+        self.bans.retain(|ban| ban.banned != *banned);
         let was_banned = self.bans.len() < before;
         if was_banned {
             self.save()?;
@@ -188,7 +211,7 @@ fn read(path: &Path) -> io::Result<Vec<Ban>> {
     lines
         .map(|(index, line)| {
             let text = format!(
-                "line {} is no ban; write NETWORK SECONDS-SINCE-1970 or NETWORK never",
+                "line {} is no ban; write SECONDS-SINCE-1970 or never after a network or cert:NAME",
                 index + 1
             );
             parse(line).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, text))
@@ -197,13 +220,13 @@ fn read(path: &Path) -> io::Result<Vec<Ban>> {
 }
 
 fn parse(line: &str) -> Option<Ban> {
-    let (network, until) = line.split_once(' ')?;
+    let (banned, until) = line.split_once(' ')?;
     let until = match until {
         "never" => None,
         seconds => Some(seconds.parse().ok()?),
     };
     Some(Ban {
-        network: network.parse().ok()?,
+        banned: banned.parse().ok()?,
         until,
     })
 }
@@ -220,10 +243,11 @@ fn write(path: &Path, bans: &[Ban]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&new)?;
-    let head = "# The bans of a chatloop relay: network, end in seconds since 1970.\n".to_owned();
-    let lines = bans.iter().map(|Ban { network, until }| {
+    let head =
+        "# The bans of a chatloop relay, with their ends in seconds since 1970.\n".to_owned();
+    let lines = bans.iter().map(|Ban { banned, until }| {
         let until = until.map_or_else(|| "never".to_owned(), |until| until.to_string());
-        format!("{network} {until}\n")
+        format!("{banned} {until}\n")
     });
     let text: String = std::iter::once(head).chain(lines).collect();
     let written = file
@@ -248,7 +272,7 @@ mod tests {
 
     fn ban(text: &str, until: Option<u64>) -> Ban {
         Ban {
-            network: network(text),
+            banned: text.parse().unwrap(),
             until,
         }
     }
@@ -278,24 +302,39 @@ mod tests {
     fn ban_holds_until_its_end_or_until_it_is_lifted() {
         let mut access = Access::default();
         let ip = "192.0.2.7".parse().unwrap();
-        access
-            .ban([ban("192.0.2.0/24", Some(1010))].into_iter(), NOW)
-            .unwrap();
-        let banned = Some(Denied::Banned(network("192.0.2.0/24")));
+        access.ban(&[ban("192.0.2.0/24", Some(1010))], NOW).unwrap();
+        let banned = Some(Denied::Banned("192.0.2.0/24".parse().unwrap()));
         assert_eq!(access.denial(ip, Duration::from_millis(1_009_999)), banned);
+        assert_eq!(
+            access.certificate_denial(|| panic!("no name is banned"), NOW),
+            None
+        );
         assert_eq!(access.denial(ip, Duration::from_secs(1010)), None);
         assert_eq!(access.bans(Duration::from_secs(1010)).count(), 0);
         // A second one takes the place of the first.
-        access
-            .ban([ban("192.0.2.0/24", None)].into_iter(), NOW)
-            .unwrap();
+        access.ban(&[ban("192.0.2.0/24", None)], NOW).unwrap();
         assert_eq!(
             access.bans(NOW).collect::<Vec<_>>(),
             [&ban("192.0.2.0/24", None)]
         );
-        assert!(!access.unban(network("192.0.2.7"), NOW).unwrap());
-        assert!(access.unban(network("192.0.2.0/24"), NOW).unwrap());
+        assert!(!access.unban(&"192.0.2.7".parse().unwrap(), NOW).unwrap());
+        assert!(access.unban(&"192.0.2.0/24".parse().unwrap(), NOW).unwrap());
         assert_eq!(access.denial(ip, NOW), None);
+    }
+
+    #[test]
+    fn client_is_refused_while_the_name_in_its_certificate_is_banned() {
+        let mut access = Access::default();
+        access
+            .ban(&[ban("cert:bob", Some(1010)), ban("10.0.0.0/8", None)], NOW)
+            .unwrap();
+        let denial =
+            |name: Option<&str>, now| access.certificate_denial(|| name.map(Into::into), now);
+        let banned = Denied::Banned("cert:bob".parse().unwrap());
+        assert_eq!(denial(Some("bob"), NOW), Some(banned));
+        assert_eq!(denial(Some("bobby"), NOW), None);
+        assert_eq!(denial(None, NOW), None);
+        assert_eq!(denial(Some("bob"), Duration::from_secs(1010)), None);
     }
 
     #[test]
@@ -304,13 +343,11 @@ mod tests {
         for index in 0..MAX_BANS as u32 {
             let network = Network::from(IpAddr::from(index.to_be_bytes()));
             access.bans.push(Ban {
-                network,
+                banned: Banned::Network(network),
                 until: None,
             });
         }
-        let refused = access
-            .ban([ban("192.0.2.0/24", None)].into_iter(), NOW)
-            .unwrap_err();
+        let refused = access.ban(&[ban("192.0.2.0/24", None)], NOW).unwrap_err();
         assert!(
             refused
                 .to_string()
@@ -326,15 +363,9 @@ mod tests {
         let _ = fs::remove_file(&path);
         let mut access = Access::default();
         access.keep_bans_in(&path, NOW).unwrap();
-        access
-            .ban([ban("192.0.2.0/24", Some(2000))].into_iter(), NOW)
-            .unwrap();
-        access
-            .ban([ban("2001:db8::/32", None)].into_iter(), NOW)
-            .unwrap();
-        access
-            .ban([ban("192.0.2.9", Some(1001))].into_iter(), NOW)
-            .unwrap();
+        access.ban(&[ban("192.0.2.0/24", Some(2000))], NOW).unwrap();
+        access.ban(&[ban("2001:db8::/32", None)], NOW).unwrap();
+        access.ban(&[ban("192.0.2.9", Some(1001))], NOW).unwrap();
         let mut again = Access::default();
         again
             .keep_bans_in(&path, Duration::from_secs(1001))
@@ -346,7 +377,7 @@ mod tests {
             kept,
             "what has ended is gone from the file"
         );
-        again.unban(network("2001:db8::/32"), NOW).unwrap();
+        again.unban(&"2001:db8::/32".parse().unwrap(), NOW).unwrap();
         assert_eq!(read(&path).unwrap(), kept[..1]);
         fs::write(&path, "# a comment\n\n10.0.0.0/8 never\n10.0.0.0/8 soon\n").unwrap();
         let error = Access::default().keep_bans_in(&path, NOW).unwrap_err();

@@ -5,6 +5,7 @@
 //! POST /kick?name=bob       close all members of this name
 //! POST /ban?address=10.0.0.0/8&for=3600
 //! POST /ban?id=1f           ban the address of this connection, without an end
+//! POST /ban?certificate=bob ban the clients whose certificate has this name
 //! POST /unban?address=10.0.0.0/8
 //! POST /say?text=hello      publish a message, under the name `server` or under another: &name=
 //! GET  /bans                who is banned, and for how long
@@ -16,8 +17,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::banned::Banned;
 use super::network::Network;
 use crate::relay::ConnId;
+use crate::text::percent_decoded;
 
 /// The name under which the operator's messages are published, if no other is asked for.
 const NAME: &str = "server";
@@ -28,7 +31,8 @@ pub(super) enum Whom {
     Connection(ConnId),
     /// All members of this name.
     Name(Vec<u8>),
-    Network(Network),
+    /// All connections that a ban would close.
+    Banned(Banned),
 }
 
 /// Something that changes the room.
@@ -36,10 +40,10 @@ pub(super) enum Whom {
 pub(super) enum Act {
     /// Closes connections. They may come back.
     Kick(Whom),
-    /// Closes connections, and refuses others from their addresses for so long.
+    /// Closes connections, and refuses others from their addresses, or with their certificate, for so long.
     Ban(Whom, Option<Duration>),
     /// Lifts a ban.
-    Unban(Network),
+    Unban(Banned),
     /// Publishes a message.
     Say { name: Vec<u8>, text: Vec<u8> },
 }
@@ -76,8 +80,8 @@ pub(super) fn parse(path: &str, query: &str) -> Result<Act, BadAct> {
             Ok(Act::Ban(whom(get)?, length.transpose()?))
         }
         "/unban" => match whom(get)? {
-            Whom::Network(network) => Ok(Act::Unban(network)),
-            _ => Err(BadAct::Value("an address is needed")),
+            Whom::Banned(banned) => Ok(Act::Unban(banned)),
+            _ => Err(BadAct::Value("an address or a certificate is needed")),
         },
         "/say" => Ok(Act::Say {
             name: get("name").unwrap_or(NAME.as_bytes()).to_vec(),
@@ -100,18 +104,23 @@ pub(super) fn network_of(ip: IpAddr) -> Network {
 }
 
 fn whom<'a>(get: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Whom, BadAct> {
-    match (get("id"), get("name"), get("address")) {
-        (Some(id), None, None) => number(id, 16)
+    match (get("id"), get("name"), get("address"), get("certificate")) {
+        (Some(id), None, None, None) => number(id, 16)
             .and_then(|id| usize::try_from(id).ok())
             .map(|id| Whom::Connection(ConnId::from(id)))
             .ok_or(BadAct::Value("id is no number of a connection")),
-        (None, Some(name), None) => Ok(Whom::Name(name.to_vec())),
-        (None, None, Some(address)) => str::from_utf8(address)
+        (None, Some(name), None, None) => Ok(Whom::Name(name.to_vec())),
+        (None, None, Some(address), None) => str::from_utf8(address)
             .ok()
             .and_then(|address| address.parse().ok())
-            .map(Whom::Network)
+            .map(|network| Whom::Banned(Banned::Network(network)))
             .ok_or(BadAct::Value("address is no IP address or network")),
-        _ => Err(BadAct::Value("one of id, name and address is needed")),
+        (None, None, None, Some(name)) => Banned::certificate(name)
+            .map(Whom::Banned)
+            .ok_or(BadAct::Value("certificate is no name of 1 to 255 bytes")),
+        _ => Err(BadAct::Value(
+            "one of id, name, address and certificate is needed",
+        )),
     }
 }
 
@@ -125,24 +134,14 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 /// A field of a query: its name, and its value as bytes.
 fn field(part: &str) -> Option<(&str, Vec<u8>)> {
     let (name, value) = part.split_once('=')?;
-    let mut bytes = value.bytes();
-    let mut decoded = Vec::with_capacity(value.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            let digits = [bytes.next()?, bytes.next()?];
-            u8::try_from(number(&digits, 16)?).ok()?
-        } else {
-            byte
-        });
-    }
-    Some((name, decoded))
+    Some((name, percent_decoded(value)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn network(text: &str) -> Network {
+    fn banned(text: &str) -> Banned {
         text.parse().unwrap()
     }
 
@@ -160,7 +159,7 @@ mod tests {
             (
                 "/ban",
                 "address=10.0.0.0/8",
-                Act::Ban(Whom::Network(network("10.0.0.0/8")), None),
+                Act::Ban(Whom::Banned(banned("10.0.0.0/8")), None),
             ),
             (
                 "/ban",
@@ -170,7 +169,15 @@ mod tests {
             (
                 "/unban",
                 "address=2001:db8::/32",
-                Act::Unban(network("2001:db8::/32")),
+                Act::Unban(banned("2001:db8::/32")),
+            ),
+            (
+                "/ban",
+                "certificate=b%20b&for=1",
+                Act::Ban(
+                    Whom::Banned(banned("cert:b%20b")),
+                    Some(Duration::from_secs(1)),
+                ),
             ),
             (
                 "/say",
@@ -195,7 +202,7 @@ mod tests {
 
     #[test]
     fn request_that_is_no_act_is_refused_with_what_is_wrong() {
-        let needed = "one of id, name and address is needed";
+        let needed = "one of id, name, address and certificate is needed";
         let encoding = "the query is not name=value with percent-encoding";
         for (path, query, bad) in [
             ("/kick", "", needed),
@@ -220,7 +227,16 @@ mod tests {
                 "address=10.0.0.1&for=1h",
                 "for is no number of seconds",
             ),
-            ("/unban", "name=bob", "an address is needed"),
+            (
+                "/ban",
+                "certificate=",
+                "certificate is no name of 1 to 255 bytes",
+            ),
+            (
+                "/unban",
+                "name=bob",
+                "an address or a certificate is needed",
+            ),
             ("/say", "name=ops", "a text is needed"),
         ] {
             assert_eq!(
@@ -239,7 +255,7 @@ mod tests {
             ("::ffff:192.0.2.1", "192.0.2.1"),
             ("2001:db8::1:2:3:4", "2001:db8::/64"),
         ] {
-            assert_eq!(network_of(ip.parse().unwrap()), network(banned));
+            assert_eq!(network_of(ip.parse().unwrap()).to_string(), banned);
         }
     }
 }

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::access::{Access, Ban};
 use super::admin::{self, Act, BadAct, Whom};
+use super::banned::Banned;
+use super::bus::BusFigures;
 use super::listener::Via;
 use super::lobby::{Question, Then};
 use super::log::ServerLog;
 use super::members::{self, Cursor};
-use super::network::Network;
+use super::stream::Stream;
+use super::tls::Session;
 use super::{http, metrics};
 use crate::relay::{ConnId, Relay};
 use crate::text::Quoted;
@@ -29,12 +32,14 @@ const NOT_FOUND: &str = "404 Not Found";
 const FAILED: &str = "500 Internal Server Error";
 
 /// What can be asked about, and acted on.
-pub(super) struct Desk<'a, S> {
-    pub(super) relay: &'a mut Relay<S>,
+pub(super) struct Desk<'a, S: Read + io::Write> {
+    pub(super) relay: &'a mut Relay<Stream<S>>,
     pub(super) access: &'a mut Access,
     pub(super) log: &'a ServerLog,
     /// The metrics as text, if they are [asked for](wants_metrics).
     pub(super) metrics: String,
+    /// The bus, if there is one.
+    pub(super) bus: Option<BusFigures>,
     pub(super) is_stopping: bool,
     /// How long the server has been running.
     pub(super) uptime: Duration,
@@ -91,7 +96,7 @@ impl<S: Read + io::Write> Desk<'_, S> {
             "/healthz" if self.is_stopping => {
                 http::response("503 Service Unavailable", &[], b"stopping\n")
             }
-            "/healthz" => http::response(OK, &[], b"ok\n"),
+            "/healthz" => http::response(OK, &[], format!("ok\n{}", self.bus_text()).as_bytes()),
             _ if is_admin => {
                 let body = b"here are /metrics, /healthz, /members, /stats and /bans\n";
                 http::response(NOT_FOUND, &[], body)
@@ -117,11 +122,17 @@ impl<S: Read + io::Write> Desk<'_, S> {
         Some((http::response(OK, &[], text.as_bytes()), Then::End))
     }
 
+    /// A line for the bus, if there is one. Without the engine the relay serves its members, so it is well.
+    fn bus_text(&self) -> String {
+        let bus = self.bus.as_ref();
+        bus.map_or_else(String::new, |bus| format!("{bus}\n"))
+    }
+
     /// The figures of the relay, as the log has them.
     fn stats_text(&self) -> String {
         let uptime = Duration::from_secs(self.uptime.as_secs());
         format!(
-            "chatloop {}, running for {}{}\n{}, {} without a name; {} lagging, {} bytes held{}\n{}\n",
+            "chatloop {}, running for {}{}\n{}, {} without a name; {} lagging, {} bytes held{}\n{}\n{}",
             env!("CARGO_PKG_VERSION"),
             humantime::format_duration(uptime),
             if self.is_stopping { ", stopping" } else { "" },
@@ -135,6 +146,7 @@ impl<S: Read + io::Write> Desk<'_, S> {
                 ""
             },
             self.relay.counters(),
+            self.bus_text(),
         )
     }
 
@@ -142,10 +154,10 @@ impl<S: Read + io::Write> Desk<'_, S> {
     fn bans_text(&self) -> String {
         let now = self.time;
         let mut text = String::new();
-        for Ban { network, until } in self.access.bans(now) {
+        for Ban { banned, until } in self.access.bans(now) {
             let left = until.map(|until| Duration::from_secs(until.saturating_sub(now.as_secs())));
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{network} {}", length_text(left));
+            let _ = writeln!(text, "{banned} {}", length_text(left));
         }
         text
     }
@@ -155,7 +167,7 @@ impl<S: Read + io::Write> Desk<'_, S> {
         let (status, text) = match act {
             Act::Kick(whom) => self.kick(&whom),
             Act::Ban(whom, length) => self.ban(&whom, length),
-            Act::Unban(network) => self.unban(network),
+            Act::Unban(banned) => self.unban(&banned),
             Act::Say { name, text } => match self.relay.publish(&name, &text) {
                 Ok(()) => (
                     OK,
@@ -180,19 +192,20 @@ impl<S: Read + io::Write> Desk<'_, S> {
         }
     }
 
-    /// Bans a network, or those from which a connection or the members of a name come.
+    /// Bans a network or the name of a certificate, or the networks from which a connection or the members of a name
+    /// come.
     fn ban(&mut self, whom: &Whom, length: Option<Duration>) -> Answer {
-        let mut networks: Vec<_> = if let Whom::Network(network) = whom {
-            vec![*network]
+        let mut all: Vec<_> = if let Whom::Banned(banned) = whom {
+            vec![banned.clone()]
         } else {
             let connections = self.connections_of(whom).into_iter();
             connections
-                .map(|(_, peer)| admin::network_of(peer.ip()))
+                .map(|(_, peer)| Banned::Network(admin::network_of(peer.ip())))
                 .collect()
         };
-        networks.sort_unstable_by_key(ToString::to_string);
-        networks.dedup();
-        match networks.len() {
+        all.sort_by_cached_key(ToString::to_string);
+        all.dedup();
+        match all.len() {
             0 => return (NOT_FOUND, format!("there is no {}", whom_text(whom))),
             1..=MAX_NETWORKS => {}
             count => {
@@ -201,8 +214,9 @@ impl<S: Read + io::Write> Desk<'_, S> {
             }
         }
         let until = length.map(|length| self.time.saturating_add(length).as_secs());
-        let bans = networks.iter().map(|&network| Ban { network, until });
-        let kept = match self.access.ban(bans, self.time) {
+        let bans = all.iter().cloned();
+        let bans: Vec<_> = bans.map(|banned| Ban { banned, until }).collect();
+        let kept = match self.access.ban(&bans, self.time) {
             Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
                 return (FAILED, error.to_string());
             }
@@ -210,13 +224,12 @@ impl<S: Read + io::Write> Desk<'_, S> {
             Ok(()) if self.access.keeps_bans() => String::new(),
             Ok(()) => " or until the relay stops".to_owned(),
         };
-        let is_banned = |(_, peer): &(ConnId, SocketAddr)| {
-            networks.iter().any(|network| network.contains(peer.ip()))
-        };
-        let connections: Vec<_> = self.relay.peers().filter(is_banned).collect();
-        let closed = self.close_all(connections.into_iter().map(|(id, _)| id));
-        let closed = connections_text(closed);
-        let names: Vec<_> = networks.iter().map(ToString::to_string).collect();
+        let connections = all
+            .iter()
+            .flat_map(|banned| self.connections_of(&Whom::Banned(banned.clone())));
+        let connections: Vec<_> = connections.map(|(id, _)| id).collect();
+        let closed = connections_text(self.close_all(connections.into_iter()));
+        let names: Vec<_> = all.iter().map(ToString::to_string).collect();
         let (names, length) = (names.join(", "), length_text(length));
         (
             OK,
@@ -224,14 +237,14 @@ impl<S: Read + io::Write> Desk<'_, S> {
         )
     }
 
-    fn unban(&mut self, network: Network) -> Answer {
+    fn unban(&mut self, banned: &Banned) -> Answer {
         let time = self.time;
-        match self.access.unban(network, time) {
-            Ok(true) => (OK, format!("{network} is not banned any more")),
-            Ok(false) => (NOT_FOUND, format!("{network} is not banned")),
+        match self.access.unban(banned, time) {
+            Ok(true) => (OK, format!("{banned} is not banned any more")),
+            Ok(false) => (NOT_FOUND, format!("{banned} is not banned")),
             Err(error) => (
                 FAILED,
-                format!("{network} will be banned again after a restart: {error}"),
+                format!("{banned} will be banned again after a restart: {error}"),
             ),
         }
     }
@@ -240,7 +253,14 @@ impl<S: Read + io::Write> Desk<'_, S> {
     fn connections_of(&self, whom: &Whom) -> Vec<(ConnId, SocketAddr)> {
         match whom {
             Whom::Connection(wanted) => self.relay.peers().filter(|(id, _)| id == wanted).collect(),
-            Whom::Network(network) => {
+            Whom::Banned(Banned::Certificate(name)) => {
+                let has_name = |&(id, _): &(ConnId, SocketAddr)| {
+                    let session = self.relay.stream(id).and_then(Stream::session);
+                    session.and_then(Session::client_name).as_deref() == Some(name)
+                };
+                self.relay.peers().filter(has_name).collect()
+            }
+            Whom::Banned(Banned::Network(network)) => {
                 let is_there = |(_, peer): &(ConnId, SocketAddr)| network.contains(peer.ip());
                 self.relay.peers().filter(is_there).collect()
             }
@@ -264,7 +284,10 @@ fn whom_text(whom: &Whom) -> String {
     match whom {
         Whom::Connection(id) => format!("connection {:x}", usize::from(*id)),
         Whom::Name(name) => format!("member {}", Quoted(name)),
-        Whom::Network(network) => format!("connection from {network}"),
+        Whom::Banned(Banned::Network(network)) => format!("connection from {network}"),
+        Whom::Banned(Banned::Certificate(name)) => {
+            format!("connection with a certificate of {}", Quoted(name))
+        }
     }
 }
 

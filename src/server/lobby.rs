@@ -10,12 +10,13 @@
 //! **Handshakes do not starve the room.** Each takes a private key, which is work for as long as some hundred
 //! deliveries take, and after a restart all members come back at once. So a turn spends no more than
 //! [`HANDSHAKE_TIME`] on that, in the order in which their connections came. The others wait unread, and not
-//! against their deadline. A connection with TLS counts as one of the relay's from the beginning: where there is no
-//! place for it, it is refused before anything is computed for it.
+//! against their deadline. A connection with TLS counts as one of the relay's from the beginning, and as one of its
+//! address: where there is no place for it, it is refused before anything is computed for it. Whose connection a
+//! proxy forwards is not known then, so it counts for its address as soon as it is the relay's.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -30,9 +31,9 @@ use super::password::{Password, Proof};
 use super::proxy_header::{self, BadHeader, Progress};
 use super::records::MAX_RECORD;
 use super::stream::{Handshake, Stream};
-use super::tls::Failure;
+use super::tls::{Failure, Session};
 use super::trusted::Proxies;
-use crate::relay::{Ready, SAFE_PENDING, after};
+use crate::relay::{Limits, PerAddress, Ready, SAFE_PENDING, after};
 use crate::wire::{Dialect, Sends};
 
 /// How many connections are in the lobby at once, besides those that only ask the relay about itself.
@@ -96,6 +97,8 @@ struct Visitor<S: Read + Write> {
     due: Option<Instant>,
     /// Its number in the order of arrival.
     number: u64,
+    /// The address that it has a place of.
+    placed_from: Option<Ipv6Addr>,
 }
 
 /// What a visit came to.
@@ -204,6 +207,8 @@ pub(super) struct Lobby<S: Read + Write> {
     due: BTreeSet<(Instant, usize)>,
     /// How many have places of the relay's.
     placed: usize,
+    /// Those of them whose address is known, by number and index.
+    placed_by_address: PerAddress<(u64, usize)>,
     next_number: u64,
     /// How many handshakes were completed.
     handshakes: u64,
@@ -213,17 +218,18 @@ pub(super) struct Lobby<S: Read + Write> {
 }
 
 impl<S: Read + Write> Lobby<S> {
-    pub(super) const fn new(entrance: Entrance, timeout: Duration) -> Self {
+    pub(super) fn new(entrance: Entrance, limits: &Limits) -> Self {
         Self {
             visitors: Slab::new(),
             ready: BTreeSet::new(),
             shaking: BTreeSet::new(),
             due: BTreeSet::new(),
             placed: 0,
+            placed_by_address: PerAddress::new(limits.max_per_ip),
             next_number: 0,
             handshakes: 0,
             entrance,
-            timeout,
+            timeout: limits.handshake_timeout,
         }
     }
 
@@ -242,6 +248,11 @@ impl<S: Read + Write> Lobby<S> {
         self.placed
     }
 
+    /// How many of them are known to come from this address, if that is limited.
+    pub(super) fn placed_from(&self, peer: SocketAddr) -> usize {
+        self.placed_by_address.of(mapped(peer)).count()
+    }
+
     /// How many handshakes are not complete.
     pub(super) fn shaking(&self) -> usize {
         self.visitors
@@ -258,14 +269,29 @@ impl<S: Read + Write> Lobby<S> {
     /// Gives up a handshake whose connection has had time enough for it: the oldest one. Returns whether there was
     /// one.
     pub(super) fn give_up_handshake(&mut self, now: Instant) -> bool {
-        let oldest = self.due.iter().take(MAX_LOOKS).copied();
+        let oldest = self.due.iter().take(MAX_LOOKS);
+        let oldest = oldest.map(|&(_, index)| index).collect();
+        self.give_up_first(oldest, now)
+    }
+
+    /// The same for a handshake of this address.
+    pub(super) fn give_up_handshake_from(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        let oldest = self.placed_by_address.of(mapped(peer)).take(MAX_LOOKS);
+        let oldest = oldest.map(|(_, index)| index).collect();
+        self.give_up_first(oldest, now)
+    }
+
+    /// Gives up the first of these that takes a place, has had time enough, and has no news. Returns whether there was
+    /// one.
+    fn give_up_first(&mut self, visitors: Vec<usize>, now: Instant) -> bool {
         let due_now = after(now, self.timeout);
-        let mut old = oldest.take_while(|&(due, _)| due + SAFE_PENDING < due_now);
-        let idle = old.find(|&(_, index)| {
+        let idle = visitors.into_iter().find(|&index| {
             let visitor = &self.visitors[index];
-            visitor.kind() == Kind::Placed && !self.shaking.contains(&(visitor.number, index))
+            let is_old = visitor.due.is_some_and(|due| due + SAFE_PENDING < due_now);
+            let has_news = self.shaking.contains(&(visitor.number, index));
+            visitor.kind() == Kind::Placed && is_old && !has_news
         });
-        idle.map(|(_, index)| self.remove(index)).is_some()
+        idle.map(|index| self.remove(index)).is_some()
     }
 
     /// Makes sure that there is a place for a visitor of this dialect that came this way: where there is none,
@@ -315,8 +341,18 @@ impl<S: Read + Write> Lobby<S> {
             then: Then::End,
             due: None,
             number,
+            placed_from: None,
         });
-        self.placed += usize::from(kind(dialect, via) == Kind::Placed);
+        if kind(dialect, via) == Kind::Placed {
+            self.placed += 1;
+            let is_http = dialect.rules().sends.begins_with_http();
+            let may_state_client = via.preamble().proxy_header || (is_http && self.trusts(peer));
+            if !may_state_client {
+                let ip = mapped(peer);
+                self.visitors[index].placed_from = Some(ip);
+                self.placed_by_address.insert(ip, (number, index));
+            }
+        }
         self.set_due(index, Some(after(now, self.timeout)));
         self.list(index);
     }
@@ -347,6 +383,9 @@ impl<S: Read + Write> Lobby<S> {
         self.set_due(index, None);
         let visitor = self.visitors.remove(index);
         self.placed -= usize::from(visitor.kind() == Kind::Placed);
+        if let Some(ip) = visitor.placed_from {
+            self.placed_by_address.remove(ip, (visitor.number, index));
+        }
         self.ready.remove(&(index, visitor.number));
         self.shaking.remove(&(visitor.number, index));
         visitor
@@ -543,6 +582,14 @@ impl<S: Read + Write> Lobby<S> {
     }
 }
 
+/// The address of a peer, an IPv4 address as a mapped one.
+const fn mapped(peer: SocketAddr) -> Ipv6Addr {
+    match peer.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
 /// Which places a visitor takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -653,6 +700,10 @@ impl<S: Read + Write> Visitor<S> {
         }
         if self.awaits.tls {
             return Step::WaitForTurn;
+        }
+        let name = || self.stream.session().and_then(Session::client_name);
+        if let Some(denied) = entrance.access.certificate_denial(name, time) {
+            return Step::Refuse(Refused::Denied(denied));
         }
         if self.dialect.rules().sends.begins_with_http() {
             self.read_request(entrance, scratch, time)

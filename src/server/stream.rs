@@ -41,6 +41,8 @@ struct BufferSet {
     gathered: Vec<u8>,
     outgoing: Outgoing,
     ended: Vec<ConnId>,
+    /// How much the relay's connections hold of their own, in bytes.
+    held: usize,
 }
 
 impl Buffers {
@@ -50,6 +52,7 @@ impl Buffers {
             gathered: Vec::new(),
             outgoing: Outgoing::default(),
             ended: Vec::new(),
+            held: 0,
         })))
     }
 
@@ -57,6 +60,11 @@ impl Buffers {
     /// again.
     pub(super) fn take_ended(&self) -> Vec<ConnId> {
         std::mem::take(&mut self.lock().ended)
+    }
+
+    /// How much memory the relay's connections hold for records and plaintext, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.lock().held
     }
 
     fn lock(&self) -> MutexGuard<'_, BufferSet> {
@@ -132,11 +140,17 @@ impl<S: Read + Write> Stream<S> {
         self.tls.as_deref().map(|tls| &tls.session)
     }
 
+    /// How much memory it holds for records and plaintext, in bytes: none at rest.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.tls.as_deref().map_or(0, Tls::held_bytes)
+    }
+
     /// It will be the relay's, as this connection. Returns whether something was received that the socket does not
     /// report any more.
     pub(super) fn admit_as(&mut self, id: ConnId) -> bool {
         self.tls.as_deref_mut().is_some_and(|tls| {
             tls.id = Some(id);
+            tls.charge(0);
             tls.session.has_ended() || !tls.received.is_empty() || !tls.plaintext.is_empty()
         })
     }
@@ -161,6 +175,11 @@ impl<S: Read + Write> Stream<S> {
 impl<S: Read + Write> Drop for Stream<S> {
     fn drop(&mut self) {
         self.close_session();
+        if let Some(tls) = &mut self.tls {
+            let held = tls.held_bytes();
+            (tls.received, tls.plaintext, tls.unsent) = Default::default();
+            tls.charge(held);
+        }
     }
 }
 
@@ -169,7 +188,7 @@ impl<S: Read + Write> Read for Stream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.socket.read(buffer),
-            Some(tls) => tls.read(&mut self.socket, buffer),
+            Some(tls) => tls.charged(|tls| tls.read(&mut self.socket, buffer)),
         }
     }
 }
@@ -179,7 +198,7 @@ impl<S: Read + Write> Write for Stream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.socket.write(bytes),
-            Some(tls) => tls.write(&mut self.socket, &[IoSlice::new(bytes)]),
+            Some(tls) => tls.charged(|tls| tls.write(&mut self.socket, &[IoSlice::new(bytes)])),
         }
     }
 
@@ -187,7 +206,7 @@ impl<S: Read + Write> Write for Stream<S> {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.socket.write_vectored(slices),
-            Some(tls) => tls.write(&mut self.socket, slices),
+            Some(tls) => tls.charged(|tls| tls.write(&mut self.socket, slices)),
         }
     }
 
@@ -197,6 +216,27 @@ impl<S: Read + Write> Write for Stream<S> {
 }
 
 impl Tls {
+    fn held_bytes(&self) -> usize {
+        self.received.capacity() + self.plaintext.capacity() + self.unsent.capacity()
+    }
+
+    /// Does this, and keeps account of what is held after it.
+    fn charged<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.held_bytes();
+        let result = act(self);
+        self.charge(before);
+        result
+    }
+
+    /// What is held has changed since it was so much. Handshakes have a limit of their own.
+    fn charge(&self, before: usize) {
+        let held = self.held_bytes();
+        if held != before && self.id.is_some() {
+            let mut buffers = self.buffers.lock();
+            buffers.held = buffers.held + held - before;
+        }
+    }
+
     /// Reads plaintext. The end is the peer's `close_notify`, or the socket's end: whoever can cut a connection
     /// can make a member leave anyway, and a message that is cut is never delivered.
     #[inline(never)]
@@ -324,11 +364,16 @@ impl Tls {
         } = &mut *buffers;
         let record = next_record(slices, from, gathered);
         outgoing.clear();
-        let sent = self
-            .session
-            .send(record, &mut self.received, &mut self.plaintext, outgoing)
-            .map_err(|_| ErrorKind::InvalidData.into())
-            .and_then(|()| write_some(socket, outgoing.bytes()));
+        let encrypted =
+            self.session
+                .send(record, &mut self.received, &mut self.plaintext, outgoing);
+        let sent = if encrypted.is_ok() {
+            write_some(socket, outgoing.bytes())
+        } else {
+            // There was something wrong in what was received and not read yet. The next read sends the alert.
+            self.unsent.extend_from_slice(outgoing.bytes());
+            Err(ErrorKind::InvalidData.into())
+        };
         let len = record.len();
         match sent {
             Ok(sent) => self.unsent.extend_from_slice(&outgoing.bytes()[sent..]),

@@ -291,6 +291,8 @@ pub(super) struct Session {
     connection: UnbufferedServerConnection,
     /// The peer has ended its side.
     has_ended: bool,
+    /// Nothing can be received or sent any more. rustls must not be given its records again: it would alert twice.
+    has_failed: bool,
     /// A number of its credentials.
     generation: u32,
 }
@@ -331,6 +333,7 @@ impl Session {
         Ok(Self {
             connection,
             has_ended: false,
+            has_failed: false,
             generation,
         })
     }
@@ -363,6 +366,9 @@ impl Session {
         plaintext: &mut Plaintext<'_>,
         outgoing: &mut Outgoing,
     ) -> (usize, Result<(), Failure>) {
+        if self.has_failed {
+            return (0, Err(Failure(Error::HandshakeNotComplete)));
+        }
         let mut used = 0;
         while !plaintext.is_enough() {
             let UnbufferedStatus { discard, state } =
@@ -388,6 +394,7 @@ impl Session {
 
     /// The alert that says why the session has failed, if there is one, is to be sent.
     fn take_alert(&mut self, received: &mut [u8], outgoing: &mut Outgoing) {
+        self.has_failed = true;
         let status = self.connection.process_tls_records(received);
         if let Ok(ConnectionState::EncodeTlsData(data)) = status.state {
             encode(data, outgoing);
@@ -432,7 +439,7 @@ impl Session {
             &mut Outgoing,
         ) -> Result<(), E>,
     ) -> Result<(), Failure> {
-        loop {
+        while !self.has_failed {
             let mut plaintext = Plaintext {
                 buffer: &mut [],
                 filled: 0,
@@ -441,7 +448,14 @@ impl Session {
             // Parts of a message may be there that were processed in part. They must be given again, or the
             // session's positions in them would be wrong.
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(received);
-            let state = state.map_err(Failure)?;
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    received.drain(..discard);
+                    self.take_alert(received, outgoing);
+                    return Err(Failure(error));
+                }
+            };
             let done = match step(state, &mut self.has_ended, &mut plaintext, outgoing) {
                 Next::Again => None,
                 Next::Traffic(mut traffic) => Some(write(&mut traffic, outgoing)),
@@ -454,6 +468,7 @@ impl Session {
                 return written.map_err(|error| Failure(Error::General(error.to_string())));
             }
         }
+        Err(Failure(Error::HandshakeNotComplete))
     }
 
     /// If the client has a certificate, the name in it: an email address, else a name of the domain name system,

@@ -4,7 +4,14 @@
 //! - [`simulation`]: the machine, its faults, and the model of what each peer must receive.
 //! - [`simulation::seeds`]: the tests: 500 seeds, one session in which each call fails in turn, and how to
 //!   repeat either.
+//! - `secure`: listeners with TLS, whose clients are those of rustls.
 //!
 //! The fuzz target `room` includes `simulation` as well, with the fuzzer's bytes in place of a seed.
 
+#[cfg(feature = "tls")]
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "tls")]
+mod secure;
 mod simulation;

@@ -324,7 +324,7 @@ fn file_of_bans_that_is_not_understood_stops_the_start_and_is_left_as_it_is() {
         path,
     ]));
     let says = format!(
-        "chatloop: cannot use --bans {path}: line 1 is no ban; write NETWORK SECONDS-SINCE-1970 or NETWORK never\n"
+        "chatloop: cannot use --bans {path}: line 1 is no ban; write SECONDS-SINCE-1970 or never after a network or cert:NAME\n"
     );
     assert_eq!((code, err), (2, says));
     assert_eq!(fs::read_to_string(&file).unwrap(), "127.0.0.1\n");

@@ -15,6 +15,7 @@
 //! - [`interop`]: with the tutorials' own clients.
 //! - [`six_ways`]: where the tutorials' servers die.
 //! - `tls`: with TLS, its certificates and their renewal, and `chatloop cert`.
+//! - [`bus`]: with others, and a Redis between them.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
@@ -54,6 +55,7 @@ mod common;
 
 mod access;
 mod admin;
+mod bus;
 mod interop;
 mod join_commands;
 mod join_pipe;

@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::common::http::SocketPath;
 use crate::common::process::{Relay, chatloop, lines_of, run};
 use crate::common::tls::Authority;
 use crate::common::{PATIENCE, delivery, frame, skip};
@@ -270,6 +271,78 @@ fn member_whose_certificate_is_revoked_is_closed_at_the_reload() {
     let ended = again.read(&mut [0]).unwrap_err();
     assert!(ended.to_string().contains("CertificateRevoked"), "{ended}");
     relay.log_line("TLS handshake: the client's certificate is revoked");
+}
+
+#[test]
+fn banned_name_of_a_certificate_is_closed_and_refused_until_the_ban_is_lifted() {
+    let (authority, mut others) = demanding();
+    let socket = SocketPath::new();
+    let bans = authority.path("bans").display().to_string();
+    let more = ["--admin", socket.as_str(), "--bans", &bans];
+    others.extend(more.map(str::to_owned));
+    let all = [flags(&authority), others].concat();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let start = || Relay::serving(&["chat10", "tls+chat10", "wss"], &all);
+    let mail = |mail: &str| [rcgen::SanType::Rfc822Name(mail.try_into().unwrap())];
+    // One person can have several certificates.
+    let bobs = [1, 2].map(|serial| authority.identity(serial, "Bob", &mail("bob@example.com")));
+    let alice = authority.identity(3, "alice", &[]);
+    let client = |addr: SocketAddr, identity| {
+        connect(
+            addr,
+            authority.client_of(rustls::DEFAULT_VERSIONS, Some(identity)),
+        )
+    };
+    let join = |relay: &mut Relay, identity, name: &str| {
+        let mut client = client(relay.addr_of("tls+chat10"), identity);
+        client.write_all(&frame("x")).unwrap();
+        relay.log_line(&format!("joined: \"{name}\""));
+        client
+    };
+    let admin = |args: &[&str]| {
+        let all = [&["admin", "--socket", socket.as_str()], args].concat();
+        let (code, out, err) = run(&mut chatloop(&all));
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
+        out
+    };
+    let is_refused = |relay: &Relay, listener: &str| {
+        let mut client = client(relay.addr_of(listener), &bobs[1]);
+        let mut received = Vec::new();
+        // A reset ends a connection as well.
+        let sent = client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let _ = sent.and_then(|()| client.read_to_end(&mut received));
+        assert!(!client.conn.is_handshaking(), "its handshake is complete");
+        assert_eq!(String::from_utf8_lossy(&received), "", "{listener}");
+    };
+
+    let mut relay = start();
+    let mut alice = join(&mut relay, &alice, "alice");
+    let mut bob = join(&mut relay, &bobs[0], "bob@example.com");
+    let mut other = relay.join("bob@example.com");
+    let answer = admin(&["ban", "cert:bob@example.com", "--for", "1h"]);
+    assert_eq!(
+        answer,
+        "banned cert:bob@example.com for 1h; closed 1 connection\n"
+    );
+    relay.log_line("admin: banned cert:bob@example.com for 1h; closed 1 connection");
+    assert_eq!(bob.read(&mut [0]).unwrap(), 0, "it is closed");
+    is_refused(&relay, "tls+chat10");
+    relay.log_line(": cert:bob@example.com is banned");
+    is_refused(&relay, "wss");
+    // A name that a member sends itself is no certificate's.
+    alice.write_all(&frame("still here")).unwrap();
+    let mut received = vec![0; delivery("alice", "still here").len()];
+    other.read_exact(&mut received).unwrap();
+    assert_eq!(received, delivery("alice", "still here"));
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, 0);
+
+    let mut relay = start();
+    is_refused(&relay, "tls+chat10");
+    assert!(admin(&["bans"]).starts_with("cert:bob@example.com for "));
+    let answer = admin(&["unban", "cert:bob@example.com"]);
+    assert_eq!(answer, "cert:bob@example.com is not banned any more\n");
+    join(&mut relay, &bobs[1], "bob@example.com");
 }
 
 #[test]

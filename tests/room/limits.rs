@@ -1174,7 +1174,7 @@ fn address_at_its_limit_is_full_until_a_connection_goes() {
     let mut room = Room::new(limits);
     // The scripts' address, and another.
     let (here, elsewhere) = ([192, 0, 2, 1], [192, 0, 2, 2]);
-    let is_full = |room: &Room, ip: [u8; 4]| room.relay.is_address_full((ip, 9).into());
+    let is_full = |room: &Room, ip: [u8; 4]| room.relay.is_address_full((ip, 9).into(), 0);
     let alice = room.join("alice");
     assert!(!is_full(&room, here));
     let _pending = room.connect();
@@ -1198,7 +1198,7 @@ fn address_at_its_limit_evicts_only_connections_of_its_own() {
     let (here, elsewhere) = (([192, 0, 2, 1], 9).into(), ([192, 0, 2, 2], 9).into());
     let (alice, slow) = (room.join("alice"), room.join("slow"));
     let (pending, gone) = (room.connect(), room.join("gone"));
-    assert!(room.relay.is_address_full(here) && !room.relay.is_address_full(elsewhere));
+    assert!(room.relay.is_address_full(here, 0) && !room.relay.is_address_full(elsewhere, 0));
     let make_room_for = |room: &mut Room, peer| {
         room.relay
             .make_room(Some(peer), &mut room.scratch, room.now)

@@ -8,6 +8,7 @@ use chatloop::relay::Limits;
 use chatloop::server::{Config, Endpoint, Preamble};
 use chatloop::wire::Dialect;
 use rcgen::SanType;
+use socket2::{Domain, Socket, Type};
 
 use crate::common::socket::{TestPeer, TestRelay};
 use crate::common::tls::{Authority, TlsEnd, TlsPeer};
@@ -325,6 +326,67 @@ fn slow_member_holds_no_more_than_a_record_and_receives_everything() {
 }
 
 #[test]
+fn incomplete_records_are_held_under_the_memory_limit_and_those_who_hold_most_are_closed() {
+    const MESSAGE: usize = 16_000;
+    let mut limits = Limits {
+        max_message: 2 * MESSAGE,
+        queue_limit: 4 * MESSAGE,
+        soft_limit: MESSAGE,
+        history_bytes: 0,
+        turn_budget: MESSAGE,
+        ..Limits::default()
+    };
+    limits.max_memory = limits.least_memory();
+    let most = limits.max_memory;
+    let mut secure = Secure::serving(&[(TLS, Dialect::Chat10)], |config, _| {
+        config.limits = limits;
+    });
+    let mut bob = secure.relay.join("bob");
+    assert_eq!(secure.relay.server.relay().held_bytes(), 0);
+    // Each has all but the last byte of its record arrive. The first one's is the longest.
+    let mut members = Vec::new();
+    for index in 0..=most / MESSAGE {
+        let mut member = secure.join("alice");
+        let len = MESSAGE - index;
+        member
+            .connection
+            .writer()
+            .write_all(&frame("x".repeat(len)))
+            .unwrap();
+        let mut records = member.take_records();
+        let last = records.pop().unwrap();
+        let before = secure.relay.server.relay().held_bytes();
+        member.stream.write_all(&records).unwrap();
+        secure
+            .relay
+            .until("a record to be held or a member to be closed", |relay| {
+                relay.server.relay().held_bytes() >= before + len
+                    || relay.counters().closed.total() > 0
+            });
+        members.push((member, last, len));
+    }
+    let closed = &secure.relay.counters().closed;
+    assert_eq!((closed.total(), closed.of("out_of_memory")), (1, 1));
+    assert!(secure.relay.server.relay().held_bytes() <= most);
+    let (mut first, ..) = members.remove(0);
+    first.expect_end(&mut secure.relay);
+    // Connections that are gone hold nothing, so there is room for messages.
+    let gone = members.split_off(2).len() as u64;
+    secure.relay.until("members to leave", |relay| {
+        relay.counters().closed.total() == 1 + gone
+    });
+    assert!(secure.relay.server.relay().held_bytes() < 3 * MESSAGE);
+    for (member, last, len) in &mut members {
+        member.stream.write_all(&[*last]).unwrap();
+        secure
+            .relay
+            .expect(&mut bob, delivery("alice", "x".repeat(*len)));
+    }
+    secure.relay.turn_at_once();
+    assert_eq!(secure.relay.server.relay().held_bytes(), 0);
+}
+
+#[test]
 fn keys_can_be_changed_at_any_time() {
     let mut secure = Secure::start();
     let mut alice = secure.join("alice");
@@ -451,6 +513,57 @@ fn connection_without_a_place_is_refused_before_its_handshake() {
         metrics.contains("\nchatloop_tls_handshakes_total 1\n"),
         "{metrics}"
     );
+}
+
+#[test]
+fn handshakes_count_towards_the_limit_of_their_address() {
+    let mut secure = Secure::serving(&[(TLS, Dialect::Chat10)], |config, _| {
+        config.limits.max_per_ip = Some(3);
+    });
+    let addr = secure.addr_of(TLS, Dialect::Chat10);
+    let alice = secure.join("alice");
+    let plain = secure.relay.addr;
+    let from_elsewhere = move || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let address: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.connect(&plain.into()).unwrap();
+        TestPeer::from(TcpStream::from(socket))
+    };
+    // A stranger begins two handshakes, and ends none of them.
+    let silent = TestPeer::from(TcpStream::connect(addr).unwrap());
+    let mut half = TlsPeer::new(addr, secure.authority.client());
+    let hello = half.take_records();
+    half.stream.write_all(&hello[..hello.len() / 2]).unwrap();
+    let handshakes = |relay: &TestRelay| {
+        let metrics = relay.server.metrics();
+        let count = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("chatloop_tls_handshaking "));
+        count.unwrap().parse::<usize>().unwrap()
+    };
+    secure
+        .relay
+        .until("two handshakes", |relay| handshakes(relay) == 2);
+    let mut third = TlsPeer::new(addr, secure.authority.client());
+    third.expect_end(&mut secure.relay);
+    let mut fourth = secure.relay.connect();
+    secure.relay.expect_close(&mut fourth);
+    assert_eq!(secure.relay.counters().refused, 2);
+    let mut bob = from_elsewhere();
+    bob.send([frame("bob"), frame("hello")].concat());
+    let mut alice = alice;
+    alice.expect(&mut secure.relay, delivery("bob", "hello"));
+    // A place whose handshake has ended is free again.
+    drop((silent, half));
+    secure
+        .relay
+        .until("the handshakes to end", |relay| handshakes(relay) == 0);
+    let _carol = secure.join("carol");
+    let _dave = secure.join("dave");
+    let mut fifth = TlsPeer::new(addr, secure.authority.client());
+    fifth.expect_end(&mut secure.relay);
+    assert_eq!(secure.relay.counters().refused, 3);
 }
 
 /// With clients that need certificates, and a list of those that were revoked.
