@@ -731,7 +731,7 @@ const JOIN_EPILOGUE: &str = "\
 On a terminal, messages appear above the line that you type. Enter sends the line, Alt-Enter begins \
 another line of the same message, and a paste with several lines is one message. Keys edit the line as \
 in a shell; Up, Down and Ctrl-R bring back your earlier messages, and Tab completes names. /help lists the keys and \
-the commands: who was heard, another name, and so on. A line that begins with /me is sent unchanged, and shown by \
+the commands: the members that were heard, another name, and so on. A line that begins with /me is sent unchanged, and shown by \
 this client as an action. A message that has your name in it is highlighted. Of one with more than ten lines the \
 first ten are shown, and /more shows the rest.
 

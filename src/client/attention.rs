@@ -1,4 +1,4 @@
-//! Whether the user looks at the window, and what came meanwhile.
+//! Whether the user looks at the window, and what is announced otherwise.
 
 /// The code that rings the terminal's bell.
 const BELL: &[u8] = b"\x07";
@@ -44,7 +44,7 @@ impl Attention {
         self.note_key(out);
     }
 
-    /// Notes that the user has pressed a key, and so has seen what came.
+    /// Notes that the user has pressed a key, and so looks at the window.
     pub(super) fn note_key(&mut self, out: &mut Vec<u8>) {
         self.is_mark_due = false;
         if std::mem::take(&mut self.mentions) > 0 {

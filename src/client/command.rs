@@ -9,7 +9,7 @@ pub(super) enum Command<'a> {
     Quit,
     /// List the keys and the commands.
     Help,
-    /// List the members that were heard.
+    /// List the members from which messages have arrived.
     Names,
     /// Join again under this name.
     Nick(&'a str),
@@ -44,7 +44,7 @@ pub(super) const COMMANDS: [&str; 9] = [
 
 /// The lines that `/help` shows.
 pub(super) const HELP: &[&str] = &[
-    "Enter        sends the line; an empty one connects at once, or sends what waits",
+    "Enter        sends the line; an empty one connects at once, or sends held messages",
     "Alt-Enter    begins another line of the same message",
     "Tab          completes a name, or a command; once more: the next one",
     "Up, Down     bring back your earlier messages",
@@ -53,18 +53,18 @@ pub(super) const HELP: &[&str] = &[
     "Ctrl-Z       stops the client; the shell's fg continues it",
     "Ctrl-C       discards the line, and leaves if it is empty",
     "Home, End, Ctrl-A, Ctrl-W, Ctrl-K, Ctrl-Y, Alt-B, ... edit as in a shell",
-    "/names       lists who was heard, and how long ago",
+    "/names       lists the members that were heard, and how long ago",
     "/me waves    sends an action",
     "/nick bob    joins again, as bob",
-    "/ignore eve  hides what eve says, and shows it again the next time",
+    "/ignore eve  hides messages of eve; the same command shows them again",
     "/more        shows the last long message whole",
     "/reconnect   connects again, at once",
     "/quit        leaves, as does Ctrl-D on an empty line",
     "//word       sends \"/word\"",
-    "There are no private messages: all who are here receive what you send.",
+    "There are no private messages: every member receives what you send.",
 ];
 
-const NO_PRIVATE: &str = "there are no private messages: all who are here receive what you send";
+const NO_PRIVATE: &str = "there are no private messages: every member receives what you send";
 
 impl<'a> Command<'a> {
     /// Parses a line. A command is a slash and a word of letters at the very beginning, so that a path

@@ -17,8 +17,8 @@ use super::incoming::{Received, ReceivedOwned};
 use super::limits::MAX_PENDING_BYTES;
 use super::line_editor::{Edit, LineEditor};
 use super::mention::mentions;
-use super::people::People;
 use super::request::Request;
+use super::roster::Roster;
 use super::screen::{Prompt, Screen};
 use super::typed_history::TypedHistory;
 use crate::clock::timestamp;
@@ -58,7 +58,7 @@ pub(super) struct Interactive {
     theme: Theme,
     /// The user's own name.
     name: Vec<u8>,
-    people: People,
+    roster: Roster,
     attention: Attention,
     log: Option<ChatLog>,
     typed: Option<TypedHistory>,
@@ -103,7 +103,7 @@ impl Interactive {
             day: theme.day(timestamp(SystemTime::now())),
             theme,
             name: Vec::new(),
-            people: People::default(),
+            roster: Roster::default(),
             attention: Attention::new(bell),
             log,
             typed,
@@ -182,7 +182,7 @@ impl Interactive {
                 self.enter(&line, requests)?;
             }
             Edit::Complete => {
-                let words = COMMANDS.into_iter().chain(self.people.names());
+                let words = COMMANDS.into_iter().chain(self.roster.names());
                 self.editor.complete(words);
             }
             Edit::Interrupt if self.editor.text().is_empty() => requests.push(Request::Leave),
@@ -228,7 +228,7 @@ impl Interactive {
                     .iter()
                     .try_for_each(|line| self.notice(Notice::Info, line));
             }
-            Command::Names => return self.list_people(),
+            Command::Names => return self.list_members(),
             Command::Ignore(name) => return self.ignore(name),
             Command::More => return self.unfold(),
             Command::Clear => return self.screen.clear(self.display.buffer()),
@@ -257,30 +257,30 @@ impl Interactive {
         Ok(())
     }
 
-    fn list_people(&mut self) -> io::Result<()> {
-        let list = self.people.list(timestamp(SystemTime::now()));
+    fn list_members(&mut self) -> io::Result<()> {
+        let list = self.roster.list(timestamp(SystemTime::now()));
         let notice = if list.is_empty() {
-            "no one was heard yet; the server does not tell who is here".to_owned()
+            "no member was heard yet; the server does not list its members".to_owned()
         } else {
-            format!("heard, and how long ago: {list}; the server does not tell who is here")
+            format!("heard, and how long ago: {list}; the server does not list its members")
         };
         self.notice(Notice::Info, &notice)
     }
 
     fn ignore(&mut self, name: &str) -> io::Result<()> {
         let notice = if name.is_empty() {
-            match self.people.ignored() {
+            match self.roster.ignored() {
                 ignored if ignored.is_empty() => {
-                    "no one is ignored; /ignore takes a name, as in: /ignore eve".to_owned()
+                    "no member is ignored; /ignore takes a name, as in: /ignore eve".to_owned()
                 }
                 ignored => format!("ignored: {ignored}"),
             }
         } else {
             let shown = Named(name.as_bytes());
-            if self.people.toggle_ignored(name) {
-                format!("what {shown} says is hidden; the same again shows it")
+            if self.roster.toggle_ignored(name) {
+                format!("messages of {shown} are hidden; the same command shows them again")
             } else {
-                format!("what {shown} says is shown again")
+                format!("messages of {shown} are shown again")
             }
         };
         self.notice(Notice::Info, &notice)
@@ -303,9 +303,9 @@ impl Interactive {
         let time = message.time.unwrap_or(now);
         let is_own = message.name == self.name;
         if !is_own {
-            self.people.note(message.name, time);
+            self.roster.note(message.name, time);
         }
-        if self.people.is_ignored(message.name) {
+        if self.roster.is_ignored(message.name) {
             return Ok(());
         }
         let is_mention = !is_own && mentions(message.text, &self.name);

@@ -207,7 +207,9 @@ impl LineEditor {
 
     /// Puts older lines before those of the history, oldest first.
     pub fn remember_earlier(&mut self, lines: Vec<String>) {
-        lines.into_iter().for_each(|line| self.remember(line));
+        for line in lines {
+            self.remember(line);
+        }
     }
 
     /// Executes `input`.

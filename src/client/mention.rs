@@ -5,7 +5,7 @@ pub(super) fn mentions(text: &[u8], name: &[u8]) -> bool {
     let lower = |bytes| String::from_utf8_lossy(bytes).to_lowercase();
     let (text, name) = (lower(text), lower(name));
     let name = name.trim();
-    let is_in_word = |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric());
+    let is_in_word = |char: Option<char>| char.is_some_and(char::is_alphanumeric);
     !name.is_empty()
         && text.match_indices(name).any(|(at, _)| {
             let (before, after) = (&text[..at], &text[at + name.len()..]);

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | The poll reports what is ready; that is only noted | here |
 //! | Keys become edits of the line that is being typed | [`keys`](crate::terminal::keys), [`line_editor`] |
-//! | A name is completed, and so is a command | `completion.rs`, `people.rs` |
+//! | A name is completed, and so is a command | `completion.rs`, `roster.rs` |
 //! | A finished line is a command | `command.rs`, `interactive.rs` |
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
 //! | A finished line becomes a message to send | [`outbox`], `ack_probe.rs` |
@@ -63,8 +63,8 @@ pub mod lines;
 mod link;
 mod mention;
 pub mod outbox;
-mod people;
 mod request;
+mod roster;
 pub mod screen;
 pub mod session;
 mod typed_history;
@@ -133,7 +133,7 @@ const ANSWER_WAIT: Duration = Duration::from_millis(300);
 
 /// How long the messages that waited go on waiting after a connection is made again. Other members have lost
 /// theirs at the same time, and their waits have doubled in the same way, so that they need about as long as this
-/// client was away; in between, somebody may be heard.
+/// client was away. The wait ends when a message of one of them arrives.
 const MIN_REJOIN_WAIT: Duration = Duration::from_secs(1);
 const MAX_REJOIN_WAIT: Duration = Duration::from_secs(5);
 
@@ -212,7 +212,7 @@ pub struct Client {
     leaving: Option<Leaving>,
     /// The time before which only the name is sent, unless a message arrives.
     held_until: Option<Instant>,
-    /// Whether messages wait until then that the user knows of.
+    /// Whether the user was notified of messages that are held back until then.
     hold_is_shown: bool,
     ack_probe: AckProbe,
     /// The number of messages that may be delivered or not.
@@ -595,14 +595,14 @@ impl Client {
         self.hold_is_shown = self.was_connected && waits && !self.quiet;
     }
 
-    /// Ends the wait for other members when it is over, or one was heard.
+    /// Ends the hold when its time is over, or a message of another member has arrived.
     fn end_hold(&mut self, now: Instant) -> Result<(), ClientError> {
         if self.held_until.is_some_and(|at| at > now) {
             return Ok(());
         }
         self.held_until = None;
         if self.link.is_connected() && std::mem::take(&mut self.hold_is_shown) {
-            return self.notice(Notice::Info, "sending what waited");
+            return self.notice(Notice::Info, "sending the messages that waited");
         }
         Ok(())
     }

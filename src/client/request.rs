@@ -5,7 +5,7 @@
 pub(super) enum Request {
     /// Send this message.
     Send(Vec<u8>),
-    /// Connect now, or send now what waits.
+    /// Connect now, or send the held messages now.
     Hurry,
     /// Connect again.
     Reconnect,

@@ -65,10 +65,10 @@ fn mode(path: &PathBuf) -> u32 {
 // Commands.
 
 #[test]
-fn names_lists_who_was_heard_and_tab_completes_them() {
+fn names_lists_members_that_were_heard_and_tab_completes_them() {
     let (_server, mut peer, mut terminal) = connected(&[]);
     terminal.send("/names\r");
-    terminal.wait_for_text("no one was heard yet");
+    terminal.wait_for_text("no member was heard yet");
     peer.say("bob", "hi");
     peer.say("bill", "hi");
     terminal.wait_for_text("bill: hi");
@@ -143,14 +143,14 @@ fn ignored_member_is_hidden_until_that_is_taken_back() {
     peer.say("eve", "one");
     terminal.wait_for_text("eve: one");
     terminal.send("/ignore e\t\r");
-    terminal.wait_for_text("what eve says is hidden");
+    terminal.wait_for_text("messages of eve are hidden");
     peer.say("eve", "two");
     peer.say("bob", "three");
     terminal.wait_for_text("bob: three");
     terminal.send("/ignore\r/names\r/ignore eve\r");
     terminal.wait_for_text("-- ignored: eve");
     terminal.wait_for_text("eve (now, ignored)");
-    terminal.wait_for_text("what eve says is shown again");
+    terminal.wait_for_text("messages of eve are shown again");
     peer.say("eve", "four");
     terminal.wait_for_text("eve: four");
     let shown = terminal.history().join("\n");
@@ -183,7 +183,7 @@ fn clear_clears_the_screen() {
 // The way to the server.
 
 #[test]
-fn messages_that_waited_are_held_back_until_somebody_is_heard() {
+fn messages_that_waited_are_held_back_until_a_member_is_heard() {
     let (server, peer, mut terminal) = connected(&[]);
     peer.close();
     terminal.wait_for_text("connecting again in");
@@ -198,7 +198,7 @@ fn messages_that_waited_are_held_back_until_somebody_is_heard() {
     peer.stream.set_nonblocking(false).unwrap();
     peer.say("bob", "back");
     peer.expect_frame("one");
-    terminal.wait_for_text("bob: back\n-- sending what waited\n");
+    terminal.wait_for_text("bob: back\n-- sending the messages that waited\n");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn messages_that_waited_are_sent_without_others_after_a_while_or_at_once_for_an_
         terminal.wait_for_text("when others may be");
         terminal.send(enter);
         peer.expect_frame("one");
-        terminal.wait_for_text("sending what waited");
+        terminal.wait_for_text("sending the messages that waited");
         terminal.send("/clear\r");
         terminal.wait_for("an empty screen", |screen| {
             screen.contents().trim_end() == "me>"
@@ -282,7 +282,7 @@ fn mention_is_highlighted_and_announced_while_the_window_is_not_looked_at() {
     terminal.wait_for_text("seen");
     assert_eq!(announced(&terminal, b"\x07"), 0);
     terminal.send(format!("{BLUR}\x15/ignore eve\r"));
-    terminal.wait_for_text("eve says is hidden");
+    terminal.wait_for_text("messages of eve are hidden");
     peer.say("bob", "me, too");
     peer.say("eve", "me, and hidden");
     peer.say("bob", "menu");
@@ -447,7 +447,8 @@ fn typed_lines_outlive_the_client_and_are_searched_with_ctrl_r() {
 fn file_of_typed_lines_does_not_grow_without_end() {
     let folder = Folder::new("bounded");
     fs::create_dir(folder.0.join("chatloop")).unwrap();
-    let old: String = (0..40_000).map(|line| format!("line {line}\n")).collect();
+    let lines: Vec<_> = (0..40_000).map(|line| format!("line {line}\n")).collect();
+    let old = lines.concat();
     let file = folder.file("chatloop/history", &old, 0o644);
     let server = ScriptedServer::new();
     let mut command = join(server.addr(), "me", &[]);

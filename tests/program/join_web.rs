@@ -339,7 +339,7 @@ fn proxy_without_its_server_is_retried_once_there_was_a_connection() {
         "still no connection: the server answered 404 Not Found: there is nothing at this path; trying again",
         "still no connection: the server answered 502 Bad Gateway; trying again in ",
         "again; sending the message that waited in ",
-        "sending what waited\n",
+        "sending the messages that waited\n",
     ] {
         assert!(notices.contains(says), "{says}: {notices}");
     }
