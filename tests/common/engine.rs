@@ -52,12 +52,12 @@ impl Engine {
 
     /// One that does not run yet.
     pub fn stopped() -> Option<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let version = Command::new("redis-server").arg("--version").output();
         if version.is_err() {
             skip("there is no redis-server");
             return None;
         }
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("chatloop-engine-{}-{count}", process::id());
         let dir = std::env::temp_dir().join(name);
