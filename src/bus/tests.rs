@@ -14,7 +14,7 @@ struct Engine {
     time: u64,
 }
 
-fn bytes(text: impl ToString) -> Value {
+fn bytes(text: &dyn ToString) -> Value {
     Value::Bytes(text.to_string().into_bytes())
 }
 
@@ -22,7 +22,7 @@ impl Engine {
     fn listed(&self, entries: impl Iterator<Item = usize>) -> Value {
         let entries = entries.map(|at| {
             let (id, fields) = &self.entries[at];
-            Value::Array(vec![bytes(id), fields.clone()])
+            Value::Array(vec![bytes(&id), fields.clone()])
         });
         Value::Array(entries.collect())
     }
@@ -31,7 +31,7 @@ impl Engine {
         match request {
             Request::Time => {
                 let (seconds, micros) = (self.time / 1000, self.time % 1000 * 1000);
-                Value::Array(vec![bytes(seconds), bytes(micros)])
+                Value::Array(vec![bytes(&seconds), bytes(&micros)])
             }
             Request::Add { .. } => {
                 let mut command = Vec::new();
@@ -51,7 +51,7 @@ impl Engine {
                 };
                 let fields = Value::Array(words.array().unwrap()[6..].to_vec());
                 self.entries.push((id, fields));
-                bytes(id)
+                bytes(&id)
             }
             Request::Wait(_) => Value::Integer(1),
             Request::At(id) => {
@@ -68,7 +68,7 @@ impl Engine {
                 let after = all.filter(|&at| self.entries[at].0 > *id);
                 match self.listed(after.take(PAGE)) {
                     Value::Array(entries) if entries.is_empty() => Value::Null,
-                    entries => Value::Array(vec![Value::Array(vec![bytes("key"), entries])]),
+                    entries => Value::Array(vec![Value::Array(vec![bytes(&"key"), entries])]),
                 }
             }
             _ => Value::Null,
@@ -129,7 +129,7 @@ impl Engine {
     }
 
     /// A reader whose relay starts now.
-    fn reader(&mut self, own: u64, history: u64) -> Reader {
+    fn reader(own: u64, history: u64) -> Reader {
         let mut reader = Reader::new(own, history, PAGE);
         reader.on_connected(Duration::ZERO);
         reader
@@ -177,7 +177,7 @@ fn conversation() -> (Engine, Writer, Reader) {
         time: 1000,
         ..Engine::default()
     };
-    let mut reader = engine.reader(2, 0);
+    let mut reader = Engine::reader(2, 0);
     assert_eq!(engine.read(&mut reader), (Vec::new(), Vec::new()));
     engine.time += 1;
     let mut writer = Writer::new(1, 0);
@@ -335,7 +335,7 @@ fn reader_starts_when_its_relay_has_started() {
 fn failover_repeats_nothing_from_before_the_start() {
     let (mut engine, mut writer, _) = conversation();
     engine.time += 1000;
-    let mut reader = engine.reader(3, 0);
+    let mut reader = Engine::reader(3, 0);
     assert_eq!(engine.read(&mut reader), (vec![], vec![]));
     engine.time += 1000;
     engine.entries.clear();
@@ -383,7 +383,7 @@ fn entry_that_cannot_be_read_is_skipped() {
     };
     engine
         .entries
-        .push((id, Value::Array(vec![bytes("a"), bytes("b")])));
+        .push((id, Value::Array(vec![bytes(&"a"), bytes(&"b")])));
     engine.time = 3000;
     say(&mut writer, &["three"]);
     engine.serve(&mut writer);
@@ -395,7 +395,7 @@ fn entry_that_cannot_be_read_is_skipped() {
 #[test]
 fn own_entries_are_not_delivered() {
     let (mut engine, mut writer, _) = conversation();
-    let mut reader = engine.reader(1, 0);
+    let mut reader = Engine::reader(1, 0);
     engine.time += 1;
     say(&mut writer, &["three"]);
     engine.serve(&mut writer);

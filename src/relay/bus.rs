@@ -43,9 +43,14 @@ impl BusMember {
         }
     }
 
-    /// How many bytes it has still to receive.
-    pub(super) const fn lag(&self, backlog: &Backlog) -> u64 {
-        backlog.end() - self.position - self.own_len
+    /// How many bytes it has still to receive. What was published in this turn does not count before its end.
+    pub(super) fn lag(&self, backlog: &Backlog) -> u64 {
+        let end = backlog.end();
+        let of_this_turn = self.own.iter().rev().take_while(|span| span.end > end);
+        let of_this_turn: u64 = of_this_turn
+            .map(|span| span.end - span.start.max(end))
+            .sum();
+        end - self.position - (self.own_len - of_this_turn)
     }
 
     /// Takes the next messages: as many as fit `max` bytes, or one that is longer. Appends them to `out` and
@@ -182,5 +187,10 @@ mod tests {
         bus.skip(own);
         append(&mut backlog, &message(10));
         assert_eq!(bus.give_up(&mut backlog), 0, "its own is not behind it");
+        assert_eq!(bus.lag(&backlog), len);
+        let end = backlog.end();
+        bus.skip(end..end + 10);
+        bus.skip(end + 15..end + 20);
+        assert_eq!(bus.lag(&backlog), len, "it is not in the backlog yet");
     }
 }

@@ -272,8 +272,8 @@ impl<T: Read + Write> Bus<T> {
         match change {
             Change::Connected => {
                 self.asked.clear();
-                self.ask(Request::SetEpoch(self.random), Asked::SetEpoch, now);
-                self.ask(Request::Epoch, Asked::Epoch, now);
+                self.ask(&Request::SetEpoch(self.random), Asked::SetEpoch, now);
+                self.ask(&Request::Epoch, Asked::Epoch, now);
                 self.presence.on_connected();
                 let uptime = now.saturating_duration_since(self.started);
                 self.reader.on_connected(uptime);
@@ -288,7 +288,7 @@ impl<T: Read + Write> Bus<T> {
         }
     }
 
-    fn ask(&mut self, request: Request, asked: Asked, now: Instant) {
+    fn ask(&mut self, request: &Request, asked: Asked, now: Instant) {
         request.encode(&self.terms, self.reading.requests(now));
         self.asked.push_back(asked);
     }
@@ -298,12 +298,13 @@ impl<T: Read + Write> Bus<T> {
         match self.asked.pop_front().ok_or(Failure::Unexpected)? {
             Asked::Entries => {
                 let uptime = now.saturating_duration_since(self.started);
-                self.reader.set_uptime(uptime);
+                // The engine's time is cut to milliseconds. What was said in the first one is not from before.
+                self.reader.set_uptime(uptime + Duration::from_millis(1));
                 self.reader.on_reply(reply, &mut self.found)
             }
             Asked::Presence(request) => {
                 if let Some(next) = self.presence.on_reply(&request, reply)? {
-                    self.ask(next.clone(), Asked::Presence(next), now);
+                    self.ask(&next, Asked::Presence(next.clone()), now);
                 }
                 Ok(())
             }
@@ -412,7 +413,7 @@ impl<T: Read + Write> Bus<T> {
             return self.ask_held(now);
         }
         for request in self.presence.requests(boot, members, uptime) {
-            self.ask(request.clone(), Asked::Presence(request), now);
+            self.ask(&request, Asked::Presence(request.clone()), now);
         }
         let is_presence = |asked: &Asked| matches!(asked, Asked::Presence(_));
         if !self.asked.iter().any(is_presence) {
@@ -422,7 +423,7 @@ impl<T: Read + Write> Bus<T> {
 
     fn ask_held(&mut self, now: Instant) {
         for request in std::mem::take(&mut self.held) {
-            self.ask(request, Asked::Entries, now);
+            self.ask(&request, Asked::Entries, now);
         }
     }
 
