@@ -508,6 +508,8 @@ impl Client {
 
     /// Ends the connection, if there is one, and makes another one at once.
     fn rejoin(&mut self, notice: &str, now: Instant) -> Result<(), ClientError> {
+        // What has arrived would be lost, and the server would be reset for it.
+        self.receive(now)?;
         self.notice(Notice::Info, notice)?;
         self.update_acknowledged(now);
         // The server is not waited for.
