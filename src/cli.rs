@@ -1,6 +1,7 @@
 //! The command line: what each flag is called, takes and means.
 
 mod admin;
+mod bus;
 mod judge;
 mod load;
 #[cfg(feature = "tls")]
@@ -28,6 +29,7 @@ use values::{
 };
 
 pub(crate) use admin::{AdminArgs, AdminCommand, BannedArgs};
+pub(crate) use bus::BusArgs;
 pub(crate) use judge::JudgeArgs;
 pub(crate) use load::{CommonArgs, LoadCommand, ServerArg, SpeedArgs, TimeArgs, WaitArg};
 #[cfg(feature = "cert")]
@@ -183,6 +185,7 @@ Examples:
                                               behind HAProxy, with its clients' addresses
   chatloop serve -l wss://0.0.0.0:443 --cert chat.crt --key chat.key
                                               browsers through TLS
+  chatloop serve --bus redis://10.0.0.7       one room with all relays that share this engine
   CHATLOOP_MAX_MESSAGE=64KiB chatloop serve   a flag from the environment
 
 Signals:
@@ -556,7 +559,7 @@ pub(crate) struct ServeArgs {
     ///
     /// Its first line. It is asked for over HTTP (Basic authentication), so use it with wss://, or only where nobody
     /// can listen on the way. The other protocols have no place for a password: a listener for them lets everybody
-    /// in, and is warned of unless it is on the loopback. Nor can `chatloop join` send one.
+    /// in, and is warned of unless it is on the loopback. `chatloop join` has a flag of the same name.
     #[arg(
         long,
         env = "CHATLOOP_PASSWORD_FILE",
@@ -598,6 +601,9 @@ pub(crate) struct ServeArgs {
         hide_env = true
     )]
     pub(crate) trace_max: usize,
+
+    #[command(flatten)]
+    pub(crate) bus: BusArgs,
 
     /// How long nothing may be sent to browsers before they are sent a heartbeat; `off` for never
     ///
@@ -724,8 +730,10 @@ pub(crate) struct ServeArgs {
 const JOIN_EPILOGUE: &str = "\
 On a terminal, messages appear above the line that you type. Enter sends the line, Alt-Enter begins \
 another line of the same message, and a paste with several lines is one message. Keys edit the line as \
-in a shell, and Up and Down bring back your earlier messages. /help lists the keys and the commands. A \
-line that begins with /me is sent unchanged, and shown by this client as an action.
+in a shell; Up, Down and Ctrl-R bring back your earlier messages, and Tab completes names. /help lists the keys and \
+the commands: the members that were heard, another name, and so on. A line that begins with /me is sent unchanged, and shown by \
+this client as an action. A message that has your name in it is highlighted. Of one with more than ten lines the \
+first ten are shown, and /more shows the rest.
 
 Messages cannot pass for those of another member: each further row of a message is indented, and a name \
 is between quotes if it is longer than 32 columns, begins like a notice, or has unusual spaces or a \
@@ -738,7 +746,8 @@ standard error. If the input is a terminal and the output is not, the input is n
 program only receives: chatloop join > log
 
 A lost connection is made again, after waits that grow to half a minute, for as long as it takes; with \
---no-reconnect the program ends instead. Unsent messages are sent over the next connection, in order. \
+--no-reconnect the program ends instead. An empty line connects at once. Unsent messages are sent over the next \
+connection, in order, after one to five seconds: other members have lost theirs too, and would miss them. \
 Messages that may not have arrived are listed, and not sent again: those that the server's machine has \
 not acknowledged, and those that were sent right before the server closed the connection; over ws:// \
 those that the relay has not confirmed. A message is given up when two connections end inside it.
@@ -771,6 +780,7 @@ Exit codes:
   5  the connection was lost, or a message may not have arrived
   6  the server does not speak the chat protocol
   7  the server is not trusted: its key is unknown, or has changed
+  8  the server asks for a password, or for another one
 A client that is ended by a signal restores the terminal and ends by that signal.";
 
 #[derive(Debug, Args)]
@@ -798,7 +808,7 @@ pub(crate) struct JoinArgs {
     /// The name to join with [default: asked for, or the login name]
     ///
     /// On a terminal it is asked for, with the login name as the default. In a pipe it is the login name:
-    /// the value of LOGNAME or USER, or else `guest`.
+    /// the value of LOGNAME or USER, or else the name in the user database.
     #[arg(
         short,
         long,
@@ -815,6 +825,40 @@ pub(crate) struct JoinArgs {
     /// Do not show the time of messages
     #[arg(long)]
     pub(crate) no_time: bool,
+
+    /// Try again if the first connection fails
+    ///
+    /// As it is done when a connection is lost. A host that has no address is not waited for.
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// Ring the bell when your name is mentioned, and count that in the window's title
+    ///
+    /// On a terminal, while its window is not looked at. Terminals that do not report that ring each time.
+    #[arg(long)]
+    pub(crate) bell: bool,
+
+    /// Append each message to this file, with its date and time
+    ///
+    /// On a terminal. A new file has the mode 0600. Earlier messages that a relay sends to a new member are not
+    /// in it, nor are those of members that are ignored.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Do not keep what is typed for the next time
+    ///
+    /// On a terminal, Up and Ctrl-R find earlier messages, and those of earlier runs. They are in
+    /// chatloop/history in the folder for state, which is $XDG_STATE_HOME or ~/.local/state: a file of mode 0600
+    /// with the last 128KiB at least.
+    #[arg(long)]
+    pub(crate) no_history: bool,
+
+    /// A file with the password for a relay that asks for one; with ws:// and wss://
+    ///
+    /// Its first line is `NAME:PASSWORD`, or a password without a colon. It is sent over HTTP (Basic
+    /// authentication), so without TLS whoever is on the way can read it. A file that others may read is refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
 
     /// End when the connection is lost, instead of connecting again
     #[arg(long)]

@@ -37,6 +37,24 @@ pub fn head_len(bytes: &[u8], seen: usize) -> Option<usize> {
     found.map(|at| start + at + END.len())
 }
 
+/// A `Credentials` is the value of an `Authorization` field: a name and a password (RFC 7617).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials(String);
+
+impl Credentials {
+    /// Creates credentials of the scheme `Basic` from a name, a colon and a password.
+    #[must_use]
+    pub fn basic(name_and_password: &[u8]) -> Self {
+        Self(format!("Basic {}", BASE64.encode(name_and_password)))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
 /// A `Target` is what a client asks for in its handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -46,12 +64,15 @@ pub struct Target {
     pub path: String,
     /// The subprotocol that the client speaks; `None` if it is not negotiated.
     pub protocol: Option<&'static str>,
+    /// The name and the password of the client, if it has any.
+    pub credentials: Option<Credentials>,
 }
 
 /// An `Opening` is a client's handshake that waits for its response.
 #[derive(Debug)]
 pub struct Opening {
     protocol: Option<&'static str>,
+    has_credentials: bool,
     accept: String,
     /// What has come of the response.
     head: Vec<u8>,
@@ -65,14 +86,20 @@ impl Opening {
         let protocol = target
             .protocol
             .map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+        let credentials = target
+            .credentials
+            .as_ref()
+            .map(|Credentials(value)| format!("Authorization: {value}\r\n"));
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{}{}\r\n",
             target.path,
             target.host,
-            protocol.unwrap_or_default()
+            protocol.unwrap_or_default(),
+            credentials.unwrap_or_default()
         );
         let opening = Self {
+            has_credentials: target.credentials.is_some(),
             protocol: target.protocol,
             accept: accept_key(&key),
             head: Vec::new(),
@@ -132,6 +159,10 @@ impl Opening {
         }
         let fields = Fields(parsed.headers);
         let code = parsed.code.unwrap_or_default();
+        if code == 401 {
+            let had_password = self.has_credentials;
+            return Err(HandshakeError::Unauthorized { had_password });
+        }
         if code != 101 {
             return Err(HandshakeError::Refused {
                 code,
@@ -203,6 +234,11 @@ pub enum HandshakeError {
         /// The address to which the server redirects.
         location: Option<String>,
     },
+    /// The server asks for a password, or for another one.
+    Unauthorized {
+        /// Whether the client has sent a password.
+        had_password: bool,
+    },
     /// The server speaks WebSocket, and not this subprotocol.
     NoProtocol(&'static str),
     /// The response breaks the rules, and how.
@@ -240,7 +276,6 @@ impl fmt::Display for HandshakeError {
                         Some(there) => write!(f, ": it redirects to {}", there.escape_default()),
                         None => Ok(()),
                     },
-                    401 | 407 => f.write_str(": it asks for a password, which this client cannot send"),
                     403 => f.write_str(
                         ": a relay accepts its IP addresses, localhost, and the names that its --ws-host has",
                     ),
@@ -248,6 +283,12 @@ impl fmt::Display for HandshakeError {
                     426 => f.write_str(": it wants another version of WebSocket"),
                     _ => Ok(()),
                 }
+            }
+            Self::Unauthorized {
+                had_password: false,
+            } => f.write_str("the server answered 401: it asks for a password"),
+            Self::Unauthorized { had_password: true } => {
+                f.write_str("the server answered 401: the password is wrong")
             }
             Self::NoProtocol(offered) => write!(
                 f,
@@ -278,6 +319,7 @@ mod tests {
             host: "server.example.com:80".to_owned(),
             path: "/chat".to_owned(),
             protocol,
+            credentials: None,
         }
     }
 
@@ -313,9 +355,17 @@ mod tests {
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
             Sec-WebSocket-Protocol: chat\r\n\r\n";
         assert_eq!(String::from_utf8(request).unwrap(), expected);
-        let (_, request) = Opening::begin(&target(None), CHANCE);
+        let mut target = target(None);
+        target.credentials = Some(Credentials::basic(b"Aladdin:open sesame"));
+        let (mut opening, request) = Opening::begin(&target, CHANCE);
+        assert!(!format!("{target:?}").contains("QWxh"));
+        let refused = opening.feed(b"HTTP/1.1 401 No\r\n\r\n").unwrap_err();
+        assert!(refused.to_string().ends_with("the password is wrong"));
         let request = String::from_utf8(request).unwrap();
         assert!(!request.contains("Protocol"), "{request}");
+        // RFC 7617, 2.
+        let field = "\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n";
+        assert!(request.ends_with(field), "{request}");
     }
 
     #[test]
@@ -393,7 +443,7 @@ mod tests {
                 false,
             ),
             ("307 ", "", "the server answered 307", false),
-            ("401 Unauthorized", "", "it asks for a password", false),
+            ("401 Unauthorized", "", "401: it asks for a password", false),
             ("403 Forbidden", "", "403 Forbidden: a relay accepts", false),
             ("404 Not Found", "", "nothing at this path", false),
             ("426 Upgrade Required", "", "another version", false),

@@ -6,14 +6,18 @@ use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 use chatloop::client::display::{Clock, Format, Palette, Theme};
-use chatloop::client::{Client, ClientError, Config, Ending, Interface, Streams};
+use chatloop::client::session::Disconnect;
+use chatloop::client::{
+    ChatLog, Client, ClientError, Config, Ending, Interface, Streams, TerminalOptions,
+};
 use chatloop::client_tls::Connector;
 #[cfg(feature = "tls-client")]
 use chatloop::client_tls::{Fingerprint, Refusal};
-use chatloop::handshake::Target;
+use chatloop::handshake::{Credentials, HandshakeError, Target};
 use chatloop::text::{Escaped, Quoted};
 use chatloop::wire::Dialect;
 use jiff::tz::TimeZone;
@@ -24,16 +28,23 @@ use crate::address::{Address, DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
 use crate::cli::JoinArgs;
 #[cfg(feature = "tls-client")]
 use crate::known_hosts::{self, KnownHostsError};
+use crate::password_file;
 use crate::secure::{SecureError, connector};
 #[cfg(feature = "tls-client")]
 use crate::secure::{known_file, known_name};
+use crate::state_folder::state_folder;
 use crate::tty::Tty;
+use crate::typed_history;
 
 /// Why the command failed.
 #[derive(Debug)]
 pub(crate) enum JoinError {
     /// The server's address is none, and why.
     Address(String, String),
+    /// A flag cannot be used here.
+    Usage(&'static str),
+    /// This file of this flag cannot be used.
+    File(&'static str, PathBuf, io::Error),
     /// The flags for TLS cannot be used, or the keys that are known.
     Secure(SecureError),
     /// The user does not trust this server.
@@ -53,10 +64,11 @@ impl JoinError {
     /// The exit code, as `--help` lists it.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Address(..) => 2,
+            Self::Address(..) | Self::Usage(_) | Self::File(..) => 2,
             Self::Secure(error) => error.exit_code(),
             Self::Lookup(_) | Self::Client(ClientError::Connect(..)) => 4,
             Self::Incomplete { .. } | Self::Client(ClientError::Disconnected { .. }) => 5,
+            Self::Client(error) if asks_for_password(error).is_some() => 8,
             Self::Client(ClientError::NotChat(..)) => 6,
             Self::Client(ClientError::Untrusted { .. }) => 7,
             #[cfg(feature = "tls-client")]
@@ -70,6 +82,10 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(server, why) => write!(f, "{}: {why}", Quoted(server.as_bytes())),
+            Self::Usage(error) => f.write_str(error),
+            Self::File(flag, path, error) => {
+                write!(f, "cannot use {flag} {}: {error}", path.display())
+            }
             Self::Secure(error) => error.fmt(f),
             #[cfg(feature = "tls-client")]
             Self::Declined(server) => write!(f, "{server} is not trusted"),
@@ -84,6 +100,9 @@ impl fmt::Display for JoinError {
                 ) =>
             {
                 write!(f, "{error}; `chatloop serve` runs a relay")
+            }
+            Self::Client(error) if asks_for_password(error) == Some(false) => {
+                write!(f, "{error}; send one with --password-file FILE")
             }
             Self::Client(error) => error.fmt(f),
             Self::Incomplete { unsent, uncertain } => {
@@ -102,6 +121,17 @@ impl fmt::Display for JoinError {
     }
 }
 
+/// If the server asks for a password: whether it has got one, which is wrong.
+const fn asks_for_password(error: &ClientError) -> Option<bool> {
+    match error {
+        ClientError::NotChat(
+            _,
+            Disconnect::Handshake(HandshakeError::Unauthorized { had_password }),
+        ) => Some(*had_password),
+        _ => None,
+    }
+}
+
 /// So many messages.
 struct Messages(u64);
 
@@ -116,10 +146,16 @@ impl fmt::Display for Messages {
 
 /// Chats until the user leaves.
 pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
-    let site = Site::parse(&args.server)?;
+    let mut site = Site::parse(&args.server)?;
+    site.take_password(args)?;
     let addrs = site.addr.lookup().map_err(JoinError::Lookup)?;
     let tty = Tty::found();
     let on_screen = tty.is_screen() && !args.json && !args.raw;
+    if args.log.is_some() && !on_screen {
+        return Err(JoinError::Usage(
+            "--log is for a terminal; in a pipe, write the output to a file: chatloop join > FILE",
+        ));
+    }
     let name = match &args.name {
         Some(name) => name.clone(),
         None if on_screen => match ask_name(&login_name())? {
@@ -139,9 +175,10 @@ pub(crate) fn join(args: &JoinArgs) -> Result<ExitCode, JoinError> {
             tls: site.connector(args)?,
             name: name.clone(),
             reconnect: !args.no_reconnect,
+            wait: args.wait,
             quiet: args.quiet,
             interface: if on_screen {
-                interface(&tty, args)
+                Interface::Terminal(terminal_options(&tty, args)?)
             } else {
                 Interface::Streams(streams(&tty, args)?)
             },
@@ -298,12 +335,33 @@ impl Site {
                 _ => format!("/{path}"),
             },
             protocol: Some("chatloop.json"),
+            credentials: None,
         });
         Ok(Self {
             addr,
             web_socket,
             is_secure,
         })
+    }
+
+    /// Takes the name and the password from the file of the command line, if there is one.
+    fn take_password(&mut self, args: &JoinArgs) -> Result<(), JoinError> {
+        let Some(path) = &args.password_file else {
+            return Ok(());
+        };
+        let Some(target) = &mut self.web_socket else {
+            return Err(JoinError::Usage(
+                "--password-file is for ws:// and wss://: chat10 has no place for a password",
+            ));
+        };
+        let failed = |error| JoinError::File("--password-file", path.clone(), error);
+        let mut line = password_file::read_private(path).map_err(failed)?;
+        if !line.contains(&b':') {
+            // A password alone, for a server that does not look at the name.
+            line.insert(0, b':');
+        }
+        target.credentials = Some(Credentials::basic(&line));
+        Ok(())
     }
 
     /// What makes secure connections, if they are to be secure.
@@ -315,12 +373,23 @@ impl Site {
     }
 }
 
-fn interface(tty: &Tty, args: &JoinArgs) -> Interface {
-    let clock = (!args.no_time).then(|| Clock::new(TimeZone::system()));
-    Interface::Terminal {
-        theme: Theme::new(palette(tty), clock),
+fn terminal_options(tty: &Tty, args: &JoinArgs) -> Result<TerminalOptions, JoinError> {
+    let clock = || Clock::new(TimeZone::system());
+    let log = args.log.as_ref().map(|path| {
+        let failed = |error| JoinError::File("--log", path.clone(), error);
+        ChatLog::open(path, clock()).map_err(failed)
+    });
+    // Without a place for it there is none, which is no reason not to chat.
+    let history = state_folder()
+        .filter(|_| !args.no_history)
+        .and_then(|folder| typed_history::open(&folder.join("history")).ok());
+    Ok(TerminalOptions {
+        theme: Theme::new(palette(tty), (!args.no_time).then(clock)),
         reflows: tty.reflows(),
-    }
+        bell: args.bell,
+        log: log.transpose()?,
+        history,
+    })
 }
 
 fn streams(tty: &Tty, args: &JoinArgs) -> Result<Streams, JoinError> {
@@ -344,7 +413,8 @@ fn streams(tty: &Tty, args: &JoinArgs) -> Result<Streams, JoinError> {
         fcntl_getfl(io::stdin()).is_ok_and(|flags| flags & OFlags::ACCMODE != OFlags::WRONLY);
     let reads = readable && (!tty.stdin || tty.stdout);
     if reads && by_hand && !args.quiet && !args.json && !args.raw {
-        let notice = "chatloop: on this terminal each line is sent as it is; Ctrl-D leaves\n";
+        let notice =
+            "chatloop: on this terminal each line is sent as it is; /quit or Ctrl-D leaves\n";
         let _ = io::stderr().write_all(notice.as_bytes());
     }
     Ok(Streams {
@@ -358,17 +428,16 @@ fn streams(tty: &Tty, args: &JoinArgs) -> Result<Streams, JoinError> {
         format,
         clock: (timed && !args.no_time).then(|| Clock::new(TimeZone::system())),
         stay: args.stay,
+        by_hand: by_hand && format == Format::Plain,
     })
 }
 
 /// The colours that a terminal has, if any are wanted.
 fn palette(tty: &Tty) -> Palette {
-    if !Tty::has_colors() {
-        Palette::None
-    } else if tty.has_256_colors() {
+    if Tty::has_colors() && tty.has_256_colors() {
         Palette::Indexed
     } else {
-        Palette::Basic
+        Palette::None
     }
 }
 
@@ -378,7 +447,15 @@ fn login_name() -> OsString {
         .into_iter()
         .filter_map(env::var_os)
         .find(|name| !name.is_empty())
+        .or_else(name_in_database)
         .unwrap_or_else(|| "guest".into())
+}
+
+/// The name that the user database has. `id` asks all of its sources, as only the C library can.
+fn name_in_database() -> Option<OsString> {
+    let output = Command::new("id").arg("-un").output().ok()?;
+    let name = output.stdout.trim_ascii();
+    (output.status.success() && !name.is_empty()).then(|| OsString::from_vec(name.to_vec()))
 }
 
 /// Asks for a name on the terminal, which is not in raw mode yet. `None` if there is no answer.
@@ -448,6 +525,7 @@ mod tests {
                 host: host.to_owned(),
                 path: path.to_owned(),
                 protocol: Some("chatloop.json"),
+                credentials: None,
             };
             let site = Site {
                 addr: Address::Ip(addr.parse().unwrap()),

@@ -3,7 +3,6 @@
 //! A line is `HOST:PORT sha256:BASE64`. Lines that are empty or begin with `#` mean nothing; all others must be
 //! of that form, since a line that is ignored would be a key that is asked about again.
 
-use std::env;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -14,6 +13,7 @@ use chatloop::client_tls::{Fingerprint, KnownKey};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::new_file::write_new;
+use crate::state_folder::state_folder;
 
 /// Why the file cannot be used.
 #[derive(Debug)]
@@ -44,16 +44,8 @@ impl fmt::Display for KnownHostsError {
 
 /// The file where it is if no flag names another.
 pub(crate) fn default_path() -> Result<PathBuf, KnownHostsError> {
-    // A relative path is ignored, as the specification of these variables demands.
-    let folder = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let state = folder("XDG_STATE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
-        .ok_or(KnownHostsError::NoPlace)?;
-    Ok(state.join("chatloop/known_hosts"))
+    let folder = state_folder().ok_or(KnownHostsError::NoPlace)?;
+    Ok(folder.join("known_hosts"))
 }
 
 /// The keys that are known of a server. There are none without a file.
@@ -118,6 +110,7 @@ fn read(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::env;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::thread;
 

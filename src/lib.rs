@@ -35,7 +35,8 @@
 //! - [`wire`]: bytes and frames. No I/O.
 //! - [`handshake`]: how a WebSocket begins, in HTTP. No I/O.
 //! - [`relay`]: the room. It reads and writes streams but knows no socket, no event loop, no clock, no log.
-//! - [`server`]: the event loop around it: listeners, timers, signals.
+//! - [`bus`]: what several relays of one room say to each other through Redis. No I/O.
+//! - [`server`]: the event loop around both: listeners, timers, signals.
 //! - [`text`]: how untrusted text is shown.
 //! - [`descriptors`]: the process's limit of open descriptors, and how many clients fit it.
 //!
@@ -51,8 +52,8 @@
 //! - `top`: the live view of relays, an event loop of its own over the keyboard and the connections to them.
 //! - `judge`: the clients of a chat server that is to be judged, in an event loop of their own.
 //!
-//! Imports run in that direction only: `wire` knows none of the others, `relay` knows `wire`, `server`
-//! knows both; `client`, `load`, `top` and `judge` know what is above them and below `server`, and nothing of the relay.
+//! Imports run in that direction only: `wire` knows none of the others, `relay` and `bus` know `wire`, `server`
+//! knows all three; `client`, `load`, `top` and `judge` know what is above them and below `server`, and nothing of the relay.
 //!
 //! # The library alone
 //!
@@ -150,6 +151,8 @@ pub mod wire;
 pub mod handshake;
 
 pub mod relay;
+
+pub mod bus;
 
 pub mod server;
 

@@ -13,14 +13,15 @@ mod judge_command;
 mod known_hosts;
 mod load_command;
 mod log_output;
-#[cfg(any(feature = "cert", feature = "tls-client"))]
 mod new_file;
 mod password_file;
 mod secure;
 mod serve;
 mod service;
+mod state_folder;
 mod top_command;
 mod tty;
+mod typed_history;
 
 use std::fmt::Display;
 use std::panic;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// No password is longer, in bytes: a request over HTTP must have room for it.
@@ -9,11 +10,26 @@ const MAX_LEN: usize = 1024;
 
 /// The password in a file: its first line.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    first_line(File::open(path)?)
+}
+
+/// The same of a file that nobody but its owner may read.
+pub(crate) fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        let text =
+            format!("others may read it (its mode is {mode:04o}); chmod 600 makes it private");
+        return Err(io::Error::new(ErrorKind::PermissionDenied, text));
+    }
+    first_line(file)
+}
+
+fn first_line(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // A device may have no end.
-    File::open(path)?
-        .take(MAX_LEN as u64 + 2)
-        .read_to_end(&mut bytes)?;
+    file.take(MAX_LEN as u64 + 2).read_to_end(&mut bytes)?;
     let line = bytes
         .split(|&byte| byte == b'\n')
         .next()

@@ -16,8 +16,8 @@ use chatloop::clock;
 use chatloop::descriptors;
 use chatloop::relay::{Limits, LimitsError, ReplyTexts};
 use chatloop::server::{
-    AccessRules, Config, Endpoint, Inherited, Kernel, Password, Preamble, Server, StartError,
-    System, TlsFiles, Turn, WebConfig,
+    AccessRules, BusConfig, Config, Endpoint, Inherited, Kernel, Login, Password, Preamble, Server,
+    StartError, System, TlsFiles, Turn, WebConfig,
 };
 use chatloop::text::Quoted;
 use chatloop::wire::Dialect;
@@ -28,7 +28,7 @@ use log::{LevelFilter, Record, info, warn};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::address::{DEFAULT_PAGE_PORT, DEFAULT_PORT, LookupError};
-use crate::cli::{Cli, Listen, Names, ServeArgs};
+use crate::cli::{BusArgs, Cli, Listen, Names, ServeArgs};
 use crate::journal;
 use crate::log_output;
 use crate::password_file;
@@ -409,6 +409,11 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
         });
     }
     let all: Vec<_> = listen.iter().map(|(preamble, _)| *preamble).collect();
+    let mut endpoints = listen.iter().map(|(_, endpoint)| *endpoint);
+    let first = endpoints
+        .next()
+        .or_else(|| passed.first().map(Inherited::endpoint));
+    let first_port = first.map_or(0, |endpoint| endpoint.addr.port());
     let (plain, others): (Vec<_>, Vec<_>) = listen
         .into_iter()
         .partition(|&(preamble, _)| preamble == Preamble::NONE);
@@ -435,7 +440,36 @@ fn config(args: &ServeArgs, limit: u64, passed: &[Inherited]) -> Result<Config, 
             watch: args.watch,
         },
         heartbeat: args.ws_heartbeat.0,
+        bus: bus(&args.bus, first_port)?,
     })
+}
+
+/// The bus to other relays. Its engine is looked up once, here: the loop waits for no name server.
+fn bus(args: &BusArgs, port: u16) -> Result<Option<BusConfig>, ServeError> {
+    let Some(url) = &args.bus else {
+        return Ok(None);
+    };
+    let mut addrs = Vec::new();
+    for host in &url.hosts {
+        addrs.extend(host.lookup().map_err(ServeError::Lookup)?);
+    }
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    let login = url.login.clone();
+    Ok(Some(BusConfig {
+        addrs,
+        master: url.master.clone(),
+        login: login.map(|(user, password)| Login { user, password }),
+        database: url.database,
+        room: url.room.clone(),
+        node: match &args.bus_node {
+            Some(node) => node.clone(),
+            None => format!("{host}:{port}"),
+        },
+        queue: args.bus_queue,
+        keep: args.bus_keep as u64,
+        replicas: args.bus_replicas as u64,
+    }))
 }
 
 /// The files of the listeners with TLS. They are of no use without such a listener.

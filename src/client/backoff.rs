@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 const MIN_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// After a connection that lasted this long, the next wait is the shortest again.
-const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// After a connection that lasted this long, the next wait is the shortest again: the server had accepted it.
+const STABLE_AFTER: Duration = Duration::from_secs(2);
 
 /// A `Backoff` computes waits that double, with jitter.
 ///

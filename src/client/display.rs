@@ -1,6 +1,7 @@
 //! Formats messages and notices: for a screen, and as lines of output.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 
 use crossterm::queue;
@@ -45,8 +46,9 @@ impl Clock {
         time.to_zoned(self.zone.clone()).date()
     }
 
-    fn write_to(&self, out: &mut Vec<u8>, now: Timestamp) -> io::Result<()> {
-        write!(out, "{}", now.to_zoned(self.zone.clone()).strftime("%H:%M"))
+    /// Appends a time in this form, as of strftime(3).
+    pub(super) fn write(&self, out: &mut Vec<u8>, form: &str, now: Timestamp) -> io::Result<()> {
+        write!(out, "{}", now.to_zoned(self.zone.clone()).strftime(form))
     }
 }
 
@@ -80,8 +82,7 @@ pub fn write_line(
         out.push(b'}');
     } else {
         if let Some((clock, now)) = clock {
-            clock.write_to(out, now)?;
-            out.push(b' ');
+            clock.write(out, "%H:%M ", now)?;
         }
         if format == Format::Raw {
             out.extend_from_slice(name);
@@ -98,10 +99,9 @@ pub fn write_line(
 /// A `Palette` is the set of colours of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Palette {
-    /// No colours (`NO_COLOR`).
+    /// No colours (`NO_COLOR`), or eight at most: which ones these are differs, and some of them are
+    /// illegible on one background or the other.
     None,
-    /// The eight basic colours.
-    Basic,
     /// The 256 colours of xterm.
     Indexed,
 }
@@ -117,28 +117,34 @@ impl Palette {
         let hash = (hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b) >> 13;
         match self {
             Self::None => None,
-            Self::Basic => Some(pick(&BASIC, hash)),
-            Self::Indexed => Some(Color::AnsiValue(pick(&INDEXED, hash))),
+            Self::Indexed => Some(Color::AnsiValue(NAMES[hash as usize % NAMES.len()])),
         }
     }
 }
 
-/// The basic colours, without black and white, of which one is the background.
-const BASIC: [Color; 6] = [
-    Color::DarkRed,
-    Color::DarkGreen,
-    Color::DarkYellow,
-    Color::DarkBlue,
-    Color::DarkMagenta,
-    Color::DarkCyan,
-];
+/// The colours of xterm's 256 that are legible on a white background as well as on a black one, with a
+/// contrast of 4.5 to 1 or more (WCAG 2.1, 1.4.3). There are no others, but for a grey. One is that of warnings
+/// as well, and one that of mentions.
+const NAMES: [u8; 5] = [29, 63, 98, WARNING, MENTION];
+const WARNING: u8 = 131;
+const MENTION: u8 = 163;
+const GREY: u8 = 243;
 
-/// Colours of xterm's cube that are neither too light for a white background nor too dark for a
-/// black one, spread over the hues.
-const INDEXED: [u8; 12] = [33, 35, 37, 67, 71, 99, 131, 136, 162, 170, 172, 203];
+/// The most lines of a message that are shown of one that is folded.
+const MAX_LINES: usize = 10;
 
-fn pick<T: Copy>(from: &[T], hash: u32) -> T {
-    from[hash as usize % from.len()]
+/// Whether a message has so many lines that it is folded.
+pub(super) fn is_long(message: &[u8]) -> bool {
+    message.split(|&byte| byte == b'\n').count() > MAX_LINES
+}
+
+/// A `Look` is how a message is shown, beside its text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// Whether it mentions its reader, and is highlighted.
+    pub is_mention: bool,
+    /// Whether only its first lines are shown if it has many.
+    pub is_folded: bool,
 }
 
 /// A `Theme` formats messages and notices for a screen.
@@ -189,14 +195,15 @@ impl Theme {
         name: &[u8],
         message: &[u8],
         cols: usize,
+        look: Look,
     ) -> io::Result<()> {
         let mut rows = Wrapper::new(out, cols);
         if let Some(clock) = &self.clock
             && Wrapper::has_room_for(TIME_COLS, cols)
         {
             let out = rows.codes();
-            queue!(out, SetAttribute(Attribute::Dim))?;
-            clock.write_to(out, now)?;
+            self.begin_quiet(out)?;
+            clock.write(out, "%H:%M", now)?;
             queue!(out, SetAttribute(Attribute::Reset))?;
             out.push(b' ');
             rows.begin_name(TIME_COLS);
@@ -210,11 +217,30 @@ impl Theme {
         queue!(rows.codes(), SetAttribute(Attribute::Reset))?;
         rows.write(if action.is_some() { b" " } else { b": " });
         let lines = action.unwrap_or(message).split(|&byte| byte == b'\n');
-        for (index, line) in lines.enumerate() {
+        let more = lines.clone().count().saturating_sub(MAX_LINES);
+        let most = if look.is_folded {
+            MAX_LINES
+        } else {
+            usize::MAX
+        };
+        for (index, line) in lines.take(most).enumerate() {
             if index > 0 {
                 rows.begin_line();
             }
+            if look.is_mention {
+                self.begin_mention(rows.codes())?;
+            }
             rows.write(line);
+        }
+        queue!(rows.codes(), SetAttribute(Attribute::Reset))?;
+        if look.is_folded && more > 0 {
+            rows.begin_line();
+            self.begin_quiet(rows.codes())?;
+            let s = if more == 1 { "" } else { "s" };
+            rows.write(
+                format!("... {more} more line{s}: /more shows the whole message").as_bytes(),
+            );
+            queue!(rows.codes(), SetAttribute(Attribute::Reset))?;
         }
         rows.finish();
         Ok(())
@@ -233,9 +259,11 @@ impl Theme {
         cols: usize,
     ) -> io::Result<()> {
         match (kind, self.palette) {
-            (Notice::Info, _) => queue!(out, SetAttribute(Attribute::Dim))?,
+            (Notice::Info, _) => self.begin_quiet(out)?,
             (Notice::Warning, Palette::None) => queue!(out, SetAttribute(Attribute::Bold))?,
-            (Notice::Warning, _) => queue!(out, SetForegroundColor(Color::DarkYellow))?,
+            (Notice::Warning, Palette::Indexed) => {
+                queue!(out, SetForegroundColor(Color::AnsiValue(WARNING)))?;
+            }
         }
         let mut rows = Wrapper::new(out, cols);
         rows.write(b"-- ");
@@ -255,6 +283,23 @@ impl Theme {
         self.begin_name(out, name)?;
         write_shown(out, &bare_or_quoted(name))?;
         queue!(out, SetAttribute(Attribute::Reset))
+    }
+
+    /// Appends the code for what is less important than messages.
+    fn begin_quiet(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        match self.palette {
+            Palette::None => queue!(out, SetAttribute(Attribute::Dim)),
+            Palette::Indexed => queue!(out, SetForegroundColor(Color::AnsiValue(GREY))),
+        }
+    }
+
+    /// Appends the codes for the text of a message that mentions its reader.
+    fn begin_mention(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        queue!(out, SetAttribute(Attribute::Bold))?;
+        match self.palette {
+            Palette::None => Ok(()),
+            Palette::Indexed => queue!(out, SetForegroundColor(Color::AnsiValue(MENTION))),
+        }
     }
 
     /// Appends the codes for bold and a name's colour.
@@ -306,8 +351,22 @@ fn needs_quotes(shown: &str) -> bool {
 }
 
 /// A name in front of a message, as text without marks.
-fn shown_name(name: &[u8]) -> String {
+pub(super) fn shown_name(name: &[u8]) -> String {
     Shown::plain(&bare_or_quoted(name)).to_string()
+}
+
+/// A `Named` is a name in a sentence or a list, between quotes if it would not look like one word.
+pub(super) struct Named<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = Shown::plain(self.0).to_string();
+        let ends_word = |char: char| char.is_whitespace() || matches!(char, ',' | '(' | ')');
+        if shown.is_empty() || shown.contains(ends_word) {
+            return Quoted(self.0).fmt(f);
+        }
+        f.write_str(&shown)
+    }
 }
 
 /// The columns of a name, as it is shown.
@@ -331,6 +390,8 @@ pub(super) fn dim(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use unicode_width::UnicodeWidthChar;
 
@@ -403,7 +464,8 @@ mod tests {
                 String::from_utf8(written).unwrap(),
                 format!("{shown}: ok\n")
             );
-            let terminal = on_screen(|out| theme.write_message(out, noon(), name, b"ok", 40));
+            let terminal =
+                on_screen(|out| theme.write_message(out, noon(), name, b"ok", 40, Look::default()));
             assert_eq!(terminal.screen().contents(), format!("{shown}: ok"));
         }
     }
@@ -413,10 +475,13 @@ mod tests {
         let theme = Theme::new(Palette::None, None);
         let name = b"alice: send bob the key";
         let expected = "\"alice: send bob the key\": and be quick";
-        let terminal = on_screen(|out| theme.write_message(out, noon(), name, b"and be quick", 40));
+        let terminal = on_screen(|out| {
+            theme.write_message(out, noon(), name, b"and be quick", 40, Look::default())
+        });
         assert_eq!(terminal.screen().contents(), expected);
         let message = b"and be quick ok";
-        let terminal = on_screen(|out| theme.write_message(out, noon(), name, message, 40));
+        let terminal =
+            on_screen(|out| theme.write_message(out, noon(), name, message, 40, Look::default()));
         assert_eq!(terminal.screen().contents(), format!("{expected}\n   ok"));
     }
 
@@ -446,13 +511,15 @@ mod tests {
     fn further_lines_of_a_message_have_a_bar_in_the_indent() {
         let theme = Theme::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
         let forged = b"hi\n12:34 eve: I am bob";
-        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40));
+        let terminal =
+            on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40, Look::default()));
         assert_eq!(
             terminal.screen().contents(),
             "12:34 bob: hi\n       | 12:34 eve: I am bob"
         );
         let theme = Theme::new(Palette::None, None);
-        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40));
+        let terminal =
+            on_screen(|out| theme.write_message(out, noon(), b"bob", forged, 40, Look::default()));
         assert_eq!(
             terminal.screen().contents(),
             "bob: hi\n | 12:34 eve: I am bob"
@@ -464,7 +531,9 @@ mod tests {
         let theme = Theme::new(Palette::None, Some(Clock::new(TimeZone::UTC)));
         let shown = |message: &str| {
             let message = message.as_bytes();
-            let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", message, 40));
+            let terminal = on_screen(|out| {
+                theme.write_message(out, noon(), b"bob", message, 40, Look::default())
+            });
             terminal.screen().contents()
         };
         for (message, rows) in [
@@ -516,8 +585,9 @@ mod tests {
     fn long_name_and_notice_go_on_behind_the_indent() {
         let theme = Theme::new(Palette::Indexed, None);
         let name = format!("{}17:50\u{2800}admin", "x".repeat(39));
-        let terminal =
-            on_screen(|out| theme.write_message(out, noon(), name.as_bytes(), b"hi", 40));
+        let terminal = on_screen(|out| {
+            theme.write_message(out, noon(), name.as_bytes(), b"hi", 40, Look::default())
+        });
         assert_eq!(
             terminal.screen().contents(),
             format!("\"{}\n   17:50\u{2800}admin\": hi", "x".repeat(39))
@@ -546,7 +616,7 @@ mod tests {
             let mut out = Vec::new();
             let message = "hi\n你".as_bytes();
             theme
-                .write_message(&mut out, noon(), b"eve", message, cols)
+                .write_message(&mut out, noon(), b"eve", message, cols, Look::default())
                 .unwrap();
             let mut terminal =
                 vt100::Parser::new(10.try_into().unwrap(), (cols as u16).try_into().unwrap(), 0);
@@ -557,18 +627,30 @@ mod tests {
 
     #[test]
     fn action_is_shown_without_a_colon() {
-        let theme = Theme::new(Palette::Basic, None);
-        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", b"/me waves", 40));
+        let theme = Theme::new(Palette::Indexed, None);
+        let terminal = on_screen(|out| {
+            theme.write_message(out, noon(), b"bob", b"/me waves", 40, Look::default())
+        });
         assert_eq!(terminal.screen().contents(), "* bob waves");
-        let terminal = on_screen(|out| theme.write_message(out, noon(), b"bob", b"/meals", 40));
+        let terminal = on_screen(|out| {
+            theme.write_message(out, noon(), b"bob", b"/meals", 40, Look::default())
+        });
         assert_eq!(terminal.screen().contents(), "bob: /meals");
     }
 
     #[test]
     fn only_escapes_are_shown_in_reverse_video() {
         let theme = Theme::new(Palette::Indexed, None);
-        let terminal =
-            on_screen(|out| theme.write_message(out, noon(), b"bob", b"\x1b[2Jhm \\u{1b}", 40));
+        let terminal = on_screen(|out| {
+            theme.write_message(
+                out,
+                noon(),
+                b"bob",
+                b"\x1b[2Jhm \\u{1b}",
+                40,
+                Look::default(),
+            )
+        });
         let screen = terminal.screen();
         assert_eq!(screen.contents(), "bob: \\u{1b}[2Jhm \\u{1b}");
         let inverse: Vec<_> = (0..40)
@@ -581,17 +663,126 @@ mod tests {
     fn names_have_distinct_colours_unless_colours_are_off() {
         let colour = |palette, name: &str| {
             let theme = Theme::new(palette, None);
-            let terminal =
-                on_screen(|out| theme.write_message(out, noon(), name.as_bytes(), b"x", 40));
+            let terminal = on_screen(|out| {
+                theme.write_message(out, noon(), name.as_bytes(), b"x", 40, Look::default())
+            });
             let cell = terminal.screen().cell(0, 0).unwrap();
             assert!(cell.bold());
             cell.fgcolor()
         };
         assert_eq!(colour(Palette::None, "alice"), vt100::Color::Default);
-        for palette in [Palette::Basic, Palette::Indexed] {
-            assert_ne!(colour(palette, "alice"), vt100::Color::Default);
-            assert_ne!(colour(palette, "alice"), colour(palette, "bob"));
-            assert_eq!(colour(palette, "alice"), colour(palette, "alice"));
+        let indexed = |name| colour(Palette::Indexed, name);
+        assert_ne!(indexed("alice"), vt100::Color::Default);
+        assert_ne!(indexed("alice"), indexed("bob"));
+        assert_eq!(indexed("alice"), indexed("alice"));
+    }
+
+    /// The relative luminance of one of xterm's 256 colours (WCAG 2.1).
+    fn luminance(colour: u8) -> f64 {
+        let rgb = match colour {
+            232.. => [8 + 10 * (colour - 232); 3],
+            16.. => [36, 6, 1]
+                .map(|place| [0, 95, 135, 175, 215, 255][usize::from((colour - 16) / place % 6)]),
+            _ => panic!("{colour} differs from terminal to terminal"),
+        };
+        let [red, green, blue] = rgb.map(|value| {
+            let value = f64::from(value) / 255.0;
+            if value <= 0.04045 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
+        });
+        0.2126 * red + 0.7152 * green + 0.0722 * blue
+    }
+
+    #[test]
+    fn every_colour_is_legible_on_white_and_on_black() {
+        let theme = Theme::new(Palette::Indexed, Some(Clock::new(TimeZone::UTC)));
+        let mut out = Vec::new();
+        let look = Look {
+            is_mention: true,
+            is_folded: true,
+        };
+        for number in 0..100 {
+            let name = format!("member {number}");
+            let text = "a\n".repeat(20);
+            let (name, text) = (name.as_bytes(), text.as_bytes());
+            theme
+                .write_message(&mut out, noon(), name, text, 80, look)
+                .unwrap();
+        }
+        for kind in [Notice::Info, Notice::Warning] {
+            theme.write_notice(&mut out, kind, "text", 80).unwrap();
+        }
+        let out = String::from_utf8(out).unwrap();
+        let codes = out.split('\x1b').skip(1);
+        let codes: BTreeSet<_> = codes
+            .filter_map(|code| code.split_once('m'))
+            .map(|(code, _)| code)
+            .collect();
+        let mut colours = 0;
+        for code in codes {
+            let Some(colour) = code.strip_prefix("[38;5;") else {
+                assert!(["[0", "[1", "[2"].contains(&code), "{code}");
+                continue;
+            };
+            let luminance = luminance(colour.parse().unwrap());
+            let on_white = 1.05 / (luminance + 0.05);
+            let on_black = (luminance + 0.05) / 0.05;
+            assert!(
+                on_white >= 4.5 && on_black >= 4.5,
+                "{colour}: {on_white} {on_black}"
+            );
+            colours += 1;
+        }
+        assert_eq!(colours, NAMES.len() + 1);
+    }
+
+    #[test]
+    fn lines_after_the_tenth_are_folded_with_a_hint() {
+        let theme = Theme::new(Palette::Indexed, None);
+        let look = Look {
+            is_folded: true,
+            ..Look::default()
+        };
+        let shown = |lines: usize, look| {
+            let lines: Vec<_> = (1..=lines).map(|line| line.to_string()).collect();
+            let message = lines.join("\n");
+            let mut out = Vec::new();
+            theme
+                .write_message(&mut out, noon(), b"bob", message.as_bytes(), 80, look)
+                .unwrap();
+            let mut terminal =
+                vt100::Parser::new(30.try_into().unwrap(), 80.try_into().unwrap(), 0);
+            terminal.process(&out);
+            assert_eq!(is_long(message.as_bytes()), lines.len() > 10);
+            terminal.screen().contents()
+        };
+        let ten = "bob: 1\n | 2\n | 3\n | 4\n | 5\n | 6\n | 7\n | 8\n | 9\n | 10";
+        assert_eq!(shown(10, look), ten);
+        let hint = "more line: /more shows the whole message";
+        assert_eq!(shown(11, look), format!("{ten}\n | ... 1 {hint}"));
+        let hint = "more lines: /more shows the whole message";
+        assert_eq!(shown(25, look), format!("{ten}\n | ... 15 {hint}"));
+        assert_eq!(shown(11, Look::default()), format!("{ten}\n | 11"));
+    }
+
+    #[test]
+    fn mention_is_highlighted_on_each_of_its_rows() {
+        let theme = Theme::new(Palette::Indexed, None);
+        let look = Look {
+            is_mention: true,
+            ..Look::default()
+        };
+        let text = format!("me: {}\nand", "x ".repeat(20));
+        let terminal =
+            on_screen(|out| theme.write_message(out, noon(), b"bob", text.as_bytes(), 40, look));
+        let screen = terminal.screen();
+        for (row, col) in [(0, 5), (1, 3), (2, 3)] {
+            let cell = screen.cell(row, col).unwrap();
+            assert!(cell.has_contents() && cell.bold(), "{}", screen.contents());
+            assert_eq!(cell.fgcolor(), vt100::Color::Idx(MENTION));
         }
     }
 
@@ -664,10 +855,12 @@ mod tests {
             message in hostile_text(),
             cols in 1..=200_u16,
             timed: bool,
+            is_mention: bool,
         ) {
             let theme = Theme::new(Palette::Indexed, timed.then(|| Clock::new(TimeZone::UTC)));
             let mut out = Vec::new();
-            theme.write_message(&mut out, noon(), &name, &message, cols.into()).unwrap();
+            let look = Look { is_mention, is_folded: false };
+            theme.write_message(&mut out, noon(), &name, &message, cols.into(), look).unwrap();
             let ends = out.windows(2).filter(|bytes| bytes == b"\r\n").count() as u16;
             let size = [ends + 2, cols].map(|size| size.try_into().unwrap());
             let mut terminal = vt100::Parser::new(size[0], size[1], 0);

@@ -35,6 +35,8 @@ pub(super) struct Filter {
     notices: Sink,
     format: Format,
     clock: Option<Clock>,
+    /// Whether a line of the input can be a command.
+    by_hand: bool,
 }
 
 /// The `Streams` of a client in a pipe.
@@ -52,6 +54,8 @@ pub struct Streams {
     pub clock: Option<Clock>,
     /// Whether to stay connected after the end of the input.
     pub stay: bool,
+    /// Whether the input is typed on a terminal, on which `/quit` leaves.
+    pub by_hand: bool,
 }
 
 impl Filter {
@@ -77,6 +81,7 @@ impl Filter {
             notices: notices.map_err(ClientError::Output)?,
             format: streams.format,
             clock: streams.clock,
+            by_hand: streams.by_hand,
         })
     }
 
@@ -144,6 +149,10 @@ impl Filter {
         let end = buf.len().min(MAX_READ_BYTES);
         let mut send = |line: &[u8]| {
             self.line_count += 1;
+            if self.by_hand && line.trim_ascii_end() == b"/quit" {
+                requests.push(Request::Leave);
+                return;
+            }
             requests.push(Request::Send(line.to_vec()));
         };
         match input.read(registry, &mut buf[..end]) {

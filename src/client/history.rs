@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
-use jiff::Timestamp;
-
-use super::incoming::Received;
+use super::incoming::{Received, ReceivedOwned};
 use super::outbox::Message;
 
 /// The most own messages that are remembered: a server has fewer in its history.
@@ -32,34 +30,26 @@ pub(super) struct History {
     /// The own messages that the server may have published after that, in order.
     own: VecDeque<Own>,
     /// The history so far, when the client connects again.
-    held: Vec<Held>,
+    held: Vec<ReceivedOwned>,
     held_bytes: usize,
 }
 
 /// An own message.
 #[derive(Debug)]
 struct Own {
-    /// The hash of its text.
-    text: u64,
+    /// The hash of its name and text: the name can have been another one.
+    hash: u64,
     /// Whether it is reported as uncertain.
     is_uncertain: bool,
-}
-
-/// A message of the history that is held back until all of it has come.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) name: Vec<u8>,
-    pub(super) text: Vec<u8>,
-    pub(super) time: Option<Timestamp>,
 }
 
 /// An `Update` is what is new in a history that has come whole.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Update {
     /// The messages that were not received before.
-    pub(super) messages: Vec<Held>,
+    pub(super) messages: Vec<ReceivedOwned>,
     /// Own messages that were uncertain, and have arrived.
-    pub(super) arrived: Vec<Held>,
+    pub(super) arrived: Vec<ReceivedOwned>,
     /// Whether there may have been more messages than the server remembers.
     pub(super) has_gap: bool,
 }
@@ -76,12 +66,8 @@ impl History {
     pub(super) fn take(&mut self, message: &Received<'_>) -> bool {
         let is_held = self.is_past && self.is_rejoining && self.held_bytes < MAX_HELD_BYTES;
         if is_held {
-            self.held_bytes += message.name.len() + message.text.len() + size_of::<Held>();
-            self.held.push(Held {
-                name: message.name.to_vec(),
-                text: message.text.to_vec(),
-                time: message.time,
-            });
+            self.held_bytes += message.name.len() + message.text.len() + size_of::<ReceivedOwned>();
+            self.held.push(ReceivedOwned::new(message));
         } else {
             self.latest = Some(self.hash(message));
             self.own.clear();
@@ -100,27 +86,27 @@ impl History {
     }
 
     /// Notes that the server has published an own message.
-    pub(super) fn note_confirmed(&mut self, message: &Message) {
-        self.note_own(message, false);
+    pub(super) fn note_confirmed(&mut self, name: &[u8], message: &Message) {
+        self.note_own(name, message, false);
     }
 
     /// Notes that the server may have published an own message before the connection was lost.
-    pub(super) fn note_uncertain(&mut self, message: &Message) {
-        self.note_own(message, true);
+    pub(super) fn note_uncertain(&mut self, name: &[u8], message: &Message) {
+        self.note_own(name, message, true);
     }
 
-    fn note_own(&mut self, message: &Message, is_uncertain: bool) {
+    fn note_own(&mut self, name: &[u8], message: &Message, is_uncertain: bool) {
         if self.own.len() == MAX_OWN {
             self.own.pop_front();
         }
         self.own.push_back(Own {
-            text: self.hasher.hash_one(&*message.payload()),
+            hash: self.hasher.hash_one((name, &*message.payload())),
             is_uncertain,
         });
     }
 
-    /// Ends the history: the client has joined, under this name. Returns what is new.
-    pub(super) fn end(&mut self, own_name: &[u8]) -> Update {
+    /// Ends the history: the client has joined. Returns what is new.
+    pub(super) fn end(&mut self) -> Update {
         self.is_past = false;
         if !std::mem::replace(&mut self.is_rejoining, true) {
             return Update::default();
@@ -136,7 +122,7 @@ impl History {
             ..Update::default()
         };
         for message in held.into_iter().skip(known.map_or(0, |at| at + 1)) {
-            match self.take_own(own_name, &message) {
+            match self.take_own(&message) {
                 None => update.messages.push(message),
                 Some(own) if own.is_uncertain => update.arrived.push(message),
                 Some(_) => {}
@@ -148,10 +134,9 @@ impl History {
     }
 
     /// Removes the own message that this is, and those that were sent before it.
-    fn take_own(&mut self, own_name: &[u8], message: &Held) -> Option<Own> {
-        let text = self.hasher.hash_one(&message.text[..]);
-        let is_it = |own: &Own| message.name == own_name && own.text == text;
-        let at = self.own.iter().position(is_it)?;
+    fn take_own(&mut self, message: &ReceivedOwned) -> Option<Own> {
+        let hash = self.hasher.hash_one((&message.name[..], &message.text[..]));
+        let at = self.own.iter().position(|own| own.hash == hash)?;
         self.own.drain(..=at).next_back()
     }
 
@@ -161,20 +146,11 @@ impl History {
     }
 }
 
-impl Held {
-    pub(super) fn received(&self) -> Received<'_> {
-        Received {
-            name: &self.name,
-            text: &self.text,
-            time: self.time,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::outbox::{ConnectionEnd, Framing, Outbox};
     use super::*;
+    use jiff::Timestamp;
     use std::time::Instant;
 
     fn message(at: i64, name: &'static str, text: &'static str) -> Received<'static> {
@@ -204,8 +180,8 @@ mod tests {
         for message in messages {
             assert!(!history.take(message));
         }
-        let update = history.end(b"me");
-        let texts = |messages: Vec<Held>| {
+        let update = history.end();
+        let texts = |messages: Vec<ReceivedOwned>| {
             let texts = messages.into_iter().map(|one| one.text);
             texts.map(|text| String::from_utf8(text).unwrap()).collect()
         };
@@ -223,7 +199,7 @@ mod tests {
         for message in messages {
             assert!(history.take(message) && history.is_past());
         }
-        assert_eq!(history.end(b"me"), Update::default());
+        assert_eq!(history.end(), Update::default());
         assert!(!history.is_past());
         history
     }
@@ -256,10 +232,10 @@ mod tests {
         let bob = message(1, "bob", "one");
         let mut history = joined(&[bob]);
         let sent = own(&["a", "b", "c", "d"]);
-        history.note_confirmed(&sent[0]);
-        history.note_confirmed(&sent[1]);
-        history.note_uncertain(&sent[2]);
-        history.note_uncertain(&sent[3]);
+        history.note_confirmed(b"me", &sent[0]);
+        history.note_confirmed(b"me", &sent[1]);
+        history.note_uncertain(b"me", &sent[2]);
+        history.note_uncertain(b"me", &sent[3]);
         let all = [
             bob,
             message(2, "me", "a"),
@@ -284,6 +260,6 @@ mod tests {
         let long = Received::new(b"bob", &long);
         assert!(!history.take(&long));
         assert!(history.take(&message(1, "eve", "more")));
-        assert_eq!(history.end(b"me").messages.len(), 1);
+        assert_eq!(history.end().messages.len(), 1);
     }
 }

@@ -42,3 +42,30 @@ impl<'a> Received<'a> {
         }
     }
 }
+
+/// A `ReceivedOwned` is a message that is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReceivedOwned {
+    pub(super) name: Vec<u8>,
+    pub(super) text: Vec<u8>,
+    pub(super) time: Option<Timestamp>,
+}
+
+impl ReceivedOwned {
+    /// Keeps a message.
+    pub(super) fn new(message: &Received<'_>) -> Self {
+        Self {
+            name: message.name.to_vec(),
+            text: message.text.to_vec(),
+            time: message.time,
+        }
+    }
+
+    pub(super) fn received(&self) -> Received<'_> {
+        Received {
+            name: &self.name,
+            text: &self.text,
+            time: self.time,
+        }
+    }
+}

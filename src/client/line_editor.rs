@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 
+use super::completion::Completion;
 use crate::terminal::keys::{Input, Key, KeyCode};
 
 /// The most lines of the history: more than can be gone through with a key.
@@ -36,6 +37,10 @@ pub struct LineEditor {
     cursor: usize,
     /// The line of the history that `text` is, until it is edited.
     recalled: Option<Recalled>,
+    /// The search of the history that is under way.
+    search: Option<Search>,
+    /// The words that the last Tab has chosen from, until another key is pressed.
+    completion: Option<Completion>,
     /// What was sent or discarded, oldest first, no two neighbours the same.
     history: VecDeque<String>,
     history_bytes: usize,
@@ -51,6 +56,14 @@ struct Recalled {
     draft: String,
 }
 
+/// A `Search` is a search of the history for lines that contain a text, as Ctrl-R begins it.
+#[derive(Debug, Default)]
+struct Search {
+    query: String,
+    /// Whether no further line contains the text.
+    has_failed: bool,
+}
+
 /// An `Edit` is the result of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
@@ -58,8 +71,10 @@ pub enum Edit {
     None,
     /// The text changed, or the cursor moved.
     Changed,
-    /// Enter: this is to be sent. The editor is empty again.
+    /// Enter: this is to be sent, unless it is empty. The editor is empty again.
     Line(String),
+    /// Tab: see [`LineEditor::complete`].
+    Complete,
     /// Ctrl-C. The text is as it was; see [`LineEditor::discard`].
     Interrupt,
     /// Ctrl-D, with nothing typed.
@@ -83,6 +98,8 @@ enum EditAction {
     Transpose,
     Up,
     Down,
+    Search,
+    Complete,
     Interrupt,
     Suspend,
     Redraw,
@@ -106,8 +123,8 @@ enum Motion {
 /// The key bindings, a table for each way to hold Ctrl and Alt.
 fn bound(key: Key) -> Option<EditAction> {
     use EditAction::{
-        Delete, DeleteOrEnd, Down, Enter, Insert, Interrupt, Kill, Move, Redraw, Suspend,
-        Transpose, Up, Yank,
+        Complete, Delete, DeleteOrEnd, Down, Enter, Insert, Interrupt, Kill, Move, Redraw, Search,
+        Suspend, Transpose, Up, Yank,
     };
     use KeyCode::Char;
     use Motion::{BlankLeft, Left, LineEnd, LineStart, Right, WordLeft, WordRight};
@@ -116,6 +133,7 @@ fn bound(key: Key) -> Option<EditAction> {
         (false, false) => match key.code {
             Char(char) if !char.is_control() => Insert(char),
             KeyCode::Enter => Enter,
+            KeyCode::Tab => Complete,
             KeyCode::Left => Move(Left),
             KeyCode::Right => Move(Right),
             KeyCode::Home => Move(LineStart),
@@ -137,6 +155,7 @@ fn bound(key: Key) -> Option<EditAction> {
             Char('l') => Redraw,
             Char('n') => Down,
             Char('p') => Up,
+            Char('r') => Search,
             Char('t') => Transpose,
             Char('u') => Kill(LineStart),
             Char('w') => Kill(BlankLeft),
@@ -179,18 +198,46 @@ impl LineEditor {
         self.cursor
     }
 
+    /// The text that the history is searched for, and whether no further line contains it.
+    #[must_use]
+    pub fn search(&self) -> Option<(&str, bool)> {
+        let search = self.search.as_ref()?;
+        Some((&search.query, search.has_failed))
+    }
+
+    /// Puts older lines before those of the history, oldest first.
+    pub fn remember_earlier(&mut self, lines: Vec<String>) {
+        for line in lines {
+            self.remember(line);
+        }
+    }
+
     /// Executes `input`.
     ///
     /// Keys type no control characters; what is pasted is taken as it is.
     pub fn feed(&mut self, input: Input) -> Edit {
+        if self.search.is_some() {
+            return match self.feed_search(&input) {
+                Some(edit) => edit,
+                // The search has ended, which shows.
+                None => match self.feed(input) {
+                    Edit::None => Edit::Changed,
+                    edit => edit,
+                },
+            };
+        }
         let was_killing = mem::take(&mut self.is_killing);
         let key = match input {
             Input::Key(key) => key,
             Input::Paste(text) => return self.insert(&text),
+            Input::Focus(_) => return Edit::None,
         };
         let Some(command) = bound(key) else {
             return Edit::None;
         };
+        if !matches!(command, EditAction::Complete) {
+            self.completion = None;
+        }
         match command {
             EditAction::Insert(char) => self.insert(char.encode_utf8(&mut [0; 4])),
             EditAction::Enter => self.enter(),
@@ -208,18 +255,29 @@ impl LineEditor {
             EditAction::Transpose => self.transpose(),
             EditAction::Up => self.up(),
             EditAction::Down => self.down(),
+            EditAction::Search => {
+                self.search = Some(Search::default());
+                Edit::Changed
+            }
+            EditAction::Complete => Edit::Complete,
             EditAction::Interrupt => Edit::Interrupt,
             EditAction::Suspend => Edit::Suspend,
             EditAction::Redraw => Edit::Redraw,
         }
     }
 
-    /// Puts `text` in the place of what is typed, with the cursor at its end: a line that could not
-    /// be sent is given back.
-    pub fn set(&mut self, text: String) {
-        self.take();
-        self.text = text;
-        self.cursor = self.text.len();
+    /// Completes the word before the cursor to the first of these words that begins with it; right after
+    /// that, to the next of them.
+    pub fn complete<'a>(&mut self, words: impl Iterator<Item = &'a str>) -> Edit {
+        let begun = self.completion.take();
+        let typed = &self.text[..self.cursor];
+        let Some(mut completion) = begun.or_else(|| Completion::begin(typed, words)) else {
+            return Edit::None;
+        };
+        let word = completion.next_word();
+        let edit = self.replace(completion.start()..self.cursor, &word);
+        self.completion = Some(completion);
+        edit
     }
 
     /// Gives up what is typed. It goes to the history: Up brings it back.
@@ -230,12 +288,8 @@ impl LineEditor {
 
     fn enter(&mut self) -> Edit {
         let mut line = self.take();
-        let was_empty = line.is_empty();
         // They come with what was pasted, and would show as empty lines.
         line.truncate(line.trim_end_matches('\n').len());
-        if line.is_empty() {
-            return if was_empty { Edit::None } else { Edit::Changed };
-        }
         self.remember(line.clone());
         Edit::Line(line)
     }
@@ -258,6 +312,7 @@ impl LineEditor {
             return Edit::None;
         }
         self.keep_draft();
+        self.completion = None;
         let end = range.start + with.len();
         self.text.replace_range(range, with);
         // What meets here may be one cluster now: a letter and an accent, two halves of a flag.
@@ -350,9 +405,14 @@ impl LineEditor {
     fn recall_older(&mut self) -> Edit {
         let newer = self.recalled.as_ref();
         let newer = newer.map_or(self.history.len(), |recalled| recalled.index);
-        let Some(index) = newer.checked_sub(1) else {
-            return Edit::None;
-        };
+        match newer.checked_sub(1) {
+            Some(index) => self.recall(index),
+            None => Edit::None,
+        }
+    }
+
+    /// Shows this line of the history, and keeps the draft.
+    fn recall(&mut self, index: usize) -> Edit {
         let shown = mem::replace(&mut self.text, self.history[index].clone());
         let draft = match self.recalled.take() {
             Some(recalled) => recalled.draft,
@@ -361,6 +421,59 @@ impl LineEditor {
         self.recalled = Some(Recalled { index, draft });
         self.cursor = self.text.len();
         Edit::Changed
+    }
+
+    /// Shows the draft again.
+    fn recall_draft(&mut self) {
+        if let Some(recalled) = self.recalled.take() {
+            self.text = recalled.draft;
+            self.cursor = self.text.len();
+        }
+    }
+
+    /// Executes an input while the history is searched. `None` if it ends the search, and is to be
+    /// executed on the line that was found.
+    fn feed_search(&mut self, input: &Input) -> Option<Edit> {
+        let mut search = self.search.take()?;
+        let index = self.recalled.as_ref().map(|recalled| recalled.index);
+        // The lines that are searched, from the newest: those before this one.
+        let mut end = index.map_or(self.history.len(), |index| index + 1);
+        match input {
+            Input::Focus(_) => {}
+            Input::Paste(text) => search.query.push_str(text),
+            Input::Key(key) => match (key.code, bound(*key)) {
+                (_, Some(EditAction::Search)) => end = index.unwrap_or(end),
+                (_, Some(EditAction::Insert(char))) => search.query.push(char),
+                (KeyCode::Backspace, _) => {
+                    search.query.pop();
+                    end = self.history.len();
+                }
+                (KeyCode::Escape, _) | (_, Some(EditAction::Interrupt)) => {
+                    self.recall_draft();
+                    return Some(Edit::Changed);
+                }
+                (KeyCode::Char('g'), _) if key.ctrl => {
+                    self.recall_draft();
+                    return Some(Edit::Changed);
+                }
+                _ => return None,
+            },
+        }
+        if search.query.is_empty() {
+            self.recall_draft();
+            search.has_failed = false;
+        } else {
+            let query = search.query.to_lowercase();
+            let found = (0..end)
+                .rev()
+                .find(|&index| self.history[index].to_lowercase().contains(&query));
+            search.has_failed = found.is_none();
+            if let Some(index) = found {
+                self.recall(index);
+            }
+        }
+        self.search = Some(search);
+        Some(Edit::Changed)
     }
 
     fn recall_newer(&mut self) -> Edit {
@@ -540,8 +653,12 @@ mod tests {
         let mut last = Edit::None;
         for key in keys(script) {
             let before = shown(editor);
+            let mut is_search = editor.search().is_some();
             last = editor.feed(Input::Key(key));
+            is_search |= editor.search().is_some();
             match last {
+                // The prompt has changed.
+                Edit::Changed if is_search => {}
                 // A draft may be the same as the line before it.
                 Edit::Changed if matches!(key.code, KeyCode::Up | KeyCode::Down) => {}
                 Edit::Changed => assert_ne!(shown(editor), before, "{key:?} in {script:?}"),
@@ -775,7 +892,7 @@ mod tests {
         assert_eq!(play(&mut editor, "hello<Left><Enter>"), line("hello"));
         assert_eq!(play(&mut editor, "one\ntwo<Enter>"), line("one\ntwo"));
         assert_eq!(play(&mut editor, "  <Enter>"), line("  "));
-        assert_eq!(play(&mut editor, "<Enter>"), Edit::None);
+        assert_eq!(play(&mut editor, "<Enter>"), line(""));
     }
 
     fn line(text: &str) -> Edit {
@@ -788,9 +905,8 @@ mod tests {
         paste(&mut editor, "\n\none\n\ntwo\n\n");
         assert_eq!(play(&mut editor, "<Enter>"), line("\n\none\n\ntwo"));
         paste(&mut editor, "\n\n");
-        assert_eq!(play(&mut editor, "<Enter>"), Edit::Changed);
+        assert_eq!(play(&mut editor, "<Enter>"), line(""));
         assert_eq!(shown(&editor), "|");
-        assert_eq!(play(&mut editor, "<Enter>"), Edit::None);
         play(&mut editor, "<Up>");
         assert_eq!(shown(&editor), "\n\none\n\ntwo|");
     }
@@ -828,6 +944,7 @@ mod tests {
             ("a<C-c>", Edit::Interrupt),
             ("b<C-z>", Edit::Suspend),
             ("c<C-l>", Edit::Redraw),
+            ("<Tab>", Edit::Complete),
             ("<C-d>", Edit::None),
         ] {
             assert_eq!(play(&mut editor, script), edit);
@@ -839,7 +956,7 @@ mod tests {
     fn unbound_keys_type_nothing() {
         let mut editor = LineEditor::new();
         for script in [
-            "<Tab><BackTab><Escape><Insert><PageUp><PageDown>",
+            "<BackTab><Escape><Insert><PageUp><PageDown>",
             "<C-x><C-@><C-Home><C-Enter><M-x><M-Escape><M-Up><C-M-h><C-M-Left>",
             "\u{7}\u{80}\u{9b}",
         ] {
@@ -914,20 +1031,70 @@ mod tests {
     }
 
     #[test]
-    fn unsent_line_can_be_put_back() {
+    fn search_shows_the_newest_line_with_the_text_and_then_older_ones() {
         let mut editor = LineEditor::new();
-        assert_eq!(play(&mut editor, "one<Enter>"), line("one"));
-        editor.set("one".to_owned());
-        check(&editor);
-        assert_eq!(shown(&editor), "one|");
-        assert_eq!(play(&mut editor, "!<Enter>"), line("one!"));
-        play(&mut editor, "draft<Up>");
-        editor.set("two".to_owned());
-        check(&editor);
-        play(&mut editor, "<Up>");
-        assert_eq!(shown(&editor), "draft|");
-        play(&mut editor, "<Down>");
-        assert_eq!(shown(&editor), "two|");
+        editor.remember_earlier(
+            ["Alpha one", "beta", "alpha two"]
+                .map(str::to_owned)
+                .to_vec(),
+        );
+        let mut steps = |script: &str| {
+            for key in keys(script) {
+                editor.feed(Input::Key(key));
+                check(&editor);
+            }
+            let search = editor.search();
+            let search = search.map(|(query, has_failed)| (query.to_owned(), has_failed));
+            (shown(&editor), search)
+        };
+        let searching = |query: &str, has_failed| Some((query.to_owned(), has_failed));
+        for (script, shows, search) in [
+            ("draft<C-r>", "draft|", searching("", false)),
+            ("al", "alpha two|", searching("al", false)),
+            ("<C-r>", "Alpha one|", searching("al", false)),
+            ("<C-r>", "Alpha one|", searching("al", true)),
+            ("x", "Alpha one|", searching("alx", true)),
+            ("<Backspace>", "alpha two|", searching("al", false)),
+            ("<Backspace><Backspace>", "draft|", searching("", false)),
+            ("eta", "beta|", searching("eta", false)),
+            ("<C-g>", "draft|", None),
+            ("<C-r>be<Escape>", "draft|", None),
+            ("<C-r>be<C-c>", "draft|", None),
+            // Any other key ends the search on the line that was found.
+            ("<C-r>be<Left>", "bet|a", None),
+            ("<Down>", "alpha two|", None),
+            ("<Down>", "draft|", None),
+            ("<C-r>one<C-a>", "|Alpha one", None),
+        ] {
+            let expected = (shows.to_owned(), search);
+            assert_eq!(steps(script), expected, "{script}");
+        }
+        assert_eq!(editor.feed(Input::Paste("!".to_owned())), Edit::Changed);
+        let enter = Input::Key(Key::plain(KeyCode::Enter));
+        play(&mut editor, "<C-r>");
+        editor.feed(Input::Paste("beta".to_owned()));
+        assert_eq!(editor.feed(enter), line("beta"));
+        assert_eq!(shown(&editor), "|");
+    }
+
+    #[test]
+    fn tab_completes_with_the_next_word_until_another_key_is_pressed() {
+        let mut editor = LineEditor::new();
+        let tab = |editor: &mut LineEditor| {
+            assert_eq!(play(editor, "<Tab>"), Edit::Complete);
+            let edit = editor.complete(["bob", "bill"].into_iter());
+            check(editor);
+            (edit, shown(editor))
+        };
+        let changed = |text: &str| (Edit::Changed, text.to_owned());
+        play(&mut editor, "x<Left>B");
+        assert_eq!(tab(&mut editor), changed("bob: |x"));
+        assert_eq!(tab(&mut editor), changed("bill: |x"));
+        assert_eq!(tab(&mut editor), changed("bob: |x"));
+        play(&mut editor, "b");
+        assert_eq!(tab(&mut editor), changed("bob: bob |x"));
+        play(&mut editor, "<Left><Right>");
+        assert_eq!(tab(&mut editor), (Edit::None, "bob: bob |x".to_owned()));
     }
 
     #[test]

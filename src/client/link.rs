@@ -196,11 +196,6 @@ impl Link {
         matches!(self.state, LinkState::Up(_))
     }
 
-    /// Whether a message has arrived over this connection.
-    pub(super) fn has_received(&self) -> bool {
-        matches!(&self.state, LinkState::Up(connected) if connected.protocol.is_chat())
-    }
-
     /// Whether a connection that ends now was refused: it is new, and no message has arrived.
     pub(super) fn is_refused(&self, now: Instant) -> bool {
         matches!(&self.state, LinkState::Up(connected)
@@ -521,6 +516,12 @@ impl Link {
         if let LinkState::Waiting { until } = &mut self.state {
             *until = (*until).min(now);
         }
+    }
+
+    /// Closes the connection, and makes the next attempt now.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.backoff = Backoff::default();
+        self.state = LinkState::Waiting { until: now };
     }
 
     /// Closes the connection. Returns the wait before the next attempt.

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | The poll reports what is ready; that is only noted | here |
 //! | Keys become edits of the line that is being typed | [`keys`](crate::terminal::keys), [`line_editor`] |
+//! | A name is completed, and so is a command | `completion.rs`, `roster.rs` |
+//! | A finished line is a command | `command.rs`, `interactive.rs` |
 //! | ... or, in a pipe, bytes become lines | [`lines`] |
 //! | A finished line becomes a message to send | [`outbox`], `ack_probe.rs` |
 //! | The connection is made, and made again when it is lost | `link.rs`, `backoff.rs` |
@@ -16,6 +18,8 @@
 //! | Received bytes become messages | [`session`], `json_session.rs` |
 //! | What a reconnect repeats is left out | `history.rs` |
 //! | ... which are shown above the typed line, or written as lines | [`screen`], [`display`], `wrap.rs` |
+//! | A message mentions the user, who may look elsewhere | `mention.rs`, `attention.rs` |
+//! | What is said is logged, and what is typed is kept | `chat_log.rs`, `typed_history.rs` |
 //! | Pending output is written, as far as it is accepted | `terminal/stdio.rs` |
 //!
 //! # Why nothing blocks
@@ -40,8 +44,11 @@
 
 mod ack_probe;
 mod acknowledged;
+mod attention;
 mod backoff;
+mod chat_log;
 mod command;
+mod completion;
 pub mod display;
 mod error;
 mod filter;
@@ -54,10 +61,13 @@ mod limits;
 pub mod line_editor;
 pub mod lines;
 mod link;
+mod mention;
 pub mod outbox;
 mod request;
+mod roster;
 pub mod screen;
 pub mod session;
+mod typed_history;
 mod wrap;
 
 use std::fmt;
@@ -69,25 +79,27 @@ use mio::{Events, Poll, Token};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGTSTP, SIGWINCH};
 
 use ack_probe::AckProbe;
-use display::{Notice, Theme};
+pub use chat_log::ChatLog;
+use display::{Named, Notice};
 pub use error::ClientError;
 use error::reason;
 use filter::Filter;
 pub use filter::Streams;
 use frontend::Frontend;
 use history::History;
-use incoming::{Incoming, Received};
+use incoming::Incoming;
 use interactive::Interactive;
+pub use interactive::TerminalOptions;
 use limits::MAX_PENDING_BYTES;
 use link::{Attempt, Link};
-use outbox::{ConnectionEnd, Framing, Outbox};
+use outbox::{ConnectionEnd, Framing, Outbox, Undelivered};
 use request::Request;
 use session::Disconnect;
+pub use typed_history::TypedHistory;
 
 use crate::client_tls::Connector;
 use crate::handshake::Target;
 use crate::terminal::signals::Signals;
-use crate::text::{Quoted, Shown};
 
 const SOCKET: Token = Token(0);
 const INPUT: Token = Token(1);
@@ -119,6 +131,12 @@ const PAUSE_NOTICE_DELAY: Duration = Duration::from_secs(1);
 /// closing the connection, and that must be reported.
 const ANSWER_WAIT: Duration = Duration::from_millis(300);
 
+/// How long the messages that waited go on waiting after a connection is made again. Other members have lost
+/// theirs at the same time, and their waits have doubled in the same way, so that they need about as long as this
+/// client was away. The wait ends when a message of one of them arrives.
+const MIN_REJOIN_WAIT: Duration = Duration::from_secs(1);
+const MAX_REJOIN_WAIT: Duration = Duration::from_secs(5);
+
 /// From this length on, a message may be too long for a server. Few servers have a lower limit.
 const SUSPECT_BYTES: usize = 1000;
 
@@ -143,6 +161,8 @@ pub struct Config {
     pub name: Vec<u8>,
     /// Whether to connect again when the connection is lost.
     pub reconnect: bool,
+    /// Whether to try again when the first connection fails.
+    pub wait: bool,
     /// Whether established connections are not reported.
     pub quiet: bool,
     /// How the user sends and receives.
@@ -153,12 +173,7 @@ pub struct Config {
 #[derive(Debug)]
 pub enum Interface {
     /// The terminal of standard input and output.
-    Terminal {
-        /// The format of messages and notices.
-        theme: Theme,
-        /// Whether the terminal wraps lines again when it becomes narrower.
-        reflows: bool,
-    },
+    Terminal(TerminalOptions),
     /// Pipes or files.
     Streams(Streams),
 }
@@ -185,15 +200,20 @@ pub struct Client {
     server: String,
     name: Vec<u8>,
     reconnect: bool,
+    wait: bool,
     quiet: bool,
     /// Whether a connection was ever established.
     was_connected: bool,
+    /// The time at which the last connection was lost.
+    lost_at: Instant,
     /// Whether failed attempts to connect are no longer reported.
     retries_are_quiet: bool,
     /// Set when the user has asked to leave.
     leaving: Option<Leaving>,
-    /// The time before which only the name is sent.
+    /// The time before which only the name is sent, unless a message arrives.
     held_until: Option<Instant>,
+    /// Whether the user was notified of messages that are held back until then.
+    hold_is_shown: bool,
     ack_probe: AckProbe,
     /// The number of messages that may be delivered or not.
     uncertain: u64,
@@ -246,14 +266,13 @@ impl Client {
     pub fn new(config: Config) -> Result<Self, ClientError> {
         let poll = Poll::new().map_err(ClientError::Poll)?;
         let (front, signals) = match config.interface {
-            Interface::Terminal { theme, reflows } => {
+            Interface::Terminal(options) => {
                 // First, so that no signal can end the process while the terminal is in raw mode.
                 let signals =
                     Signals::watch(poll.registry(), SIGNALS).map_err(ClientError::Poll)?;
                 let name = &config.name;
-                let front =
-                    Interactive::start(name, theme, reflows, poll.registry(), [INPUT, OUTPUT])
-                        .map_err(ClientError::Terminal)?;
+                let front = Interactive::start(name, options, poll.registry(), [INPUT, OUTPUT])
+                    .map_err(ClientError::Terminal)?;
                 (Frontend::Interactive(Box::new(front)), Some(signals))
             }
             // In a pipeline the default actions of signals are right, and those that `nohup` sets.
@@ -268,7 +287,8 @@ impl Client {
             Some(_) => Framing::WebSocket,
         };
         let (addrs, target, tls) = (config.addrs, config.web_socket, config.tls);
-        let link = Link::new(addrs, target, tls, ack_timeout, SOCKET, Instant::now());
+        let now = Instant::now();
+        let link = Link::new(addrs, target, tls, ack_timeout, SOCKET, now);
         Ok(Self {
             poll,
             events: Events::with_capacity(16),
@@ -284,11 +304,14 @@ impl Client {
             server: config.server,
             name: config.name,
             reconnect: config.reconnect,
+            wait: config.wait,
             quiet: config.quiet,
             was_connected: false,
+            lost_at: now,
             retries_are_quiet: false,
             leaving: None,
             held_until: None,
+            hold_is_shown: false,
             ack_probe: AckProbe::default(),
             uncertain: 0,
             too_long: 0,
@@ -331,6 +354,7 @@ impl Client {
         if self.ending.is_none() {
             self.connect(now)?;
             self.receive(now)?;
+            self.end_hold(now)?;
             self.send(now);
             self.explain_wait(now)?;
             self.explain_pause(now)?;
@@ -447,14 +471,25 @@ impl Client {
                 let Frontend::Interactive(front) = &mut self.front else {
                     return Ok(());
                 };
-                front
-                    .message(&Received::new(&self.name, &message), false)
-                    .map_err(ClientError::Terminal)?;
+                front.own_message(&message).map_err(ClientError::Terminal)?;
                 if !self.link.is_connected() {
                     // The user waits for the connection.
                     self.link.retry_now(now);
                     self.notice(Notice::Info, "not sent yet")?;
                 }
+            }
+            Request::Hurry => {
+                self.link.retry_now(now);
+                self.held_until = self.held_until.map(|_| now);
+            }
+            Request::Reconnect => self.rejoin("connecting again", now)?,
+            Request::Rename(name) => {
+                if let Frontend::Interactive(front) = &mut self.front {
+                    front.rename(&name).map_err(ClientError::Terminal)?;
+                }
+                let notice = format!("joining again as {}", Named(&name));
+                self.rejoin(&notice, now)?;
+                self.name = name;
             }
             Request::Leave if self.leaving.is_some() => self.ending = Some(self.left(now)),
             Request::Finish if self.leaving.is_some() => {}
@@ -471,6 +506,17 @@ impl Client {
         Ok(())
     }
 
+    /// Ends the connection, if there is one, and makes another one at once.
+    fn rejoin(&mut self, notice: &str, now: Instant) -> Result<(), ClientError> {
+        self.notice(Notice::Info, notice)?;
+        self.update_acknowledged(now);
+        // The server is not waited for.
+        self.link.finish(&mut self.outbox, &mut self.scratch, now);
+        self.link.restart(now);
+        let undelivered = self.end_connection(ConnectionEnd::Broken, now);
+        self.front.report(UNCERTAIN, undelivered.uncertain.iter())
+    }
+
     /// The ending of a client that leaves now.
     fn left(&mut self, now: Instant) -> Ending {
         self.update_acknowledged(now);
@@ -485,12 +531,10 @@ impl Client {
         match self.link.progress(self.poll.registry(), now) {
             None => Ok(()),
             Some(Attempt::Connected(addr)) => {
+                self.hold(now);
+                let notice = self.welcome(addr, now);
                 self.outbox.begin_connection(&self.name);
                 self.history.begin();
-                // A full server accepts the name and closes the connection. Waiting messages must not
-                // be lost with it.
-                self.held_until = self.was_connected.then_some(now + ANSWER_WAIT);
-                let notice = self.welcome(addr);
                 self.was_connected = true;
                 self.retries_are_quiet = false;
                 if self.quiet {
@@ -508,7 +552,7 @@ impl Client {
                 let error = Disconnect::Handshake(error);
                 Err(ClientError::NotChat(self.server.clone(), error))
             }
-            Some(Attempt::Failed { addr, error, .. }) if !self.was_connected => {
+            Some(Attempt::Failed { addr, error, .. }) if !self.was_connected && !self.wait => {
                 Err(ClientError::Connect(self.server.clone(), addr, error))
             }
             // A proxy may answer anything while the server behind it is away.
@@ -532,27 +576,57 @@ impl Client {
         } else {
             format!("in {}", Wait(again_in))
         };
-        let notice = format!("still no connection: {reason}; trying again {when}");
+        let still = if self.was_connected { "still " } else { "" };
+        let notice = format!("{still}no connection: {reason}; trying again {when}");
         self.notice(Notice::Warning, &notice)
     }
 
-    fn welcome(&self, addr: SocketAddr) -> String {
+    /// Holds messages back over a connection that was made again.
+    fn hold(&mut self, now: Instant) {
+        let waits = self.outbox.has_unsent();
+        let hold = if waits {
+            let away = now.duration_since(self.lost_at);
+            away.clamp(MIN_REJOIN_WAIT, MAX_REJOIN_WAIT)
+        } else {
+            // A full server accepts the name and closes the connection. Messages must not be lost with it.
+            ANSWER_WAIT
+        };
+        self.held_until = self.was_connected.then_some(now + hold);
+        self.hold_is_shown = self.was_connected && waits && !self.quiet;
+    }
+
+    /// Ends the hold when its time is over, or a message of another member has arrived.
+    fn end_hold(&mut self, now: Instant) -> Result<(), ClientError> {
+        if self.held_until.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        self.held_until = None;
+        if self.link.is_connected() && std::mem::take(&mut self.hold_is_shown) {
+            return self.notice(Notice::Info, "sending the messages that waited");
+        }
+        Ok(())
+    }
+
+    fn welcome(&self, addr: SocketAddr, now: Instant) -> String {
         let name = Named(&self.name);
         let scheme = self.link.scheme();
         let help = match &self.front {
             Frontend::Interactive(_) => " (/help for help, Ctrl-D to leave)",
             Frontend::Filter(front) => front.welcome(),
         };
-        match (self.was_connected, self.outbox.unsent().len()) {
-            (false, _) => format!("connected to {scheme}{addr} as {name}{help}"),
-            (true, 0) => format!("connected to {scheme}{addr} again"),
-            (true, 1) => {
-                format!("connected to {scheme}{addr} again; sending the message that waited")
-            }
-            (true, waiting) => {
-                format!("connected to {scheme}{addr} again; sending {waiting} messages that waited")
-            }
+        if !self.was_connected {
+            return format!("connected to {scheme}{addr} as {name}{help}");
         }
+        let what = match self.outbox.unsent().len() {
+            0 => return format!("connected to {scheme}{addr} again"),
+            1 => "the message that waited".to_owned(),
+            waiting => format!("the {waiting} messages that waited"),
+        };
+        let hold = self.held_until.unwrap_or(now).duration_since(now);
+        format!(
+            "connected to {scheme}{addr} again; sending {what} in {}, when others may be back",
+            Wait(hold)
+        )
     }
 
     /// Receives messages, as fast as they can be shown.
@@ -570,6 +644,7 @@ impl Client {
                 paused_since: &mut self.paused_since,
                 name: &self.name,
                 uncertain: &mut self.uncertain,
+                held_until: &mut self.held_until,
                 now,
             };
             let received = self.link.receive(&mut self.scratch, |item| {
@@ -603,16 +678,8 @@ impl Client {
         // A server that has never accepted the name will not do so the next time.
         let is_refusal = !self.history.has_joined() && disconnect.is_refusal();
         let again_in = self.link.disconnect(now);
-        self.held_until = None;
-        self.max_message = None;
-        self.paused_since = None;
-        self.pause_is_shown = false;
-        let undelivered = self.outbox.end_connection(disconnect.connection_end(), now);
+        let undelivered = self.end_connection(disconnect.connection_end(), now);
         let missing = undelivered.uncertain.len() + usize::from(undelivered.refused.is_some());
-        self.uncertain += missing as u64;
-        for message in &undelivered.uncertain {
-            self.history.note_uncertain(message);
-        }
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
         if all_is_sent && missing == 0 && !is_answer {
             self.ending = Some(self.left(now));
@@ -637,6 +704,23 @@ impl Client {
             Disconnect::NotChat(_) => Err(ClientError::NotChat(self.server.clone(), disconnect)),
             _ => Err(ClientError::Disconnected { disconnect, hint }),
         }
+    }
+
+    /// Forgets what belongs to a connection that has ended. Returns the messages that it puts in doubt.
+    fn end_connection(&mut self, how: ConnectionEnd, now: Instant) -> Undelivered {
+        self.lost_at = now;
+        self.held_until = None;
+        self.hold_is_shown = false;
+        self.max_message = None;
+        self.paused_since = None;
+        self.pause_is_shown = false;
+        let undelivered = self.outbox.end_connection(how, now);
+        self.uncertain += undelivered.uncertain.len() as u64;
+        self.uncertain += u64::from(undelivered.refused.is_some());
+        for message in &undelivered.uncertain {
+            self.history.note_uncertain(&self.name, message);
+        }
+        undelivered
     }
 
     /// Whether a server that closes the connection now may do so because of a recent message.
@@ -681,16 +765,10 @@ impl Client {
 
     /// Sends what the socket accepts.
     fn send(&mut self, now: Instant) {
-        if self.held_until.is_some_and(|at| at <= now) || self.link.has_received() {
-            self.held_until = None;
-        }
         let before = self.outbox.unacknowledged_bytes();
         // A WebSocket server first sends the limit of a message.
-        let name_only = if self.outbox.is_confirmed_by_server() {
-            self.max_message.is_none()
-        } else {
-            self.held_until.is_some()
-        };
+        let awaits_limit = self.outbox.is_confirmed_by_server() && self.max_message.is_none();
+        let name_only = awaits_limit || self.held_until.is_some();
         self.link.send(&mut self.outbox, name_only, now);
         if self.outbox.unacknowledged_bytes() > before {
             self.ack_probe.note_sent();
@@ -826,6 +904,7 @@ struct Intake<'a> {
     paused_since: &'a mut Option<Instant>,
     name: &'a [u8],
     uncertain: &'a mut u64,
+    held_until: &'a mut Option<Instant>,
     now: Instant,
 }
 
@@ -834,6 +913,9 @@ impl Intake<'_> {
         match item {
             Incoming::Message(message) => {
                 let is_past = self.is_past();
+                if !is_past {
+                    *self.held_until = None;
+                }
                 if self.history.take(&message) {
                     self.front.message(&message, is_past)?;
                 }
@@ -845,7 +927,7 @@ impl Intake<'_> {
             }
             Incoming::Confirmed(count) => {
                 let confirmed = (0..count).map_while(|_| self.outbox.confirm());
-                confirmed.for_each(|message| self.history.note_confirmed(&message));
+                confirmed.for_each(|message| self.history.note_confirmed(self.name, &message));
             }
             Incoming::Paused(true) => {
                 self.paused_since.get_or_insert(self.now);
@@ -863,7 +945,7 @@ impl Intake<'_> {
 
     /// All of the history has come: shows what is new in it.
     fn end_history(&mut self) -> Result<(), ClientError> {
-        let update = self.history.end(self.name);
+        let update = self.history.end();
         if update.has_gap {
             let notice = "messages that were sent meanwhile may be missing";
             self.front.notice(Notice::Warning, notice)?;
@@ -887,19 +969,6 @@ fn hang_up_if_gone(result: io::Result<()>, requests: &mut Vec<Request>) -> Resul
             Ok(())
         }
         result => result.map_err(ClientError::Terminal),
-    }
-}
-
-/// A `Named` is a name in a sentence, between quotes if it would not look like one word.
-struct Named<'a>(&'a [u8]);
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = Shown::plain(self.0).to_string();
-        if shown.is_empty() || shown.contains(char::is_whitespace) {
-            return Quoted(self.0).fmt(f);
-        }
-        f.write_str(&shown)
     }
 }
 

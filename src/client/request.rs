@@ -5,6 +5,12 @@
 pub(super) enum Request {
     /// Send this message.
     Send(Vec<u8>),
+    /// Connect now, or send the held messages now.
+    Hurry,
+    /// Connect again.
+    Reconnect,
+    /// Join again, under this name.
+    Rename(Vec<u8>),
     /// Leave when all messages are delivered. The second request leaves at once.
     Leave,
     /// Leave when all messages are delivered: the input has ended.

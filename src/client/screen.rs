@@ -28,7 +28,6 @@ pub struct Screen {
     cols: usize,
     /// Whether the terminal wraps lines again when it becomes narrower.
     reflows: bool,
-    prompt: Prompt,
     /// The painted rows, if there are any.
     painted: Option<Painted>,
 }
@@ -82,12 +81,11 @@ struct Position {
 impl Screen {
     /// Creates a screen of this size, with nothing painted.
     #[must_use]
-    pub fn new(rows: u16, cols: u16, reflows: bool, prompt: Prompt) -> Self {
+    pub fn new(rows: u16, cols: u16, reflows: bool) -> Self {
         let mut screen = Self {
             rows: 0,
             cols: 0,
             reflows,
-            prompt,
             painted: None,
         };
         screen.set_size(rows, cols);
@@ -122,10 +120,10 @@ impl Screen {
         };
         // No more rows are above the cursor than the screen has.
         up(out, painted.above(cols).min(self.rows - 1))?;
-        queue!(out, MoveToColumn(0), Clear(ClearType::FromCursorDown))
+        clear_down(out)
     }
 
-    /// Paints the typed line in place of the painted one.
+    /// Paints the typed line, behind this prompt, in place of the painted one.
     ///
     /// `cursor` is the position of the cursor, in bytes of `text`. The line takes half of the screen at
     /// most, so that there is room for messages. Of more rows, those up to the cursor are shown.
@@ -133,13 +131,19 @@ impl Screen {
     /// # Errors
     ///
     /// None: writing to memory does not fail.
-    pub fn paint(&mut self, out: &mut Vec<u8>, text: &str, cursor: usize) -> io::Result<()> {
+    pub fn paint(
+        &mut self,
+        out: &mut Vec<u8>,
+        prompt: &Prompt,
+        text: &str,
+        cursor: usize,
+    ) -> io::Result<()> {
         self.erase(out)?;
         // A screen that is too narrow for both shows the text without the prompt.
-        let prompt = if self.prompt.width * 2 > self.cols {
+        let prompt = if prompt.width * 2 > self.cols {
             &Prompt::default()
         } else {
-            &self.prompt
+            prompt
         };
         let layout = Layout::of(text, cursor, prompt.width, self.cols);
         let shown = layout.window((self.rows / 2).max(1));
@@ -195,7 +199,7 @@ impl Screen {
     ///
     /// None: writing to memory does not fail.
     pub fn clear(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.painted = None;
+        self.erase(out)?;
         queue!(
             out,
             SetAttribute(Attribute::Reset),
@@ -211,8 +215,22 @@ impl Screen {
     /// None: writing to memory does not fail.
     pub fn restart(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.painted = None;
-        queue!(out, MoveToColumn(0), Clear(ClearType::FromCursorDown))
+        clear_down(out)
     }
+}
+
+/// Clears the row of the cursor and all rows below, and moves to its first column.
+///
+/// tmux takes a screen that is cleared from its very first column as one that scrolls away, and would keep a
+/// copy of the typed line in its history. So that column is cleared last.
+fn clear_down(out: &mut Vec<u8>) -> io::Result<()> {
+    queue!(
+        out,
+        MoveToColumn(1),
+        Clear(ClearType::FromCursorDown),
+        MoveToColumn(0),
+        Clear(ClearType::UntilNewLine)
+    )
 }
 
 /// Moves the cursor up. (Terminals take "up by zero" as "up by one".)
@@ -354,6 +372,7 @@ mod tests {
     /// A screen and the terminal that shows it.
     struct Shown {
         screen: Screen,
+        prompt: Prompt,
         terminal: vt100::Parser,
     }
 
@@ -373,7 +392,8 @@ mod tests {
         fn new(rows: u16, cols: u16, before: &str) -> Self {
             let (height, width) = size(rows, cols);
             Self {
-                screen: Screen::new(rows, cols, false, prompt(before)),
+                screen: Screen::new(rows, cols, false),
+                prompt: prompt(before),
                 terminal: vt100::Parser::new(height, width, 1000),
             }
         }
@@ -384,11 +404,19 @@ mod tests {
             self.terminal.process(&out);
         }
 
+        fn paint(&mut self, text: &str, cursor: usize) {
+            let mut out = Vec::new();
+            self.screen
+                .paint(&mut out, &self.prompt, text, cursor)
+                .unwrap();
+            self.terminal.process(&out);
+        }
+
         /// Paints a text in which `|` marks the cursor.
         fn type_in(&mut self, marked: &str) {
             let cursor = marked.find('|').unwrap();
             let text = marked.replacen('|', "", 1);
-            self.draw(|screen, out| screen.paint(out, &text, cursor));
+            self.paint(&text, cursor);
         }
 
         fn print(&mut self, line: &str) {
@@ -489,12 +517,26 @@ mod tests {
     #[test]
     fn resize_of_a_terminal_that_reflows_erases_from_a_higher_row() {
         let mut out = Vec::new();
-        let mut screen = Screen::new(24, 80, true, prompt("> "));
-        screen.paint(&mut out, &"x".repeat(100), 100).unwrap();
+        let mut screen = Screen::new(24, 80, true);
+        screen
+            .paint(&mut out, &prompt("> "), &"x".repeat(100), 100)
+            .unwrap();
         out.clear();
         // The first row has 80 columns, which makes two of 40; the cursor is on the row after.
         screen.resize(&mut out, 24, 40).unwrap();
-        assert_eq!(out, b"\x1b[2A\x1b[1G\x1b[J");
+        // Not from the first column: see `clear_down`.
+        assert_eq!(out, b"\x1b[2A\x1b[2G\x1b[J\x1b[1G\x1b[K");
+    }
+
+    #[test]
+    fn erased_line_leaves_nothing_on_a_screen_of_any_width() {
+        for cols in [1, 2, 3, 80] {
+            let mut shown = Shown::new(10, cols, "> ");
+            shown.type_in("ab|c\nd");
+            shown.draw(Screen::erase);
+            assert_eq!(shown.rows(), [""; 0], "{cols}");
+            assert_eq!(shown.cursor(), (0, 0));
+        }
     }
 
     #[test]
@@ -515,7 +557,7 @@ mod tests {
                 let ends = text.grapheme_indices(true).map(|(at, _)| at);
                 let ends: Vec<_> = ends.chain([text.len()]).collect();
                 let cursor = ends[cursor % ends.len()];
-                shown.draw(|screen, out| screen.paint(out, text, cursor));
+                shown.paint(text, cursor);
                 shown.print(&format!("#{index}"));
             }
             let printed: Vec<_> = (0..steps.len()).map(|index| format!("#{index}")).collect();

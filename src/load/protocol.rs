@@ -106,6 +106,7 @@ impl Protocol {
             host,
             path: path.to_owned(),
             protocol,
+            credentials: None,
         })
     }
 

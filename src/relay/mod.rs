@@ -109,6 +109,7 @@
 //! as a lagging member whose cursor stands at the oldest kept message. Replayed history and live messages
 //! are therefore one stream, with no gap and no duplicate between them.
 
+mod bus;
 mod channel;
 mod close_reason;
 mod conn_id;
@@ -136,6 +137,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::wire::{Dialect, FrameError, TimeText, encode_frame};
+use bus::BusMember;
 use connection::Outcome;
 use delivery::{Delivery, FanOut};
 use flow::Mode;
@@ -596,6 +598,83 @@ impl<S> Relay<S> {
         Ok(())
     }
 
+    /// Has a bus receive what members say from now on, to publish it at other relays: see
+    /// [`take_for_bus`](Self::take_for_bus). It may be this much behind, in bytes, which adds to the memory that
+    /// may be held.
+    pub fn join_bus(&mut self, max_lag: usize) {
+        let limits = &mut self.room.limits;
+        limits.max_memory = limits.max_memory.saturating_add(max_lag);
+        let channel = self.room.channels.tap();
+        self.room.bus = Some(BusMember::new(max_lag as u64, &mut channel.backlog));
+    }
+
+    /// How many bytes of what other relays' members said may be published now: not all of a turn, and none
+    /// between the rounds of a pause.
+    #[must_use]
+    pub fn bus_budget(&self, now: Instant) -> usize {
+        self.room
+            .flow
+            .bus_budget(self.room.channels.turn_len(), now)
+    }
+
+    /// When the budget of the bus is not empty any more; `None` if it is not empty.
+    #[must_use]
+    pub const fn bus_due(&self) -> Option<Instant> {
+        self.room.flow.next_round()
+    }
+
+    /// Publishes a message that the bus has received, which it will not receive back. The time at which it was
+    /// said is counted from the beginning of 1970. Must be called inside a turn, before
+    /// [`serve_ready`](Self::serve_ready).
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLong`] if the name or the message exceeds its limit.
+    pub fn publish_from_bus(
+        &mut self,
+        name: &[u8],
+        message: &[u8],
+        said_at: Duration,
+    ) -> Result<(), FrameError> {
+        let channels = &mut self.room.channels;
+        let time = channels.replace_time(TimeText::new(said_at));
+        let start = channels[Dialect::Chat10].end();
+        let published = self.publish(name, message);
+        let channels = &mut self.room.channels;
+        channels.replace_time(time);
+        if let Some(bus) = &mut self.room.bus {
+            let end = channels[Dialect::Chat10].end();
+            bus.skip(start..end);
+        }
+        if self.room.flow.is_restricting() {
+            self.room.flow.count_round(message.len(), name.len());
+        }
+        published
+    }
+
+    /// Takes the next messages that the bus has to receive: as many as fit `max` bytes, or one that is longer.
+    /// Appends them to `out` as frames of `chat10`, and returns how many they are. Must be called between turns.
+    pub fn take_for_bus(&mut self, max: usize, out: &mut Vec<u8>) -> u64 {
+        let backlog = &mut self.room.channels[Dialect::Chat10].backlog;
+        let bus = self.room.bus.as_mut();
+        bus.map_or(0, |bus| bus.take(max, backlog, out))
+    }
+
+    /// Has the bus give up its oldest messages if it is too far behind. Returns how many those are. Must be
+    /// called between turns.
+    pub fn give_up_for_bus(&mut self) -> u64 {
+        let backlog = &mut self.room.channels[Dialect::Chat10].backlog;
+        let bus = self.room.bus.as_mut();
+        bus.map_or(0, |bus| bus.give_up(backlog))
+    }
+
+    /// How many bytes the bus has still to receive.
+    #[must_use]
+    pub fn bus_lag(&self) -> u64 {
+        let backlog = &self.room.channels[Dialect::Chat10].backlog;
+        self.room.bus.as_ref().map_or(0, |bus| bus.lag(backlog))
+    }
+
     /// Whether published messages are among the [events](Self::drain_events), each with a copy of its
     /// bytes. At first they are not.
     pub const fn record_messages(&mut self, records: bool) {
@@ -752,7 +831,8 @@ impl<S> Relay<S> {
     #[must_use]
     pub fn lagging(&self) -> usize {
         let channels = self.room.channels.iter();
-        channels.map(|channel| channel.backlog.readers()).sum()
+        let readers: usize = channels.map(|channel| channel.backlog.readers()).sum();
+        readers - usize::from(self.room.bus.is_some())
     }
 
     /// How many bytes of output are pending for this connection; 0 if there is no such connection.

@@ -46,7 +46,8 @@ impl Ready {
         self.0 |= other.0;
     }
 
-    pub(super) const fn remove(&mut self, other: Self) {
+    /// Clears these bits.
+    pub const fn remove(&mut self, other: Self) {
         self.0 &= !other.0;
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::bus::BusMember;
 use super::channel::{Channels, Published, Reply, ReplyTexts};
 use super::close_reason::CloseReason;
 use super::conn_id::ConnId;
@@ -46,6 +47,8 @@ pub(super) struct Room {
     /// What the ages of connections are counted from.
     started: Instant,
     pub(super) channels: Channels,
+    /// The bus to other relays, if there is one.
+    pub(super) bus: Option<BusMember>,
     pub(super) lifecycle: Lifecycle,
     pub(super) flow: FlowControl,
     pub(super) ready: ReadyLists,
@@ -81,6 +84,7 @@ impl Room {
         }
         Self {
             channels: Channels::new(&limits, served, texts),
+            bus: None,
             lifecycle,
             flow: FlowControl::new(&limits),
             limits,

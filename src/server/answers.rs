@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::access::{Access, Ban};
 use super::admin::{self, Act, BadAct, Whom};
 use super::banned::Banned;
+use super::bus::BusFigures;
 use super::listener::Via;
 use super::lobby::{Question, Then};
 use super::log::ServerLog;
@@ -37,6 +38,8 @@ pub(super) struct Desk<'a, S: Read + io::Write> {
     pub(super) log: &'a ServerLog,
     /// The metrics as text, if they are [asked for](wants_metrics).
     pub(super) metrics: String,
+    /// The bus, if there is one.
+    pub(super) bus: Option<BusFigures>,
     pub(super) is_stopping: bool,
     /// How long the server has been running.
     pub(super) uptime: Duration,
@@ -93,7 +96,7 @@ impl<S: Read + io::Write> Desk<'_, S> {
             "/healthz" if self.is_stopping => {
                 http::response("503 Service Unavailable", &[], b"stopping\n")
             }
-            "/healthz" => http::response(OK, &[], b"ok\n"),
+            "/healthz" => http::response(OK, &[], format!("ok\n{}", self.bus_text()).as_bytes()),
             _ if is_admin => {
                 let body = b"here are /metrics, /healthz, /members, /stats and /bans\n";
                 http::response(NOT_FOUND, &[], body)
@@ -119,11 +122,17 @@ impl<S: Read + io::Write> Desk<'_, S> {
         Some((http::response(OK, &[], text.as_bytes()), Then::End))
     }
 
+    /// A line for the bus, if there is one. Without the engine the relay serves its members, so it is well.
+    fn bus_text(&self) -> String {
+        let bus = self.bus.as_ref();
+        bus.map_or_else(String::new, |bus| format!("{bus}\n"))
+    }
+
     /// The figures of the relay, as the log has them.
     fn stats_text(&self) -> String {
         let uptime = Duration::from_secs(self.uptime.as_secs());
         format!(
-            "chatloop {}, running for {}{}\n{}, {} without a name; {} lagging, {} bytes held{}\n{}\n",
+            "chatloop {}, running for {}{}\n{}, {} without a name; {} lagging, {} bytes held{}\n{}\n{}",
             env!("CARGO_PKG_VERSION"),
             humantime::format_duration(uptime),
             if self.is_stopping { ", stopping" } else { "" },
@@ -137,6 +146,7 @@ impl<S: Read + io::Write> Desk<'_, S> {
                 ""
             },
             self.relay.counters(),
+            self.bus_text(),
         )
     }
 

@@ -27,11 +27,11 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Logs a repeated event at most once in [`LOG_INTERVAL`].
 #[derive(Debug, Default)]
-struct LogThrottle(Option<Instant>);
+pub(super) struct LogThrottle(Option<Instant>);
 
 impl LogThrottle {
     /// Whether the event is to be logged now. If so, it counts as logged.
-    fn is_due(&mut self, now: Instant) -> bool {
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self
             .0
             .is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
@@ -400,7 +400,7 @@ impl ServerLog {
     }
 
     /// The members' table, and the totals above it.
-    pub(super) fn table<S>(&self, relay: &Relay<S>, now: Instant) {
+    pub(super) fn table<S>(&self, relay: &Relay<S>, bus: Option<impl fmt::Display>, now: Instant) {
         info!(
             "SIGUSR1: {}, {} without a name; {} lagging, {} bytes held{}",
             self.members(relay.members()),
@@ -413,6 +413,9 @@ impl ServerLog {
                 ""
             },
         );
+        if let Some(bus) = bus {
+            info!("{bus}");
+        }
         let table = MembersTable { relay, now };
         for line in table.lines() {
             info!("{line}");

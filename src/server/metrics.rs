@@ -6,6 +6,7 @@
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
+use super::bus::BusFigures;
 use super::log::Refusal;
 use super::process::Process;
 use super::stats::{Histogram, Stats};
@@ -23,6 +24,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) stats: &'a Stats,
     pub(super) refusals: &'a Refusals,
     pub(super) tls: Tls,
+    pub(super) bus: Option<BusFigures>,
     pub(super) process: Process,
     pub(super) is_stopping: bool,
     /// Log lines that were dropped.
@@ -152,6 +154,32 @@ pub(super) const METRICS: &[Metric] = &[
         |from, to| to.plain(from.gauges.throttled)),
     counter("chatloop_throttles_total", "How often a member exceeded its send quota.",
         |from, to| to.plain(from.counters.throttles)),
+    gauge("chatloop_bus_up", "1 while the engine of the bus can be used. Without --bus there is no value, here and below.",
+        |from, to| to.of_bus(from, |bus| u64::from(bus.is_up))),
+    gauge("chatloop_bus_lag_bytes", "Bytes that wait to be sent to the bus.",
+        |from, to| to.of_bus(from, |bus| bus.lag)),
+    gauge("chatloop_bus_in_flight_entries", "Entries that the engine has not acknowledged.",
+        |from, to| to.of_bus(from, |bus| bus.in_flight as u64)),
+    counter("chatloop_bus_sent_entries_total", "Entries sent to the bus, each counted once.",
+        |from, to| to.of_bus(from, |bus| bus.sent)),
+    counter("chatloop_bus_received_messages_total", "Messages of other relays that were published here.",
+        |from, to| to.of_bus(from, |bus| bus.received)),
+    counter("chatloop_bus_given_up_total", "Messages that other relays will miss: more waited than --bus-queue.",
+        |from, to| to.of_bus(from, |bus| bus.given_up)),
+    counter("chatloop_bus_missing_total", "Messages of other relays that never came, by relay.", |from, to| {
+        let missing = from.bus.iter().flat_map(|bus| &bus.missing);
+        missing.into_iter().try_for_each(|(node, count)| to.labelled("node", label_of(node), count))
+    }),
+    counter("chatloop_bus_unreadable_total", "Entries and messages of the bus that were skipped.",
+        |from, to| to.of_bus(from, |bus| bus.unreadable)),
+    counter("chatloop_bus_replaced_total", "How often the stream was another one than before.",
+        |from, to| to.of_bus(from, |bus| bus.replaced)),
+    counter("chatloop_bus_under_replicated_total", "Entries that fewer than --bus-replicas have confirmed in time.",
+        |from, to| to.of_bus(from, |bus| bus.under_replicated)),
+    gauge("chatloop_bus_members", "Members of other relays, by relay.", |from, to| {
+        let members = from.bus.iter().flat_map(|bus| &bus.members);
+        members.into_iter().try_for_each(|(node, members)| to.labelled("node", label_of(node), members))
+    }),
     counter("chatloop_turns_total", "Turns of the event loop.", |from, to| to.plain(from.stats.turns)),
     counter("chatloop_wakeups_total", "Polls that waited and returned: an idle relay has none.",
         |from, to| to.plain(from.stats.wakeups)),
@@ -173,6 +201,15 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("process_start_time_seconds", "When the process began, since the beginning of 1970.",
         |from, to| to.known(from.process.started)),
 ];
+
+/// The name of a relay as a label that needs no escapes, whatever bytes it is.
+fn label_of(node: &[u8]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:_-".contains(&byte);
+    let chars = node
+        .iter()
+        .map(|&byte| if plain(byte) { byte as char } else { '_' });
+    chars.collect()
+}
 
 type SampleFn = fn(&Snapshot<'_>, &mut Samples<'_>) -> fmt::Result;
 
@@ -223,6 +260,11 @@ impl Samples<'_> {
     /// A value, unless the system does not report it.
     fn known(&mut self, value: Option<impl Display>) -> fmt::Result {
         value.map_or(Ok(()), |value| self.plain(value))
+    }
+
+    /// A value of the bus, if there is one.
+    fn of_bus(&mut self, from: &Snapshot<'_>, value: fn(&BusFigures) -> u64) -> fmt::Result {
+        self.known(from.bus.as_ref().map(value))
     }
 
     /// A value with a label, whose own value needs no escapes.

@@ -5,10 +5,12 @@
 //! ```text
 //! poll            wait for events, or for the next timeout, or not at all if there is work left
 //! dispatch        note what each event reports
+//! serve_bus       publish what other relays' members said
 //! serve_ready     flush pending output, read input, publish messages
 //! handle_timeouts look at everything whose time has come
 //! dismiss_due     if stopping: the members whose time has come leave
 //! fan_out         one write of everything published in this turn to each member
+//! send_to_bus     one entry of what this relay's members said
 //! remove_closed   remove the connections that were closed
 //! log_events      turn the room's events into log lines
 //! take_requests   stop, or log the members' table, if a signal asked for it
@@ -37,6 +39,7 @@ mod admin;
 mod admin_socket;
 mod answers;
 mod banned;
+mod bus;
 mod certificates;
 mod drain;
 mod handle;
@@ -84,6 +87,7 @@ use acceptor::{Accepted, AcceptedConnection, Acceptor};
 use access::{Access, Denied};
 use admin_socket::AdminSocket;
 use answers::Desk;
+use bus::Bus;
 use certificates::Certificates;
 use drain::Drain;
 use listener::Via;
@@ -98,6 +102,7 @@ use trusted::Proxies;
 
 pub use access::AccessRules;
 pub use banned::{Banned, BannedError};
+pub use bus::{BusConfig, Login};
 pub use handle::Handle;
 pub use inherited::Inherited;
 pub use listener::{Endpoint, Preamble};
@@ -150,6 +155,8 @@ pub struct Config {
     pub web: WebConfig,
     /// How long at most nothing may be written to a WebSocket member before it receives a heartbeat.
     pub heartbeat: Option<Duration>,
+    /// The bus to other relays, if this one is not alone.
+    pub bus: Option<BusConfig>,
 }
 
 impl Config {
@@ -171,6 +178,7 @@ impl Config {
             bans: None,
             web: WebConfig::default(),
             heartbeat: Some(Duration::from_secs(45)),
+            bus: None,
         }
     }
 
@@ -302,6 +310,8 @@ pub struct Server<S: System = Kernel> {
     relay: Relay<Stream<S::Stream>>,
     /// The one buffer that every connection is read into.
     scratch: Box<[u8]>,
+    /// The bus to other relays, if there is one.
+    bus: Option<Box<Bus<S::Stream>>>,
     phase: Phase,
     tick: Tick,
     /// The heartbeats of WebSocket members.
@@ -499,6 +509,8 @@ impl<S: System> Server<S> {
         }
         let mut relay = Relay::new(config.limits.clone(), &served, &config.texts, now);
         relay.set_bytes_of_stream(Stream::held_bytes);
+        let bus = config.bus.clone();
+        let bus = bus.map(|bus| Box::new(Bus::new(bus, &mut relay, &mut system, now)));
         Ok(Self {
             acceptor: Acceptor::new(
                 listeners.iter().copied(),
@@ -517,6 +529,7 @@ impl<S: System> Server<S> {
                 &config.limits,
             ),
             scratch: vec![0; config.limits.read_budget].into(),
+            bus,
             phase: Phase::Running,
             tick: Tick::new(config.every),
             // What is published right after a tick takes the place of the next heartbeat, so that two may pass.
@@ -635,11 +648,13 @@ impl<S: System> Server<S> {
             self.relay.set_time_of_day(self.since_1970());
         }
         let messages_before = self.relay.counters().messages;
+        self.serve_bus(now);
         self.relay.serve_ready(&mut self.scratch, now);
         self.handle_timeouts(now);
         self.dismiss_due(now);
         self.fan_out(now);
         self.count_messages(messages_before, now);
+        self.send_to_bus(now);
         if self.relay.remove_closed(&mut self.scratch, now) > 0 {
             // Each has given a descriptor back.
             self.acceptor.retry();
@@ -707,8 +722,11 @@ impl<S: System> Server<S> {
         };
         let certificates = self.certificates.as_ref();
         let has_unchecked = certificates.is_some_and(Certificates::has_unchecked);
+        let bus = self.bus.as_ref();
+        let is_bus_ready = bus.is_some_and(|bus| bus.has_ready(&self.relay));
         let has_ready = self.relay.has_ready() || self.lobby.has_ready() || has_unchecked;
-        if must_look || has_ready || self.acceptor.has_ready() {
+        let may_accept = self.acceptor.has_ready() && !bus.is_some_and(|bus| bus.holds_accept());
+        if must_look || has_ready || is_bus_ready || may_accept {
             return Some(Duration::ZERO);
         }
         let drain = match &self.phase {
@@ -720,6 +738,7 @@ impl<S: System> Server<S> {
             self.tick.due(),
             self.heartbeat.due(),
             self.lobby.next_timeout(),
+            bus.and_then(|bus| bus.next_timeout(&self.relay)),
             certificates.and_then(Certificates::warning_due),
             self.accept_retry,
             drain,
@@ -743,6 +762,11 @@ impl<S: System> Server<S> {
                 Event::Incoming(listener) => self.acceptor.note(listener),
                 Event::Connection(id, ready) => self.relay.note(id, ready),
                 Event::Visitor(index, ready) => self.lobby.note(index, ready),
+                Event::Bus(index, ready) => {
+                    if let Some(bus) = &mut self.bus {
+                        bus.note(index, ready);
+                    }
+                }
             }
         }
         self.events.since_drained += self.events.last;
@@ -766,6 +790,20 @@ impl<S: System> Server<S> {
         if let Some(certificates) = &self.certificates {
             let held = certificates.buffers().held_bytes();
             self.relay.charge_streams(held, now);
+        }
+    }
+
+    /// Publishes what other relays' members said.
+    fn serve_bus(&mut self, now: Instant) {
+        if let Some(bus) = &mut self.bus {
+            bus.serve(&mut self.system, &mut self.relay, &mut self.scratch, now);
+        }
+    }
+
+    /// Sends what members said to other relays, now that it was delivered here.
+    fn send_to_bus(&mut self, now: Instant) {
+        if let Some(bus) = &mut self.bus {
+            bus.send(&mut self.system, &mut self.relay, now);
         }
     }
 
@@ -857,7 +895,11 @@ impl<S: System> Server<S> {
                 Request::Stop(signal) => self.stop(signal),
                 Request::HangUp if self.is_stopping() => {}
                 Request::HangUp => self.stop("SIGHUP"),
-                Request::Table => self.log.table(&self.relay, now),
+                Request::Table => {
+                    let bus = self.bus.as_ref();
+                    let bus = bus.map(|bus| bus.figures(&self.relay, now));
+                    self.log.table(&self.relay, bus, now);
+                }
                 Request::Reload => self.reload(now),
             }
         }
@@ -899,6 +941,9 @@ impl<S: System> Server<S> {
 
     /// Accepts connections, up to the turn's budget.
     fn accept(&mut self, now: Instant) {
+        if self.bus.as_ref().is_some_and(|bus| bus.holds_accept()) {
+            return;
+        }
         let mut may_evict = true;
         for _ in 0..self.relay.limits().accept_budget {
             match self.acceptor.accept(&mut self.system, &mut self.log, now) {
@@ -988,6 +1033,7 @@ impl<S: System> Server<S> {
         let metrics = answers::wants_metrics(&question).then(|| self.metrics_at(now));
         let mut desk = Desk {
             metrics: metrics.unwrap_or_default(),
+            bus: self.bus.as_ref().map(|bus| bus.figures(&self.relay, now)),
             is_stopping: self.is_stopping(),
             uptime: now.saturating_duration_since(self.started),
             relay: &mut self.relay,
@@ -1006,7 +1052,9 @@ impl<S: System> Server<S> {
     }
 
     fn metrics_at(&self, now: Instant) -> String {
+        let bus = self.bus.as_ref();
         metrics::text(&Snapshot {
+            bus: bus.map(|bus| bus.figures(&self.relay, now)),
             counters: self.relay.counters(),
             gauges: self.relay.gauges(now),
             stats: &self.stats,
@@ -1223,11 +1271,17 @@ impl<S: System> Server<S> {
         }
     }
 
+    /// Whether last words are on their way to other relays.
+    fn is_bus_busy(&self) -> bool {
+        let bus = self.bus.as_ref();
+        bus.is_some_and(|bus| bus.is_busy(self.relay.bus_lag()))
+    }
+
     /// Ends a drain in which all members have left, or that has no more time for it.
     fn finish_drain(&mut self, now: Instant) -> Turn {
         match &self.phase {
             Phase::Running => return Turn::Running,
-            Phase::Draining(_) if self.relay.is_empty() => {}
+            Phase::Draining(_) if self.relay.is_empty() && !self.is_bus_busy() => {}
             Phase::Draining(drain) if now < drain.until() => return Turn::Running,
             Phase::Draining(_) => self.log.drain_timed_out(self.relay.lagging()),
             Phase::Stopped => {}

@@ -63,6 +63,17 @@ pub trait System {
     /// Those of accept(2).
     fn accept(&mut self, listener: usize) -> io::Result<(Self::Stream, SocketAddr)>;
 
+    /// Begins to connect to this address, without waiting. Whether that has succeeded shows when the connection
+    /// becomes writable.
+    ///
+    /// # Errors
+    ///
+    /// Those of socket(2) and connect(2). A system without a network may have no connections to others.
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
+        let _ = addr;
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// Registers a connection, so that its events are reported as this source's until it is dropped.
     ///
     /// # Errors
@@ -110,6 +121,8 @@ pub enum Source {
     Connection(ConnId),
     /// The connection of this index in the lobby.
     Visitor(usize),
+    /// The connection of this index to the engine of the bus.
+    Bus(usize),
 }
 
 /// An event.
@@ -123,6 +136,8 @@ pub enum Event {
     Connection(ConnId, Ready),
     /// The connection of this index in the lobby became ready.
     Visitor(usize, Ready),
+    /// The connection of this index to the engine of the bus became ready.
+    Bus(usize, Ready),
 }
 
 /// The token of the signals. Connections count up from 0, so the last tokens are never theirs.
@@ -135,6 +150,8 @@ const FIRST_LISTENER: Token = Token(usize::MAX - 2);
 const FIRST_VISITOR: Token = Token(usize::MAX - (1 << 16));
 /// Visitors are fewer than this.
 const MAX_VISITORS: usize = 1 << 16;
+/// The token of the first connection to the engine of the bus; the other one is the next one down.
+const FIRST_BUS: Token = Token(FIRST_VISITOR.0 - MAX_VISITORS);
 
 /// How many events one poll returns. More than that wait for the next turn, and so do timeouts then. No
 /// connection starves: epoll returns them in the order in which they became ready.
@@ -294,6 +311,9 @@ impl System for Kernel {
             Token(token) if token > FIRST_VISITOR.0 - MAX_VISITORS => {
                 Event::Visitor(FIRST_VISITOR.0 - token, readiness(event))
             }
+            Token(token) if token > FIRST_BUS.0 - 2 => {
+                Event::Bus(FIRST_BUS.0 - token, readiness(event))
+            }
             Token(id) => Event::Connection(ConnId::from(id), readiness(event)),
         })
     }
@@ -324,6 +344,13 @@ impl System for Kernel {
             _ => {}
         }
         accepted
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(addr)?;
+        // If that fails, small requests may wait for the replies to earlier ones.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     fn watch(&mut self, stream: &mut TcpStream, source: Source) -> io::Result<()> {
@@ -379,6 +406,7 @@ impl Source {
         match self {
             Self::Connection(id) => Token(id.into()),
             Self::Visitor(index) => Token(FIRST_VISITOR.0 - index),
+            Self::Bus(index) => Token(FIRST_BUS.0 - index),
         }
     }
 }

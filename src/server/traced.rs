@@ -72,11 +72,11 @@ impl<T> TracedStream<T> {
         self.trace.registered(self.id(), self.peer);
     }
 
-    /// Its identity in the room. What connections do that speak HTTP is not traced.
+    /// Its identity in the room. What connections do that speak HTTP, or are the bus's, is not traced.
     const fn id(&self) -> Option<ConnId> {
         match self.source {
             Some(Source::Connection(id)) => Some(id),
-            Some(Source::Visitor(_)) | None => None,
+            Some(Source::Visitor(_) | Source::Bus(_)) | None => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl<S: System> System for Traced<S> {
                     Event::Signal => self.trace.signal(),
                     Event::Incoming(listener) => self.trace.incoming(listener),
                     Event::Connection(id, ready) => self.trace.edge(id, ready),
-                    Event::Visitor(..) => {}
+                    Event::Visitor(..) | Event::Bus(..) => {}
                 }
             }
         }
@@ -186,6 +186,15 @@ impl<S: System> System for Traced<S> {
             trace: self.trace.clone(),
         };
         Ok((stream, peer))
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
+        Ok(TracedStream {
+            stream: self.system.connect(addr)?,
+            peer: addr,
+            source: None,
+            trace: self.trace.clone(),
+        })
     }
 
     fn watch(&mut self, stream: &mut Self::Stream, source: Source) -> io::Result<()> {

@@ -11,9 +11,10 @@
 //!   0x0d           Enter                    ESC O A          Up, of another mode or terminal
 //!   ESC a          Alt-A                    ESC [ 200 ~      a paste begins
 //!   ESC            Escape, or any of these  ESC [ 201 ~      it ends
+//!   ESC [ I        the window is focused    ESC [ O          it is no longer
 //! ```
 //!
-//! The last line of the left column is the flaw in this: that nothing followed can be told only by
+//! The lone ESC is the flaw in this: that nothing followed can be told only by
 //! waiting. The decoder has no clock, so it reports when it [is undecided](KeyDecoder::is_undecided),
 //! and its caller waits.
 
@@ -42,6 +43,8 @@ pub enum Input {
     Key(Key),
     /// Text was pasted: all of it or the next piece, never empty, with every line break as `\n`.
     Paste(String),
+    /// The terminal's window was focused, or is no longer, if the terminal was asked to report that.
+    Focus(bool),
 }
 
 /// A key, and what was held down with it.
@@ -265,6 +268,7 @@ impl KeyDecoder {
                     self.state = DecoderState::Csi { alt, params };
                 }
                 b'[' if params.is_none() => self.state = DecoderState::LinuxFunctionKey,
+                b'I' | b'O' if params.is_none() => on_input(Input::Focus(byte == b'I')),
                 b'@'..=b'~' => self.end_csi(params.unwrap_or_default(), byte, alt, on_key),
                 // A control character, or one beyond ASCII, is no part of a sequence.
                 _ => self.start(byte, false, on_key),
@@ -593,6 +597,20 @@ mod tests {
     }
 
     #[test]
+    fn reports_of_the_focus_are_no_keys() {
+        check(&[(
+            b"a\x1b[Ob\x1b[I\x1b[1I",
+            [
+                keys("a"),
+                vec![Input::Focus(false)],
+                keys("b"),
+                vec![Input::Focus(true)],
+            ]
+            .concat(),
+        )]);
+    }
+
+    #[test]
     fn invalid_utf8_is_replaced_without_loss_of_the_next_key() {
         check(&[
             (b"a\xffb", keys("a\u{fffd}b")),
@@ -693,9 +711,9 @@ mod tests {
         ]
         .concat();
         check(&[
-            // Function keys, focus, the mouse, a terminal's answers, one paste too few.
+            // Function keys, the mouse, a terminal's answers, one paste too few.
             (b"\x1bOP.\x1b[15~.\x1b[1;5P.", keys("...")),
-            (b"\x1b[I.\x1b[<0;1;1M.", keys("..")),
+            (b"\x1b[J.\x1b[<0;1;1M.", keys("..")),
             (b"\x1b[?62;4c.\x1b[?2004$y.\x1b[2 q.", keys("...")),
             (b"\x1b[201~.", keys(".")),
             (b"\x1b[[A.\x1b[[E.", keys("..")),

@@ -24,10 +24,11 @@ pub(crate) enum Modes {
 }
 
 impl Modes {
-    /// Switches bracketed paste on, and what else these modes need.
+    /// Switches bracketed paste on, and what else these modes need: lines have their terminal report
+    /// whether its window is focused.
     const fn enter(self) -> &'static [u8] {
         match self {
-            Self::Lines => b"\x1b[?2004h",
+            Self::Lines => b"\x1b[?2004h\x1b[?1004h",
             Self::FullScreen => b"\x1b[?2004h\x1b[?1049h\x1b[?25l",
         }
     }
@@ -35,7 +36,7 @@ impl Modes {
     /// Switches that and attributes off, and the cursor on.
     const fn leave(self) -> &'static [u8] {
         match self {
-            Self::Lines => b"\x1b[?2004l\x1b[0m\x1b[?25h",
+            Self::Lines => b"\x1b[?1004l\x1b[?2004l\x1b[0m\x1b[?25h",
             Self::FullScreen => b"\x1b[?2004l\x1b[0m\x1b[?25h\x1b[?1049l",
         }
     }

@@ -95,7 +95,7 @@ impl Controls {
             Input::Paste(text) if self.is_typing => {
                 self.set_filter(self.filter.clone() + text.lines().next().unwrap_or_default())
             }
-            Input::Paste(_) => Action::None,
+            Input::Paste(_) | Input::Focus(_) => Action::None,
         }
     }
 

@@ -31,6 +31,10 @@ impl ScriptedServer {
     fn listen(listener: Socket) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         listener.bind(&addr.into()).unwrap();
+        Self::listening(listener)
+    }
+
+    fn listening(listener: Socket) -> Self {
         listener.listen(16).unwrap();
         // Linux ends a wait for a connection by this as well.
         listener.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -149,6 +153,11 @@ impl Refusal {
 
     pub fn addr(&self) -> SocketAddr {
         self.socket.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// From now on a server listens there.
+    pub fn listen(self) -> ScriptedServer {
+        ScriptedServer::listening(self.socket)
     }
 }
 

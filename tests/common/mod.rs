@@ -11,6 +11,8 @@
 pub mod chat_room;
 pub mod chat_server;
 #[cfg(feature = "cli")]
+pub mod engine;
+#[cfg(feature = "cli")]
 pub mod http;
 #[cfg(feature = "cli")]
 pub mod load;

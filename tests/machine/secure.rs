@@ -634,6 +634,7 @@ impl World {
                     events.extend(socket.watched.map(|source| match source {
                         Source::Connection(id) => Event::Connection(id, ready),
                         Source::Visitor(index) => Event::Visitor(index, ready),
+                        Source::Bus(index) => Event::Bus(index, ready),
                     }));
                 }
             }

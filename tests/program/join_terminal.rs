@@ -16,7 +16,7 @@ use crate::common::{assert_bytes, delivery, frame};
 /// A client's command line, with its name and without time stamps.
 fn join(server: SocketAddr, name: &str, more: &[&str]) -> Command {
     let server = server.to_string();
-    let args = ["join", &server, "--name", name, "--no-time"];
+    let args = ["join", &server, "--name", name, "--no-time", "--no-history"];
     let mut command = chatloop(&[&args, more].concat());
     // The emulator cuts rows off when it becomes narrower, as this terminal does.
     command.env("XTERM_VERSION", "an emulator");
@@ -174,22 +174,20 @@ fn escape_key_does_not_swallow_the_next_key() {
 }
 
 #[test]
-fn discarded_line_and_unknown_command_can_be_edited_again() {
+fn discarded_line_and_refused_command_leave_an_empty_line_and_are_in_the_history() {
     let (_server, mut peer, mut terminal) = connected(10, 70);
     terminal.send("never mind\x03");
     terminal.wait_for_text("Up brings the line back");
     terminal.send("\x1b[A\r");
     peer.expect_frame("never mind");
-    terminal.send("/nick bob\r");
-    terminal.wait_for_text("no command /nick");
-    terminal.wait_for_text("me> /nick bob");
-    terminal.send("\x01/\r");
-    peer.expect_frame("/nick bob");
+    terminal.send("/topic tea\r");
+    terminal.wait_for_text("no command /topic");
+    terminal.send("next\r\x1b[A\x1b[A\x01/\r");
+    peer.expect_frames(&["next", "/topic tea"]);
     terminal.send("/quit now\r");
     terminal.wait_for_text("/quit takes nothing after it");
-    terminal.wait_for_text("me> /quit now");
-    terminal.send("\x03/help\r");
-    terminal.wait_for_text("edit as");
+    terminal.send("/help\r");
+    terminal.wait_for_text("There are no private messages");
     let shown = terminal.history().join("\n");
     assert!(shown.contains("Enter        sends the line"), "{shown}");
 }

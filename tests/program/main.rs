@@ -15,6 +15,7 @@
 //! - [`interop`]: with the tutorials' own clients.
 //! - [`six_ways`]: where the tutorials' servers die.
 //! - `tls`: with TLS, its certificates and their renewal, and `chatloop cert`.
+//! - [`bus`]: with others, and a Redis between them.
 //! - [`proxies`]: behind nginx, Caddy and HAProxy.
 //! - [`web`]: with browsers and other WebSocket clients. Some of its tests drive the server over sockets, or a
 //!   room over scripts, where a process could not be timed.
@@ -23,6 +24,7 @@
 //!
 //! - [`join_pipe`]: in a pipe, from a file and into one.
 //! - [`join_terminal`]: on a terminal.
+//! - [`join_commands`]: the commands there, and what it does for a user who stays for long.
 //! - [`join_web`]: over WebSocket.
 //! - `join_tls`: through TLS, and which servers it trusts.
 //!
@@ -53,7 +55,9 @@ mod common;
 
 mod access;
 mod admin;
+mod bus;
 mod interop;
+mod join_commands;
 mod join_pipe;
 mod join_terminal;
 #[cfg(feature = "tls-client")]

@@ -1,4 +1,5 @@
-//! Members behind nginx, Caddy and HAProxy, with the configurations of `docs/operations.md`.
+//! Members behind nginx, Caddy and HAProxy, with the configurations of `docs/operations.md`, and behind HAProxy before
+//! two relays, with that of `docs/scaling.md`.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -10,10 +11,12 @@ use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::common::engine::Engine;
 use crate::common::process::{Relay, chatloop, run, wait_for};
 use crate::common::{PATIENCE, assert_bytes, delivery, frame, skip};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const SCALING: &str = include_str!("../../docs/scaling.md");
 const PAGE: &str = include_str!("../../src/server/web/page.html");
 
 /// The name under which browsers reach the relay.
@@ -33,10 +36,10 @@ const TEXT: u8 = 0x81;
 /// A Pong frame that answers no ping.
 const HEARTBEAT: [u8; 2] = [0x8a, 0];
 
-/// The fenced block of this language in the documentation.
-fn documented(language: &str) -> String {
+/// The fenced block of this language in a document.
+fn documented(language: &str, document: &str) -> String {
     let fence = format!("```{language}\n");
-    let mut blocks = OPERATIONS.split(&*fence).skip(1);
+    let mut blocks = document.split(&*fence).skip(1);
     let block = blocks.next().unwrap().split("```").next().unwrap();
     assert!(blocks.next().is_none(), "one block of {language}");
     block.to_owned()
@@ -122,7 +125,7 @@ impl Proxy {
         let args = ["-p", ".", "-c", "config", "-e", "errors"];
         Self::start("nginx", word, &args, |web, _| {
             let server = changed(
-                &documented("nginx"),
+                &documented("nginx", OPERATIONS),
                 &[
                     ("listen 80;", &format!("listen {web};")),
                     ("127.0.0.1:1235", &relay),
@@ -152,7 +155,7 @@ impl Proxy {
             let site = format!("http://{NAME}:{} {{\n\tbind {}\n", web.port(), web.ip());
             let timeout = format!(" {{\ntransport http {{\nread_timeout {PROXY_TIMEOUT}s\n}}\n}}");
             let site = changed(
-                &documented("caddyfile"),
+                &documented("caddyfile", OPERATIONS),
                 &[
                     (&format!("{NAME} {{\n"), &site),
                     ("127.0.0.1:1235", &format!("{relay}{timeout}")),
@@ -169,7 +172,7 @@ impl Proxy {
             let timeout = |side| (format!("{side} 60s"), format!("{side} {PROXY_TIMEOUT}s"));
             let (client, server) = (timeout("client"), timeout("server"));
             changed(
-                &documented("haproxy"),
+                &documented("haproxy", OPERATIONS),
                 &[
                     ("bind :80", &format!("bind {web}")),
                     ("bind :1234", &format!("bind {members}")),
@@ -177,6 +180,28 @@ impl Proxy {
                     ("127.0.0.1:1236", &chat10),
                     (&client.0, &client.1),
                     (&server.0, &server.1),
+                ],
+            )
+        })
+    }
+
+    /// HAProxy before two relays.
+    fn haproxy_before(relays: [&Relay; 2]) -> Option<Self> {
+        let addrs = relays.map(|relay| {
+            ["proxy+ws", "proxy+chat10"].map(|dialect| relay.addr_of(dialect).to_string())
+        });
+        let [[east_ws, east], [west_ws, west]] = addrs;
+        let args = ["-db", "-f", "config"];
+        Self::start("haproxy", "relays", &args, |web, members| {
+            changed(
+                &documented("haproxy", SCALING),
+                &[
+                    ("bind :80", &format!("bind {web}")),
+                    ("bind :1234", &format!("bind {members}")),
+                    ("10.0.0.1:1235", &east_ws),
+                    ("10.0.0.1:1236", &east),
+                    ("10.0.0.2:1235", &west_ws),
+                    ("10.0.0.2:1236", &west),
                 ],
             )
         })
@@ -525,4 +550,33 @@ fn members_of_two_dialects_behind_haproxy_have_their_addresses_and_outlast_its_t
         });
         assert_browsers_are_served(&mut relay, &proxy, &mut alice);
     });
+}
+
+#[test]
+fn members_behind_haproxy_chat_though_they_are_at_two_relays() {
+    let Some(engine) = Engine::start() else {
+        return;
+    };
+    let [mut east, mut west] = ["east", "west"].map(|node| {
+        let url = engine.url();
+        let proxy = ["--trust-proxy", "127.0.0.0/8", "--ws-host", NAME];
+        let bus = ["--bus", &url, "--bus-node", node];
+        let mut relay = Relay::serving(&["proxy+ws", "proxy+chat10"], &[proxy, bus].concat());
+        relay.log_line("bus: connected to");
+        relay
+    });
+    let Some(proxy) = Proxy::haproxy_before([&east, &west]) else {
+        return;
+    };
+    // The second one comes to the relay that has fewer members.
+    let mut alice = join(&mut east, proxy.chat10, "alice");
+    let mut bob = join(&mut west, proxy.chat10, "bob");
+    for (from, name, to) in [(0, "alice", 1), (1, "bob", 0)] {
+        let members = [&mut alice, &mut bob];
+        members[from].write_all(&frame("hello")).unwrap();
+        let expected = delivery(name, "hello");
+        let mut got = vec![0; expected.len()];
+        members[to].read_exact(&mut got).unwrap();
+        assert_bytes(&got, &expected);
+    }
 }

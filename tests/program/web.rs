@@ -1198,6 +1198,7 @@ impl System for Machine {
         incoming.chain(self.sources.iter().map(|&source| match source {
             Source::Connection(id) => Event::Connection(id, Ready::READABLE),
             Source::Visitor(index) => Event::Visitor(index, Ready::READABLE),
+            Source::Bus(index) => Event::Bus(index, Ready::READABLE),
         }))
     }
 

@@ -8,12 +8,14 @@
 //! - [`pace`]: how fast the room goes when members read slowly, or not at all.
 //! - [`limits`]: what one connection may take, and all of them together.
 //! - [`names`]: names that only one member has at a time.
+//! - [`bus`]: what other relays are told, and what they say.
 //! - [`footprint`]: what a member costs while it does nothing.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod browsers;
+mod bus;
 mod dialects;
 mod footprint;
 mod limits;

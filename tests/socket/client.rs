@@ -22,6 +22,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
         tls: None,
         name: b"me".to_vec(),
         reconnect: true,
+        wait: false,
         quiet: false,
         interface: Interface::Streams(Streams {
             input: Some(input.into()),
@@ -30,6 +31,7 @@ fn config(addr: SocketAddr, input: PipeReader, output: PipeWriter, notices: Pipe
             format: Format::Plain,
             clock: None,
             stay: false,
+            by_hand: false,
         }),
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Channel {
     receives: Receives,
     /// The number of members of this dialect.
     pub(super) members: usize,
+    /// Whether the bus receives what is published.
+    has_bus: bool,
     /// How many members left in this turn. They still receive all of it.
     leaving: usize,
     /// The turn buffer: the bytes published in this turn, as they go on the wire.
@@ -83,6 +85,7 @@ impl Channel {
             dialect,
             receives: dialect.rules().receives,
             members: 0,
+            has_bus: false,
             leaving: 0,
             turn: Vec::new(),
             backlog,
@@ -109,7 +112,7 @@ impl Channel {
 
     /// The stream's position after everything that was published. The bytes of this turn enter the
     /// backlog when the turn ends, if they have to.
-    const fn end(&self) -> u64 {
+    pub(super) const fn end(&self) -> u64 {
         self.backlog.end() + self.turn.len() as u64
     }
 
@@ -150,9 +153,9 @@ impl Channel {
         }
     }
 
-    /// Whether what is published is for a member, or for the history.
+    /// Whether what is published is for a member, for the history, or for the bus.
     const fn is_in_use(&self) -> bool {
-        self.members + self.leaving > 0 || self.history.is_on()
+        self.members + self.leaving > 0 || self.history.is_on() || self.has_bus
     }
 
     /// Whether there is something to deliver, and a member to deliver it to.
@@ -260,6 +263,18 @@ impl Channels {
     /// Sets the time of day of the messages that are published from now on.
     pub(super) fn set_time(&mut self, time: TimeText) {
         self.time = time;
+    }
+
+    /// Sets the time like [`set_time`](Self::set_time), and returns the former one.
+    pub(super) const fn replace_time(&mut self, time: TimeText) -> TimeText {
+        std::mem::replace(&mut self.time, time)
+    }
+
+    /// From now on the bus receives what is published in the channel of `chat10`, whether it has members or not.
+    pub(super) fn tap(&mut self) -> &mut Channel {
+        let channel = &mut self[Dialect::Chat10];
+        channel.has_bus = true;
+        channel
     }
 
     /// Whether there may be WebSocket members.

@@ -154,6 +154,16 @@ impl FlowControl {
         self.round_bytes += bytes + names;
     }
 
+    /// How many bytes may be published of what other relays' members said, when this many were published in the
+    /// turn. Half of the turn is left for the members of this one.
+    pub(super) fn bus_budget(&self, published: usize, now: Instant) -> usize {
+        match self.pause.mode() {
+            Mode::Full => self.turn_budget.saturating_sub(published) / 2,
+            Mode::PacedRounds if !self.may_read_members(now) => 0,
+            Mode::PacedRounds | Mode::Rounds => ROUND_BUDGET,
+        }
+    }
+
     /// The turn's reading is over. If that was a round of a pause, the next one is due later.
     pub(super) fn after_reading(&mut self, now: Instant) {
         let bytes = std::mem::take(&mut self.round_bytes);

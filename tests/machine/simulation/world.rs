@@ -463,6 +463,7 @@ impl World {
                 self.model
                     .admit(peer_index, id, peer.addr, dialect, self.now);
             }
+            Source::Bus(_) => unreachable!("this machine connects to nothing"),
             Source::Visitor(index) => {
                 self.trace.note(Happening::Visits {
                     peer: peer_index,
@@ -1082,6 +1083,7 @@ fn event_of(source: Source, ready: Ready) -> Event {
     match source {
         Source::Connection(id) => Event::Connection(id, ready),
         Source::Visitor(index) => Event::Visitor(index, ready),
+        Source::Bus(index) => Event::Bus(index, ready),
     }
 }
 
@@ -1089,7 +1091,7 @@ fn event_of(source: Source, ready: Ready) -> Event {
 fn slot(source: Source) -> (usize, bool) {
     match source {
         Source::Connection(id) => (usize::from(id) & (usize::MAX >> (usize::BITS / 2)), true),
-        Source::Visitor(index) => (index, false),
+        Source::Visitor(index) | Source::Bus(index) => (index, false),
     }
 }
 
