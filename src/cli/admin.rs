@@ -14,7 +14,8 @@ is one line of the relay's log.
 
 A member that is closed may come back. To ban is to close, and to refuse connections from that address for a time.
 Of IPv6, the /64 of a connection is banned. Behind a proxy that is not trusted (serve --trust-proxy), all clients
-have the address of the proxy. With serve --client-ca, cert:NAME bans the name in a certificate. Bans end with the relay, unless it has a file for them: serve --bans FILE.
+have the address of the proxy. Where clients have certificates (serve --client-ca), cert:NAME bans those with this
+name in theirs. Bans end with the relay, unless it has a file for them: serve --bans FILE.
 
 Examples:
   chatloop admin -s /tmp/chatloop.sock list

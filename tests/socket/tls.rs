@@ -326,7 +326,7 @@ fn slow_member_holds_no_more_than_a_record_and_receives_everything() {
 }
 
 #[test]
-fn incomplete_records_are_held_under_the_memory_limit_and_those_who_hold_most_are_closed() {
+fn incomplete_records_count_towards_the_memory_limit() {
     const MESSAGE: usize = 16_000;
     let mut limits = Limits {
         max_message: 2 * MESSAGE,
