@@ -72,12 +72,12 @@ impl Due {
         Ok(())
     }
 
-    pub(crate) fn has_come(&self, number: Number) -> bool {
+    pub(crate) fn has_come(self, number: Number) -> bool {
         self.next.is_some_and(|next| number < next)
     }
 
     /// Whether all that was said has come, or is counted at the sender's next word.
-    pub(crate) fn is_complete(&self, sender: &Sender) -> bool {
+    pub(crate) fn is_complete(self, sender: &Sender) -> bool {
         let next = self.next.unwrap_or(self.first);
         sender.are_gone(next, sender.said)
     }

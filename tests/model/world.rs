@@ -459,11 +459,11 @@ impl World {
     }
 
     /// Whether each living relay has what each other has said.
-    fn check_settled(&self, is_complete: impl Fn(&Due, &Sender) -> bool) -> Result<(), String> {
+    fn check_settled(&self, is_complete: impl Fn(Due, &Sender) -> bool) -> Result<(), String> {
         for (at, relay) in self.relays.iter().enumerate() {
             for of in self.relays.iter().filter(|of| of.boot != relay.boot) {
                 let (due, sender) = (relay.due[of.boot as usize], &self.senders[of.boot as usize]);
-                if !is_complete(&due, sender) {
+                if !is_complete(due, sender) {
                     return Err(format!(
                         "relay {at} lacks messages of boot {}: {due:?}, {sender:?}",
                         of.boot
