@@ -310,6 +310,12 @@ class Engine:
         for proxy in self.proxies:
             await proxy.start()
 
+    async def end(self):
+        for proxy in self.proxies:
+            proxy.server.close()
+            proxy.cut()
+        await asyncio.sleep(0.5)
+
     def bus(self, index):
         return f"redis://127.0.0.1:{self.proxies[index].port}"
 
@@ -385,6 +391,9 @@ class Sentinel:
         await asyncio.sleep(2)
         self.process.start()
         await asyncio.sleep(2)
+
+    async def end(self):
+        pass
 
     def bus(self, _index):
         return f"redis-sentinel://127.0.0.1:{self.port}/main"
@@ -466,6 +475,8 @@ class Soak:
         for sender in self.senders():
             sender.say()
         await self.settle()
+        self.report()
+        await self.bus.end()
 
     async def settle(self):
         """Waits until each member has the last message of each sender."""
@@ -515,7 +526,6 @@ def main():
     soak = Soak(options, folder)
     try:
         asyncio.run(soak.run(options.time, options.every))
-        soak.report()
     finally:
         for process in soak.processes:
             if process.process:
