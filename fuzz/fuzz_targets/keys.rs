@@ -25,7 +25,9 @@ fuzz_target!(|data: &[u8]| {
     for input in inputs {
         match editor.feed(input) {
             Edit::Interrupt => editor.discard(),
-            Edit::Suspend => editor.set("put back".to_owned()),
+            Edit::Complete => {
+                editor.complete(["alice", "Ångström", "/quit"].into_iter());
+            }
             _ => {}
         }
         check(&editor);
