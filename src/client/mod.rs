@@ -199,6 +199,8 @@ pub struct Client {
     scratch: Vec<u8>,
     server: String,
     name: Vec<u8>,
+    /// The name before this one, until the server has accepted this one.
+    former_name: Option<Vec<u8>>,
     reconnect: bool,
     wait: bool,
     quiet: bool,
@@ -303,6 +305,7 @@ impl Client {
             scratch: vec![0; SCRATCH_BYTES],
             server: config.server,
             name: config.name,
+            former_name: None,
             reconnect: config.reconnect,
             wait: config.wait,
             quiet: config.quiet,
@@ -484,12 +487,9 @@ impl Client {
             }
             Request::Reconnect => self.rejoin("connecting again", now)?,
             Request::Rename(name) => {
-                if let Frontend::Interactive(front) = &mut self.front {
-                    front.rename(&name).map_err(ClientError::Terminal)?;
-                }
                 let notice = format!("joining again as {}", Named(&name));
                 self.rejoin(&notice, now)?;
-                self.name = name;
+                self.former_name = Some(self.rename(name)?);
             }
             Request::Leave if self.leaving.is_some() => self.ending = Some(self.left(now)),
             Request::Finish if self.leaving.is_some() => {}
@@ -663,6 +663,14 @@ impl Client {
         Ok(())
     }
 
+    /// Takes another name. Returns the one before it.
+    fn rename(&mut self, name: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+        if let Frontend::Interactive(front) = &mut self.front {
+            front.rename(&name).map_err(ClientError::Terminal)?;
+        }
+        Ok(std::mem::replace(&mut self.name, name))
+    }
+
     /// Reports the end of the connection and the messages that it puts in doubt.
     fn lose(&mut self, disconnect: Disconnect, now: Instant) -> Result<(), ClientError> {
         // Always, because the probe may not have run yet.
@@ -680,6 +688,10 @@ impl Client {
         // A server that has never accepted the name will not do so the next time.
         let is_refusal = !self.history.has_joined() && disconnect.is_refusal();
         let again_in = self.link.disconnect(now);
+        let has_joined = self.max_message.is_some();
+        let former_name = self
+            .former_name
+            .take_if(|_| has_joined || disconnect.is_refusal());
         let undelivered = self.end_connection(disconnect.connection_end(), now);
         let missing = undelivered.uncertain.len() + usize::from(undelivered.refused.is_some());
         let all_is_sent = self.leaving.is_some() && !self.outbox.has_unsent();
@@ -692,7 +704,15 @@ impl Client {
             || is_refusal
             || matches!(disconnect, Disconnect::NotChat(_));
         if !is_final {
-            let notice = format!("{disconnect}; connecting again in {}", Wait(again_in));
+            let notice = match former_name.filter(|_| !has_joined) {
+                Some(former) => {
+                    self.link.retry_now(now);
+                    let notice = format!("{disconnect}; joining again as {}", Named(&former));
+                    self.rename(former)?;
+                    notice
+                }
+                None => format!("{disconnect}; connecting again in {}", Wait(again_in)),
+            };
             self.notice(Notice::Warning, &notice)?;
             if let Some(hint) = &hint {
                 self.notice(Notice::Warning, hint)?;

@@ -101,6 +101,23 @@ fn nick_joins_again_under_the_new_name() {
 }
 
 #[test]
+fn nick_that_is_refused_gives_the_earlier_name_back() {
+    let server = ScriptedServer::new();
+    let command = join(format!("ws://{}", server.addr()), "me", &[]);
+    let mut terminal = Terminal::run(&command, 24, 100);
+    let _peer = WebPeer::join(&server, "me");
+    terminal.wait_for_text("me> ");
+    terminal.send("/nick eve\r");
+    let mut peer = WebPeer::accept(&server);
+    peer.expect("eve");
+    peer.close(1008, "name taken");
+    terminal.wait_for_text("(1008: name taken); joining again as me");
+    let mut peer = WebPeer::join(&server, "me");
+    terminal.send("one\r");
+    peer.expect("one");
+}
+
+#[test]
 fn own_messages_under_an_earlier_name_are_not_shown_again_from_the_history() {
     let server = ScriptedServer::new();
     let command = join(format!("ws://{}", server.addr()), "me", &[]);
