@@ -23,7 +23,9 @@ TESTS = ["cargo", "test", "--locked", "--no-default-features", "--test", "room"]
 
 def failed_tests():
     """The names of the tests that fail. It ends the program if they cannot be run."""
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
+    # To compile takes longer than the tests do, so nothing is optimised.
+    settings = {"CARGO_TARGET_DIR": str(TARGET), "CARGO_PROFILE_DEV_OPT_LEVEL": "0"}
+    environment = {**os.environ, **settings}
     run = subprocess.run(TESTS, cwd=TREE, env=environment, capture_output=True, text=True)
     if "test result: " not in run.stdout:
         sys.exit(f"the tests do not run:\n{run.stdout}{run.stderr}")
