@@ -54,6 +54,12 @@ fn example(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
+        // Build scripts would run again because of what Cargo tells tests of their crate, and all that depends on
+        // theirs would be compiled anew.
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
+            build.env_remove(name);
+        }
+        build.env_remove("CARGO_MANIFEST_DIR");
         build.args(["build", "--quiet", "--locked", "--examples"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
