@@ -156,6 +156,7 @@ pub use events::{Counters, Gauges, Identity, MemberCounts, MemberInfo, MemberSta
 pub(crate) use flow::Rate;
 pub use inspect::{ChannelState, ConnectionState, CursorState};
 pub use limits::{Limits, LimitsError, Slow};
+pub(crate) use peer_addr::PeerAddr;
 pub(crate) use per_address::PerAddress;
 pub use ready::{Ready, ReadyList};
 pub(crate) use timers::after;

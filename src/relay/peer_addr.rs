@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// IPv4 is kept the way a dual-stack socket shows it, as an IPv4-mapped IPv6 address (RFC 4291,
 /// 2.5.5.2), and converted back to IPv4. The scope of a link-local address is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PeerAddr {
+pub(crate) struct PeerAddr {
     ip: Ipv6Addr,
     port: u16,
 }
@@ -33,7 +33,7 @@ impl From<PeerAddr> for SocketAddr {
 
 impl PeerAddr {
     /// The address without the port.
-    pub(super) const fn ip(self) -> Ipv6Addr {
+    pub(crate) const fn ip(self) -> Ipv6Addr {
         self.ip
     }
 }

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -33,7 +33,7 @@ use super::records::MAX_RECORD;
 use super::stream::{Handshake, Stream};
 use super::tls::{Failure, Session};
 use super::trusted::Proxies;
-use crate::relay::{Limits, PerAddress, Ready, SAFE_PENDING, after};
+use crate::relay::{Limits, PeerAddr, PerAddress, Ready, SAFE_PENDING, after};
 use crate::wire::{Dialect, Sends};
 
 /// How many connections are in the lobby at once, besides those that only ask the relay about itself.
@@ -250,7 +250,7 @@ impl<S: Read + Write> Lobby<S> {
 
     /// How many of them are known to come from this address, if that is limited.
     pub(super) fn placed_from(&self, peer: SocketAddr) -> usize {
-        self.placed_by_address.of(mapped(peer)).count()
+        self.placed_by_address.of(PeerAddr::from(peer).ip()).count()
     }
 
     /// How many handshakes are not complete.
@@ -276,7 +276,10 @@ impl<S: Read + Write> Lobby<S> {
 
     /// The same for a handshake of this address.
     pub(super) fn give_up_handshake_from(&mut self, peer: SocketAddr, now: Instant) -> bool {
-        let oldest = self.placed_by_address.of(mapped(peer)).take(MAX_LOOKS);
+        let oldest = self
+            .placed_by_address
+            .of(PeerAddr::from(peer).ip())
+            .take(MAX_LOOKS);
         let oldest = oldest.map(|(_, index)| index).collect();
         self.give_up_first(oldest, now)
     }
@@ -348,7 +351,7 @@ impl<S: Read + Write> Lobby<S> {
             let is_http = dialect.rules().sends.begins_with_http();
             let may_state_client = via.preamble().proxy_header || (is_http && self.trusts(peer));
             if !may_state_client {
-                let ip = mapped(peer);
+                let ip = PeerAddr::from(peer).ip();
                 self.visitors[index].placed_from = Some(ip);
                 self.placed_by_address.insert(ip, (number, index));
             }
@@ -579,14 +582,6 @@ impl<S: Read + Write> Lobby<S> {
             },
             _ => Visit::Ended,
         })
-    }
-}
-
-/// The address of a peer, an IPv4 address as a mapped one.
-const fn mapped(peer: SocketAddr) -> Ipv6Addr {
-    match peer.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
     }
 }
 
