@@ -79,7 +79,7 @@ pub struct Batch {
     pub attempt: u64,
 }
 
-/// The `Identity` of an entry tells it from all others, even from one with the same messages at the same id.
+/// The `Identity` of an entry distinguishes it from all others, even from one with the same messages at the same id.
 ///
 /// An engine that takes over may give an id again that another one gave. If it is given to the same messages, sent
 /// again, what is before them in the stream need not be what was before them. With another attempt it shows.
