@@ -111,14 +111,13 @@ impl BusMember {
 /// The length of the frame at this position of the stream, its header included.
 fn frame_len(backlog: &Backlog, position: u64) -> Option<u64> {
     let bytes = backlog.bytes_at(position);
-    let len = match bytes.get(..header::WIDTH) {
-        Some(head) => header::parse(head),
-        None => {
-            // The header is in two chunks.
-            let mut head = Vec::with_capacity(header::WIDTH);
-            copy(backlog, position, header::WIDTH as u64, &mut head);
-            header::parse(&head)
-        }
+    let len = if let Some(head) = bytes.get(..header::WIDTH) {
+        header::parse(head)
+    } else {
+        // The header is in two chunks.
+        let mut head = Vec::with_capacity(header::WIDTH);
+        copy(backlog, position, header::WIDTH as u64, &mut head);
+        header::parse(&head)
     };
     Some(header::WIDTH as u64 + len?)
 }
